@@ -1,0 +1,40 @@
+# Each target sets up what it needs by itself: a virtual environment of its own in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint bench clean
+help:
+	@echo "make demo   set everything up and run the demo (3 minutes after installation)"
+	@echo "make test   set everything up and run the tests"
+	@echo "make lint   ruff, mypy, the layer check, generated files"
+	@echo "make bench  the benchmarks behind bench/RESULTS.md"
+	@echo "make clean  remove the virtual environment and caches (results in runs/ are kept)"
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/llm-qfl run --config config/demo.toml
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m federation.reference --check
+
+bench: $(STAMP)
+	$(BIN)/python -m bench.published
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

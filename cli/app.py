@@ -1,0 +1,128 @@
+"""The command line: words in, one command called, an exit code out.
+
+Each command's code is imported when it is called, so `llm-qfl --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+USER_MISTAKE = 2
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def dispatch(arguments: list[str] | None = None) -> int:
+    """Parse the words and run their command; a user's mistake is one line and exit code 2."""
+    parser = make_parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.version:
+        print(f"llm-qfl {version()}")
+        return 0
+    if chosen.command is None:
+        parser.print_help()
+        return USER_MISTAKE
+    from federation import UserError
+
+    call: Command = chosen.call
+    try:
+        return call(chosen)
+    except UserError as error:
+        print(f"llm-qfl: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_MISTAKE
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader (`| head`) has gone: nothing left to say
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="llm-qfl",
+        description="Quantum federated learning guided by language models, as a Flower app.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    _add_run(commands)
+    report = commands.add_parser("report", help="make a run's report.html again")
+    report.add_argument(
+        "run", nargs="?", default="runs/latest", metavar="RUN", help="a run's results folder"
+    )
+    report.set_defaults(call=_report)
+    clean = commands.add_parser(
+        "clean", help="list, or remove, what is kept outside the results folders"
+    )
+    clean.add_argument("--yes", action="store_true", help="remove it")
+    clean.set_defaults(call=_clean)
+    settings = commands.add_parser("settings", help="explain the settings")
+    settings.add_argument("key", nargs="?", default="", help="a key (run.rounds) or section (run)")
+    settings.set_defaults(call=_settings)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a federation on this machine",
+        description="Run a federation on this machine, in Flower's simulation, and follow it. "
+        "Exit code: 0 completed, 1 failed, 2 a mistake in the settings, 130 interrupted.",
+    )
+    run.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="settings from a TOML file; may be given more than once, later ones win",
+    )
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, for instance run.rounds=5; wins over files",
+    )
+    run.add_argument("--name", help="name of the run, part of its results folder (run.name)")
+    run.add_argument("--plain", action="store_true", help="no colours, no moving status line")
+    run.add_argument("--quiet", action="store_true", help="print the final result only")
+    run.set_defaults(call=_run)
+
+
+def version() -> str:
+    """Return the installed version, or the checkout's when nothing is installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("llm-qfl")
+    except metadata.PackageNotFoundError:
+        import tomllib
+
+        text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+        return str(tomllib.loads(text)["project"]["version"])
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from cli.run import run
+
+    return run(chosen.config, chosen.set, chosen.name, plain=chosen.plain, quiet=chosen.quiet)
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    from cli.report import remake_report
+
+    return remake_report(Path(chosen.run))
+
+
+def _clean(chosen: argparse.Namespace) -> int:
+    from cli.clean import clean
+
+    return clean(remove=chosen.yes)
+
+
+def _settings(chosen: argparse.Namespace) -> int:
+    from cli.settings_page import explain_settings
+
+    return explain_settings(chosen.key)

@@ -1,0 +1,96 @@
+"""`llm-qfl clean`: what the project keeps outside the results folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from cli.processes import end_all, members, running
+from federation import STORE_VARIABLE, UserError, explain, store_root
+
+def leftovers(base: Path = Path("/tmp")) -> Iterator[tuple[Path, str]]:
+    """Yield private folders of launches that were killed outright, with their tags."""
+    alive = running()
+    for folder in sorted(base.glob("llm-qfl-*")):
+        try:
+            number, tag = (folder / "launch").read_text(encoding="utf-8").split()
+            pid = int(number)
+        except (OSError, ValueError):
+            continue  # not made by us
+        if pid not in alive and folder.stat().st_uid == os.getuid():
+            yield folder, tag
+
+
+def size(path: Path) -> int:
+    """Return the bytes of all files below a path; links are not followed."""
+    if path.is_symlink() or path.is_file():
+        return path.lstat().st_size
+    return sum(f.lstat().st_size for f in path.rglob("*") if f.is_symlink() or f.is_file())
+
+
+def check_store(folder: Path) -> None:
+    """Refuse to empty a folder that is plainly more than our store.
+
+    Raises
+    ------
+    UserError
+        If it is the root, the home folder, above them or above the current one, or a checkout.
+    """
+    place = folder.resolve()
+    above = {Path("/"), Path.home().resolve(), *Path.home().resolve().parents}
+    above |= {Path.cwd().resolve(), *Path.cwd().resolve().parents}
+    if place in above or (place / ".git").exists() or (place / "pyproject.toml").exists():
+        raise UserError(
+            explain(
+                f"{STORE_VARIABLE} = {str(folder)!r} holds more than our store",
+                "a folder of its own",
+                "remove by hand what you do not need",
+            )
+        )
+
+
+def clean(*, remove: bool) -> int:
+    """List what is kept, and remove it if asked to.
+
+    Parameters
+    ----------
+    remove : bool
+        Whether to remove, not only list.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    UserError
+        If the store is plainly not ours alone.
+    """
+    place = store_root()
+    kept = sorted(place.iterdir()) if place.is_dir() else []
+    dead = dict(leftovers())
+    found = [*kept, *dead]
+    if not found:
+        print(f"nothing is kept in {place}")
+        return 0
+    if remove and kept:
+        check_store(place)
+    for path in found:
+        print(f"{size(path) / 1e6:9.1f} MB  {path}")
+        if remove:
+            if path in dead:
+                end_all(members(dead[path]), grace=3.0)
+            _remove(path)
+    total = "removed" if remove else "remove it with: llm-qfl clean --yes"
+    print(f"{len(found)} item{'s' * (len(found) != 1)}; {total}")
+    return 0
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,0 +1,106 @@
+"""Reading a run's files while the run still writes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class Tail:
+    """New lines of a JSONL file that another process appends to.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._rest = b""
+        self.damaged = 0
+
+    def new(self) -> list[Event]:
+        """Return the objects of the lines finished since the last call.
+
+        A last line without its newline waits for its end. A whole line that is no JSON
+        object is counted in `damaged` and left out: progress must not die of it.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                fresh = file.read()
+        except OSError:
+            return []
+        self._read += len(fresh)
+        *lines, self._rest = (self._rest + fresh).split(b"\n")
+        return [event for line in lines if (event := self._parse(line)) is not None]
+
+    def _parse(self, line: bytes) -> Event | None:
+        if not line.strip():
+            return None
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            self.damaged += 1
+            return None
+        return value
+
+
+def read_object(path: Path) -> Event | None:
+    """Return a JSON file's object, or None if it is absent or unreadable."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def plain_text(text: str) -> str:
+    """Drop the colour codes that Flower and Ray write into their logs."""
+    return _COLOUR.sub("", text)
+
+
+def read_log(path: Path) -> str:
+    """Return a log without colour codes; empty if there is none."""
+    try:
+        return plain_text(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+
+
+def strip_log(path: Path) -> None:
+    """Rewrite a finished log without colour codes."""
+    text = read_log(path)
+    if text:
+        path.write_text(text, encoding="utf-8")
+
+
+def last_words(text: str) -> str:
+    """Return a log's last line that says anything; of a box that Flower draws, all its lines."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and lines[-1].startswith("╰"):
+        top = max((at for at, line in enumerate(lines) if line.startswith("╭")), default=0)
+        return " ".join(line.strip("│ ") for line in lines[top + 1 : -1])
+    return lines[-1].removeprefix("Error: ") if lines else ""
+
+
+_RAISED = re.compile(r"^(?:\([^)]*\)\s*)?((?:[A-Za-z_][\w.]*)?(?:Error|Exception|Interrupt): .+)$")
+
+
+def last_error(text: str) -> str:
+    """Return the last exception that a log reports, as ``Name: message``; empty if none."""
+    for line in reversed(text.splitlines()):
+        match = _RAISED.match(line.strip())
+        if match:
+            return match.group(1).strip()
+    return ""

@@ -1,0 +1,183 @@
+"""What a run is to be, worked out and checked before anything is started or written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from federation import (
+    DataError,
+    Settings,
+    SettingsError,
+    UserError,
+    explain,
+    flatten,
+    new_run_folder,
+    parse_run,
+)
+
+Scalar = bool | int | float | str
+
+FILE_KEYS = ("data.path", "data.test_path")
+"""Keys that name something which must exist."""
+
+FOLDER_KEYS = ("llm.store", "run.output", "run.folder")
+"""Keys that name something which a run may make."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run: its settings, what to tell Flower, and from where.
+
+    Parameters
+    ----------
+    settings : Settings
+        The whole frozen tree.
+    overrides : dict
+        Flat keys and values that differ from the app's own defaults, paths absolute.
+    app : Path
+        The checkout whose ``pyproject.toml`` describes the Flower app.
+    programs : dict
+        Absolute path of each Flower program by name.
+    """
+
+    settings: Settings
+    overrides: dict[str, Scalar]
+    app: Path
+    programs: dict[str, str]
+
+
+def make_plan(files: Iterable[Path], assignments: Iterable[str], name: str | None) -> Plan:
+    """Read and check everything that can be checked before Flower starts.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        Config files, later ones winning.
+    assignments : iterable of str
+        ``key=value``, winning over the files.
+    name : str, optional
+        The run's name, winning over both.
+
+    Returns
+    -------
+    Plan
+        What to start.
+
+    Raises
+    ------
+    UserError
+        One line, for a mistake in the settings, a missing data file, or no checkout.
+    """
+    named = [] if name is None else [f"run.name={name}"]
+    settings, overrides = parse_run(files, [*assignments, *named])
+    overrides = absolute_paths(overrides, Path.cwd())
+    check_paths(overrides, per_site=settings.data.per_site)
+    return Plan(settings, overrides, find_app(), find_programs())
+
+
+def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
+    """Resolve what the user named relative to `base`: Flower runs from another folder.
+
+    ``llm.model`` is a path only where such a folder exists; otherwise it is a name or hub id.
+    """
+    resolved = dict(overrides)
+    for key in (*FILE_KEYS, *FOLDER_KEYS, "llm.model"):
+        value = resolved.get(key)
+        if not isinstance(value, str) or not value:
+            continue
+        path = Path(os.path.abspath(base / Path(value).expanduser()))  # keeps symlinks as named
+        if key != "llm.model" or path.is_dir():
+            resolved[key] = str(path)
+    return resolved
+
+
+def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool) -> None:
+    """Refuse data that is not there and a results folder that is not empty.
+
+    A per-site path belongs to another machine, or is a pattern: it is not looked at here.
+    """
+    for key in FILE_KEYS:
+        value = overrides.get(key)
+        if isinstance(value, str) and value and not per_site and not Path(value).exists():
+            raise DataError(
+                explain(f"{key} = {value!r} does not exist", "a file or folder", "check the path")
+            )
+    folder = overrides.get("run.folder")
+    if isinstance(folder, str) and folder:
+        path = Path(folder)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise SettingsError(
+                explain(f"run.folder = {folder!r} is in use", "a new or empty folder", "name one")
+            )
+
+
+def find_app() -> Path:
+    """Return the checkout that holds the Flower app's ``pyproject.toml``."""
+    import federation
+
+    root = Path(federation.__file__).resolve().parents[1]
+    try:
+        tool = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+        tool["flwr"]["app"]["components"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        raise UserError(
+            explain(
+                f"no Flower app at {str(root)!r}",
+                "a checkout of the project, installed with `pip install -e .`",
+                "run `llm-qfl` from such an installation",
+            )
+        ) from None
+    return root
+
+
+def find_programs() -> dict[str, str]:
+    """Find Flower's programs: beside this Python first, then on the path."""
+    beside = Path(sys.executable).parent
+    found: dict[str, str] = {}
+    for program in ("flwr", "flower-superlink"):
+        place = shutil.which(program, path=str(beside)) or shutil.which(program)
+        if place is None:
+            raise UserError(
+                explain(
+                    f"the program {program!r} is missing",
+                    "Flower 1.41 installed beside llm-qfl",
+                    "install with `pip install -e .`",
+                )
+            )
+        found[program] = place
+    return found
+
+
+def make_run_folder(plan: Plan) -> Path:
+    """Make the results folder, absolute and empty, that the run will write to."""
+    given = plan.overrides.get("run.folder")
+    if isinstance(given, str) and given:
+        folder = Path(given)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                explain(
+                    f"run.folder = {given!r} ({error.strerror})",
+                    "a folder that can be written",
+                    "choose another",
+                )
+            ) from None
+    else:
+        output = plan.overrides.get("run.output") or plan.settings.run.output
+        folder = new_run_folder(Path(str(output)), plan.settings.run.name)
+    (folder / "logs").mkdir(exist_ok=True)
+    return folder
+
+
+def run_config(plan: Plan, folder: Path) -> dict[str, Scalar]:
+    """Return what Flower must be told: the user's overrides and the results folder."""
+    known = flatten(plan.settings)
+    told = {key: value for key, value in plan.overrides.items() if key in known}
+    return {**told, "run.folder": str(folder)}

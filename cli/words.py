@@ -1,0 +1,246 @@
+"""The run's events as lines of text; pure, so that tests can read them.
+
+Nothing here knows a terminal: a line is a string, at most `width` characters long.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Event = Mapping[str, Any]
+
+WIDTH = 100
+"""Columns that our lines are made for."""
+
+MOST_CLIENTS = 12
+"""Rows of the header's table of clients; more are summed up."""
+
+ROUND_HEAD = "round  clients  steps           loss  accuracy  circuits   idle  the agent's reason"
+_REASON_COLUMN = ROUND_HEAD.index("the agent")
+
+
+def header(event: Event, width: int = WIDTH) -> list[str]:
+    """Describe what runs, from the ``prepared`` event."""
+    clients: list[Event] = list(event.get("clients", []))
+    rows = sum(int(client.get("train_rows", 0)) for client in clients)
+    classes = [str(name) for name in event.get("classes", [])]
+    lines = [
+        _pair("data", f"{_data(event)}: {', '.join(classes)}", width),
+        _pair(
+            "rows",
+            f"{rows:,} to train on at {len(clients)} clients; held out: "
+            f"{event.get('validation_rows', 0):,} for validation, "
+            f"{event.get('test_rows', 0):,} for the final test",
+            width,
+        ),
+        _pair("features", str(event.get("features", "-")), width),
+        _pair(
+            "model",
+            f"{event.get('model', '-')}: {event.get('angles', 0)} angles, "
+            f"{event.get('parameters', 0)} trainable parameters",
+            width,
+        ),
+        _pair("backend", _shared(clients, "backend"), width),
+        _pair("local LLM", _shared(clients, "llm"), width),
+        _pair("agent", f"{event.get('agent', '-')}; at most {_rounds(event)}", width),
+    ]
+    return [*lines, *client_table(clients, classes, width)]
+
+
+def _rounds(event: Event) -> str:
+    count = int(event.get("rounds", 0))
+    return f"{count} round" + "s" * (count != 1)
+
+
+def _data(event: Event) -> str:
+    name = str(event.get("data", "-"))
+    if event.get("synthetic") and "synthetic" not in name.lower():
+        name += " (synthetic)"
+    return name
+
+
+def _pair(name: str, value: str, width: int) -> str:
+    return clip(f"  {name:<10}{value}", width)
+
+
+def _shared(clients: Sequence[Event], key: str) -> str:
+    """Return the clients' common value, or how many have which."""
+    values = [str(client.get(key) or "none") for client in clients]
+    kinds = sorted(set(values))
+    if len(kinds) <= 1:
+        return kinds[0] if kinds else "-"
+    return ", ".join(f"{kind} ({values.count(kind)})" for kind in kinds)
+
+
+def client_table(clients: Sequence[Event], classes: Sequence[str], width: int) -> list[str]:
+    """List each client's rows, in all and per class."""
+    if not clients:
+        return []
+    name = min(24, max(6, *(len(_site(client)) for client in clients)))
+    lines = [f"  {'client':<{name}}  {'train':>7}  {'valid':>7}  train rows per class"]
+    for client in clients[:MOST_CLIENTS]:
+        counts = [int(n) for n in client.get("class_rows", [])]
+        mix = ", ".join(f"{c} {n:,}" for c, n in zip(classes, counts, strict=False))
+        train, valid = int(client.get("train_rows", 0)), int(client.get("val_rows", 0))
+        lines.append(f"  {clip(_site(client), name):<{name}}  {train:>7,}  {valid:>7,}  {mix}")
+    more = len(clients) - MOST_CLIENTS
+    if more > 0:
+        lines.append(f"  ... and {more} more")
+    return [clip(line, width) for line in lines]
+
+
+def _site(client: Event) -> str:
+    return str(client.get("site") or f"client {client.get('client')}")
+
+
+def round_lines(event: Event, clients: int, width: int = WIDTH) -> list[str]:
+    """Describe a finished round: one line, and more only where the reason needs them.
+
+    Parameters
+    ----------
+    event : Mapping
+        A ``round`` event.
+    clients : int
+        Clients of the federation.
+    width : int
+        Columns.
+
+    Returns
+    -------
+    list of str
+        The figures with the reason beside or below them.
+    """
+    participants = [int(k) for k in event.get("participants", [])]
+    figures = (
+        f"{event.get('round', '?'):>5}  "
+        f"{who(participants, clients):<8} "
+        f"{steps_words(event.get('steps', {}), participants):<13} "
+        f"{number(event.get('loss')):>6}  "
+        f"{percent(event.get('accuracy')):>8} "
+        f"{short_count(event.get('circuits')):>9} "
+        f"{percent(event.get('idle_share'), 0):>6}"
+    )
+    reason = " ".join(str(event.get("reason") or "").split())
+    if _REASON_COLUMN + len(reason) <= width:
+        return [f"{figures:<{_REASON_COLUMN}}{reason}".rstrip()]
+    indent = " " * 7
+    below = textwrap.wrap(reason, width, initial_indent=indent, subsequent_indent=indent)
+    return [figures, *below]
+
+
+def warnings(event: Event, width: int = WIDTH) -> list[str]:
+    """Return a line for each failure of a round."""
+    failures = [" ".join(str(failure).split()) for failure in event.get("failures", [])]
+    return [clip(f"     ! {failure}", width) for failure in failures]
+
+
+def who(participants: Sequence[int], clients: int) -> str:
+    """Name the participants: ``all 4``, ``0 2 3``, or how many of many."""
+    if clients and len(participants) == clients:
+        return f"all {clients}"
+    named = " ".join(str(k) for k in sorted(participants))
+    return named if len(named) <= 8 else f"{len(participants)} of {clients}"
+
+
+def steps_words(steps: Mapping[str, Any], participants: Sequence[int]) -> str:
+    """Give each participant's steps in their order, or their range where there are many."""
+    values = [int(steps[str(k)]) for k in sorted(participants) if str(k) in steps]
+    if not values:
+        return "-"
+    if len(set(values)) == 1:
+        return f"{values[0]} each" if len(values) > 1 else str(values[0])
+    named = " ".join(str(value) for value in values)
+    return named if len(named) <= 13 else f"{min(values)} to {max(values)}"
+
+
+def clip(text: str, width: int) -> str:
+    """Cut a line that is too long, and show that it was cut."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def number(value: Any, places: int = 3) -> str:
+    """Write a figure, or a dash for none."""
+    return "-" if not isinstance(value, int | float) else f"{value:.{places}f}"
+
+
+def percent(value: Any, places: int = 1) -> str:
+    """Write a share as per cent, or a dash for none."""
+    return "-" if not isinstance(value, int | float) else f"{100 * value:.{places}f} %"
+
+
+def count(value: Any) -> str:
+    """Write a whole number with separators, or a dash for none."""
+    return "-" if not isinstance(value, int | float) else f"{int(value):,}"
+
+
+def short_count(value: Any) -> str:
+    """Write a whole number in at most nine characters, or a dash for none."""
+    if not isinstance(value, int | float) or abs(value) < 1e7:
+        return count(value)
+    size, letter = (1e6, "M") if abs(value) < 1e9 else (1e9, "G")
+    return f"{value / size:,.1f} {letter}"
+
+
+def duration(seconds: Any) -> str:
+    """Write seconds the way people say them."""
+    if not isinstance(seconds, int | float):
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+_ROWS = (
+    ("logistic_projected", "logistic regression, same features"),
+    ("logistic_full", "logistic regression, all features"),
+    ("majority", "majority class"),
+)
+
+
+def result(summary: Event, width: int = WIDTH) -> list[str]:
+    """Write the table at the end from ``summary.json``."""
+    test = summary.get("test") or {}
+    baselines = summary.get("baselines") or {}
+    best = summary.get("best_round")
+    model = "quantum model" + (f" (round {best})" if best else "")
+    title = f"test, {count(test.get('rows'))} rows" if test else "test"
+    lines = [f"{title:<36}{'accuracy':>10}{'macro-F1':>10}{'macro-recall':>14}{'loss':>8}"]
+    lines.append(_scores(model, test))
+    lines += [_scores(label, baselines.get(key) or {}) for key, label in _ROWS]
+    teachers = [t for t in summary.get("teachers") or [] if isinstance(t, Mapping)]
+    if teachers:
+        mean = {key: _mean(teachers, key) for key in ("accuracy", "macro_f1", "loss")}
+        lines.append(_scores("LLM teachers, own validation rows", mean))
+    return [clip(line, width) for line in [*lines, "", *_costs(summary)]]
+
+
+def _scores(label: str, figures: Event) -> str:
+    return (
+        f"{label:<36}{percent(figures.get('accuracy')):>10}{number(figures.get('macro_f1')):>10}"
+        f"{number(figures.get('macro_recall')):>14}{number(figures.get('loss')):>8}"
+    )
+
+
+def _mean(rows: Sequence[Event], key: str) -> float | None:
+    values = [row[key] for row in rows if isinstance(row.get(key), int | float)]
+    return sum(values) / len(values) if values else None
+
+
+def _costs(summary: Event) -> list[str]:
+    ledger: Event = summary.get("ledger") or {}
+    totals: Event = ledger.get("totals", ledger)
+    seconds = (summary.get("seconds") or {}).get("total")
+    rounds = summary.get("rounds", 0)
+    spent = (
+        f"{rounds} round{'s' * (rounds != 1)}, {count(totals.get('circuits'))} circuits, "
+        f"{count(totals.get('steps'))} optimizer steps, {duration(seconds)}"
+    )
+    reason = " ".join(str(summary.get("stop_reason") or "").split())
+    return [_pair("spent", spent, 10**6), _pair("ended", reason or "-", 10**6)]

@@ -1,0 +1,78 @@
+"""The ClientApp that Flower starts: handlers only unpack, call and pack.
+
+What a handler needs is imported when its message comes, since a deployed client may start a
+process for each message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from logging import ERROR
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.logger import log
+
+from federation import UserError
+from federation.messages import (
+    USER_ERROR_CODE,
+    EvaluateOrder,
+    TrainOrder,
+    read_order,
+    report,
+    site_report,
+)
+
+app = ClientApp()
+
+Handler = Callable[[Message, Context], RecordDict]
+
+
+def answers(handler: Handler) -> Callable[[Message, Context], Message]:
+    """Turn a handler's records into a reply, and a user's mistake into a one-line error."""
+
+    @wraps(handler)
+    def reply(message: Message, context: Context) -> Message:
+        try:
+            return Message(handler(message, context), reply_to=message)
+        except UserError as error:
+            log(ERROR, "%s", error)
+            return Message(Error(USER_ERROR_CODE, str(error)), reply_to=message)
+
+    return reply
+
+
+@app.query("prepare")
+@answers
+def prepare(message: Message, context: Context) -> RecordDict:
+    """Answer PREPARE: rows, classes, backend, and the moments of the training features."""
+    from client_app.memory import recall
+    from client_app.work import prepare_site
+
+    about, moments = prepare_site(recall(context))
+    return site_report(about, moments)
+
+
+@app.train()
+@answers
+def train(message: Message, context: Context) -> RecordDict:
+    """Answer TRAIN: fine-tune the LLM if that is still to be done, then train."""
+    from client_app.memory import note_fine_tuned, recall
+    from client_app.work import train_round
+
+    parameters, told = read_order(message, TrainOrder)
+    numbers, trained = train_round(recall(context), parameters, told)
+    note_fine_tuned(context)
+    return report(numbers, trained)
+
+
+@app.evaluate()
+@answers
+def evaluate(message: Message, context: Context) -> RecordDict:
+    """Answer EVALUATE: judge the global parameters on the site's own rows."""
+    from client_app.memory import recall
+    from client_app.work import evaluate_round
+
+    parameters, told = read_order(message, EvaluateOrder)
+    return report(evaluate_round(recall(context), parameters, told))

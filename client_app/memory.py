@@ -1,0 +1,171 @@
+"""What a site remembers: its rows, their features, and the language model fine-tuned once.
+
+Rows and features are derived again when a process starts; the fine-tuned model and embeddings
+come from the site's store on disk. Nothing large goes into Flower's ``context.state``, which
+loses it silently beyond some 80 MB.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ConfigRecord, Context
+
+from federation import Settings, SettingsError, explain, parse_settings, store_root
+from federation.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from data import DataInfo, Site
+    from llm import Teacher
+    from quantum import Classifier
+
+STATE_KEY = "llm-qfl"
+
+
+@dataclass
+class SiteMemory:
+    """One site within one run and process.
+
+    Attributes
+    ----------
+    settings : Settings
+        The run's settings with this node's own.
+    client : int
+        Index of the client, from 0.
+    name : str
+        The site's own name.
+    info : DataInfo
+        Name, kind and classes of its data.
+    site : Site
+        Its rows.
+    """
+
+    settings: Settings
+    client: int
+    name: str
+    info: DataInfo
+    site: Site
+    fresh: bool = True
+    _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    _teacher: Teacher | None = None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.info.classes)
+
+    @functools.cached_property
+    def classifier(self) -> Classifier:
+        """The quantum classifier on this node's backend."""
+        from quantum import build_classifier
+
+        return build_classifier(self.settings.quantum, self.classes)
+
+    @property
+    def remembers_teacher(self) -> bool:
+        """Whether this process has the teacher at hand."""
+        return self._teacher is not None
+
+    def features(self, split: str) -> npt.NDArray[np.float32]:
+        """Return the raw features of a split (``train``, ``validation``, ``test``), (rows, d)."""
+        if split not in self._features:
+            from data import raw_features
+
+            texts = getattr(self.site, split).texts
+            self._features[split] = raw_features(
+                texts, self.info.kind, self.settings.features, self._embed
+            )
+        return self._features[split]
+
+    def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        from llm import stored_embedding
+
+        llm = self.settings.llm
+        return stored_embedding(texts, llm, self.info.kind, store_root(llm.store) / "features")
+
+    def teacher(self) -> tuple[Teacher, float]:
+        """Return the site's teacher and the seconds it took: fine-tuned once, then remembered."""
+        began = time.monotonic()
+        if self._teacher is None:
+            self._teacher = self._fine_tuned()
+            self.fresh = False
+        return self._teacher, time.monotonic() - began
+
+    def _fine_tuned(self) -> Teacher:
+        from llm import fine_tune
+
+        settings = self.settings
+        # `reuse = false` means: not from an earlier run. Within this run it is still done once.
+        llm = settings.llm
+        if not llm.reuse and not self.fresh:
+            llm = llm.model_copy(update={"reuse": True})
+        return fine_tune(
+            self.site.train.texts,
+            self.site.train.labels,
+            self.site.validation.texts,
+            self.site.validation.labels,
+            classes=self.classes,
+            settings=llm,
+            kind=self.info.kind,
+            seed=derive_seed(settings.run.seed, "llm", self.client),
+            calibrate=settings.distill.calibrate,
+            store=store_root(llm.store) / "teachers",
+        )
+
+
+def recall(context: Context) -> SiteMemory:
+    """Return the memory of the site that a message reached.
+
+    Raises
+    ------
+    SettingsError
+        If the node does not know which client it is.
+    """
+    settings = parse_settings(context.run_config, context.node_config)
+    if "partition-id" not in context.node_config:
+        raise SettingsError(
+            explain(
+                "node config without partition-id",
+                f"a whole number from 0 to {settings.run.clients - 1}, one for each node",
+                "start the node with --node-config 'partition-id=0 num-partitions="
+                f"{settings.run.clients}'",
+            )
+        )
+    client = int(context.node_config["partition-id"])
+    if not 0 <= client < settings.run.clients:
+        raise SettingsError(
+            explain(
+                f"node config partition-id = {client} with run.clients = {settings.run.clients}",
+                f"0 to {settings.run.clients - 1}",
+                "start as many nodes as run.clients says, or change run.clients",
+            )
+        )
+    name = str(context.node_config.get("site", f"client {client}"))
+    memory = _remember(settings, client, name, context.run_id)
+    seen = context.state.config_records.get(STATE_KEY)
+    memory.fresh = memory.fresh and not (seen and seen.get("fine-tuned"))
+    return memory
+
+
+def note_fine_tuned(context: Context) -> None:
+    """Remember, across processes of this run, that the language model has been fine-tuned."""
+    context.state[STATE_KEY] = ConfigRecord({"fine-tuned": True})
+
+
+@functools.lru_cache(maxsize=32)
+def _remember(settings: Settings, client: int, name: str, run_id: int) -> SiteMemory:
+    from data import load_site
+
+    info, site = load_site(settings, client, settings.run.clients)
+    return SiteMemory(settings, client, name, info, site)
+
+
+def forget() -> None:
+    """Empty the memory of this process (tests)."""
+    _remember.cache_clear()

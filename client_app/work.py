@@ -1,0 +1,179 @@
+"""What a client does for each message: plain functions of its memory and the order."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from client_app.memory import SiteMemory
+from federation.messages import (
+    EvaluateOrder,
+    EvaluateReport,
+    Parameters,
+    SiteReport,
+    TrainOrder,
+    TrainReport,
+)
+from federation.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from data import Projection
+
+
+def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
+    """Describe the site and compute the moments of its training features.
+
+    Returns
+    -------
+    tuple
+        The report, and the arrays ``count`` (C,), ``sums`` (C, d) and ``second`` (d, d).
+    """
+    from data import class_rows, feature_kind, moments_of
+    from llm import resolve
+    from quantum import build_ansatz, circuits_per_step
+
+    began = time.monotonic()
+    settings, site = memory.settings, memory.site
+    features = memory.features("train")
+    moments = moments_of(features, site.train.labels, memory.classes)
+    angles = build_ansatz(settings.quantum, memory.classes).angles
+    judged = len(site.validation) * (2 if settings.evaluation.mode == "federated" else 1)
+    about = SiteReport(
+        client=memory.client,
+        site=memory.name,
+        train_rows=len(site.train),
+        val_rows=len(site.validation),
+        test_rows=len(site.test),
+        class_rows=class_rows(site.train.labels, memory.classes),
+        classes=list(memory.info.classes),
+        data=memory.info.name,
+        kind=memory.info.kind,
+        features=f"{feature_kind(memory.info.kind, settings.features)}, {features.shape[1]}",
+        backend=settings.quantum.backend,
+        llm=resolve(settings.llm.model, memory.info.kind).name,
+        circuits_per_step=circuits_per_step(settings.train, len(site.train), angles),
+        circuits_fixed=judged,
+        seconds=time.monotonic() - began,
+    )
+    arrays = {"count": moments.count, "sums": moments.sums, "second": moments.second}
+    return about, arrays
+
+
+def train_round(
+    memory: SiteMemory, parameters: Parameters, told: TrainOrder
+) -> tuple[TrainReport, Parameters]:
+    """Train the quantum classifier from the global parameters, guided by the site's teacher."""
+    import torch
+
+    from data import Projection, scores
+    from quantum import TrainingData, evaluate, train_local
+
+    settings, site = memory.settings, memory.site
+    torch.set_num_threads(settings.quantum.threads)
+    was_fresh = not memory.remembers_teacher
+    teacher, llm_seconds = memory.teacher()
+    began = time.monotonic()
+    projection = Projection.from_bytes(told.projection)
+    rows = TrainingData(
+        features=projection.apply(memory.features("train")),
+        labels=site.train.labels,
+        soft_labels=teacher.soft_labels if settings.distill.weight > 0 else None,
+        class_weights=np.asarray(told.class_weights),
+    )
+    result = train_local(
+        memory.classifier,
+        parameters,
+        rows,
+        settings.train,
+        settings.distill,
+        steps=told.steps,
+        step_offset=told.step_offset,
+        seed=derive_seed(settings.run.seed, "train", memory.client, told.round),
+    )
+    seen = projection.apply(memory.features("validation"))
+    probabilities, judged = evaluate(memory.classifier, result.parameters, seen)
+    verdict = scores(site.validation.labels, probabilities)
+    circuits = result.circuits + judged
+    worked = was_fresh and not teacher.metrics["reused"]
+    return (
+        TrainReport(
+            rows=len(site.train),
+            round=told.round,
+            steps=result.steps,
+            loss=verdict["loss"],
+            accuracy=verdict["accuracy"],
+            train_loss=result.losses[-1],
+            llm_loss=float(teacher.metrics["loss"]),
+            llm_accuracy=float(teacher.metrics["accuracy"]),
+            llm_macro_f1=float(teacher.metrics["macro_f1"]),
+            llm_raw_loss=float(teacher.metrics["raw_loss"]),
+            llm_temperature=teacher.temperature,
+            llm_epochs=int(teacher.metrics["epochs"]),
+            llm_reused=int(teacher.metrics["reused"]),
+            llm_tokens=int(teacher.metrics["tokens"]) if worked else 0,
+            llm_seconds=llm_seconds,
+            train_seconds=time.monotonic() - began,
+            circuits=circuits,
+            shots=0,
+            two_qubit_gates=circuits * memory.classifier.two_qubit_gates,
+            qpu_seconds=0.0,
+            queue_seconds=0.0,
+        ),
+        result.parameters,
+    )
+
+
+def evaluate_round(
+    memory: SiteMemory, parameters: Parameters, told: EvaluateOrder
+) -> EvaluateReport:
+    """Judge the global parameters on the site's own validation or test rows."""
+    import torch
+
+    from data import Projection, scores
+    from quantum import evaluate
+
+    began = time.monotonic()
+    torch.set_num_threads(memory.settings.quantum.threads)
+    rows = memory.site.test if told.split == "test" else memory.site.validation
+    if not len(rows):
+        return EvaluateReport(0, 0.0, [], 0, 0, 0.0, [], [], [])
+    projection = Projection.from_bytes(told.projection)
+    seen = projection.apply(memory.features(told.split))
+    probabilities, circuits = evaluate(memory.classifier, parameters, seen)
+    verdict = scores(rows.labels, probabilities)
+    baselines: list[list[int]] = [[], [], []]
+    if told.split == "test":
+        baselines = _local_baselines(memory, projection)
+    return EvaluateReport(
+        rows=len(rows),
+        loss=verdict["loss"],
+        confusion=_flat(verdict["confusion"]),
+        circuits=circuits,
+        two_qubit_gates=circuits * memory.classifier.two_qubit_gates,
+        train_seconds=time.monotonic() - began,
+        majority=baselines[0],
+        logistic_projected=baselines[1],
+        logistic_full=baselines[2],
+    )
+
+
+def _local_baselines(memory: SiteMemory, projection: Projection) -> list[list[int]]:
+    """Confusions of the site's own baselines on its test rows, fitted on its training rows."""
+    from data import linear_baseline, majority_baseline
+
+    train, test = memory.site.train, memory.site.test
+    full = memory.features("train"), memory.features("test")
+    seed = derive_seed(memory.settings.run.seed, "baseline", memory.client)
+    found = [majority_baseline(train.labels, test.labels, memory.classes)]
+    for one, other in (tuple(map(projection.apply, full)), full):
+        found.append(
+            linear_baseline(one, train.labels, other, test.labels, memory.classes, seed)
+        )
+    return [_flat(verdict["confusion"]) for verdict in found]
+
+
+def _flat(confusion: npt.ArrayLike) -> list[int]:
+    return [int(count) for count in np.asarray(confusion).ravel()]

@@ -1,0 +1,38 @@
+"""Data sets, what each part of a federation holds of them, features, projection, baselines.
+
+Nothing heavy is imported here: scipy, scikit-learn and datasets come with the call that
+needs them.
+"""
+
+from data.features import feature_kind, raw_features
+from data.kmers import kmer_features, kmer_frequencies
+from data.loading import load_corpus, load_server, load_site
+from data.metrics import confusion_scores, linear_baseline, majority_baseline, scores
+from data.moments import Moments, merge_moments, moments_of
+from data.projection import Projection, fit_projection
+from data.rows import Corpus, DataInfo, ServerData, Site, Split, class_rows
+
+__all__ = [
+    "Corpus",
+    "DataInfo",
+    "Moments",
+    "Projection",
+    "ServerData",
+    "Site",
+    "Split",
+    "class_rows",
+    "confusion_scores",
+    "feature_kind",
+    "fit_projection",
+    "kmer_features",
+    "kmer_frequencies",
+    "linear_baseline",
+    "load_corpus",
+    "load_server",
+    "load_site",
+    "majority_baseline",
+    "merge_moments",
+    "moments_of",
+    "raw_features",
+    "scores",
+]

@@ -1,0 +1,49 @@
+"""Raw features of rows: what is projected to the qubits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data.kmers import kmer_frequencies
+from federation import FeatureSettings
+
+Kind = Literal["text", "dna"]
+Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+"""Embeds texts with the frozen base language model: (rows, hidden)."""
+
+
+def feature_kind(kind: Kind, settings: FeatureSettings) -> Literal["kmer", "embedding"]:
+    """Return which raw features a data set of this kind gets."""
+    if settings.kind != "auto":
+        return settings.kind
+    return "kmer" if kind == "dna" else "embedding"
+
+
+def raw_features(
+    texts: Sequence[str], kind: Kind, settings: FeatureSettings, embed: Embed
+) -> npt.NDArray[np.float32]:
+    """Return the raw features of rows.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Rows.
+    kind : str
+        ``text`` or ``dna``.
+    settings : FeatureSettings
+        Which features.
+    embed : callable
+        The frozen base model's embedding; called only for embedding features.
+
+    Returns
+    -------
+    array of float32, shape (rows, d)
+        k-mer frequencies or embeddings.
+    """
+    if feature_kind(kind, settings) == "kmer":
+        return kmer_frequencies(texts, settings.k)
+    return embed(texts)

@@ -1,0 +1,248 @@
+"""The federated projection: raw features to one angle a qubit, from summed moments only.
+
+Features are first divided by their pooled standard deviations (with the raw frequencies of
+4-mers, four principal components hold little but the commonest k-mers: 86.6 % against 92.6 %
+accuracy of a logistic regression on human_vs_worm). With S_w the covariance within classes,
+S_b that between class means and S_t = S_w + S_b of these, the directions v of `lda` solve
+
+    S_b v = lambda ((1 - s) S_w + s tr(S_w) / d I) v,     s the shrinkage,
+
+the C - 1 of largest lambda; then come the principal directions of S_t in what is orthogonal to
+these. A projected feature is divided by sigma, sigma^2 = v^T S_t v, clipped at `clip` and
+scaled to an angle in [-pi/2, pi/2].
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data.moments import Matrix, Moments
+from data.rows import generator
+from federation import DataError, explain
+
+RIDGE = 1e-8  # of a feature's variance: keeps the eigenproblem definite without shrinkage
+FLAT = 1e-10  # of a feature's variance: a direction with less counts as flat
+ROUNDING = 1e-12  # of a feature's mean square: less is rounding, not variance
+_EDGE = float(np.nextafter(np.float32(np.pi / 2), np.float32(0)))
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Fitted map from d features to n angles.
+
+    Attributes
+    ----------
+    mean : ndarray of float64, shape (d,)
+        Pooled mean.
+    matrix : ndarray of float64, shape (d, n)
+        Directions, in columns; of unit length in standardised features.
+    scale : ndarray of float64, shape (n,)
+        Pooled standard deviation along each direction.
+    clip : float
+        Where features are clipped, in standard deviations.
+    """
+
+    mean: Matrix
+    matrix: Matrix
+    scale: Matrix
+    clip: float
+
+    def __post_init__(self) -> None:
+        """Check the shapes: a projection comes over the network."""
+        features, qubits = (*self.matrix.shape, 0, 0)[:2]
+        if self.mean.shape != (features,) or self.scale.shape != (qubits,) or not qubits:
+            raise DataError(
+                explain(
+                    f"a projection of shapes {self.mean.shape}, {self.matrix.shape}, "
+                    f"{self.scale.shape}",
+                    "(d,), (d, n), (n,)",
+                    "use the same version on server and clients",
+                )
+            )
+
+    def apply(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Project rows.
+
+        Parameters
+        ----------
+        features : array, shape (rows, d)
+            Raw features.
+
+        Returns
+        -------
+        ndarray of float32, shape (rows, n)
+            Angles in [-pi/2, pi/2].
+
+        Raises
+        ------
+        DataError
+            If the rows have other than d features.
+        """
+        x = np.asarray(features, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != len(self.mean):
+            raise DataError(
+                explain(
+                    f"features of shape {x.shape}",
+                    f"(rows, {len(self.mean)}), as the projection was fitted",
+                    "use the same features and llm.model on every node",
+                )
+            )
+        z = np.clip((x - self.mean) @ self.matrix / self.scale, -self.clip, self.clip)
+        angles = (z * (np.pi / 2 / self.clip)).astype(np.float32)
+        # float32(pi / 2) lies above pi / 2.
+        return np.clip(angles, -_EDGE, _EDGE)
+
+    def to_bytes(self) -> bytes:
+        """Pack into bytes (numpy's npz, no pickle)."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            mean=self.mean,
+            matrix=self.matrix,
+            scale=self.scale,
+            clip=np.array(self.clip, dtype=np.float64),
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> Projection:
+        """Unpack what `to_bytes` made; nothing in it is executed.
+
+        Raises
+        ------
+        DataError
+            If the bytes are anything else.
+        """
+        try:
+            with np.load(io.BytesIO(packed), allow_pickle=False) as held:
+                parts = held["mean"], held["matrix"], held["scale"], float(held["clip"])
+        except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
+            raise DataError(
+                explain(
+                    f"{len(packed)} bytes that are no packed projection",
+                    "the result of Projection.to_bytes",
+                    "use the same version on server and clients",
+                )
+            ) from error
+        return cls(*parts)
+
+
+def fit_projection(
+    moments: Moments,
+    qubits: int,
+    kind: Literal["lda", "pca", "random"],
+    shrinkage: float,
+    clip: float,
+    seed: int,
+) -> Projection:
+    """Fit the projection to the summed moments of all sites' training rows.
+
+    Parameters
+    ----------
+    moments : Moments
+        Summed over sites.
+    qubits : int
+        Directions wanted, n.
+    kind : {"lda", "pca", "random"}
+        Discriminant directions, then principal ones of the residual; principal directions; or
+        orthonormal directions drawn at random.
+    shrinkage : float
+        s of `lda`, in [0, 1].
+    clip : float
+        Clipping of the projected features, in standard deviations.
+    seed : int
+        Draws the directions of `random`.
+
+    Returns
+    -------
+    Projection
+        Directions in columns, the (standardised) entry of largest magnitude positive.
+
+    Raises
+    ------
+    DataError
+        If there are more qubits than features that vary, or `lda` has rows of one class only.
+    """
+    weights = _weights(moments)
+    total = _weighted(moments.total_covariance(), weights)
+    _check_directions(total, qubits)
+    if kind == "lda":
+        matrix = _lda(moments, weights, qubits, shrinkage)
+    elif kind == "pca":
+        matrix = _principal(total, qubits)
+    else:
+        drawn = generator(seed, "projection").standard_normal((len(total), qubits))
+        matrix = np.linalg.qr(drawn)[0]
+    matrix = _signed(matrix)
+    scale = np.sqrt(np.einsum("di,de,ei->i", matrix, total, matrix))
+    return Projection(moments.mean, weights[:, None] * matrix, scale, clip)
+
+
+def _weights(moments: Moments) -> Matrix:
+    """One over each feature's pooled standard deviation; 0 where it does not vary."""
+    squares = np.diag(moments.second) / moments.rows
+    variance = squares - moments.mean**2
+    varies = variance > ROUNDING * squares
+    return np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1)), 0.0)
+
+
+def _weighted(covariance: Matrix, weights: Matrix) -> Matrix:
+    return covariance * np.outer(weights, weights)
+
+
+def _check_directions(total: Matrix, qubits: int) -> None:
+    varying = int((np.linalg.eigvalsh(total) > FLAT).sum())
+    if qubits > varying:
+        raise DataError(
+            explain(
+                f"quantum.qubits = {qubits}, and the {len(total)} features of the training rows "
+                f"vary in {varying} directions",
+                f"at most {varying} qubits",
+                "lower quantum.qubits, raise features.k, or add rows",
+            )
+        )
+
+
+def _lda(moments: Moments, weights: Matrix, qubits: int, shrinkage: float) -> Matrix:
+    from scipy.linalg import eigh
+
+    held = int((moments.count > 0).sum())
+    if held < 2:
+        raise DataError(
+            explain(
+                "training rows of one class only",
+                "two classes or more for features.projection = lda",
+                "add rows of another class, or set features.projection = pca",
+            )
+        )
+    between = _weighted(moments.between_covariance(), weights)
+    within = _weighted(moments.within_covariance(), weights)
+    total, features = within + between, len(within)
+    shrunk = (1 - shrinkage) * within
+    shrunk += np.eye(features) * (shrinkage * np.trace(within) / features + RIDGE)
+    wanted = min(held - 1, qubits)
+    _, found = eigh(between, shrunk, subset_by_index=[features - wanted, features - 1])
+    directions = found[:, ::-1] / np.linalg.norm(found, axis=0)[::-1]
+    if wanted == qubits:
+        return np.asarray(directions)
+    # Principal directions within an orthonormal basis of what is left: exactly orthogonal.
+    basis = np.linalg.qr(directions, mode="complete")[0][:, wanted:]
+    rest = basis @ _principal(basis.T @ total @ basis, qubits - wanted)
+    return np.hstack([directions, rest])
+
+
+def _principal(covariance: Matrix, count: int) -> Matrix:
+    """Eigenvectors of the largest eigenvalues, in columns, largest first."""
+    return np.asarray(np.linalg.eigh(covariance)[1][:, ::-1][:, :count])
+
+
+def _signed(matrix: Matrix) -> Matrix:
+    """Make the entry of largest magnitude of each column positive."""
+    largest = np.argmax(np.abs(matrix), axis=0)
+    return np.asarray(matrix * np.sign(matrix[largest, np.arange(matrix.shape[1])]))

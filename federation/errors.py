@@ -1,0 +1,49 @@
+"""Errors that a user caused and can mend: one line, no traceback.
+
+Every message follows one template: what was given, what is accepted, what to do.
+"""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in settings, data or environment that the user can mend.
+
+    Entry points print ``str(error)`` and exit non-zero; they show no traceback.
+    """
+
+
+class SettingsError(UserError):
+    """A setting is unknown, of the wrong type, out of bounds, or would be ignored."""
+
+
+class DataError(UserError):
+    """Data is missing, malformed, or cannot be learned from."""
+
+
+class ModelError(UserError):
+    """A language model is missing, gated, corrupt or unsuitable."""
+
+
+class BackendError(UserError):
+    """A quantum backend is unknown, not installed or not reachable."""
+
+
+def explain(given: str, accepted: str, fix: str) -> str:
+    """Build an error message of the house template.
+
+    Parameters
+    ----------
+    given : str
+        What was found, with its value.
+    accepted : str
+        What would have been accepted.
+    fix : str
+        What the user should do.
+
+    Returns
+    -------
+    str
+        ``"<given>; accepted: <accepted>; <fix>."``
+    """
+    return f"{given}; accepted: {accepted}; {fix}."

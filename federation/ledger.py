@@ -1,0 +1,116 @@
+"""The cost ledger: what each client spent in each round, and its totals.
+
+The totals are what theorems 6.5 (communication) and 6.6 (computation) bound, measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one client spent in one round.
+
+    Attributes
+    ----------
+    steps : int
+        Optimizer steps.
+    circuits : int
+        Circuits that a device has to run for these numbers: one a row for an expectation,
+        the parameter-shift price ``rows * (1 + 2 * angles)`` for a gradient.
+    shots : int
+        Shots; 0 on the exact engine.
+    two_qubit_gates : int
+        Two-qubit gates over all circuits.
+    qpu_seconds, queue_seconds : float
+        Time on a device and in its queue, seconds.
+    train_seconds, llm_seconds : float
+        Time of quantum training and evaluation, and of the language model, seconds.
+    idle_seconds : float
+        Waiting at the round's barrier for the slowest participant, seconds.
+    bytes_up, bytes_down : int
+        Payload of the messages from and to the client.
+    llm_tokens : int
+        Tokens the language model was trained on.
+    """
+
+    steps: int = 0
+    circuits: int = 0
+    shots: int = 0
+    two_qubit_gates: int = 0
+    qpu_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    train_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    llm_tokens: int = 0
+    llm_seconds: float = 0.0
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time in which the client worked, seconds."""
+        return self.train_seconds + self.llm_seconds + self.queue_seconds
+
+
+COST_KEYS = tuple(f.name for f in fields(Cost))
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """Add costs up, key by key; nothing at all is the zero cost."""
+    rows = [asdict(cost) for cost in costs]
+    zero = asdict(Cost())
+    return Cost(**{key: sum((row[key] for row in rows), zero[key]) for key in COST_KEYS})
+
+
+def with_idle(costs: Mapping[int, Cost]) -> dict[int, Cost]:
+    """Add each client's wait at the barrier: the slowest one's busy time less its own.
+
+    Busy times, not wall times, so that a simulation that runs clients one after another
+    reports what the same round costs when they work side by side.
+    """
+    slowest = max((cost.busy_seconds for cost in costs.values()), default=0.0)
+    return {
+        client: replace(cost, idle_seconds=slowest - cost.busy_seconds)
+        for client, cost in costs.items()
+    }
+
+
+def idle_share(costs: Iterable[Cost]) -> float:
+    """Share of the clients' time that is waiting, 0 to 1; 0 when nobody worked."""
+    summed = total(costs)
+    span = summed.idle_seconds + summed.busy_seconds
+    return summed.idle_seconds / span if span > 0 else 0.0
+
+
+@dataclass
+class Ledger:
+    """All costs of a run, by round and client; the strategy appends to it."""
+
+    entries: list[tuple[int, int, Cost]] = field(default_factory=list)
+
+    def add(self, server_round: int, costs: Mapping[int, Cost]) -> None:
+        """Append one round's costs, by client."""
+        self.entries += [(server_round, client, costs[client]) for client in sorted(costs)]
+
+    def totals(self) -> Cost:
+        """Return the sum over all entries."""
+        return total(cost for _, _, cost in self.entries)
+
+    def of(self, client: int) -> Cost:
+        """Return the sum over one client's entries."""
+        return total(cost for _, who, cost in self.entries if who == client)
+
+    def as_json(self) -> dict[str, object]:
+        """Return ``{"entries", "totals", "clients"}`` for `ledger.json`."""
+        clients = sorted({client for _, client, _ in self.entries})
+        return {
+            "entries": [
+                {"round": server_round, "client": client, **asdict(cost)}
+                for server_round, client, cost in self.entries
+            ],
+            "totals": asdict(self.totals()),
+            "clients": {str(client): asdict(self.of(client)) for client in clients},
+        }

@@ -1,0 +1,227 @@
+"""The message vocabulary: what server and clients say to each other, packed and unpacked once.
+
+Flower's strategies and mods want exactly one `ArrayRecord` and one `ConfigRecord` in an order
+and one `ArrayRecord` and one `MetricRecord` in a training reply; text travels in a
+`ConfigRecord`. No message carries a row, a label or text of a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
+"""Message types: Flower's category, and our action behind the dot."""
+
+ARRAYS, CONFIG, METRICS, ABOUT = "arrays", "config", "metrics", "about"
+"""Keys of the records in a message."""
+
+USER_ERROR_CODE = 1001
+"""Code of a reply that carries a user's mistake at a client, in one line."""
+
+WEIGHT_KEY = "num-examples"
+"""Flower's usual name of a reply's weight in the aggregation."""
+
+Parameters = dict[str, npt.NDArray[Any]]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """A client's answer to PREPARE.
+
+    Attributes
+    ----------
+    client : int
+        Index of the client, from 0.
+    site : str
+        The site's own name, for the operator; it reaches no prompt.
+    train_rows, val_rows, test_rows : int
+        Rows the client holds.
+    class_rows : list of int
+        Training rows of each class.
+    classes : list of str
+        Class names.
+    data, kind, features, backend, llm : str
+        What it runs on, in words.
+    circuits_per_step, circuits_fixed : int
+        Circuits of one optimizer step, and of a round besides its steps.
+    seconds : float
+        Time it took to prepare.
+    """
+
+    client: int
+    site: str
+    train_rows: int
+    val_rows: int
+    test_rows: int
+    class_rows: list[int]
+    classes: list[str]
+    data: str
+    kind: str
+    features: str
+    backend: str
+    llm: str
+    circuits_per_step: int
+    circuits_fixed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """What a participant is told besides the parameters.
+
+    Attributes
+    ----------
+    round : int
+        The round, from 1.
+    steps : int
+        Optimizer steps to take.
+    step_offset : int
+        Steps that the client has taken before, for the learning-rate schedule.
+    class_weights : list of float
+        Weights of the classes, all ones if unweighted.
+    projection : bytes
+        The federated projection (`data.Projection.to_bytes`).
+    """
+
+    round: int
+    steps: int
+    step_offset: int
+    class_weights: list[float]
+    projection: bytes
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a participant answers besides its parameters; numbers only.
+
+    Losses are mean negative log-likelihoods in nats; ``loss`` and ``llm_loss`` on the
+    client's validation rows, ``train_loss`` the last value of the training objective.
+    """
+
+    rows: int
+    round: int
+    steps: int
+    loss: float
+    accuracy: float
+    train_loss: float
+    llm_loss: float
+    llm_accuracy: float
+    llm_macro_f1: float
+    llm_raw_loss: float
+    llm_temperature: float
+    llm_epochs: int
+    llm_reused: int
+    llm_tokens: int
+    llm_seconds: float
+    train_seconds: float
+    circuits: int
+    shots: int
+    two_qubit_gates: int
+    qpu_seconds: float
+    queue_seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluateOrder:
+    """What a client is to evaluate: ``split`` is ``validation`` or ``test``."""
+
+    round: int
+    split: str
+    projection: bytes
+
+
+@dataclass(frozen=True)
+class EvaluateReport:
+    """Evaluation on a client's rows; confusions are C x C, rows true, flattened.
+
+    The baselines' confusions come with the test split only and are empty otherwise: majority
+    class and logistic regressions fitted on the client's own training rows.
+    """
+
+    rows: int
+    loss: float
+    confusion: list[int]
+    circuits: int
+    two_qubit_gates: int
+    train_seconds: float
+    majority: list[int]
+    logistic_projected: list[int]
+    logistic_full: list[int]
+
+
+def pack_parameters(parameters: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+    """Put named arrays into Flower's record, in sorted order of their names."""
+    return ArrayRecord({name: Array(np.asarray(parameters[name])) for name in sorted(parameters)})
+
+
+def unpack_parameters(record: ArrayRecord) -> Parameters:
+    """Take named arrays out of Flower's record; each is a copy that may be written."""
+    return {name: np.array(array.numpy()) for name, array in record.items()}
+
+
+def order(parameters: Parameters, config: TrainOrder | EvaluateOrder) -> RecordDict:
+    """Pack a train or evaluate order."""
+    return RecordDict(
+        {ARRAYS: pack_parameters(parameters), CONFIG: ConfigRecord(dataclasses.asdict(config))}
+    )
+
+
+def read_order(message: Message, kind: type[T]) -> tuple[Parameters, T]:
+    """Unpack a train or evaluate order."""
+    config = dict(message.content.config_records[CONFIG])
+    return unpack_parameters(message.content.array_records[ARRAYS]), _build(kind, config)
+
+
+def report(
+    metrics: TrainReport | EvaluateReport, parameters: Parameters | None = None
+) -> RecordDict:
+    """Pack the answer to an order; training answers carry the parameters."""
+    values = dataclasses.asdict(metrics)
+    record = RecordDict({METRICS: MetricRecord({WEIGHT_KEY: values["rows"], **values})})
+    if parameters is not None:
+        record[ARRAYS] = pack_parameters(parameters)
+    return record
+
+
+def read_report(message: Message, kind: type[T]) -> T:
+    """Unpack the numbers of an answer; raises KeyError or TypeError if they are not ours."""
+    return _build(kind, dict(message.content.metric_records[METRICS]))
+
+
+def read_parameters(message: Message) -> Parameters:
+    """Unpack the parameters of a training answer."""
+    return unpack_parameters(message.content.array_records[ARRAYS])
+
+
+def site_report(about: SiteReport, moments: Parameters) -> RecordDict:
+    """Pack a client's answer to PREPARE: who it is, and its feature moments."""
+    return RecordDict(
+        {ARRAYS: pack_parameters(moments), ABOUT: ConfigRecord(dataclasses.asdict(about))}
+    )
+
+
+def read_site_report(message: Message) -> tuple[SiteReport, Parameters]:
+    """Unpack a client's answer to PREPARE."""
+    about = _build(SiteReport, dict(message.content.config_records[ABOUT]))
+    return about, read_parameters(message)
+
+
+def payload_bytes(content: RecordDict) -> int:
+    """Return the bytes that a message's records carry, as Flower counts them."""
+    size = sum(record.count_bytes() for record in content.array_records.values())
+    size += sum(record.count_bytes() for record in content.config_records.values())
+    return size + sum(record.count_bytes() for record in content.metric_records.values())
+
+
+def _build(kind: type[T], values: dict[str, Any]) -> T:
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: values[name] for name in names})

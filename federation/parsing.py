@@ -1,0 +1,300 @@
+"""From flat keys and values to the frozen settings tree, with one clear line on a mistake."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from federation.declare import Section
+from federation.errors import SettingsError, explain
+from federation.settings import Settings
+
+Scalar = bool | int | float | str
+"""What Flower's run config and node config can hold."""
+
+FLOWER_NODE_KEYS = ("partition-id", "num-partitions", "site")
+"""Node config keys that are no settings: a node's place and name."""
+
+
+def fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every dotted key of the tree with its field, in documented order."""
+    for name, section in Settings.model_fields.items():
+        model = section.annotation
+        if isinstance(model, type) and issubclass(model, Section):
+            for key, field in model.model_fields.items():
+                yield f"{name}.{key}", field
+
+
+def flatten(settings: Settings) -> dict[str, Scalar]:
+    """Return the tree as flat dotted keys, as Flower's run config holds it."""
+    tree = settings.model_dump()
+    return {key: tree[key.split(".")[0]][key.split(".")[1]] for key, _ in fields()}
+
+
+def meta(field: FieldInfo) -> dict[str, Any]:
+    """Return what `settings.setting` noted of a key: ``used_when`` and ``per_node``."""
+    extra = field.json_schema_extra
+    return dict(extra) if isinstance(extra, dict) else {}
+
+
+def accepted(field: FieldInfo) -> str:
+    """Say in words which values a key takes."""
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        return ", ".join(str(choice) for choice in get_args(kind))
+    words: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+    bounds = [
+        f"{word} {limit}"
+        for item in field.metadata
+        for attr, word in (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
+        if (limit := getattr(item, attr, None)) is not None
+    ]
+    return " ".join([words.get(kind, "text"), *[" and ".join(bounds)] * bool(bounds)])
+
+
+def parse_settings(
+    run_config: Mapping[str, Any], node_config: Mapping[str, Any] | None = None
+) -> Settings:
+    """Build the settings from Flower's run config and, on a node, its node config.
+
+    Parameters
+    ----------
+    run_config : Mapping
+        Flat dotted keys; what is absent takes its default.
+    node_config : Mapping, optional
+        A node's own values; only keys documented as per node.
+
+    Returns
+    -------
+    Settings
+        Frozen and checked.
+
+    Raises
+    ------
+    SettingsError
+        For an unknown key, a wrong type, a value out of bounds, a key that may not differ
+        per node, or a value that would be ignored. One line.
+    """
+    known = dict(fields())
+    flat = dict(run_config)
+    for key, value in (node_config or {}).items():
+        if key in FLOWER_NODE_KEYS:
+            continue
+        if key in known and not meta(known[key]).get("per_node"):
+            allowed = ", ".join(k for k, f in known.items() if meta(f).get("per_node"))
+            raise SettingsError(
+                explain(f"node config sets {key}", allowed, "set it for the whole run instead")
+            )
+        flat[key] = value
+    tree: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        field = known.get(key)
+        if field is None:
+            raise SettingsError(_unknown(key, known))
+        section, _, leaf = key.partition(".")
+        tree.setdefault(section, {})[leaf] = _coerced(field, value)
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError(_first(error, known)) from None
+    _refuse_ignored(settings)
+    _refuse_contradictions(settings)
+    return settings
+
+
+def parse_run(
+    files: Iterable[Path], assignments: Iterable[str]
+) -> tuple[Settings, dict[str, Scalar]]:
+    """Read config files and ``key=value`` assignments, later ones winning.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        TOML files with tables named like the sections.
+    assignments : iterable of str
+        ``key=value``; the value is read as TOML, else taken as plain text.
+
+    Returns
+    -------
+    tuple
+        The settings, and the flat overrides that were given.
+
+    Raises
+    ------
+    SettingsError
+        As `parse_settings`, and for a missing or malformed file or assignment.
+    """
+    overrides: dict[str, Scalar] = {}
+    for path in files:
+        overrides.update(_read_toml(Path(path)))
+    for text in assignments:
+        key, sign, raw = text.partition("=")
+        if not sign or not key.strip():
+            raise SettingsError(
+                explain(f"--set {text!r}", "key=value", "write for instance --set run.rounds=5")
+            )
+        overrides[key.strip()] = _toml_value(key.strip(), raw.strip())
+    return parse_settings(overrides), overrides
+
+
+def _read_toml(path: Path) -> dict[str, Scalar]:
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise SettingsError(
+            explain(f"no config file {str(path)!r}", "a TOML file", "check the path")
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            explain(f"{str(path)!r} is not TOML ({error})", "TOML in UTF-8", "mend that line")
+        ) from None
+    flat: dict[str, Scalar] = {}
+    for section, table in tree.items():
+        if not isinstance(table, dict):
+            flat[section] = table
+            continue
+        flat.update({f"{section}.{key}": value for key, value in table.items()})
+    return flat
+
+
+def _toml_value(key: str, raw: str) -> Scalar:
+    field = dict(fields()).get(key)
+    if field is not None and field.annotation is str and raw[:1] not in "\"'":
+        return raw
+    try:
+        value: Scalar = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+    return value
+
+
+def _coerced(field: FieldInfo, value: Any) -> Any:
+    """Let a whole number stand where a number is wanted; nothing else is bent."""
+    if field.annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _unknown(key: str, known: Mapping[str, FieldInfo]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    leaf = key.rpartition(".")[2]
+    same_leaf = [k for k in known if k.rpartition(".")[2] == leaf]
+    guess = (same_leaf or near or ["run.rounds"])[0]
+    return explain(
+        f"unknown setting {key!r}", "the keys of docs/settings.md", f"did you mean {guess!r}?"
+    ).replace("?.", "?")
+
+
+def _first(error: ValidationError, known: Mapping[str, FieldInfo]) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    takes = accepted(known[key]) if key in known else "a table of settings"
+    return explain(f"{key} = {problem['input']!r}", takes, "see docs/settings.md")
+
+
+def _holds(value: Any, test: tuple[Any, ...] | list[Any] | str) -> bool:
+    if test == ">0":
+        return bool(value > 0)
+    if test == "set":
+        return bool(value)
+    return value in test
+
+
+def _effective(key: str, flat: Mapping[str, Scalar], known: Mapping[str, FieldInfo]) -> Any:
+    """Return a key's value, or its default where the value has no effect."""
+    return flat[key] if _why_ignored(key, flat, known) is None else known[key].default
+
+
+def _why_ignored(
+    key: str, flat: Mapping[str, Scalar], known: Mapping[str, FieldInfo]
+) -> tuple[str, str] | None:
+    """Return (the governing key, what it must be) if `key` has no effect here, else None."""
+    for other, test in meta(known[key]).get("used_when", []):
+        value = _effective(other, flat, known)
+        if not _holds(value, test):
+            wanted = test if isinstance(test, str) else " or ".join(repr(t) for t in test)
+            return f"{other} = {value!r}", wanted.replace(">0", "above 0")
+    return None
+
+
+def _refuse_ignored(settings: Settings) -> None:
+    flat = flatten(settings)
+    known = dict(fields())
+    for key, field in known.items():
+        if flat[key] == field.default:
+            continue
+        why = _why_ignored(key, flat, known)
+        if why is not None:
+            raise SettingsError(
+                explain(
+                    f"{key} = {flat[key]!r} would be ignored because {why[0]}",
+                    f"{why[0].split(' = ')[0]} = {why[1]}",
+                    f"remove {key} or change {why[0].split(' = ')[0]}",
+                )
+            )
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    """Refuse combinations that no single key's bounds can express."""
+    train, data, evaluation = settings.train, settings.data, settings.evaluation
+    checks = (
+        (
+            train.min_steps <= train.steps <= train.max_steps,
+            f"train.steps = {train.steps}, min_steps = {train.min_steps}, "
+            f"max_steps = {train.max_steps}",
+            "min_steps <= steps <= max_steps",
+            "change train.steps or its bounds",
+        ),
+        (
+            settings.run.min_replies <= settings.run.clients,
+            f"run.min_replies = {settings.run.min_replies} with run.clients = "
+            f"{settings.run.clients}",
+            "at most run.clients",
+            "lower run.min_replies",
+        ),
+        (
+            settings.stop.min_rounds <= settings.run.rounds,
+            f"stop.min_rounds = {settings.stop.min_rounds} with run.rounds = {settings.run.rounds}",
+            "at most run.rounds",
+            "lower stop.min_rounds or raise run.rounds",
+        ),
+        (
+            data.source not in ("csv", "jsonl") or bool(data.path),
+            f"data.source = {data.source!r} without data.path",
+            "a file",
+            "set data.path",
+        ),
+        (
+            not data.per_site or bool(data.labels),
+            "data.per_site without data.labels",
+            "the class names in order",
+            "set data.labels, since no site sees them all",
+        ),
+        (
+            data.partition != "column" or bool(data.partition_column),
+            "data.partition = 'column' without data.partition_column",
+            "a column's name",
+            "set data.partition_column",
+        ),
+        (
+            not (data.per_site and evaluation.mode == "central" and not data.test_path),
+            "evaluation.mode = 'central' with data.per_site and no data.test_path",
+            "evaluation.mode = 'federated', or rows for the server",
+            "set evaluation.mode = 'federated'",
+        ),
+        (
+            settings.quantum.backend == "exact" or settings.quantum.backend[:10] == "pennylane:",
+            f"quantum.backend = {settings.quantum.backend!r}",
+            "exact, pennylane:<device>",
+            "choose one of them",
+        ),
+    )
+    for fine, given, takes, fix in checks:
+        if not fine:
+            raise SettingsError(explain(given, takes, fix))

@@ -1,0 +1,398 @@
+"""The run's settings: one frozen, typed tree, checked where it is born.
+
+The defaults and the documentation of every key live here and nowhere else; the
+``[tool.flwr.app.config]`` table of ``pyproject.toml`` and ``docs/settings.md`` are
+generated from this file (`federation.reference`). Flower's run config knows only whole
+numbers, numbers, booleans and strings, so "not set" is the empty string or zero.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from federation.declare import Section, setting
+
+TABULAR = ("data.source", ("csv", "jsonl"))
+DEMO = ("data.source", ("dna-demo",))
+EXACT = ("quantum.backend", ("exact",))
+DISTILLED = ("distill.weight", ">0")
+RULE = ("agent.kind", ("rule",))
+
+
+class RunSettings(Section):
+    """The run as a whole."""
+
+    name: str = setting("demo", "Name of the run; part of its results folder.")
+    seed: int = setting(0, "The one seed: every random choice derives from it.", ge=0, le=2**31 - 1)
+    clients: int = setting(4, "Number of client nodes the run waits for.", ge=1)
+    rounds: int = setting(10, "Upper bound on communication rounds.", ge=1)
+    min_replies: int = setting(1, "Fewest valid replies a round may aggregate.", ge=1)
+    wait_seconds: float = setting(300.0, "Longest wait for the nodes to appear, seconds.", gt=0)
+    round_timeout: float = setting(
+        3600.0, "Longest wait for the replies of one round, seconds.", gt=0
+    )
+    output: str = setting("runs", "Folder that collects the results folders.")
+    folder: str = setting("", "This run's results folder; empty: made under `run.output`.")
+    report: bool = setting(True, "Write `report.html` at the end.")
+
+
+class DataSettings(Section):
+    """Where rows come from, and how they are shared out."""
+
+    source: Literal["dna-demo", "tweet-eval", "genomic", "csv", "jsonl"] = setting(
+        "dna-demo", "Data set; `dna-demo` is synthetic.", per_node=True
+    )
+    path: str = setting(
+        "",
+        "Local folder (tweet-eval, genomic) or file (csv, jsonl); empty: from the hub.",
+        used_when=(("data.source", ("tweet-eval", "genomic", "csv", "jsonl")),),
+        per_node=True,
+    )
+    test_path: str = setting(
+        "",
+        "File of held-out test rows; empty: `data.test_fraction` of the rows are held out.",
+        used_when=(TABULAR,),
+        per_node=True,
+    )
+    per_site: bool = setting(
+        False,
+        "Each node's `data.path` is its own file, nothing is shared out.",
+        used_when=(TABULAR,),
+    )
+    task: str = setting(
+        "sentiment",
+        "TweetEval task; its folder is `<data.path>/<task>` or `data.path` itself.",
+        used_when=(("data.source", ("tweet-eval",)),),
+    )
+    hub_name: str = setting(
+        "katarinagresova/Genomic_Benchmarks_demo_human_or_worm",
+        "Hub id of the Genomic Benchmarks set.",
+        used_when=(("data.source", ("genomic",)), ("data.path", ("",))),
+    )
+    kind: Literal["text", "dna"] = setting(
+        "text", "What the text column holds.", used_when=(TABULAR,)
+    )
+    text_column: str = setting("text", "Column of the text or sequence.", used_when=(TABULAR,))
+    label_column: str = setting("label", "Column of the label.", used_when=(TABULAR,))
+    labels: str = setting(
+        "",
+        "Class names in order, comma-separated; empty: the sorted labels of the file. "
+        "Required with `data.per_site`.",
+        used_when=(TABULAR,),
+    )
+    train_rows: int = setting(
+        0,
+        "Training rows in all, drawn stratified before they are shared out; 0: all "
+        "(dna-demo: 1,200).",
+        ge=0,
+    )
+    test_rows: int = setting(0, "Test rows, drawn stratified; 0: all (dna-demo: 1,000).", ge=0)
+    test_fraction: float = setting(
+        0.2,
+        "Share of rows held out for the final test where no test file is given.",
+        used_when=(TABULAR, ("data.test_path", ("",))),
+        gt=0,
+        lt=1,
+    )
+    val_fraction: float = setting(
+        0.2, "Share of a client's rows kept for validation, stratified.", gt=0, lt=1
+    )
+    server_rows: int = setting(
+        300,
+        "Training rows that the server holds for validation and no client sees.",
+        used_when=(("evaluation.mode", ("central",)),),
+        ge=1,
+    )
+    partition: Literal["iid", "dirichlet", "quantity", "column"] = setting(
+        "iid",
+        "How rows are shared out: evenly, by label skew, by quantity skew, by a column.",
+        used_when=(("data.per_site", (False,)),),
+    )
+    alpha: float = setting(
+        0.5,
+        "Dirichlet concentration of `dirichlet` and `quantity`: smaller is more skewed.",
+        used_when=(("data.partition", ("dirichlet", "quantity")),),
+        gt=0,
+    )
+    partition_column: str = setting(
+        "",
+        "Column whose values name the site (hospital, lab, user).",
+        used_when=(("data.partition", ("column",)),),
+    )
+    label_noise: float = setting(
+        0.0, "Share of training labels flipped at random.", used_when=(DEMO,), ge=0, lt=1
+    )
+    heterogeneity: float = setting(
+        0.0,
+        "How far each client's Markov chains are pulled towards uniform letters, 0 to 1: "
+        "the client's own pull is drawn from [0, this].",
+        used_when=(DEMO,),
+        ge=0,
+        le=1,
+    )
+
+
+class FeatureSettings(Section):
+    """What the quantum model sees of a row."""
+
+    kind: Literal["auto", "embedding", "kmer"] = setting(
+        "auto",
+        "Raw features: mean-pooled last hidden state of the frozen base LLM, or strand-symmetric "
+        "k-mer frequencies; auto: kmer for DNA, embedding for text.",
+    )
+    k: int = setting(
+        4,
+        "Length of the k-mers.",
+        used_when=(("features.kind", ("auto", "kmer")),),
+        ge=1,
+        le=6,
+    )
+    projection: Literal["lda", "pca", "random"] = setting(
+        "lda",
+        "Federated projection to the qubits: regularised LDA directions, then principal "
+        "directions of the residual; principal directions; or a random orthonormal map.",
+    )
+    shrinkage: float = setting(
+        0.1,
+        "Shrinkage of the within-class covariance towards its mean variance.",
+        used_when=(("features.projection", ("lda",)),),
+        ge=0,
+        le=1,
+    )
+    clip: float = setting(3.0, "Projected features are clipped at this many sigma.", gt=0)
+
+
+class QuantumSettings(Section):
+    """The quantum classifier and what it runs on."""
+
+    model: Literal["qcnn", "vqc"] = setting("qcnn", "Ansatz.")
+    qubits: int = setting(4, "Number of qubits.", ge=2, le=20)
+    block: Literal["su4", "paper"] = setting(
+        "su4",
+        "Two-qubit convolution block: 15 angles (all of SU(4)) or the paper's 3.",
+        used_when=(("quantum.model", ("qcnn",)),),
+    )
+    feature_reps: int = setting(
+        1, "Repetitions of the ZZ feature map.", used_when=(("quantum.model", ("vqc",)),), ge=1
+    )
+    reps: int = setting(
+        3, "Repetitions of RealAmplitudes.", used_when=(("quantum.model", ("vqc",)),), ge=1
+    )
+    backend: str = setting(
+        "exact",
+        "`exact` (our batched simulator) or `pennylane:<device>`, for instance "
+        "`pennylane:default.qubit`.",
+        per_node=True,
+    )
+    precision: Literal["single", "double"] = setting(
+        "single", "Number format of the exact engine.", used_when=(EXACT,), per_node=True
+    )
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "cpu", "Where the exact engine computes.", used_when=(EXACT,), per_node=True
+    )
+    threads: int = setting(
+        1, "Torch threads of a client; more helps only beyond 8 qubits.", per_node=True, ge=1
+    )
+
+
+class TrainSettings(Section):
+    """Local training of the quantum model."""
+
+    optimizer: Literal["adam", "cobyla"] = setting(
+        "adam", "Local optimiser: Adam by autograd, or the paper's COBYLA."
+    )
+    steps: int = setting(20, "Optimiser steps of a client in round 1.", ge=1)
+    min_steps: int = setting(1, "Fewest steps that the agent may give.", ge=1)
+    max_steps: int = setting(100, "Most steps that the agent may give.", ge=1)
+    batch_rows: int = setting(
+        0,
+        "Rows of a gradient step; 0: all.",
+        used_when=(("train.optimizer", ("adam",)),),
+        ge=0,
+    )
+    learning_rate: float = setting(
+        0.05,
+        "Adam's step size, or COBYLA's first trust radius in radians.",
+        gt=0,
+    )
+    schedule: Literal["constant", "inverse-time"] = setting(
+        "constant",
+        "Learning-rate schedule; inverse-time is theorem 6.4's 2 / (mu (t + gamma)).",
+        used_when=(("train.optimizer", ("adam",)),),
+    )
+    mu: float = setting(
+        1.0,
+        "Strong convexity of theorem 6.4.",
+        used_when=(("train.schedule", ("inverse-time",)),),
+        gt=0,
+    )
+    smoothness: float = setting(
+        10.0,
+        "Smoothness L of theorem 6.4: gamma = max(8 L / mu, E), E the steps of a round.",
+        used_when=(("train.schedule", ("inverse-time",)),),
+        gt=0,
+    )
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "Weights of the classes in the cross-entropy, from all sites' counts."
+    )
+    proximal: float = setting(
+        0.0, "FedProx: weight of the squared distance to the round's global parameters.", ge=0
+    )
+
+
+class DistillSettings(Section):
+    """Distillation of the LLM into the quantum model."""
+
+    weight: float = setting(
+        0.3, "lambda: weight of the KL term, 0 turns distillation off.", ge=0, le=1
+    )
+    temperature: float = setting(
+        2.0, "tau: softens both distributions in the KL term.", used_when=(DISTILLED,), gt=0
+    )
+    calibrate: bool = setting(
+        True, "Fit the teacher's temperature on validation rows.", used_when=(DISTILLED,)
+    )
+
+
+class LlmSettings(Section):
+    """The local language model."""
+
+    model: str = setting(
+        "auto",
+        "`dna-tiny`, `minilm`, a local folder or a hub id; auto: dna-tiny for DNA, minilm for "
+        "text. Each node its own teacher; embedding features need the same on every node.",
+        per_node=True,
+    )
+    peft: Literal["lora", "none"] = setting(
+        "lora", "Fine-tune low-rank adapters and the head, or all weights."
+    )
+    rank: int = setting(8, "LoRA rank r.", used_when=(("llm.peft", ("lora",)),), ge=1)
+    alpha: int = setting(16, "LoRA alpha.", used_when=(("llm.peft", ("lora",)),), ge=1)
+    dropout: float = setting(0.0, "LoRA dropout.", used_when=(("llm.peft", ("lora",)),), ge=0, lt=1)
+    targets: str = setting(
+        "auto",
+        "Adapted layers: auto (all linear layers of the encoder) or names, comma-separated "
+        "(the paper's `q_proj,v_proj`).",
+        used_when=(("llm.peft", ("lora",)),),
+    )
+    epochs: int = setting(3, "Most epochs of fine-tuning.", ge=1)
+    batch_size: int = setting(16, "Rows of a fine-tuning step.", ge=1)
+    learning_rate: float = setting(0.002, "Peak learning rate of adapters and head.", gt=0)
+    patience: int = setting(
+        1, "Epochs without a better validation loss before fine-tuning ends; 0: never.", ge=0
+    )
+    max_tokens: int = setting(
+        0, "Longest input in tokens, the rest is cut; 0: 64 for text, 256 for DNA.", ge=0
+    )
+    reuse: bool = setting(
+        True, "Take a fine-tuned model from the site's store where data and settings are the same."
+    )
+    store: str = setting(
+        "",
+        "Folder of a site's memory (adapters, soft labels, features); empty: the user's cache "
+        "folder, or `LLM_QFL_HOME`.",
+        per_node=True,
+    )
+
+
+class AgentSettings(Section):
+    """Who decides after each round."""
+
+    kind: Literal["rule", "all", "random"] = setting(
+        "rule", "Agent: the paper's rules; everybody, fixed steps; or random clients."
+    )
+    rule: Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"] = setting(
+        "adaptive", "Step rule of REFERENCE: next steps from r = L_Q / L_LLM.", used_when=(RULE,)
+    )
+    max_increment: int = setting(
+        10,
+        "Most steps that `hybrid` adds in a round.",
+        used_when=(("agent.rule", ("hybrid",)),),
+        ge=1,
+    )
+    fraction: float = setting(
+        1.0,
+        "Share of clients selected a round: by |L_k - L_server| (rule) or by chance (random).",
+        used_when=(("agent.kind", ("rule", "random")),),
+        gt=0,
+        le=1,
+    )
+    stage: Literal["participation", "aggregation"] = setting(
+        "participation",
+        "Selection decides who trains, or whose update of those trained is aggregated.",
+        used_when=(RULE,),
+    )
+
+
+class StopSettings(Section):
+    """When the run ends before its last round."""
+
+    rule: Literal["none", "change", "gap", "either"] = setting(
+        "none",
+        "Paper's criteria: the mean |L_k - L_server| changes by less than tau; or "
+        "|L_server - L_LLM| < tau.",
+    )
+    tau: float = setting(
+        0.02,
+        "Tolerance of the criteria.",
+        used_when=(("stop.rule", ("change", "gap", "either")),),
+        gt=0,
+    )
+    min_rounds: int = setting(2, "No agent, rule or patience stops the run earlier.", ge=1)
+    patience: int = setting(
+        0, "Rounds without a better validation loss before the run stops; 0: off.", ge=0
+    )
+    target_accuracy: float = setting(
+        0.0, "Validation accuracy that ends the run; 0: off.", ge=0, le=1
+    )
+    circuits: int = setting(0, "Budget of circuits over all clients; 0: off.", ge=0)
+    wall_seconds: float = setting(0.0, "Budget of wall-clock seconds; 0: off.", ge=0)
+
+
+class AggregationSettings(Section):
+    """How updates become the next global parameters."""
+
+    rule: Literal["weighted", "uniform", "median", "trimmed-mean"] = setting(
+        "weighted", "Mean weighted by rows, the paper's plain mean, or a robust one."
+    )
+    trim: float = setting(
+        0.2,
+        "Share trimmed from each end.",
+        used_when=(("aggregation.rule", ("trimmed-mean",)),),
+        gt=0,
+        lt=0.5,
+    )
+    max_norm: float = setting(
+        100.0, "An update (difference to the global parameters) of larger 2-norm is dropped.", gt=0
+    )
+
+
+class EvaluationSettings(Section):
+    """Where the global model is judged."""
+
+    mode: Literal["central", "federated"] = setting(
+        "central",
+        "Validation and test rows at the server, or at every node.",
+    )
+    baselines: bool = setting(
+        True, "Score majority class and logistic regressions beside the quantum model."
+    )
+    keep: Literal["best", "last"] = setting(
+        "best", "Final model: the round of lowest validation loss, or the last."
+    )
+
+
+class Settings(Section):
+    """Everything a run is made of."""
+
+    run: RunSettings = RunSettings()
+    data: DataSettings = DataSettings()
+    features: FeatureSettings = FeatureSettings()
+    quantum: QuantumSettings = QuantumSettings()
+    train: TrainSettings = TrainSettings()
+    distill: DistillSettings = DistillSettings()
+    llm: LlmSettings = LlmSettings()
+    agent: AgentSettings = AgentSettings()
+    stop: StopSettings = StopSettings()
+    aggregation: AggregationSettings = AggregationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()

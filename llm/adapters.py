@@ -1,0 +1,159 @@
+"""Low-rank adapters: which layers get one, and the files they are kept in."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from federation import LlmSettings, ModelError, explain
+from llm.models import Model
+
+ADAPTER, WHOLE = "adapter_model.safetensors", "model.safetensors"
+
+
+def linear_layers(model: Model) -> list[str]:
+    """Return the names of the encoder's linear layers, without heads and pooler.
+
+    Parameters
+    ----------
+    model : Model
+        A classifier of `llm.models.build_classifier`.
+
+    Returns
+    -------
+    list of str
+        Full names, in the model's order; GPT-2's ``Conv1D`` layers count as linear.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    skipped = {*model.heads, "pooler"}
+    return [
+        name
+        for name, module in model.module.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and not skipped & set(name.split("."))
+    ]
+
+
+def choose_layers(model: Model, targets: str) -> list[str]:
+    """Return the layers that `llm.targets` names.
+
+    Parameters
+    ----------
+    model : Model
+        A classifier.
+    targets : str
+        ``auto`` or last parts of names, comma-separated.
+
+    Returns
+    -------
+    list of str
+        Full names.
+
+    Raises
+    ------
+    federation.ModelError
+        If a name fits no layer.
+    """
+    layers = linear_layers(model)
+    if targets == "auto":
+        return layers
+    names = [name.strip() for name in targets.split(",") if name.strip()]
+    chosen = [layer for layer in layers if any(_fits(layer, name) for name in names)]
+    lost = [name for name in names if not any(_fits(layer, name) for layer in layers)]
+    if lost or not chosen:
+        endings = sorted({layer.rpartition(".")[2] for layer in layers})
+        raise ModelError(
+            explain(
+                f"llm.targets {', '.join(lost) or repr(targets)}: {model.source.name} has no such "
+                "linear layer",
+                "auto, or names among " + ", ".join(endings),
+                "correct llm.targets",
+            )
+        )
+    return chosen
+
+
+def _fits(layer: str, name: str) -> bool:
+    return layer == name or layer.endswith("." + name)
+
+
+def adapt(model: Model, settings: LlmSettings) -> torch.nn.Module:
+    """Make a classifier ready for fine-tuning as `llm.peft` says.
+
+    Parameters
+    ----------
+    model : Model
+        A classifier; with LoRA its encoder is frozen.
+    settings : LlmSettings
+        `peft`, `rank`, `alpha`, `dropout` and `targets`.
+
+    Returns
+    -------
+    torch.nn.Module
+        peft's model, or the module itself for ``peft = none``.
+    """
+    if settings.peft == "none":
+        return model.module
+    from peft import LoraConfig, TaskType, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    layers = choose_layers(model, settings.targets)
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=layers,
+        modules_to_save=list(model.heads),
+        fan_in_fan_out=isinstance(model.module.get_submodule(layers[0]), Conv1D),
+    )
+    with warnings.catch_warnings():
+        # peft asks transformers for a property of an old name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        adapted: torch.nn.Module = get_peft_model(model.module, config)
+    return adapted
+
+
+def count(module: torch.nn.Module) -> tuple[int, int]:
+    """Return the numbers of trainable parameters and of all."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(size for size, on in sizes if on), sum(size for size, _ in sizes)
+
+
+def save(module: torch.nn.Module, folder: Path) -> None:
+    """Write what fine-tuning made: peft's adapter with the head, or all weights.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From `adapt`.
+    folder : Path
+        Existing folder; gets ``adapter_model.safetensors`` and ``adapter_config.json``, or
+        ``model.safetensors``.
+    """
+    from safetensors.torch import save_file, save_model
+
+    config: Any = getattr(module, "peft_config", None)
+    if config is None:
+        save_model(module, str(folder / WHOLE))
+        return
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(module, save_embedding_layers=False)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / ADAPTER)
+    config["default"].save_pretrained(folder)
+
+
+def restore(module: torch.nn.Module, folder: Path) -> None:
+    """Load what `save` wrote into a module of the same making."""
+    from safetensors.torch import load_file, load_model
+
+    if not hasattr(module, "peft_config"):
+        load_model(module, str(folder / WHOLE))
+        return
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(module, load_file(folder / ADAPTER))

@@ -1,0 +1,142 @@
+"""Rows as token ids, and the batches they travel in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llm.kmer_tokenizer import KmerTokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+WORD_LETTERS = 6
+_GROUP = 8
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of rows, not padded.
+
+    Attributes
+    ----------
+    rows : tuple of np.ndarray
+        int64, (length of the row,); none is empty.
+    pad : int
+        Id that fills up a batch.
+    """
+
+    rows: tuple[np.ndarray, ...]
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int64, (rows,)."""
+        return np.array([len(row) for row in self.rows], dtype=np.int64)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """Return ``input_ids`` and ``attention_mask``, int64, (rows, longest), padded right."""
+        import torch
+
+        rows = [self.rows[i] for i in indices]
+        ids = np.full((len(rows), max(len(row) for row in rows)), self.pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+            mask[number, : len(row)] = 1
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+
+def dna_words(sequence: str) -> str:
+    """Return a DNA sequence as text for a general language model: overlapping 6-mers.
+
+    As one word of 200 letters it would be a single unknown token to BERT's tokenizer; stride-1
+    6-mers are what the published run used.
+    """
+    sequence = sequence.upper()
+    last = max(1, len(sequence) - WORD_LETTERS + 1)
+    return " ".join(sequence[i : i + WORD_LETTERS] for i in range(last))
+
+
+def tokenise(texts: Sequence[str], tokenizer: Any, max_tokens: int, dna: bool) -> Tokens:
+    """Turn texts into token ids, cut at `max_tokens`.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Rows.
+    tokenizer : KmerTokenizer or a transformers tokenizer
+        The model's own.
+    max_tokens : int
+        Longest row, special tokens included.
+    dna : bool
+        Whether the rows are DNA; a transformers tokenizer then gets them as 6-mers.
+
+    Returns
+    -------
+    Tokens
+        A row without any token gets one end, unknown or padding token.
+    """
+    if isinstance(tokenizer, KmerTokenizer):
+        rows = tuple(tokenizer.encode(text, max_tokens) for text in texts)
+        return Tokens(rows, tokenizer.pad_token_id)
+    pad = tokenizer.pad_token_id
+    if not texts:
+        return Tokens((), pad)
+    words = [dna_words(text) for text in texts] if dna else list(texts)
+    ids = tokenizer(words, truncation=True, max_length=max_tokens)["input_ids"]
+    candidates = (tokenizer.eos_token_id, tokenizer.unk_token_id, pad)
+    filler = next(token for token in candidates if token is not None)
+    return Tokens(tuple(np.array(row or [filler], dtype=np.int64) for row in ids), pad)
+
+
+def sorted_batches(lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """Return index batches of rows of similar length, longest first.
+
+    Parameters
+    ----------
+    lengths : np.ndarray
+        (rows,) tokens of each row.
+    size : int
+        Rows of a batch.
+
+    Returns
+    -------
+    list of np.ndarray
+        Every row once; ties keep the rows' order.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def shuffled_batches(
+    lengths: np.ndarray, size: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yield one epoch's index batches in random order.
+
+    Rows are shuffled, then sorted by length within groups of 8 batches, which saves most of the
+    padding and keeps the batches random.
+
+    Parameters
+    ----------
+    lengths : np.ndarray
+        (rows,) tokens of each row.
+    size : int
+        Rows of a batch.
+    rng : np.random.Generator
+        Source of the order.
+    """
+    order = rng.permutation(len(lengths))
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), size * _GROUP):
+        group = order[start : start + size * _GROUP]
+        group = group[np.argsort(-lengths[group], kind="stable")]
+        batches.extend(group[i : i + size] for i in range(0, len(group), size))
+    for number in rng.permutation(len(batches)):
+        yield batches[number]

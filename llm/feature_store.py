@@ -1,0 +1,60 @@
+"""Embeddings kept on disk: a text is embedded once, whoever asks again."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from federation import LlmSettings, atomic_write
+from llm.sources import Kind, resolve
+from llm.store import content_key
+
+
+def stored_embedding(
+    texts: Sequence[str],
+    settings: LlmSettings,
+    kind: Kind,
+    store: Path,
+    progress: Callable[[str], None] | None = None,
+) -> np.ndarray:
+    """Return `llm.embed` of the rows, from the site's store where it is there.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Rows.
+    settings : LlmSettings
+        Model and longest input.
+    kind : {"text", "dna"}
+        What the rows are.
+    store : Path
+        Folder of the embeddings; a file that cannot be read is made anew.
+    progress : callable or None
+        Gets a line now and then.
+
+    Returns
+    -------
+    np.ndarray
+        float32, (rows, hidden).
+    """
+    facts = {"model": resolve(settings.model, kind).identity, "max_tokens": settings.max_tokens}
+    path = store / f"{content_key([texts], [np.zeros(0)], facts)}.npz"
+    try:
+        with np.load(path) as kept:
+            return np.asarray(kept["features"])
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        pass  # absent or broken: embed and keep
+
+    from llm.embedding import embed
+
+    features = embed(texts, settings, kind, progress)
+
+    def write(file: Path) -> None:
+        with file.open("wb") as out:
+            np.savez(out, features=features)
+
+    atomic_write(path, write)
+    return features

@@ -1,0 +1,280 @@
+"""Load a language model: the frozen base for embeddings, or a classifier to fine-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from federation import ModelError, explain
+from llm import dna_tiny
+from llm.batches import Tokens, tokenise
+from llm.kmer_tokenizer import KmerTokenizer
+from llm.quiet import quiet
+from llm.sources import DNA_TINY, Kind, Source, check_tokenizer, first_line, offline, resolve
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_TOKENS = {"text": 64, "dna": 256}
+_HEADS = ("classifier", "score")
+_UNLIMITED = 10**6
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded language model with its tokenizer.
+
+    Attributes
+    ----------
+    source : Source
+        Where it came from.
+    module : torch.nn.Module
+        The encoder (`load_base`) or the classifier (`build_classifier`), float32, in eval mode.
+    tokenizer : KmerTokenizer or a transformers tokenizer
+        Its own.
+    hidden : int
+        Size of a hidden state.
+    limit : int
+        Longest input in tokens that the model can read.
+    heads : tuple of str
+        Modules of a classifier that are trained in full; empty for a base.
+    """
+
+    source: Source
+    module: torch.nn.Module
+    tokenizer: Any
+    hidden: int
+    limit: int
+    heads: tuple[str, ...] = ()
+
+    def tokens(self, texts: Sequence[str], kind: Kind, max_tokens: int = 0) -> Tokens:
+        """Tokenise rows; `max_tokens` 0 is 64 for text and 256 for DNA.
+
+        Raises
+        ------
+        federation.ModelError
+            If `max_tokens` is more than the model can read.
+        """
+        if max_tokens > self.limit:
+            raise ModelError(
+                explain(
+                    f"llm.max_tokens {max_tokens} is more than {self.source.name} can read",
+                    f"at most {self.limit}",
+                    "lower it, or choose another model",
+                )
+            )
+        longest = max_tokens or min(DEFAULT_TOKENS[kind], self.limit)
+        return tokenise(texts, self.tokenizer, longest, kind == "dna")
+
+
+def load_base(model: str, kind: Kind) -> Model:
+    """Load a frozen base model, without any head.
+
+    Parameters
+    ----------
+    model : str
+        ``auto``, ``dna-tiny``, ``minilm``, a folder or a hub id.
+    kind : {"text", "dna"}
+        What the rows are.
+
+    Returns
+    -------
+    Model
+        No parameter asks for a gradient.
+
+    Raises
+    ------
+    federation.ModelError
+        If the model is missing, gated, corrupt or unsuitable.
+    """
+    base = _load_encoder(resolve(model, kind))
+    base.module.requires_grad_(False)
+    return base
+
+
+def build_classifier(source: Source, classes: int) -> Model:
+    """Load a model with a fresh class head, from torch's current generator.
+
+    dna-tiny and the BERT family get a head on the mean-pooled last hidden state, which does
+    better than the usual one at few rows; other models the head that transformers gives them.
+
+    Parameters
+    ----------
+    source : Source
+        Which model.
+    classes : int
+        Outputs of the head.
+
+    Returns
+    -------
+    Model
+        A classifier whose output has ``logits`` (rows, classes); every parameter is trainable.
+
+    Raises
+    ------
+    federation.ModelError
+        If the model is corrupt or cannot classify.
+    """
+    if source.name == DNA_TINY or _masked(source):
+        from llm.pooled import PooledClassifier
+
+        base = _load_encoder(source)
+        module = PooledClassifier(base.module, base.hidden, classes)
+        return Model(source, module, base.tokenizer, base.hidden, base.limit, _HEADS[:1])
+    return _load_stock(source, classes)
+
+
+def _load_encoder(source: Source) -> Model:
+    quiet()
+    if source.name == DNA_TINY:
+        encoder = dna_tiny.load()
+        encoder.eval()
+        limit = int(encoder.config.max_position_embeddings)
+        return Model(source, encoder, KmerTokenizer(), dna_tiny.HIDDEN, limit)
+    import torch
+    from transformers import AutoModel
+
+    config = _config(source)
+    with _loading(source), torch.random.fork_rng(devices=[]):
+        module, info = AutoModel.from_pretrained(
+            source.place,
+            dtype=torch.float32,
+            local_files_only=source.local_only,
+            output_loading_info=True,
+        )
+    _refuse_missing(source, [key for key in info["missing_keys"] if not key.startswith("pooler.")])
+    return _finish(source, module, config, ())
+
+
+def _load_stock(source: Source, classes: int) -> Model:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config = _config(source)
+    with _loading(source):
+        module, info = AutoModelForSequenceClassification.from_pretrained(
+            source.place,
+            dtype=torch.float32,
+            local_files_only=source.local_only,
+            num_labels=classes,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    prefix = module.base_model_prefix + "."
+    _refuse_missing(source, [key for key in info["missing_keys"] if key.startswith(prefix)])
+    fresh = {key.split(".")[0] for key in info["missing_keys"]}
+    heads = {name for name, _ in module.named_children() if name in fresh or name in _HEADS}
+    return _finish(source, module, config, tuple(sorted(heads)))
+
+
+def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) -> Model:
+    tokenizer = _tokenizer(source)
+    text = config.get_text_config()
+    if len(tokenizer) > int(text.vocab_size) and _highest_id(tokenizer) >= int(text.vocab_size):
+        raise ModelError(
+            explain(
+                f"the tokenizer of llm.model {source.name} knows {len(tokenizer)} tokens and the "
+                f"model only {text.vocab_size}",
+                "a tokenizer saved with its model",
+                "put the model's own tokenizer into the folder",
+            )
+        )
+    module.config.pad_token_id = tokenizer.pad_token_id
+    module.eval()
+    return Model(source, module, tokenizer, int(text.hidden_size), _limit(text, tokenizer), heads)
+
+
+def _highest_id(tokenizer: Any) -> int:
+    return max(tokenizer.get_vocab().values(), default=0)
+
+
+def _limit(config: Any, tokenizer: Any) -> int:
+    positions = int(getattr(config, "max_position_embeddings", _UNLIMITED) or _UNLIMITED)
+    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+        positions -= 2  # their position numbers start after the padding id
+    return min(positions, int(min(tokenizer.model_max_length, _UNLIMITED)))
+
+
+def _config(source: Source) -> Any:
+    quiet()
+    from transformers import AutoConfig
+
+    with _loading(source):
+        config = AutoConfig.from_pretrained(source.place, local_files_only=source.local_only)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            explain(
+                f"llm.model {source.name} is an encoder-decoder ({config.model_type})",
+                "an encoder such as BERT, or a decoder such as GPT-2, Llama or Qwen",
+                "choose another model",
+            )
+        )
+    return config
+
+
+def _masked(source: Source) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return _config(source).model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _tokenizer(source: Source) -> Any:
+    from transformers import AutoTokenizer
+
+    with _loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(source.place, local_files_only=source.local_only)
+    if source.folder is not None:
+        check_tokenizer(source.name, Path(source.folder))
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    if tokenizer.pad_token_id is None:
+        spare = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+        if spare is None:
+            raise ModelError(
+                explain(
+                    f"the tokenizer of llm.model {source.name} has no padding, end or unknown "
+                    "token",
+                    "a tokenizer with one of them",
+                    "set pad_token in its tokenizer_config.json",
+                )
+            )
+        tokenizer.pad_token = spare
+    return tokenizer
+
+
+def _refuse_missing(source: Source, keys: list[str]) -> None:
+    # transformers fills missing weights with random numbers and goes on.
+    if keys:
+        raise ModelError(
+            explain(
+                f"the weights of llm.model {source.name} are incomplete: {len(keys)} are missing, "
+                f"the first is {keys[0]}",
+                "the whole checkpoint",
+                "save or download the model again",
+            )
+        )
+
+
+@contextmanager
+def _loading(source: Source) -> Iterator[None]:
+    # Loaders raise nearly anything on a damaged or foreign file (OSError, KeyError,
+    # SafetensorError, UnpicklingError ...), hence the broad clause.
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        unreachable = source.hub_id and source.local_only and isinstance(error, OSError)
+        message = offline(source.name) if unreachable else _unloadable(source, error)
+        raise ModelError(message) from error
+
+
+def _unloadable(source: Source, error: Exception) -> str:
+    return explain(
+        f"llm.model {source.name} cannot be loaded ({type(error).__name__}: {first_line(error)})",
+        "a whole, undamaged transformers model that can classify sequences, without code of its "
+        "own, and its tokenizer",
+        "save or download it again, or choose another model",
+    )

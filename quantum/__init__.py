@@ -1,0 +1,60 @@
+"""The quantum classifier: ansaetze, engines, losses, local training.
+
+This door imports light: names from modules that need torch or PennyLane load on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from quantum.ansatz import QCNN, VQC, build_ansatz
+from quantum.costs import circuits_per_step
+
+if TYPE_CHECKING:
+    from quantum.classifier import Classifier, build_classifier
+    from quantum.engines import Engine, Prepared, build_engine
+    from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
+    from quantum.training import TrainingData, TrainResult, evaluate, train_local
+
+_LAZY = {
+    "Classifier": "quantum.classifier",
+    "Engine": "quantum.engines",
+    "Prepared": "quantum.engines",
+    "TrainResult": "quantum.training",
+    "TrainingData": "quantum.training",
+    "build_classifier": "quantum.classifier",
+    "build_engine": "quantum.engines",
+    "cross_entropy": "quantum.losses",
+    "distillation": "quantum.losses",
+    "distilled_loss": "quantum.losses",
+    "evaluate": "quantum.training",
+    "proximal_term": "quantum.losses",
+    "train_local": "quantum.training",
+}
+
+__all__ = [
+    "QCNN",
+    "VQC",
+    "Classifier",
+    "Engine",
+    "Prepared",
+    "TrainResult",
+    "TrainingData",
+    "build_ansatz",
+    "build_classifier",
+    "build_engine",
+    "circuits_per_step",
+    "cross_entropy",
+    "distillation",
+    "distilled_loss",
+    "evaluate",
+    "proximal_term",
+    "train_local",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

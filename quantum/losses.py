@@ -1,0 +1,128 @@
+"""Loss functions: pure functions of torch tensors."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's customary name
+
+
+def cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Class-weighted cross-entropy.
+
+    ``sum_r w[y_r] (-log q_r[y_r]) / sum_r w[y_r]`` with q the softmax of the logits.
+
+    Parameters
+    ----------
+    logits : torch.Tensor, shape (rows, C)
+        Logits.
+    labels : torch.Tensor, shape (rows,), int64
+        Classes.
+    class_weights : torch.Tensor, shape (C,), optional
+        Weights w; None: all one.
+
+    Returns
+    -------
+    torch.Tensor, scalar
+        The loss in nats.
+    """
+    return F.cross_entropy(logits, labels, weight=class_weights)
+
+
+def soften(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Soften distributions: ``softmax(log p / tau)``, shape kept; tau = 1 changes nothing.
+
+    Probabilities of zero are lifted to the smallest normal number of their type.
+    """
+    floor = torch.finfo(probabilities.dtype).tiny
+    return torch.softmax(probabilities.clamp_min(floor).log() / temperature, dim=-1)
+
+
+def distillation(
+    logits: torch.Tensor, soft_labels: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Divergence from the teacher: ``tau^2 KL(p_tau || q_tau)``, mean over rows.
+
+    p_tau are the teacher's softened soft labels, q_tau the softmax of ``logits / tau``; the
+    factor tau^2 keeps the gradient's size independent of tau (Hinton et al., arXiv 1503.02531).
+
+    Parameters
+    ----------
+    logits : torch.Tensor, shape (rows, C)
+        Student's logits.
+    soft_labels : torch.Tensor, shape (rows, C)
+        Teacher's probabilities.
+    temperature : float
+        tau > 0.
+
+    Returns
+    -------
+    torch.Tensor, scalar
+        Zero exactly when both distributions agree.
+    """
+    target = soften(soft_labels, temperature)
+    student = torch.log_softmax(logits / temperature, dim=-1)
+    divergence = (torch.xlogy(target, target) - target * student).sum(dim=-1)
+    return temperature**2 * divergence.mean()
+
+
+def distilled_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    soft_labels: torch.Tensor | None,
+    weight: float,
+    temperature: float,
+    class_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Local loss: ``(1 - lambda) CE(y, q) + lambda tau^2 KL(p_tau || q_tau)``.
+
+    Parameters
+    ----------
+    logits : torch.Tensor, shape (rows, C)
+        Student's logits.
+    labels : torch.Tensor, shape (rows,), int64
+        Classes.
+    soft_labels : torch.Tensor, shape (rows, C), or None
+        Teacher's probabilities; needed when ``weight`` > 0.
+    weight : float
+        lambda in [0, 1]; 0 gives the cross-entropy exactly.
+    temperature : float
+        tau > 0.
+    class_weights : torch.Tensor, shape (C,), optional
+        Weights of the cross-entropy.
+
+    Returns
+    -------
+    torch.Tensor, scalar
+        The loss.
+
+    Raises
+    ------
+    ValueError
+        If ``weight`` > 0 and there are no soft labels.
+    """
+    if weight == 0.0:
+        return cross_entropy(logits, labels, class_weights)
+    if soft_labels is None:
+        raise ValueError(f"distillation weight is {weight}, but there are no soft labels.")
+    hard = cross_entropy(logits, labels, class_weights)
+    return (1.0 - weight) * hard + weight * distillation(logits, soft_labels, temperature)
+
+
+def proximal_term(theta: torch.Tensor, anchor: torch.Tensor, weight: float) -> torch.Tensor:
+    """FedProx's term ``(mu / 2) ||theta - anchor||^2`` (Li et al., arXiv 1812.06127, eq. 2).
+
+    Parameters
+    ----------
+    theta, anchor : torch.Tensor, shape (D,)
+        All trainable parameters, now and at the start of the round.
+    weight : float
+        mu >= 0.
+
+    Returns
+    -------
+    torch.Tensor, scalar
+        The squared distance, halved and weighted.
+    """
+    return 0.5 * weight * (theta - anchor).square().sum()

@@ -1,0 +1,199 @@
+"""Local optimisers as functions of one flat parameter vector."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from federation import TrainSettings, UserError, explain
+
+Rate = Callable[[int], float]
+Loss = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class AdamState:
+    """First and second moments and number of steps taken."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+    steps: int
+
+    @classmethod
+    def zero(cls, theta: torch.Tensor) -> AdamState:
+        """Return the state before the first step."""
+        return cls(torch.zeros_like(theta), torch.zeros_like(theta), 0)
+
+
+def adam_step(
+    theta: torch.Tensor, gradient: torch.Tensor, state: AdamState, rate: float
+) -> tuple[torch.Tensor, AdamState]:
+    """One step of Adam (Kingma & Ba, arXiv 1412.6980), beta = (0.9, 0.999), eps = 1e-6.
+
+    Many angles of a circuit have no effect where the others stand; their float32 gradient is
+    rounding noise of about 1e-8, which the customary eps = 1e-8 would blow up to full steps.
+
+    Parameters
+    ----------
+    theta, gradient : torch.Tensor, shape (D,)
+        Parameters and gradient.
+    state : AdamState
+        Moments so far.
+    rate : float
+        Learning rate.
+
+    Returns
+    -------
+    tuple of torch.Tensor and AdamState
+        New parameters, new moments.
+    """
+    beta1, beta2, eps = 0.9, 0.999, 1e-6
+    steps = state.steps + 1
+    first = beta1 * state.first + (1 - beta1) * gradient
+    second = beta2 * state.second + (1 - beta2) * gradient.square()
+    denominator = (second / (1 - beta2**steps)).sqrt() + eps
+    moved = theta - (rate / (1 - beta1**steps)) * first / denominator
+    return moved, AdamState(first, second, steps)
+
+
+def run_adam(
+    loss: Loss, start: torch.Tensor, steps: int, rate: Rate
+) -> tuple[torch.Tensor, list[float]]:
+    """Minimise by Adam with gradients from autograd.
+
+    Parameters
+    ----------
+    loss : callable (theta, step) -> scalar tensor
+        The loss of a step (its mini-batch may depend on the step).
+    start : torch.Tensor, shape (D,)
+        Where to start.
+    steps : int
+        Number of steps.
+    rate : callable step -> float
+        Learning rate of steps 0 ... steps - 1.
+
+    Returns
+    -------
+    tuple of torch.Tensor and list of float
+        Last parameters; each step's loss before its update.
+
+    Raises
+    ------
+    UserError
+        If a loss or gradient is not finite.
+    """
+    theta, state = start.detach(), AdamState.zero(start)
+    losses = []
+    for step in range(steps):
+        leaf = theta.requires_grad_(True)
+        value = loss(leaf, step)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        with torch.no_grad():
+            theta, state = adam_step(leaf.detach(), gradient, state, rate(step))
+        losses.append(value.item())
+        if not (math.isfinite(losses[-1]) and bool(torch.isfinite(theta).all())):
+            raise not_finite(losses[-1], step)
+    return theta.detach(), losses
+
+
+def run_cobyla(
+    objective: Callable[[np.ndarray], float], start: np.ndarray, evaluations: int, radius: float
+) -> tuple[np.ndarray, list[float]]:
+    """Minimise by COBYLA, the published code's optimiser, without gradients.
+
+    Parameters
+    ----------
+    objective : callable (D,) -> float
+        The loss.
+    start : numpy.ndarray, shape (D,)
+        Where to start.
+    evaluations : int
+        Exactly how many objective values are computed at most; scipy by itself would insist on
+        D + 2.
+    radius : float
+        First trust radius (``rhobeg``).
+
+    Returns
+    -------
+    tuple of numpy.ndarray and list of float
+        Best parameters seen, shape (D,); the loss of each evaluation.
+
+    Raises
+    ------
+    UserError
+        If a loss is not finite.
+    """
+    from scipy.optimize import minimize
+
+    losses: list[float] = []
+    best = np.array(start, dtype=np.float64)
+
+    def counted(theta: np.ndarray) -> float:
+        nonlocal best
+        if len(losses) >= evaluations:
+            raise _BudgetSpentError
+        value = objective(theta)
+        if not math.isfinite(value):
+            raise not_finite(value, len(losses))
+        if not losses or value < min(losses):
+            best = np.array(theta, dtype=np.float64)
+        losses.append(value)
+        return value
+
+    options = {"maxiter": max(evaluations, len(start) + 2), "rhobeg": radius}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy warns whenever the budget ends the search
+        with contextlib.suppress(_BudgetSpentError):
+            minimize(counted, best, method="COBYLA", options=options)
+    return best, losses
+
+
+class _BudgetSpentError(Exception):
+    """The budget of evaluations is used up."""
+
+
+def learning_rate(settings: TrainSettings, step_offset: int) -> Rate:
+    """Build the learning-rate schedule of a round.
+
+    ``inverse-time`` is theorem 6.4's ``eta_t = 2 / (mu (t + gamma))`` with
+    ``gamma = max(8 L / mu, E)``, t counted over all rounds and E = ``settings.steps``.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+        The `train` section.
+    step_offset : int
+        Steps taken in earlier rounds.
+
+    Returns
+    -------
+    callable step -> float
+        Learning rate of the round's steps 0, 1, ...
+    """
+    if settings.schedule == "constant":
+        return lambda step: settings.learning_rate
+    mu, smoothness, period = settings.mu, settings.smoothness, settings.steps
+    return lambda step: inverse_time(step_offset + step, mu, smoothness, period)
+
+
+def inverse_time(t: int, mu: float, smoothness: float, period: int) -> float:
+    """Theorem 6.4's learning rate at step t; ``period`` is E, the steps between aggregations."""
+    gamma = max(8.0 * smoothness / mu, float(period))
+    return 2.0 / (mu * (t + gamma))
+
+
+def not_finite(loss: float, step: int) -> UserError:
+    """Build the error of a training that left the finite numbers."""
+    return UserError(
+        explain(
+            f"the quantum model's loss is {loss} at step {step} (its parameters would be lost)",
+            "finite numbers",
+            "lower train.learning_rate, or look for extreme class weights or soft labels",
+        )
+    )

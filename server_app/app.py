@@ -1,0 +1,91 @@
+"""The ServerApp that Flower starts."""
+
+from __future__ import annotations
+
+import time
+from logging import ERROR, INFO
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.common.logger import log
+from flwr.serverapp import Grid, ServerApp
+
+from federation import Settings, UserError, new_run_folder, parse_settings
+
+app = ServerApp()
+
+
+class RunFailed(RuntimeError):
+    """Tells Flower that the run failed; the reason has been logged and written down."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Drive one federated run; Flower counts it as failed if this raises."""
+    try:
+        settings = parse_settings(context.run_config)
+        folder = (
+            Path(settings.run.folder)
+            if settings.run.folder
+            else new_run_folder(Path(settings.run.output), settings.run.name)
+        )
+    except UserError as error:
+        log(ERROR, "%s", error)
+        raise RunFailed(str(error)) from None
+    drive(grid, settings, folder)
+
+
+def drive(grid: Grid, settings: Settings, folder: Path) -> None:
+    """Run, write down how it ended, and make the report.
+
+    Raises
+    ------
+    RunFailed
+        If the run did not complete. ``summary.json`` and the last event say why.
+    """
+    from server_app.journal import RunJournal
+    from server_app.run import run
+
+    began = time.monotonic()
+    journal = RunJournal(folder)
+    journal.begin(settings)
+    log(INFO, "results: %s", folder)
+    try:
+        summary = run(grid, settings, journal)
+    except Exception as error:
+        known = isinstance(error, UserError)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        journal.summary({"status": "failed", "error": text})
+        seconds = time.monotonic() - began
+        journal.event({"event": "end", "status": "failed", "error": text, "seconds": seconds})
+        log(ERROR, "%s", text)
+        _report(settings, folder)
+        if known:
+            raise RunFailed(text) from None
+        raise
+    summary["seconds"]["report"] = _report(settings, folder)
+    journal.summary(summary)
+    journal.event(
+        {
+            "event": "end",
+            "status": "completed",
+            "rounds": summary["rounds"],
+            "stop_reason": summary["stop_reason"],
+            "seconds": time.monotonic() - began,
+            "error": "",
+        }
+    )
+    log(INFO, "done: %s; results: %s", summary["stop_reason"], folder)
+
+
+def _report(settings: Settings, folder: Path) -> float:
+    """Write ``report.html`` if wanted; return the seconds it took."""
+    began = time.monotonic()
+    if settings.run.report:
+        from server_app.report import write_report
+
+        try:
+            write_report(folder)
+        except Exception as error:  # the numbers are safe on disk: a chart must not fail a run
+            log(ERROR, "report.html could not be written: %s", error)
+    return time.monotonic() - began

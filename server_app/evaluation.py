@@ -1,0 +1,191 @@
+"""Who judges the global model: the server on rows of its own, or every node on its own.
+
+Validation rows are used every round and decide which round's model is kept; test rows are
+used once, at the end. Features are projected by a map fitted on training rows only. The
+server judges on the exact simulator, so it spends no quantum time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.serverapp import Grid
+
+from federation import Settings, UserError, explain, store_root
+from federation.messages import EvaluateReport, unpack_parameters
+from federation.seeds import derive_seed
+from strategies import LlmQfl, Member
+
+if TYPE_CHECKING:
+    from data import Projection, ServerData
+
+Verdict = dict[str, Any]
+
+
+class Judge(Protocol):
+    """Judges parameters on validation rows each round and on test rows once."""
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Validation and test rows."""
+
+    def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Judge a round's model at the server; None leaves it to the clients."""
+
+    def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
+        """Return the final scores and the baselines' scores on the same test rows."""
+
+
+class CentralJudge:
+    """Validation and test rows at the server.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+    projection : Projection
+        The federated projection.
+    """
+
+    def __init__(self, settings: Settings, projection: Projection) -> None:
+        import torch
+
+        from data import load_server
+        from quantum import build_classifier
+
+        torch.set_num_threads(settings.quantum.threads)
+        self.settings, self.projection = settings, projection
+        self.data: ServerData = load_server(settings)
+        exact = settings.quantum.model_copy(update={"backend": "exact"})
+        self.classifier = build_classifier(exact, len(self.data.classes))
+        self.validation = projection.apply(self._raw(self.data.validation.texts))
+        self.tested = False
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Validation and test rows."""
+        return len(self.data.validation), len(self.data.test)
+
+    def _raw(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        from data import raw_features
+        from llm import stored_embedding
+
+        llm, kind = self.settings.llm, self.data.kind
+        store = store_root(llm.store) / "features"
+        return raw_features(
+            texts,
+            kind,
+            self.settings.features,
+            lambda rows: stored_embedding(rows, llm, kind, store),
+        )
+
+    def _judge(
+        self, arrays: ArrayRecord, features: npt.NDArray[np.float32], labels: npt.ArrayLike
+    ) -> Verdict:
+        from data import scores
+        from quantum import evaluate
+
+        probabilities, _ = evaluate(self.classifier, unpack_parameters(arrays), features)
+        return scores(labels, probabilities)
+
+    def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Judge a round's model on the server's validation rows."""
+        verdict = self._judge(arrays, self.validation, self.data.validation.labels)
+        return MetricRecord({key: verdict[key] for key in ("loss", "accuracy", "rows")})
+
+    def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
+        """Score the kept model on the test rows, once."""
+        if self.tested:
+            raise RuntimeError("test rows are used once")
+        self.tested = True
+        raw = self._raw(self.data.test.texts)
+        projected = self.projection.apply(raw)
+        verdict = self._judge(arrays, projected, self.data.test.labels)
+        return verdict, self._baselines(raw, projected)
+
+    def _baselines(
+        self, raw: npt.NDArray[np.float32], projected: npt.NDArray[np.float32]
+    ) -> dict[str, Verdict]:
+        """Baselines fitted on the pooled training rows; none where nobody may pool them."""
+        from data import linear_baseline, majority_baseline
+
+        train, test, classes = self.data.train, self.data.test, len(self.data.classes)
+        if not len(train) or not self.settings.evaluation.baselines:
+            return {}
+        full = self._raw(train.texts)
+        seed = derive_seed(self.settings.run.seed, "baseline")
+        sides = {
+            "logistic_projected": (self.projection.apply(full), projected),
+            "logistic_full": (full, raw),
+        }
+        found = {"majority": majority_baseline(train.labels, test.labels, classes)}
+        for name, (fitted, judged) in sides.items():
+            found[name] = linear_baseline(
+                fitted, train.labels, judged, test.labels, classes, seed
+            )
+        return found
+
+
+class FederatedJudge:
+    """Validation and test rows at the nodes; the server adds confusions up.
+
+    The baselines are then the sites' own: each fitted on one site's training rows.
+    """
+
+    def __init__(self, strategy: LlmQfl, grid: Grid, members: Sequence[Member]) -> None:
+        self.strategy, self.grid = strategy, grid
+        self._rows = (
+            sum(member.about.val_rows for member in members),
+            sum(member.about.test_rows for member in members),
+        )
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Validation and test rows over all nodes."""
+        return self._rows
+
+    def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Leave it to the clients."""
+        return None
+
+    def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
+        """Let every node judge the kept model on its test rows, and add them up."""
+        config = ConfigRecord({"split": "test"})
+        strategy, timeout = self.strategy, self.strategy.settings.run.round_timeout
+        orders = strategy.configure_evaluate(strategy.best_round, arrays, config, self.grid)
+        replies = self.grid.send_and_receive(list(orders), timeout=timeout)
+        reports = strategy.read_evaluations(replies)
+        if not reports:
+            raise UserError(
+                explain(
+                    f"no client scored the test rows ({'; '.join(strategy.current.failures)})",
+                    "at least one client with test rows",
+                    "give the sites test rows or look at their logs",
+                )
+            )
+        return summed_verdict(list(reports.values()))
+
+
+def summed_verdict(reports: Sequence[EvaluateReport]) -> tuple[Verdict, dict[str, Verdict]]:
+    """Add evaluations up: the mean loss by rows, all else from the summed confusions."""
+    from data import confusion_scores
+
+    rows = sum(report.rows for report in reports)
+    verdict = confusion_scores(_summed([report.confusion for report in reports]))
+    verdict["loss"] = sum(report.rows * report.loss for report in reports) / rows
+    baselines = {
+        name: confusion_scores(_summed([getattr(report, name) for report in reports]))
+        for name in ("majority", "logistic_projected", "logistic_full")
+        if all(getattr(report, name) for report in reports)
+    }
+    return verdict, baselines
+
+
+def _summed(confusions: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    flat = np.sum(np.asarray(confusions, dtype=np.int64), axis=0)
+    classes = round(len(flat) ** 0.5)
+    return np.asarray(flat.reshape(classes, classes))

@@ -1,0 +1,184 @@
+"""Round 0: wait for the nodes, hear what they are, and fit the one projection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from logging import INFO
+from typing import TYPE_CHECKING
+
+from flwr.app import Message, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from federation import DataError, Settings, UserError, explain
+from federation.messages import PREPARE, Parameters, SiteReport, read_site_report
+from federation.seeds import derive_seed
+from strategies import Member
+
+if TYPE_CHECKING:
+    from data import Projection
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What round 0 found out.
+
+    Attributes
+    ----------
+    members : tuple of Member
+        The clients by index.
+    projection : Projection
+        Fitted on the summed moments of all training rows.
+    class_weights : list of float
+        Weights of the classes in the clients' loss.
+    class_rows : list of int
+        Training rows of each class over all clients.
+    features : int
+        Raw features d.
+    """
+
+    members: tuple[Member, ...]
+    projection: Projection
+    class_weights: list[float]
+    class_rows: list[int]
+    features: int
+
+    @property
+    def first(self) -> SiteReport:
+        """What client 0 says; all agree on data, classes and features."""
+        return self.members[0].about
+
+
+def wait_for_nodes(grid: Grid, settings: Settings) -> list[int]:
+    """Wait until the run's clients have all appeared; return their node ids, sorted.
+
+    Raises
+    ------
+    UserError
+        If too few appear within ``run.wait_seconds``, or more than the run has clients.
+    """
+    wanted = settings.run.clients
+    deadline = time.monotonic() + settings.run.wait_seconds
+    while len(nodes := sorted(grid.get_node_ids())) < wanted:
+        if time.monotonic() > deadline:
+            raise UserError(_wrong_number(len(nodes), wanted))
+        time.sleep(0.2)
+    if len(nodes) > wanted:
+        raise UserError(_wrong_number(len(nodes), wanted))
+    return nodes
+
+
+def _wrong_number(nodes: int, wanted: int) -> str:
+    return explain(
+        f"{nodes} nodes are connected",
+        f"run.clients = {wanted}",
+        f"start the federation with num-supernodes={wanted}, or set run.clients={nodes}",
+    )
+
+
+def prepare(grid: Grid, settings: Settings) -> Prepared:
+    """Ask every node for its report and moments, and fit the projection on their sum.
+
+    Raises
+    ------
+    UserError
+        With each node's own sentence, if a node cannot take part.
+    """
+    from data import Moments, fit_projection, merge_moments
+
+    nodes = wait_for_nodes(grid, settings)
+    log(INFO, "preparing %d clients", len(nodes))
+    messages = [Message(RecordDict(), node, PREPARE) for node in nodes]
+    replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
+    answers = _read(replies, len(nodes))
+    members = tuple(member for member, _ in answers)
+    moments = merge_moments([Moments(**arrays) for _, arrays in answers])
+    count = [int(rows) for rows in moments.count]
+    if sum(rows > 0 for rows in count) < 2:
+        raise DataError(
+            explain(
+                f"training rows by class {count} over all clients",
+                "rows of at least two classes",
+                "check the label column or data.labels",
+            )
+        )
+    projection = fit_projection(
+        moments,
+        settings.quantum.qubits,
+        settings.features.projection,
+        settings.features.shrinkage,
+        settings.features.clip,
+        derive_seed(settings.run.seed, "projection"),
+    )
+    return Prepared(
+        members=members,
+        projection=projection,
+        class_weights=class_weights(count, settings.train.class_weights),
+        class_rows=count,
+        features=int(moments.second.shape[0]),
+    )
+
+
+def class_weights(count: Sequence[int], kind: str) -> list[float]:
+    """Return the classes' weights: all ones, or N / (C n_c) with N the rows of all classes.
+
+    A class nobody holds gets weight 1: it never appears in a loss.
+    """
+    if kind == "none":
+        return [1.0] * len(count)
+    total = sum(count)
+    return [total / (len(count) * rows) if rows else 1.0 for rows in count]
+
+
+def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Parameters]]:
+    """Unpack the answers, ordered by client; every node must take part."""
+    problems = [r.error.reason or "no reason given" for r in replies if r.has_error()]
+    if problems:
+        short = dict.fromkeys(_last_line(problem) for problem in problems)
+        raise UserError(f"{len(problems)} of {nodes} clients cannot start: {' | '.join(short)}")
+    if len(replies) < nodes:
+        raise UserError(
+            explain(
+                f"{len(replies)} of {nodes} clients answered in time",
+                "all of them",
+                "look at the clients' logs or raise run.round_timeout",
+            )
+        )
+    answers = []
+    for reply in replies:
+        about, arrays = read_site_report(reply)
+        answers.append((Member(reply.metadata.src_node_id, about), arrays))
+    answers.sort(key=lambda answer: answer[0].client)
+    _check_agreement([member.about for member, _ in answers])
+    return answers
+
+
+def _last_line(text: str) -> str:
+    """A client's exception comes as a traceback; its last line says what happened."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else text
+
+
+def _check_agreement(reports: Sequence[SiteReport]) -> None:
+    """Refuse two nodes of one index, and nodes that mean different things."""
+    indices = [report.client for report in reports]
+    if len(set(indices)) != len(indices):
+        raise UserError(
+            explain(
+                f"nodes with partition-id {indices}",
+                "a different one for each node",
+                "give each node its own --node-config partition-id",
+            )
+        )
+    for name in ("classes", "kind", "features"):
+        found = {str(getattr(report, name)) for report in reports}
+        if len(found) > 1:
+            raise UserError(
+                explain(
+                    f"clients disagree on {name}: {' and '.join(sorted(found))}",
+                    "the same on every node",
+                    "give all nodes the same data.labels, features and llm.model",
+                )
+            )

@@ -1,0 +1,40 @@
+"""The HTML report of a run, made from its results folder alone.
+
+`python -m server_app.report RUN` makes it again for any folder, a failed run's too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write ``report.html`` into a results folder.
+
+    Parameters
+    ----------
+    run_folder : Path
+        A run's results folder; any of its files may be missing.
+
+    Returns
+    -------
+    Path
+        The report: one file that needs no network.
+
+    Raises
+    ------
+    DataError
+        If the folder holds nothing of a run.
+    """
+    from server_app.report.build import build_page  # matplotlib and jinja2 only when wanted
+    from server_app.report.record import read_record
+
+    page = build_page(read_record(run_folder))
+    path = run_folder / "report.html"
+    fresh = run_folder / ".report.html.new"
+    fresh.write_text(page, encoding="utf-8")
+    fresh.replace(path)
+    return path
+
+
+__all__ = ["write_report"]

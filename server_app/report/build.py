@@ -1,0 +1,310 @@
+"""From a record to the page: each section with its charts, tables, or why it is empty."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server_app.report import charts, tables, words
+from server_app.report.page import render
+from server_app.report.record import Record, known
+from server_app.report.style import legend_line
+from server_app.report.words import NONE
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: head, rows, and which columns hold figures (they are set right)."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    figures: frozenset[int] = frozenset()
+    folded: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Parameters
+    ----------
+    anchor, title, note : str
+        Link target, heading, one or two sentences on how to read it.
+    pictures : sequence of str
+        Inline SVG, or an ``<img>``: our own markup, not escaped.
+    tables : sequence of Table
+        Text, escaped by the page.
+    empty : str
+        Why there is nothing to show; shown only if there is nothing.
+    legend : str
+        ``all`` for the global model and the clients, ``clients``, or empty.
+    """
+
+    anchor: str
+    title: str
+    note: str
+    pictures: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    empty: str = ""
+    legend: str = ""
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is anything to show."""
+        return any(self.pictures) or any(table.rows for table in self.tables)
+
+
+def build_page(record: Record) -> str:
+    """Build the whole report.
+
+    Parameters
+    ----------
+    record : Record
+        The run.
+
+    Returns
+    -------
+    str
+        HTML, one file, everything inside.
+    """
+    sections = [
+        _outcome(record),
+        _participants(record),
+        _curves(record),
+        _ratio(record),
+        _steps(record),
+        _selection(record),
+        _costs(record),
+        _confusion(record),
+        _circuit(record),
+        _agent(record),
+        _teachers(record),
+        _ledger(record),
+        _settings(record),
+        _origin(record),
+    ]
+    legend = [
+        (legend_line(index), record.client_name(client))
+        for index, client in enumerate(record.client_ids)
+    ]
+    return render(
+        title=str(record.config.get("name") or record.name),
+        folder=record.name,
+        status=words.status(record),
+        verdict=words.verdict(record),
+        facts=_facts(record),
+        sections=sections,
+        legend=legend,
+    )
+
+
+def _no_rounds(record: Record) -> str:
+    error = words.error(record)
+    why = f": {error}" if error else ", or the run was cut off"
+    return "No round was finished" + why + "." if not record.round_ids else ""
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    """Return what ran, in a few words each."""
+    ready = record.prepared
+    if not ready:
+        return []
+    name = str(ready.get("data", NONE))
+    if ready.get("synthetic") and "synthetic" not in name.lower():
+        name += " (synthetic)"
+    return [
+        ("Data", name),
+        ("Features", str(ready.get("features", NONE))),
+        ("Model", f"{ready.get('model', NONE)}, {_angles(ready.get('angles'))}"),
+        ("Agent", str(ready.get("agent", NONE))),
+        ("Clients", str(len(ready.get("clients", [])))),
+        ("Rounds", f"{len(record.round_ids)} of at most {ready.get('rounds', NONE)}"),
+    ]
+
+
+def _angles(count: object) -> str:
+    """Say how many angles a model has."""
+    return f"{words.whole(count)} angles"
+
+
+def _outcome(record: Record) -> Section:
+    head = ("On the test rows", "Accuracy", "Macro-F1", "Macro-recall", "Loss")
+    scored = bool((record.summary.get("test") or {}).get("accuracy"))
+    reason = str(record.summary.get("stop_reason") or record.end.get("stop_reason") or "")
+    return Section(
+        "outcome",
+        "Outcome",
+        f"The run ended because: {reason}." if reason else "",
+        tables=[Table(head, words.score_rows(record) if scored else [], frozenset({1, 2, 3, 4}))],
+        empty="There was no final test: the run did not get that far.",
+    )
+
+
+def _participants(record: Record) -> Section:
+    head = ("Site", "Training rows", "Validation rows", "Training rows per class", "Backend", "LLM")
+    return Section(
+        "clients",
+        "Who took part",
+        "Rows stay at their site; only moments, model parameters and figures are sent.",
+        tables=[Table(head, tables.clients(record), frozenset({1, 2}))],
+        empty="The run ended before the sites had reported.",
+    )
+
+
+def _curves(record: Record) -> Section:
+    return Section(
+        "curves",
+        "Loss and accuracy",
+        "Black: the global model on the validation rows; the ring marks the round that was kept. "
+        "Colours: each client's trained model on its own validation rows.",
+        pictures=[
+            charts.curves(record, "loss", "validation loss"),
+            charts.curves(record, "accuracy", "validation accuracy", share=True),
+        ],
+        empty=_no_rounds(record) or "No figures by round are on record.",
+        legend="all",
+    )
+
+
+def _ratio(record: Record) -> Section:
+    return Section(
+        "ratio",
+        "Quantum loss against LLM loss",
+        "Above the dashed line (r = 1) the quantum model is still behind its site's LLM; there "
+        "the paper's rules give it more optimizer steps.",
+        pictures=[charts.ratios(record)],
+        empty=_no_rounds(record) or "No client had a language model to compare with.",
+        legend="clients",
+    )
+
+
+def _steps(record: Record) -> Section:
+    return Section(
+        "steps",
+        "Optimizer steps",
+        "How many steps each client trained in each round; blank where it did not take part.",
+        pictures=[charts.heat(record, "steps", "steps", "Blues")],
+        empty=_no_rounds(record) or "No steps are on record.",
+    )
+
+
+def _selection(record: Record) -> Section:
+    return Section(
+        "selection",
+        "Who was selected",
+        "Empty: not asked to train. Filled: trained, and the update became part of the global "
+        "model.",
+        pictures=[charts.selection(record)],
+        empty=_no_rounds(record) or "No participation is on record.",
+    )
+
+
+def _costs(record: Record) -> Section:
+    longest = max((value for row in record.grid("idle_seconds") for value in known(row)), default=0)
+    places = 2 if longest < 10 else 1
+    return Section(
+        "costs",
+        "Circuits and waiting",
+        "Circuits are what a device would have to run. A client waits from its own reply until "
+        "the slowest participant's.",
+        pictures=[
+            charts.circuits(record),
+            charts.idle(record),
+            charts.heat(record, "idle_seconds", "seconds waiting", "Oranges", places),
+        ],
+        empty=_no_rounds(record) or "No costs are on record.",
+    )
+
+
+def _confusion(record: Record) -> Section:
+    return Section(
+        "confusion",
+        "Confusion matrix",
+        "Rows of the final test by true and predicted class; shares are of the true class.",
+        pictures=[charts.confusion(record)],
+        empty="No confusion matrix is on record: there was no final test"
+        + (", or each site kept its own." if words.status(record) == "completed" else "."),
+    )
+
+
+def _circuit(record: Record) -> Section:
+    # As an image, a drawing cannot run scripts or reach outside, whatever it holds.
+    data = base64.b64encode(record.circuit).decode("ascii")
+    image = f'<img alt="The quantum circuit" src="data:image/svg+xml;base64,{data}">'
+    return Section(
+        "circuit",
+        "The circuit",
+        "The quantum model as it is executed, with its parameters by name.",
+        pictures=[image] if record.circuit else [],
+        empty="No drawing of the circuit is in the results folder.",
+    )
+
+
+def _agent(record: Record) -> Section:
+    return Section(
+        "agent",
+        "The agent's decisions",
+        "Each line is the decision for that round, with the reason the agent gave.",
+        tables=[Table(("Round", "Clients", "Steps", "Reason"), tables.decisions(record))],
+        empty="The agent decided nothing: the run ended before its first round.",
+    )
+
+
+def _teachers(record: Record) -> Section:
+    head = (
+        "Site",
+        "Accuracy",
+        "Macro-F1",
+        "Loss",
+        "Loss before calibration",
+        "Temperature",
+        "Epochs",
+        "Fine-tuning",
+    )
+    return Section(
+        "teachers",
+        "The sites' language models",
+        "Judged on each site's own validation rows, which calibration has seen too.",
+        tables=[Table(head, tables.teachers(record), frozenset(range(1, 8)))],
+        empty="No language model was fine-tuned in this run.",
+    )
+
+
+def _ledger(record: Record) -> Section:
+    head, rows = tables.ledger(record)
+    figures = frozenset(range(1, len(head)))
+    return Section(
+        "ledger",
+        "Cost ledger",
+        "Costs that nobody had are left out.",
+        tables=[
+            Table(head, rows, figures),
+            Table(("Phase", "Time"), tables.seconds(record), frozenset({1})),
+        ],
+        empty="No costs are on record.",
+    )
+
+
+def _settings(record: Record) -> Section:
+    changed, kept = tables.settings(record)
+    return Section(
+        "settings",
+        "Settings",
+        "First those that differ from the defaults.",
+        tables=[
+            Table(("Setting", "This run", "Default"), changed),
+            Table(("Setting", "Value"), kept, folded=f"{len(kept)} settings at their defaults"),
+        ],
+        empty="config.json is missing or cannot be read.",
+    )
+
+
+def _origin(record: Record) -> Section:
+    return Section(
+        "origin",
+        "Seed, commit and versions",
+        "",
+        tables=[Table(("What", "Value"), tables.origin(record))],
+        empty="config.json is missing or cannot be read.",
+    )

@@ -1,0 +1,158 @@
+"""A run's files, read once; what is missing is empty, not an error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from federation import DataError, explain
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything the report is made of.
+
+    Parameters
+    ----------
+    name : str
+        Name of the results folder.
+    config, prepared, end, ledger, summary : Mapping
+        The run's JSON files and single events; empty if absent.
+    clients, rounds, decisions : tuple of Mapping
+        The ``client`` and ``round`` events and the agent's decisions, in order.
+    circuit : bytes
+        ``circuit.svg``; empty if absent.
+    """
+
+    name: str
+    config: Json = field(default_factory=dict)
+    prepared: Json = field(default_factory=dict)
+    clients: tuple[Json, ...] = ()
+    rounds: tuple[Json, ...] = ()
+    end: Json = field(default_factory=dict)
+    decisions: tuple[Json, ...] = ()
+    ledger: Json = field(default_factory=dict)
+    summary: Json = field(default_factory=dict)
+    circuit: bytes = b""
+
+    @property
+    def client_ids(self) -> tuple[int, ...]:
+        """Every client that the run speaks of, ascending."""
+        named = {int(c["client"]) for c in self.prepared.get("clients", []) if "client" in c}
+        seen = {int(event["client"]) for event in self.clients if "client" in event}
+        trained = {int(k) for event in self.rounds for k in event.get("participants", [])}
+        return tuple(sorted(named | seen | trained))
+
+    @property
+    def round_ids(self) -> tuple[int, ...]:
+        """Every finished round, ascending."""
+        return tuple(sorted({int(event["round"]) for event in self.rounds if "round" in event}))
+
+    def client_name(self, client: int) -> str:
+        """Return a client's site name."""
+        for known in self.prepared.get("clients", []):
+            if known.get("client") == client and known.get("site"):
+                return str(known["site"])
+        return f"client {client}"
+
+    def grid(self, key: str) -> list[list[float]]:
+        """Return a figure of the ``client`` events by client (rows) and round (columns).
+
+        Returns
+        -------
+        list of list of float
+            ``(clients, rounds)``; NaN where a client did not take part.
+        """
+        cells = {(e.get("client"), e.get("round")): e.get(key) for e in self.clients}
+        return [
+            [number(cells.get((client, at))) for at in self.round_ids] for client in self.client_ids
+        ]
+
+    def series(self, key: str) -> list[float]:
+        """Return a figure of the ``round`` events in the order of rounds; NaN where absent."""
+        cells = {e.get("round"): e.get(key) for e in self.rounds}
+        return [number(cells.get(at)) for at in self.round_ids]
+
+
+def number(value: Any) -> float:
+    """Return a figure as a float; NaN for none."""
+    fine = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if fine else math.nan
+
+
+def known(values: Iterable[float]) -> list[float]:
+    """Return the values that are numbers."""
+    return [value for value in values if math.isfinite(value)]
+
+
+def any_known(rows: Sequence[Sequence[float]]) -> bool:
+    """Whether a grid holds at least one number."""
+    return any(known(row) for row in rows)
+
+
+def read_record(folder: Path) -> Record:
+    """Read a results folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; any of its files may be missing or cut short.
+
+    Returns
+    -------
+    Record
+        What it holds.
+
+    Raises
+    ------
+    DataError
+        If it holds neither ``config.json`` nor ``metrics.jsonl`` nor ``summary.json``.
+    """
+    needed = ("config.json", "metrics.jsonl", "summary.json")
+    if not any((folder / name).is_file() for name in needed):
+        raise DataError(explain(f"no run in {str(folder)!r}", "a results folder", "check the path"))
+    events = _lines(folder / "metrics.jsonl")
+    circuit = folder / "circuit.svg"
+    return Record(
+        name=folder.resolve().name,
+        config=_object(folder / "config.json"),
+        prepared=next((e for e in events if e.get("event") == "prepared"), {}),
+        clients=tuple(e for e in events if e.get("event") == "client"),
+        rounds=tuple(e for e in events if e.get("event") == "round"),
+        end=next((e for e in reversed(events) if e.get("event") == "end"), {}),
+        decisions=tuple(_lines(folder / "agent.jsonl")),
+        ledger=_object(folder / "ledger.json"),
+        summary=_object(folder / "summary.json"),
+        circuit=circuit.read_bytes() if circuit.is_file() else b"",
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSONL file, leaving out what a crash left half written."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found

@@ -1,0 +1,161 @@
+"""The report's sentences and figures in words; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from server_app.report.record import Json, Record, number
+
+NONE = "\u2013"
+"""An en dash: there is no such figure."""
+
+BASELINES = (
+    ("logistic_projected", "Logistic regression on the same features as the circuit"),
+    ("logistic_full", "Logistic regression on all features"),
+    ("majority", "Majority class"),
+)
+
+
+def percent(value: Any, places: int = 1) -> str:
+    """Write a share as per cent; a dash for none."""
+    value = number(value)
+    return NONE if math.isnan(value) else f"{100 * value:.{places}f} %"
+
+
+def figure(value: Any, places: int = 3) -> str:
+    """Write a number; a dash for none."""
+    value = number(value)
+    return NONE if math.isnan(value) else f"{value:.{places}f}"
+
+
+def whole(value: Any) -> str:
+    """Write a whole number with thin separators; a dash for none."""
+    value = number(value)
+    return NONE if math.isnan(value) else f"{value:,.0f}"
+
+
+def amount(value: Any) -> str:
+    """Write a total: whole numbers whole, others with one decimal."""
+    value = number(value)
+    if math.isnan(value):
+        return NONE
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def duration(value: Any) -> str:
+    """Write seconds the way people say them; a dash for none."""
+    seconds = number(value)
+    if math.isnan(seconds):
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(value: Any) -> str:
+    """Write bytes with a unit; a dash for none."""
+    count = number(value)
+    if math.isnan(count):
+        return NONE
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def status(record: Record) -> str:
+    """Return ``completed``, ``failed``, or ``unfinished`` where the run left no word."""
+    return str(record.summary.get("status") or record.end.get("status") or "unfinished")
+
+
+def error(record: Record) -> str:
+    """Return what went wrong; empty if nothing did."""
+    return str(record.summary.get("error") or record.end.get("error") or "")
+
+
+def verdict(record: Record) -> str:
+    """Say in plain words how the run came out.
+
+    Parameters
+    ----------
+    record : Record
+        The run.
+
+    Returns
+    -------
+    str
+        One to three sentences.
+    """
+    rounds = len(record.round_ids)
+    done = f"{rounds} round{'s' * (rounds != 1)}"
+    state = status(record)
+    if state == "failed":
+        return f"The run failed after {done}: {error(record) or 'no reason was recorded'}."
+    if state != "completed":
+        return (
+            f"The run did not come to its end: {done} are on record, and no final test. "
+            "What follows is as far as it got."
+        )
+    test: Json = record.summary.get("test") or {}
+    accuracy = number(test.get("accuracy"))
+    if math.isnan(accuracy):
+        return f"The run completed after {done}, without a final test."
+    rows = whole(test.get("rows"))
+    first = f"The quantum model is right on {percent(accuracy)} of {rows} held-out test rows"
+    baselines: Json = record.summary.get("baselines") or {}
+    compared = [
+        part
+        for key, name in (
+            ("majority", "always saying the majority class"),
+            ("logistic_projected", "a logistic regression on the same features"),
+        )
+        if (part := _compared(accuracy, baselines.get(key), name))
+    ]
+    sentence = first + (": " + " and ".join(compared) if compared else "") + "."
+    return sentence + _against_full(accuracy, baselines.get("logistic_full"))
+
+
+def _compared(accuracy: float, baseline: Any, name: str) -> str:
+    other = number((baseline or {}).get("accuracy"))
+    if math.isnan(other):
+        return ""
+    points = 100 * (accuracy - other)
+    if abs(points) < 0.05:
+        return f"the same as {name}"
+    return f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {name}"
+
+
+def _against_full(accuracy: float, baseline: Any) -> str:
+    other = number((baseline or {}).get("accuracy"))
+    if math.isnan(other):
+        return ""
+    return (
+        f" With all features, before they are reduced to the qubits, a logistic regression "
+        f"is right on {percent(other)}."
+    )
+
+
+def score_rows(record: Record) -> list[list[str]]:
+    """Return the table of test scores: the quantum model first, then the baselines."""
+    summary = record.summary
+    best = summary.get("best_round")
+    model = f"Quantum model, round {best}" if best else "Quantum model"
+    baselines: Mapping[str, Any] = summary.get("baselines") or {}
+    rows = [(model, summary.get("test") or {})]
+    rows += [(name, baselines[key]) for key, name in BASELINES if baselines.get(key)]
+    return [
+        [
+            name,
+            percent(scores.get("accuracy")),
+            figure(scores.get("macro_f1")),
+            figure(scores.get("macro_recall")),
+            figure(scores.get("loss")),
+        ]
+        for name, scores in rows
+    ]

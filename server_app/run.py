@@ -1,0 +1,197 @@
+"""One federated run from first message to report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import INFO
+from typing import Any
+
+import numpy as np
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from federation import Settings
+from federation.messages import Parameters, pack_parameters, unpack_parameters
+from federation.seeds import derive_seed
+from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
+from server_app.journal import RunJournal, totals
+from server_app.prepare import Prepared, prepare
+from strategies import LlmQfl, build_agent
+
+
+class Clock:
+    """Wall seconds by phase."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+    @property
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.began
+
+
+def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
+    """Drive a whole run and return its summary.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's connection to the nodes.
+    settings : Settings
+        The run's settings.
+    journal : RunJournal
+        Where everything is written.
+
+    Returns
+    -------
+    dict
+        What ``summary.json`` holds.
+
+    Raises
+    ------
+    UserError
+        If nodes, data or settings do not allow the run.
+    """
+    clock = Clock()
+    with clock.phase("prepare"):
+        prepared = prepare(grid, settings)
+        strategy = LlmQfl(
+            settings,
+            build_agent(settings),
+            prepared.members,
+            prepared.projection.to_bytes(),
+            prepared.class_weights,
+            journal,
+        )
+        judge = _judge(grid, settings, prepared, strategy)
+        first = _first_parameters(settings, prepared, journal)
+    journal.event(_prepared_event(settings, prepared, strategy, judge, clock.total))
+    with clock.phase("rounds"):
+        result = strategy.start(
+            grid,
+            pack_parameters(first),
+            num_rounds=settings.run.rounds,
+            timeout=settings.run.round_timeout,
+            evaluate_fn=judge.validate,
+        )
+    assert result.arrays is not None
+    journal.model({**unpack_parameters(result.arrays), **_projection_arrays(prepared)})
+    with clock.phase("evaluation"):
+        verdict, baselines = judge.test(result.arrays)
+    log(INFO, "test accuracy %.4f", verdict["accuracy"])
+    journal.ledger(strategy.state.ledger)
+    summary = _summary(strategy, verdict, baselines, clock)
+    journal.summary(summary)
+    return summary
+
+
+def _judge(grid: Grid, settings: Settings, prepared: Prepared, strategy: LlmQfl) -> Judge:
+    if settings.evaluation.mode == "central":
+        return CentralJudge(settings, prepared.projection)
+    return FederatedJudge(strategy, grid, prepared.members)
+
+
+def _first_parameters(
+    settings: Settings, prepared: Prepared, journal: RunJournal
+) -> Parameters:
+    """Draw the circuit and the first parameters."""
+    from quantum import build_classifier
+
+    exact = settings.quantum.model_copy(update={"backend": "exact"})
+    classifier = build_classifier(exact, len(prepared.first.classes))
+    journal.circuit(classifier.draw())
+    return dict(classifier.initial(derive_seed(settings.run.seed, "initial")))
+
+
+def _projection_arrays(prepared: Prepared) -> Parameters:
+    projection = prepared.projection
+    return {
+        "projection.mean": np.asarray(projection.mean),
+        "projection.matrix": np.ascontiguousarray(projection.matrix),
+        "projection.scale": np.asarray(projection.scale),
+        "projection.clip": np.asarray([projection.clip]),
+    }
+
+
+def _prepared_event(
+    settings: Settings, prepared: Prepared, strategy: LlmQfl, judge: Judge, seconds: float
+) -> dict[str, Any]:
+    """Say what runs: the line that the launcher prints first."""
+    from quantum import build_ansatz
+
+    first = prepared.first
+    ansatz = build_ansatz(settings.quantum, len(first.classes))
+    readouts = 1 if len(first.classes) == 2 else len(first.classes)
+    validation, test = judge.rows
+    return {
+        "event": "prepared",
+        "data": first.data,
+        "synthetic": settings.data.source == "dna-demo",
+        "kind": first.kind,
+        "classes": first.classes,
+        "clients": [
+            {
+                "client": about.client,
+                "site": about.site,
+                "train_rows": about.train_rows,
+                "val_rows": about.val_rows,
+                "test_rows": about.test_rows,
+                "class_rows": about.class_rows,
+                "backend": about.backend,
+                "llm": about.llm,
+                "seconds": about.seconds,
+            }
+            for about in (member.about for member in prepared.members)
+        ],
+        "model": ansatz.describe(),
+        "angles": ansatz.angles,
+        "parameters": ansatz.angles + 2 * readouts,
+        "features": f"{first.features} -> {settings.quantum.qubits} "
+        f"({settings.features.projection})",
+        "agent": strategy.agent.name,
+        "evaluation": settings.evaluation.mode,
+        "validation_rows": validation,
+        "test_rows": test,
+        "rounds": settings.run.rounds,
+        "seconds": seconds,
+    }
+
+
+def _summary(
+    strategy: LlmQfl, verdict: Verdict, baselines: dict[str, Verdict], clock: Clock
+) -> dict[str, Any]:
+    """Put the summary together; ``seconds`` of clients are summed over clients."""
+    state = strategy.state
+    spent = state.ledger.totals()
+    kept = strategy.best_round
+    return {
+        "status": "completed",
+        "rounds": len(state.losses),
+        "best_round": kept,
+        "stop_reason": strategy.stop_reason,
+        "test": verdict,
+        "validation": {"loss": state.losses[kept - 1], "accuracy": state.accuracies[kept - 1]},
+        "baselines": baselines,
+        "teachers": list(strategy.teachers.values()),
+        "ledger": totals(state.ledger),
+        "seconds": {
+            **clock.seconds,
+            "fine_tuning": spent.llm_seconds,
+            "training": spent.train_seconds,
+            "total": clock.total,
+        },
+        "error": "",
+    }

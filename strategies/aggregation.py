@@ -1,0 +1,72 @@
+"""How updates become the next global parameters: checked first, then Flower's own strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Strategy
+
+from federation import Settings
+from federation.messages import WEIGHT_KEY
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+UNIFORM_KEY = "one"
+"""Metric that is 1 in every reply: weighting by it is the paper's plain mean."""
+
+
+def update_norm(update: Arrays, reference: Arrays) -> float:
+    """Return the 2-norm of the difference of two parameter sets, all arrays together."""
+    squares = [
+        float(np.sum((np.asarray(update[k], np.float64) - np.asarray(reference[k])) ** 2))
+        for k in reference
+    ]
+    return float(np.sqrt(sum(squares)))
+
+
+def check_update(update: Arrays, reference: Arrays, max_norm: float) -> str:
+    """Say why an update may not be aggregated, or return an empty string.
+
+    Parameters
+    ----------
+    update : mapping
+        Arrays that a client sent.
+    reference : mapping
+        The round's global arrays: names and shapes are a contract.
+    max_norm : float
+        Bound on the 2-norm of the difference.
+
+    Returns
+    -------
+    str
+        The first thing that is wrong with it: names, shape, kind, finite, norm.
+    """
+    if set(update) != set(reference):
+        return f"arrays {sorted(update)} instead of {sorted(reference)}"
+    for name, array in reference.items():
+        got = np.asarray(update[name])
+        if got.shape != array.shape:
+            return f"{name} has shape {got.shape} instead of {array.shape}"
+        if got.dtype.kind != "f":
+            return f"{name} has dtype {got.dtype} instead of {array.dtype}"
+        if not np.isfinite(got).all():
+            return f"{name} is not finite"
+    norm = update_norm(update, reference)
+    return f"norm {norm:.3g} of the update is above {max_norm:g}" if norm > max_norm else ""
+
+
+def build_aggregator(settings: Settings) -> Strategy:
+    """Return Flower's strategy that aggregates checked replies.
+
+    ``weighted`` is FedAvg by rows, ``uniform`` FedAvg by equal weights (the paper), ``median``
+    FedMedian and ``trimmed-mean`` FedTrimmedAvg. Only their ``aggregate_train`` is used.
+    """
+    rule = settings.aggregation.rule
+    if rule == "median":
+        return FedMedian(weighted_by_key=WEIGHT_KEY)
+    if rule == "trimmed-mean":
+        return FedTrimmedAvg(beta=settings.aggregation.trim, weighted_by_key=WEIGHT_KEY)
+    return FedAvg(weighted_by_key=WEIGHT_KEY if rule == "weighted" else UNIFORM_KEY)

@@ -1,0 +1,356 @@
+"""LlmQfl: Flower's strategy that lets an agent decide who trains, how long, and when to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from logging import INFO
+from typing import Any, Protocol
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from federation import Cost, Settings, UserError, explain, idle_share, with_idle
+from federation.messages import (
+    EVALUATE,
+    METRICS,
+    TRAIN,
+    WEIGHT_KEY,
+    EvaluateOrder,
+    EvaluateReport,
+    Parameters,
+    TrainOrder,
+    order,
+    payload_bytes,
+    unpack_parameters,
+)
+from llm.agent import Agent, Decision
+from strategies.aggregation import UNIFORM_KEY, build_aggregator, check_update
+from strategies.guard import guard
+from strategies.replies import Round, Update, collect_evaluations, collect_updates, diagonal
+from strategies.selection import closest, distances
+from strategies.state import FederationState, Member, add_costs
+
+
+class Journal(Protocol):
+    """Where the strategy writes down what happens."""
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``."""
+
+    def decision(self, decision: dict[str, Any]) -> None:
+        """Append one line to ``agent.jsonl``."""
+
+    def checkpoint(
+        self, server_round: int, arrays: ArrayRecord, state: FederationState, best: bool
+    ) -> None:
+        """Keep the round's parameters and state."""
+
+
+class LlmQfl(Strategy):
+    """The custom strategy: decisions by the agent, aggregation by one of Flower's strategies.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+    agent : Agent
+        Who decides.
+    members : sequence of Member
+        The clients that reported healthy.
+    projection : bytes
+        The federated projection that travels with every order.
+    class_weights : list of float
+        Weights of the classes in the clients' loss.
+    journal : Journal
+        Where events go.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        agent: Agent,
+        members: Iterable[Member],
+        projection: bytes,
+        class_weights: list[float],
+        journal: Journal,
+    ) -> None:
+        self.settings = settings
+        self.agent = agent
+        self.projection = projection
+        self.class_weights = class_weights
+        self.journal = journal
+        self.aggregator = build_aggregator(settings)
+        self.state = FederationState.begin(list(members), settings.train.steps)
+        self.current = Round(0, Decision(participants=(), steps={}))
+        self.best_round = 0
+        self.best_arrays: ArrayRecord | None = None
+        self.stop_reason = ""
+        self.teachers: dict[int, dict[str, float]] = {}
+        self._reference: Parameters = {}
+
+    def summary(self) -> None:
+        """Log what the strategy is made of."""
+        log(INFO, "\t├──> Agent: %s", self.agent.name)
+        log(INFO, "\t├──> Clients: %s", sorted(self.state.members))
+        log(INFO, "\t└──> Aggregation: %s", self.settings.aggregation.rule)
+
+    # --- one round, as Flower's hooks -------------------------------------------------
+
+    def decide(self, server_round: int) -> Decision:
+        """Ask the agent for a round's decision, bound it, and write it down."""
+        seen = self.state.observe(server_round, self.settings)
+        said = self.agent.decide(seen)
+        decision, notes = guard(said, seen, self.settings)
+        self.current = Round(server_round, decision)
+        self.journal.decision(
+            {
+                "round": server_round,
+                "kind": self.settings.agent.kind,
+                **decision.model_dump(),
+                "guard": notes,
+                "observation": seen.model_dump(),
+            }
+        )
+        return decision
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Make one order for each participant, with its own number of steps."""
+        parameters = unpack_parameters(arrays)
+        messages = []
+        for client in self.current.decision.participants:
+            told = TrainOrder(
+                round=server_round,
+                steps=self.current.decision.steps[client],
+                step_offset=self.state.steps_done[client],
+                class_weights=self.class_weights,
+                projection=self.projection,
+            )
+            messages.append(self._message(order(parameters, told), client, TRAIN, server_round))
+        self.current.sent = {
+            client: payload_bytes(message.content)
+            for client, message in zip(self.current.decision.participants, messages, strict=True)
+        }
+        self._reference = parameters
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check the updates, select whose count, and let Flower's strategy aggregate them."""
+        reference, bound = self._reference, self.settings.aggregation.max_norm
+        collect_updates(
+            self.current,
+            replies,
+            self.state.client_of,
+            lambda update: check_update(update, reference, bound),
+        )
+        counted = [update for _, update in sorted(self.current.updates.items())]
+        counted = self._select([update for update in counted if not update.dropped])
+        if len(counted) < self.settings.run.min_replies:
+            raise UserError(
+                explain(
+                    f"round {server_round} has {len(counted)} valid replies of "
+                    f"{len(self.current.decision.participants)} "
+                    f"({'; '.join(self.current.failures) or 'no failure reported'})",
+                    f"at least run.min_replies = {self.settings.run.min_replies}",
+                    "mend those clients or lower run.min_replies",
+                )
+            )
+        self.current.aggregated = tuple(update.client for update in counted)
+        for update in counted:
+            # Rows as reported before the run: a client cannot raise its own weight later.
+            metrics = update.message.content.metric_records[METRICS]
+            metrics[WEIGHT_KEY] = self.state.members[update.client].about.train_rows
+            metrics[UNIFORM_KEY] = 1
+        arrays, metrics_record = self.aggregator.aggregate_train(
+            server_round, [update.message for update in counted]
+        )
+        for update in self.current.updates.values():
+            if not update.dropped:
+                self.state.trained(update.client, update.report, update.cost)
+            self.teachers.setdefault(update.client, teacher_of(update))
+        return arrays, metrics_record
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Order every client to evaluate, where evaluation is federated."""
+        if self.settings.evaluation.mode != "federated":
+            return []
+        split = str(config.get("split", "validation"))
+        told = EvaluateOrder(round=server_round, split=split, projection=self.projection)
+        parameters = unpack_parameters(arrays)
+        return [
+            self._message(order(parameters, told), client, EVALUATE, server_round)
+            for client in sorted(self.state.members)
+        ]
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Add the clients' evaluations up by rows: mean loss, and accuracy from confusions."""
+        reports = self.read_evaluations(replies)
+        if not reports:
+            return None
+        rows = sum(report.rows for report in reports.values())
+        loss = sum(report.rows * report.loss for report in reports.values()) / rows
+        right = sum(diagonal(report.confusion) for report in reports.values())
+        for client, report in reports.items():
+            self.state.evaluated(client, report.loss)
+        return MetricRecord({"loss": loss, "accuracy": right / rows, "rows": rows})
+
+    def read_evaluations(self, replies: Iterable[Message]) -> dict[int, EvaluateReport]:
+        """Unpack evaluation answers by client; failures are noted, empty answers left out."""
+        reports = collect_evaluations(self.current, replies, self.state.client_of)
+        return dict(sorted(reports.items()))
+
+    # --- the run ------------------------------------------------------------------------
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run rounds until the agent, a criterion, a budget or `num_rounds` ends them.
+
+        Parameters are those of Flower's `Strategy.start`. The result holds the kept model
+        (``evaluation.keep``) and the metrics by round.
+        """
+        self.summary()
+        result, arrays = Result(), initial_arrays
+        train, evaluate = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
+        for server_round in range(1, num_rounds + 1):
+            began = time.monotonic()
+            if self.decide(server_round).stop:
+                self.stop_reason = self.current.decision.reason
+                break
+            orders = self.configure_train(server_round, arrays, train, grid)
+            replies = grid.send_and_receive(list(orders), timeout=timeout)
+            aggregated, metrics = self.aggregate_train(server_round, replies)
+            arrays = aggregated if aggregated is not None else arrays
+            if metrics is not None:
+                result.train_metrics_clientapp[server_round] = metrics
+            verdict = self._evaluate(server_round, arrays, evaluate, grid, timeout, evaluate_fn)
+            if self.settings.evaluation.mode == "federated":
+                result.evaluate_metrics_clientapp[server_round] = verdict
+            else:
+                result.evaluate_metrics_serverapp[server_round] = verdict
+            self._finish(arrays, verdict, time.monotonic() - began)
+        self.stop_reason = self.stop_reason or f"all {num_rounds} rounds are done"
+        result.arrays = self.best_arrays if self.best_arrays is not None else arrays
+        return result
+
+    def _evaluate(
+        self,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        grid: Grid,
+        timeout: float,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+    ) -> MetricRecord:
+        orders = list(self.configure_evaluate(server_round, arrays, config, grid))
+        verdict = None
+        if orders:
+            verdict = self.aggregate_evaluate(
+                server_round, grid.send_and_receive(orders, timeout=timeout)
+            )
+        elif evaluate_fn is not None:
+            verdict = evaluate_fn(server_round, arrays)
+        if verdict is None:
+            raise UserError(
+                explain(
+                    f"round {server_round} could not be evaluated "
+                    f"({'; '.join(self.current.failures) or 'no validation rows'})",
+                    "validation rows at the server or at a client",
+                    "mend those clients or raise data.val_fraction",
+                )
+            )
+        return verdict
+
+    def _finish(self, arrays: ArrayRecord, verdict: MetricRecord, seconds: float) -> None:
+        """Close a round: history, ledger, events, checkpoint."""
+        now, state = self.current, self.state
+        loss, accuracy = float(verdict["loss"]), float(verdict["accuracy"])  # type: ignore[arg-type]
+        state.finish_round(now.decision.participants, loss, accuracy)
+        costs = with_idle({k: update.cost for k, update in now.updates.items()})
+        costs = add_costs(costs, now.evaluation)
+        state.ledger.add(now.number, costs)
+        best = self.best_arrays is None or loss <= min(state.losses)
+        if best or self.settings.evaluation.keep == "last":
+            self.best_round, self.best_arrays = now.number, arrays
+        for client, update in sorted(now.updates.items()):
+            self.journal.event(self._client_event(client, update, costs[client]))
+        self.journal.event(
+            {
+                "event": "round",
+                "round": now.number,
+                "participants": now.decision.participants,
+                "aggregated": now.aggregated,
+                "steps": now.decision.steps,
+                "loss": loss,
+                "accuracy": accuracy,
+                "alignment": state.alignments[-1],
+                "llm_loss": state.llm_loss(),
+                "circuits": sum(cost.circuits for cost in costs.values()),
+                "circuits_total": state.ledger.totals().circuits,
+                "idle_share": idle_share(costs.values()),
+                "seconds": seconds,
+                "reason": now.decision.reason,
+                "failures": now.failures,
+            }
+        )
+        self.journal.checkpoint(now.number, arrays, state, self.best_round == now.number)
+
+    # --- small parts --------------------------------------------------------------------
+
+    def _message(self, content: Any, client: int, kind: str, server_round: int) -> Message:
+        return Message(
+            content=content,
+            message_type=kind,
+            dst_node_id=self.state.members[client].node_id,
+            group_id=str(server_round),
+        )
+
+    def _select(self, updates: list[Update]) -> list[Update]:
+        """Keep the closest updates, where selection acts at the aggregation stage."""
+        agent = self.settings.agent
+        if agent.kind != "rule" or agent.stage != "aggregation" or not updates:
+            return updates
+        if not self.state.losses:
+            return updates
+        gaps = distances({u.client: u.report.loss for u in updates}, self.state.losses[-1])
+        kept = closest(gaps, agent.fraction)
+        return [update for update in updates if update.client in kept]
+
+    def _client_event(self, client: int, update: Update, cost: Cost) -> dict[str, Any]:
+        report, view = update.report, self.state.views[client]
+        return {
+            "event": "client",
+            "round": self.current.number,
+            "client": client,
+            "aggregated": client in self.current.aggregated,
+            "dropped": update.dropped,
+            **asdict(report),
+            "ratio": view.ratio,
+            **asdict(cost),
+            "busy_seconds": cost.busy_seconds,
+        }
+
+
+def teacher_of(update: Update) -> dict[str, float]:
+    """Return what an update says of its client's language model, for the summary."""
+    said = asdict(update.report)
+    figures = {key[4:]: value for key, value in said.items() if key.startswith("llm_")}
+    return {"client": update.client, **figures}

@@ -1,0 +1,60 @@
+"""Optimizer steps of the next round: the paper's five rules, as pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+StepRule = Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"]
+
+_RULES: dict[str, Callable[[int, float, int], int]] = {
+    "fixed": lambda m, r, cap: m,
+    "adaptive": lambda m, r, cap: int(m * r),
+    "incremental": lambda m, r, cap: m + int(m * (r - 1)),
+    "dynamic": lambda m, r, cap: int(0.5 * m + 0.5 * m * r),
+    "logarithmic": lambda m, r, cap: m + int(math.log(1 + r) * m),
+    "hybrid": lambda m, r, cap: m + min(int(m * r), cap),
+}
+
+
+def loss_ratio(loss: float, llm_loss: float) -> float:
+    """Return r = L_Q / L_LLM, both validation losses on the same rows.
+
+    A perfect language model (loss 0) makes every positive quantum loss infinitely worse.
+    """
+    if llm_loss <= 0:
+        return math.inf if loss > 0 else 1.0
+    return loss / llm_loss
+
+
+def next_steps(
+    rule: StepRule, steps: int, ratio: float, *, max_steps: int, max_increment: int = 10
+) -> int:
+    """Return a client's steps for the next round (arXiv 2505.18656, regulation).
+
+    Parameters
+    ----------
+    rule : str
+        ``adaptive`` int(m r); ``incremental`` m + int(m (r - 1)); ``dynamic``
+        int(m / 2 + m r / 2); ``logarithmic`` m + int(m ln(1 + r)); ``hybrid``
+        m + min(int(m r), max_increment); ``fixed`` m.
+    steps : int
+        m, the steps of the last round, at least 1.
+    ratio : float
+        r = L_Q / L_LLM. A rule acts only while r > 1: the quantum model is still behind.
+    max_steps : int
+        m_max, never exceeded.
+    max_increment : int
+        Most that ``hybrid`` adds.
+
+    Returns
+    -------
+    int
+        The next m, at most `max_steps`.
+    """
+    if not ratio > 1:
+        return min(steps, max_steps)
+    # Beyond this ratio every growing rule is at its cap; it keeps int() of an infinity away.
+    bounded = min(ratio, 10.0 * max_steps)
+    return min(_RULES[rule](steps, bounded, max_increment), max_steps)

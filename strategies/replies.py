@@ -1,0 +1,131 @@
+"""What came back in a round: checked updates, evaluations, and failures with their reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from logging import WARNING
+
+from flwr.app import Message
+from flwr.common.logger import log
+
+from federation import Cost
+from federation.messages import (
+    EvaluateReport,
+    Parameters,
+    TrainReport,
+    payload_bytes,
+    read_parameters,
+    read_report,
+)
+from llm.agent import Decision
+from strategies.state import cost_of
+
+ClientOf = Callable[[int], int | None]
+"""Finds the client behind a node id."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """A participant's answer after the checks; ``dropped`` says why it does not count."""
+
+    client: int
+    message: Message
+    report: TrainReport
+    cost: Cost
+    dropped: str = ""
+
+
+@dataclass
+class Round:
+    """What a round is made of while it is under way."""
+
+    number: int
+    decision: Decision
+    sent: dict[int, int] = field(default_factory=dict)
+    updates: dict[int, Update] = field(default_factory=dict)
+    aggregated: tuple[int, ...] = ()
+    failures: list[str] = field(default_factory=list)
+    failed: set[int] = field(default_factory=set)
+    evaluation: dict[int, Cost] = field(default_factory=dict)
+
+    def fail(self, client: int | None, why: str | None) -> None:
+        """Note a failure, in one line, and log it."""
+        who = "a lost node" if client is None else f"client {client}"
+        text = " ".join((why or "no reason given").split())[:300]
+        self.failures.append(f"{who}: {text}")
+        if client is not None:
+            self.failed.add(client)
+        log(WARNING, "round %d, %s: %s", self.number, who, text)
+
+
+def collect_updates(
+    now: Round,
+    replies: Iterable[Message],
+    client_of: ClientOf,
+    check: Callable[[Parameters], str],
+) -> None:
+    """Sort training replies into updates and failures; who never answered failed too.
+
+    Parameters
+    ----------
+    now : Round
+        The round under way; its updates and failures are filled in.
+    replies : iterable of Message
+        What arrived.
+    client_of : callable
+        Finds the client behind a node id.
+    check : callable
+        Says why parameters may not be aggregated, or returns an empty string.
+    """
+    for reply in replies:
+        client = client_of(reply.metadata.src_node_id)
+        if reply.has_error() or client is None:
+            now.fail(client, reply.error.reason if reply.has_error() else "unknown node")
+            continue
+        try:
+            report = read_report(reply, TrainReport)
+            late = report.round != now.number
+            problem = f"it answers round {report.round}" if late else check(read_parameters(reply))
+        except (KeyError, TypeError, ValueError) as error:
+            now.fail(client, f"malformed reply: {error!r}")
+            continue
+        if problem:
+            now.fail(client, f"update dropped: {problem}")
+        cost = cost_of(report, now.sent[client], payload_bytes(reply.content))
+        now.updates[client] = Update(client, reply, report, cost, problem)
+    for client in now.decision.participants:
+        if client not in now.updates and client not in now.failed:
+            now.fail(client, "no reply in time")
+
+
+def collect_evaluations(
+    now: Round, replies: Iterable[Message], client_of: ClientOf
+) -> dict[int, EvaluateReport]:
+    """Unpack evaluation answers by client; failures are noted, empty answers left out."""
+    reports: dict[int, EvaluateReport] = {}
+    for reply in replies:
+        client = client_of(reply.metadata.src_node_id)
+        if reply.has_error() or client is None:
+            now.fail(client, reply.error.reason if reply.has_error() else "unknown node")
+            continue
+        try:
+            report = read_report(reply, EvaluateReport)
+        except (KeyError, TypeError) as error:
+            now.fail(client, f"malformed evaluation: {error!r}")
+            continue
+        if report.rows:
+            reports[client] = report
+            now.evaluation[client] = Cost(
+                circuits=report.circuits,
+                two_qubit_gates=report.two_qubit_gates,
+                train_seconds=report.train_seconds,
+                bytes_up=payload_bytes(reply.content),
+            )
+    return reports
+
+
+def diagonal(confusion: list[int]) -> int:
+    """Sum the diagonal of a flattened square matrix."""
+    classes = int(len(confusion) ** 0.5)
+    return sum(confusion[:: classes + 1])

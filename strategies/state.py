@@ -1,0 +1,166 @@
+"""What the strategy remembers between rounds, and the observation it makes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from federation import Cost, Ledger, Settings, total
+from federation.messages import SiteReport, TrainReport
+from llm.agent import ClientView, Observation
+from strategies.regulation import loss_ratio
+from strategies.selection import distances
+
+
+@dataclass(frozen=True)
+class Member:
+    """A client of the run: which node it is, and what it reported of itself."""
+
+    node_id: int
+    about: SiteReport
+
+    @property
+    def client(self) -> int:
+        """Index of the client, from 0."""
+        return self.about.client
+
+
+@dataclass
+class FederationState:
+    """Clients, history and ledger of a run; the strategy's only mutable state.
+
+    Attributes
+    ----------
+    members : dict
+        Clients by index.
+    views : dict
+        What is known of each client, as agents see it.
+    steps_done : dict
+        Optimizer steps each client has taken, for the learning-rate schedule.
+    ledger : Ledger
+        Costs so far.
+    losses, accuracies, alignments : list of float
+        History of the global model on validation rows, and of mean |L_k - L_server|.
+    started : float
+        Monotonic clock at the start, seconds.
+    """
+
+    members: dict[int, Member]
+    views: dict[int, ClientView]
+    steps_done: dict[int, int]
+    ledger: Ledger = field(default_factory=Ledger)
+    losses: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    alignments: list[float] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def begin(cls, members: Sequence[Member], steps: int) -> FederationState:
+        """Start with everybody at the initial number of steps."""
+        views = {
+            member.client: ClientView(
+                client=member.client,
+                rows=member.about.train_rows,
+                steps=steps,
+                circuits_per_step=member.about.circuits_per_step,
+                circuits_fixed=member.about.circuits_fixed,
+            )
+            for member in members
+        }
+        return cls(
+            members={member.client: member for member in members},
+            views=dict(sorted(views.items())),
+            steps_done=dict.fromkeys(views, 0),
+        )
+
+    def client_of(self, node_id: int) -> int | None:
+        """Return the client behind a node id, or None."""
+        return next((m.client for m in self.members.values() if m.node_id == node_id), None)
+
+    def llm_loss(self) -> float | None:
+        """Return L_LLM,server: the clients' LLM losses averaged by rows, nats; None if unknown."""
+        known = [(v.rows, v.llm_loss) for v in self.views.values() if v.llm_loss is not None]
+        rows = sum(n for n, _ in known)
+        return sum(n * loss for n, loss in known) / rows if rows else None
+
+    def observe(self, server_round: int, settings: Settings) -> Observation:
+        """Make the observation for a round to be decided."""
+        stop = settings.stop
+        circuits = self.ledger.totals().circuits
+        elapsed = time.monotonic() - self.started
+        return Observation(
+            round=server_round,
+            rounds_left=settings.run.rounds - server_round + 1,
+            min_steps=settings.train.min_steps,
+            max_steps=settings.train.max_steps,
+            circuits_left=stop.circuits - circuits if stop.circuits else None,
+            seconds_left=stop.wall_seconds - elapsed if stop.wall_seconds else None,
+            losses=tuple(self.losses),
+            accuracies=tuple(self.accuracies),
+            alignments=tuple(self.alignments),
+            llm_loss=self.llm_loss(),
+            clients=tuple(self.views.values()),
+        )
+
+    def trained(self, client: int, report: TrainReport, cost: Cost) -> None:
+        """Note what a participant reported."""
+        view = self.views[client]
+        self.steps_done[client] += report.steps
+        self.views[client] = replace_view(
+            view,
+            loss=report.loss,
+            llm_loss=report.llm_loss,
+            ratio=loss_ratio(report.loss, report.llm_loss),
+            trend=None if view.loss is None else report.loss - view.loss,
+            steps=report.steps,
+            circuits=view.circuits + report.circuits,
+            busy_seconds=cost.busy_seconds,
+            rounds_since=0,
+        )
+
+    def evaluated(self, client: int, loss: float) -> None:
+        """Note the loss of the global model on a client's validation rows."""
+        view = self.views[client]
+        ratio = None if view.llm_loss is None else loss_ratio(loss, view.llm_loss)
+        self.views[client] = replace_view(view, loss=loss, ratio=ratio)
+
+    def finish_round(self, participants: Sequence[int], loss: float, accuracy: float) -> None:
+        """Note the round's global model and who sat it out."""
+        known = {k: v.loss for k, v in self.views.items() if v.loss is not None}
+        gaps = distances(known, loss)
+        self.losses.append(loss)
+        self.accuracies.append(accuracy)
+        self.alignments.append(sum(gaps.values()) / len(gaps) if gaps else 0.0)
+        for client, view in self.views.items():
+            if client not in participants:
+                self.views[client] = replace_view(view, rounds_since=view.rounds_since + 1)
+
+
+def replace_view(view: ClientView, **changes: object) -> ClientView:
+    """Return a view with some fields changed, checked anew."""
+    return ClientView.model_validate({**view.model_dump(), **changes})
+
+
+def cost_of(report: TrainReport, bytes_down: int, bytes_up: int) -> Cost:
+    """Turn a participant's report into its line of the ledger."""
+    return Cost(
+        steps=report.steps,
+        circuits=report.circuits,
+        shots=report.shots,
+        two_qubit_gates=report.two_qubit_gates,
+        qpu_seconds=report.qpu_seconds,
+        queue_seconds=report.queue_seconds,
+        train_seconds=report.train_seconds,
+        bytes_up=bytes_up,
+        bytes_down=bytes_down,
+        llm_tokens=report.llm_tokens,
+        llm_seconds=report.llm_seconds,
+    )
+
+
+def add_costs(costs: Mapping[int, Cost], extra: Mapping[int, Cost]) -> dict[int, Cost]:
+    """Add two sets of costs client by client."""
+    keys = sorted({*costs, *extra})
+    zero = Cost()
+    return {k: total((costs.get(k, zero), extra.get(k, zero))) for k in keys}

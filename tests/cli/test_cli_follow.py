@@ -1,0 +1,153 @@
+"""Reading files that are still being written, and judging how a run ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.follow import Tail, last_error, last_words, plain_text, read_log, strip_log
+from cli.outcome import Evidence, Verdict, judge, read_status
+
+
+def test_a_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    tail = Tail(path)
+    assert tail.new() == []
+    with path.open("wb") as file:
+        for part, seen in (
+            (b'{"round": 1}\n{"rou', [{"round": 1}]),
+            (b"", []),
+            (b'nd": 2, "why": "\xc3', []),
+            (b'\xa9"}\n\n{"round": 3}\n', [{"round": 2, "why": "é"}, {"round": 3}]),
+        ):
+            file.write(part)
+            file.flush()
+            assert tail.new() == seen
+    assert tail.damaged == 0
+
+
+def test_a_damaged_line_is_counted_and_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": \n[1]\n\xff\n{"a": 2}\n')
+    tail = Tail(path)
+    assert tail.new() == [{"a": 1}, {"a": 2}]
+    assert tail.damaged == 3
+
+
+@given(st.lists(st.dictionaries(st.text(), st.integers() | st.text())), st.data())
+def test_however_the_file_is_cut_every_line_comes_once(
+    tmp_path_factory: pytest.TempPathFactory, events: list[dict[str, object]], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("tail") / "m.jsonl"
+    content = "".join(json.dumps(event) + "\n" for event in events).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=4)))
+    tail, seen = Tail(path), []
+    for start, stop in zip([0, *cuts], [*cuts, len(content)], strict=True):
+        with path.open("ab") as file:
+            file.write(content[start:stop])
+        seen += tail.new()
+    assert seen == events
+
+
+DONE = {"status": "completed"}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "verdict"),
+    [
+        (Evidence("finished:completed", "N/A", DONE), Verdict(0, "")),
+        (
+            Evidence("finished:completed", summary={"status": "failed", "error": "no rows"}),
+            Verdict(1, "the run failed: no rows"),
+        ),
+        (
+            Evidence("finished:completed", log_error="ValueError: x"),
+            Verdict(1, "Flower ended, but no summary was written: ValueError: x"),
+        ),
+        (
+            Evidence("finished:failed", "N/A", DONE),
+            Verdict(1, "the run failed: Flower gives no reason"),
+        ),
+        (
+            Evidence("finished:failed", "Simulation failed with exception: boom"),
+            Verdict(1, "the run failed: boom"),
+        ),
+        (
+            Evidence("finished:failed", "N/A", None, {"error": "two\nlines"}, "KeyError: 'x'"),
+            Verdict(1, "the run failed: two lines"),
+        ),
+        (Evidence("finished:stopped"), Verdict(1, "the run was stopped from outside")),
+        (
+            Evidence("running", superlink_died=True, superlink_tail="killed"),
+            Verdict(1, "Flower's SuperLink ended while the run went on; the last it said: killed"),
+        ),
+        (Evidence(launch_error="no port"), Verdict(1, "no port")),
+        (
+            Evidence("finished:completed", "", DONE, interrupted=True),
+            Verdict(130, "interrupted before the run was over"),
+        ),
+    ],
+)
+def test_the_verdict(evidence: Evidence, verdict: Verdict) -> None:
+    assert judge(evidence) == verdict
+
+
+statuses = st.sampled_from(["", "running", "finished:completed", "finished:failed"])
+summaries = st.sampled_from([None, {}, {"status": "completed"}, {"status": "failed"}])
+
+
+@given(statuses, summaries, st.booleans(), st.booleans())
+def test_zero_only_if_both_say_completed(
+    status: str, summary: dict[str, str] | None, died: bool, interrupted: bool
+) -> None:
+    verdict = judge(Evidence(status, "", summary, superlink_died=died, interrupted=interrupted))
+    both = status == "finished:completed" and summary == {"status": "completed"}
+    assert (verdict.code == 0) == (both and not interrupted)
+    assert bool(verdict.line) == (verdict.code != 0)
+    assert "\n" not in verdict.line
+
+
+def test_flowers_answer_is_read() -> None:
+    run = {"run-id": "1", "status": "finished:failed", "status-details": "boom"}
+    answer = json.dumps({"success": True, "runs": [run]}, indent=2)
+    assert read_status(answer) == ("finished:failed", "boom")
+    assert read_status("a warning\n" + answer) == ("finished:failed", "boom")
+
+
+@pytest.mark.parametrize("answer", ["", "Error", "{}", '{"runs": []}', '{"runs": [{}]}', "{["])
+def test_no_answer_is_no_status(answer: str) -> None:
+    assert read_status(answer) == ("", "")
+
+
+LOG = """\x1b[92mINFO \x1b[0m: start
+Traceback (most recent call last):
+  File "x.py", line 3, in f
+    raise ValueError("no")
+federation.errors.DataError: no file 'x'; accepted: a file; check the path.
+\x1b[91mERROR\x1b[0m: Exit Code: 700
+"""
+
+
+def test_the_last_error_of_a_log() -> None:
+    assert last_error(plain_text(LOG)).startswith("federation.errors.DataError: no file 'x'")
+    assert last_error("(ClientAppActor pid=12) KeyError: 'a'") == "KeyError: 'a'"
+    assert last_error("all is well: no Error here\n") == ""
+
+
+def test_the_last_words_come_out_of_their_box() -> None:
+    box = "Using x\n╭─ Error ─────╮\n│ Invalid file:   │\n│ - no key.       │\n╰───────╯\n"
+    assert last_words(box) == "Invalid file: - no key."
+    assert last_words("Error: gone\n\n") == "gone"
+    assert last_words("\n \n") == ""
+
+
+def test_a_log_loses_its_colours(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_text(LOG)
+    strip_log(log)
+    assert "\x1b" not in log.read_text()
+    assert read_log(tmp_path / "absent.log") == ""

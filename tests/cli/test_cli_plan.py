@@ -1,0 +1,149 @@
+"""Paths are made absolute, and what Flower is told comes through unharmed."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cli.plan
+from cli.plan import absolute_paths, find_app, make_plan, make_run_folder, run_config
+from cli.runconfig import federation_config, to_toml
+from cli.superlink import environment
+from federation import UserError
+
+KEYS = st.from_regex(r"[a-z][a-z0-9_-]{0,8}\.[a-z][a-z0-9_-]{0,8}", fullmatch=True)
+VALUES = (
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+)
+
+
+def flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": v for section, table in tree.items() for key, v in table.items()}
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=6))
+def test_run_config_comes_back_as_it_went(config: dict[str, Any]) -> None:
+    read = flat(tomllib.loads(to_toml(config)))
+    assert read == config
+    assert [type(read[key]) for key in config] == [type(value) for value in config.values()]
+
+
+@pytest.mark.parametrize(
+    "value", ["it's", 'a "quoted" one', "a = b # c", "C:\\new\\table", "two\nlines", "\x7f\x00é🧬"]
+)
+def test_awkward_strings(value: str) -> None:
+    assert tomllib.loads(to_toml({"run.name": value})) == {"run": {"name": value}}
+
+
+def test_flower_reads_our_run_config_the_same(tmp_path: Path) -> None:
+    config = pytest.importorskip("flwr.common.config")
+    told = {"run.name": 'it\'s "x" = y', "run.rounds": 3, "train.mu": 1e-5, "run.report": False}
+    file = tmp_path / "run-config.toml"
+    file.write_text(to_toml(told), encoding="utf-8")
+    assert config.parse_config_args([str(file)]) == told
+    nodes = config.parse_config_args([federation_config(3, 1, 2)])
+    assert nodes == {"num-supernodes": 3, "client-resources-num-cpus": 1}
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "share"), [(1, 2, 1), (4, 2, 2), (2, 8, 2), (1, 1, 1)]
+)
+def test_no_client_asks_for_more_cores_than_there_are(threads: int, cores: int, share: int) -> None:
+    assert federation_config(5, threads, cores).endswith(f"num-cpus={share}")
+
+
+def test_paths_are_resolved_where_the_user_stands(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    given_paths = {
+        "data.path": "data/a b.csv",
+        "data.test_path": "/abs/t.csv",
+        "llm.store": "~/store",
+        "llm.model": "models",
+        "run.output": "runs",
+        "run.name": "models",
+    }
+    assert absolute_paths(given_paths, tmp_path) == {
+        "data.path": str(tmp_path / "data" / "a b.csv"),
+        "data.test_path": "/abs/t.csv",
+        "llm.store": str(Path.home() / "store"),
+        "llm.model": str(tmp_path / "models"),
+        "run.output": str(tmp_path / "runs"),
+        "run.name": "models",
+    }
+
+
+@pytest.mark.parametrize("model", ["auto", "dna-tiny", "someone/some-model", ""])
+def test_a_model_by_name_stays_a_name(model: str, tmp_path: Path) -> None:
+    assert absolute_paths({"llm.model": model}, tmp_path) == {"llm.model": model}
+
+
+def test_flower_is_told_the_overrides_and_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan([], ["run.rounds=3", "run.output=out"], "mine")
+    folder = make_run_folder(plan)
+    assert folder.parent == tmp_path / "out"
+    assert folder.name.endswith("-mine")
+    assert (folder / "logs").is_dir()
+    assert (tmp_path / "out" / "latest").resolve() == folder
+    assert run_config(plan, folder) == {
+        "run.rounds": 3,
+        "run.output": str(tmp_path / "out"),
+        "run.name": "mine",
+        "run.folder": str(folder),
+    }
+
+
+def test_a_folder_that_the_user_names_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan([], ["run.folder=here/now"], None)
+    assert make_run_folder(plan) == tmp_path / "here" / "now"
+
+
+def test_every_key_we_send_is_one_that_flower_knows() -> None:
+    text = (find_app() / "pyproject.toml").read_text(encoding="utf-8")
+    known = flat(tomllib.loads(text)["tool"]["flwr"]["app"]["config"])
+    from federation import Settings, flatten
+
+    assert set(flatten(Settings())) == set(known)
+
+
+def test_without_a_checkout_the_error_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import federation
+
+    monkeypatch.setattr(federation, "__file__", str(tmp_path / "federation" / "__init__.py"))
+    with pytest.raises(UserError, match=r"no Flower app at .*accepted: a checkout"):
+        find_app()
+
+
+def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.plan.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(UserError, match=r"the program 'flwr' is missing"):
+        cli.plan.find_programs()
+
+
+def test_the_environment_keeps_flower_to_itself(tmp_path: Path) -> None:
+    user = {"PATH": "/bin", "NO_PROXY": "a.org", "RAY_ADDRESS": "auto", "HF_HUB_OFFLINE": "1"}
+    env = environment(user, tmp_path, "tag", 2)
+    assert "RAY_ADDRESS" not in env
+    assert env["NO_PROXY"] == env["no_proxy"] == "a.org,127.0.0.1,localhost"
+    assert env["FLWR_HOME"] == env["RAY_TMPDIR"] == str(tmp_path)
+    assert env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    assert env["FLWR_TELEMETRY_ENABLED"] == env["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert env["OMP_NUM_THREADS"] == "2"
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env["PATH"].endswith(":/bin")
+    assert user["NO_PROXY"] == "a.org"

@@ -1,0 +1,148 @@
+"""Our processes are found again and ended, and nobody else's are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import cli.clean
+from cli import main
+from cli.processes import TAG, Process, descendants, end_all, members, running, wait_for
+from cli.superlink import free_port, healthy, private_folder
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+
+DETACHED = """
+import subprocess, sys
+code = "import time; time.sleep(60)"
+quiet = subprocess.DEVNULL
+command = [sys.executable, "-c", code]
+child = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+print(child.pid, flush=True)
+"""
+
+
+def test_descendants_are_found_over_generations() -> None:
+    table = {
+        pid: Process(pid, parent, "0") for pid, parent in [(1, 0), (2, 1), (3, 2), (4, 1), (5, 3)]
+    }
+    assert descendants([2], table) == {2, 3, 5}
+    assert descendants([9], table) == set()
+
+
+@linux
+def test_an_orphan_in_its_own_session_is_found_by_its_tag() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DETACHED],
+        env={**os.environ, TAG: "orphan-test"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    orphan = int(done.stdout)
+    found = members("orphan-test")
+    assert orphan in {process.pid for process in found}
+    assert end_all(found, grace=2.0) == set()
+    assert orphan not in running()
+
+
+@linux
+def test_a_process_that_will_not_end_is_made_to() -> None:
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print(1, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        table = running()
+        assert end_all({table[process.pid]}, grace=0.3) == set()
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_this_process_is_never_among_them() -> None:
+    assert os.getpid() not in {process.pid for process in members("nobody", [os.getpid()])}
+
+
+def test_waiting_has_an_end() -> None:
+    began = time.monotonic()
+    assert not wait_for(lambda: False, 0.2, 0.05)
+    assert time.monotonic() - began < 2.0
+    assert wait_for(lambda: True, 0.0)
+
+
+def test_nothing_is_healthy_on_a_free_port() -> None:
+    assert not healthy(free_port())
+
+
+def test_clean_lists_and_then_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    (store / "adapters").mkdir(parents=True)
+    (store / "adapters" / "a.safetensors").write_bytes(b"0" * 2_500_000)
+    monkeypatch.setenv("LLM_QFL_HOME", str(store))
+    monkeypatch.setattr(cli.clean, "leftovers", lambda: iter(()))
+    assert main(["clean"]) == 0
+    assert "2.5 MB  " + str(store / "adapters") in capsys.readouterr().out
+    assert (store / "adapters").exists()
+    assert main(["clean", "--yes"]) == 0
+    assert "1 item; removed" in capsys.readouterr().out
+    assert list(store.iterdir()) == []
+    main(["clean"])
+    assert "nothing is kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("marker", [".git", "pyproject.toml"])
+def test_clean_spares_a_folder_that_is_more_than_a_store(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    marker: str,
+) -> None:
+    (tmp_path / marker).mkdir()
+    monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path))
+    assert main(["clean", "--yes"]) == 2
+    assert "holds more than our store" in capsys.readouterr().err
+    assert (tmp_path / marker).exists()
+
+
+def test_clean_spares_the_home_and_what_is_above_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    for place in (tmp_path, Path.home(), Path("/")):
+        with pytest.raises(cli.clean.UserError, match="holds more than our store"):
+            cli.clean.check_store(place)
+
+
+def test_a_dead_launchs_folder_is_a_leftover_a_live_ones_is_not(tmp_path: Path) -> None:
+    for name, content in (
+        ("llm-qfl-dead", "999999999 some-tag"),
+        ("llm-qfl-live", f"{os.getpid()} other-tag"),
+        ("llm-qfl-strange", "not ours"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "launch").write_text(content)
+    (tmp_path / "llm-qfl-empty").mkdir()
+    assert list(cli.clean.leftovers(tmp_path)) == [(tmp_path / "llm-qfl-dead", "some-tag")]
+
+
+def test_a_private_folder_is_private_and_says_whose_it_is() -> None:
+    import shutil
+
+    folder = private_folder("my-tag")
+    try:
+        assert folder.stat().st_mode & 0o077 == 0
+        assert list((folder / "empty").iterdir()) == []
+        assert (folder / "launch").read_text() == f"{os.getpid()} my-tag"
+        assert len(str(folder)) < 40
+    finally:
+        shutil.rmtree(folder)

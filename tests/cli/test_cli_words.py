@@ -1,0 +1,277 @@
+"""What the user sees: the lines made from events, and when they are printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli import words
+from cli.outcome import Verdict
+from cli.screen import Screen
+
+PREPARED: dict[str, Any] = {
+    "event": "prepared",
+    "data": "dna-demo",
+    "synthetic": True,
+    "classes": ["human", "worm"],
+    "clients": [
+        {
+            "client": k,
+            "site": f"client {k}",
+            "train_rows": 240,
+            "val_rows": 60,
+            "class_rows": [121, 119],
+            "backend": "exact",
+            "llm": "dna-tiny",
+        }
+        for k in range(4)
+    ],
+    "model": "QCNN su4, 4 qubits",
+    "angles": 84,
+    "parameters": 86,
+    "features": "kmer, 136 -> 4 (lda)",
+    "agent": "rule (adaptive)",
+    "validation_rows": 300,
+    "test_rows": 1000,
+    "rounds": 10,
+}
+ROUND: dict[str, Any] = {
+    "event": "round",
+    "round": 3,
+    "participants": [0, 2, 3],
+    "steps": {"0": 20, "2": 34, "3": 20},
+    "loss": 0.4123,
+    "accuracy": 0.8711,
+    "circuits": 3244800,
+    "idle_share": 0.123,
+    "reason": "more steps where r > 1",
+    "failures": ["client 2: update of norm 214\nabove 100"],
+}
+SUMMARY: dict[str, Any] = {
+    "status": "completed",
+    "rounds": 10,
+    "best_round": 8,
+    "stop_reason": "last round",
+    "test": {
+        "accuracy": 0.934,
+        "macro_f1": 0.934,
+        "macro_recall": 0.933,
+        "loss": 0.2,
+        "rows": 1000,
+    },
+    "baselines": {
+        "majority": {"accuracy": 0.505, "macro_f1": 0.336, "macro_recall": 0.5},
+        "logistic_projected": {"accuracy": 0.924, "loss": 0.21},
+    },
+    "teachers": [{"accuracy": 0.9, "loss": 0.3}, {"accuracy": 0.94, "loss": 0.2}],
+    "ledger": {"circuits": 86400, "steps": 800},
+    "seconds": {"total": 92.4},
+}
+
+
+def test_the_header_says_what_runs() -> None:
+    said = "\n".join(words.header(PREPARED))
+    for part in (
+        "dna-demo (synthetic): human, worm",
+        "960 to train on at 4 clients; held out: 300 for validation, 1,000 for the final test",
+        "QCNN su4, 4 qubits: 84 angles, 86 trainable parameters",
+        "backend   exact",
+        "rule (adaptive); at most 10 rounds",
+        "human 121, worm 119",
+        "dna-tiny",
+        "kmer, 136 -> 4 (lda)",
+    ):
+        assert part in said
+
+
+def test_the_header_keeps_to_its_width_however_much_there_is() -> None:
+    many = {
+        **PREPARED,
+        "classes": [f"a rather long class name {k}" for k in range(9)],
+        "clients": [
+            {**PREPARED["clients"][0], "client": k, "site": f"hospital number {k} of the north"}
+            for k in range(40)
+        ],
+    }
+    lines = words.header(many)
+    assert max(map(len, lines)) <= words.WIDTH
+    assert "  ... and 28 more" in lines
+
+
+def test_sites_that_differ_are_counted() -> None:
+    clients = [{"backend": b} for b in ("exact", "pennylane:default.qubit", "exact")]
+    said = words.header({**PREPARED, "clients": clients})[4]
+    assert said == "  backend   exact (2), pennylane:default.qubit (1)"
+
+
+def test_a_round_is_one_line() -> None:
+    (line,) = words.round_lines(ROUND, 4)
+    assert line == (
+        "    3  0 2 3    20 34 20       0.412    87.1 % 3,244,800   12 %  more steps where r > 1"
+    )
+    assert words.ROUND_HEAD.index("the agent") == line.index("more")
+    for name, figure in (("loss", "0.412"), ("accuracy", "87.1 %"), ("circuits", "3,244,800")):
+        assert words.ROUND_HEAD.index(name) + len(name) == line.index(figure) + len(figure)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "-"), (9_999_999, "9,999,999"), (12_345_678, "12.3 M"), (2.5e9, "2.5 G")],
+)
+def test_circuits_stay_in_their_column(value: float | None, said: str) -> None:
+    assert words.short_count(value) == said
+
+
+def test_a_long_reason_goes_below_and_is_kept_whole() -> None:
+    reason = " ".join(["because"] * 40)
+    figures, *below = words.round_lines({**ROUND, "reason": reason}, 4)
+    assert " ".join(" ".join(below).split()) == reason
+    assert max(len(line) for line in (figures, *below)) <= words.WIDTH
+
+
+def test_failures_are_warnings() -> None:
+    assert words.warnings(ROUND) == ["     ! client 2: update of norm 214 above 100"]
+
+
+@pytest.mark.parametrize(
+    ("participants", "clients", "said"),
+    [
+        ([0, 1, 2, 3], 4, "all 4"),
+        ([3, 0], 4, "0 3"),
+        (list(range(9)), 10, "9 of 10"),
+        ([], 4, ""),
+    ],
+)
+def test_who(participants: list[int], clients: int, said: str) -> None:
+    assert words.who(participants, clients) == said
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ({"0": 20, "1": 20}, "20 each"),
+        ({"0": 20, "1": 34}, "20 34"),
+        ({"1": 5}, "5"),
+        ({}, "-"),
+        ({str(k): 10 + k for k in range(9)}, "10 to 18"),
+    ],
+)
+def test_steps(steps: dict[str, int], said: str) -> None:
+    assert words.steps_words(steps, [int(k) for k in steps]) == said
+
+
+numbers = st.none() | st.floats(0, 1e6) | st.integers(0, 10**13)
+
+
+@given(
+    st.integers(1, 9999),
+    st.sets(st.integers(0, 60), max_size=30),
+    numbers,
+    st.none() | st.floats(0, 1),
+    st.text(st.characters(exclude_categories=["C", "Z"]), max_size=300),
+)
+def test_no_line_is_too_long(
+    at: int, participants: set[int], loss: Any, share: Any, reason: str
+) -> None:
+    event = {
+        "round": at,
+        "participants": list(participants),
+        "steps": {str(k): 7 * k + 1 for k in participants},
+        "loss": None if loss is None else loss % 1000,
+        "accuracy": share,
+        "circuits": loss,
+        "idle_share": share,
+        "reason": reason,
+    }
+    assert all(len(line) <= words.WIDTH for line in words.round_lines(event, 61))
+
+
+def test_the_result_puts_the_model_beside_the_baselines() -> None:
+    lines = words.result(SUMMARY)
+    assert max(map(len, lines)) <= words.WIDTH
+    assert lines[0].split() == [
+        "test,",
+        "1,000",
+        "rows",
+        "accuracy",
+        "macro-F1",
+        "macro-recall",
+        "loss",
+    ]
+    assert lines[1].split()[-6:] == ["8)", "93.4", "%", "0.934", "0.933", "0.200"]
+    said = "\n".join(lines)
+    assert "92.4 %" in said
+    assert max(map(len, words.result(SUMMARY, 80))) <= 80
+    assert "…" not in "".join(words.result(SUMMARY, 80))
+    assert "92.0 %" in said
+    assert "10 rounds, 86,400 circuits, 800 optimizer steps, 1 min 32 s" in said
+    assert "last round" in said
+
+
+def test_a_bare_summary_is_no_reason_to_fail() -> None:
+    assert words.result({"test": {"accuracy": None}})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.25, "0.2 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min"), (None, "-"), (42, "42 s")],
+)
+def test_durations(seconds: float | None, said: str) -> None:
+    assert words.duration(seconds) == said
+
+
+def test_the_screen_prints_in_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    screen = Screen(plain=True, quiet=False)
+    screen.start("demo", tmp_path)
+    screen.tick(started=False, here=False)
+    screen.tick(started=True, here=False)
+    screen.tick(started=True, here=True)
+    screen.event(PREPARED)
+    screen.tick(started=True, here=True)
+    screen.tick(started=True, here=True)
+    screen.event({**ROUND, "round": 1})
+    screen.event({**ROUND, "round": 2})
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert shown.count("... round 1: every site fine-tunes its LLM") == 1
+    order = [
+        "LLM-QFL run 'demo'",
+        "... starting Flower",
+        "... starting the simulation",
+        "... preparing",
+        "dna-demo (synthetic)",
+        "... round 1",
+        "round  clients",
+        "    1  0 2 3",
+        "! client 2",
+        "    2  0 2 3",
+    ]
+    places = [shown.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_quiet_prints_the_result_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    screen = Screen(plain=False, quiet=True)
+    screen.start("demo", tmp_path)
+    screen.event(PREPARED)
+    screen.event(ROUND)
+    screen.tick(started=True, here=True)
+    assert capsys.readouterr().out == ""
+    (tmp_path / "report.html").write_text("")
+    screen.finish(tmp_path, SUMMARY, Verdict(0, ""))
+    shown = capsys.readouterr()
+    assert "93.4 %" in shown.out
+    assert str(tmp_path / "report.html") in shown.out
+    assert shown.err == ""
+
+
+def test_a_failure_is_one_line_with_the_place_of_the_logs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    Screen(plain=True, quiet=False).finish(tmp_path, None, Verdict(1, "the run failed: no rows"))
+    shown = capsys.readouterr()
+    assert shown.err == f"llm-qfl: the run failed: no rows (logs: {tmp_path / 'logs'})\n"

@@ -1,0 +1,83 @@
+"""Every test runs offline, on one thread, with a site store of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+SMALL = (
+    "run.clients=3",
+    "run.rounds=2",
+    "data.train_rows=120",
+    "data.test_rows=60",
+    "data.server_rows=40",
+    "llm.epochs=1",
+    "train.steps=3",
+    "run.report=false",
+)
+"""A federated run of about a second; rows are few, nothing is mocked."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def site_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    store = tmp_path_factory.mktemp("store")
+    before = os.environ.get("LLM_QFL_HOME")
+    os.environ["LLM_QFL_HOME"] = str(store)
+    yield store
+    if before is None:
+        del os.environ["LLM_QFL_HOME"]
+    else:
+        os.environ["LLM_QFL_HOME"] = before
+
+
+@dataclass
+class Ran:
+    """A finished in-process run."""
+
+    summary: dict[str, Any]
+    folder: Path
+    grid: Any
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        from federation import read_jsonl
+
+        return [e for e in read_jsonl(self.folder / "metrics.jsonl") if e["event"] == kind]
+
+    def decisions(self) -> list[dict[str, Any]]:
+        from federation import read_jsonl
+
+        return list(read_jsonl(self.folder / "agent.jsonl"))
+
+
+@pytest.fixture
+def federate(tmp_path: Path) -> Callable[..., Ran]:
+    """Return a function that runs a small federation in this process."""
+    from bench.grid import InProcessGrid
+    from client_app.app import app
+    from client_app.memory import forget
+    from federation import flatten, parse_run
+    from server_app.journal import RunJournal
+    from server_app.run import run
+
+    def go(*given: str, spoil: Any = None, nodes: int | None = None, **more: Any) -> Ran:
+        forget()
+        settings, _ = parse_run([], [*SMALL, *given])
+        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        options = {} if spoil is None else {"spoil": spoil}
+        grid = InProcessGrid(
+            app, flatten(settings), nodes or settings.run.clients, **options, **more
+        )
+        journal = RunJournal(folder)
+        journal.begin(settings)
+        return Ran(run(grid, settings, journal), folder, grid)
+
+    return go

@@ -1,0 +1,92 @@
+"""Scores and baselines, against scikit-learn where it has the same."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import linear_baseline, majority_baseline, scores
+
+
+def test_scores_by_hand() -> None:
+    p = [[0.8, 0.2], [0.4, 0.6], [0.7, 0.3], [0.1, 0.9]]
+    found = scores([0, 0, 1, 1], p)
+    assert found["accuracy"] == 0.5
+    assert found["confusion"] == [[1, 1], [1, 1]]
+    assert found["rows"] == 4
+    assert found["macro_recall"] == 0.5
+    assert found["macro_f1"] == 0.5
+    assert found["loss"] == pytest.approx(-math.log(0.8 * 0.4 * 0.3 * 0.9) / 4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10_000), st.integers(2, 4), st.integers(1, 30))
+def test_scores_agree_with_scikit_learn(seed: int, classes: int, rows: int) -> None:
+    from sklearn.metrics import (
+        accuracy_score,
+        confusion_matrix,
+        f1_score,
+        log_loss,
+        recall_score,
+    )
+
+    rng = np.random.default_rng(seed)
+    labels, p = rng.integers(classes, size=rows), rng.dirichlet(np.ones(classes), rows)
+    found, guess, every = scores(labels, p), p.argmax(axis=1), list(range(classes))
+    macro = {"labels": every, "average": "macro", "zero_division": 0}
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, guess))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, guess, **macro))
+    assert found["macro_recall"] == pytest.approx(recall_score(labels, guess, **macro))
+    assert found["loss"] == pytest.approx(log_loss(labels, p, labels=every))
+    assert found["confusion"] == confusion_matrix(labels, guess, labels=every).tolist()
+
+
+def test_a_probability_of_zero_costs_a_finite_loss() -> None:
+    assert scores([1], [[1.0, 0.0]])["loss"] == pytest.approx(-math.log(1e-12))
+
+
+def test_scores_need_rows_that_fit() -> None:
+    with pytest.raises(ValueError, match="labels of shape"):
+        scores([0, 1], [[0.5, 0.5]])
+    with pytest.raises(ValueError, match="labels of shape"):
+        scores([], np.zeros((0, 2)))
+
+
+def test_majority_predicts_the_training_rows_commonest_class() -> None:
+    found = majority_baseline([0, 2, 2, 2], [2, 2, 0, 1], 3)
+    assert found["accuracy"] == 0.5
+    assert found["macro_recall"] == pytest.approx(1 / 3)
+    assert found["confusion"] == [[0, 0, 1], [0, 0, 1], [0, 0, 2]]
+
+
+def test_linear_baseline_finds_the_linear_signal_and_is_repeatable() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=600)
+    x = rng.normal(size=(600, 5)) + 4 * np.eye(3, 5)[y]
+    first, again = (linear_baseline(x[:400], y[:400], x[400:], y[400:], 3, 0) for _ in range(2))
+    assert first["accuracy"] > 0.95
+    assert first == again
+
+
+def test_linear_baseline_ignores_the_scale_of_features() -> None:
+    rng = np.random.default_rng(1)
+    y = rng.integers(2, size=200)
+    x = rng.normal(size=(200, 3)) + y[:, None]
+    plain = linear_baseline(x, y, x, y, 2, 0)
+    scaled = linear_baseline(x * [1e-4, 1, 1e4], y, x * [1e-4, 1, 1e4], y, 2, 0)
+    assert scaled["loss"] == pytest.approx(plain["loss"], rel=1e-3)
+
+
+def test_linear_baseline_with_a_class_that_training_rows_lack() -> None:
+    x = np.array([[0.0, 1.0], [1.0, 1.0], [0.2, 1.0], [0.9, 1.0]])
+    found = linear_baseline(x, [0, 2, 0, 2], x, [0, 1, 0, 2], 3, 0)
+    assert np.array(found["confusion"]).shape == (3, 3)
+    assert found["accuracy"] == 0.75
+
+
+def test_linear_baseline_of_one_class_is_the_majority() -> None:
+    assert linear_baseline([[0.0], [1.0]], [1, 1], [[0.5]], [1], 2, 0)["accuracy"] == 1.0

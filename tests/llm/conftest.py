@@ -1,0 +1,99 @@
+"""Tiny models of each architecture, made from their configs and saved to a temporary folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+WORDS = ("good", "fine", "great", "bad", "awful", "poor", "film", "day", "food", "the", "a", "was")
+
+
+@pytest.fixture(autouse=True)
+def one_thread_offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One torch thread and no network, for the same numbers everywhere."""
+    import torch
+    from huggingface_hub import constants
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _tokenizer(folder: Path, pad: bool) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[UNK]", "[EOS]", *(["[PAD]"] if pad else [])]
+    vocabulary = {word: number for number, word in enumerate([*special, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"unk_token": "[UNK]", "eos_token": "[EOS]"}
+    if pad:
+        names["pad_token"] = "[PAD]"
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32, **names)
+    fast.save_pretrained(folder)
+
+
+def _model(kind: str) -> Any:
+    import torch
+    from transformers import (
+        BertConfig,
+        BertModel,
+        GPT2Config,
+        GPT2Model,
+        LlamaConfig,
+        LlamaModel,
+    )
+
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 15}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(7)
+        if kind == "bert":
+            return BertModel(BertConfig(intermediate_size=32, max_position_embeddings=32, **size))
+        if kind == "llama":
+            return LlamaModel(
+                LlamaConfig(intermediate_size=32, bos_token_id=None, eos_token_id=1, **size)
+            )
+        config = GPT2Config(
+            n_embd=16, n_layer=2, n_head=2, vocab_size=15, bos_token_id=1, eos_token_id=1
+        )
+        return GPT2Model(config)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function from ``bert``, ``gpt2`` or ``llama`` to a folder of such a model."""
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            from llm.quiet import quiet
+
+            quiet()
+            folder = tmp_path_factory.mktemp(kind)
+            _model(kind).save_pretrained(folder)
+            _tokenizer(folder, pad=kind == "bert")
+            made[kind] = folder
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reviews() -> tuple[list[str], np.ndarray]:
+    """Short made-up reviews whose words tell the class: (texts, labels), 48 rows."""
+    rng = np.random.default_rng(3)
+    labels = np.arange(48) % 2
+    texts = []
+    for label in labels:
+        words = WORDS[3:6] if label else WORDS[:3]
+        said = [str(rng.choice(words)) for _ in range(int(rng.integers(1, 5)))]
+        texts.append(" ".join(["the", str(rng.choice(WORDS[6:9])), "was", *said]))
+    return texts, labels

@@ -1,0 +1,74 @@
+"""Temperature scaling and a teacher's figures, against closed forms and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm.calibration import (
+    HIGHEST,
+    accuracy,
+    fit_temperature,
+    log_softmax,
+    macro_f1,
+    mean_nll,
+    softmax,
+)
+
+
+@pytest.mark.parametrize(("odds", "scale"), [(3, 4.0), (9, 2.5), (2, 0.7)])
+def test_temperature_closed_form(odds: int, scale: float) -> None:
+    # All rows have logits (z, 0) and a share odds / (odds + 1) of them is class 0: the likelihood
+    # is largest where z / T = log(odds), so T = z / log(odds).
+    logits = np.tile([scale, 0.0], (odds + 1, 1))
+    labels = np.array([0] * odds + [1])
+    expected = scale / np.log(odds)
+    assert fit_temperature(logits, labels, (0.01, 100)) == pytest.approx(expected, rel=1e-4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(0.3, 8.0), st.integers(0, 10**6))
+def test_temperature_is_no_worse_than_a_grid(factor: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(60, 3))
+    labels = np.array([rng.choice(3, p=row) for row in softmax(logits)])
+    scaled = factor * logits
+    best = mean_nll(scaled, labels, fit_temperature(scaled, labels))
+    grid = [mean_nll(scaled, labels, float(t)) for t in np.geomspace(0.21, 9.9, 60)]
+    assert best <= min(grid) + 1e-9
+
+
+@pytest.mark.parametrize(
+    "labels", [[], [1, 1, 1], [0, 1, 1]], ids=["no rows", "one class", "all right"]
+)
+def test_rows_that_say_nothing_leave_the_temperature(labels: list[int]) -> None:
+    logits = np.array([[3.0, 0.0], [0.0, 2.0], [0.0, 1.0]])[: len(labels)]
+    assert fit_temperature(logits, np.array(labels, dtype=int)) == 1.0
+
+
+def test_temperature_stays_in_bounds_where_the_model_is_always_wrong() -> None:
+    logits = np.array([[3.0, 0.0], [0.0, 2.0]])
+    assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(HIGHEST, rel=1e-3)
+
+
+def test_softmax_closed_form_and_large_logits() -> None:
+    np.testing.assert_allclose(softmax(np.log([[1.0, 2.0, 5.0]])), [[0.125, 0.25, 0.625]])
+    np.testing.assert_allclose(softmax(np.log([[1.0, 4.0]]), 2.0), [[1 / 3, 2 / 3]])
+    assert np.isfinite(log_softmax(np.array([[1e4, -1e4]], dtype=np.float32))).all()
+    assert softmax(np.zeros((0, 3))).shape == (0, 3)
+    assert mean_nll(np.zeros((4, 5)), np.zeros(4, dtype=int)) == pytest.approx(np.log(5))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10**6), st.integers(1, 30))
+def test_figures_agree_with_scikit_learn(seed: int, rows: int) -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(size=(rows, 3)), rng.integers(3, size=rows)
+    predicted = logits.argmax(axis=1)
+    assert accuracy(logits, labels) == pytest.approx(accuracy_score(labels, predicted))
+    expected = f1_score(labels, predicted, average="macro", zero_division=0)
+    assert macro_f1(logits, labels) == pytest.approx(expected)

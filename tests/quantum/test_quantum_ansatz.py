@@ -1,0 +1,117 @@
+"""Shapes, gate sequences and read-outs of the ansaetze, from their definition."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation import QuantumSettings, SettingsError
+from quantum.ansatz import QCNN, VQC, build_ansatz, ring
+from quantum.gates import ROTATIONS, Trainable, gates_of
+
+QUBITS = st.integers(2, 20)
+
+
+def test_ring_has_even_then_odd_pairs() -> None:
+    assert ring([0, 1]) == [(0, 1)]
+    assert ring([0, 1, 2, 3]) == [(0, 1), (2, 3), (1, 2), (3, 0)]
+    assert ring([4, 5, 6]) == [(4, 5), (5, 6), (6, 4)]
+
+
+@pytest.mark.parametrize(
+    ("ansatz", "angles", "wires", "cnots"),
+    [
+        # 4 + 1 convolutions, 2 + 1 poolings
+        (QCNN(4, 1, "su4"), 5 * 15 + 3 * 3, (3,), 5 * 3 + 3 * 2),
+        (QCNN(4, 1, "paper"), 5 * 3 + 3 * 3, (3,), 5 * 3 + 3 * 2),
+        # four qubits to three: one pooling, then a ring of three
+        (QCNN(4, 3, "su4"), 7 * 15 + 3, (1, 2, 3), 7 * 3 + 2),
+        # as many read-outs as qubits: one ring, no pooling
+        (QCNN(3, 3, "su4"), 3 * 15, (0, 1, 2), 3 * 3),
+        (QCNN(2, 1, "paper"), 3 + 3, (1,), 3 + 2),
+        # 16 angles: the published genomic run
+        (VQC(4, 1, 1, 3), 16, (0,), 6 * 2 + 3 * 3),
+        (VQC(3, 3, 2, 1), 6, (0, 1, 2), 2 * 3 * 2 + 2),
+    ],
+)
+def test_counts_by_hand(
+    ansatz: QCNN | VQC, angles: int, wires: tuple[int, ...], cnots: int
+) -> None:
+    assert ansatz.angles == angles
+    assert ansatz.readout_wires == wires
+    assert ansatz.two_qubit_gates == cnots
+
+
+@given(QUBITS, st.integers(1, 6), st.sampled_from(["su4", "paper"]))
+def test_every_qcnn_keeps_its_shape_contract(n: int, readouts: int, block: str) -> None:
+    readouts = min(readouts, n)
+    ansatz = QCNN(n, readouts, block)  # type: ignore[arg-type]
+    gates = list(gates_of(ansatz.layers))
+    indices = [gate.angle.index for gate in gates if isinstance(gate.angle, Trainable)]
+    assert indices == list(range(ansatz.angles))
+    assert all(gate.name in ROTATIONS for gate in gates if gate.angle is not None)
+    assert len(set(ansatz.readout_wires)) == readouts
+    assert {wire for gate in gates for wire in gate.wires} == set(range(n))
+
+
+@given(QUBITS, st.integers(1, 6))
+def test_last_pooling_writes_onto_a_qubit_that_is_read(n: int, readouts: int) -> None:
+    ansatz = QCNN(n, min(readouts, n), "paper")
+    pools = [block for block in ansatz.layers if block.label == "pool"]
+    sources = {block.wires[0] for block in pools}
+    assert not sources & set(ansatz.readout_wires)
+    if pools:
+        source, kept = pools[-1].wires
+        assert kept in ansatz.readout_wires
+        assert pools[-1].gates[-1].wires == (kept,)
+        assert (source, kept) in [gate.wires for gate in pools[-1].gates]
+
+
+def test_settings_choose_the_ansatz() -> None:
+    assert build_ansatz(QuantumSettings(), 2) == QCNN(4, 1, "su4")
+    assert build_ansatz(QuantumSettings(block="paper"), 3) == QCNN(4, 3, "paper")
+    assert build_ansatz(QuantumSettings(model="vqc", reps=2), 2) == VQC(4, 1, 1, 2)
+    assert QCNN(4).describe() == "QCNN su4, 4 qubits"
+    assert VQC(4).describe() == "VQC, 4 qubits"
+
+
+@pytest.mark.parametrize(
+    ("qubits", "classes", "message"),
+    [
+        (2, 3, r"quantum.qubits = 2 with 3 classes.*accepted: at least 3 qubits.*raise"),
+        (4, 1, r"1 class\(es\); accepted: 2 or more"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(qubits: int, classes: int, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        build_ansatz(QuantumSettings(qubits=qubits), classes)
+
+
+def test_sizes_out_of_bounds_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"quantum\.qubits = 21; accepted: 2 to 20"):
+        QCNN(21)
+    with pytest.raises(SettingsError, match=r"quantum\.reps = 0; accepted: 1 or more"):
+        VQC(4, reps=0)
+
+
+def test_door_imports_no_heavy_library() -> None:
+    code = (
+        "import sys, quantum; quantum.build_ansatz; "
+        "print([m for m in ('torch', 'pennylane', 'scipy', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_unknown_name_of_the_door() -> None:
+    import quantum
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = quantum.nothing
+    assert all(getattr(quantum, name) is not None for name in quantum.__all__)

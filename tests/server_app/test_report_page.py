@@ -1,0 +1,258 @@
+"""The report, made of generated results folders: whole, failed, cut off, hostile, large."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from federation import DataError
+from server_app.report import write_report
+from server_app.report.build import build_page
+from server_app.report.charts import _marks, short
+from server_app.report.record import Record, read_record
+from server_app.report.tables import settings as setting_tables
+from server_app.report.words import NONE, duration, score_rows, size, status, verdict
+from tests.server_app.test_report_runs import make_run, summary, write
+
+
+class Page(HTMLParser):
+    """Reads a page: what it links to, its ids, headings, and whether every tag is closed."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "hr", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.names: dict[str, int] = {}
+        self.text: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names[tag] = self.names.get(tag, 0) + 1
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for key, value in attrs:
+            if key in ("src", "href", "xlink:href") and not re.match(r"#|data:", value or ""):
+                self.outside.append(f"{tag} {key}={value}")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def page_of(folder: Path) -> tuple[str, Page]:
+    text = write_report(folder).read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
+    return page_of(make_run(tmp_path_factory.mktemp("runs") / "20260102-030405-demo"))
+
+
+def test_a_whole_run_fills_every_section(whole: tuple[str, Page]) -> None:
+    text, page = whole
+    assert 'class="empty"' not in text
+    assert page.names["section"] == 14
+    assert page.names["svg"] == 9
+    assert page.names["img"] == 1
+
+
+def test_the_page_needs_nothing_from_outside(whole: tuple[str, Page]) -> None:
+    text, page = whole
+    assert page.outside == []
+    assert "<script" not in text
+    assert "@import" not in text
+    assert "url(http" not in text
+
+
+def test_the_page_states_the_result(whole: tuple[str, Page]) -> None:
+    said = " ".join(" ".join(whole[1].text).split())
+    assert "right on 93.4 % of 1,000 held-out test rows" in said
+    assert "42.9 points above always saying the majority class" in said
+    assert "1.0 points above a logistic regression on the same features" in said
+    assert "dna-demo (synthetic)" in said
+    assert "r above 1 at clients 0 and 2: more steps" in said
+    assert "Commit 0123abc" in said
+
+
+def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
+    record = read_record(make_run(tmp_path))
+    assert build_page(record) == build_page(record)
+
+
+@pytest.mark.parametrize("missing", ["summary.json", "metrics.jsonl", "agent.jsonl", "config.json"])
+def test_a_missing_file_leaves_a_reason(tmp_path: Path, missing: str) -> None:
+    (make_run(tmp_path) / missing).unlink()
+    text, _ = page_of(tmp_path)
+    assert 'class="empty"' in text
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    end = {"event": "end", "status": "failed", "rounds": 0, "error": "no <clients> & no rows"}
+    write(tmp_path, "metrics.jsonl", [end])
+    for name in ("summary.json", "ledger.json", "agent.jsonl", "circuit.svg"):
+        (tmp_path / name).unlink()
+    text, page = page_of(tmp_path)
+    assert "The run failed after 0 rounds: no &lt;clients&gt; &amp; no rows." in text
+    assert '<span class="status failed">failed</span>' in text
+    assert page.names.get("svg", 0) == 0
+    assert "No round was finished: no &lt;clients&gt;" in text
+
+
+def test_a_run_that_was_cut_off_is_called_unfinished(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[:-1]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines)[:-30], encoding="utf-8")
+    text, _ = page_of(tmp_path)
+    assert "The run did not come to its end: 5 rounds are on record" in text
+
+
+def test_without_llm_the_ratio_and_teachers_say_so(tmp_path: Path) -> None:
+    text, _ = page_of(make_run(tmp_path, llm=False))
+    assert "No client had a language model to compare with." in text
+    assert "No language model was fine-tuned in this run." in text
+
+
+def test_federated_evaluation_without_confusion(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    held = summary(4, 6)
+    del held["test"]["confusion"], held["baselines"]
+    write(folder, "summary.json", held)
+    text, _ = page_of(folder)
+    assert "or each site kept its own" in text
+    assert "right on 93.4 % of 1,000 held-out test rows." in text
+
+
+def test_what_a_site_writes_is_escaped(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    evil = "<script>alert('x')</script>"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines[0]["clients"][0].update(site=evil, llm=evil)
+    lines[0].update(data=evil, classes=[evil, "worm"])
+    write(folder, "metrics.jsonl", lines)
+    write(folder, "agent.jsonl", [{"round": 1, "participants": [0], "reason": evil}])
+    (folder / "circuit.svg").write_text(evil, encoding="utf-8")
+    text, page = page_of(folder)
+    assert "<script" not in text
+    assert "script" not in page.names
+
+
+def test_twenty_clients_and_sixty_rounds(tmp_path: Path) -> None:
+    text, page = page_of(make_run(tmp_path, clients=20, rounds=60))
+    assert page.names["svg"] == 9
+    assert len(text) < 2_000_000
+
+
+def test_one_client_one_round_one_class_of_numbers(tmp_path: Path) -> None:
+    _, page = page_of(make_run(tmp_path, clients=1, rounds=1))
+    assert page.names["svg"] == 9
+
+
+def test_participation_marks_follow_the_events(tmp_path: Path) -> None:
+    marks = _marks(read_record(make_run(tmp_path)))
+    assert marks["dropped or failed"] == [(3, 2)]
+    assert (2, 1) not in marks["aggregated"]
+    assert len(marks["aggregated"]) == 4 * 6 - 2
+    assert marks["trained, not aggregated"] == []
+    assert marks["not asked"] == [(2, 1)]
+
+
+def test_trained_but_not_selected_for_aggregation(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "round" and line["round"] == 2:
+            line["aggregated"] = [0]
+    write(folder, "metrics.jsonl", lines)
+    assert _marks(read_record(folder))["trained, not aggregated"] == [(1, 1), (1, 2), (1, 3)]
+
+
+def test_a_client_that_never_answered_is_marked_failed(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        x for x in lines if not (x["event"] == "client" and (x["client"], x["round"]) == (0, 5))
+    ]
+    for line in lines:
+        if line["event"] == "round" and line["round"] == 5:
+            line["aggregated"].remove(0)
+    write(folder, "metrics.jsonl", lines)
+    assert (4, 0) in _marks(read_record(folder))["dropped or failed"]
+
+
+def test_settings_are_split_at_the_defaults(tmp_path: Path) -> None:
+    changed, kept = setting_tables(read_record(make_run(tmp_path)))
+    assert [row[0] for row in changed] == ["run.rounds", "train.learning_rate"]
+    assert changed[1] == ["train.learning_rate", "0.1", "0.05"]
+    assert ["run.seed", "0"] in kept
+
+
+def test_numbers_without_value_are_dashes() -> None:
+    record = Record("r", summary={"status": "completed", "test": {"accuracy": None, "rows": 3}})
+    assert score_rows(record)[0][1:] == [NONE] * 4
+    assert verdict(record) == "The run completed after 0 rounds, without a final test."
+    assert status(Record("r")) == "unfinished"
+
+
+def test_a_grid_has_nan_where_a_client_sat_out(tmp_path: Path) -> None:
+    grid = read_record(make_run(tmp_path)).grid("steps")
+    assert len(grid) == 4
+    assert math.isnan(grid[1][2])
+    assert grid[0][0] == 20
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.0, "0.0 s"), (59.94, "59.9 s"), (61, "1 min 01 s"), (7260, "2 h 01 min")]
+)
+def test_durations(value: float, said: str) -> None:
+    assert duration(value) == said
+
+
+def test_sizes_and_short_numbers() -> None:
+    assert [size(n) for n in (0, 999, 14200, 3.2e6, 5e9)] == [
+        "0 B",
+        "999 B",
+        "14.2 kB",
+        "3.2 MB",
+        "5 GB",
+    ]
+    assert [short(n) for n in (0, 800, 35_000, 1.2e6, 2e9)] == ["0", "800", "35 k", "1.2 M", "2 G"]
+
+
+def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no run in .*accepted: a results folder"):
+        write_report(tmp_path)
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    command = [sys.executable, "-m", "server_app.report", str(folder)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(folder / "report.html")
+    command[-1] = str(tmp_path / "absent")
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no run in ")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,216 @@
+"""Whole runs in one process: the real ServerApp, strategy and ClientApp, without Flower's runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message
+from safetensors.numpy import load_file
+
+from federation import COST_KEYS, UserError
+from federation.messages import ARRAYS, METRICS, TRAIN, pack_parameters, unpack_parameters
+
+Federate = Callable[..., Any]
+
+
+def test_a_run_writes_everything_it_promises(federate: Federate) -> None:
+    ran = federate()
+    names = {path.name for path in ran.folder.iterdir()}
+    assert names >= {
+        "config.json",
+        "metrics.jsonl",
+        "agent.jsonl",
+        "ledger.json",
+        "checkpoint",
+        "summary.json",
+        "model.safetensors",
+        "circuit.svg",
+    }
+    config = json.loads((ran.folder / "config.json").read_text())
+    assert config["settings"]["run"]["clients"] == 3
+    assert config["seed"] == 0
+    assert "torch" in config["versions"]
+    prepared = ran.events("prepared")[0]
+    assert prepared["synthetic"]
+    assert [c["class_rows"] for c in prepared["clients"]] == [[16, 16]] * 3
+    assert [e["round"] for e in ran.events("client")] == [1, 1, 1, 2, 2, 2]
+    assert [e["round"] for e in ran.events("round")] == [1, 2]
+    assert [d["round"] for d in ran.decisions()] == [1, 2]
+    summary = json.loads((ran.folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["test"]["rows"] == 60
+    assert set(summary["baselines"]) == {"majority", "logistic_projected", "logistic_full"}
+    assert [t["client"] for t in summary["teachers"]] == [0, 1, 2]
+    assert set(summary["ledger"]) == set(COST_KEYS)
+
+
+def test_ledger_counts_what_the_formulas_say(federate: Federate) -> None:
+    ran = federate()
+    ledger = json.loads((ran.folder / "ledger.json").read_text())
+    angles = ran.events("prepared")[0]["angles"]
+    first = [entry for entry in ledger["entries"] if entry["round"] == 1]
+    assert [entry["circuits"] for entry in first] == [3 * 32 * (1 + 2 * angles) + 8] * 3
+    assert all(entry["bytes_up"] > 4 * angles for entry in first)
+    assert min(entry["idle_seconds"] for entry in first) == 0
+    assert ledger["totals"]["circuits"] == sum(e["circuits"] for e in ledger["entries"])
+
+
+def test_same_seed_same_numbers_other_seed_others(federate: Federate) -> None:
+    one, two, other = federate(), federate(), federate("run.seed=1")
+    assert one.summary["test"] == two.summary["test"]
+    models = [load_file(run.folder / "model.safetensors") for run in (one, two, other)]
+    assert all(np.array_equal(models[0][k], models[1][k]) for k in models[0])
+    assert not np.array_equal(models[0]["angles"], models[2]["angles"])
+
+
+def test_the_llm_is_fine_tuned_once(federate: Federate, tmp_path: Path) -> None:
+    ran = federate(f"llm.store={tmp_path / 'fresh'}")
+    tokens = {e["round"]: e["llm_tokens"] for e in ran.events("client") if e["client"] == 0}
+    assert tokens[1] > 0
+    assert tokens[2] == 0
+    again = federate(f"llm.store={tmp_path / 'fresh'}")
+    assert all(teacher["reused"] for teacher in again.summary["teachers"])
+    assert again.summary["test"] == ran.summary["test"]
+
+
+def test_reuse_off_fine_tunes_anew_but_once_a_run(federate: Federate, tmp_path: Path) -> None:
+    store = f"llm.store={tmp_path / 'fresh'}"
+    federate(store)
+    ran = federate(store, "llm.reuse=false")
+    tokens = {e["round"]: e["llm_tokens"] for e in ran.events("client") if e["client"] == 0}
+    assert tokens[1] > 0
+    assert tokens[2] == 0
+
+
+def test_federated_evaluation_adds_confusions_up(federate: Federate) -> None:
+    ran = federate("evaluation.mode=federated", "data.server_rows=300")
+    assert ran.summary["test"]["rows"] == 60
+    assert sum(map(sum, ran.summary["test"]["confusion"])) == 60
+    assert ran.summary["baselines"]["majority"]["rows"] == 60
+    assert ran.grid.log.count(("evaluate", 0)) == 3  # two rounds and the test
+
+
+@pytest.mark.parametrize("rule", ["uniform", "median", "trimmed-mean"])
+def test_other_aggregations_run(federate: Federate, rule: str) -> None:
+    assert federate(f"aggregation.rule={rule}").summary["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["quantum.model=vqc", "train.optimizer=cobyla", "features.projection=pca"],
+        ["quantum.block=paper", "distill.weight=0", "features.projection=random"],
+        ["data.partition=dirichlet", "data.alpha=0.3", "train.class_weights=balanced"],
+        ["data.partition=quantity", "train.proximal=0.1", "train.batch_rows=8"],
+        ["train.schedule=inverse-time", "agent.kind=random", "agent.fraction=0.5"],
+        ["quantum.backend=pennylane:default.qubit", "train.steps=1"],
+        ["agent.fraction=0.4", "agent.stage=aggregation", "evaluation.keep=last"],
+    ],
+)
+def test_settings_that_matter_run(federate: Federate, given: list[str]) -> None:
+    summary = federate(*given).summary
+    assert summary["status"] == "completed"
+    assert 0 <= summary["test"]["accuracy"] <= 1
+
+
+# --- spoiled messages ---------------------------------------------------------------------
+
+
+def of_client(client: int, change: Callable[[Message, Message], Message | None]) -> Any:
+    def spoil(order: Message, reply: Message) -> Message | None:
+        mine = order.metadata.dst_node_id == 1000 + client
+        return change(order, reply) if mine and order.metadata.message_type == TRAIN else reply
+
+    return spoil
+
+
+def broken_arrays(**arrays: Any) -> Callable[[Message, Message], Message]:
+    def change(order: Message, reply: Message) -> Message:
+        kept = unpack_parameters(reply.content.array_records[ARRAYS])
+        for name, edit in arrays.items():
+            kept[name] = edit(kept[name])
+        reply.content[ARRAYS] = pack_parameters(kept)
+        return reply
+
+    return change
+
+
+def wrong_round(order: Message, reply: Message) -> Message:
+    reply.content.metric_records[METRICS]["round"] = 99
+    return reply
+
+
+def without_numbers(order: Message, reply: Message) -> Message:
+    del reply.content.metric_records[METRICS]["loss"]
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o, r: None, "client 1: no reply in time"),
+        (lambda o, r: Message(Error(2, "boom\nat line 3"), reply_to=o), "client 1: boom at line 3"),
+        (broken_arrays(angles=lambda a: a[:-1]), r"client 1: update dropped: angles has shape"),
+        (broken_arrays(angles=lambda a: a * np.nan), "update dropped: angles is not finite"),
+        (broken_arrays(scale=lambda a: a + 1e30), "update dropped: norm 1e.30 of the update"),
+        (broken_arrays(bias=lambda a: a.astype(int)), "update dropped: bias has dtype int64"),
+        (wrong_round, "client 1: update dropped: it answers round 99"),
+        (without_numbers, "client 1: malformed reply: KeyError"),
+    ],
+)
+def test_an_offender_is_dropped_with_a_reason(
+    federate: Federate, change: Any, message: str
+) -> None:
+    ran = federate(spoil=of_client(1, change))
+    for event in ran.events("round"):
+        assert event["aggregated"] == [0, 2]
+        with pytest.raises(RuntimeError, match=message):
+            raise RuntimeError("; ".join(event["failures"]))
+
+
+def test_too_few_valid_replies_end_the_run(federate: Federate) -> None:
+    with pytest.raises(UserError, match=r"round 1 has 2 valid replies of 3 .*no reply in time"):
+        federate("run.min_replies=3", spoil=of_client(1, lambda o, r: None))
+
+
+def test_a_client_cannot_raise_its_own_weight(federate: Federate) -> None:
+    def heavier(order: Message, reply: Message) -> Message:
+        metrics = reply.content.metric_records[METRICS]
+        metrics["num-examples"] = metrics["rows"] = 10**9
+        return reply
+
+    honest, greedy = federate(), federate(spoil=of_client(1, heavier))
+    assert honest.summary["test"] == greedy.summary["test"]
+
+
+# --- preparation --------------------------------------------------------------------------
+
+
+def test_the_wrong_number_of_nodes(federate: Federate) -> None:
+    with pytest.raises(UserError, match=r"2 nodes are connected; accepted: run.clients = 3"):
+        federate("run.wait_seconds=0.3", nodes=2)
+    with pytest.raises(UserError, match=r"4 nodes are connected; accepted: run.clients = 3"):
+        federate(nodes=4)
+
+
+def test_a_clients_mistake_reaches_the_user_as_its_own_sentence(federate: Federate) -> None:
+    with pytest.raises(UserError, match=r"1 of 3 clients cannot start: no folder|llm.model"):
+        federate(node_configs={2: {"llm.model": "./no/such/model"}})
+    with pytest.raises(UserError, match=r"1 of 3 clients cannot start: node config sets run.seed"):
+        federate(node_configs={0: {"run.seed": 5}})
+
+
+def test_two_nodes_of_one_index(federate: Federate) -> None:
+    with pytest.raises(UserError, match=r"nodes with partition-id \[0, 0, 2\]"):
+        federate(node_configs={1: {"partition-id": 0}})
+
+
+def test_budget_of_circuits_is_kept_to_the_circuit(federate: Federate) -> None:
+    ran = federate("stop.circuits=60000", "run.rounds=9", "stop.min_rounds=1")
+    assert 0 < ran.summary["ledger"]["circuits"] <= 60000
+    assert "circuits" in ran.summary["stop_reason"]
