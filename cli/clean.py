@@ -10,6 +10,7 @@ from pathlib import Path
 from cli.processes import end_all, members, running
 from federation import STORE_VARIABLE, UserError, explain, store_root
 
+
 def leftovers(base: Path = Path("/tmp")) -> Iterator[tuple[Path, str]]:
     """Yield private folders of launches that were killed outright, with their tags."""
     alive = running()

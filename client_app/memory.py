@@ -115,7 +115,7 @@ class SiteMemory:
             kind=self.info.kind,
             seed=derive_seed(settings.run.seed, "llm", self.client),
             calibrate=settings.distill.calibrate,
-            store=store_root(llm.store) / "teachers",
+            store=store_root(llm.store),
         )
 
 

@@ -169,9 +169,7 @@ def _local_baselines(memory: SiteMemory, projection: Projection) -> list[list[in
     seed = derive_seed(memory.settings.run.seed, "baseline", memory.client)
     found = [majority_baseline(train.labels, test.labels, memory.classes)]
     for one, other in (tuple(map(projection.apply, full)), full):
-        found.append(
-            linear_baseline(one, train.labels, other, test.labels, memory.classes, seed)
-        )
+        found.append(linear_baseline(one, train.labels, other, test.labels, memory.classes, seed))
     return [_flat(verdict["confusion"]) for verdict in found]
 
 

@@ -312,8 +312,23 @@ def _own_classes(data: DataSettings) -> tuple[str, ...]:
     return class_names(data.labels)
 
 
+def own_files(data: DataSettings, client: int) -> DataSettings:
+    """Return the settings with `{client}` in the paths replaced by the client's index."""
+    paths = {name: getattr(data, name) for name in ("path", "test_path")}
+    own = {name: path.replace("{client}", str(client)) for name, path in paths.items()}
+    if not own["path"]:
+        raise SettingsError(
+            explain(
+                f"client {client} has no data.path",
+                "this site's own file",
+                "set data.path in the node's --node-config, or with {client} for all of them",
+            )
+        )
+    return data.model_copy(update=own)
+
+
 def _own_site(settings: Settings, client: int) -> tuple[DataInfo, Site]:
-    data, seed = settings.data, settings.run.seed
+    data, seed = own_files(settings.data, client), settings.run.seed
     classes = _own_classes(data)
     if settings.evaluation.mode == "central":
         rows, _ = read_split(data, data.path, classes)

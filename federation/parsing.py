@@ -265,7 +265,7 @@ def _refuse_contradictions(settings: Settings) -> None:
             "lower stop.min_rounds or raise run.rounds",
         ),
         (
-            data.source not in ("csv", "jsonl") or bool(data.path),
+            data.source not in ("csv", "jsonl") or bool(data.path) or data.per_site,
             f"data.source = {data.source!r} without data.path",
             "a file",
             "set data.path",

@@ -56,7 +56,8 @@ class DataSettings(Section):
     )
     per_site: bool = setting(
         False,
-        "Each node's `data.path` is its own file, nothing is shared out.",
+        "Each node's `data.path` is its own file, nothing is shared out; `{client}` in a path "
+        "stands for the node's index.",
         used_when=(TABULAR,),
     )
     task: str = setting(
@@ -84,6 +85,7 @@ class DataSettings(Section):
         0,
         "Training rows in all, drawn stratified before they are shared out; 0: all "
         "(dna-demo: 1,200).",
+        used_when=(("data.per_site", (False,)),),
         ge=0,
     )
     test_rows: int = setting(0, "Test rows, drawn stratified; 0: all (dna-demo: 1,000).", ge=0)
@@ -213,6 +215,7 @@ class TrainSettings(Section):
     learning_rate: float = setting(
         0.05,
         "Adam's step size, or COBYLA's first trust radius in radians.",
+        used_when=(("train.schedule", ("constant",)),),
         gt=0,
     )
     schedule: Literal["constant", "inverse-time"] = setting(

@@ -13,7 +13,7 @@ from llm.models import load_base
 from llm.pooled import mean_pool
 from llm.sources import Kind
 
-_BATCH = 64
+_BATCH = 16
 _PROGRESS_ROWS = 5000
 
 

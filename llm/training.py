@@ -15,7 +15,7 @@ from llm.batches import Tokens, shuffled_batches, sorted_batches
 from llm.calibration import accuracy, fit_temperature, mean_nll
 from llm.schedule import linear_decay
 
-_EVALUATION_BATCH = 64
+_EVALUATION_BATCH = 16
 _CLIP_NORM = 1.0
 _WEIGHT_DECAY = 0.01
 

@@ -15,7 +15,7 @@ from federation import Settings, UserError, new_run_folder, parse_settings
 app = ServerApp()
 
 
-class RunFailed(RuntimeError):
+class RunFailedError(RuntimeError):
     """Tells Flower that the run failed; the reason has been logged and written down."""
 
 
@@ -31,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
         )
     except UserError as error:
         log(ERROR, "%s", error)
-        raise RunFailed(str(error)) from None
+        raise RunFailedError(str(error)) from None
     drive(grid, settings, folder)
 
 
@@ -40,7 +40,7 @@ def drive(grid: Grid, settings: Settings, folder: Path) -> None:
 
     Raises
     ------
-    RunFailed
+    RunFailedError
         If the run did not complete. ``summary.json`` and the last event say why.
     """
     from server_app.journal import RunJournal
@@ -61,7 +61,7 @@ def drive(grid: Grid, settings: Settings, folder: Path) -> None:
         log(ERROR, "%s", text)
         _report(settings, folder)
         if known:
-            raise RunFailed(text) from None
+            raise RunFailedError(text) from None
         raise
     summary["seconds"]["report"] = _report(settings, folder)
     journal.summary(summary)

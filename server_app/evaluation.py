@@ -124,9 +124,7 @@ class CentralJudge:
         }
         found = {"majority": majority_baseline(train.labels, test.labels, classes)}
         for name, (fitted, judged) in sides.items():
-            found[name] = linear_baseline(
-                fitted, train.labels, judged, test.labels, classes, seed
-            )
+            found[name] = linear_baseline(fitted, train.labels, judged, test.labels, classes, seed)
         return found
 
 

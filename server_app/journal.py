@@ -17,9 +17,19 @@ from federation import Ledger, Settings, append_jsonl, atomic_write, write_json,
 from federation.messages import Parameters, unpack_parameters
 from strategies import FederationState
 
-PACKAGES = (
-    "llm-qfl flwr ray torch pennylane transformers peft datasets scikit-learn numpy scipy"
-).split()
+PACKAGES = [
+    "llm-qfl",
+    "flwr",
+    "ray",
+    "torch",
+    "pennylane",
+    "transformers",
+    "peft",
+    "datasets",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+]
 
 
 class RunJournal:

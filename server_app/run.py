@@ -104,9 +104,7 @@ def _judge(grid: Grid, settings: Settings, prepared: Prepared, strategy: LlmQfl)
     return FederatedJudge(strategy, grid, prepared.members)
 
 
-def _first_parameters(
-    settings: Settings, prepared: Prepared, journal: RunJournal
-) -> Parameters:
+def _first_parameters(settings: Settings, prepared: Prepared, journal: RunJournal) -> Parameters:
     """Draw the circuit and the first parameters."""
     from quantum import build_classifier
 

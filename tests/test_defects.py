@@ -69,7 +69,7 @@ def test_2_read_outs_differ_and_each_class_is_predicted() -> None:
 
     settings, _ = parse_run([], [])
     ansatz = build_ansatz(settings.quantum, 3)
-    assert len(set(ansatz.readouts)) == 3
+    assert len(set(ansatz.readout_wires)) == 3
     classifier, result, x, y = trained(3)
     probabilities, _ = evaluate(classifier, result.parameters, x)
     assert set(probabilities.argmax(axis=1)) == {0, 1, 2}
@@ -201,7 +201,17 @@ def test_8_no_secret_and_no_undefined_name_in_the_tree() -> None:
     import sys
 
     root = Path(__file__).resolve().parents[1]
-    packages = "cli client_app data federation llm quantum server_app strategies bench".split()
+    packages = [
+        "cli",
+        "client_app",
+        "data",
+        "federation",
+        "llm",
+        "quantum",
+        "server_app",
+        "strategies",
+        "bench",
+    ]
     command = [sys.executable, "-m", "ruff", "check", "--select", "F821,S105,S106", "--isolated"]
     found = subprocess.run([*command, *packages], cwd=root, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
-import tomllib
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +20,9 @@ def test_defaults_are_themselves_accepted() -> None:
 def test_flower_config_in_pyproject_is_the_tree() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     tables = pyproject["tool"]["flwr"]["app"]["config"]
-    flat = {f"{head}.{key}": value for head, table in tables.items() for key, value in table.items()}
+    flat = {
+        f"{head}.{key}": value for head, table in tables.items() for key, value in table.items()
+    }
     assert flat == flatten(Settings())
     assert parse_settings(flat) == Settings()
     assert config_tables() in (ROOT / "pyproject.toml").read_text()

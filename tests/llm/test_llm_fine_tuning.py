@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,40 @@ def test_early_stop_keeps_the_best_epoch(model_folder: Folders, reviews: Reviews
         val_labels=1 - reviews[1][32:],
     )
     assert short.metrics["epochs"] == 3
+
+
+def test_weights_of_the_best_epoch_are_restored(model_folder: Folders, reviews: Reviews) -> None:
+    lines: list[str] = []
+    settings = settings_for(model_folder("bert"), epochs=10, patience=0, learning_rate=0.02)
+    wrong = 1 - reviews[1][32:]
+    teacher = run(reviews, settings, val_labels=wrong, calibrate=False, progress=lines.append)
+    losses = [float(re.findall(r"validation loss ([0-9.]+),", line)[0]) for line in lines[1:]]
+    assert len(losses) == 10
+    assert losses[-1] > min(losses) + 0.5
+    # Training judges in bfloat16 where the CPU has it, the teacher is computed in float32.
+    assert teacher.metrics["loss"] == pytest.approx(min(losses), abs=0.05)
+
+
+def test_infinite_logits_end_in_the_same_error() -> None:
+    import types
+
+    import torch
+
+    from llm.batches import Tokens
+    from llm.training import Plan, Rows, train
+
+    class Broken(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, input_ids: torch.Tensor, **_: Any) -> types.SimpleNamespace:
+            endless = torch.full((len(input_ids), 2), torch.inf)
+            return types.SimpleNamespace(logits=self.weight * endless)
+
+    rows = Rows(Tokens((np.array([1]), np.array([2])), 0), np.array([0, 1]))
+    with pytest.raises(ModelError, match="diverged"):
+        train(Broken(), (), rows, rows, Plan(2, 2, 0.1, 0.1, 1, 0), lambda _: None)
 
 
 def test_divergence_is_said(model_folder: Folders, reviews: Reviews) -> None:

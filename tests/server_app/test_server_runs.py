@@ -214,3 +214,60 @@ def test_budget_of_circuits_is_kept_to_the_circuit(federate: Federate) -> None:
     ran = federate("stop.circuits=60000", "run.rounds=9", "stop.min_rounds=1")
     assert 0 < ran.summary["ledger"]["circuits"] <= 60000
     assert "circuits" in ran.summary["stop_reason"]
+
+
+# --- a user's own data --------------------------------------------------------------------
+
+
+def site_file(path: Path, rows: int, seed: int, label: Callable[[int], str]) -> None:
+    rng = np.random.default_rng(seed)
+    lines = ["text,label"]
+    for row in range(rows):
+        weights = (0.4, 0.1, 0.1, 0.4) if row % 2 else (0.1, 0.4, 0.4, 0.1)
+        lines.append("".join(rng.choice(list("ACGT"), 60, p=weights)) + "," + label(row % 2))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_one_file_a_site(federate: Federate, tmp_path: Path) -> None:
+    for client in range(3):
+        site_file(tmp_path / f"site-{client}.csv", 60, client, ("gc", "at").__getitem__)
+    ran = federate(
+        "data.source=csv",
+        "data.kind=dna",
+        "data.per_site=true",
+        f"data.path={tmp_path}/site-{{client}}.csv",
+        "data.labels=gc,at",
+        "data.train_rows=0",
+        "data.test_rows=0",
+        "data.server_rows=300",
+        "evaluation.mode=federated",
+    )
+    prepared = ran.events("prepared")[0]
+    assert prepared["classes"] == ["gc", "at"]
+    assert ran.summary["test"]["rows"] == 3 * 12
+    assert ran.summary["test"]["accuracy"] > 0.8
+
+
+def test_no_message_carries_a_row_or_a_label_list(federate: Federate) -> None:
+    from data import load_site
+    from federation import parse_run
+    from tests.conftest import SMALL
+
+    seen: list[bytes] = []
+    texts: list[str] = []
+
+    def watch(order: Message, reply: Message) -> Message:
+        for message in (order, reply):
+            for record in message.content.array_records.values():
+                seen.extend(array.data for array in record.values())
+            for config in message.content.config_records.values():
+                seen.append(repr(dict(config)).encode())
+                texts.extend(value for value in config.values() if isinstance(value, str))
+        return reply
+
+    federate(spoil=watch)
+    settings, _ = parse_run([], list(SMALL))
+    for client in range(3):
+        for text in load_site(settings, client, 3)[1].train.texts:
+            assert not any(text[:20].encode() in blob for blob in seen)
+    assert max(map(len, texts)) < 60

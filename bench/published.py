@@ -1,0 +1,150 @@
+"""Real DNA and real tweets, ours beside the published configuration and the linear baselines.
+
+``python -m bench.published --data FOLDER [--only dna|tweets] [--seeds 0 1 ...]``, with FOLDER
+holding ``human_vs_worm/`` and ``tweet_eval/``. Runs the shipped configurations through the same
+ServerApp, strategy and ClientApp in one process and prints a Markdown row for each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.grid import InProcessGrid
+from client_app.app import app
+from client_app.memory import forget
+from federation import flatten, parse_run
+from server_app.journal import RunJournal
+from server_app.run import run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PUBLISHED = (
+    "features.projection=pca",
+    "quantum.block=paper",
+    "train.optimizer=cobyla",
+    "train.steps=10",
+    "train.learning_rate=1.0",
+    "distill.weight=0",
+    "aggregation.rule=uniform",
+    "agent.rule=adaptive",
+    "run.rounds=10",
+)
+"""What the published code runs, on real features: it has no KL term, and COBYLA starts at 10."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    data: str
+    label: str
+    config: str
+    folder: str
+    overrides: tuple[str, ...] = ()
+
+
+CASES = (
+    Case("dna", "ours (`config/human-vs-worm.toml`)", "human-vs-worm.toml", "human_vs_worm"),
+    Case(
+        "dna",
+        "ours with PCA instead of LDA",
+        "human-vs-worm.toml",
+        "human_vs_worm",
+        ("features.projection=pca",),
+    ),
+    Case(
+        "dna",
+        "published configuration: PCA, `paper` block, COBYLA, ratio rule, no KL",
+        "human-vs-worm.toml",
+        "human_vs_worm",
+        PUBLISHED,
+    ),
+    Case("tweets", "ours (`config/tweets.toml`)", "tweets.toml", "tweet_eval"),
+    Case(
+        "tweets",
+        "ours without distillation",
+        "tweets.toml",
+        "tweet_eval",
+        ("distill.weight=0",),
+    ),
+    Case(
+        "tweets",
+        "published configuration: PCA, `paper` block, COBYLA, ratio rule, no KL",
+        "tweets.toml",
+        "tweet_eval",
+        PUBLISHED,
+    ),
+)
+
+HEADER = (
+    "| data | run | seed | accuracy | macro-F1 | macro-recall | loss | LR, same features: acc / "
+    "macro-recall | LR, all features: acc / macro-recall | majority acc | teachers, own "
+    "validation rows | circuits | rounds (kept) | s |\n" + "|---" * 14 + "|"
+)
+
+
+def measure(case: Case, data: Path, seed: int) -> dict[str, Any]:
+    """Run one case and return its summary."""
+    given = [f"data.path={data / case.folder}", f"run.seed={seed}", *case.overrides]
+    settings, _ = parse_run([ROOT / "config" / case.config], given)
+    forget()
+    grid = InProcessGrid(app, flatten(settings), settings.run.clients)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = RunJournal(Path(folder))
+        journal.begin(settings)
+        return run(grid, settings, journal)
+
+
+def row(case: Case, seed: int, summary: dict[str, Any], seconds: float) -> str:
+    """Return a summary as a Markdown row."""
+    test, base = summary["test"], summary["baselines"]
+    teachers = summary["teachers"]
+    mean = sum(teacher["accuracy"] for teacher in teachers) / len(teachers)
+    pairs = [
+        f"{base[name]['accuracy']:.4f} / {base[name]['macro_recall']:.4f}"
+        for name in ("logistic_projected", "logistic_full")
+    ]
+    cells = (
+        case.data,
+        case.label,
+        str(seed),
+        *(f"{test[key]:.4f}" for key in ("accuracy", "macro_f1", "macro_recall", "loss")),
+        *pairs,
+        f"{base['majority']['accuracy']:.4f}",
+        f"{mean:.4f}",
+        f"{summary['ledger']['circuits']:,}",
+        f"{summary['rounds']} ({summary['best_round']})",
+        f"{seconds:.0f}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="bench.published", description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--only", choices=("dna", "tweets"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    given = parser.parse_args(arguments)
+    if not given.data.is_dir():
+        parser.error(f"--data {given.data} is no folder; name the one with human_vs_worm/")
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    print(HEADER, flush=True)
+    for case in CASES:
+        for seed in given.seeds:
+            if given.only in (None, case.data):
+                began = time.monotonic()
+                summary = measure(case, given.data.resolve(), seed)
+                print(row(case, seed, summary, time.monotonic() - began), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
