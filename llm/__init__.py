@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     from llm.fine_tuning import Teacher, fine_tune, load_fine_tuned
     from llm.models import Model, load_base
     from llm.sources import Source, resolve
-    from llm.store import default_store
 
 _HOMES = {
     "Model": "llm.models",
     "Source": "llm.sources",
     "Teacher": "llm.fine_tuning",
-    "default_store": "llm.store",
     "embed": "llm.embedding",
     "fine_tune": "llm.fine_tuning",
     "fit_temperature": "llm.calibration",
@@ -37,7 +35,6 @@ __all__ = [
     "Model",
     "Source",
     "Teacher",
-    "default_store",
     "embed",
     "fine_tune",
     "fit_temperature",

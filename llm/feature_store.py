@@ -40,10 +40,14 @@ def stored_embedding(
     np.ndarray
         float32, (rows, hidden).
     """
-    facts = {"model": resolve(settings.model, kind).identity, "max_tokens": settings.max_tokens}
+    facts = {
+        "model": resolve(settings.model, kind).identity,
+        "kind": kind,
+        "max_tokens": settings.max_tokens,
+    }
     path = store / f"{content_key([texts], [np.zeros(0)], facts)}.npz"
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as file, np.load(file) as kept:
             return np.asarray(kept["features"])
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         pass  # absent or broken: embed and keep

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -42,24 +41,6 @@ class Entry:
     val_logits: np.ndarray
     facts: dict[str, Any]
     folder: Path | None = None
-
-
-def default_store(setting: str = "") -> Path:
-    """Return the folder of a site's memory.
-
-    Parameters
-    ----------
-    setting : str
-        `llm.store`; empty: ``LLM_QFL_HOME`` of the environment, else ``llm-qfl`` in the user's
-        cache folder.
-    """
-    if setting:
-        return Path(setting).expanduser()
-    home = os.environ.get("LLM_QFL_HOME")
-    if home:
-        return Path(home).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "llm-qfl"
 
 
 def content_key(

@@ -156,7 +156,7 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
 
 
 def _last_line(text: str) -> str:
-    """A client's exception comes as a traceback; its last line says what happened."""
+    """Return what happened: a client's exception comes as a traceback that ends with it."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return lines[-1] if lines else text
 

@@ -136,7 +136,7 @@ def test_5_termination_ends_the_run_and_selection_is_used(federate: Federate) ->
 
 
 def test_6_nothing_is_fitted_on_test_rows(federate: Federate, tmp_path: Path) -> None:
-    """Published: reduction is fitted on train and test together, the server tests on trained rows."""
+    """Published: reduction is fitted on train and test together."""
     rng = np.random.default_rng(0)
 
     def write(name: str, rows: int, letters: str) -> str:

@@ -34,7 +34,7 @@ def test_a_plain_file_called_latest_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b"])
 def test_a_name_that_is_no_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SettingsError, match="run.name = "):
+    with pytest.raises(SettingsError, match=r"run\.name = "):
         new_run_folder(tmp_path, name)
 
 

@@ -75,7 +75,9 @@ def test_ignored_through_a_chain_of_conditions() -> None:
         parse_run([], ["train.mu=2"])
     settings, _ = parse_run([], ["train.schedule=inverse-time", "train.mu=2"])
     assert settings.train.mu == 2.0
-    with pytest.raises(SettingsError, match="would be ignored because train.optimizer = 'cobyla'"):
+    with pytest.raises(
+        SettingsError, match=r"would be ignored because train\.optimizer = 'cobyla'"
+    ):
         parse_run([], ["train.schedule=inverse-time", "train.optimizer=cobyla"])
 
 
@@ -110,7 +112,7 @@ def test_a_node_overrides_only_what_is_its_own() -> None:
     assert parse_settings({}, node).quantum.precision == "double"
     with pytest.raises(SettingsError, match=r"node config sets run.seed; accepted: data.source"):
         parse_settings({}, {"run.seed": 3})
-    with pytest.raises(SettingsError, match="unknown setting 'quantum.backnd'"):
+    with pytest.raises(SettingsError, match=r"unknown setting 'quantum\.backnd'"):
         parse_settings({}, {"quantum.backnd": "exact"})
 
 

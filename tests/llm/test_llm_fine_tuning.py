@@ -15,7 +15,7 @@ import llm
 from federation import DataError, LlmSettings, ModelError
 from llm import adapters, fine_tuning
 from llm.models import build_classifier
-from llm.store import content_key, default_store, folder_of
+from llm.store import content_key, folder_of
 
 Folders = Callable[[str], Path]
 Reviews = tuple[list[str], np.ndarray]
@@ -231,15 +231,6 @@ def test_key_tells_rows_apart() -> None:
     assert len(keys) == 5
 
 
-def test_default_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("LLM_QFL_HOME", raising=False)
-    assert default_store() == tmp_path / "llm-qfl"
-    monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / "home"))
-    assert default_store() == tmp_path / "home"
-    assert default_store("/some/where") == Path("/some/where")
-
-
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 @pytest.mark.parametrize(
     "site", ["one class", "no validation", "one row", "one validation class", "empty text"]
@@ -296,7 +287,7 @@ def test_infinite_logits_end_in_the_same_error() -> None:
     import torch
 
     from llm.batches import Tokens
-    from llm.training import Plan, Rows, train
+    from llm.training import Plan, Rows, _judge, train
 
     class Broken(torch.nn.Module):
         def __init__(self) -> None:
@@ -308,6 +299,7 @@ def test_infinite_logits_end_in_the_same_error() -> None:
             return types.SimpleNamespace(logits=self.weight * endless)
 
     rows = Rows(Tokens((np.array([1]), np.array([2])), 0), np.array([0, 1]))
+    assert np.isnan(_judge(Broken(), rows, 0.0, True)[0])
     with pytest.raises(ModelError, match="diverged"):
         train(Broken(), (), rows, rows, Plan(2, 2, 0.1, 0.1, 1, 0), lambda _: None)
 

@@ -186,6 +186,22 @@ def test_hub_is_asked_once_and_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not sources.hub_reachable()
 
 
+def test_unreachable_hub_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[bool] = []
+
+    def refuse(*_: Any, local_files_only: bool) -> str:
+        asked.append(local_files_only)
+        raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
+
+    monkeypatch.setattr(sources, "hub_reachable", lambda: False)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(ModelError, match="the hub cannot be reached"):
+        llm.resolve("gpt2", "text")
+    assert asked == [True]
+
+
 def _break(folder: Path, how: str) -> None:
     if how == "no config":
         (folder / "config.json").unlink()
@@ -265,7 +281,7 @@ def test_the_door_is_light() -> None:
     code = (
         "import sys, llm; "
         "heavy = {'torch', 'transformers', 'peft', 'scipy'} & set(sys.modules); "
-        "assert not heavy, heavy; llm.default_store; "
+        "assert not heavy, heavy; llm.resolve; "
         "assert 'torch' not in sys.modules and 'embed' in dir(llm)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(llm.__file__).parents[1])

@@ -1,4 +1,4 @@
-"""Whole runs in one process: the real ServerApp, strategy and ClientApp, without Flower's runtime."""
+"""Whole runs in one process: the real apps and strategy, without Flower's runtime."""
 
 from __future__ import annotations
 
