@@ -9,7 +9,7 @@ help:
 	@echo "make demo   set everything up and run the demo (3 minutes after installation)"
 	@echo "make test   set everything up and run the tests"
 	@echo "make lint   ruff, mypy, the layer check, generated files"
-	@echo "make bench  the benchmarks behind bench/RESULTS.md"
+	@echo "make bench  the benchmarks behind bench/RESULTS.md; DATA=FOLDER with the real data"
 	@echo "make clean  remove the virtual environment and caches (results in runs/ are kept)"
 
 $(STAMP): pyproject.toml
@@ -34,7 +34,7 @@ lint: $(STAMP)
 	$(BIN)/python -m federation.reference --check
 
 bench: $(STAMP)
-	$(BIN)/python -m bench.published
+	$(BIN)/python -m bench.published $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

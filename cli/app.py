@@ -10,13 +10,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+FAILED = 1
 USER_MISTAKE = 2
 
 Command = Callable[[argparse.Namespace], int]
 
 
 def dispatch(arguments: list[str] | None = None) -> int:
-    """Parse the words and run their command; a user's mistake is one line and exit code 2."""
+    """Parse the words and run their command.
+
+    A user's mistake is one line and exit code 2. A file or folder that the system does not let
+    us read or write is one line and exit code 1.
+    """
     parser = make_parser()
     chosen = parser.parse_args(arguments)
     if chosen.version:
@@ -35,7 +40,13 @@ def dispatch(arguments: list[str] | None = None) -> int:
         return USER_MISTAKE
     except BrokenPipeError:
         sys.stderr.close()  # the reader (`| head`) has gone: nothing left to say
-        return 1
+        return FAILED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        why = error.strerror or type(error).__name__
+        print(f"llm-qfl: cannot use {str(error.filename)!r}: {why}", file=sys.stderr)
+        return FAILED
 
 
 def make_parser() -> argparse.ArgumentParser:

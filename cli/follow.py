@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-Event = dict[str, Any]
+from cli.words import plain_text
+from federation import json_object
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+Event = dict[str, Any]
 
 
 class Tail:
@@ -46,28 +46,9 @@ class Tail:
     def _parse(self, line: bytes) -> Event | None:
         if not line.strip():
             return None
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            self.damaged += 1
-            return None
+        value = json_object(line)
+        self.damaged += value is None
         return value
-
-
-def read_object(path: Path) -> Event | None:
-    """Return a JSON file's object, or None if it is absent or unreadable."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def plain_text(text: str) -> str:
-    """Drop the colour codes that Flower and Ray write into their logs."""
-    return _COLOUR.sub("", text)
 
 
 def read_log(path: Path) -> str:

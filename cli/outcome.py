@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cli.words import clip, one_line
+
 COMPLETED = 0
 FAILED = 1
 INTERRUPTED = 130
+
+LONGEST = 300
+"""Characters of the line that says what went wrong; the rest is in the logs."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +73,29 @@ def judge(evidence: Evidence) -> Verdict:
     """
     if evidence.interrupted:
         return Verdict(INTERRUPTED, "interrupted before the run was over")
-    if evidence.launch_error:
-        return Verdict(FAILED, evidence.launch_error)
-    summarised = (evidence.summary or {}).get("status", "")
-    flower_done = evidence.status == "finished:completed"
-    if flower_done and summarised == "completed":
+    if not evidence.launch_error and _completed(evidence):
         return Verdict(COMPLETED, "")
+    return Verdict(FAILED, clip(one_line(_failure(evidence)), LONGEST))
+
+
+def _completed(evidence: Evidence) -> bool:
+    said = (evidence.summary or {}).get("status")
+    return evidence.status == "finished:completed" and said == "completed"
+
+
+def _failure(evidence: Evidence) -> str:
+    """Say why a run that is not completed failed."""
+    if evidence.launch_error:
+        return evidence.launch_error
     if evidence.superlink_died:
         said = f"; the last it said: {evidence.superlink_tail}" if evidence.superlink_tail else ""
-        return Verdict(FAILED, f"Flower's SuperLink ended while the run went on{said}")
+        return f"Flower's SuperLink ended while the run went on{said}"
     reason = _reason(evidence)
     if evidence.status == "finished:stopped":
-        return Verdict(FAILED, f"the run was stopped from outside{reason and ': ' + reason}")
-    if flower_done and not summarised:
-        return Verdict(
-            FAILED, f"Flower ended, but no summary was written: {reason or 'see the log'}"
-        )
-    return Verdict(FAILED, f"the run failed: {reason or 'Flower gives no reason'}")
+        return f"the run was stopped from outside{reason and ': ' + reason}"
+    if evidence.status == "finished:completed" and not (evidence.summary or {}).get("status"):
+        return f"Flower ended, but no summary was written: {reason or 'see the log'}"
+    return f"the run failed: {reason or 'Flower gives no reason'}"
 
 
 def _reason(evidence: Evidence) -> str:
@@ -97,7 +108,7 @@ def _reason(evidence: Evidence) -> str:
         evidence.log_error,
         "" if details == "N/A" else details.removeprefix(prefix),
     )
-    return next((" ".join(text.split()) for text in candidates if text.strip()), "")
+    return next((line for text in candidates if (line := one_line(text))), "")
 
 
 def read_status(answer: str) -> tuple[str, str]:

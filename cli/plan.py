@@ -85,14 +85,22 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
     """Resolve what the user named relative to `base`: Flower runs from another folder.
 
     ``llm.model`` is a path only where such a folder exists; otherwise it is a name or hub id.
+
+    Raises
+    ------
+    SettingsError
+        For text that no system takes as a path.
     """
     resolved = dict(overrides)
     for key in (*FILE_KEYS, *FOLDER_KEYS, "llm.model"):
         value = resolved.get(key)
         if not isinstance(value, str) or not value:
             continue
-        path = Path(os.path.abspath(base / Path(value).expanduser()))  # keeps symlinks as named
-        if key != "llm.model" or path.is_dir():
+        if "\0" in value:
+            raise SettingsError(explain(f"{key} = {value!r}", "a path", "remove the NUL"))
+        # not `resolve`: symlinks stay as named; not `Path.expanduser`: it raises for "~who-is-it"
+        path = Path(os.path.abspath(base / os.path.expanduser(value)))
+        if key != "llm.model" or os.path.isdir(path):
             resolved[key] = str(path)
     return resolved
 
@@ -104,17 +112,30 @@ def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool) -> None:
     """
     for key in FILE_KEYS:
         value = overrides.get(key)
-        if isinstance(value, str) and value and not per_site and not Path(value).exists():
+        if isinstance(value, str) and value and not per_site and not os.path.exists(value):
             raise DataError(
                 explain(f"{key} = {value!r} does not exist", "a file or folder", "check the path")
             )
     folder = overrides.get("run.folder")
     if isinstance(folder, str) and folder:
-        path = Path(folder)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        try:
+            used = os.path.exists(folder) and bool(os.listdir(folder))
+        except NotADirectoryError:
+            used = True
+        except OSError as error:
+            raise SettingsError(_unusable("run.folder", folder, error)) from None
+        if used:
             raise SettingsError(
                 explain(f"run.folder = {folder!r} is in use", "a new or empty folder", "name one")
             )
+
+
+def _unusable(key: str, place: object, error: OSError) -> str:
+    return explain(
+        f"{key} = {str(place)!r} ({error.strerror or error})",
+        "a folder that can be read and written",
+        "choose another",
+    )
 
 
 def find_app() -> Path:
@@ -155,24 +176,21 @@ def find_programs() -> dict[str, str]:
 
 
 def make_run_folder(plan: Plan) -> Path:
-    """Make the results folder, absolute and empty, that the run will write to."""
+    """Make the results folder, absolute and empty, that the run will write to.
+
+    Raises
+    ------
+    SettingsError
+        If it cannot be made or written.
+    """
     given = plan.overrides.get("run.folder")
-    if isinstance(given, str) and given:
-        folder = Path(given)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(
-                explain(
-                    f"run.folder = {given!r} ({error.strerror})",
-                    "a folder that can be written",
-                    "choose another",
-                )
-            ) from None
-    else:
-        output = plan.overrides.get("run.output") or plan.settings.run.output
-        folder = new_run_folder(Path(str(output)), plan.settings.run.name)
-    (folder / "logs").mkdir(exist_ok=True)
+    key = "run.folder" if given else "run.output"
+    place = str(given or plan.overrides.get("run.output") or plan.settings.run.output)
+    try:
+        folder = Path(place) if given else new_run_folder(Path(place), plan.settings.run.name)
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(_unusable(key, place, error)) from None
     return folder
 
 

@@ -5,11 +5,14 @@ The launcher does not import the apps, and the report draws with matplotlib.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+from cli.outcome import LONGEST
 from cli.plan import find_app
+from cli.words import clip, one_line
 from federation import UserError, explain
 
 
@@ -31,8 +34,8 @@ def remake_report(run: Path) -> int:
     UserError
         If the folder holds no run.
     """
-    folder = run.expanduser().resolve()
-    if not any((folder / name).is_file() for name in ("config.json", "metrics.jsonl")):
+    folder = Path(os.path.realpath(os.path.expanduser(run)))  # Path's own raise for "~who-is-it"
+    if not any(os.path.isfile(folder / name) for name in ("config.json", "metrics.jsonl")):
         raise UserError(
             explain(
                 f"no run in {str(run)!r}",
@@ -44,7 +47,8 @@ def remake_report(run: Path) -> int:
     done = subprocess.run(command, cwd=find_app(), capture_output=True, text=True, check=False)
     if done.returncode:
         last = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        print(f"llm-qfl: the report was not made: {last[-1]}", file=sys.stderr)
+        said = clip(one_line(last[-1]), LONGEST)
+        print(f"llm-qfl: the report was not made: {said}", file=sys.stderr)
         return 1
     print(folder / "report.html")
     return 0

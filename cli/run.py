@@ -12,12 +12,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cli.follow import Tail, last_error, last_words, read_log, read_object
+from cli.follow import Tail, last_error, last_words, read_log
 from cli.outcome import Evidence, Verdict, judge
 from cli.plan import Plan, make_plan, make_run_folder, run_config
 from cli.runconfig import federation_config
 from cli.screen import Screen
 from cli.superlink import LaunchError, SuperLink
+from federation import read_json
 
 LOOK_SECONDS = 0.3
 """How often the run's files are looked at."""
@@ -68,7 +69,7 @@ def run(
             verdict = launch(plan, folder, screen)
         except Interrupted:  # once more, after everything had been ended
             verdict = judge(Evidence(interrupted=True))
-    screen.finish(folder, read_object(folder / "summary.json"), verdict)
+    screen.finish(folder, read_json(folder / "summary.json"), verdict)
     return verdict.code
 
 
@@ -192,7 +193,7 @@ class Watch:
         return Evidence(
             status=status,
             details=details,
-            summary=read_object(self.folder / "summary.json"),
+            summary=read_json(self.folder / "summary.json"),
             end=self.end,
             log_error=last_error(read_log(self.superlink.run_log)),
             superlink_died=died,

@@ -6,20 +6,11 @@ escapes, so a value holding both kinds of quotes cannot be written there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-Scalar = bool | int | float | str
+from federation import toml_value
 
-_ESCAPES = {
-    '"': '\\"',
-    "\\": "\\\\",
-    "\b": "\\b",
-    "\t": "\\t",
-    "\n": "\\n",
-    "\f": "\\f",
-    "\r": "\\r",
-}
+Scalar = bool | int | float | str
 
 
 def to_toml(config: Mapping[str, Scalar]) -> str:
@@ -41,25 +32,7 @@ def to_toml(config: Mapping[str, Scalar]) -> str:
     run.rounds = 3
     run.name = "demo"
     """
-    return "".join(f"{key} = {_value(value)}\n" for key, value in config.items())
-
-
-def _value(value: Scalar) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{"".join(_letter(letter) for letter in value)}"'
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # inf, -inf, nan: TOML's own words
-    return repr(value)
-
-
-def _letter(letter: str) -> str:
-    if letter in _ESCAPES:
-        return _ESCAPES[letter]
-    if ord(letter) < 0x20 or ord(letter) == 0x7F:
-        return f"\\u{ord(letter):04x}"
-    return letter
+    return "".join(f"{key} = {toml_value(value)}\n" for key, value in config.items())
 
 
 def federation_config(clients: int, threads: int, cores: int) -> str:

@@ -139,8 +139,10 @@ class Screen:
         self._wipe()
         if summary and summary.get("test"):
             self._console.print()
-            for index, line in enumerate(words.result(summary, self.width)):
+            for index, line in enumerate(words.result(summary, self.width, self._clients)):
                 self._console.print(Text(line, "bold" if index < 2 else ""))
+            for line in words.warnings(summary["test"], self.width):
+                self._console.print(Text(line, "yellow"))
         self._console.print(Text(f"  {'results':<10}{folder}"))
         report = folder / "report.html"
         if report.exists():

@@ -7,7 +7,7 @@ import textwrap
 
 from pydantic.fields import FieldInfo
 
-from federation import SettingsError, accepted, explain, fields, meta
+from federation import SettingsError, accepted, conditions, explain, fields, meta, toml_value
 
 WIDTH = 100
 
@@ -52,20 +52,11 @@ def settings_lines(key: str) -> list[str]:
 
 
 def _entry(key: str, field: FieldInfo) -> list[str]:
-    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-    lines = [f"{key} = {default!r}" if isinstance(field.default, str) else f"{key} = {default}"]
-    clauses = [_clause(other, test) for other, test in meta(field).get("used_when", [])]
+    lines = [f"{key} = {toml_value(field.default)}"]
+    clauses = meta(field).get("used_when")
     texts = [field.description or "", f"Takes: {accepted(field)}."]
-    texts += [f"Used when {' and '.join(clauses)}."] * bool(clauses)
+    texts += [f"Used when {conditions(clauses)}."] if clauses else []
     texts += ["A node may set its own."] * bool(meta(field).get("per_node"))
     for text in texts:
         lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
     return lines
-
-
-def _clause(key: str, test: list[object] | str) -> str:
-    if test == ">0":
-        return f"{key} is above 0"
-    if test == "set":
-        return f"{key} is set"
-    return f"{key} is {' or '.join(repr(value) for value in test)}"

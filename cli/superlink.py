@@ -30,6 +30,9 @@ Scalar = bool | int | float | str
 CONNECTION = "llm-qfl"
 """Name of our connection in the private Flower home."""
 
+CHECKOUT = Path(__file__).resolve().parents[1]
+"""The folder that the packages are in."""
+
 START_SECONDS = 120.0
 """Longest wait for the SuperLink; it takes 2 s on a quiet machine."""
 
@@ -290,15 +293,14 @@ def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int
     return env
 
 
-def commit() -> str:
-    """Return the checkout's commit, marked if files differ from it; "unknown" without git."""
-    root = Path(__file__).resolve().parents[1]
+def commit(root: Path = CHECKOUT) -> str:
+    """Return a checkout's commit, marked if files differ from it; "unknown" without git."""
     git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return found.stdout.strip()
+    return found.stdout.strip() or "unknown"
 
 
 def free_port() -> int:

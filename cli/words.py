@@ -5,9 +5,12 @@ Nothing here knows a terminal: a line is a string, at most `width` characters lo
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from federation import BASELINES, byte_size, duration, figure, is_number, percent, scored_at, whole
 
 Event = Mapping[str, Any]
 
@@ -18,6 +21,7 @@ MOST_CLIENTS = 12
 """Rows of the header's table of clients; more are summed up."""
 
 ROUND_HEAD = "round  clients  steps           loss  accuracy  circuits   idle  the agent's reason"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _REASON_COLUMN = ROUND_HEAD.index("the agent")
 
 
@@ -117,12 +121,12 @@ def round_lines(event: Event, clients: int, width: int = WIDTH) -> list[str]:
         f"{event.get('round', '?'):>5}  "
         f"{who(participants, clients):<8} "
         f"{steps_words(event.get('steps', {}), participants):<13} "
-        f"{number(event.get('loss')):>6}  "
+        f"{figure(event.get('loss')):>6}  "
         f"{percent(event.get('accuracy')):>8} "
         f"{short_count(event.get('circuits')):>9} "
         f"{percent(event.get('idle_share'), 0):>6}"
     )
-    reason = " ".join(str(event.get("reason") or "").split())
+    reason = one_line(event.get("reason"))
     if _REASON_COLUMN + len(reason) <= width:
         return [f"{figures:<{_REASON_COLUMN}}{reason}".rstrip()]
     indent = " " * 7
@@ -131,8 +135,8 @@ def round_lines(event: Event, clients: int, width: int = WIDTH) -> list[str]:
 
 
 def warnings(event: Event, width: int = WIDTH) -> list[str]:
-    """Return a line for each failure of a round."""
-    failures = [" ".join(str(failure).split()) for failure in event.get("failures", [])]
+    """Return a line for each failure of a round, or of the final test."""
+    failures = [one_line(failure) for failure in event.get("failures") or []]
     return [clip(f"     ! {failure}", width) for failure in failures]
 
 
@@ -155,81 +159,73 @@ def steps_words(steps: Mapping[str, Any], participants: Sequence[int]) -> str:
     return named if len(named) <= 13 else f"{min(values)} to {max(values)}"
 
 
+def plain_text(text: str) -> str:
+    """Drop the colour codes that Flower and Ray write into their logs."""
+    return _COLOUR.sub("", text)
+
+
+def one_line(text: Any) -> str:
+    """Make one line of anybody's text: no line breaks, tabs or terminal codes; empty for None."""
+    letters = plain_text("" if text is None else str(text))
+    return " ".join("".join(x if x.isprintable() else " " for x in letters).split())
+
+
 def clip(text: str, width: int) -> str:
     """Cut a line that is too long, and show that it was cut."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
-def number(value: Any, places: int = 3) -> str:
-    """Write a figure, or a dash for none."""
-    return "-" if not isinstance(value, int | float) else f"{value:.{places}f}"
-
-
-def percent(value: Any, places: int = 1) -> str:
-    """Write a share as per cent, or a dash for none."""
-    return "-" if not isinstance(value, int | float) else f"{100 * value:.{places}f} %"
-
-
-def count(value: Any) -> str:
-    """Write a whole number with separators, or a dash for none."""
-    return "-" if not isinstance(value, int | float) else f"{int(value):,}"
-
-
 def short_count(value: Any) -> str:
     """Write a whole number in at most nine characters, or a dash for none."""
-    if not isinstance(value, int | float) or abs(value) < 1e7:
-        return count(value)
+    if not is_number(value) or abs(value) < 1e7:
+        return whole(value)
     size, letter = (1e6, "M") if abs(value) < 1e9 else (1e9, "G")
     return f"{value / size:,.1f} {letter}"
 
 
-def duration(seconds: Any) -> str:
-    """Write seconds the way people say them."""
-    if not isinstance(seconds, int | float):
-        return "-"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
+def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
+    """Write the table at the end from ``summary.json``.
 
+    Parameters
+    ----------
+    summary : Mapping
+        What the file holds.
+    width : int
+        Columns.
+    clients : int
+        Clients of the federation; 0 if unknown.
 
-_ROWS = (
-    ("logistic_projected", "logistic regression, same features"),
-    ("logistic_full", "logistic regression, all features"),
-    ("majority", "majority class"),
-)
-
-
-def result(summary: Event, width: int = WIDTH) -> list[str]:
-    """Write the table at the end from ``summary.json``."""
+    Returns
+    -------
+    list of str
+        The scores, an empty line, and what the run spent.
+    """
     test = summary.get("test") or {}
     baselines = summary.get("baselines") or {}
     best = summary.get("best_round")
     model = "quantum model" + (f" (round {best})" if best else "")
-    title = f"test, {count(test.get('rows'))} rows" if test else "test"
+    title = f"test, {whole(test.get('rows'))} rows" if test else "test"
     lines = [f"{title:<36}{'accuracy':>10}{'macro-F1':>10}{'macro-recall':>14}{'loss':>8}"]
     lines.append(_scores(model, test))
-    lines += [_scores(label, baselines.get(key) or {}) for key, label in _ROWS]
+    lines += [_scores(label, baselines.get(key) or {}) for key, label in BASELINES]
     teachers = [t for t in summary.get("teachers") or [] if isinstance(t, Mapping)]
     if teachers:
         mean = {key: _mean(teachers, key) for key in ("accuracy", "macro_f1", "loss")}
         lines.append(_scores("LLM teachers, own validation rows", mean))
-    return [clip(line, width) for line in [*lines, "", *_costs(summary)]]
+    scored = scored_at(test, clients)
+    notes = [_pair("test", scored, width)] if scored else []
+    return [clip(line, width) for line in [*lines, "", *notes, *_costs(summary)]]
 
 
 def _scores(label: str, figures: Event) -> str:
     return (
-        f"{label:<36}{percent(figures.get('accuracy')):>10}{number(figures.get('macro_f1')):>10}"
-        f"{number(figures.get('macro_recall')):>14}{number(figures.get('loss')):>8}"
+        f"{label:<36}{percent(figures.get('accuracy')):>10}{figure(figures.get('macro_f1')):>10}"
+        f"{figure(figures.get('macro_recall')):>14}{figure(figures.get('loss')):>8}"
     )
 
 
 def _mean(rows: Sequence[Event], key: str) -> float | None:
-    values = [row[key] for row in rows if isinstance(row.get(key), int | float)]
+    values = [row[key] for row in rows if is_number(row.get(key))]
     return sum(values) / len(values) if values else None
 
 
@@ -239,8 +235,11 @@ def _costs(summary: Event) -> list[str]:
     seconds = (summary.get("seconds") or {}).get("total")
     rounds = summary.get("rounds", 0)
     spent = (
-        f"{rounds} round{'s' * (rounds != 1)}, {count(totals.get('circuits'))} circuits, "
-        f"{count(totals.get('steps'))} optimizer steps, {duration(seconds)}"
+        f"{rounds} round{'s' * (rounds != 1)}, {whole(totals.get('circuits'))} circuits, "
+        f"{whole(totals.get('steps'))} optimizer steps, {duration(seconds)}"
     )
-    reason = " ".join(str(summary.get("stop_reason") or "").split())
-    return [_pair("spent", spent, 10**6), _pair("ended", reason or "-", 10**6)]
+    lines = [_pair("spent", spent, 10**6)]
+    if totals.get("bytes_up") or totals.get("bytes_down"):
+        up, down = byte_size(totals.get("bytes_up")), byte_size(totals.get("bytes_down"))
+        lines.append(_pair("sent", f"{up} by the clients, {down} to them", 10**6))
+    return [*lines, _pair("ended", one_line(summary.get("stop_reason")) or "-", 10**6)]

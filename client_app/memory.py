@@ -84,8 +84,11 @@ class SiteMemory:
         return self._features[split]
 
     def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        import torch
+
         from llm import stored_embedding
 
+        torch.set_num_threads(self.settings.quantum.threads)
         llm = self.settings.llm
         return stored_embedding(texts, llm, self.info.kind, store_root(llm.store) / "features")
 
@@ -146,7 +149,7 @@ def recall(context: Context) -> SiteMemory:
                 "start as many nodes as run.clients says, or change run.clients",
             )
         )
-    name = str(context.node_config.get("site", f"client {client}"))
+    name = str(context.node_config.get("site") or f"client {client}")
     memory = _remember(settings, client, name, context.run_id)
     seen = context.state.config_records.get(STATE_KEY)
     memory.fresh = memory.fresh and not (seen and seen.get("fine-tuned"))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from client_app.memory import SiteMemory
 from federation.messages import (
+    NO_ENCODER,
     EvaluateOrder,
     EvaluateReport,
     Parameters,
@@ -33,13 +34,16 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
     """
     from data import class_rows, feature_kind, moments_of
     from llm import resolve
-    from quantum import build_ansatz, circuits_per_step
+    from quantum import circuits_before_steps, circuits_per_step
 
     began = time.monotonic()
     settings, site = memory.settings, memory.site
     features = memory.features("train")
     moments = moments_of(features, site.train.labels, memory.classes)
-    angles = build_ansatz(settings.quantum, memory.classes).angles
+    source = resolve(settings.llm.model, memory.info.kind)
+    kind = feature_kind(memory.info.kind, settings.features)
+    # Built now so that a backend that is not there is told before anybody fine-tunes.
+    angles = memory.classifier.angles
     judged = len(site.validation) * (2 if settings.evaluation.mode == "federated" else 1)
     about = SiteReport(
         client=memory.client,
@@ -51,11 +55,12 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
         classes=list(memory.info.classes),
         data=memory.info.name,
         kind=memory.info.kind,
-        features=f"{feature_kind(memory.info.kind, settings.features)}, {features.shape[1]}",
+        features=f"{kind}, {features.shape[1]}",
         backend=settings.quantum.backend,
-        llm=resolve(settings.llm.model, memory.info.kind).name,
+        llm=source.name,
+        encoder=source.identity if kind == "embedding" else NO_ENCODER,
         circuits_per_step=circuits_per_step(settings.train, len(site.train), angles),
-        circuits_fixed=judged,
+        circuits_fixed=judged + circuits_before_steps(settings.train, len(site.train)),
         seconds=time.monotonic() - began,
     )
     arrays = {"count": moments.count, "sums": moments.sums, "second": moments.second}
@@ -75,7 +80,6 @@ def train_round(
     torch.set_num_threads(settings.quantum.threads)
     was_fresh = not memory.remembers_teacher
     teacher, llm_seconds = memory.teacher()
-    began = time.monotonic()
     projection = Projection.from_bytes(told.projection)
     rows = TrainingData(
         features=projection.apply(memory.features("train")),
@@ -83,8 +87,12 @@ def train_round(
         soft_labels=teacher.soft_labels if settings.distill.weight > 0 else None,
         class_weights=np.asarray(told.class_weights),
     )
+    seen = projection.apply(memory.features("validation"))
+    classifier = memory.classifier
+    # Loading rows and features again in a new process is no training.
+    began = time.monotonic()
     result = train_local(
-        memory.classifier,
+        classifier,
         parameters,
         rows,
         settings.train,
@@ -93,8 +101,7 @@ def train_round(
         step_offset=told.step_offset,
         seed=derive_seed(settings.run.seed, "train", memory.client, told.round),
     )
-    seen = projection.apply(memory.features("validation"))
-    probabilities, judged = evaluate(memory.classifier, result.parameters, seen)
+    probabilities, judged = evaluate(classifier, result.parameters, seen)
     verdict = scores(site.validation.labels, probabilities)
     circuits = result.circuits + judged
     worked = was_fresh and not teacher.metrics["reused"]
@@ -145,7 +152,7 @@ def evaluate_round(
     probabilities, circuits = evaluate(memory.classifier, parameters, seen)
     verdict = scores(rows.labels, probabilities)
     baselines: list[list[int]] = [[], [], []]
-    if told.split == "test":
+    if told.split == "test" and memory.settings.evaluation.baselines:
         baselines = _local_baselines(memory, projection)
     return EvaluateReport(
         rows=len(rows),

@@ -5,7 +5,7 @@ needs them.
 """
 
 from data.features import feature_kind, raw_features
-from data.kmers import kmer_features, kmer_frequencies
+from data.kmers import kmer_frequencies
 from data.loading import load_corpus, load_server, load_site
 from data.metrics import confusion_scores, linear_baseline, majority_baseline, scores
 from data.moments import Moments, merge_moments, moments_of
@@ -24,7 +24,6 @@ __all__ = [
     "confusion_scores",
     "feature_kind",
     "fit_projection",
-    "kmer_features",
     "kmer_frequencies",
     "linear_baseline",
     "load_corpus",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.rows import Corpus, Labels, Split, generator
+from data.rows import SERVER_ROWS, Corpus, Labels, Split, generator
 from federation import DataSettings
 
 NAME = "dna-demo (synthetic)"
@@ -130,7 +130,7 @@ def split_rows(settings: DataSettings, split: str) -> int:
     """Rows of the split ``"train"``, ``"validation"`` or ``"test"``."""
     return {
         "train": settings.train_rows or TRAIN_ROWS,
-        "validation": settings.server_rows,
+        "validation": settings.server_rows or SERVER_ROWS,
         "test": settings.test_rows or TEST_ROWS,
     }[split]
 
@@ -148,7 +148,7 @@ def demo_corpus(settings: DataSettings, seed: int) -> Corpus:
     Parameters
     ----------
     settings : DataSettings
-        Numbers of rows (0: 1,200 for training, 1,000 for the test).
+        Numbers of rows (0: 1,200 for training, 300 for the server, 1,000 for the test).
     seed : int
         The run's seed; the splits are independent of each other.
 

@@ -1,4 +1,8 @@
-"""Checks that every reader shares; each failure is one clear `DataError`."""
+"""Checks that every reader shares; each failure is one clear `DataError`.
+
+A client's error travels to the server, so a message holds nothing of the rows: it names the
+file, the row and what kind of value stands there, never the value.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from data.rows import Labels, Split, class_rows
 from federation import DataError, explain
 
 LETTERS = "ACGTN"
+LEAST = 2  # rows of a client: one to train on, one to validate on
 
 
 def read_text(path: Path) -> str:
@@ -117,7 +122,9 @@ def refuse_blank(texts: Sequence[str], where: str) -> None:
             )
 
 
-def number_labels(values: Sequence[str], classes: tuple[str, ...], where: str) -> Labels:
+def number_labels(
+    values: Sequence[str], classes: tuple[str, ...], where: str, public: bool = False
+) -> Labels:
     """Turn label values into indices of `classes`.
 
     Parameters
@@ -128,6 +135,9 @@ def number_labels(values: Sequence[str], classes: tuple[str, ...], where: str) -
         The accepted values, in order.
     where : str
         The file or data set, for the message.
+    public : bool
+        Whether the classes come from settings or a published set, so that a message may list
+        them; those found in a user's file might be texts, taken from a wrong column.
 
     Returns
     -------
@@ -144,11 +154,11 @@ def number_labels(values: Sequence[str], classes: tuple[str, ...], where: str) -
         return np.fromiter((index[value] for value in values), np.int64, len(values))
     except KeyError:
         row = next(row for row, value in enumerate(values) if value not in index)
-        found = f"unknown label {values[row]!r}" if values[row] else "no label"
+        among = f"a label that is not among the {len(classes)} classes"
         raise DataError(
             explain(
-                f"{where}, row {row + 1}: {found}",
-                ", ".join(classes),
+                f"{where}, row {row + 1}: {among if values[row] else 'no label'}",
+                ", ".join(classes) if public else "a label of one of the classes",
                 "correct the row (or data.labels, where that names the classes)",
             )
         ) from None
@@ -179,12 +189,29 @@ def check_learnable(train: Split, classes: tuple[str, ...], where: str) -> None:
             )
         )
     rows = class_rows(train.labels, len(classes))
-    present = [name for name, count in zip(classes, rows, strict=True) if count]
-    if len(present) < 2:
+    if sum(count > 0 for count in rows) < 2:
         raise DataError(
             explain(
-                f"{where} has rows of one class only ({present[0]})",
+                f"{where} has rows of one class only",
                 "training rows of two or more classes",
                 "add rows of another class, or check data.label_column",
+            )
+        )
+
+
+def need_rows(rows: int, least: int, where: str) -> None:
+    """Raise `DataError` if a file has fewer than `least` rows."""
+    if rows < least:
+        raise DataError(
+            explain(f"{where} has {rows} rows", f"{least} rows or more", "add rows to the file")
+        )
+
+
+def enough_rows(key: str, wanted: int, rows: int, what: str) -> None:
+    """Raise `DataError` if the setting `key` asks for more than the rows there are."""
+    if wanted > rows:
+        raise DataError(
+            explain(
+                f"{key} = {wanted}", f"at most the {rows} {what} rows there are", f"lower {key}"
             )
         )

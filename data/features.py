@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.kmers import kmer_frequencies
-from federation import FeatureSettings
+from federation import FeatureSettings, SettingsError, explain
 
 Kind = Literal["text", "dna"]
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
@@ -17,7 +17,21 @@ Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
 def feature_kind(kind: Kind, settings: FeatureSettings) -> Literal["kmer", "embedding"]:
-    """Return which raw features a data set of this kind gets."""
+    """Return which raw features a data set of this kind gets.
+
+    Raises
+    ------
+    SettingsError
+        For k-mers of texts.
+    """
+    if settings.kind == "kmer" and kind == "text":
+        raise SettingsError(
+            explain(
+                "features.kind = kmer with data of kind text",
+                "embedding or auto for texts; kmer for DNA",
+                "set features.kind = auto, or data.kind = dna if the rows are sequences",
+            )
+        )
     if settings.kind != "auto":
         return settings.kind
     return "kmer" if kind == "dna" else "embedding"
@@ -43,6 +57,11 @@ def raw_features(
     -------
     array of float32, shape (rows, d)
         k-mer frequencies or embeddings.
+
+    Raises
+    ------
+    SettingsError
+        As `feature_kind`.
     """
     if feature_kind(kind, settings) == "kmer":
         return kmer_frequencies(texts, settings.k)

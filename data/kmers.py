@@ -64,11 +64,6 @@ def _canonical(k: int) -> tuple[npt.NDArray[np.int64], int]:
     return columns.astype(np.int64), len(kept)
 
 
-def kmer_features(k: int) -> int:
-    """Count the canonical k-mers: 2, 10, 32, 136, 512, 2,080 for k = 1 to 6."""
-    return _canonical(k)[1]
-
-
 def kmer_frequencies(sequences: Sequence[str], k: int) -> npt.NDArray[np.float32]:
     """Count k-mers together with their reverse complements, as shares of a row's k-mers.
 
@@ -85,7 +80,8 @@ def kmer_frequencies(sequences: Sequence[str], k: int) -> npt.NDArray[np.float32
     -------
     ndarray of float32, shape (rows, canonical k-mers)
         Shares that add up to 1 in a row (all 0 in a row without any k-mer); columns in
-        alphabetical order of the lower one of the two k-mers.
+        alphabetical order of the lower one of the two k-mers: 2, 10, 32, 136, 512, 2,080 for
+        k = 1 to 6.
 
     Raises
     ------

@@ -4,7 +4,8 @@ Every call draws the same rows from the same settings and seed, so the clients a
 agree on who holds what without a word between them:
 
 1. central evaluation: the server's validation rows are set aside, from the official
-   validation split where there is one, else from the training rows;
+   validation split where there is one, else from the training rows (by itself 300 rows, of
+   the training rows at most a fifth);
 2. `data.train_rows` are drawn from the training rows, stratified;
 3. these are shared out over the clients;
 4. each client splits its rows into training and validation rows, stratified;
@@ -18,10 +19,9 @@ server come from the chains as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from data import chains
-from data.checks import check_learnable
+from data.checks import LEAST, check_learnable, enough_rows
 from data.partition import (
     Parts,
     column_parts,
@@ -29,11 +29,11 @@ from data.partition import (
     iid_parts,
     quantity_parts,
     stratified_draw,
-    stratified_split,
 )
 from data.public import genomic, tweet_eval
 from data.rows import (
     NO_ROWS,
+    SERVER_ROWS,
     Corpus,
     DataInfo,
     ServerData,
@@ -42,10 +42,8 @@ from data.rows import (
     generator,
     joined,
 )
-from data.tables import class_names, read_split
-from federation import DataError, DataSettings, Settings, SettingsError, explain
-
-LEAST = 2  # rows of a client: one to train on, one to validate on
+from data.sites import hold_out, own_corpus, own_server, own_site, server_rows
+from federation import DataError, DataSettings, Settings, explain
 
 
 def load_corpus(settings: DataSettings, seed: int) -> Corpus:
@@ -75,32 +73,9 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     elif settings.source == "genomic":
         corpus = genomic(settings)
     else:
-        corpus = _own_corpus(settings, seed)
+        corpus = own_corpus(settings, seed)
     check_learnable(corpus.train, corpus.classes, corpus.name)
     return corpus
-
-
-def _own_corpus(settings: DataSettings, seed: int) -> Corpus:
-    train, classes = read_split(settings, settings.path)
-    name = Path(settings.path).name
-    if settings.test_path:
-        test, _ = read_split(settings, settings.test_path, classes)
-        return Corpus(name, settings.kind, classes, train, None, test)
-    # A site of its own may lack a class; a whole data set must not be of one class.
-    if not settings.per_site:
-        check_learnable(train, classes, name)
-    _need_rows(len(train), LEAST + 1, settings.path)
-    kept, held = stratified_split(
-        train.labels, settings.test_fraction, generator(seed, "test rows of a file")
-    )
-    return Corpus(name, settings.kind, classes, train.take(kept), None, train.take(held))
-
-
-def _need_rows(rows: int, least: int, where: str) -> None:
-    if rows < least:
-        raise DataError(
-            explain(f"{where} has {rows} rows", f"{least} rows or more", "add rows to the file")
-        )
 
 
 @dataclass(frozen=True)
@@ -122,17 +97,19 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
     pool = generator(seed, "order").permutation(len(corpus.train))
     validation = NO_ROWS
     if central and corpus.validation is not None:
-        rows = min(data.server_rows, len(corpus.validation))
+        there = len(corpus.validation)
+        enough_rows("data.server_rows", data.server_rows, there, "official validation")
+        rows = data.server_rows or min(SERVER_ROWS, there)
         drawn, _ = stratified_draw(corpus.validation.labels, rows, generator(seed, "server rows"))
         validation = corpus.validation.take(drawn)
     elif central:
-        _enough_for_server(data, len(pool), clients)
+        rows = _spared(data, len(pool), clients, len(corpus.classes))
         drawn, pool = stratified_draw(
-            corpus.train.labels, data.server_rows, generator(seed, "server rows"), spare=1
+            corpus.train.labels, rows, generator(seed, "server rows"), spare=1
         )
         validation = corpus.train.take(drawn)
     if data.train_rows:
-        _enough_rows("data.train_rows", data.train_rows, len(pool), "training")
+        enough_rows("data.train_rows", data.train_rows, len(pool), "training")
         drawn, _ = stratified_draw(
             corpus.train.labels[pool], data.train_rows, generator(seed, "training rows")
         )
@@ -140,7 +117,7 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
     held = corpus.train.take(pool)
     check_learnable(held, corpus.classes, corpus.name)
     parts = tuple(pool[part] for part in share(data, held, clients, seed))
-    _enough_rows("data.test_rows", data.test_rows, len(corpus.test), "test")
+    enough_rows("data.test_rows", data.test_rows, len(corpus.test), "test")
     tests, _ = stratified_draw(
         corpus.test.labels, data.test_rows or len(corpus.test), generator(seed, "test rows")
     )
@@ -150,25 +127,25 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
     return _Shares(corpus, parts, tuple(tests[part] for part in test_parts), NO_ROWS, NO_ROWS)
 
 
-def _enough_for_server(data: DataSettings, rows: int, clients: int) -> None:
+def _spared(data: DataSettings, rows: int, clients: int, classes: int) -> int:
+    """Rows that the server takes of the training rows, at least two left for each client."""
     most = rows - LEAST * clients
-    if data.server_rows > most:
-        raise DataError(
-            explain(
-                f"data.server_rows = {data.server_rows} of {rows} training rows",
-                f"at most {max(most, 0)}, so that each of {clients} clients keeps {LEAST}",
-                "lower data.server_rows or run.clients, or set evaluation.mode = federated",
-            )
+    wanted = server_rows(data, rows, most, classes)
+    if wanted <= most:
+        return wanted
+    if data.server_rows:
+        given = f"data.server_rows = {wanted} of {rows} training rows"
+        fix = "lower data.server_rows (0: at most a fifth of the rows) or run.clients"
+    else:
+        given = f"{rows} training rows, of which the server needs {wanted} (one a class)"
+        fix = "add rows, lower run.clients"
+    raise DataError(
+        explain(
+            given,
+            f"at most {max(most, 0)}, so that each of {clients} clients keeps {LEAST}",
+            f"{fix}, or set evaluation.mode = federated",
         )
-
-
-def _enough_rows(key: str, wanted: int, rows: int, what: str) -> None:
-    if wanted > rows:
-        raise DataError(
-            explain(
-                f"{key} = {wanted}", f"at most the {rows} {what} rows there are", f"lower {key}"
-            )
-        )
+    )
 
 
 def share(settings: DataSettings, split: Split, clients: int, seed: int) -> Parts:
@@ -237,7 +214,7 @@ def _held(settings: Settings, shares: _Shares, split: str, client: int) -> Split
 def _site(settings: Settings, shares: _Shares, client: int) -> Site:
     data, seed = settings.data, settings.run.seed
     rows = _held(settings, shares, "train", client)
-    train, validation = _for_validation(data, seed, rows, client)
+    train, validation = hold_out(data, seed, rows, client)
     if data.source == "dna-demo" and data.label_noise > 0:
         rng = generator(seed, "label noise", client)
         count = len(shares.corpus.classes)
@@ -245,12 +222,6 @@ def _site(settings: Settings, shares: _Shares, client: int) -> Site:
         train = replace(train, labels=labels)
     test = _held(settings, shares, "test", client) if shares.test_parts else NO_ROWS
     return Site(train, validation, test)
-
-
-def _for_validation(data: DataSettings, seed: int, rows: Split, client: int) -> tuple[Split, Split]:
-    rng = generator(seed, "client validation", client)
-    kept, out = stratified_split(rows.labels, data.val_fraction, rng)
-    return rows.take(kept), rows.take(out)
 
 
 def load_site(settings: Settings, client: int, clients: int) -> tuple[DataInfo, Site]:
@@ -287,62 +258,9 @@ def load_site(settings: Settings, client: int, clients: int) -> tuple[DataInfo, 
             )
         )
     if settings.data.per_site:
-        return _own_site(settings, client)
+        return own_site(settings, client)
     shares = _share_out(settings, clients)
     return shares.corpus.info, _site(settings, shares, client)
-
-
-def _own_classes(data: DataSettings) -> tuple[str, ...]:
-    if not data.labels:
-        raise SettingsError(
-            explain(
-                "data.per_site without data.labels",
-                "the class names, the same at every site, comma-separated",
-                "set data.labels",
-            )
-        )
-    if data.train_rows:
-        raise SettingsError(
-            explain(
-                f"data.train_rows = {data.train_rows} with data.per_site",
-                "0: a site uses all rows of its file",
-                "remove data.train_rows",
-            )
-        )
-    return class_names(data.labels)
-
-
-def own_files(data: DataSettings, client: int) -> DataSettings:
-    """Return the settings with `{client}` in the paths replaced by the client's index."""
-    paths = {name: getattr(data, name) for name in ("path", "test_path")}
-    own = {name: path.replace("{client}", str(client)) for name, path in paths.items()}
-    if not own["path"]:
-        raise SettingsError(
-            explain(
-                f"client {client} has no data.path",
-                "this site's own file",
-                "set data.path in the node's --node-config, or with {client} for all of them",
-            )
-        )
-    return data.model_copy(update=own)
-
-
-def _own_site(settings: Settings, client: int) -> tuple[DataInfo, Site]:
-    data, seed = own_files(settings.data, client), settings.run.seed
-    classes = _own_classes(data)
-    if settings.evaluation.mode == "central":
-        rows, _ = read_split(data, data.path, classes)
-        test = NO_ROWS
-    else:
-        corpus = _own_corpus(data, seed)
-        _enough_rows("data.test_rows", data.test_rows, len(corpus.test), "test")
-        drawn, _ = stratified_draw(
-            corpus.test.labels, data.test_rows or len(corpus.test), generator(seed, "test rows")
-        )
-        rows, test = corpus.train, corpus.test.take(drawn)
-    _need_rows(len(rows), LEAST, data.path)
-    train, validation = _for_validation(data, seed, rows, client)
-    return DataInfo(Path(data.path).name, data.kind, classes), Site(train, validation, test)
 
 
 def load_server(settings: Settings) -> ServerData:
@@ -365,41 +283,8 @@ def load_server(settings: Settings) -> ServerData:
         As `load_site`; and if the server should evaluate but has no rows of its own.
     """
     if settings.data.per_site:
-        return _own_server(settings)
+        return own_server(settings)
     clients = settings.run.clients
     shares = _share_out(settings, clients)
     train = joined([_site(settings, shares, client).train for client in range(clients)])
     return ServerData(shares.corpus.info, train, shares.validation, shares.test)
-
-
-def _own_server(settings: Settings) -> ServerData:
-    """With a file per site the server has the rows of `data.test_path` or none."""
-    data, seed = settings.data, settings.run.seed
-    classes = _own_classes(data)
-    info = DataInfo(f"a {data.source} file per site", data.kind, classes)
-    if settings.evaluation.mode == "federated":
-        return ServerData(info, NO_ROWS, NO_ROWS, NO_ROWS)
-    if not data.test_path:
-        raise DataError(
-            explain(
-                "evaluation.mode = central with data.per_site: the server has no rows",
-                "federated evaluation, or held-out rows of the server in data.test_path",
-                "set evaluation.mode = federated",
-            )
-        )
-    rows, _ = read_split(data, data.test_path, classes)
-    wanted = data.server_rows + (data.test_rows or 1)
-    if len(rows) < wanted:
-        raise DataError(
-            explain(
-                f"{data.test_path} has {len(rows)} rows",
-                f"{wanted} or more: data.server_rows for validation, the others for the test",
-                "lower data.server_rows or data.test_rows, or add rows",
-            )
-        )
-    drawn, others = stratified_draw(rows.labels, data.server_rows, generator(seed, "server rows"))
-    left = rows.take(others)
-    tests, _ = stratified_draw(
-        left.labels, data.test_rows or len(left), generator(seed, "test rows")
-    )
-    return ServerData(info, NO_ROWS, rows.take(drawn), left.take(tests))

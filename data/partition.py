@@ -251,20 +251,19 @@ def column_parts(
     """
     values, inverse = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(values) != clients:
-        named = ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
         raise DataError(
             explain(
-                f"{len(values)} values in the partition column ({named}) for {clients} clients",
+                f"{len(values)} different values in the partition column for {clients} clients",
                 "one client a value",
                 f"set run.clients = {len(values)}, or another data.partition_column",
             )
         )
     parts = tuple(rng.permutation(np.flatnonzero(inverse == number)) for number in range(clients))
-    for value, part in zip(values, parts, strict=True):
+    for number, part in enumerate(parts):
         if len(part) < minimum:
             raise DataError(
                 explain(
-                    f"site {str(value)!r} of the partition column has {len(part)} rows",
+                    f"value {number + 1} of the partition column (sorted) has {len(part)} rows",
                     f"{minimum} rows or more for every client",
                     "add rows or merge sites",
                 )

@@ -49,7 +49,7 @@ def _tweets_from_hub(task: str) -> Corpus:
     found = read_hub(TWEET_EVAL, task, "text", ("train", "validation", "test"))
     classes = found.classes or sorted_labels(found.splits["train"].labels)
     splits = [
-        Split(part.texts, number_labels(part.labels, classes, f"{TWEET_EVAL} {task} {name}"))
+        Split(part.texts, number_labels(part.labels, classes, f"{TWEET_EVAL} {task} {name}", True))
         for name, part in found.splits.items()
     ]
     return Corpus(f"TweetEval {task}", "text", classes, splits[0], splits[1], splits[2])
@@ -82,13 +82,17 @@ def _mapping(path: Path) -> tuple[str, ...]:
         key, _, name = line.strip().partition("\t" if "\t" in line else " ")
         if not key.isdecimal() or not name.strip():
             raise DataError(
-                explain(f"{path}, line {number}: {line!r}", "label, tab, class name", "correct it")
+                explain(
+                    f"{path}, line {number}: not a label and a name",
+                    "label, tab, class name",
+                    "correct the line",
+                )
             )
         names[int(key)] = name.split("\t")[0].strip()
     if sorted(names) != list(range(len(names))) or len(set(names.values())) < max(2, len(names)):
         raise DataError(
             explain(
-                f"{path} has the labels {sorted(names)}",
+                f"{path} numbers or names its {len(names)} labels otherwise",
                 "0, 1, 2 ... each once, two or more, with different names",
                 "correct the file",
             )
@@ -111,7 +115,7 @@ def _tweet_split(folder: Path, split: str, classes: tuple[str, ...]) -> Split:
             )
         )
     numbers = tuple(str(number) for number in range(len(classes)))
-    return Split(tuple(texts), number_labels(labels, numbers, str(path)))
+    return Split(tuple(texts), number_labels(labels, numbers, str(path), True))
 
 
 def genomic(settings: DataSettings) -> Corpus:
@@ -159,7 +163,7 @@ def genomic(settings: DataSettings) -> Corpus:
         known = found.classes
     values = known or sorted_labels(labels[0])
     train, test = (
-        Split(checked_dna(rows, place), number_labels(named, values, place))
+        Split(checked_dna(rows, place), number_labels(named, values, place, not settings.path))
         for rows, named, place in zip(texts, labels, where, strict=True)
     )
     return Corpus(name, "dna", _dna_names(name, values), train, None, test)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 Kind = Literal["text", "dna"]
 Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.intp]
+SERVER_ROWS = 300  # validation rows of the server where `data.server_rows` leaves it open
 
 
 def generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:

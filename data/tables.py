@@ -66,12 +66,16 @@ def read_table(
     return Columns(texts, labels, groups[0] if groups else ())
 
 
-def _missing(path: Path, column: str, present: Sequence[str]) -> DataError:
+def _missing(path: Path, column: str, present: Sequence[str], wanted: Sequence[str]) -> DataError:
+    # Without any wanted column the "header" may be a row, which must not travel in a message.
+    header = any(name in present for name in wanted)
+    names = ": " + ", ".join(present) if header else f" ({len(present)} named in line 1)"
     return DataError(
         explain(
             f"{path} has no column {column!r}",
-            "one of its columns: " + ", ".join(present),
-            "set data.text_column, data.label_column or data.partition_column to one of these",
+            f"one of its columns{names}",
+            "set data.text_column, data.label_column or data.partition_column to one of these"
+            + ("" if header else ", or put a header into line 1"),
         )
     )
 
@@ -82,7 +86,7 @@ def _read_csv(path: Path, names: Sequence[str]) -> list[tuple[str, ...]]:
         header = [name.strip() for name in next(reader)]
         for name in names:
             if header.count(name) != 1:
-                raise _missing(path, name, header)
+                raise _missing(path, name, header, names)
         places = [header.index(name) for name in names]
         rows: list[tuple[str, ...]] = []
         for fields in reader:
@@ -122,13 +126,11 @@ def _read_jsonl(path: Path, names: Sequence[str]) -> list[tuple[str, ...]]:
             ) from error
         if not isinstance(entry, dict):
             raise DataError(
-                explain(
-                    f"{where}: a JSON {type(entry).__name__}", "one object a line", "correct it"
-                )
+                explain(f"{where}: {_json_type(entry)}", "one object a line", "correct it")
             )
         for name in names:
             if name not in entry:
-                raise _missing(path, name, list(entry))
+                raise _missing(path, name, list(entry), names)
         rows.append((_text(entry, names[0], where), *(_word(entry, n, where) for n in names[1:])))
     return rows
 
@@ -138,7 +140,7 @@ def _text(entry: Mapping[str, object], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(
             explain(
-                f"{where}: {name!r} is {json.dumps(value)[:40]}, not a string",
+                f"{where}: {name!r} is {_json_type(value)}",
                 "a string",
                 "put the text in quotes, or set data.text_column to the column of the text",
             )
@@ -154,11 +156,24 @@ def _word(entry: Mapping[str, object], name: str, where: str) -> str:
         return json.dumps(value)
     raise DataError(
         explain(
-            f"{where}: {name!r} is {json.dumps(value)[:40]}",
+            f"{where}: {name!r} is {_json_type(value)}",
             "a string, a whole number, true or false",
             "correct the line",
         )
     )
+
+
+def _json_type(value: object) -> str:
+    """Name the type of a JSON value; the value itself is private and stays out of messages."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    return "a list" if isinstance(value, list) else "an object"
 
 
 def class_names(labels: str) -> tuple[str, ...]:
@@ -219,7 +234,7 @@ def read_split(
     columns = read_table(file, settings.text_column, settings.label_column, group, form)
     if classes is None:
         classes = class_names(settings.labels) if settings.labels else sorted_labels(columns.labels)
-    labels = number_labels(columns.labels, classes, str(file))
+    labels = number_labels(columns.labels, classes, str(file), public=bool(settings.labels))
     if settings.kind == "dna":
         texts = checked_dna(columns.texts, str(file))
     else:

@@ -27,7 +27,7 @@ def setting(
         One sentence for the reference page.
     used_when : tuple of (key, test)
         Clauses that must all hold for the key to have an effect. A test is a tuple of
-        accepted values, ``">0"`` or ``"set"``. A non-default value while a clause fails is refused.
+        accepted values, ``">0"`` or ``"<1"``. A non-default value while a clause fails is refused.
     per_node : bool
         Whether a node's own config may override it.
     **bounds : Any
@@ -48,4 +48,4 @@ def setting(
 class Section(BaseModel):
     """A frozen section of the tree: extra keys refused, no silent coercion."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -28,6 +28,9 @@ USER_ERROR_CODE = 1001
 WEIGHT_KEY = "num-examples"
 """Flower's usual name of a reply's weight in the aggregation."""
 
+NO_ENCODER = "none"
+"""Encoder of features that no model makes (Flower cannot size an empty string)."""
+
 Parameters = dict[str, npt.NDArray[Any]]
 
 T = TypeVar("T")
@@ -51,6 +54,8 @@ class SiteReport:
         Class names.
     data, kind, features, backend, llm : str
         What it runs on, in words.
+    encoder : str
+        Identity of the model whose embeddings are the features, or `NO_ENCODER`.
     circuits_per_step, circuits_fixed : int
         Circuits of one optimizer step, and of a round besides its steps.
     seconds : float
@@ -69,6 +74,7 @@ class SiteReport:
     features: str
     backend: str
     llm: str
+    encoder: str
     circuits_per_step: int
     circuits_fixed: int
     seconds: float

@@ -146,9 +146,10 @@ def parse_run(
 def _read_toml(path: Path) -> dict[str, Scalar]:
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
+    except OSError as error:
+        why = error.strerror or str(error)
         raise SettingsError(
-            explain(f"no config file {str(path)!r}", "a TOML file", "check the path")
+            explain(f"no config file {str(path)!r} ({why})", "a TOML file", "check the path")
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(
@@ -201,8 +202,8 @@ def _first(error: ValidationError, known: Mapping[str, FieldInfo]) -> str:
 def _holds(value: Any, test: tuple[Any, ...] | list[Any] | str) -> bool:
     if test == ">0":
         return bool(value > 0)
-    if test == "set":
-        return bool(value)
+    if test == "<1":
+        return bool(value < 1)
     return value in test
 
 
@@ -219,7 +220,7 @@ def _why_ignored(
         value = _effective(other, flat, known)
         if not _holds(value, test):
             wanted = test if isinstance(test, str) else " or ".join(repr(t) for t in test)
-            return f"{other} = {value!r}", wanted.replace(">0", "above 0")
+            return f"{other} = {value!r}", wanted.replace(">0", "above 0").replace("<1", "below 1")
     return None
 
 
@@ -240,10 +241,21 @@ def _refuse_ignored(settings: Settings) -> None:
             )
 
 
+Check = tuple[bool, str, str, str]
+"""Whether all is well; else what was given, what is accepted, what to do."""
+
+
 def _refuse_contradictions(settings: Settings) -> None:
     """Refuse combinations that no single key's bounds can express."""
-    train, data, evaluation = settings.train, settings.data, settings.evaluation
-    checks = (
+    for fine, given, takes, fix in (*_run_checks(settings), *_data_checks(settings)):
+        if not fine:
+            raise SettingsError(explain(given, takes, fix))
+
+
+def _run_checks(settings: Settings) -> tuple[Check, ...]:
+    train, stop = settings.train, settings.stop
+    default_minimum = stop.min_rounds == type(stop)().min_rounds
+    return (
         (
             train.min_steps <= train.steps <= train.max_steps,
             f"train.steps = {train.steps}, min_steps = {train.min_steps}, "
@@ -259,11 +271,29 @@ def _refuse_contradictions(settings: Settings) -> None:
             "lower run.min_replies",
         ),
         (
-            settings.stop.min_rounds <= settings.run.rounds,
+            default_minimum or stop.min_rounds <= settings.run.rounds,
             f"stop.min_rounds = {settings.stop.min_rounds} with run.rounds = {settings.run.rounds}",
             "at most run.rounds",
             "lower stop.min_rounds or raise run.rounds",
         ),
+        (
+            bool(default_minimum or stop.rule != "none" or stop.patience or stop.target_accuracy),
+            f"stop.min_rounds = {stop.min_rounds} would be ignored because nothing stops the run",
+            "stop.rule, stop.patience or stop.target_accuracy",
+            "set one of them or remove stop.min_rounds",
+        ),
+        (
+            settings.quantum.backend != "pennylane:",
+            "quantum.backend = 'pennylane:'",
+            "pennylane:<device>, for instance pennylane:default.qubit",
+            "name the device",
+        ),
+    )
+
+
+def _data_checks(settings: Settings) -> tuple[Check, ...]:
+    data, evaluation = settings.data, settings.evaluation
+    return (
         (
             data.source not in ("csv", "jsonl") or bool(data.path) or data.per_site,
             f"data.source = {data.source!r} without data.path",
@@ -295,6 +325,3 @@ def _refuse_contradictions(settings: Settings) -> None:
             "choose one of them",
         ),
     )
-    for fine, given, takes, fix in checks:
-        if not fine:
-            raise SettingsError(explain(given, takes, fix))

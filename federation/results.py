@@ -130,14 +130,35 @@ def append_jsonl(path: Path, value: Any) -> None:
         file.write(line)
 
 
+def json_object(text: str | bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a text is, or None if it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON file's object; empty if the file is absent, unreadable or holds no object."""
+    try:
+        return json_object(path.read_bytes()) or {}
+    except OSError:
+        return {}
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a JSONL file; a last line still being written is left out."""
-    if not path.is_file():
+    """Yield the objects of a JSONL file, none if it is absent or unreadable.
+
+    What a crash left half written is left out, and so is a last line still being written.
+    """
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except OSError:
         return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n") and line.strip():
-                yield json.loads(line)
+    for line in lines:
+        if (value := json_object(line)) is not None:
+            yield value
 
 
 def plain(value: Any) -> Any:

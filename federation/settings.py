@@ -100,10 +100,11 @@ class DataSettings(Section):
         0.2, "Share of a client's rows kept for validation, stratified.", gt=0, lt=1
     )
     server_rows: int = setting(
-        300,
-        "Training rows that the server holds for validation and no client sees.",
+        0,
+        "Rows that the server holds for validation and no client sees; 0: 300, or a fifth of "
+        "the rows if that is less.",
         used_when=(("evaluation.mode", ("central",)),),
-        ge=1,
+        ge=0,
     )
     partition: Literal["iid", "dirichlet", "quantity", "column"] = setting(
         "iid",
@@ -203,7 +204,9 @@ class TrainSettings(Section):
     optimizer: Literal["adam", "cobyla"] = setting(
         "adam", "Local optimiser: Adam by autograd, or the paper's COBYLA."
     )
-    steps: int = setting(20, "Optimiser steps of a client in round 1.", ge=1)
+    steps: int = setting(
+        20, "Optimiser steps of a client in round 1; COBYLA evaluates its start besides.", ge=1
+    )
     min_steps: int = setting(1, "Fewest steps that the agent may give.", ge=1)
     max_steps: int = setting(100, "Most steps that the agent may give.", ge=1)
     batch_rows: int = setting(
@@ -231,7 +234,7 @@ class TrainSettings(Section):
     )
     smoothness: float = setting(
         10.0,
-        "Smoothness L of theorem 6.4: gamma = max(8 L / mu, E), E the steps of a round.",
+        "Smoothness L of theorem 6.4: gamma = max(8 L / mu, E), E = `train.max_steps`.",
         used_when=(("train.schedule", ("inverse-time",)),),
         gt=0,
     )
@@ -253,7 +256,9 @@ class DistillSettings(Section):
         2.0, "tau: softens both distributions in the KL term.", used_when=(DISTILLED,), gt=0
     )
     calibrate: bool = setting(
-        True, "Fit the teacher's temperature on validation rows.", used_when=(DISTILLED,)
+        True,
+        "Fit the teacher's temperature on validation rows; its soft labels, L_LLM and the epoch "
+        "that is kept depend on it.",
     )
 
 
@@ -280,7 +285,11 @@ class LlmSettings(Section):
     )
     epochs: int = setting(3, "Most epochs of fine-tuning.", ge=1)
     batch_size: int = setting(16, "Rows of a fine-tuning step.", ge=1)
-    learning_rate: float = setting(0.002, "Peak learning rate of adapters and head.", gt=0)
+    learning_rate: float = setting(
+        0.002,
+        "Peak rate of adapters and head; with `llm.peft = none` the encoder takes a tenth.",
+        gt=0,
+    )
     patience: int = setting(
         1, "Epochs without a better validation loss before fine-tuning ends; 0: never.", ge=0
     )
@@ -323,7 +332,7 @@ class AgentSettings(Section):
     stage: Literal["participation", "aggregation"] = setting(
         "participation",
         "Selection decides who trains, or whose update of those trained is aggregated.",
-        used_when=(RULE,),
+        used_when=(RULE, ("agent.fraction", "<1")),
     )
 
 
@@ -360,7 +369,7 @@ class AggregationSettings(Section):
     )
     trim: float = setting(
         0.2,
-        "Share trimmed from each end.",
+        "Share trimmed from each end; of three or more updates at least one.",
         used_when=(("aggregation.rule", ("trimmed-mean",)),),
         gt=0,
         lt=0.5,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 LOWEST, HIGHEST = 0.2, 10.0
+LEAST_PROBABILITY = 1e-12  # as in `data.metrics`, which this package may not import
 
 
 def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -49,6 +50,17 @@ def mean_nll(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -
     """
     rows = np.arange(len(labels))
     return float(-log_softmax(logits, temperature)[rows, labels].mean())
+
+
+def loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
+    """Return the loss that is reported: `mean_nll` of probabilities of at least 1e-12.
+
+    Parameters as in `mean_nll`. The quantum model's loss (`data.scores`) is bounded likewise;
+    choosing temperatures and epochs needs the unbounded one.
+    """
+    rows = np.arange(len(labels))
+    found = log_softmax(logits, temperature)[rows, labels]
+    return float(-np.maximum(found, np.log(LEAST_PROBABILITY)).mean())
 
 
 def fit_temperature(
@@ -93,11 +105,24 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean F1 score over the classes that occur among labels or predictions."""
+    """Return the mean F1 score over all classes, 0 for one that does not occur at all.
+
+    Parameters
+    ----------
+    logits : np.ndarray
+        (rows, C).
+    labels : np.ndarray
+        (rows,) class numbers.
+
+    Returns
+    -------
+    float
+        As `data.scores` defines it.
+    """
     predicted = np.argmax(logits, axis=1)
     values = []
-    for label in np.union1d(labels, predicted):
+    for label in range(logits.shape[1]):
         hits = int(((predicted == label) & (labels == label)).sum())
         total = int((predicted == label).sum() + (labels == label).sum())
-        values.append(2 * hits / total)
+        values.append(2 * hits / max(total, 1))
     return float(np.mean(values))

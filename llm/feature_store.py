@@ -10,7 +10,7 @@ import numpy as np
 
 from federation import LlmSettings, atomic_write
 from llm.sources import Kind, resolve
-from llm.store import content_key
+from llm.store import content_key, private_file, private_folder
 
 
 def stored_embedding(
@@ -31,17 +31,19 @@ def stored_embedding(
     kind : {"text", "dna"}
         What the rows are.
     store : Path
-        Folder of the embeddings; a file that cannot be read is made anew.
+        Folder of the embeddings, private to its owner; a file that cannot be read is made anew,
+        and where none can be written the embeddings are returned all the same.
     progress : callable or None
-        Gets a line now and then.
+        Gets a line now and then, and one if the embeddings are not kept.
 
     Returns
     -------
     np.ndarray
         float32, (rows, hidden).
     """
+    source = resolve(settings.model, kind)
     facts = {
-        "model": resolve(settings.model, kind).identity,
+        "model": source.identity,
         "kind": kind,
         "max_tokens": settings.max_tokens,
     }
@@ -60,5 +62,11 @@ def stored_embedding(
         with file.open("wb") as out:
             np.savez(out, features=features)
 
-    atomic_write(path, write)
+    try:
+        private_folder(store)
+        atomic_write(path, write)
+        private_file(path)
+    except OSError as error:
+        if progress:
+            progress(f"{source.name}: the embeddings are not kept ({error})")
     return features

@@ -17,9 +17,10 @@ from llm.models import Model, build_classifier
 from llm.quiet import quiet
 from llm.sources import Kind, Source, resolve
 from llm.store import Entry, content_key, read_entry, write_entry
-from llm.training import Plan, Rows, predict, train
+from llm.training import RECIPE, Plan, Rows, predict, train
 
-# Rates of other parameters than the adapters, as multiples of `llm.learning_rate`.
+# Rates of other parameters than the adapters, as multiples of `llm.learning_rate`. With any
+# change here raise `llm.training.RECIPE`.
 HEAD_RATE = 1.0
 WHOLE_MODEL_RATE = 0.1
 
@@ -81,6 +82,7 @@ class _Task:
     def facts(self, source: Source) -> dict[str, Any]:
         skipped = {"model", "reuse", "store"}
         return {
+            "recipe": RECIPE,
             "model": source.name,
             "identity": source.identity,
             "kind": self.kind,
@@ -121,7 +123,8 @@ def fine_tune(
     classes : int
         Classes of the whole federation; a site need not hold all of them.
     settings : LlmSettings
-        Model, adapters, training.
+        Model, adapters, training. With ``peft = none`` the encoder's own weights train at a
+        tenth of ``learning_rate``, which is meant for fresh adapters; the head at all of it.
     kind : {"text", "dna"}
         What the rows are.
     seed : int
@@ -146,23 +149,19 @@ def fine_tune(
     federation.ModelError
         If the model is missing, corrupt or unsuitable, or training diverges.
     """
-    start = time.perf_counter()
-    task = _Task(
-        tuple(train_texts),
-        _labels(train_texts, train_labels, classes),
-        tuple(val_texts),
-        _labels(val_texts, val_labels, classes),
-        classes,
-        settings,
-        kind,
-        seed,
-        calibrate,
-    )
+    train_rows = tuple(train_texts), _labels(train_texts, train_labels, classes)
+    val_rows = tuple(val_texts), _labels(val_texts, val_labels, classes)
+    task = _Task(*train_rows, *val_rows, classes, settings, kind, seed, calibrate)
     if not len(task.train_labels):
         raise DataError(explain("no training row", "at least one", "give this site data"))
-    source = resolve(settings.model, kind)
+    return _kept_or_new(task, store, progress)
+
+
+def _kept_or_new(task: _Task, store: Path | None, progress: Progress) -> Teacher:
+    start = time.perf_counter()
+    source = resolve(task.settings.model, task.kind)
     key = task.key(source)
-    entry = read_entry(store, key) if store is not None and settings.reuse else None
+    entry = read_entry(store, key) if store is not None and task.settings.reuse else None
     reused = entry is not None
     if entry is None:
         entry = _fine_tune(task, source, key, store, progress)
@@ -260,8 +259,8 @@ def _teacher(entry: Entry, task: _Task) -> Teacher:
     labels = task.val_labels if held_out else task.train_labels
     kept = ("epochs", "best_epoch", "tokens", "trainable", "adapter_bytes")
     metrics = {
-        "loss": calibration.mean_nll(logits, labels, temperature),
-        "raw_loss": calibration.mean_nll(logits, labels),
+        "loss": calibration.loss(logits, labels, temperature),
+        "raw_loss": calibration.loss(logits, labels),
         "accuracy": calibration.accuracy(logits, labels),
         "macro_f1": calibration.macro_f1(logits, labels),
         "validation_rows": len(task.val_labels),

@@ -6,8 +6,6 @@ non-overlapping ones (accuracy .93 against .85-.88 on 600 rows).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 LETTERS = "ACGT"
@@ -66,29 +64,3 @@ class KmerTokenizer:
         windows = np.lib.stride_tricks.sliding_window_view(letters, self.k)[:max_length]
         ids = FIRST + windows @ (4 ** np.arange(self.k - 1, -1, -1))
         return np.where((windows < 0).any(axis=1), UNKNOWN, ids)
-
-    def __call__(
-        self, sequences: Sequence[str], max_length: int | None = None
-    ) -> dict[str, np.ndarray]:
-        """Return the padded token ids of several sequences.
-
-        Parameters
-        ----------
-        sequences : sequence of str
-            DNA letters.
-        max_length : int or None
-            Most tokens of a sequence.
-
-        Returns
-        -------
-        dict
-            ``input_ids`` and ``attention_mask``, int64, (rows, longest), padded on the right.
-        """
-        rows = [self.encode(sequence, max_length) for sequence in sequences]
-        width = max((len(row) for row in rows), default=0)
-        ids = np.full((len(rows), width), PAD, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, (id_row, mask_row) in zip(rows, zip(ids, mask, strict=True), strict=True):
-            id_row[: len(row)] = row
-            mask_row[: len(row)] = 1
-        return {"input_ids": ids, "attention_mask": mask}

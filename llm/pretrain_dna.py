@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from federation import DataError, UserError, explain
+from llm.batches import Tokens
 from llm.dna_tiny import WEIGHTS, new_model, pack
 from llm.kmer_tokenizer import LETTERS, KmerTokenizer
 from llm.quiet import quiet
@@ -157,7 +158,8 @@ def pretrain(
     for step in range(plan.steps):
         batch = batch_of(windows, plan, rng)
         target = torch.from_numpy((dinucleotides(batch) - mean) / spread)
-        tokens = {name: torch.from_numpy(array) for name, array in tokenizer(batch).items()}
+        ids = tuple(tokenizer.encode(window) for window in batch)
+        tokens = Tokens(ids, tokenizer.pad_token_id).batch(range(len(ids)))
         states = encoder(**tokens).last_hidden_state
         mask = tokens["attention_mask"].unsqueeze(-1).to(states.dtype)
         loss = (head((states * mask).sum(1) / mask.sum(1)) - target).pow(2).mean()

@@ -2,6 +2,7 @@
 
 An entry holds the adapter (safetensors), the raw logits (npz, no pickle) and ``meta.json``,
 which lists the other files' sha256. An entry that does not match its list counts as absent.
+Adapters, soft labels and embeddings tell of private texts: only their owner may read them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
+_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
 META, LOGITS = "meta.json", "logits.npz"
 
 
@@ -41,6 +43,28 @@ class Entry:
     val_logits: np.ndarray
     facts: dict[str, Any]
     folder: Path | None = None
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only its owner may enter, and so those above it that are missing.
+
+    Folders above it that exist already stay as they are.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    for missing in [p for p in reversed(folder.parents) if not p.exists()]:
+        missing.mkdir(_FOLDER_MODE, exist_ok=True)
+    folder.mkdir(_FOLDER_MODE, exist_ok=True)
+    with contextlib.suppress(PermissionError):  # someone else's: our files are private anyhow
+        folder.chmod(_FOLDER_MODE)
+
+
+def private_file(path: Path) -> None:
+    """Let only its owner read and write a file."""
+    path.chmod(_FILE_MODE)
 
 
 def content_key(
@@ -119,8 +143,9 @@ def write_entry(store: Path, key: str, entry: Entry, save_model: Callable[[Path]
         If the folder cannot be written.
     """
     target = folder_of(store, key)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary folder lies beside the target, so that the rename is one atomic step.
+    private_folder(target.parent)
+    # The temporary folder lies beside the target, so that the rename is one atomic step; mkdtemp
+    # gives it to its owner alone.
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
         save_model(fresh)
@@ -128,7 +153,8 @@ def write_entry(store: Path, key: str, entry: Entry, save_model: Callable[[Path]
         files = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
         meta = {"key": key, "files": files, "facts": entry.facts}
         (fresh / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-        fresh.chmod(0o755)
+        for path in fresh.iterdir():
+            private_file(path)
         _replace(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -19,6 +19,13 @@ _EVALUATION_BATCH = 16
 _CLIP_NORM = 1.0
 _WEIGHT_DECAY = 0.01
 
+# Version of the training recipe, a part of every stored teacher's key. Raise it with any change
+# after which the same settings train otherwise: the numbers above, the rates in
+# `llm.fine_tuning`, the warm-up in `llm.schedule`, the pooling and head in `llm.pooled`, the
+# batches in `llm.batches`, the choice of the epoch and the temperature. Else a site would go on
+# with teachers of the old recipe.
+RECIPE = 1
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -147,11 +154,7 @@ def train(
         If the loss is not finite in any epoch.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(_groups(trainable, heads, plan), weight_decay=_WEIGHT_DECAY)
-    steps = plan.epochs * math.ceil(len(rows.labels) / plan.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: linear_decay(min(step, steps - 1), steps)
-    )
+    optimizer, schedule = _optimiser(trainable, heads, plan, len(rows.labels))
     rng = np.random.default_rng(plan.seed)
     best_loss, best_epoch, best = math.inf, 0, {}
     epoch = 0
@@ -165,18 +168,33 @@ def train(
         elif plan.patience and epoch - best_epoch >= plan.patience:
             break
     if not best:
-        raise ModelError(
-            explain(
-                f"fine-tuning diverged with llm.learning_rate {plan.learning_rate:g}",
-                "a rate at which the loss stays finite",
-                "lower it",
-            )
-        )
+        raise _diverged(plan)
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(best[name])
     model.eval()
     return Trained(epoch, epoch * int(rows.tokens.lengths.sum()), best_epoch)
+
+
+def _diverged(plan: Plan) -> ModelError:
+    return ModelError(
+        explain(
+            f"fine-tuning diverged with llm.learning_rate {plan.learning_rate:g}",
+            "a rate at which the loss stays finite",
+            "lower it",
+        )
+    )
+
+
+def _optimiser(
+    trainable: dict[str, torch.nn.Parameter], heads: tuple[str, ...], plan: Plan, rows: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    optimizer = torch.optim.AdamW(_groups(trainable, heads, plan), weight_decay=_WEIGHT_DECAY)
+    steps = plan.epochs * math.ceil(rows / plan.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: linear_decay(min(step, steps - 1), steps)
+    )
+    return optimizer, schedule
 
 
 def _groups(

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from quantum.ansatz import QCNN, VQC, build_ansatz
-from quantum.costs import circuits_per_step
+from quantum.costs import circuits_before_steps, circuits_per_step
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier
@@ -44,6 +44,7 @@ __all__ = [
     "build_ansatz",
     "build_classifier",
     "build_engine",
+    "circuits_before_steps",
     "circuits_per_step",
     "cross_entropy",
     "distillation",

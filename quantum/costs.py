@@ -3,7 +3,8 @@
 Circuits are counted as a quantum computer would need them, whatever engine computed them: a
 forward pass of B rows is B circuits, since the commuting read-outs share one circuit; a gradient
 step is what the same gradient costs by parameter shift, B (1 + 2 P) circuits (the loss itself and
-two shifts for each of P angles; scale and bias cost none); a COBYLA evaluation is B.
+two shifts for each of P angles; scale and bias cost none); a COBYLA evaluation is B, and the
+start is evaluated too, which is no step.
 """
 
 from __future__ import annotations
@@ -42,3 +43,21 @@ def circuits_per_step(train: TrainSettings, rows: int, angles: int) -> int:
         return circuits_of_forward(rows)
     batch = min(train.batch_rows, rows) if train.batch_rows else rows
     return circuits_of_gradient(batch, angles)
+
+
+def circuits_before_steps(train: TrainSettings, rows: int) -> int:
+    """Circuits of a round before its first optimiser step.
+
+    Parameters
+    ----------
+    train : TrainSettings
+        The optimiser.
+    rows : int
+        The client's training rows.
+
+    Returns
+    -------
+    int
+        The rows for COBYLA, which evaluates its start first; 0 for Adam.
+    """
+    return circuits_of_forward(rows) if train.optimizer == "cobyla" else 0

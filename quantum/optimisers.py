@@ -103,8 +103,8 @@ def run_adam(
 
 
 def run_cobyla(
-    objective: Callable[[np.ndarray], float], start: np.ndarray, evaluations: int, radius: float
-) -> tuple[np.ndarray, list[float]]:
+    objective: Callable[[np.ndarray], float], start: np.ndarray, steps: int, radius: float
+) -> tuple[np.ndarray, list[float], float]:
     """Minimise by COBYLA, the published code's optimiser, without gradients.
 
     Parameters
@@ -113,16 +113,17 @@ def run_cobyla(
         The loss.
     start : numpy.ndarray, shape (D,)
         Where to start.
-    evaluations : int
-        Exactly how many objective values are computed at most; scipy by itself would insist on
-        D + 2.
+    steps : int
+        How many points are tried at most after the start, whose value is computed first to
+        compare with: ``steps + 1`` evaluations. scipy by itself would insist on D + 2.
     radius : float
         First trust radius (``rhobeg``).
 
     Returns
     -------
-    tuple of numpy.ndarray and list of float
-        Best parameters seen, shape (D,); the loss of each evaluation.
+    tuple of numpy.ndarray, list of float and float
+        Best parameters seen, shape (D,), the start if nothing was better; the loss of each point
+        tried; the loss of the start.
 
     Raises
     ------
@@ -136,7 +137,7 @@ def run_cobyla(
 
     def counted(theta: np.ndarray) -> float:
         nonlocal best
-        if len(losses) >= evaluations:
+        if len(losses) > steps:
             raise _BudgetSpentError
         value = objective(theta)
         if not math.isfinite(value):
@@ -146,12 +147,12 @@ def run_cobyla(
         losses.append(value)
         return value
 
-    options = {"maxiter": max(evaluations, len(start) + 2), "rhobeg": radius}
+    options = {"maxiter": max(steps + 1, len(start) + 2), "rhobeg": radius}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns whenever the budget ends the search
         with contextlib.suppress(_BudgetSpentError):
             minimize(counted, best, method="COBYLA", options=options)
-    return best, losses
+    return best, losses[1:], losses[0]
 
 
 class _BudgetSpentError(Exception):
@@ -162,14 +163,15 @@ def learning_rate(settings: TrainSettings, step_offset: int) -> Rate:
     """Build the learning-rate schedule of a round.
 
     ``inverse-time`` is theorem 6.4's ``eta_t = 2 / (mu (t + gamma))`` with
-    ``gamma = max(8 L / mu, E)``, t counted over all rounds and E = ``settings.steps``.
+    ``gamma = max(8 L / mu, E)``. E is the most steps that a round may take, ``max_steps``, since
+    the agent may change a round's steps; t counts this client's own steps of all rounds.
 
     Parameters
     ----------
     settings : TrainSettings
         The `train` section.
     step_offset : int
-        Steps taken in earlier rounds.
+        Steps that this client took in earlier rounds.
 
     Returns
     -------
@@ -178,12 +180,12 @@ def learning_rate(settings: TrainSettings, step_offset: int) -> Rate:
     """
     if settings.schedule == "constant":
         return lambda step: settings.learning_rate
-    mu, smoothness, period = settings.mu, settings.smoothness, settings.steps
+    mu, smoothness, period = settings.mu, settings.smoothness, settings.max_steps
     return lambda step: inverse_time(step_offset + step, mu, smoothness, period)
 
 
 def inverse_time(t: int, mu: float, smoothness: float, period: int) -> float:
-    """Theorem 6.4's learning rate at step t; ``period`` is E, the steps between aggregations."""
+    """Theorem 6.4's learning rate at step t; ``period`` is E, the most steps of a round."""
     gamma = max(8.0 * smoothness / mu, float(period))
     return 2.0 / (mu * (t + gamma))
 

@@ -14,7 +14,7 @@ import torch
 
 from federation import DataError, TrainSettings, explain
 from quantum.classifier import Classifier
-from quantum.costs import circuits_of_forward, circuits_per_step
+from quantum.costs import circuits_before_steps, circuits_of_forward, circuits_per_step
 from quantum.losses import distilled_loss, proximal_term
 from quantum.optimisers import learning_rate, run_adam, run_cobyla
 
@@ -54,20 +54,21 @@ class TrainResult:
     parameters : dict of numpy.ndarray
         Trained parameters, float32.
     steps : int
-        Optimiser steps taken: gradient steps of Adam, objective evaluations of COBYLA.
+        Optimiser steps taken: gradient steps of Adam, evaluations of COBYLA after its start.
     losses : tuple of float
-        Training loss of each step, before its update, with all its terms.
+        Training loss of each step with all its terms: before Adam's update, or of the point that
+        COBYLA tries.
+    start_loss : float
+        The loss where training starts; with Adam that of its first step.
     circuits : int
-        Circuits as `quantum.costs` counts them.
-    gradients : int
-        Gradient evaluations (0 with COBYLA).
+        Circuits as `quantum.costs` counts them, those of COBYLA's start included.
     """
 
     parameters: dict[str, np.ndarray]
     steps: int
     losses: tuple[float, ...]
+    start_loss: float
     circuits: int
-    gradients: int
 
 
 def train_local(
@@ -95,9 +96,9 @@ def train_local(
     distill : DistillSettings
         ``weight`` lambda and ``temperature`` tau.
     steps : int
-        Optimiser steps.
+        Optimiser steps; COBYLA evaluates its start besides.
     step_offset : int
-        Steps of earlier rounds, for the inverse-time schedule.
+        This client's own steps of earlier rounds, for the inverse-time schedule.
     seed : int
         Draws the mini-batches; same seed, same numbers bit for bit.
 
@@ -118,22 +119,20 @@ def train_local(
     if train.optimizer == "adam":
         rate = learning_rate(train, step_offset)
         theta, losses = run_adam(problem.loss, problem.anchor, steps, rate)
-        flat = theta.cpu().numpy()
-        gradients = len(losses)
+        flat, start_loss = theta.cpu().numpy(), losses[0]
     else:
         start = problem.anchor.double().cpu().numpy()
-        flat, losses = run_cobyla(problem.value, start, steps, train.learning_rate)
-        gradients = 0
-    circuits = len(losses) * circuits_per_step(train, problem.rows, classifier.angles)
+        flat, losses, start_loss = run_cobyla(problem.value, start, steps, train.learning_rate)
+    circuits = circuits_before_steps(train, problem.rows)
+    circuits += len(losses) * circuits_per_step(train, problem.rows, classifier.angles)
     result = classifier.spec.unflatten(flat)
-    return TrainResult(result, len(losses), tuple(losses), circuits, gradients)
+    return TrainResult(result, len(losses), tuple(losses), start_loss, circuits)
 
 
 def evaluate(
     classifier: Classifier,
     parameters: Mapping[str, np.ndarray],
     features: np.ndarray,
-    labels: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int]:
     """Class probabilities of rows.
 
@@ -145,16 +144,12 @@ def evaluate(
         Its parameters.
     features : numpy.ndarray, shape (rows, n)
         Projected features in radians.
-    labels : numpy.ndarray, shape (rows,), optional
-        Classes, only checked: one per row, all known. They do not change the result.
 
     Returns
     -------
     tuple of numpy.ndarray and int
         Probabilities, float64, shape (rows, C); circuits, one a row.
     """
-    if labels is not None:
-        check_data(TrainingData(features, labels), classifier.classes, 0.0)
     prepared = classifier.prepare(features)
     return classifier.probabilities(parameters, prepared), circuits_of_forward(len(features))
 

@@ -10,7 +10,14 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
-from federation import Settings, UserError, new_run_folder, parse_settings
+from federation import (
+    Settings,
+    SettingsError,
+    UserError,
+    explain,
+    new_run_folder,
+    parse_settings,
+)
 
 app = ServerApp()
 
@@ -29,10 +36,19 @@ def main(grid: Grid, context: Context) -> None:
             if settings.run.folder
             else new_run_folder(Path(settings.run.output), settings.run.name)
         )
+        _refuse_used(folder)
     except UserError as error:
         log(ERROR, "%s", error)
         raise RunFailedError(str(error)) from None
     drive(grid, settings, folder)
+
+
+def _refuse_used(folder: Path) -> None:
+    """Refuse a folder that holds a run: two runs' lines would mix."""
+    if (folder / "metrics.jsonl").exists():
+        raise SettingsError(
+            explain(f"run.folder = {str(folder)!r} holds a run", "a new folder", "name another")
+        )
 
 
 def drive(grid: Grid, settings: Settings, folder: Path) -> None:

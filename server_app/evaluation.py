@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
 from federation import Settings, UserError, explain, store_root
-from federation.messages import EvaluateReport, unpack_parameters
+from federation.messages import NO_ENCODER, EvaluateReport, unpack_parameters
 from federation.seeds import derive_seed
 from strategies import LlmQfl, Member
 
@@ -49,17 +49,34 @@ class CentralJudge:
         The run's settings.
     projection : Projection
         The federated projection.
+    encoder : str
+        Identity of the model that embedded the clients' rows, or `NO_ENCODER`.
+
+    Raises
+    ------
+    UserError
+        If the server would embed with another model than the clients.
     """
 
-    def __init__(self, settings: Settings, projection: Projection) -> None:
+    def __init__(self, settings: Settings, projection: Projection, encoder: str) -> None:
         import torch
 
         from data import load_server
+        from llm import resolve
         from quantum import build_classifier
 
         torch.set_num_threads(settings.quantum.threads)
         self.settings, self.projection = settings, projection
         self.data: ServerData = load_server(settings)
+        mine = resolve(settings.llm.model, self.data.kind).identity
+        if encoder not in (NO_ENCODER, mine):
+            raise UserError(
+                explain(
+                    f"the server's llm.model = {settings.llm.model!r} is not the clients' model",
+                    "the same base model for embedding features everywhere",
+                    "set llm.model for the whole run",
+                )
+            )
         exact = settings.quantum.model_copy(update={"backend": "exact"})
         self.classifier = build_classifier(exact, len(self.data.classes))
         self.validation = projection.apply(self._raw(self.data.validation.texts))
@@ -152,20 +169,18 @@ class FederatedJudge:
 
     def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
         """Let every node judge the kept model on its test rows, and add them up."""
-        config = ConfigRecord({"split": "test"})
-        strategy, timeout = self.strategy, self.strategy.settings.run.round_timeout
-        orders = strategy.configure_evaluate(strategy.best_round, arrays, config, self.grid)
-        replies = self.grid.send_and_receive(list(orders), timeout=timeout)
-        reports = strategy.read_evaluations(replies)
+        timeout = self.strategy.settings.run.round_timeout
+        reports, failures = self.strategy.test(arrays, self.grid, timeout)
         if not reports:
             raise UserError(
                 explain(
-                    f"no client scored the test rows ({'; '.join(strategy.current.failures)})",
+                    f"no client scored the test rows ({'; '.join(failures) or 'no test rows'})",
                     "at least one client with test rows",
                     "give the sites test rows or look at their logs",
                 )
             )
-        return summed_verdict(list(reports.values()))
+        verdict, baselines = summed_verdict(list(reports.values()))
+        return {**verdict, "sites": len(reports), "failures": failures}, baselines
 
 
 def summed_verdict(reports: Sequence[EvaluateReport]) -> tuple[Verdict, dict[str, Verdict]]:

@@ -12,8 +12,8 @@ from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import DataError, Settings, UserError, explain
-from federation.messages import PREPARE, Parameters, SiteReport, read_site_report
+from federation import Cost, DataError, Settings, UserError, explain
+from federation.messages import PREPARE, Parameters, SiteReport, payload_bytes, read_site_report
 from federation.seeds import derive_seed
 from strategies import Member
 
@@ -29,6 +29,8 @@ class Prepared:
     ----------
     members : tuple of Member
         The clients by index.
+    costs : dict
+        What the preparation cost each client: bytes and seconds.
     projection : Projection
         Fitted on the summed moments of all training rows.
     class_weights : list of float
@@ -40,6 +42,7 @@ class Prepared:
     """
 
     members: tuple[Member, ...]
+    costs: dict[int, Cost]
     projection: Projection
     class_weights: list[float]
     class_rows: list[int]
@@ -93,8 +96,8 @@ def prepare(grid: Grid, settings: Settings) -> Prepared:
     messages = [Message(RecordDict(), node, PREPARE) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
     answers = _read(replies, len(nodes))
-    members = tuple(member for member, _ in answers)
-    moments = merge_moments([Moments(**arrays) for _, arrays in answers])
+    members = tuple(member for member, _, _ in answers)
+    moments = merge_moments([Moments(**arrays) for _, arrays, _ in answers])
     count = [int(rows) for rows in moments.count]
     if sum(rows > 0 for rows in count) < 2:
         raise DataError(
@@ -114,6 +117,10 @@ def prepare(grid: Grid, settings: Settings) -> Prepared:
     )
     return Prepared(
         members=members,
+        costs={
+            member.client: Cost(bytes_up=size, train_seconds=member.about.seconds)
+            for member, _, size in answers
+        },
         projection=projection,
         class_weights=class_weights(count, settings.train.class_weights),
         class_rows=count,
@@ -132,8 +139,8 @@ def class_weights(count: Sequence[int], kind: str) -> list[float]:
     return [total / (len(count) * rows) if rows else 1.0 for rows in count]
 
 
-def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Parameters]]:
-    """Unpack the answers, ordered by client; every node must take part."""
+def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Parameters, int]]:
+    """Unpack the answers (with their bytes), ordered by client; every node must take part."""
     problems = [r.error.reason or "no reason given" for r in replies if r.has_error()]
     if problems:
         short = dict.fromkeys(_last_line(problem) for problem in problems)
@@ -149,9 +156,10 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
     answers = []
     for reply in replies:
         about, arrays = read_site_report(reply)
-        answers.append((Member(reply.metadata.src_node_id, about), arrays))
+        size = payload_bytes(reply.content)
+        answers.append((Member(reply.metadata.src_node_id, about), arrays, size))
     answers.sort(key=lambda answer: answer[0].client)
-    _check_agreement([member.about for member, _ in answers])
+    _check_agreement([member.about for member, _, _ in answers])
     return answers
 
 
@@ -172,7 +180,7 @@ def _check_agreement(reports: Sequence[SiteReport]) -> None:
                 "give each node its own --node-config partition-id",
             )
         )
-    for name in ("classes", "kind", "features"):
+    for name in ("classes", "kind", "features", "encoder"):
         found = {str(getattr(report, name)) for report in reports}
         if len(found) > 1:
             raise UserError(

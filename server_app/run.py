@@ -12,7 +12,7 @@ import numpy as np
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Settings
+from federation import Settings, UserError, explain
 from federation.messages import Parameters, pack_parameters, unpack_parameters
 from federation.seeds import derive_seed
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
@@ -78,6 +78,7 @@ def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
         )
         judge = _judge(grid, settings, prepared, strategy)
         first = _first_parameters(settings, prepared, journal)
+    strategy.state.ledger.add(0, prepared.costs)
     journal.event(_prepared_event(settings, prepared, strategy, judge, clock.total))
     with clock.phase("rounds"):
         result = strategy.start(
@@ -87,7 +88,14 @@ def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
             timeout=settings.run.round_timeout,
             evaluate_fn=judge.validate,
         )
-    assert result.arrays is not None
+    if result.arrays is None or not strategy.state.losses:
+        raise UserError(
+            explain(
+                f"the run ended before its first round: {strategy.stop_reason}",
+                "budgets that pay for a round",
+                "raise stop.circuits or stop.wall_seconds",
+            )
+        )
     journal.model({**unpack_parameters(result.arrays), **_projection_arrays(prepared)})
     with clock.phase("evaluation"):
         verdict, baselines = judge.test(result.arrays)
@@ -100,7 +108,7 @@ def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
 
 def _judge(grid: Grid, settings: Settings, prepared: Prepared, strategy: LlmQfl) -> Judge:
     if settings.evaluation.mode == "central":
-        return CentralJudge(settings, prepared.projection)
+        return CentralJudge(settings, prepared.projection, prepared.first.encoder)
     return FederatedJudge(strategy, grid, prepared.members)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from federation import Settings
+from federation import Settings, SettingsError, explain
 from llm.agent import Agent, ClientView, Decision, Observation
 from strategies.regulation import next_steps
-from strategies.selection import closest, distances, selection_size
+from strategies.selection import closest, selection_size
 
 
 def _all(seen: Observation) -> tuple[int, ...]:
@@ -75,8 +75,8 @@ class RuleAgent:
     def _participants(self, seen: Observation) -> tuple[int, ...]:
         if not self.selects or not seen.losses:
             return _all(seen)
-        losses = {v.client: math.nan if v.loss is None else v.loss for v in seen.clients}
-        return closest(distances(losses, seen.losses[-1]), self.fraction)
+        gaps = {v.client: math.nan if v.gap is None else v.gap for v in seen.clients}
+        return closest(gaps, self.fraction)
 
     def decide(self, observation: Observation) -> Decision:
         """Apply the rules; in round 1 everybody trains with the initial steps."""
@@ -98,8 +98,24 @@ class RuleAgent:
 
 
 def build_agent(settings: Settings) -> Agent:
-    """Build the agent that the settings name."""
+    """Build the agent that the settings name.
+
+    Raises
+    ------
+    SettingsError
+        If it would select fewer clients than ``run.min_replies``.
+    """
     agent = settings.agent
+    chosen = selection_size(settings.run.clients, agent.fraction)
+    if agent.kind != "all" and chosen < settings.run.min_replies:
+        raise SettingsError(
+            explain(
+                f"agent.fraction = {agent.fraction:g} of {settings.run.clients} clients selects "
+                f"{chosen} with run.min_replies = {settings.run.min_replies}",
+                "at least run.min_replies clients",
+                "raise agent.fraction or lower run.min_replies",
+            )
+        )
     if agent.kind == "all":
         return AllAgent()
     if agent.kind == "random":

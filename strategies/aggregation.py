@@ -58,15 +58,26 @@ def check_update(update: Arrays, reference: Arrays, max_norm: float) -> str:
     return f"norm {norm:.3g} of the update is above {max_norm:g}" if norm > max_norm else ""
 
 
-def build_aggregator(settings: Settings) -> Strategy:
+def build_aggregator(settings: Settings, updates: int) -> Strategy:
     """Return Flower's strategy that aggregates checked replies.
 
     ``weighted`` is FedAvg by rows, ``uniform`` FedAvg by equal weights (the paper), ``median``
-    FedMedian and ``trimmed-mean`` FedTrimmedAvg. Only their ``aggregate_train`` is used.
+    FedMedian and ``trimmed-mean`` FedTrimmedAvg, which here trims at least one update from each
+    end where there are three or more. Only their ``aggregate_train`` is used.
+
+    Parameters
+    ----------
+    settings : Settings
+        The rule.
+    updates : int
+        Updates to be aggregated.
     """
     rule = settings.aggregation.rule
     if rule == "median":
         return FedMedian(weighted_by_key=WEIGHT_KEY)
     if rule == "trimmed-mean":
-        return FedTrimmedAvg(beta=settings.aggregation.trim, weighted_by_key=WEIGHT_KEY)
+        # Flower rounds the count down: a fifth of four updates would trim nobody.
+        least = (1 + 1e-9) / updates if updates >= 3 else 0.0
+        beta = max(settings.aggregation.trim, least)
+        return FedTrimmedAvg(beta=beta, weighted_by_key=WEIGHT_KEY)
     return FedAvg(weighted_by_key=WEIGHT_KEY if rule == "weighted" else UNIFORM_KEY)

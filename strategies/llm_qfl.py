@@ -30,7 +30,15 @@ from federation.messages import (
 from llm.agent import Agent, Decision
 from strategies.aggregation import UNIFORM_KEY, build_aggregator, check_update
 from strategies.guard import guard
-from strategies.replies import Round, Update, collect_evaluations, collect_updates, diagonal
+from strategies.regulation import loss_ratio
+from strategies.replies import (
+    Round,
+    Update,
+    check_evaluation,
+    collect_evaluations,
+    collect_updates,
+    diagonal,
+)
 from strategies.selection import closest, distances
 from strategies.state import FederationState, Member, add_costs
 
@@ -83,7 +91,6 @@ class LlmQfl(Strategy):
         self.projection = projection
         self.class_weights = class_weights
         self.journal = journal
-        self.aggregator = build_aggregator(settings)
         self.state = FederationState.begin(list(members), settings.train.steps)
         self.current = Round(0, Decision(participants=(), steps={}))
         self.best_round = 0
@@ -150,30 +157,31 @@ class LlmQfl(Strategy):
             self.state.client_of,
             lambda update: check_update(update, reference, bound),
         )
-        counted = [update for _, update in sorted(self.current.updates.items())]
-        counted = self._select([update for update in counted if not update.dropped])
-        if len(counted) < self.settings.run.min_replies:
+        valid = [u for _, u in sorted(self.current.updates.items()) if not u.dropped]
+        if len(valid) < self.settings.run.min_replies:
             raise UserError(
                 explain(
-                    f"round {server_round} has {len(counted)} valid replies of "
+                    f"round {server_round} has {len(valid)} valid replies of "
                     f"{len(self.current.decision.participants)} "
                     f"({'; '.join(self.current.failures) or 'no failure reported'})",
                     f"at least run.min_replies = {self.settings.run.min_replies}",
                     "mend those clients or lower run.min_replies",
                 )
             )
+        counted = self._select(valid)
         self.current.aggregated = tuple(update.client for update in counted)
         for update in counted:
             # Rows as reported before the run: a client cannot raise its own weight later.
             metrics = update.message.content.metric_records[METRICS]
             metrics[WEIGHT_KEY] = self.state.members[update.client].about.train_rows
             metrics[UNIFORM_KEY] = 1
-        arrays, metrics_record = self.aggregator.aggregate_train(
+        arrays, metrics_record = build_aggregator(self.settings, len(counted)).aggregate_train(
             server_round, [update.message for update in counted]
         )
-        for update in self.current.updates.values():
+        for client, update in self.current.updates.items():
             if not update.dropped:
-                self.state.trained(update.client, update.report, update.cost)
+                ordered = self.current.decision.steps[client]
+                self.state.trained(client, update.report, update.cost, ordered)
             self.teachers.setdefault(update.client, teacher_of(update))
         return arrays, metrics_record
 
@@ -185,9 +193,10 @@ class LlmQfl(Strategy):
             return []
         split = str(config.get("split", "validation"))
         told = EvaluateOrder(round=server_round, split=split, projection=self.projection)
-        parameters = unpack_parameters(arrays)
+        content = order(unpack_parameters(arrays), told)
+        self.current.sent_to_evaluate = dict.fromkeys(self.state.members, payload_bytes(content))
         return [
-            self._message(order(parameters, told), client, EVALUATE, server_round)
+            self._message(content, client, EVALUATE, server_round)
             for client in sorted(self.state.members)
         ]
 
@@ -195,7 +204,7 @@ class LlmQfl(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Add the clients' evaluations up by rows: mean loss, and accuracy from confusions."""
-        reports = self.read_evaluations(replies)
+        reports = self.read_evaluations(replies, "validation")
         if not reports:
             return None
         rows = sum(report.rows for report in reports.values())
@@ -205,10 +214,36 @@ class LlmQfl(Strategy):
             self.state.evaluated(client, report.loss)
         return MetricRecord({"loss": loss, "accuracy": right / rows, "rows": rows})
 
-    def read_evaluations(self, replies: Iterable[Message]) -> dict[int, EvaluateReport]:
+    def read_evaluations(self, replies: Iterable[Message], split: str) -> dict[int, EvaluateReport]:
         """Unpack evaluation answers by client; failures are noted, empty answers left out."""
-        reports = collect_evaluations(self.current, replies, self.state.client_of)
+        members = {client: member.about for client, member in self.state.members.items()}
+
+        def check(client: int, report: EvaluateReport) -> str:
+            about = members[client]
+            rows = about.test_rows if split == "test" else about.val_rows
+            return check_evaluation(report, rows, len(about.classes))
+
+        reports = collect_evaluations(self.current, replies, self.state.client_of, check)
         return dict(sorted(reports.items()))
+
+    def test(
+        self, arrays: ArrayRecord, grid: Grid, timeout: float
+    ) -> tuple[dict[int, EvaluateReport], list[str]]:
+        """Let every client score its test rows, once, after the last round.
+
+        Returns
+        -------
+        tuple
+            The answers by client, and what failed. Their cost is the ledger's last entry, one
+            round after the last.
+        """
+        number = len(self.state.losses) + 1
+        self.current = Round(number, Decision(participants=(), steps={}))
+        orders = self.configure_evaluate(number, arrays, ConfigRecord({"split": "test"}), grid)
+        replies = grid.send_and_receive(list(orders), timeout=timeout)
+        reports = self.read_evaluations(replies, "test")
+        self.state.ledger.add(number, with_idle(self.current.evaluation))
+        return reports, self.current.failures
 
     # --- the run ------------------------------------------------------------------------
 
@@ -284,8 +319,9 @@ class LlmQfl(Strategy):
         now, state = self.current, self.state
         loss, accuracy = float(verdict["loss"]), float(verdict["accuracy"])  # type: ignore[arg-type]
         state.finish_round(now.decision.participants, loss, accuracy)
-        costs = with_idle({k: update.cost for k, update in now.updates.items()})
-        costs = add_costs(costs, now.evaluation)
+        # Training and federated evaluation each end at a barrier of their own.
+        trained = with_idle({k: update.cost for k, update in now.updates.items()})
+        costs = add_costs(trained, with_idle(now.evaluation))
         state.ledger.add(now.number, costs)
         best = self.best_arrays is None or loss <= min(state.losses)
         if best or self.settings.evaluation.keep == "last":
@@ -335,7 +371,7 @@ class LlmQfl(Strategy):
         return [update for update in updates if update.client in kept]
 
     def _client_event(self, client: int, update: Update, cost: Cost) -> dict[str, Any]:
-        report, view = update.report, self.state.views[client]
+        report = update.report
         return {
             "event": "client",
             "round": self.current.number,
@@ -343,7 +379,7 @@ class LlmQfl(Strategy):
             "aggregated": client in self.current.aggregated,
             "dropped": update.dropped,
             **asdict(report),
-            "ratio": view.ratio,
+            "ratio": loss_ratio(report.loss, report.llm_loss),
             **asdict(cost),
             "busy_seconds": cost.busy_seconds,
         }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from logging import WARNING
+from typing import Any
 
 from flwr.app import Message
 from flwr.common.logger import log
@@ -20,6 +22,9 @@ from federation.messages import (
 )
 from llm.agent import Decision
 from strategies.state import cost_of
+
+CONFUSIONS = ("confusion", "majority", "logistic_projected", "logistic_full")
+"""Fields of an `EvaluateReport` that hold a confusion; empty ones were not asked for."""
 
 ClientOf = Callable[[int], int | None]
 """Finds the client behind a node id."""
@@ -43,6 +48,7 @@ class Round:
     number: int
     decision: Decision
     sent: dict[int, int] = field(default_factory=dict)
+    sent_to_evaluate: dict[int, int] = field(default_factory=dict)
     updates: dict[int, Update] = field(default_factory=dict)
     aggregated: tuple[int, ...] = ()
     failures: list[str] = field(default_factory=list)
@@ -85,13 +91,15 @@ def collect_updates(
             continue
         try:
             report = read_report(reply, TrainReport)
-            late = report.round != now.number
-            problem = f"it answers round {report.round}" if late else check(read_parameters(reply))
+            impossible = check_numbers(report, now)
+            problem = impossible or check(read_parameters(reply))
         except (KeyError, TypeError, ValueError) as error:
             now.fail(client, f"malformed reply: {error!r}")
             continue
         if problem:
             now.fail(client, f"update dropped: {problem}")
+        if impossible:  # what cannot be believed reaches neither ledger nor history
+            continue
         cost = cost_of(report, now.sent[client], payload_bytes(reply.content))
         now.updates[client] = Update(client, reply, report, cost, problem)
     for client in now.decision.participants:
@@ -99,10 +107,65 @@ def collect_updates(
             now.fail(client, "no reply in time")
 
 
+def check_numbers(report: TrainReport, now: Round) -> str:
+    """Say which of a participant's numbers cannot be true, or return an empty string."""
+    if report.round != now.number:
+        return f"it answers round {report.round}"
+    ordered = max(now.decision.steps.values(), default=0)
+    if type(report.steps) is not int or not 0 <= report.steps <= ordered:
+        return f"steps {report.steps} instead of at most {ordered}"
+    return _implausible(asdict(report))
+
+
+def check_evaluation(report: EvaluateReport, rows: int, classes: int) -> str:
+    """Say which of an evaluation's numbers cannot be true, or return an empty string.
+
+    Parameters
+    ----------
+    report : EvaluateReport
+        What a client answered.
+    rows : int
+        Rows of that split that the client reported before the run.
+    classes : int
+        Number of classes.
+    """
+    if report.rows != rows:
+        return f"{report.rows} rows instead of {rows}"
+    for confusion in (getattr(report, name) for name in CONFUSIONS):
+        if confusion and (len(confusion) != classes**2 or sum(confusion) != rows):
+            return f"a confusion of {len(confusion)} numbers adding up to {sum(confusion)}"
+    if rows and not report.confusion:
+        return "no confusion"
+    return _implausible(asdict(report))
+
+
+def _implausible(numbers: dict[str, Any]) -> str:
+    for name, value in numbers.items():
+        for number in value if name in CONFUSIONS and isinstance(value, list) else [value]:
+            if not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
+                return f"{name} = {number!r} is not a number of at least 0"
+    return ""
+
+
 def collect_evaluations(
-    now: Round, replies: Iterable[Message], client_of: ClientOf
+    now: Round,
+    replies: Iterable[Message],
+    client_of: ClientOf,
+    check: Callable[[int, EvaluateReport], str],
 ) -> dict[int, EvaluateReport]:
-    """Unpack evaluation answers by client; failures are noted, empty answers left out."""
+    """Unpack evaluation answers by client; failures are noted, empty answers left out.
+
+    Parameters
+    ----------
+    now : Round
+        The round under way; its failures and evaluation costs are filled in.
+    replies : iterable of Message
+        What arrived.
+    client_of : callable
+        Finds the client behind a node id.
+    check : callable
+        Says why a client's numbers cannot be true, or returns an empty string.
+    """
     reports: dict[int, EvaluateReport] = {}
     for reply in replies:
         client = client_of(reply.metadata.src_node_id)
@@ -111,8 +174,12 @@ def collect_evaluations(
             continue
         try:
             report = read_report(reply, EvaluateReport)
-        except (KeyError, TypeError) as error:
+            problem = check(client, report)
+        except (KeyError, TypeError, ValueError) as error:
             now.fail(client, f"malformed evaluation: {error!r}")
+            continue
+        if problem:
+            now.fail(client, f"evaluation dropped: {problem}")
             continue
         if report.rows:
             reports[client] = report
@@ -121,6 +188,7 @@ def collect_evaluations(
                 two_qubit_gates=report.two_qubit_gates,
                 train_seconds=report.train_seconds,
                 bytes_up=payload_bytes(reply.content),
+                bytes_down=now.sent_to_evaluate.get(client, 0),
             )
     return reports
 

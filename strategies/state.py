@@ -42,6 +42,8 @@ class FederationState:
         Costs so far.
     losses, accuracies, alignments : list of float
         History of the global model on validation rows, and of mean |L_k - L_server|.
+    measured : set of int
+        Clients whose loss was measured in the round under way.
     started : float
         Monotonic clock at the start, seconds.
     """
@@ -53,6 +55,7 @@ class FederationState:
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     alignments: list[float] = field(default_factory=list)
+    measured: set[int] = field(default_factory=set)
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -88,6 +91,8 @@ class FederationState:
         """Make the observation for a round to be decided."""
         stop = settings.stop
         circuits = self.ledger.totals().circuits
+        if settings.evaluation.mode == "federated":  # the final test must still fit the budget
+            circuits += sum(member.about.test_rows for member in self.members.values())
         elapsed = time.monotonic() - self.started
         return Observation(
             round=server_round,
@@ -103,8 +108,8 @@ class FederationState:
             clients=tuple(self.views.values()),
         )
 
-    def trained(self, client: int, report: TrainReport, cost: Cost) -> None:
-        """Note what a participant reported."""
+    def trained(self, client: int, report: TrainReport, cost: Cost, ordered: int) -> None:
+        """Note what a participant reported; `ordered` is its budget m of steps."""
         view = self.views[client]
         self.steps_done[client] += report.steps
         self.views[client] = replace_view(
@@ -113,28 +118,37 @@ class FederationState:
             llm_loss=report.llm_loss,
             ratio=loss_ratio(report.loss, report.llm_loss),
             trend=None if view.loss is None else report.loss - view.loss,
-            steps=report.steps,
+            steps=ordered,
             circuits=view.circuits + report.circuits,
             busy_seconds=cost.busy_seconds,
-            rounds_since=0,
         )
+        self.measured.add(client)
 
     def evaluated(self, client: int, loss: float) -> None:
         """Note the loss of the global model on a client's validation rows."""
         view = self.views[client]
         ratio = None if view.llm_loss is None else loss_ratio(loss, view.llm_loss)
         self.views[client] = replace_view(view, loss=loss, ratio=ratio)
+        self.measured.add(client)
 
     def finish_round(self, participants: Sequence[int], loss: float, accuracy: float) -> None:
         """Note the round's global model and who sat it out."""
-        known = {k: v.loss for k, v in self.views.items() if v.loss is not None}
-        gaps = distances(known, loss)
         self.losses.append(loss)
         self.accuracies.append(accuracy)
-        self.alignments.append(sum(gaps.values()) / len(gaps) if gaps else 0.0)
+        # A client that sat out keeps its distance of the round whose model it was measured
+        # with: held against today's server loss, a stale loss would shut it out for good.
+        fresh = {k: self.views[k].loss for k in self.measured}
+        gaps = distances({k: value for k, value in fresh.items() if value is not None}, loss)
         for client, view in self.views.items():
-            if client not in participants:
-                self.views[client] = replace_view(view, rounds_since=view.rounds_since + 1)
+            absent = client not in participants
+            self.views[client] = replace_view(
+                view,
+                gap=gaps.get(client, view.gap),
+                rounds_since=view.rounds_since + 1 if absent else 0,
+            )
+        known = [view.gap for view in self.views.values() if view.gap is not None]
+        self.alignments.append(sum(known) / len(known) if known else 0.0)
+        self.measured.clear()
 
 
 def replace_view(view: ClientView, **changes: object) -> ClientView:

@@ -13,7 +13,7 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from federation import parse_run
-from federation.messages import ARRAYS, TRAIN, unpack_parameters
+from federation.messages import ARRAYS, NO_ENCODER, TRAIN, pack_parameters, unpack_parameters
 
 Federate = Callable[..., Any]
 Real = npt.NDArray[np.float64]
@@ -159,7 +159,7 @@ def test_6_nothing_is_fitted_on_test_rows(federate: Federate, tmp_path: Path) ->
 
 
 def test_6_sides_hold_different_rows_and_the_server_tests_once() -> None:
-    from data import load_server, load_site
+    from data import fit_projection, load_server, load_site, moments_of, raw_features
     from server_app.evaluation import CentralJudge
 
     settings, _ = parse_run([], ["data.train_rows=120", "data.server_rows=40", "data.test_rows=60"])
@@ -168,10 +168,15 @@ def test_6_sides_hold_different_rows_and_the_server_tests_once() -> None:
     held = [set(s.train.texts) | set(s.validation.texts) for s in sites]
     held += [set(server.validation.texts), set(server.test.texts)]
     assert sum(len(rows) for rows in held) == len(set.union(*held))
-    judge = CentralJudge.__new__(CentralJudge)
-    judge.tested = True
+    x = raw_features(server.train.texts, "dna", settings.features, lambda rows: np.zeros((0, 0)))
+    moments = moments_of(x, server.train.labels, 2)
+    judge = CentralJudge(settings, fit_projection(moments, 4, "lda", 0.1, 3.0, 0), NO_ENCODER)
+    arrays = pack_parameters(judge.classifier.initial(0))
+    judge.validate(1, arrays)
+    judge.validate(2, arrays)
+    assert judge.test(arrays)[0]["rows"] == 60
     with pytest.raises(RuntimeError, match="test rows are used once"):
-        judge.test(None)  # type: ignore[arg-type]
+        judge.test(arrays)
 
 
 def test_6_each_client_has_its_own_teacher_compared_on_the_same_rows(federate: Federate) -> None:

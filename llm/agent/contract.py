@@ -27,6 +27,9 @@ class ClientView(_Frozen):
         None, description="L_LLM: validation loss of its fine-tuned language model, nats."
     )
     ratio: float | None = Field(None, description="r = L_Q / L_LLM.")
+    gap: float | None = Field(
+        None, description="d_k = |L_k - L_server| when both were last measured together, nats."
+    )
     trend: float | None = Field(None, description="Change of L_Q since it last trained, nats.")
     steps: int = Field(description="Optimizer steps it was last given.")
     circuits: int = Field(0, description="Circuits it has run so far.")

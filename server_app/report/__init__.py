@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from federation import write_text
+
 
 def write_report(run_folder: Path) -> Path:
     """Write ``report.html`` into a results folder.
@@ -25,15 +27,15 @@ def write_report(run_folder: Path) -> Path:
     ------
     DataError
         If the folder holds nothing of a run.
+    OSError
+        If the report cannot be written there.
     """
     from server_app.report.build import build_page  # matplotlib and jinja2 only when wanted
     from server_app.report.record import read_record
 
     page = build_page(read_record(run_folder))
     path = run_folder / "report.html"
-    fresh = run_folder / ".report.html.new"
-    fresh.write_text(page, encoding="utf-8")
-    fresh.replace(path)
+    write_text(path, page)
     return path
 
 

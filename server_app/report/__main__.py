@@ -11,5 +11,5 @@ if __name__ == "__main__":
         sys.exit("usage: python -m server_app.report RUN")
     try:
         print(write_report(Path(sys.argv[1])))
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(str(error))

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from federation import scored_at
 from server_app.report import charts, tables, words
 from server_app.report.page import render
 from server_app.report.record import Record, known
@@ -18,7 +19,7 @@ class Table:
     """A table: head, rows, and which columns hold figures (they are set right)."""
 
     head: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | tables.Noted]]
     figures: frozenset[int] = frozenset()
     folded: str = ""
 
@@ -39,6 +40,8 @@ class Section:
         Why there is nothing to show; shown only if there is nothing.
     legend : str
         ``all`` for the global model and the clients, ``clients``, or empty.
+    warnings : sequence of str
+        What went wrong; shown in any case.
     """
 
     anchor: str
@@ -48,6 +51,7 @@ class Section:
     tables: Sequence[Table] = ()
     empty: str = ""
     legend: str = ""
+    warnings: Sequence[str] = ()
 
     @property
     def shown(self) -> bool:
@@ -130,14 +134,18 @@ def _angles(count: object) -> str:
 
 def _outcome(record: Record) -> Section:
     head = ("On the test rows", "Accuracy", "Macro-F1", "Macro-recall", "Loss")
-    scored = bool((record.summary.get("test") or {}).get("accuracy"))
+    test = record.summary.get("test") or {}
+    scored = test.get("accuracy") is not None
     reason = str(record.summary.get("stop_reason") or record.end.get("stop_reason") or "")
+    ended = f"The run ended because: {reason}." if reason else ""
+    sites = words.capital(scored_at(test, len(record.prepared.get("clients", []))))
     return Section(
         "outcome",
         "Outcome",
-        f"The run ended because: {reason}." if reason else "",
+        f"{ended} {sites + '.' if sites else ''}".strip(),
         tables=[Table(head, words.score_rows(record) if scored else [], frozenset({1, 2, 3, 4}))],
         empty="There was no final test: the run did not get that far.",
+        warnings=[f"Not scored: {failure}" for failure in test.get("failures") or []],
     )
 
 
@@ -245,7 +253,8 @@ def _agent(record: Record) -> Section:
     return Section(
         "agent",
         "The agent's decisions",
-        "Each line is the decision for that round, with the reason the agent gave.",
+        "Each line is the decision for that round, with the reason the agent gave and, where "
+        "the guard had to change it, what it changed.",
         tables=[Table(("Round", "Clients", "Steps", "Reason"), tables.decisions(record))],
         empty="The agent decided nothing: the run ended before its first round.",
     )
@@ -280,6 +289,7 @@ def _ledger(record: Record) -> Section:
         "Costs that nobody had are left out.",
         tables=[
             Table(head, rows, figures),
+            Table(tables.STAGES, tables.stages(record), frozenset({1, 2, 3, 4})),
             Table(("Phase", "Time"), tables.seconds(record), frozenset({1})),
         ],
         empty="No costs are on record.",

@@ -33,6 +33,9 @@ section { padding: 1.7rem 0 .4rem; }
 .note { color: var(--muted); margin: 0 0 .8rem; max-width: 50rem; }
 .empty { background: var(--soft); border-left: 3px solid var(--line); padding: .6rem .9rem;
   color: var(--muted); margin: .3rem 0; overflow-wrap: anywhere; }
+.warning { border-left: 3px solid var(--warn); color: var(--warn); padding: .1rem .9rem;
+  margin: .3rem 0; overflow-wrap: anywhere; }
+td small { display: block; color: var(--warn); }
 .pictures { display: grid; gap: .6rem 1.6rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); align-items: end; }
 .pictures > .wide { grid-column: 1 / -1; overflow-x: auto; }
@@ -89,6 +92,8 @@ TEMPLATE = """<!doctype html>
 {% for section in sections %}
 <section id="{{ section.anchor }}">
 <h2>{{ section.title }}</h2>
+{% for warning in section.warnings %}<p class="warning">{{ warning }}</p>
+{% endfor %}
 {% if not section.shown %}<p class="empty">{{ section.empty }}</p>
 {% else %}
 {% if section.note %}<p class="note">{{ section.note }}</p>{% endif %}
@@ -111,7 +116,8 @@ TEMPLATE = """<!doctype html>
 {%- endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}<tr>{% for cell in row -%}
-<td{% if loop.index0 in table.figures %} class="figure"{% endif %}>{{ cell }}</td>
+<td{% if loop.index0 in table.figures %} class="figure"{% endif %}>{{ cell }}
+{%- if cell.note is defined %}<small>{{ cell.note }}</small>{% endif %}</td>
 {%- endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% if table.folded %}</details>{% endif %}

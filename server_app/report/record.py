@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation import DataError, explain
+from federation import DataError, explain, is_number, read_json, read_jsonl
 
 Json = Mapping[str, Any]
 
@@ -82,8 +82,7 @@ class Record:
 
 def number(value: Any) -> float:
     """Return a figure as a float; NaN for none."""
-    fine = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if fine else math.nan
+    return float(value) if is_number(value) else math.nan
 
 
 def known(values: Iterable[float]) -> list[float]:
@@ -115,44 +114,25 @@ def read_record(folder: Path) -> Record:
         If it holds neither ``config.json`` nor ``metrics.jsonl`` nor ``summary.json``.
     """
     needed = ("config.json", "metrics.jsonl", "summary.json")
-    if not any((folder / name).is_file() for name in needed):
+    if not any(os.path.isfile(folder / name) for name in needed):
         raise DataError(explain(f"no run in {str(folder)!r}", "a results folder", "check the path"))
-    events = _lines(folder / "metrics.jsonl")
-    circuit = folder / "circuit.svg"
+    events = list(read_jsonl(folder / "metrics.jsonl"))
     return Record(
         name=folder.resolve().name,
-        config=_object(folder / "config.json"),
+        config=read_json(folder / "config.json"),
         prepared=next((e for e in events if e.get("event") == "prepared"), {}),
         clients=tuple(e for e in events if e.get("event") == "client"),
         rounds=tuple(e for e in events if e.get("event") == "round"),
         end=next((e for e in reversed(events) if e.get("event") == "end"), {}),
-        decisions=tuple(_lines(folder / "agent.jsonl")),
-        ledger=_object(folder / "ledger.json"),
-        summary=_object(folder / "summary.json"),
-        circuit=circuit.read_bytes() if circuit.is_file() else b"",
+        decisions=tuple(read_jsonl(folder / "agent.jsonl")),
+        ledger=read_json(folder / "ledger.json"),
+        summary=read_json(folder / "summary.json"),
+        circuit=_bytes(folder / "circuit.svg"),
     )
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _bytes(path: Path) -> bytes:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file, leaving out what a crash left half written."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes()
     except OSError:
-        return []
-    found = []
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
+        return b""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from federation import Settings, flatten
-from server_app.report.record import Json, Record
+from federation import Settings, flatten, is_number
+from server_app.report.record import Json, Record, number
 from server_app.report.words import NONE, amount, duration, figure, percent, size, whole
 
 Row = list[str]
@@ -25,6 +26,11 @@ LEDGER = (
     ("llm_tokens", "LLM tokens", amount),
     ("llm_seconds", "LLM time", duration),
 )
+
+STAGE_KEYS = ("circuits", "train_seconds", "bytes_up", "bytes_down")
+
+STAGES = ("Of this", *(name for key, name, _ in LEDGER if key in STAGE_KEYS))
+"""Head of the table of `stages`."""
 
 PHASES = {
     "fine_tuning": "fine-tuning, all clients added up",
@@ -53,9 +59,20 @@ def clients(record: Record) -> list[Row]:
     return rows
 
 
-def decisions(record: Record) -> list[Row]:
-    """Return a row a decision: round, who, steps, reason."""
-    rows = []
+@dataclass(frozen=True)
+class Noted:
+    """A cell with a small note below its text."""
+
+    text: str
+    note: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def decisions(record: Record) -> list[list[str | Noted]]:
+    """Return a row a decision: round, who, steps, reason with what the guard changed."""
+    rows: list[list[str | Noted]] = []
     for decision in record.decisions:
         participants = [int(k) for k in decision.get("participants", [])]
         stop = bool(decision.get("stop"))
@@ -64,10 +81,17 @@ def decisions(record: Record) -> list[Row]:
                 str(decision.get("round", NONE)),
                 "stop" if stop else _who(participants, len(record.client_ids)),
                 NONE if stop else _steps(decision.get("steps") or {}, participants),
-                " ".join(str(decision.get("reason") or NONE).split()),
+                _reason(decision),
             ]
         )
     return rows
+
+
+def _reason(decision: Json) -> str | Noted:
+    text = " ".join(str(decision.get("reason") or NONE).split())
+    notes = decision.get("guard") or []
+    notes = [notes] if isinstance(notes, str) else notes
+    return Noted(text, "guard: " + "; ".join(str(note) for note in notes)) if notes else text
 
 
 def _who(participants: list[int], clients: int) -> str:
@@ -119,6 +143,26 @@ def ledger(record: Record) -> tuple[list[str], list[Row]]:
         if totals.get(key)
     ]
     return head, rows
+
+
+def stages(record: Record) -> list[Row]:
+    """Return what preparation, the rounds and the final test cost, where they are told apart."""
+    last = max(record.round_ids, default=0)
+    after = "Final test" if record.summary.get("test") else "After the last finished round"
+    sums: dict[str, dict[str, float]] = {}
+    for entry in record.ledger.get("entries") or []:
+        at = number(entry.get("round"))
+        name = "Preparation" if at == 0 else after if at > last else "Rounds"
+        stage = sums.setdefault(name, dict.fromkeys(STAGE_KEYS, 0.0))
+        for key in STAGE_KEYS:
+            stage[key] += entry[key] if is_number(entry.get(key)) else 0.0
+    if set(sums) <= {"Rounds"}:
+        return []
+    return [
+        [name, *(write(sums[name][key]) for key, _, write in LEDGER if key in STAGE_KEYS)]
+        for name in ("Preparation", "Rounds", after)
+        if name in sums
+    ]
 
 
 def seconds(record: Record) -> list[Row]:

@@ -4,69 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import federation
+from federation import BASELINES, is_number
 from server_app.report.record import Json, Record, number
 
 NONE = "\u2013"
 """An en dash: there is no such figure."""
 
-BASELINES = (
-    ("logistic_projected", "Logistic regression on the same features as the circuit"),
-    ("logistic_full", "Logistic regression on all features"),
-    ("majority", "Majority class"),
-)
-
-
-def percent(value: Any, places: int = 1) -> str:
-    """Write a share as per cent; a dash for none."""
-    value = number(value)
-    return NONE if math.isnan(value) else f"{100 * value:.{places}f} %"
-
-
-def figure(value: Any, places: int = 3) -> str:
-    """Write a number; a dash for none."""
-    value = number(value)
-    return NONE if math.isnan(value) else f"{value:.{places}f}"
-
-
-def whole(value: Any) -> str:
-    """Write a whole number with thin separators; a dash for none."""
-    value = number(value)
-    return NONE if math.isnan(value) else f"{value:,.0f}"
+percent = partial(federation.percent, none=NONE)
+figure = partial(federation.figure, none=NONE)
+whole = partial(federation.whole, none=NONE)
+duration = partial(federation.duration, none=NONE)
+size = partial(federation.byte_size, none=NONE)
 
 
 def amount(value: Any) -> str:
     """Write a total: whole numbers whole, others with one decimal."""
-    value = number(value)
-    if math.isnan(value):
+    if not is_number(value):
         return NONE
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
-
-
-def duration(value: Any) -> str:
-    """Write seconds the way people say them; a dash for none."""
-    seconds = number(value)
-    if math.isnan(seconds):
-        return NONE
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(value: Any) -> str:
-    """Write bytes with a unit; a dash for none."""
-    count = number(value)
-    if math.isnan(count):
-        return NONE
-    for unit in ("B", "kB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 def status(record: Record) -> str:
@@ -76,7 +35,7 @@ def status(record: Record) -> str:
 
 def error(record: Record) -> str:
     """Return what went wrong; empty if nothing did."""
-    return str(record.summary.get("error") or record.end.get("error") or "")
+    return str(record.summary.get("error") or record.end.get("error") or "").rstrip(". \n")
 
 
 def verdict(record: Record) -> str:
@@ -141,6 +100,11 @@ def _against_full(accuracy: float, baseline: Any) -> str:
     )
 
 
+def capital(text: str) -> str:
+    """Begin a text with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def score_rows(record: Record) -> list[list[str]]:
     """Return the table of test scores: the quantum model first, then the baselines."""
     summary = record.summary
@@ -148,7 +112,7 @@ def score_rows(record: Record) -> list[list[str]]:
     model = f"Quantum model, round {best}" if best else "Quantum model"
     baselines: Mapping[str, Any] = summary.get("baselines") or {}
     rows = [(model, summary.get("test") or {})]
-    rows += [(name, baselines[key]) for key, name in BASELINES if baselines.get(key)]
+    rows += [(capital(name), baselines[key]) for key, name in BASELINES if baselines.get(key)]
     return [
         [
             name,

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.follow import Tail, last_error, last_words, plain_text, read_log, strip_log
-from cli.outcome import Evidence, Verdict, judge, read_status
+from cli.follow import Tail, last_error, last_words, read_log, strip_log
+from cli.outcome import LONGEST, Evidence, Verdict, judge, read_status
+from cli.words import one_line, plain_text
 
 
 def test_a_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
@@ -94,6 +95,29 @@ DONE = {"status": "completed"}
 )
 def test_the_verdict(evidence: Evidence, verdict: Verdict) -> None:
     assert judge(evidence) == verdict
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        Evidence("finished:failed", summary={"error": "Traceback\n" + "x " * 900}),
+        Evidence("finished:stopped", log_error="ValueError: \x1b[31m" + "no\trows " * 200),
+        Evidence(superlink_died=True, superlink_tail="a\r\n" * 400),
+        Evidence(launch_error="Flower did not take the run:\n" + "why " * 300),
+    ],
+)
+def test_a_long_error_is_cut_to_one_readable_line(evidence: Evidence) -> None:
+    line = judge(evidence).line
+    assert len(line) == LONGEST
+    assert line.endswith("…")
+    assert line.isprintable()
+    assert "  " not in line
+
+
+def test_one_line_of_anything() -> None:
+    assert one_line("a\n\tb\x1b[2J c\x00\u2028d") == "a b c d"
+    assert one_line(None) == ""
+    assert one_line(0) == "0"
 
 
 statuses = st.sampled_from(["", "running", "finished:completed", "finished:failed"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 import cli.plan
 from cli.plan import absolute_paths, find_app, make_plan, make_run_folder, run_config
 from cli.runconfig import federation_config, to_toml
-from cli.superlink import environment
+from cli.superlink import commit, environment
 from federation import UserError
 
 KEYS = st.from_regex(r"[a-z][a-z0-9_-]{0,8}\.[a-z][a-z0-9_-]{0,8}", fullmatch=True)
@@ -147,3 +150,38 @@ def test_the_environment_keeps_flower_to_itself(tmp_path: Path) -> None:
     assert env["HF_HUB_OFFLINE"] == "1"
     assert env["PATH"].endswith(":/bin")
     assert user["NO_PROXY"] == "a.org"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_is_told_and_whether_files_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    repository = tmp_path / "scratch"
+    repository.mkdir()
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        command = ["git", "-C", str(repository), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert commit(repository) == "unknown"
+    git("init", "--quiet")
+    assert commit(repository) == "unknown"
+    (repository / "a").write_text("1")
+    git("add", "a")
+    git("commit", "--quiet", "--message", "one")
+    git("tag", "--annotate", "v1", "--message", "a tag, which must not stand for the commit")
+    head = git("rev-parse", "HEAD")
+    assert commit(repository) == head[:12]
+    (repository / "a").write_text("2")
+    assert commit(repository) == f"{head[:12]}-dirty"
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit() == "unknown"
+    assert environment({}, tmp_path, "tag", 1)["LLM_QFL_COMMIT"] == "unknown"

@@ -34,6 +34,12 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["--set", "train.mu=2"], "train.mu = 2.0 would be ignored"),
         (["--config", "absent.toml"], "no config file 'absent.toml'"),
         (["--set", "data.source=csv", "--set", "data.path=no.csv"], "data.path = .*does not exist"),
+        (["--set", "data.source=csv", "--set", "data.path=~who-is-it"], "/~who-is-it' does not"),
+        (["--set", 'run.folder="a\\u0000b"'], "run.folder = .*accepted: a path"),
+        (
+            ["--set", "data.source=csv", "--set", "data.path=" + "x" * 5000],
+            "data.path = .*does not exist",
+        ),
         (["--name", "../x"], "run.name = '../x'; accepted: letters"),
     ],
 )
@@ -58,6 +64,45 @@ def test_a_results_folder_in_use_is_refused(
     (tmp_path / "old" / "summary.json").write_text("{}")
     assert main(["run", "--set", "run.folder=old"]) == 2
     assert "accepted: a new or empty folder" in capsys.readouterr().err
+
+
+def test_a_results_folder_below_a_file_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for setting in ("run.folder=file", "run.folder=file/x", "run.output=file/x"):
+        assert main(["run", "--set", setting]) == 2
+        shown = capsys.readouterr()
+        assert shown.err.count("\n") == 1
+        assert "accepted: a" in shown.err
+
+
+@pytest.mark.parametrize("key", ["run.folder", "run.output"])
+def test_a_results_folder_that_may_not_be_written_is_one_line(
+    key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert main(["run", "--set", f"{key}=out"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert f"{key} = " in shown.err
+    assert "(Permission denied); accepted: a folder that can be" in shown.err
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert main(["clean"]) == 1
+    shown = capsys.readouterr().err
+    assert shown == f"llm-qfl: cannot use {str(tmp_path)!r}: Permission denied\n"
 
 
 def test_a_broken_config_file_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -94,7 +139,7 @@ def test_settings_explains_a_key(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "train.mu = 1.0" in shown
     assert "Takes: a number above 0." in shown
-    assert "Used when train.schedule is 'inverse-time'." in shown
+    assert 'Used when train.schedule is "inverse-time".' in shown
 
 
 def test_settings_lists_a_section_and_everything(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,3 +161,7 @@ def test_settings_names_the_nearest_key(capsys: pytest.CaptureFixture[str]) -> N
 def test_report_refuses_what_is_no_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["report", str(tmp_path)]) == 2
     assert "no run in" in capsys.readouterr().err
+    (tmp_path / "loop").symlink_to("loop")
+    for place in ("~who-is-it", "x" * 5000, "loop"):
+        assert main(["report", place]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

@@ -216,12 +216,36 @@ def test_a_bare_summary_is_no_reason_to_fail() -> None:
     assert words.result({"test": {"accuracy": None}})
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.25, "0.2 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min"), (None, "-"), (42, "42 s")],
-)
-def test_durations(seconds: float | None, said: str) -> None:
-    assert words.duration(seconds) == said
+FEDERATED: dict[str, Any] = {
+    **SUMMARY,
+    "test": {
+        **SUMMARY["test"],
+        "accuracy": 0,
+        "sites": 3,
+        "failures": ["client 1: no answer\nin time"],
+    },
+    "ledger": {**SUMMARY["ledger"], "bytes_up": 14200, "bytes_down": 0},
+}
+
+
+def test_a_federated_test_says_how_many_sites_scored() -> None:
+    lines = words.result(FEDERATED, 80, 4)
+    assert "  test      scored at 3 of 4 sites" in lines
+    assert "  sent      14.2 kB by the clients, 0 B to them" in lines
+    assert "  test      scored at 3 sites" in words.result(FEDERATED)
+    assert "0.0 %" in lines[1]
+    assert "scored" not in "".join(words.result(SUMMARY))
+
+
+def test_a_site_that_did_not_score_is_a_warning(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    screen = Screen(plain=True, quiet=True)
+    screen.event(PREPARED)
+    screen.finish(tmp_path, FEDERATED, Verdict(0, ""))
+    shown = capsys.readouterr().out
+    assert "scored at 3 of 4 sites" in shown
+    assert "     ! client 1: no answer in time\n" in shown
 
 
 def test_the_screen_prints_in_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

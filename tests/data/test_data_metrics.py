@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import linear_baseline, majority_baseline, scores
+from data import confusion_scores, linear_baseline, majority_baseline, scores
 
 
 def test_scores_by_hand() -> None:
@@ -43,6 +43,26 @@ def test_scores_agree_with_scikit_learn(seed: int, classes: int, rows: int) -> N
     assert found["macro_recall"] == pytest.approx(recall_score(labels, guess, **macro))
     assert found["loss"] == pytest.approx(log_loss(labels, p, labels=every))
     assert found["confusion"] == confusion_matrix(labels, guess, labels=every).tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 4), st.lists(st.integers(1, 20), min_size=1))
+def test_confusions_of_sites_add_up_to_that_of_all_rows(
+    seed: int, classes: int, sites: list[int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = sum(sites)
+    labels, p = rng.integers(classes, size=rows), rng.dirichlet(np.ones(classes), rows)
+    whole = scores(labels, p)
+    cuts = np.cumsum(sites)[:-1]
+    parts = zip(np.split(labels, cuts), np.split(p, cuts), strict=True)
+    summed = np.sum([scores(*part)["confusion"] for part in parts], axis=0)
+    assert {**confusion_scores(summed), "loss": whole["loss"]} == whole
+
+
+def test_scores_of_an_empty_confusion_are_zero() -> None:
+    found = confusion_scores(np.zeros((2, 2), dtype=int))
+    assert (found["accuracy"], found["macro_f1"], found["rows"]) == (0.0, 0.0, 0)
 
 
 def test_a_probability_of_zero_costs_a_finite_loss() -> None:

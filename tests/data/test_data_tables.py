@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,12 @@ def test_partition_column_is_kept(tmp_path: Path) -> None:
         ("text,label\na,1\nb\n", r"rows.csv, line 3: 1 fields; accepted: 2 fields"),
         ("text,label\na,b,c\n", r"rows.csv, line 2: 3 fields"),
         ('text,label\n"a"b,1\n', r"rows.csv, line 2: not csv"),
-        ("text,label\na,x\nb,x\nc,x\n", r"rows.csv has rows of one class only \(x\)"),
+        ("text,label\na,x\nb,x\nc,x\n", r"rows.csv has rows of one class only; accepted"),
         ("text,label\na,x\n , y\nc,x\n", r"rows.csv, row 2: no text"),
-        ("text,label\na,x\nb,\nc,y\n", r"rows.csv, row 2: no label; accepted: x, y"),
+        (
+            "text,label\na,x\nb,\nc,y\n",
+            r"rows.csv, row 2: no label; accepted: a label of one of the classes",
+        ),
         ("text,label\na,x\n", r"rows.csv has 1 training rows for 1 classes"),
         ("text,label\na,x\nb,y\n", r"rows.csv has 2 rows; accepted: 3 rows or more"),
     ],
@@ -112,11 +116,14 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
     ("line", "message"),
     [
         ('{"text": "a", "label"', r"rows.jsonl, line 2: not JSON"),
-        ("[1, 2]", r"rows.jsonl, line 2: a JSON list; accepted: one object a line"),
+        ("[1, 2]", r"rows.jsonl, line 2: a list; accepted: one object a line"),
         ('{"text": "a"}', r"no column 'label'; accepted: one of its columns: text"),
-        ('{"text": 7, "label": 1}', r"rows.jsonl, line 2: 'text' is 7, not a string"),
-        ('{"text": null, "label": 1}', r"line 2: 'text' is null, not a string"),
-        ('{"text": "a", "label": 1.5}', r"line 2: 'label' is 1.5; accepted: a string, a whole"),
+        ('{"text": 7, "label": 1}', r"rows.jsonl, line 2: 'text' is a number; accepted: a string"),
+        ('{"text": null, "label": 1}', r"line 2: 'text' is null; accepted: a string"),
+        (
+            '{"text": "a", "label": 1.5}',
+            r"line 2: 'label' is a number; accepted: a string, a whole",
+        ),
     ],
 )
 def test_bad_jsonl(tmp_path: Path, line: str, message: str) -> None:
@@ -144,13 +151,17 @@ def test_undecodable(tmp_path: Path) -> None:
 
 def test_unknown_label(tmp_path: Path) -> None:
     path = csv_file(tmp_path, many())
-    with pytest.raises(DataError, match=r"rows.csv, row 2: unknown label 'b'; accepted: a, c"):
+    with pytest.raises(
+        DataError, match=r"row 2: a label that is not among the 2 classes; accepted: a, c"
+    ):
         load(path, labels="a,c")
 
 
 def test_test_file_with_an_unknown_label(tmp_path: Path) -> None:
     test = csv_file(tmp_path, "text,label\nnew,z\n", "test.csv")
-    with pytest.raises(DataError, match=r"test.csv, row 1: unknown label 'z'; accepted: a, b"):
+    with pytest.raises(
+        DataError, match=r"test.csv, row 1: a label that is not among the 2 classes"
+    ):
         load(csv_file(tmp_path, many()), test_path=str(test))
 
 
@@ -181,3 +192,56 @@ def test_empty_sequence(tmp_path: Path) -> None:
 def test_bad_class_names(tmp_path: Path, labels: str) -> None:
     with pytest.raises(SettingsError, match=r"two or more different class names"):
         load(csv_file(tmp_path, many()), labels=labels)
+
+
+SECRET = "Patient Meier 4711"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("csv", f"{SECRET},x\nother,y\n"),
+        ("csv", f"text,label\nfine,x\nbad,y\nlost,x,{SECRET}\n"),
+        ("csv", f'text,label\nfine,x\n"bad"{SECRET},y\n'),
+        ("csv", f"text,label\nfine,{SECRET}\nbad,{SECRET}\nworse,{SECRET}\n"),
+        ("csv", f"text,label\nfine,{SECRET}\nbad,y\nworse,\n"),
+        ("csv labels", f"text,label\nfine,x\nbad,{SECRET}\n"),
+        ("csv dna", f"text,label\nACGT,x\n{SECRET},y\n"),
+        ("jsonl", f'{{"{SECRET}": 1}}\n'),
+        ("jsonl", f'{{"text": ["{SECRET}"], "label": 1}}\n'),
+        ("jsonl", f'{{"text": {{"name": "{SECRET}"}}, "label": 1}}\n'),
+        ("jsonl", f'{{"text": "a", "label": ["{SECRET}"]}}\n'),
+        ("jsonl", f'{{"text": "{SECRET}", "label"\n'),
+        ("jsonl", f'"{SECRET}"\n'),
+    ],
+)
+def test_no_message_carries_what_rows_hold(tmp_path: Path, source: str, text: str) -> None:
+    """A client's message goes to the server."""
+    source, _, what = source.partition(" ")
+    others = {"labels": {"labels": "x,y"}, "dna": {"kind": "dna"}}.get(what, {})
+    with pytest.raises(DataError) as caught:
+        load(csv_file(tmp_path, text, f"rows.{source}"), source, **others)
+    assert not {"Patient", "Meier", "4711"} & set(re.findall(r"\w+", str(caught.value)))
+
+
+def test_a_file_without_header_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"no column 'text'; accepted: .* \(2 named in line 1\); .* put a header"
+    ):
+        load(csv_file(tmp_path, "some text,x\nother,y\n"))
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("null", "null"),
+        ("true", "true or false"),
+        ("0.5", "a number"),
+        ("[1]", "a list"),
+        ("{}", "an object"),
+    ],
+)
+def test_type_of_a_wrong_value_is_named(tmp_path: Path, value: str, named: str) -> None:
+    path = csv_file(tmp_path, f'{{"text": {value}, "label": 1}}\n', "rows.jsonl")
+    with pytest.raises(DataError, match=rf"line 1: 'text' is {named}; accepted: a string"):
+        load(path, "jsonl")

@@ -57,6 +57,13 @@ def test_every_condition_names_a_key() -> None:
         ("train.steps=500", "train.steps = 500.*accepted: min_steps <= steps <= max_steps"),
         ("run.min_replies=9", "run.min_replies = 9 with run.clients = 4"),
         ("stop.min_rounds=11", "stop.min_rounds = 11 with run.rounds = 10"),
+        ("stop.min_rounds=5", "stop.min_rounds = 5 would be ignored because nothing stops"),
+        ("quantum.backend=pennylane:", "quantum.backend = 'pennylane:'; accepted: pennylane:<dev"),
+        ("train.learning_rate=inf", "train.learning_rate = inf; accepted: a number above 0"),
+        (
+            "agent.stage=aggregation",
+            "agent.stage = 'aggregation' would be ignored because agent.fr",
+        ),
         ("agent.max_increment=3", "agent.max_increment = 3 would be ignored because agent.rule"),
         ("stop.tau=0.5", "stop.tau = 0.5 would be ignored because stop.rule = 'none'"),
         ("data.path=/rows", "data.path = '/rows' would be ignored because data.source"),
@@ -86,6 +93,10 @@ def test_a_condition_on_an_unused_key_sees_its_default() -> None:
     assert settings.data.alpha == 0.3
 
 
+def test_one_round_needs_no_other_change() -> None:
+    assert parse_run([], ["run.rounds=1"])[0].run.rounds == 1
+
+
 def test_files_come_first_and_assignments_win(tmp_path: Path) -> None:
     first, second = tmp_path / "one.toml", tmp_path / "two.toml"
     first.write_text("[run]\nrounds = 3\nname = 'one'\n[quantum]\nqubits = 5\n")
@@ -98,6 +109,9 @@ def test_files_come_first_and_assignments_win(tmp_path: Path) -> None:
 def test_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no config file '.*absent.toml'"):
         parse_run([tmp_path / "absent.toml"], [])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"no config file '.*file/x' \(Not a directory\)"):
+        parse_run([tmp_path / "file" / "x"], [])
     broken = tmp_path / "broken.toml"
     broken.write_text("[run\n")
     with pytest.raises(SettingsError, match=r"broken.toml' is not TOML"):

@@ -12,6 +12,7 @@ from llm.calibration import (
     accuracy,
     fit_temperature,
     log_softmax,
+    loss,
     macro_f1,
     mean_nll,
     softmax,
@@ -62,13 +63,28 @@ def test_softmax_closed_form_and_large_logits() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(0, 10**6), st.integers(1, 30))
-def test_figures_agree_with_scikit_learn(seed: int, rows: int) -> None:
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(2, 5), st.floats(0.1, 100))
+def test_figures_agree_with_scikit_learn_and_the_scores_of_data(
+    seed: int, rows: int, classes: int, scale: float
+) -> None:
     from sklearn.metrics import accuracy_score, f1_score
 
+    from data import scores
+
     rng = np.random.default_rng(seed)
-    logits, labels = rng.normal(size=(rows, 3)), rng.integers(3, size=rows)
+    logits = scale * rng.normal(size=(rows, classes))
+    labels = rng.integers(classes, size=rows)
     predicted = logits.argmax(axis=1)
     assert accuracy(logits, labels) == pytest.approx(accuracy_score(labels, predicted))
-    expected = f1_score(labels, predicted, average="macro", zero_division=0)
+    expected = f1_score(labels, predicted, labels=range(classes), average="macro", zero_division=0)
     assert macro_f1(logits, labels) == pytest.approx(expected)
+    judged = scores(labels, softmax(logits))
+    assert macro_f1(logits, labels) == pytest.approx(judged["macro_f1"])
+    assert loss(logits, labels) == pytest.approx(judged["loss"])
+
+
+def test_reported_loss_is_bounded() -> None:
+    logits, labels = np.array([[1e3, 0.0], [0.0, 0.0]]), np.array([1, 0])
+    assert loss(logits, labels) == pytest.approx((-np.log(1e-12) + np.log(2)) / 2)
+    assert mean_nll(logits, labels) == pytest.approx((1000 + np.log(2)) / 2)
+    assert loss(logits, labels, 1e3) == pytest.approx(mean_nll(logits, labels, 1e3))

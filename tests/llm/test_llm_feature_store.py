@@ -1,5 +1,8 @@
+"""Embeddings kept on disk: once, privately, and without them where the disk does not play."""
+
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +33,32 @@ def test_a_broken_file_is_made_anew(tmp_path: Path) -> None:
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])
     np.testing.assert_array_equal(first, llm.stored_embedding(ROWS, LlmSettings(), "dna", tmp_path))
+
+
+def test_only_the_owner_may_read(tmp_path: Path) -> None:
+    store = tmp_path / "new" / "features"
+    llm.stored_embedding(ROWS, LlmSettings(), "dna", store)
+    (file,) = store.iterdir()
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (store.parent, store, file)]
+    assert modes == [0o700, 0o700, 0o600]
+
+
+def test_an_older_open_folder_is_closed_and_the_users_own_left(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    store = tmp_path / "features"
+    store.mkdir()
+    store.chmod(0o755)
+    llm.stored_embedding(ROWS, LlmSettings(), "dna", store)
+    assert stat.S_IMODE(store.stat().st_mode) == 0o700
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_a_store_that_cannot_be_written_is_said_and_no_more(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    lines: list[str] = []
+    for progress in (lines.append, None):
+        found = llm.stored_embedding(ROWS, LlmSettings(), "dna", file / "features", progress)
+        np.testing.assert_array_equal(found, llm.embed(ROWS, LlmSettings(), "dna"))
+    (line,) = lines
+    assert "dna-tiny: the embeddings are not kept (" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 import llm
 from federation import DataError, LlmSettings, ModelError
-from llm import adapters, fine_tuning
+from llm import adapters, batches, fine_tuning, training
 from llm.models import build_classifier
+from llm.schedule import linear_decay
 from llm.store import content_key, folder_of
 
 Folders = Callable[[str], Path]
@@ -217,6 +219,53 @@ def test_store_keeps_nothing_executable(
         np.testing.assert_array_equal(arrays["train"], teacher.soft_logits)
     meta = json.loads((teacher.folder / "meta.json").read_text())
     assert teacher.folder == folder_of(tmp_path, meta["key"])
+
+
+def test_only_the_owner_may_read_the_store(
+    model_folder: Folders, reviews: Reviews, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    store = tmp_path / "home" / "memory"
+    for peft in ("lora", "none"):
+        teacher = run(reviews, settings_for(model_folder("bert"), epochs=1, peft=peft), store)
+        assert teacher.folder is not None
+        assert {stat.S_IMODE(path.stat().st_mode) for path in teacher.folder.iterdir()} == {0o600}
+        for folder in (teacher.folder, teacher.folder.parent, store, store.parent):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_teachers_of_another_recipe_are_not_taken(
+    model_folder: Folders, reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(model_folder("bert"), epochs=1)
+    first = run(reviews, settings, tmp_path)
+    monkeypatch.setattr(fine_tuning, "RECIPE", fine_tuning.RECIPE + 1)
+    second = run(reviews, settings, tmp_path)
+    assert not second.metrics["reused"]
+    assert first.folder != second.folder
+
+
+def test_recipe_names_its_numbers() -> None:
+    """Fails with a changed number: raise `RECIPE`, then write the new numbers here."""
+    recipe = {
+        "recipe": training.RECIPE,
+        "head rate": fine_tuning.HEAD_RATE,
+        "whole model rate": fine_tuning.WHOLE_MODEL_RATE,
+        "weight decay": training._WEIGHT_DECAY,
+        "clip norm": training._CLIP_NORM,
+        "schedule": [round(linear_decay(step, 20), 4) for step in (0, 1, 2, 19)],
+        "group": batches._GROUP,
+    }
+    assert recipe == {
+        "recipe": 1,
+        "head rate": 1.0,
+        "whole model rate": 0.1,
+        "weight decay": 0.01,
+        "clip norm": 1.0,
+        "schedule": [0.5, 1.0, 0.9474, 0.0526],
+        "group": 8,
+    }
 
 
 def test_key_tells_rows_apart() -> None:

@@ -52,8 +52,12 @@ def test_inverse_time_closed_form(t: int, mu: float, smoothness: float, period: 
 
 
 def test_schedule_counts_over_rounds() -> None:
-    settings = TrainSettings(schedule="inverse-time", mu=2.0, smoothness=5.0, steps=10)
+    settings = TrainSettings(
+        schedule="inverse-time", mu=2.0, smoothness=5.0, steps=10, max_steps=15
+    )
     assert learning_rate(settings, 30)(4) == pytest.approx(2 / (2 * (34 + 20)))
+    longer = settings.model_copy(update={"max_steps": 25})  # E, the most steps of a round
+    assert learning_rate(longer, 30)(4) == pytest.approx(2 / (2 * (34 + 25)))
     whole, second = learning_rate(settings, 0), learning_rate(settings, 7)
     assert [whole(7 + i) for i in range(3)] == [second(i) for i in range(3)]
     assert learning_rate(TrainSettings(learning_rate=0.3), 9)(5) == 0.3
@@ -68,11 +72,18 @@ def test_cobyla_keeps_its_budget_and_the_best(budget: int) -> None:
         seen.append((value, theta.copy()))
         return value
 
-    best, losses = run_cobyla(objective, np.zeros(5), budget, 0.2)
-    assert len(losses) == len(seen) == budget
+    best, losses, first = run_cobyla(objective, np.zeros(5), budget, 0.2)
+    assert [first, *losses] == [value for value, _ in seen]
+    assert len(losses) == budget
+    np.testing.assert_array_equal(seen[0][1], np.zeros(5))
     lowest = min(seen, key=lambda pair: pair[0])
     np.testing.assert_array_equal(best, lowest[1])
-    assert min(losses) <= losses[0]
+
+
+def test_cobyla_keeps_the_start_where_nothing_is_better() -> None:
+    best, losses, first = run_cobyla(lambda t: float(np.abs(t).sum()), np.zeros(3), 2, 0.2)
+    np.testing.assert_array_equal(best, np.zeros(3))
+    assert min(losses) > first == 0.0
 
 
 def test_cobyla_refuses_what_is_not_finite() -> None:

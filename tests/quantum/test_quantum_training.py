@@ -20,7 +20,7 @@ from quantum import (
     train_local,
 )
 from quantum.classifier import readout_logits
-from quantum.costs import circuits_of_gradient, circuits_per_step
+from quantum.costs import circuits_before_steps, circuits_of_gradient, circuits_per_step
 
 ADAM = TrainSettings(learning_rate=0.1)
 Blobs = Callable[..., TrainingData]
@@ -95,7 +95,7 @@ def test_every_class_is_learned(
     start = classifier.initial(0)
     result = train_local(classifier, start, data, ADAM, no_distillation, steps=120)
     test = blobs(classes, settings.qubits, 60, seed=1)
-    probabilities, _ = evaluate(classifier, result.parameters, test.features, test.labels)
+    probabilities, _ = evaluate(classifier, result.parameters, test.features)
     predicted = probabilities.argmax(axis=1)
     assert set(predicted) == set(range(classes))
     assert (predicted == test.labels).mean() > 0.85
@@ -142,14 +142,42 @@ def test_mini_batches_follow_the_seed(
 def test_circuits_by_hand(
     binary: Classifier, no_distillation: DistillSettings, blobs: Blobs
 ) -> None:
-    """6 angles: a gradient step of 10 rows is 10 (1 + 12) circuits, COBYLA 10 a step."""
+    """6 angles: a gradient step of 10 rows is 10 (1 + 12) circuits; COBYLA 10 and 10 a step."""
     data = blobs(2, 2, 10)
     start = binary.initial(0)
     adam = train_local(binary, start, data, ADAM, no_distillation, steps=4)
-    assert (adam.steps, adam.gradients, adam.circuits) == (4, 4, 4 * 10 * 13)
+    assert (adam.steps, len(adam.losses), adam.circuits) == (4, 4, 4 * 10 * 13)
     cobyla = train_local(binary, start, data, COBYLA, no_distillation, steps=4)
-    assert (cobyla.steps, cobyla.gradients, cobyla.circuits) == (4, 0, 40)
+    assert (cobyla.steps, len(cobyla.losses), cobyla.circuits) == (4, 4, 10 + 40)
     assert (circuits_per_step(ADAM, 10, 6), circuits_per_step(COBYLA, 10, 6)) == (130, 10)
+    assert (circuits_before_steps(ADAM, 10), circuits_before_steps(COBYLA, 10)) == (0, 10)
+
+
+@pytest.mark.parametrize("train", [ADAM, COBYLA])
+def test_the_loss_of_the_start_is_told(
+    binary: Classifier, train: TrainSettings, no_distillation: DistillSettings, blobs: Blobs
+) -> None:
+    data, start = blobs(2, 2, 10), binary.initial(0)
+    result = train_local(binary, start, data, train, no_distillation, steps=3)
+    logits = torch.from_numpy(binary.logits(start, binary.prepare(data.features)))
+    expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.labels)).item()
+    assert result.start_loss == pytest.approx(expected, rel=1e-5)
+    assert (result.losses[0] == result.start_loss) == (train is ADAM)
+
+
+def test_one_step_of_cobyla_moves(
+    binary: Classifier, no_distillation: DistillSettings, blobs: Blobs
+) -> None:
+    """The start's own evaluation is no step: else one step a round would train nothing."""
+    data, moved = blobs(2, 2, 20), []
+    for seed in range(4):
+        start = binary.initial(seed)
+        result = train_local(binary, start, data, COBYLA, no_distillation, steps=1)
+        (loss,) = result.losses
+        changed = any(not np.array_equal(result.parameters[k], start[k]) for k in start)
+        assert changed == (loss < result.start_loss)
+        moved.append(changed)
+    assert any(moved)
 
 
 def test_cobyla_lowers_the_loss(
@@ -157,7 +185,7 @@ def test_cobyla_lowers_the_loss(
 ) -> None:
     data = blobs(2, 2, 20)
     result = train_local(binary, binary.initial(1), data, COBYLA, no_distillation, steps=60)
-    assert min(result.losses) < 0.7 * result.losses[0]
+    assert min(result.losses) < 0.7 * result.start_loss
 
 
 def test_distillation_reaches_training(blobs: Blobs) -> None:
@@ -259,7 +287,7 @@ def test_read_only_arrays_serve(binary: Classifier, blobs: Blobs) -> None:
     for array in start.values():
         array.setflags(write=False)
     result = train_local(binary, start, data, ADAM, DistillSettings(), steps=1)
-    evaluate(binary, result.parameters, data.features, data.labels)
+    evaluate(binary, result.parameters, data.features)
 
 
 def test_drawing_belongs_to_the_classifier(binary: Classifier) -> None:

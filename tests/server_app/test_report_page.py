@@ -18,8 +18,9 @@ from server_app.report.build import build_page
 from server_app.report.charts import _marks, short
 from server_app.report.record import Record, read_record
 from server_app.report.tables import settings as setting_tables
+from server_app.report.tables import stages
 from server_app.report.words import NONE, duration, score_rows, size, status, verdict
-from tests.server_app.test_report_runs import make_run, summary, write
+from tests.server_app.test_report_runs import ledger, make_run, summary, write
 
 
 class Page(HTMLParser):
@@ -143,6 +144,81 @@ def test_federated_evaluation_without_confusion(tmp_path: Path) -> None:
     assert "right on 93.4 % of 1,000 held-out test rows." in text
 
 
+def test_a_model_that_is_never_right_was_tested_all_the_same(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    held = summary(4, 6)
+    held["test"].update(accuracy=0, macro_f1=0, macro_recall=0, loss=0)
+    write(folder, "summary.json", held)
+    text, _ = page_of(folder)
+    assert "There was no final test" not in text
+    assert "right on 0.0 % of 1,000 held-out test rows" in text
+    assert score_rows(read_record(folder))[0][1:] == ["0.0 %", "0.000", "0.000", "0.000"]
+
+
+def test_noughts_are_figures(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        zeros = ("loss", "accuracy", "ratio", "circuits", "circuits_total", "idle_share")
+        line.update(dict.fromkeys((*zeros, "idle_seconds"), 0))
+    write(folder, "metrics.jsonl", lines)
+    _, page = page_of(folder)
+    assert page.names["svg"] == 9
+
+
+def test_sites_that_scored_and_those_that_did_not(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    held = summary(4, 6)
+    held["test"].update(sites=3, failures=["client 1: <no> answer"])
+    write(folder, "summary.json", held)
+    text, _ = page_of(folder)
+    assert "The run ended because: all rounds done. Scored at 3 of 4 sites." in text
+    assert '<p class="warning">Not scored: client 1: &lt;no&gt; answer</p>' in text
+
+
+def test_what_the_guard_changed_is_a_small_note(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    decision = {"round": 1, "participants": [0, 9], "steps": {"0": 5}, "reason": "because"}
+    notes = ["client 9 is unknown", "<5> steps are too few"]
+    write(
+        folder, "agent.jsonl", [{**decision, "guard": notes}, {**decision, "round": 2, "guard": []}]
+    )
+    text, _ = page_of(folder)
+    note = "guard: client 9 is unknown; &lt;5&gt; steps are too few"
+    assert f"<td>because<small>{note}</small></td>" in text
+    assert text.count("<small>") == 2  # the other one is in the heading
+    assert "<td>because</td>" in text
+
+
+def entry(at: int, client: int, **costs: float) -> dict[str, float]:
+    return {"round": at, "client": client, **costs}
+
+
+def test_preparation_and_final_test_have_costs_of_their_own(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, rounds=2)
+    costs = ledger(4)
+    costs["entries"] = [
+        entry(0, 0, bytes_up=1000, bytes_down=10, train_seconds=2.0),
+        entry(0, 1, bytes_up=1000),
+        entry(1, 0, circuits=50, bytes_up=5),
+        entry(2, 3, circuits=0, train_seconds=0.5),
+        entry(3, 0, circuits=7),
+    ]
+    costs["clients"]["17"] = costs["clients"]["0"]  # one that only evaluated
+    write(folder, "ledger.json", costs)
+    assert stages(read_record(folder)) == [
+        ["Preparation", "0", "2.0 s", "2 kB", "10 B"],
+        ["Rounds", "50", "0.5 s", "5 B", "0 B"],
+        ["Final test", "7", "0.0 s", "0 B", "0 B"],
+    ]
+    text, _ = page_of(folder)
+    assert "client 17" in text
+    (folder / "summary.json").unlink()
+    assert stages(read_record(folder))[-1][0] == "After the last finished round"
+    write(folder, "ledger.json", {**costs, "entries": costs["entries"][2:4]})
+    assert stages(read_record(folder)) == []
+
+
 def test_what_a_site_writes_is_escaped(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     evil = "<script>alert('x')</script>"
@@ -221,21 +297,11 @@ def test_a_grid_has_nan_where_a_client_sat_out(tmp_path: Path) -> None:
     assert grid[0][0] == 20
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [(0.0, "0.0 s"), (59.94, "59.9 s"), (61, "1 min 01 s"), (7260, "2 h 01 min")]
-)
-def test_durations(value: float, said: str) -> None:
-    assert duration(value) == said
+def test_figures_that_are_missing_are_dashes_of_the_page() -> None:
+    assert duration(None) == size(None) == NONE
 
 
-def test_sizes_and_short_numbers() -> None:
-    assert [size(n) for n in (0, 999, 14200, 3.2e6, 5e9)] == [
-        "0 B",
-        "999 B",
-        "14.2 kB",
-        "3.2 MB",
-        "5 GB",
-    ]
+def test_short_numbers() -> None:
     assert [short(n) for n in (0, 800, 35_000, 1.2e6, 2e9)] == ["0", "800", "35 k", "1.2 M", "2 G"]
 
 

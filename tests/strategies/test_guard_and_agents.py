@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation import Settings, parse_run
+from federation import Settings, SettingsError, parse_run
 from llm.agent import ClientView, Decision, Observation
 from strategies import build_agent
 from strategies.guard import guard
@@ -35,9 +35,9 @@ def test_first_round_everybody_trains_with_the_first_steps() -> None:
 def test_rule_agent_regulates_by_ratio_and_selects_by_distance() -> None:
     agent = build_agent(settings_of("agent.fraction=0.5"))
     clients = [
-        view(0, loss=0.9, llm_loss=0.3, ratio=3.0),
-        view(1, loss=0.5, llm_loss=0.4, ratio=1.25),
-        view(2, loss=0.52, llm_loss=0.6, ratio=0.87),
+        view(0, loss=0.9, gap=0.4, llm_loss=0.3, ratio=3.0),
+        view(1, loss=0.5, gap=0.0, llm_loss=0.4, ratio=1.25),
+        view(2, loss=0.52, gap=0.02, llm_loss=0.6, ratio=0.87),
     ]
     decided = agent.decide(seen(clients, losses=(0.5,), accuracies=(0.6,), alignments=(0.1,)))
     assert decided.participants == (1, 2)
@@ -47,7 +47,7 @@ def test_rule_agent_regulates_by_ratio_and_selects_by_distance() -> None:
 
 def test_aggregation_stage_lets_everybody_train() -> None:
     agent = build_agent(settings_of("agent.fraction=0.5", "agent.stage=aggregation"))
-    clients = [view(0, loss=0.9), view(1, loss=0.5)]
+    clients = [view(0, loss=0.9, gap=0.4), view(1, loss=0.5, gap=0.0)]
     decided = agent.decide(seen(clients, losses=(0.5,), accuracies=(0.6,), alignments=(0.1,)))
     assert decided.participants == (0, 1)
 
@@ -59,6 +59,11 @@ def test_random_agent_repeats_itself_and_no_other_round() -> None:
     assert drawn == [agent.decide(seen(clients, round=r)).participants for r in range(1, 20)]
     assert {len(chosen) for chosen in drawn} == {2}
     assert len(set(drawn)) > 5
+
+
+def test_selecting_fewer_than_must_reply_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"agent.fraction = 0.1 of 4 clients selects 1 with"):
+        build_agent(settings_of("agent.fraction=0.1", "run.min_replies=3"))
 
 
 def test_all_agent_is_plain_federated_learning() -> None:
@@ -80,13 +85,13 @@ def test_guard_drops_the_unknown_bounds_steps_and_fills_an_empty_choice() -> Non
 
 def test_guard_refuses_an_early_stop_and_accepts_a_late_one() -> None:
     said = Decision(participants=(0,), steps={0: 5}, stop=True, reason="enough")
-    early, notes = guard(said, seen([view(0)]), settings_of("stop.min_rounds=3"))
+    early, notes = guard(said, seen([view(0)]), settings_of("stop.min_rounds=3", "stop.patience=9"))
     assert not early.stop
     assert notes == ["no stop before 3 rounds"]
     late, _ = guard(
         said,
         seen([view(0)], losses=(1.0,) * 3, accuracies=(0.5,) * 3, alignments=(0.1,) * 3),
-        settings_of("stop.min_rounds=3"),
+        settings_of("stop.min_rounds=3", "stop.patience=9"),
     )
     assert late.stop
     assert late.reason == "enough"

@@ -1,0 +1,115 @@
+"""Figures, settings and TOML in words: what the launcher and the report both write.
+
+Pure, and light to import.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+BASELINES = (
+    ("logistic_projected", "logistic regression, same features"),
+    ("logistic_full", "logistic regression, all features"),
+    ("majority", "majority class"),
+)
+"""Keys of ``summary.json``'s baselines with their names, in the order of the tables."""
+
+BOUNDS = {">": "above", "<": "below"}
+"""How the tests of `federation.declare.setting` that are bounds begin, in words."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from a JSON file is a finite number; 0 is one, true is not."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and math.isfinite(value)
+
+
+def figure(value: Any, places: int = 3, none: str = "-") -> str:
+    """Write a number with so many decimal places, or `none` for none."""
+    return f"{value:.{places}f}" if is_number(value) else none
+
+
+def whole(value: Any, none: str = "-") -> str:
+    """Write a whole number with separators, or `none` for none."""
+    return f"{value:,.0f}" if is_number(value) else none
+
+
+def percent(value: Any, places: int = 1, none: str = "-") -> str:
+    """Write a share as per cent, or `none` for none."""
+    return f"{100 * value:.{places}f} %" if is_number(value) else none
+
+
+def duration(seconds: Any, none: str = "-") -> str:
+    """Write seconds the way people say them, or `none` for none."""
+    if not is_number(seconds):
+        return none
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def byte_size(count: Any, none: str = "-") -> str:
+    """Write a number of bytes with a unit, or `none` for none."""
+    if not is_number(count):
+        return none
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def scored_at(test: Any, clients: int = 0) -> str:
+    """Say how many sites took part in a federated final test; empty if the server held it.
+
+    Parameters
+    ----------
+    test : Mapping
+        ``summary.json``'s final test, with ``sites`` where the sites scored.
+    clients : int
+        Sites of the federation; 0 if unknown.
+    """
+    sites = (test or {}).get("sites")
+    if not is_number(sites):
+        return ""
+    return f"scored at {sites} of {clients} sites" if clients else f"scored at {sites} sites"
+
+
+def toml_value(value: object) -> str:
+    """Write a scalar as TOML.
+
+    JSON's strings are TOML's basic strings, but for DEL; its infinities are not TOML's.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def conditions(clauses: Iterable[Sequence[Any]], mark: str = "") -> str:
+    """Say in words when a setting has an effect.
+
+    Parameters
+    ----------
+    clauses : iterable of (key, test)
+        As `federation.declare.setting` keeps them: accepted values, or ``">0"``, ``"<1"``.
+    mark : str
+        Put round keys and values, for instance a backtick for Markdown.
+
+    Returns
+    -------
+    str
+        For instance ``train.schedule is "inverse-time" and run.rounds is above 0``.
+    """
+    return " and ".join(f"{mark}{key}{mark} is {_wanted(test, mark)}" for key, test in clauses)
+
+
+def _wanted(test: Any, mark: str) -> str:
+    if isinstance(test, str):
+        return f"{BOUNDS[test[0]]} {test[1:]}" if test[:1] in BOUNDS else test
+    return " or ".join(f"{mark}{toml_value(value)}{mark}" for value in test)

@@ -1,0 +1,63 @@
+"""The ClientApp's handlers: who am I, what is remembered, how a mistake is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from client_app.app import app
+from client_app.memory import forget, note_fine_tuned, recall
+from federation import SettingsError, flatten, parse_run
+from federation.messages import PREPARE, USER_ERROR_CODE, read_site_report
+from tests.conftest import SMALL
+
+
+def context(**node: Any) -> Context:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    settings, _ = parse_run([], list(SMALL))
+    return Context(1, 1000, node, RecordDict(), dict(flatten(settings)))
+
+
+def test_a_node_without_an_index_is_told_how_to_start() -> None:
+    with pytest.raises(SettingsError, match=r"without partition-id.*--node-config 'partition-id=0"):
+        recall(context())
+
+
+@pytest.mark.parametrize("index", [3, -1])
+def test_an_index_beyond_the_clients(index: int) -> None:
+    with pytest.raises(SettingsError, match=rf"partition-id = {index} with run.clients = 3"):
+        recall(context(**{"partition-id": index}))
+
+
+def test_a_mistake_is_answered_in_one_line() -> None:
+    reply = app(Message(RecordDict(), 1000, PREPARE), context(**{"partition-id": 7}))
+    assert reply.has_error()
+    assert reply.error.code == USER_ERROR_CODE
+    assert reply.error.reason is not None
+    assert "\n" not in reply.error.reason
+
+
+def test_a_report_says_what_a_step_costs() -> None:
+    forget()
+    reply = app(Message(RecordDict(), 1000, PREPARE), context(**{"partition-id": 1, "site": "x"}))
+    about, moments = read_site_report(reply)
+    assert (about.client, about.site, about.train_rows, about.val_rows) == (1, "x", 32, 8)
+    assert about.circuits_per_step == 32 * (1 + 2 * 84)
+    assert about.circuits_fixed == 8
+    assert moments["count"].tolist() == about.class_rows == [16, 16]
+    assert moments["second"].shape == (136, 136)
+
+
+def test_memory_is_kept_within_a_run_and_not_beyond_it() -> None:
+    forget()
+    one = context(**{"partition-id": 0})
+    assert recall(one) is recall(one)
+    other_run = context(**{"partition-id": 0})
+    other_run.run_id = 2
+    assert recall(other_run) is not recall(one)
+    note_fine_tuned(one)
+    assert not recall(one).fresh
+    assert recall(other_run).fresh

@@ -1,0 +1,57 @@
+"""README's plain Flower way: `flwr run .` with Flower's own local SuperLink."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from cli.processes import TAG, end_all, members
+from cli.superlink import free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+def test_the_flwr_command_of_readme(tmp_path: Path) -> None:
+    block = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"^(FLWR_\S+) flwr run (.*)$", block, re.MULTILINE)
+    switch, rest = line
+    words = shlex.split(rest)
+    assert words[-2] == "--federation-config"
+    words[-1] = words[-1].replace("num-supernodes=4", "num-supernodes=2")
+    small = (
+        "run.clients=2 run.rounds=1 data.train_rows=80 data.test_rows=40 data.server_rows=40 "
+        f"llm.epochs=1 train.steps=2 run.report=false run.output='{tmp_path / 'runs'}'"
+    )
+    tag = uuid.uuid4().hex
+    name, _, value = switch.partition("=")
+    environment = {
+        **os.environ,
+        name: value,
+        TAG: tag,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "FLWR_HOME": str(tmp_path / "flwr"),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+    }
+    try:
+        told = subprocess.run(
+            ["flwr", "run", *words, "--run-config", small],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+    finally:
+        end_all(members(tag), grace=5.0)
+    found = list((tmp_path / "runs").glob("*-demo/summary.json"))
+    assert found, told.stdout[-3000:] + told.stderr[-1000:]
+    assert json.loads(found[0].read_text())["status"] == "completed"
