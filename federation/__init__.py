@@ -4,6 +4,7 @@ This door knows neither Flower nor torch. The message vocabulary, which needs Fl
 records, is the second door: `federation.messages`.
 """
 
+from federation.data_settings import DataSettings, FeatureSettings
 from federation.errors import (
     BackendError,
     DataError,
@@ -28,9 +29,7 @@ from federation.results import (
     write_text,
 )
 from federation.settings import (
-    DataSettings,
     DistillSettings,
-    FeatureSettings,
     LlmSettings,
     QuantumSettings,
     Settings,

@@ -1,9 +1,10 @@
 """The run's settings: one frozen, typed tree, checked where it is born.
 
-The defaults and the documentation of every key live here and nowhere else; the
-``[tool.flwr.app.config]`` table of ``pyproject.toml`` and ``docs/settings.md`` are
-generated from this file (`federation.reference`). Flower's run config knows only whole
-numbers, numbers, booleans and strings, so "not set" is the empty string or zero.
+The defaults and the documentation of every key live here and in `data_settings.py`, and
+nowhere else; the ``[tool.flwr.app.config]`` table of ``pyproject.toml`` and
+``docs/settings.md`` are generated from them (`federation.reference`). Flower's run config
+knows only whole numbers, numbers, booleans and strings, so "not set" is the empty string or
+zero.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from logging import WARNING
 from typing import Any
@@ -84,11 +84,7 @@ def collect_updates(
     check : callable
         Says why parameters may not be aggregated, or returns an empty string.
     """
-    for reply in replies:
-        client = client_of(reply.metadata.src_node_id)
-        if reply.has_error() or client is None:
-            now.fail(client, reply.error.reason if reply.has_error() else "unknown node")
-            continue
+    for client, reply in _answers(now, replies, client_of):
         try:
             report = read_report(reply, TrainReport)
             impossible = check_numbers(report, now)
@@ -105,6 +101,18 @@ def collect_updates(
     for client in now.decision.participants:
         if client not in now.updates and client not in now.failed:
             now.fail(client, "no reply in time")
+
+
+def _answers(
+    now: Round, replies: Iterable[Message], client_of: ClientOf
+) -> Iterator[tuple[int, Message]]:
+    """Yield the replies that carry content, with their clients; the others are failures."""
+    for reply in replies:
+        client = client_of(reply.metadata.src_node_id)
+        if reply.has_error() or client is None:
+            now.fail(client, reply.error.reason if reply.has_error() else "unknown node")
+        else:
+            yield client, reply
 
 
 def check_numbers(report: TrainReport, now: Round) -> str:
@@ -167,11 +175,7 @@ def collect_evaluations(
         Says why a client's numbers cannot be true, or returns an empty string.
     """
     reports: dict[int, EvaluateReport] = {}
-    for reply in replies:
-        client = client_of(reply.metadata.src_node_id)
-        if reply.has_error() or client is None:
-            now.fail(client, reply.error.reason if reply.has_error() else "unknown node")
-            continue
+    for client, reply in _answers(now, replies, client_of):
         try:
             report = read_report(reply, EvaluateReport)
             problem = check(client, report)
