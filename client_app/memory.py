@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
 
-from federation import Settings, SettingsError, explain, parse_settings, store_root
-from federation.seeds import derive_seed
+from federation import Settings, SettingsError, derive_seed, explain, parse_settings, store_root
 
 if TYPE_CHECKING:
     from data import DataInfo, Site

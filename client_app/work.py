@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client_app.memory import SiteMemory
+from federation import derive_seed
 from federation.messages import (
     NO_ENCODER,
     EvaluateOrder,
@@ -18,7 +19,6 @@ from federation.messages import (
     TrainOrder,
     TrainReport,
 )
-from federation.seeds import derive_seed
 
 if TYPE_CHECKING:
     from data import Projection

@@ -28,6 +28,7 @@ from federation.results import (
     write_json,
     write_text,
 )
+from federation.seeds import derive_seed
 from federation.settings import (
     DistillSettings,
     LlmSettings,
@@ -71,6 +72,7 @@ __all__ = [
     "atomic_write",
     "byte_size",
     "conditions",
+    "derive_seed",
     "duration",
     "explain",
     "fields",

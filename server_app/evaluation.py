@@ -15,9 +15,8 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
-from federation import Settings, UserError, explain, store_root
+from federation import Settings, UserError, derive_seed, explain, store_root
 from federation.messages import NO_ENCODER, EvaluateReport, unpack_parameters
-from federation.seeds import derive_seed
 from strategies import LlmQfl, Member
 
 if TYPE_CHECKING:

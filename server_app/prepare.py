@@ -12,9 +12,8 @@ from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Cost, DataError, Settings, UserError, explain
+from federation import Cost, DataError, Settings, UserError, derive_seed, explain
 from federation.messages import PREPARE, Parameters, SiteReport, payload_bytes, read_site_report
-from federation.seeds import derive_seed
 from strategies import Member
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ import numpy as np
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Settings, UserError, explain
+from federation import Settings, UserError, derive_seed, explain
 from federation.messages import Parameters, pack_parameters, unpack_parameters
-from federation.seeds import derive_seed
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
 from server_app.journal import RunJournal, totals
 from server_app.prepare import Prepared, prepare

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from federation import Settings, SettingsError, explain
+from federation import Settings, SettingsError, derive_seed, explain
 from llm.agent import Agent, ClientView, Decision, Observation
 from strategies.regulation import next_steps
 from strategies.selection import closest, selection_size
@@ -39,7 +39,7 @@ class RandomAgent:
 
     def decide(self, observation: Observation) -> Decision:
         """Draw the round's participants; the draw depends on seed and round only."""
-        rng = np.random.default_rng((self.seed, 7, observation.round))
+        rng = np.random.default_rng(derive_seed(self.seed, "agent", observation.round))
         size = selection_size(len(observation.clients), self.fraction)
         drawn = rng.choice(len(observation.clients), size=size, replace=False)
         chosen = tuple(sorted(observation.clients[int(i)].client for i in drawn))

@@ -11,12 +11,12 @@ from federation import (
     SettingsError,
     append_jsonl,
     atomic_write,
+    derive_seed,
     new_run_folder,
     read_jsonl,
     store_root,
     write_json,
 )
-from federation.seeds import derive_seed
 
 
 def test_folders_are_new_and_latest_follows(tmp_path: Path) -> None:
