@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from federation.messages import (
 
 if TYPE_CHECKING:
     from data import Projection
+    from llm import Teacher
 
 
 def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
@@ -104,33 +105,39 @@ def train_round(
     probabilities, judged = evaluate(classifier, result.parameters, seen)
     verdict = scores(site.validation.labels, probabilities)
     circuits = result.circuits + judged
-    worked = was_fresh and not teacher.metrics["reused"]
-    return (
-        TrainReport(
-            rows=len(site.train),
-            round=told.round,
-            steps=result.steps,
-            loss=verdict["loss"],
-            accuracy=verdict["accuracy"],
-            train_loss=result.losses[-1],
-            llm_loss=float(teacher.metrics["loss"]),
-            llm_accuracy=float(teacher.metrics["accuracy"]),
-            llm_macro_f1=float(teacher.metrics["macro_f1"]),
-            llm_raw_loss=float(teacher.metrics["raw_loss"]),
-            llm_temperature=teacher.temperature,
-            llm_epochs=int(teacher.metrics["epochs"]),
-            llm_reused=int(teacher.metrics["reused"]),
-            llm_tokens=int(teacher.metrics["tokens"]) if worked else 0,
-            llm_seconds=llm_seconds,
-            train_seconds=time.monotonic() - began,
-            circuits=circuits,
-            shots=0,
-            two_qubit_gates=circuits * memory.classifier.two_qubit_gates,
-            qpu_seconds=0.0,
-            queue_seconds=0.0,
-        ),
-        result.parameters,
+    numbers = TrainReport(
+        rows=len(site.train),
+        round=told.round,
+        steps=result.steps,
+        loss=verdict["loss"],
+        accuracy=verdict["accuracy"],
+        train_loss=result.losses[-1],
+        **_teacher_figures(teacher),
+        # Reused from the store or remembered: nothing was trained on in this round.
+        llm_tokens=int(teacher.metrics["tokens"]) if was_fresh else 0,
+        llm_seconds=llm_seconds,
+        train_seconds=time.monotonic() - began,
+        circuits=circuits,
+        shots=0,
+        two_qubit_gates=circuits * classifier.two_qubit_gates,
+        qpu_seconds=0.0,
+        queue_seconds=0.0,
     )
+    return numbers, result.parameters
+
+
+def _teacher_figures(teacher: Teacher) -> dict[str, Any]:
+    """Return a teacher's part of a training report."""
+    said = teacher.metrics
+    return {
+        "llm_loss": float(said["loss"]),
+        "llm_accuracy": float(said["accuracy"]),
+        "llm_macro_f1": float(said["macro_f1"]),
+        "llm_raw_loss": float(said["raw_loss"]),
+        "llm_temperature": float(teacher.temperature),
+        "llm_epochs": int(said["epochs"]),
+        "llm_reused": int(said["reused"]),
+    }
 
 
 def evaluate_round(
@@ -142,14 +149,16 @@ def evaluate_round(
     from data import Projection, scores
     from quantum import evaluate
 
-    began = time.monotonic()
     torch.set_num_threads(memory.settings.quantum.threads)
     rows = memory.site.test if told.split == "test" else memory.site.validation
     if not len(rows):
         return EvaluateReport(0, 0.0, [], 0, 0, 0.0, [], [], [])
     projection = Projection.from_bytes(told.projection)
     seen = projection.apply(memory.features(told.split))
-    probabilities, circuits = evaluate(memory.classifier, parameters, seen)
+    classifier = memory.classifier
+    began = time.monotonic()
+    probabilities, circuits = evaluate(classifier, parameters, seen)
+    seconds = time.monotonic() - began
     verdict = scores(rows.labels, probabilities)
     baselines: list[list[int]] = [[], [], []]
     if told.split == "test" and memory.settings.evaluation.baselines:
@@ -159,8 +168,8 @@ def evaluate_round(
         loss=verdict["loss"],
         confusion=_flat(verdict["confusion"]),
         circuits=circuits,
-        two_qubit_gates=circuits * memory.classifier.two_qubit_gates,
-        train_seconds=time.monotonic() - began,
+        two_qubit_gates=circuits * classifier.two_qubit_gates,
+        train_seconds=seconds,
         majority=baselines[0],
         logistic_projected=baselines[1],
         logistic_full=baselines[2],

@@ -1,7 +1,8 @@
 """Checks that every reader shares; each failure is one clear `DataError`.
 
 A client's error travels to the server, so a message holds nothing of the rows: it names the
-file, the row and what kind of value stands there, never the value.
+file, the row and what kind of value stands there; at most one letter that is no base or one byte
+that is no UTF-8, never the value.
 """
 
 from __future__ import annotations

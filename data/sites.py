@@ -23,7 +23,8 @@ def server_rows(settings: DataSettings, rows: int, most: int, classes: int) -> i
     rows : int
         Rows that they are drawn from.
     most : int
-        How many of them can be spared; also the automatic number stays below, if it can.
+        How many of them can be spared; the automatic number stays within it unless there are more
+        classes.
     classes : int
         Number of classes; the automatic number is at least this.
 

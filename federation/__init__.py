@@ -36,6 +36,7 @@ from federation.settings import (
     Settings,
     TrainSettings,
 )
+from federation.shares import selection_size
 from federation.words import (
     BASELINES,
     byte_size,
@@ -90,6 +91,7 @@ __all__ = [
     "read_json",
     "read_jsonl",
     "scored_at",
+    "selection_size",
     "store_root",
     "toml_value",
     "total",

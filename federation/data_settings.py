@@ -76,7 +76,7 @@ class DataSettings(Section):
     server_rows: int = setting(
         0,
         "Rows that the server holds for validation and no client sees; 0: 300, or a fifth of "
-        "the rows if that is less.",
+        "the rows if that is less; of an official validation split up to 300.",
         used_when=(("evaluation.mode", ("central",)),),
         ge=0,
     )

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from federation.declare import Section
 from federation.errors import SettingsError, explain
 from federation.settings import Settings
+from federation.shares import selection_size
 
 Scalar = bool | int | float | str
 """What Flower's run config and node config can hold."""
@@ -253,7 +254,8 @@ def _refuse_contradictions(settings: Settings) -> None:
 
 
 def _run_checks(settings: Settings) -> tuple[Check, ...]:
-    train, stop = settings.train, settings.stop
+    train, stop, agent = settings.train, settings.stop, settings.agent
+    chosen = selection_size(settings.run.clients, agent.fraction)
     default_minimum = stop.min_rounds == type(stop)().min_rounds
     return (
         (
@@ -269,6 +271,13 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
             f"{settings.run.clients}",
             "at most run.clients",
             "lower run.min_replies",
+        ),
+        (
+            agent.kind == "all" or settings.run.min_replies <= chosen,
+            f"agent.fraction = {agent.fraction:g} of {settings.run.clients} clients selects "
+            f"{chosen} with run.min_replies = {settings.run.min_replies}",
+            "at least run.min_replies clients",
+            "raise agent.fraction or lower run.min_replies",
         ),
         (
             default_minimum or stop.min_rounds <= settings.run.rounds,
@@ -293,7 +302,27 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
 
 def _data_checks(settings: Settings) -> tuple[Check, ...]:
     data, evaluation = settings.data, settings.evaluation
+    tabular = data.source in ("csv", "jsonl")
+    text = data.source == "tweet-eval" or (tabular and data.kind == "text")
     return (
+        (
+            tabular or data.partition != "column",
+            f"data.partition = 'column' with data.source = {data.source!r}",
+            "data.source = csv or jsonl",
+            "choose another partition",
+        ),
+        (
+            not text or settings.features.kind != "kmer",
+            "features.kind = 'kmer' with rows of text",
+            "embedding or auto; k-mers are of DNA",
+            "change features.kind, or data.kind if the rows are DNA",
+        ),
+        (
+            not data.labels or data.labels.count(",") > 0,
+            f"data.labels = {data.labels!r}",
+            "two or more class names, comma-separated",
+            "name every class",
+        ),
         (
             data.source not in ("csv", "jsonl") or bool(data.path) or data.per_site,
             f"data.source = {data.source!r} without data.path",

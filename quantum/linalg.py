@@ -39,7 +39,7 @@ def fixed_matrix(name: str) -> torch.Tensor:
         return (pauli("X") + pauli("Z")) / math.sqrt(2)
     if name == "CNOT":
         return (pauli("II") + pauli("ZI") + pauli("IX") - pauli("ZX")) / 2
-    raise NotImplementedError(f"no matrix for gate {name}")
+    raise ValueError(f"no matrix for gate {name}")
 
 
 def embed(matrix: torch.Tensor, local: tuple[int, ...]) -> torch.Tensor:
@@ -124,7 +124,7 @@ def _gate_parts(gate: Gate, local: tuple[int, ...]) -> torch.Tensor:
         half = gate.angle / 2
         parts[0] = math.cos(half) * pauli("II") - 1j * math.sin(half) * generator
     else:
-        raise NotImplementedError("a trainable layer cannot depend on features")
+        raise ValueError("a trainable layer cannot depend on features")
     return parts
 
 
@@ -301,7 +301,7 @@ def _values(gate: Gate, features: torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(value)
     if isinstance(angle, float):
         return torch.full_like(features[:, 0], angle)
-    raise NotImplementedError("an encoding gate depends on features only")
+    raise ValueError("an encoding gate depends on features only")
 
 
 def _apply_single(

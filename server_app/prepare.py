@@ -29,23 +29,17 @@ class Prepared:
     members : tuple of Member
         The clients by index.
     costs : dict
-        What the preparation cost each client: bytes and seconds.
+        What the preparation cost each client: the bytes of its moments.
     projection : Projection
         Fitted on the summed moments of all training rows.
     class_weights : list of float
         Weights of the classes in the clients' loss.
-    class_rows : list of int
-        Training rows of each class over all clients.
-    features : int
-        Raw features d.
     """
 
     members: tuple[Member, ...]
     costs: dict[int, Cost]
     projection: Projection
     class_weights: list[float]
-    class_rows: list[int]
-    features: int
 
     @property
     def first(self) -> SiteReport:
@@ -116,14 +110,9 @@ def prepare(grid: Grid, settings: Settings) -> Prepared:
     )
     return Prepared(
         members=members,
-        costs={
-            member.client: Cost(bytes_up=size, train_seconds=member.about.seconds)
-            for member, _, size in answers
-        },
+        costs={member.client: Cost(bytes_up=size) for member, _, size in answers},
         projection=projection,
         class_weights=class_weights(count, settings.train.class_weights),
-        class_rows=count,
-        features=int(moments.second.shape[0]),
     )
 
 
@@ -154,12 +143,34 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
         )
     answers = []
     for reply in replies:
-        about, arrays = read_site_report(reply)
+        try:
+            about, arrays = read_site_report(reply)
+            _check_self(about, arrays)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"node {reply.metadata.src_node_id} sent a malformed report ({error!r}); give all "
+                "nodes the same version of the app."
+            ) from None
         size = payload_bytes(reply.content)
         answers.append((Member(reply.metadata.src_node_id, about), arrays, size))
     answers.sort(key=lambda answer: answer[0].client)
     _check_agreement([member.about for member, _, _ in answers])
     return answers
+
+
+def _check_self(about: SiteReport, arrays: Parameters) -> None:
+    """Refuse a report whose rows do not add up: weights and evaluations are held against it."""
+    counted = int(arrays["count"].sum())
+    rows = (about.train_rows, about.val_rows, about.test_rows, *about.class_rows)
+    if min(rows) < 0 or not about.train_rows == counted == sum(about.class_rows):
+        raise UserError(
+            explain(
+                f"client {about.client} reports {about.train_rows} training rows and moments of "
+                f"{counted}",
+                "the same number",
+                "give all nodes the same version of the app",
+            )
+        )
 
 
 def _last_line(text: str) -> str:

@@ -9,6 +9,7 @@ from logging import INFO
 from typing import Any
 
 import numpy as np
+from flwr.app import ArrayRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -87,7 +88,20 @@ def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
             timeout=settings.run.round_timeout,
             evaluate_fn=judge.validate,
         )
-    if result.arrays is None or not strategy.state.losses:
+    kept = _kept(result.arrays, strategy)
+    journal.model({**unpack_parameters(kept), **_projection_arrays(prepared)})
+    with clock.phase("evaluation"):
+        verdict, baselines = judge.test(kept)
+    log(INFO, "test accuracy %.4f", verdict["accuracy"])
+    journal.ledger(strategy.state.ledger)
+    summary = _summary(strategy, verdict, baselines, clock)
+    journal.summary(summary)
+    return summary
+
+
+def _kept(arrays: ArrayRecord | None, strategy: LlmQfl) -> ArrayRecord:
+    """Return the kept parameters; a run without a round has none."""
+    if arrays is None or not strategy.state.losses:
         raise UserError(
             explain(
                 f"the run ended before its first round: {strategy.stop_reason}",
@@ -95,14 +109,7 @@ def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
                 "raise stop.circuits or stop.wall_seconds",
             )
         )
-    journal.model({**unpack_parameters(result.arrays), **_projection_arrays(prepared)})
-    with clock.phase("evaluation"):
-        verdict, baselines = judge.test(result.arrays)
-    log(INFO, "test accuracy %.4f", verdict["accuracy"])
-    journal.ledger(strategy.state.ledger)
-    summary = _summary(strategy, verdict, baselines, clock)
-    journal.summary(summary)
-    return summary
+    return arrays
 
 
 def _judge(grid: Grid, settings: Settings, prepared: Prepared, strategy: LlmQfl) -> Judge:

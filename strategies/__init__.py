@@ -11,7 +11,8 @@ from strategies.state import FederationState, Member
 from strategies.termination import stop_reason
 
 if TYPE_CHECKING:
-    from strategies.llm_qfl import Journal, LlmQfl
+    from strategies.journal import Journal
+    from strategies.llm_qfl import LlmQfl
 
 __all__ = [
     "FederationState",
@@ -29,8 +30,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load the strategy, and with it Flower, when it is first asked for."""
-    if name in ("Journal", "LlmQfl"):
-        from strategies import llm_qfl
+    if name == "LlmQfl":
+        from strategies.llm_qfl import LlmQfl
 
-        return getattr(llm_qfl, name)
+        return LlmQfl
+    if name == "Journal":
+        from strategies.journal import Journal
+
+        return Journal
     raise AttributeError(f"module 'strategies' has no attribute {name!r}")

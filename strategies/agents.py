@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from federation import Settings, SettingsError, derive_seed, explain
+from federation import Settings, derive_seed, selection_size
 from llm.agent import Agent, ClientView, Decision, Observation
 from strategies.regulation import next_steps
-from strategies.selection import closest, selection_size
+from strategies.selection import closest
 
 
 def _all(seen: Observation) -> tuple[int, ...]:
@@ -98,24 +98,8 @@ class RuleAgent:
 
 
 def build_agent(settings: Settings) -> Agent:
-    """Build the agent that the settings name.
-
-    Raises
-    ------
-    SettingsError
-        If it would select fewer clients than ``run.min_replies``.
-    """
+    """Build the agent that the settings name."""
     agent = settings.agent
-    chosen = selection_size(settings.run.clients, agent.fraction)
-    if agent.kind != "all" and chosen < settings.run.min_replies:
-        raise SettingsError(
-            explain(
-                f"agent.fraction = {agent.fraction:g} of {settings.run.clients} clients selects "
-                f"{chosen} with run.min_replies = {settings.run.min_replies}",
-                "at least run.min_replies clients",
-                "raise agent.fraction or lower run.min_replies",
-            )
-        )
     if agent.kind == "all":
         return AllAgent()
     if agent.kind == "random":

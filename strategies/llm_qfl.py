@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from logging import INFO
-from typing import Any, Protocol
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from federation import Cost, Settings, UserError, explain, idle_share, with_idle
+from federation import Settings, UserError, explain, idle_share, with_idle
 from federation.messages import (
     EVALUATE,
     METRICS,
@@ -23,6 +22,7 @@ from federation.messages import (
     EvaluateReport,
     Parameters,
     TrainOrder,
+    TrainReport,
     order,
     payload_bytes,
     unpack_parameters,
@@ -30,32 +30,18 @@ from federation.messages import (
 from llm.agent import Agent, Decision
 from strategies.aggregation import UNIFORM_KEY, build_aggregator, check_update
 from strategies.guard import guard
-from strategies.regulation import loss_ratio
+from strategies.journal import Journal, client_event, teacher_of
 from strategies.replies import (
     Round,
     Update,
     check_evaluation,
+    check_numbers,
     collect_evaluations,
     collect_updates,
     diagonal,
 )
 from strategies.selection import closest, distances
 from strategies.state import FederationState, Member, add_costs
-
-
-class Journal(Protocol):
-    """Where the strategy writes down what happens."""
-
-    def event(self, event: dict[str, Any]) -> None:
-        """Append one line to ``metrics.jsonl``."""
-
-    def decision(self, decision: dict[str, Any]) -> None:
-        """Append one line to ``agent.jsonl``."""
-
-    def checkpoint(
-        self, server_round: int, arrays: ArrayRecord, state: FederationState, best: bool
-    ) -> None:
-        """Keep the round's parameters and state."""
 
 
 class LlmQfl(Strategy):
@@ -155,6 +141,7 @@ class LlmQfl(Strategy):
             self.current,
             replies,
             self.state.client_of,
+            self._believable,
             lambda update: check_update(update, reference, bound),
         )
         valid = [u for _, u in sorted(self.current.updates.items()) if not u.dropped]
@@ -327,7 +314,9 @@ class LlmQfl(Strategy):
         if best or self.settings.evaluation.keep == "last":
             self.best_round, self.best_arrays = now.number, arrays
         for client, update in sorted(now.updates.items()):
-            self.journal.event(self._client_event(client, update, costs[client]))
+            self.journal.event(
+                client_event(now.number, update, costs[client], client in now.aggregated)
+            )
         self.journal.event(
             {
                 "event": "round",
@@ -359,6 +348,13 @@ class LlmQfl(Strategy):
             group_id=str(server_round),
         )
 
+    def _believable(self, client: int, report: TrainReport) -> str:
+        """Hold a report against the client's order and its own prices."""
+        now, about = self.current, self.state.members[client].about
+        steps = now.decision.steps.get(client)
+        most = about.circuits_fixed + (steps or 0) * about.circuits_per_step
+        return check_numbers(report, now.number, steps, most)
+
     def _select(self, updates: list[Update]) -> list[Update]:
         """Keep the closest updates, where selection acts at the aggregation stage."""
         agent = self.settings.agent
@@ -369,24 +365,3 @@ class LlmQfl(Strategy):
         gaps = distances({u.client: u.report.loss for u in updates}, self.state.losses[-1])
         kept = closest(gaps, agent.fraction)
         return [update for update in updates if update.client in kept]
-
-    def _client_event(self, client: int, update: Update, cost: Cost) -> dict[str, Any]:
-        report = update.report
-        return {
-            "event": "client",
-            "round": self.current.number,
-            "client": client,
-            "aggregated": client in self.current.aggregated,
-            "dropped": update.dropped,
-            **asdict(report),
-            "ratio": loss_ratio(report.loss, report.llm_loss),
-            **asdict(cost),
-            "busy_seconds": cost.busy_seconds,
-        }
-
-
-def teacher_of(update: Update) -> dict[str, float]:
-    """Return what an update says of its client's language model, for the summary."""
-    said = asdict(update.report)
-    figures = {key[4:]: value for key, value in said.items() if key.startswith("llm_")}
-    return {"client": update.client, **figures}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from logging import WARNING
-from typing import Any
 
 from flwr.app import Message
 from flwr.common.logger import log
@@ -69,6 +68,7 @@ def collect_updates(
     now: Round,
     replies: Iterable[Message],
     client_of: ClientOf,
+    believable: Callable[[int, TrainReport], str],
     check: Callable[[Parameters], str],
 ) -> None:
     """Sort training replies into updates and failures; who never answered failed too.
@@ -81,13 +81,15 @@ def collect_updates(
         What arrived.
     client_of : callable
         Finds the client behind a node id.
+    believable : callable
+        Says which of a client's numbers cannot be true, or returns an empty string.
     check : callable
         Says why parameters may not be aggregated, or returns an empty string.
     """
     for client, reply in _answers(now, replies, client_of):
         try:
             report = read_report(reply, TrainReport)
-            impossible = check_numbers(report, now)
+            impossible = believable(client, report)
             problem = impossible or check(read_parameters(reply))
         except (KeyError, TypeError, ValueError) as error:
             now.fail(client, f"malformed reply: {error!r}")
@@ -115,14 +117,30 @@ def _answers(
             yield client, reply
 
 
-def check_numbers(report: TrainReport, now: Round) -> str:
-    """Say which of a participant's numbers cannot be true, or return an empty string."""
-    if report.round != now.number:
+def check_numbers(report: TrainReport, server_round: int, steps: int | None, circuits: int) -> str:
+    """Say which of a participant's numbers cannot be true, or return an empty string.
+
+    Parameters
+    ----------
+    report : TrainReport
+        What a client answered.
+    server_round : int
+        The round under way.
+    steps : int or None
+        Optimizer steps it was ordered; None if it was not asked to train.
+    circuits : int
+        Most circuits that its order can cost, by its own report before the run.
+    """
+    if report.round != server_round:
         return f"it answers round {report.round}"
-    ordered = max(now.decision.steps.values(), default=0)
-    if type(report.steps) is not int or not 0 <= report.steps <= ordered:
-        return f"steps {report.steps} instead of at most {ordered}"
-    return _implausible(asdict(report))
+    if steps is None:
+        return "it was not asked to train"
+    wrong = _implausible(report)
+    if wrong:
+        return wrong
+    if report.steps > steps:
+        return f"steps {report.steps} instead of at most {steps}"
+    return "" if report.circuits <= circuits else f"{report.circuits} circuits of {circuits}"
 
 
 def check_evaluation(report: EvaluateReport, rows: int, classes: int) -> str:
@@ -137,6 +155,9 @@ def check_evaluation(report: EvaluateReport, rows: int, classes: int) -> str:
     classes : int
         Number of classes.
     """
+    wrong = _implausible(report)
+    if wrong:
+        return wrong
     if report.rows != rows:
         return f"{report.rows} rows instead of {rows}"
     for confusion in (getattr(report, name) for name in CONFUSIONS):
@@ -144,14 +165,24 @@ def check_evaluation(report: EvaluateReport, rows: int, classes: int) -> str:
             return f"a confusion of {len(confusion)} numbers adding up to {sum(confusion)}"
     if rows and not report.confusion:
         return "no confusion"
-    return _implausible(asdict(report))
+    return ""
 
 
-def _implausible(numbers: dict[str, Any]) -> str:
-    for name, value in numbers.items():
-        for number in value if name in CONFUSIONS and isinstance(value, list) else [value]:
-            if not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
-                return f"{name} = {number!r} is not a number of at least 0"
+def _implausible(report: TrainReport | EvaluateReport) -> str:
+    """Say which field is not what its type says, not finite, or below 0."""
+    for item in fields(report):
+        value = getattr(report, item.name)
+        listed = item.type == "list[int]"
+        whole = listed or item.type == "int"
+        if listed != isinstance(value, list):
+            return f"{item.name} = {value!r} is not a {item.type}"
+        for number in value if listed else [value]:
+            fine = type(number) is int if whole else type(number) in (int, float)
+            # A training loss may be a rounding error below 0: the KL term of equal distributions.
+            least = -1e-3 if item.name == "train_loss" else 0
+            if not (fine and math.isfinite(number) and number >= least):
+                kind = "whole number" if whole else "number"
+                return f"{item.name} = {number!r} is not a {kind} of at least 0"
     return ""
 
 
@@ -175,6 +206,7 @@ def collect_evaluations(
         Says why a client's numbers cannot be true, or returns an empty string.
     """
     reports: dict[int, EvaluateReport] = {}
+    answered: set[int] = set()
     for client, reply in _answers(now, replies, client_of):
         try:
             report = read_report(reply, EvaluateReport)
@@ -185,6 +217,7 @@ def collect_evaluations(
         if problem:
             now.fail(client, f"evaluation dropped: {problem}")
             continue
+        answered.add(client)
         if report.rows:
             reports[client] = report
             now.evaluation[client] = Cost(
@@ -194,6 +227,8 @@ def collect_evaluations(
                 bytes_up=payload_bytes(reply.content),
                 bytes_down=now.sent_to_evaluate.get(client, 0),
             )
+    for client in sorted({*now.sent_to_evaluate} - answered - now.failed):
+        now.fail(client, "no evaluation in time")
     return reports
 
 

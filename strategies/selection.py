@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from federation import selection_size
+
 
 def distances(losses: Mapping[int, float], server_loss: float) -> dict[int, float]:
     """Return d_k = |L_k - L_server| of every client, nats."""
     return {client: abs(loss - server_loss) for client, loss in losses.items()}
-
-
-def selection_size(clients: int, fraction: float) -> int:
-    """Return how many of `clients` a `fraction` keeps: rounded up, at least one, at most all."""
-    # Rounding first keeps 0.7 * 10 = 7.000000000000001 from becoming eight clients.
-    return min(clients, max(1, math.ceil(round(fraction * clients, 9))))
 
 
 def closest(gaps: Mapping[int, float], fraction: float) -> tuple[int, ...]:

@@ -42,7 +42,8 @@ def test_the_first_two_commands_are_the_newcomers() -> None:
 @pytest.mark.parametrize("words", runs(), ids=" ".join)
 def test_every_run_command_is_accepted(words: list[str]) -> None:
     files, assignments = settings_of(words)
-    parse_run(files, assignments)
+    _, overrides = parse_run(files, assignments)
+    assert {value.partition("=")[0] for value in assignments} <= set(overrides)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.toml")), ids=lambda p: p.name)

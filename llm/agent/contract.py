@@ -21,7 +21,9 @@ class ClientView(_Frozen):
     client: int = Field(description="Index of the client, from 0.")
     rows: int = Field(description="Training rows.")
     loss: float | None = Field(
-        None, description="L_Q: validation loss of its last trained quantum model, nats."
+        None,
+        description="L_Q on its validation rows, nats: of its last trained model, or under "
+        "federated evaluation of the global model.",
     )
     llm_loss: float | None = Field(
         None, description="L_LLM: validation loss of its fine-tuned language model, nats."
@@ -30,7 +32,9 @@ class ClientView(_Frozen):
     gap: float | None = Field(
         None, description="d_k = |L_k - L_server| when both were last measured together, nats."
     )
-    trend: float | None = Field(None, description="Change of L_Q since it last trained, nats.")
+    trend: float | None = Field(
+        None, description="L_Q of its trained model less the L_Q known before, nats."
+    )
     steps: int = Field(description="Optimizer steps it was last given.")
     circuits: int = Field(0, description="Circuits it has run so far.")
     circuits_per_step: int = Field(0, description="Circuits that one more step costs.")

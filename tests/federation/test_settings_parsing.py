@@ -93,6 +93,29 @@ def test_a_condition_on_an_unused_key_sees_its_default() -> None:
     assert settings.data.alpha == 0.3
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["agent.fraction=0.1", "run.min_replies=3"],
+            "agent.fraction = 0.1 of 4 clients selects",
+        ),
+        (
+            ["data.source=tweet-eval", "data.partition=column", "data.partition_column=user"],
+            "data.partition = 'column' with data.source = 'tweet-eval'",
+        ),
+        (["data.source=tweet-eval", "features.kind=kmer"], "features.kind = 'kmer' with rows of"),
+        (
+            ["data.source=csv", "data.path=x", "data.labels=a"],
+            "data.labels = 'a'; accepted: two or more class names",
+        ),
+    ],
+)
+def test_contradictions_are_told_before_anything_starts(given: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_run([], given)
+
+
 def test_one_round_needs_no_other_change() -> None:
     assert parse_run([], ["run.rounds=1"])[0].run.rounds == 1
 

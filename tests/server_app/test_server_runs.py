@@ -176,12 +176,17 @@ def without_numbers(order: Message, reply: Message) -> Message:
         (broken_arrays(bias=lambda a: a.astype(int)), "update dropped: bias has dtype int64"),
         (wrong_round, "client 1: update dropped: it answers round 99"),
         (without_numbers, "client 1: malformed reply: KeyError"),
-        (with_number("steps", 2.5), r"client 1: update dropped: steps 2.5 instead of at most "),
+        (with_number("steps", 2.5), r"client 1: update dropped: steps = 2.5 is not a whole number"),
         (with_number("steps", 10**9), "update dropped: steps 1000000000 instead of at most "),
-        (with_number("steps", -5), "update dropped: steps -5 instead of at most "),
+        (
+            with_number("steps", -5),
+            "update dropped: steps = -5 is not a whole number of",
+        ),
         (with_number("loss", float("nan")), "update dropped: loss = nan is not a number of at"),
-        (with_number("loss", [0.1, 0.2]), r"update dropped: loss = \[0.1, 0.2\] is not a number"),
-        (with_number("circuits", -(10**6)), "update dropped: circuits = -1000000 is not a num"),
+        (with_number("loss", [0.1, 0.2]), r"update dropped: loss = \[0.1, 0.2\] is not a float"),
+        (with_number("circuits", 2.5), "update dropped: circuits = 2.5 is not a whole number"),
+        (with_number("circuits", 10**15), "update dropped: 1000000000000000 circuits of "),
+        (with_number("circuits", -(10**6)), "update dropped: circuits = -1000000 is not a whole"),
     ],
 )
 def test_an_offender_is_dropped_with_a_reason(
@@ -261,6 +266,27 @@ def test_a_node_that_lies_about_its_rows_is_not_counted(federate: Federate) -> N
     assert "client 1: evaluation dropped: 1000000 rows instead of 20" in "".join(
         ran.summary["test"]["failures"]
     )
+
+
+def test_a_site_that_never_evaluates_is_on_record(federate: Federate) -> None:
+    def silent(order: Message, reply: Message) -> Message | None:
+        mine = order.metadata.dst_node_id == 1002
+        return None if mine and order.metadata.message_type == "evaluate" else reply
+
+    ran = federate("evaluation.mode=federated", "data.server_rows=0", spoil=silent)
+    assert ran.summary["test"]["sites"] == 2
+    assert ran.summary["test"]["failures"] == ["client 2: no evaluation in time"]
+    assert ran.events("round")[0]["failures"] == ["client 2: no evaluation in time"]
+
+
+def test_a_report_of_itself_that_cannot_be_true_ends_the_preparation(federate: Federate) -> None:
+    def inflate(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == "query.prepare" and order.metadata.dst_node_id == 1001:
+            reply.content.config_records["about"]["train_rows"] = 10**9
+        return reply
+
+    with pytest.raises(UserError, match=r"client 1 reports 1000000000 training rows and .* 32"):
+        federate(spoil=inflate)
 
 
 def test_baselines_can_be_left_out(federate: Federate) -> None:
