@@ -34,6 +34,7 @@ lint: $(STAMP)
 	$(BIN)/python -m federation.reference --check
 
 bench: $(STAMP)
+	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.published $(if $(DATA),--data $(DATA))
 
 clean:

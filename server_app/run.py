@@ -197,7 +197,7 @@ def _summary(
         "test": verdict,
         "validation": {"loss": state.losses[kept - 1], "accuracy": state.accuracies[kept - 1]},
         "baselines": baselines,
-        "teachers": list(strategy.teachers.values()),
+        "teachers": [strategy.teachers[client] for client in sorted(strategy.teachers)],
         "ledger": totals(state.ledger),
         "seconds": {
             **clock.seconds,
