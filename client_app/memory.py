@@ -43,6 +43,8 @@ class SiteMemory:
         Name, kind and classes of its data.
     site : Site
         Its rows.
+    fresh : bool
+        Whether the language model is still to be fine-tuned in this run.
     """
 
     settings: Settings

@@ -71,7 +71,22 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
 def train_round(
     memory: SiteMemory, parameters: Parameters, told: TrainOrder
 ) -> tuple[TrainReport, Parameters]:
-    """Train the quantum classifier from the global parameters, guided by the site's teacher."""
+    """Train the quantum classifier from the global parameters, guided by the site's teacher.
+
+    Parameters
+    ----------
+    memory : SiteMemory
+        The site.
+    parameters : dict of arrays
+        The global angles (P,), scale and bias (R,).
+    told : TrainOrder
+        Round, steps, class weights and projection.
+
+    Returns
+    -------
+    tuple
+        The numbers of the round, and the trained parameters in the same shapes.
+    """
     import torch
 
     from data import Projection, scores
@@ -143,7 +158,23 @@ def _teacher_figures(teacher: Teacher) -> dict[str, Any]:
 def evaluate_round(
     memory: SiteMemory, parameters: Parameters, told: EvaluateOrder
 ) -> EvaluateReport:
-    """Judge the global parameters on the site's own validation or test rows."""
+    """Judge the global parameters on the site's own validation or test rows.
+
+    Parameters
+    ----------
+    memory : SiteMemory
+        The site.
+    parameters : dict of arrays
+        The global angles (P,), scale and bias (R,).
+    told : EvaluateOrder
+        Which rows, and the projection.
+
+    Returns
+    -------
+    EvaluateReport
+        Loss and confusion; with the test rows those of the site's own baselines. A site without
+        such rows answers with 0 rows.
+    """
     import torch
 
     from data import Projection, scores

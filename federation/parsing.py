@@ -208,17 +208,13 @@ def _holds(value: Any, test: tuple[Any, ...] | list[Any] | str) -> bool:
     return value in test
 
 
-def _effective(key: str, flat: Mapping[str, Scalar], known: Mapping[str, FieldInfo]) -> Any:
-    """Return a key's value, or its default where the value has no effect."""
-    return flat[key] if _why_ignored(key, flat, known) is None else known[key].default
-
-
 def _why_ignored(
     key: str, flat: Mapping[str, Scalar], known: Mapping[str, FieldInfo]
 ) -> tuple[str, str] | None:
     """Return (the governing key, what it must be) if `key` has no effect here, else None."""
     for other, test in meta(known[key]).get("used_when", []):
-        value = _effective(other, flat, known)
+        # A governing key that is itself unused is at its default, or refused on its own account.
+        value = flat[other]
         if not _holds(value, test):
             wanted = test if isinstance(test, str) else " or ".join(repr(t) for t in test)
             return f"{other} = {value!r}", wanted.replace(">0", "above 0").replace("<1", "below 1")

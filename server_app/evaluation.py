@@ -183,7 +183,19 @@ class FederatedJudge:
 
 
 def summed_verdict(reports: Sequence[EvaluateReport]) -> tuple[Verdict, dict[str, Verdict]]:
-    """Add evaluations up: the mean loss by rows, all else from the summed confusions."""
+    """Add evaluations up: the mean loss by rows, all else from the summed confusions.
+
+    Parameters
+    ----------
+    reports : sequence of EvaluateReport
+        The sites' answers, at least one; confusions are C x C, flattened.
+
+    Returns
+    -------
+    tuple
+        The scores over all rows, as `data.scores`, and those of each baseline that every site
+        sent, without a loss.
+    """
     from data import confusion_scores
 
     rows = sum(report.rows for report in reports)

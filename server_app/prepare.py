@@ -120,6 +120,13 @@ def class_weights(count: Sequence[int], kind: str) -> list[float]:
     """Return the classes' weights: all ones, or N / (C n_c) with N the rows of all classes.
 
     A class nobody holds gets weight 1: it never appears in a loss.
+
+    Parameters
+    ----------
+    count : sequence of int, length C
+        Training rows n_c of each class over all clients.
+    kind : str
+        ``none`` or ``balanced``.
     """
     if kind == "none":
         return [1.0] * len(count)

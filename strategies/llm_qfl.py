@@ -135,7 +135,13 @@ class LlmQfl(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Check the updates, select whose count, and let Flower's strategy aggregate them."""
+        """Check the updates, select whose count, and let Flower's strategy aggregate them.
+
+        Raises
+        ------
+        UserError
+            If fewer than ``run.min_replies`` updates are valid.
+        """
         reference, bound = self._reference, self.settings.aggregation.max_norm
         collect_updates(
             self.current,
@@ -248,6 +254,11 @@ class LlmQfl(Strategy):
 
         Parameters are those of Flower's `Strategy.start`. The result holds the kept model
         (``evaluation.keep``) and the metrics by round.
+
+        Raises
+        ------
+        UserError
+            If a round has too few valid replies or cannot be evaluated.
         """
         self.summary()
         result, arrays = Result(), initial_arrays

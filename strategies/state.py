@@ -109,7 +109,19 @@ class FederationState:
         )
 
     def trained(self, client: int, report: TrainReport, cost: Cost, ordered: int) -> None:
-        """Note what a participant reported; `ordered` is its budget m of steps."""
+        """Note what a participant reported.
+
+        Parameters
+        ----------
+        client : int
+            Who trained.
+        report : TrainReport
+            Its checked numbers.
+        cost : Cost
+            Its line of the ledger.
+        ordered : int
+            The steps m it was given: the rules go on from these, not from the steps taken.
+        """
         view = self.views[client]
         self.steps_done[client] += report.steps
         self.views[client] = replace_view(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 
 from data import (
     ServerData,
-    Site,
     Split,
     class_rows,
     fit_projection,
@@ -27,35 +25,11 @@ from data import (
     merge_moments,
     moments_of,
 )
-from federation import DataError, DataSettings, Settings, SettingsError
-from federation.settings import EvaluationSettings, RunSettings
+from federation import DataError, Settings, SettingsError
+from tests.data.few_rows import run_settings, sites, table, texts
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real data is not here")
-
-
-def run_settings(mode: str = "central", seed: int = 0, clients: int = 4, **data: Any) -> Settings:
-    return Settings(
-        run=RunSettings(seed=seed, clients=clients),
-        data=DataSettings(**data),
-        evaluation=EvaluationSettings(mode=mode),  # type: ignore[arg-type]
-    )
-
-
-def sites(settings: Settings) -> list[Site]:
-    clients = settings.run.clients
-    return [load_site(settings, client, clients)[1] for client in range(clients)]
-
-
-def texts(parts: Sequence[Split]) -> list[str]:
-    return [text for part in parts for text in part.texts]
-
-
-def table(folder: Path, rows: int, name: str = "rows.csv", classes: int = 2) -> Path:
-    """Write rows that name themselves, class by class, over three sites."""
-    body = [f"row {i},{i * classes // rows},s{i % 3}" for i in range(rows)]
-    (folder / name).write_text("text,label,site\n" + "\n".join(body) + "\n")
-    return folder / name
 
 
 def own(path: Path, **others: Any) -> Settings:

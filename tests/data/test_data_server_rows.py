@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data import Site, Split, load_server, load_site
-from federation import DataError, DataSettings, Settings
-from federation.settings import EvaluationSettings, RunSettings
-
-
-def run_settings(mode: str = "central", seed: int = 0, clients: int = 4, **data: Any) -> Settings:
-    return Settings(
-        run=RunSettings(seed=seed, clients=clients),
-        data=DataSettings(**data),
-        evaluation=EvaluationSettings(mode=mode),  # type: ignore[arg-type]
-    )
-
-
-def sites(settings: Settings) -> list[Site]:
-    clients = settings.run.clients
-    return [load_site(settings, client, clients)[1] for client in range(clients)]
-
-
-def texts(parts: Sequence[Split]) -> list[str]:
-    return [text for part in parts for text in part.texts]
-
-
-def table(folder: Path, rows: int, name: str = "rows.csv", classes: int = 2) -> Path:
-    """Write rows that name themselves, class by class, over three sites."""
-    body = [f"row {i},{i * classes // rows},s{i % 3}" for i in range(rows)]
-    (folder / name).write_text("text,label,site\n" + "\n".join(body) + "\n")
-    return folder / name
+from data import load_server, load_site
+from federation import DataError, Settings
+from tests.data.few_rows import run_settings, sites, table, texts
 
 
 def own(path: Path, **others: Any) -> Settings:
