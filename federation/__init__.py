@@ -4,6 +4,13 @@ This door knows neither Flower nor torch. The message vocabulary, which needs Fl
 records, is the second door: `federation.messages`.
 """
 
+from federation.backends import (
+    backend_names,
+    backend_of,
+    family,
+    is_shot_based,
+    local_optimizer,
+)
 from federation.data_settings import DataSettings, FeatureSettings
 from federation.errors import (
     BackendError,
@@ -13,6 +20,7 @@ from federation.errors import (
     UserError,
     explain,
 )
+from federation.hardware_settings import DEFAULT_SHOTS, HardwareSettings
 from federation.ledger import COST_KEYS, Cost, Ledger, idle_share, total, with_idle
 from federation.parsing import accepted, fields, flatten, meta, parse_run, parse_settings
 from federation.results import (
@@ -53,6 +61,7 @@ from federation.words import (
 __all__ = [
     "BASELINES",
     "COST_KEYS",
+    "DEFAULT_SHOTS",
     "STORE_VARIABLE",
     "BackendError",
     "Cost",
@@ -60,6 +69,7 @@ __all__ = [
     "DataSettings",
     "DistillSettings",
     "FeatureSettings",
+    "HardwareSettings",
     "Ledger",
     "LlmSettings",
     "ModelError",
@@ -71,17 +81,22 @@ __all__ = [
     "accepted",
     "append_jsonl",
     "atomic_write",
+    "backend_names",
+    "backend_of",
     "byte_size",
     "conditions",
     "derive_seed",
     "duration",
     "explain",
+    "family",
     "fields",
     "figure",
     "flatten",
     "idle_share",
     "is_number",
+    "is_shot_based",
     "json_object",
+    "local_optimizer",
     "meta",
     "new_run_folder",
     "parse_run",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from federation.backends import backend_names
+from federation.contradictions import refuse_contradictions
 from federation.declare import Section
 from federation.errors import SettingsError, explain
 from federation.settings import Settings
-from federation.shares import selection_size
+from federation.words import wanted
 
 Scalar = bool | int | float | str
 """What Flower's run config and node config can hold."""
@@ -104,8 +106,9 @@ def parse_settings(
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise SettingsError(_first(error, known)) from None
-    _refuse_ignored(settings)
-    _refuse_contradictions(settings)
+    # What the run sets for all nodes may have no effect on one with a backend of its own.
+    _refuse_ignored(settings, set(known if node_config is None else node_config))
+    refuse_contradictions(settings)
     return settings
 
 
@@ -205,6 +208,9 @@ def _holds(value: Any, test: tuple[Any, ...] | list[Any] | str) -> bool:
         return bool(value > 0)
     if test == "<1":
         return bool(value < 1)
+    if isinstance(test, str) and test[:1] == "^":
+        starts = tuple(test[1:].split("|"))
+        return any(name.startswith(starts) for name in backend_names(value))
     return value in test
 
 
@@ -216,16 +222,15 @@ def _why_ignored(
         # A governing key that is itself unused is at its default, or refused on its own account.
         value = flat[other]
         if not _holds(value, test):
-            wanted = test if isinstance(test, str) else " or ".join(repr(t) for t in test)
-            return f"{other} = {value!r}", wanted.replace(">0", "above 0").replace("<1", "below 1")
+            return f"{other} = {value!r}", wanted(test)
     return None
 
 
-def _refuse_ignored(settings: Settings) -> None:
+def _refuse_ignored(settings: Settings, looked_at: Collection[str]) -> None:
     flat = flatten(settings)
     known = dict(fields())
     for key, field in known.items():
-        if flat[key] == field.default:
+        if flat[key] == field.default or key not in looked_at:
             continue
         why = _why_ignored(key, flat, known)
         if why is not None:
@@ -236,117 +241,3 @@ def _refuse_ignored(settings: Settings) -> None:
                     f"remove {key} or change {why[0].split(' = ')[0]}",
                 )
             )
-
-
-Check = tuple[bool, str, str, str]
-"""Whether all is well; else what was given, what is accepted, what to do."""
-
-
-def _refuse_contradictions(settings: Settings) -> None:
-    """Refuse combinations that no single key's bounds can express."""
-    for fine, given, takes, fix in (*_run_checks(settings), *_data_checks(settings)):
-        if not fine:
-            raise SettingsError(explain(given, takes, fix))
-
-
-def _run_checks(settings: Settings) -> tuple[Check, ...]:
-    train, stop, agent = settings.train, settings.stop, settings.agent
-    chosen = selection_size(settings.run.clients, agent.fraction)
-    default_minimum = stop.min_rounds == type(stop)().min_rounds
-    return (
-        (
-            train.min_steps <= train.steps <= train.max_steps,
-            f"train.steps = {train.steps}, min_steps = {train.min_steps}, "
-            f"max_steps = {train.max_steps}",
-            "min_steps <= steps <= max_steps",
-            "change train.steps or its bounds",
-        ),
-        (
-            settings.run.min_replies <= settings.run.clients,
-            f"run.min_replies = {settings.run.min_replies} with run.clients = "
-            f"{settings.run.clients}",
-            "at most run.clients",
-            "lower run.min_replies",
-        ),
-        (
-            agent.kind == "all" or settings.run.min_replies <= chosen,
-            f"agent.fraction = {agent.fraction:g} of {settings.run.clients} clients selects "
-            f"{chosen} with run.min_replies = {settings.run.min_replies}",
-            "at least run.min_replies clients",
-            "raise agent.fraction or lower run.min_replies",
-        ),
-        (
-            default_minimum or stop.min_rounds <= settings.run.rounds,
-            f"stop.min_rounds = {settings.stop.min_rounds} with run.rounds = {settings.run.rounds}",
-            "at most run.rounds",
-            "lower stop.min_rounds or raise run.rounds",
-        ),
-        (
-            bool(default_minimum or stop.rule != "none" or stop.patience or stop.target_accuracy),
-            f"stop.min_rounds = {stop.min_rounds} would be ignored because nothing stops the run",
-            "stop.rule, stop.patience or stop.target_accuracy",
-            "set one of them or remove stop.min_rounds",
-        ),
-        (
-            settings.quantum.backend != "pennylane:",
-            "quantum.backend = 'pennylane:'",
-            "pennylane:<device>, for instance pennylane:default.qubit",
-            "name the device",
-        ),
-    )
-
-
-def _data_checks(settings: Settings) -> tuple[Check, ...]:
-    data, evaluation = settings.data, settings.evaluation
-    tabular = data.source in ("csv", "jsonl")
-    text = data.source == "tweet-eval" or (tabular and data.kind == "text")
-    return (
-        (
-            tabular or data.partition != "column",
-            f"data.partition = 'column' with data.source = {data.source!r}",
-            "data.source = csv or jsonl",
-            "choose another partition",
-        ),
-        (
-            not text or settings.features.kind != "kmer",
-            "features.kind = 'kmer' with rows of text",
-            "embedding or auto; k-mers are of DNA",
-            "change features.kind, or data.kind if the rows are DNA",
-        ),
-        (
-            not data.labels or data.labels.count(",") > 0,
-            f"data.labels = {data.labels!r}",
-            "two or more class names, comma-separated",
-            "name every class",
-        ),
-        (
-            data.source not in ("csv", "jsonl") or bool(data.path) or data.per_site,
-            f"data.source = {data.source!r} without data.path",
-            "a file",
-            "set data.path",
-        ),
-        (
-            not data.per_site or bool(data.labels),
-            "data.per_site without data.labels",
-            "the class names in order",
-            "set data.labels, since no site sees them all",
-        ),
-        (
-            data.partition != "column" or bool(data.partition_column),
-            "data.partition = 'column' without data.partition_column",
-            "a column's name",
-            "set data.partition_column",
-        ),
-        (
-            not (data.per_site and evaluation.mode == "central" and not data.test_path),
-            "evaluation.mode = 'central' with data.per_site and no data.test_path",
-            "evaluation.mode = 'federated', or rows for the server",
-            "set evaluation.mode = 'federated'",
-        ),
-        (
-            settings.quantum.backend == "exact" or settings.quantum.backend[:10] == "pennylane:",
-            f"quantum.backend = {settings.quantum.backend!r}",
-            "exact, pennylane:<device>",
-            "choose one of them",
-        ),
-    )

@@ -13,8 +13,9 @@ from typing import Literal
 
 from federation.data_settings import DataSettings, FeatureSettings
 from federation.declare import Section, setting
+from federation.hardware_settings import DEVICE, RUNTIME, SHOTS, HardwareSettings
 
-EXACT = ("quantum.backend", ("exact",))
+EXACT = ("quantum.backend", "^exact")
 DISTILLED = ("distill.weight", ">0")
 RULE = ("agent.kind", ("rule",))
 
@@ -54,8 +55,9 @@ class QuantumSettings(Section):
     )
     backend: str = setting(
         "exact",
-        "`exact` (our batched simulator) or `pennylane:<device>`, for instance "
-        "`pennylane:default.qubit`.",
+        "`exact` (our batched simulator), `pennylane:<device>`, `aer`, `aer:<fake or real IBM "
+        "backend>` (its noise), `fake:<IBM backend>`, `ibm:<backend>` or `ibm:least_busy`; or "
+        "one for each client, comma-separated. See docs/backends.md.",
         per_node=True,
     )
     precision: Literal["single", "double"] = setting(
@@ -72,8 +74,16 @@ class QuantumSettings(Section):
 class TrainSettings(Section):
     """Local training of the quantum model."""
 
-    optimizer: Literal["adam", "cobyla"] = setting(
-        "adam", "Local optimiser: Adam by autograd, or the paper's COBYLA."
+    optimizer: Literal["auto", "adam", "parameter-shift", "spsa", "cobyla"] = setting(
+        "auto",
+        "Local optimiser: Adam by autograd; Adam by parameter shift; SPSA; the paper's COBYLA. "
+        "auto: SPSA where shots are counted (aer, fake, ibm), else Adam.",
+    )
+    warm_rounds: int = setting(
+        0,
+        "First rounds that train with Adam on the exact simulator and cost no circuits.",
+        used_when=(SHOTS,),
+        ge=0,
     )
     steps: int = setting(
         20, "Optimiser steps of a client in round 1; COBYLA evaluates its start besides.", ge=1
@@ -82,20 +92,27 @@ class TrainSettings(Section):
     max_steps: int = setting(100, "Most steps that the agent may give.", ge=1)
     batch_rows: int = setting(
         0,
-        "Rows of a gradient step; 0: all.",
-        used_when=(("train.optimizer", ("adam",)),),
+        "Rows of a step, drawn anew for each (COBYLA: for each round); 0: all.",
         ge=0,
     )
     learning_rate: float = setting(
         0.05,
-        "Adam's step size, or COBYLA's first trust radius in radians.",
+        "Adam's step size, SPSA's first move of an angle, or COBYLA's first trust radius, in "
+        "radians.",
         used_when=(("train.schedule", ("constant",)),),
         gt=0,
     )
     schedule: Literal["constant", "inverse-time"] = setting(
         "constant",
         "Learning-rate schedule; inverse-time is theorem 6.4's 2 / (mu (t + gamma)).",
-        used_when=(("train.optimizer", ("adam",)),),
+        used_when=(("train.optimizer", ("auto", "adam", "parameter-shift")),),
+    )
+    perturbation: float = setting(
+        0.2,
+        "SPSA's first perturbation of every angle, radians.",
+        used_when=(("train.optimizer", ("auto", "spsa")),),
+        gt=0,
+        le=1.5,
     )
     mu: float = setting(
         1.0,
@@ -229,6 +246,13 @@ class StopSettings(Section):
         0.0, "Validation accuracy that ends the run; 0: off.", ge=0, le=1
     )
     circuits: int = setting(0, "Budget of circuits over all clients; 0: off.", ge=0)
+    shots: int = setting(0, "Budget of shots over all clients; 0: off.", used_when=(DEVICE,), ge=0)
+    qpu_seconds: float = setting(
+        0.0,
+        "Budget of QPU seconds over all clients, looked at after each round; 0: off.",
+        used_when=(RUNTIME,),
+        ge=0,
+    )
     wall_seconds: float = setting(0.0, "Budget of wall-clock seconds; 0: off.", ge=0)
 
 
@@ -260,6 +284,12 @@ class EvaluationSettings(Section):
     baselines: bool = setting(
         True, "Score majority class and logistic regressions beside the quantum model."
     )
+    backend: str = setting(
+        "exact",
+        "What the server judges on: the exact simulator, which costs no circuits, or another "
+        "backend as in `quantum.backend`.",
+        used_when=(("evaluation.mode", ("central",)),),
+    )
     keep: Literal["best", "last"] = setting(
         "best", "Final model: the round of lowest validation loss, or the last."
     )
@@ -272,6 +302,7 @@ class Settings(Section):
     data: DataSettings = DataSettings()
     features: FeatureSettings = FeatureSettings()
     quantum: QuantumSettings = QuantumSettings()
+    hardware: HardwareSettings = HardwareSettings()
     train: TrainSettings = TrainSettings()
     distill: DistillSettings = DistillSettings()
     llm: LlmSettings = LlmSettings()

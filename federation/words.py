@@ -97,7 +97,8 @@ def conditions(clauses: Iterable[Sequence[Any]], mark: str = "") -> str:
     Parameters
     ----------
     clauses : iterable of (key, test)
-        As `federation.declare.setting` keeps them: accepted values, or ``">0"``, ``"<1"``.
+        As `federation.declare.setting` keeps them: accepted values, or ``">0"``, ``"<1"``,
+        ``"^a|b:"``.
     mark : str
         Put round keys and values, for instance a backtick for Markdown.
 
@@ -106,10 +107,15 @@ def conditions(clauses: Iterable[Sequence[Any]], mark: str = "") -> str:
     str
         For instance ``train.schedule is "inverse-time" and run.rounds is above 0``.
     """
-    return " and ".join(f"{mark}{key}{mark} is {_wanted(test, mark)}" for key, test in clauses)
+    return " and ".join(f"{mark}{key}{mark} is {wanted(test, mark)}" for key, test in clauses)
 
 
-def _wanted(test: Any, mark: str) -> str:
+def wanted(test: Any, mark: str = "") -> str:
+    """Say in words what one test of `federation.declare.setting` asks for."""
     if isinstance(test, str):
+        if test[:1] == "^":
+            return " or ".join(
+                f"{mark}{start}{'…' * (start[-1] == ':')}{mark}" for start in test[1:].split("|")
+            )
         return f"{BOUNDS[test[0]]} {test[1:]}" if test[:1] in BOUNDS else test
     return " or ".join(f"{mark}{toml_value(value)}{mark}" for value in test)

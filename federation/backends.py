@@ -1,0 +1,58 @@
+"""The names of quantum backends: what may stand in `quantum.backend`, and which client gets which.
+
+Text only: what a name needs to run is known to `quantum`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+ACCEPTED = (
+    "exact, pennylane:<device>, aer, aer:<fake or real IBM backend>, fake:<IBM backend>, "
+    "ibm:<backend>, ibm:least_busy; one for all clients, or one for each, comma-separated"
+)
+"""What `quantum.backend` takes, in words."""
+
+BARE = ("exact", "aer")
+NAMED = ("pennylane", "aer", "fake", "ibm")
+
+SHOT_BASED = ("aer", "fake", "ibm")
+"""Families whose expectations come from counted shots, through a primitive."""
+
+
+def backend_names(text: str) -> tuple[str, ...]:
+    """Split `quantum.backend` into its names: one, or one a client."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def backend_of(text: str, client: int) -> str:
+    """Return the backend of a client: the one for all, or its own in order of the clients."""
+    names = backend_names(text)
+    return names[0] if len(names) == 1 else names[client]
+
+
+def family(backend: str) -> str:
+    """Return what comes before the colon: exact, pennylane, aer, fake or ibm."""
+    return backend.partition(":")[0]
+
+
+def is_shot_based(backend: str) -> bool:
+    """Whether a backend counts shots through a primitive (Aer, fake and IBM backends)."""
+    return family(backend) in SHOT_BASED
+
+
+def local_optimizer(optimizer: str, backend: str) -> str:
+    """Return the optimiser that `train.optimizer` means on a backend."""
+    if optimizer != "auto":
+        return optimizer
+    return "spsa" if is_shot_based(backend) else "adam"
+
+
+def unknown_backends(names: Iterable[str]) -> list[str]:
+    """Return the names that no family takes."""
+    return [name for name in names if not _known(name)]
+
+
+def _known(backend: str) -> bool:
+    kind, colon, name = backend.partition(":")
+    return kind in NAMED and bool(name) if colon else kind in BARE

@@ -1,0 +1,190 @@
+"""Combinations of settings that contradict each other, told before anything starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from federation.backends import (
+    ACCEPTED,
+    backend_names,
+    is_shot_based,
+    local_optimizer,
+    unknown_backends,
+)
+from federation.errors import SettingsError, explain
+from federation.shares import selection_size
+
+if TYPE_CHECKING:
+    from federation.settings import Settings
+
+Check = tuple[bool, str, str, str]
+"""Whether all is well; else what was given, what is accepted, what to do."""
+
+
+def refuse_contradictions(settings: Settings) -> None:
+    """Refuse combinations that no single key's bounds can express.
+
+    Raises
+    ------
+    SettingsError
+        One line: what was given, what is accepted, what to do.
+    """
+    for fine, given, takes, fix in (
+        *_run_checks(settings),
+        *_backend_checks(settings),
+        *_data_checks(settings),
+    ):
+        if not fine:
+            raise SettingsError(explain(given, takes, fix))
+
+
+def _run_checks(settings: Settings) -> tuple[Check, ...]:
+    train, stop, agent = settings.train, settings.stop, settings.agent
+    chosen = selection_size(settings.run.clients, agent.fraction)
+    default_minimum = stop.min_rounds == type(stop)().min_rounds
+    return (
+        (
+            train.min_steps <= train.steps <= train.max_steps,
+            f"train.steps = {train.steps}, min_steps = {train.min_steps}, "
+            f"max_steps = {train.max_steps}",
+            "min_steps <= steps <= max_steps",
+            "change train.steps or its bounds",
+        ),
+        (
+            settings.run.min_replies <= settings.run.clients,
+            f"run.min_replies = {settings.run.min_replies} with run.clients = "
+            f"{settings.run.clients}",
+            "at most run.clients",
+            "lower run.min_replies",
+        ),
+        (
+            agent.kind == "all" or settings.run.min_replies <= chosen,
+            f"agent.fraction = {agent.fraction:g} of {settings.run.clients} clients selects "
+            f"{chosen} with run.min_replies = {settings.run.min_replies}",
+            "at least run.min_replies clients",
+            "raise agent.fraction or lower run.min_replies",
+        ),
+        (
+            default_minimum or stop.min_rounds <= settings.run.rounds,
+            f"stop.min_rounds = {settings.stop.min_rounds} with run.rounds = {settings.run.rounds}",
+            "at most run.rounds",
+            "lower stop.min_rounds or raise run.rounds",
+        ),
+        (
+            bool(default_minimum or stop.rule != "none" or stop.patience or stop.target_accuracy),
+            f"stop.min_rounds = {stop.min_rounds} would be ignored because nothing stops the run",
+            "stop.rule, stop.patience or stop.target_accuracy",
+            "set one of them or remove stop.min_rounds",
+        ),
+    )
+
+
+def _backend_checks(settings: Settings) -> tuple[Check, ...]:
+    text, train, hardware = settings.quantum.backend, settings.train, settings.hardware
+    names = backend_names(text)
+    judged = settings.evaluation.backend
+    used = {local_optimizer(train.optimizer, name) for name in names}
+    counting = [name for name in names if is_shot_based(name)]
+    unknown = unknown_backends(names)
+    chosen = f"train.optimizer = {train.optimizer!r} on {text}"
+    return (
+        (
+            not unknown,
+            f"quantum.backend = {', '.join(map(repr, unknown))}",
+            ACCEPTED,
+            "choose one of them",
+        ),
+        (
+            len(names) in (1, settings.run.clients),
+            f"quantum.backend names {len(names)} backends with run.clients = "
+            f"{settings.run.clients}",
+            "one backend for all, or one for each client",
+            "name as many as there are clients",
+        ),
+        (
+            judged in ("exact", *names),
+            f"evaluation.backend = {judged!r}",
+            f"exact, or one that quantum.backend names ({text})",
+            "choose one of them",
+        ),
+        (
+            train.optimizer != "adam" or not counting,
+            f"train.optimizer = 'adam' with quantum.backend = {', '.join(counting)}",
+            "auto, spsa, parameter-shift or cobyla where shots are counted",
+            "set train.optimizer=auto",
+        ),
+        (
+            "spsa" in used or train.perturbation == type(train)().perturbation,
+            f"train.perturbation = {train.perturbation} would be ignored by {chosen}",
+            "an optimizer that perturbs: spsa",
+            "remove train.perturbation or set train.optimizer=spsa",
+        ),
+        (
+            used != {"spsa"} or train.schedule == "constant",
+            f"train.schedule = {train.schedule!r} would be ignored by {chosen}",
+            "adam or parameter-shift; SPSA has gains of its own",
+            "remove train.schedule",
+        ),
+        (
+            train.warm_rounds <= settings.run.rounds,
+            f"train.warm_rounds = {train.warm_rounds} with run.rounds = {settings.run.rounds}",
+            "at most run.rounds",
+            "lower train.warm_rounds",
+        ),
+        (
+            not (hardware.shots and hardware.precision),
+            f"hardware.shots = {hardware.shots} and hardware.precision = {hardware.precision}",
+            "one of them",
+            "remove one",
+        ),
+    )
+
+
+def _data_checks(settings: Settings) -> tuple[Check, ...]:
+    data, evaluation = settings.data, settings.evaluation
+    tabular = data.source in ("csv", "jsonl")
+    text = data.source == "tweet-eval" or (tabular and data.kind == "text")
+    return (
+        (
+            tabular or data.partition != "column",
+            f"data.partition = 'column' with data.source = {data.source!r}",
+            "data.source = csv or jsonl",
+            "choose another partition",
+        ),
+        (
+            not text or settings.features.kind != "kmer",
+            "features.kind = 'kmer' with rows of text",
+            "embedding or auto; k-mers are of DNA",
+            "change features.kind, or data.kind if the rows are DNA",
+        ),
+        (
+            not data.labels or data.labels.count(",") > 0,
+            f"data.labels = {data.labels!r}",
+            "two or more class names, comma-separated",
+            "name every class",
+        ),
+        (
+            data.source not in ("csv", "jsonl") or bool(data.path) or data.per_site,
+            f"data.source = {data.source!r} without data.path",
+            "a file",
+            "set data.path",
+        ),
+        (
+            not data.per_site or bool(data.labels),
+            "data.per_site without data.labels",
+            "the class names in order",
+            "set data.labels, since no site sees them all",
+        ),
+        (
+            data.partition != "column" or bool(data.partition_column),
+            "data.partition = 'column' without data.partition_column",
+            "a column's name",
+            "set data.partition_column",
+        ),
+        (
+            not (data.per_site and evaluation.mode == "central" and not data.test_path),
+            "evaluation.mode = 'central' with data.per_site and no data.test_path",
+            "evaluation.mode = 'federated', or rows for the server",
+            "set evaluation.mode = 'federated'",
+        ),
+    )
