@@ -58,6 +58,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="command")
     _add_run(commands)
+    cost = commands.add_parser(
+        "cost",
+        help="estimate what a run would take of its backends, without running it",
+        description="Print circuits, jobs, shots, two-qubit gates and depth after transpiling, and "
+        "the estimated QPU time of a configuration. Nothing is submitted.",
+    )
+    _add_settings(cost)
+    cost.add_argument("--json", action="store_true", help="print JSON")
+    cost.set_defaults(call=_cost)
     report = commands.add_parser("report", help="make a run's report.html again")
     report.add_argument(
         "run", nargs="?", default="runs/latest", metavar="RUN", help="a run's results folder"
@@ -81,7 +90,15 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Run a federation on this machine, in Flower's simulation, and follow it. "
         "Exit code: 0 completed, 1 failed, 2 a mistake in the settings, 130 interrupted.",
     )
-    run.add_argument(
+    _add_settings(run)
+    run.add_argument("--name", help="name of the run, part of its results folder (run.name)")
+    run.add_argument("--plain", action="store_true", help="no colours, no moving status line")
+    run.add_argument("--quiet", action="store_true", help="print the final result only")
+    run.set_defaults(call=_run)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--config",
         action="append",
         default=[],
@@ -89,17 +106,13 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="FILE",
         help="settings from a TOML file; may be given more than once, later ones win",
     )
-    run.add_argument(
+    command.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="one setting, for instance run.rounds=5; wins over files",
     )
-    run.add_argument("--name", help="name of the run, part of its results folder (run.name)")
-    run.add_argument("--plain", action="store_true", help="no colours, no moving status line")
-    run.add_argument("--quiet", action="store_true", help="print the final result only")
-    run.set_defaults(call=_run)
 
 
 def version() -> str:
@@ -119,6 +132,12 @@ def _run(chosen: argparse.Namespace) -> int:
     from cli.run import run
 
     return run(chosen.config, chosen.set, chosen.name, plain=chosen.plain, quiet=chosen.quiet)
+
+
+def _cost(chosen: argparse.Namespace) -> int:
+    from cli.cost import cost
+
+    return cost(chosen.config, chosen.set, as_json=chosen.json)
 
 
 def _report(chosen: argparse.Namespace) -> int:

@@ -17,7 +17,15 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
 
-from federation import Settings, SettingsError, derive_seed, explain, parse_settings, store_root
+from federation import (
+    Settings,
+    SettingsError,
+    backend_of,
+    derive_seed,
+    explain,
+    parse_settings,
+    store_root,
+)
 
 if TYPE_CHECKING:
     from data import DataInfo, Site
@@ -43,6 +51,8 @@ class SiteMemory:
         Name, kind and classes of its data.
     site : Site
         Its rows.
+    run : str
+        Flower's id of the run and the client's index: whose jobs and budgets these are.
     fresh : bool
         Whether the language model is still to be fine-tuned in this run.
     """
@@ -52,6 +62,7 @@ class SiteMemory:
     name: str
     info: DataInfo
     site: Site
+    run: str = ""
     fresh: bool = True
     _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     _teacher: Teacher | None = None
@@ -64,9 +75,29 @@ class SiteMemory:
     @functools.cached_property
     def classifier(self) -> Classifier:
         """The quantum classifier on this node's backend."""
+        from quantum import Host, build_classifier
+
+        settings = self.settings
+        host = Host(
+            hardware=settings.hardware,
+            seed=derive_seed(settings.run.seed, "device", self.client),
+            store=store_root(settings.llm.store),
+            run=self.run,
+        )
+        return build_classifier(settings.quantum, self.classes, host)
+
+    @functools.cached_property
+    def simulated(self) -> Classifier:
+        """The same classifier on the exact simulator, for warm rounds."""
         from quantum import build_classifier
 
-        return build_classifier(self.settings.quantum, self.classes)
+        exact = self.settings.quantum.model_copy(update={"backend": "exact"})
+        return build_classifier(exact, self.classes)
+
+    def classifier_in(self, server_round: int) -> Classifier:
+        """Return what a round trains and is judged on: a warm round on the exact simulator."""
+        warm = server_round <= self.settings.train.warm_rounds
+        return self.simulated if warm else self.classifier
 
     @property
     def remembers_teacher(self) -> bool:
@@ -150,6 +181,7 @@ def recall(context: Context) -> SiteMemory:
                 "start as many nodes as run.clients says, or change run.clients",
             )
         )
+    settings = on_backend(settings, backend_of(settings.quantum.backend, client))
     name = str(context.node_config.get("site") or f"client {client}")
     memory = _remember(settings, client, name, context.run_id)
     seen = context.state.config_records.get(STATE_KEY)
@@ -167,7 +199,13 @@ def _remember(settings: Settings, client: int, name: str, run_id: int) -> SiteMe
     from data import load_site
 
     info, site = load_site(settings, client, settings.run.clients)
-    return SiteMemory(settings, client, name, info, site)
+    return SiteMemory(settings, client, name, info, site, run=f"{run_id}/{client}")
+
+
+def on_backend(settings: Settings, backend: str) -> Settings:
+    """Return the settings of a client with its one backend."""
+    quantum = settings.quantum.model_copy(update={"backend": backend})
+    return settings.model_copy(update={"quantum": quantum})
 
 
 def forget() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client_app.memory import SiteMemory
+from client_app.meter import FREE, metered
 from federation import derive_seed
 from federation.messages import (
     NO_ENCODER,
@@ -44,7 +45,7 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
     source = resolve(settings.llm.model, memory.info.kind)
     kind = feature_kind(memory.info.kind, settings.features)
     # Built now so that a backend that is not there is told before anybody fine-tunes.
-    angles = memory.classifier.angles
+    classifier = memory.classifier
     judged = len(site.validation) * (2 if settings.evaluation.mode == "federated" else 1)
     about = SiteReport(
         client=memory.client,
@@ -60,8 +61,11 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
         backend=settings.quantum.backend,
         llm=source.name,
         encoder=source.identity if kind == "embedding" else NO_ENCODER,
-        circuits_per_step=circuits_per_step(settings.train, len(site.train), angles),
+        circuits_per_step=circuits_per_step(
+            settings.train, len(site.train), classifier.angles, settings.quantum.backend
+        ),
         circuits_fixed=judged + circuits_before_steps(settings.train, len(site.train)),
+        shots_per_circuit=int(getattr(classifier.engine, "shots", 0)),
         seconds=time.monotonic() - began,
     )
     arrays = {"count": moments.count, "sums": moments.sums, "second": moments.second}
@@ -104,22 +108,24 @@ def train_round(
         class_weights=np.asarray(told.class_weights),
     )
     seen = projection.apply(memory.features("validation"))
-    classifier = memory.classifier
+    warm = told.round <= settings.train.warm_rounds
+    classifier = memory.classifier_in(told.round)
     # Loading rows and features again in a new process is no training.
     began = time.monotonic()
-    result = train_local(
-        classifier,
-        parameters,
-        rows,
-        settings.train,
-        settings.distill,
-        steps=told.steps,
-        step_offset=told.step_offset,
-        seed=derive_seed(settings.run.seed, "train", memory.client, told.round),
-    )
-    probabilities, judged = evaluate(classifier, result.parameters, seen)
+    with metered(classifier, f"train, round {told.round}", free=warm) as meter:
+        result = train_local(
+            classifier,
+            parameters,
+            rows,
+            settings.train.model_copy(update={"optimizer": "adam"}) if warm else settings.train,
+            settings.distill,
+            steps=told.steps,
+            step_offset=told.step_offset,
+            seed=derive_seed(settings.run.seed, "train", memory.client, told.round),
+        )
+        probabilities, judged = evaluate(classifier, result.parameters, seen)
+        spent = meter.spent(result.circuits + judged)
     verdict = scores(site.validation.labels, probabilities)
-    circuits = result.circuits + judged
     numbers = TrainReport(
         rows=len(site.train),
         round=told.round,
@@ -131,12 +137,9 @@ def train_round(
         # Reused from the store or remembered: nothing was trained on in this round.
         llm_tokens=int(teacher.metrics["tokens"]) if was_fresh else 0,
         llm_seconds=llm_seconds,
-        train_seconds=time.monotonic() - began,
-        circuits=circuits,
-        shots=0,
-        two_qubit_gates=circuits * classifier.two_qubit_gates,
-        qpu_seconds=0.0,
-        queue_seconds=0.0,
+        # A queue is nobody's work; it has its own line in the ledger.
+        train_seconds=max(time.monotonic() - began - spent["queue_seconds"], 0.0),
+        **spent,
     )
     return numbers, result.parameters
 
@@ -183,31 +186,38 @@ def evaluate_round(
     torch.set_num_threads(memory.settings.quantum.threads)
     rows = memory.site.test if told.split == "test" else memory.site.validation
     if not len(rows):
-        return EvaluateReport(0, 0.0, [], 0, 0, 0.0, [], [], [])
+        return EvaluateReport(0, 0.0, [], **FREE, train_seconds=0.0, **NO_BASELINES)
     projection = Projection.from_bytes(told.projection)
     seen = projection.apply(memory.features(told.split))
-    classifier = memory.classifier
+    classifier = memory.classifier_in(told.round)
     began = time.monotonic()
-    probabilities, circuits = evaluate(classifier, parameters, seen)
-    seconds = time.monotonic() - began
+    warm = told.round <= memory.settings.train.warm_rounds
+    with metered(classifier, f"evaluate {told.split}, round {told.round}", free=warm) as meter:
+        probabilities, circuits = evaluate(classifier, parameters, seen)
+        spent = meter.spent(circuits)
+    seconds = max(time.monotonic() - began - spent["queue_seconds"], 0.0)
     verdict = scores(rows.labels, probabilities)
-    baselines: list[list[int]] = [[], [], []]
+    baselines = NO_BASELINES
     if told.split == "test" and memory.settings.evaluation.baselines:
         baselines = _local_baselines(memory, projection)
     return EvaluateReport(
         rows=len(rows),
         loss=verdict["loss"],
         confusion=_flat(verdict["confusion"]),
-        circuits=circuits,
-        two_qubit_gates=circuits * classifier.two_qubit_gates,
+        **spent,
         train_seconds=seconds,
-        majority=baselines[0],
-        logistic_projected=baselines[1],
-        logistic_full=baselines[2],
+        **baselines,
     )
 
 
-def _local_baselines(memory: SiteMemory, projection: Projection) -> list[list[int]]:
+NO_BASELINES: dict[str, list[int]] = {
+    "majority": [],
+    "logistic_projected": [],
+    "logistic_full": [],
+}
+
+
+def _local_baselines(memory: SiteMemory, projection: Projection) -> dict[str, list[int]]:
     """Confusions of the site's own baselines on its test rows, fitted on its training rows."""
     from data import linear_baseline, majority_baseline
 
@@ -217,7 +227,8 @@ def _local_baselines(memory: SiteMemory, projection: Projection) -> list[list[in
     found = [majority_baseline(train.labels, test.labels, memory.classes)]
     for one, other in (tuple(map(projection.apply, full)), full):
         found.append(linear_baseline(one, train.labels, other, test.labels, memory.classes, seed))
-    return [_flat(verdict["confusion"]) for verdict in found]
+    flat = [_flat(verdict["confusion"]) for verdict in found]
+    return dict(zip(NO_BASELINES, flat, strict=True))
 
 
 def _flat(confusion: npt.ArrayLike) -> list[int]:

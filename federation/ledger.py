@@ -17,11 +17,13 @@ class Cost:
     ----------
     steps : int
         Optimizer steps.
+    jobs : int
+        Jobs submitted to a device; 0 on simulators without jobs.
     circuits : int
         Circuits that a device has to run for these numbers: one a row for an expectation,
         the parameter-shift price ``rows * (1 + 2 * angles)`` for a gradient.
     shots : int
-        Shots; 0 on the exact engine.
+        Shots; 0 where expectations are exact.
     two_qubit_gates : int
         Two-qubit gates over all circuits.
     qpu_seconds, queue_seconds : float
@@ -37,6 +39,7 @@ class Cost:
     """
 
     steps: int = 0
+    jobs: int = 0
     circuits: int = 0
     shots: int = 0
     two_qubit_gates: int = 0

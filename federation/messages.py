@@ -58,6 +58,8 @@ class SiteReport:
         Identity of the model whose embeddings are the features, or `NO_ENCODER`.
     circuits_per_step, circuits_fixed : int
         Circuits of one optimizer step, and of a round besides its steps.
+    shots_per_circuit : int
+        Shots of a circuit; 0 where expectations are exact.
     seconds : float
         Time it took to prepare.
     """
@@ -77,6 +79,7 @@ class SiteReport:
     encoder: str
     circuits_per_step: int
     circuits_fixed: int
+    shots_per_circuit: int
     seconds: float
 
 
@@ -129,6 +132,7 @@ class TrainReport:
     llm_tokens: int
     llm_seconds: float
     train_seconds: float
+    jobs: int
     circuits: int
     shots: int
     two_qubit_gates: int
@@ -156,8 +160,12 @@ class EvaluateReport:
     rows: int
     loss: float
     confusion: list[int]
+    jobs: int
     circuits: int
+    shots: int
     two_qubit_gates: int
+    qpu_seconds: float
+    queue_seconds: float
     train_seconds: float
     majority: list[int]
     logistic_projected: list[int]

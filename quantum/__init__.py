@@ -13,16 +13,20 @@ from quantum.costs import circuits_before_steps, circuits_per_step
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier
-    from quantum.engines import Engine, Prepared, build_engine
+    from quantum.devices.contract import Usage
+    from quantum.engines import DeviceEngine, Engine, Host, Prepared, build_engine
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
     from quantum.training import TrainingData, TrainResult, evaluate, train_local
 
 _LAZY = {
     "Classifier": "quantum.classifier",
+    "DeviceEngine": "quantum.engines",
     "Engine": "quantum.engines",
+    "Host": "quantum.engines",
     "Prepared": "quantum.engines",
     "TrainResult": "quantum.training",
     "TrainingData": "quantum.training",
+    "Usage": "quantum.devices.contract",
     "build_classifier": "quantum.classifier",
     "build_engine": "quantum.engines",
     "cross_entropy": "quantum.losses",
@@ -37,10 +41,13 @@ __all__ = [
     "QCNN",
     "VQC",
     "Classifier",
+    "DeviceEngine",
     "Engine",
+    "Host",
     "Prepared",
     "TrainResult",
     "TrainingData",
+    "Usage",
     "build_ansatz",
     "build_classifier",
     "build_engine",

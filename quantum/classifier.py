@@ -15,7 +15,7 @@ import numpy as np
 
 from federation import DataError, QuantumSettings, explain
 from quantum.ansatz import QCNN, VQC, build_ansatz
-from quantum.engines import Engine, Prepared, build_engine
+from quantum.engines import DeviceEngine, Engine, Host, Prepared, build_engine
 from quantum.parameters import ParameterSpec
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ class Classifier:
 
     @property
     def two_qubit_gates(self) -> int:
-        """CNOTs per circuit after compiling."""
-        return self.ansatz.two_qubit_gates
+        """Two-qubit gates per circuit: a device's after transpiling, else CNOTs on any pair."""
+        engine = self.engine
+        return (engine if isinstance(engine, DeviceEngine) else self.ansatz).two_qubit_gates
 
     def describe(self) -> str:
         """Return for instance ``"QCNN su4, 4 qubits"``."""
@@ -129,7 +130,11 @@ class Classifier:
         return draw_svg(self.ansatz)
 
 
-def build_classifier(settings: QuantumSettings, classes: int) -> Classifier:
+def build_classifier(
+    settings: QuantumSettings,
+    classes: int,
+    host: Host | None = None,
+) -> Classifier:
     """Build a classifier.
 
     Parameters
@@ -138,6 +143,8 @@ def build_classifier(settings: QuantumSettings, classes: int) -> Classifier:
         The `quantum` section. ``threads`` is the caller's business (`torch.set_num_threads`).
     classes : int
         Number of classes C >= 2.
+    host : Host, optional
+        Where a device's engine runs; None: its defaults.
 
     Returns
     -------
@@ -153,7 +160,8 @@ def build_classifier(settings: QuantumSettings, classes: int) -> Classifier:
     """
     ansatz = build_ansatz(settings, classes)
     spec = ParameterSpec(ansatz.angles, len(ansatz.readout_wires))
-    return Classifier(ansatz, build_engine(ansatz, settings), classes, spec)
+    engine = build_engine(ansatz, settings, host)
+    return Classifier(ansatz, engine, classes, spec)
 
 
 def readout_logits(z: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

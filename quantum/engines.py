@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from federation import BackendError, QuantumSettings, explain
+import numpy as np
+
+from federation import (
+    BackendError,
+    HardwareSettings,
+    QuantumSettings,
+    explain,
+    is_shot_based,
+    store_root,
+)
 from quantum.ansatz import QCNN, VQC
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
+
+    from quantum.devices import Usage
 
 
 class Prepared(Protocol):
@@ -47,7 +59,93 @@ class Engine(Protocol):
         """<Z> of each read-out, shape (rows, R), differentiable in angles of shape (P,)."""
 
 
-def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings) -> Engine:
+@dataclass(frozen=True)
+class Host:
+    """What a device's engine needs to know besides the circuit.
+
+    Attributes
+    ----------
+    hardware : HardwareSettings
+        Shots, mitigation, budgets.
+    seed : int
+        Seed of the transpiler, of simulated shots and of waiting times.
+    store : Path
+        Folder of transpiled circuits and of the book of jobs.
+    run : str
+        The federated run that the jobs belong to; budgets count by run.
+    """
+
+    hardware: HardwareSettings = field(default_factory=HardwareSettings)
+    seed: int = 0
+    store: Path = field(default_factory=store_root)
+    run: str = ""
+
+
+@runtime_checkable
+class DeviceEngine(Engine, Protocol):
+    """An engine whose circuits are jobs of a device: counted shots, costs, no derivatives.
+
+    Attributes
+    ----------
+    usage : Usage
+        Jobs, circuits, shots and seconds so far.
+    shots : int
+        Shots of a circuit.
+    """
+
+    usage: Usage
+    shots: int
+
+    @property
+    def two_qubit_gates(self) -> int:
+        """Two-qubit gates of one circuit after transpiling."""
+
+    def evaluate(self, points: np.ndarray, prepared: Prepared) -> np.ndarray:
+        """<Z> at each of K points (K, P), shape (K, rows, R), in one job."""
+
+    def begin(self, label: str) -> None:
+        """Say what the next jobs are for; a repeated order collects the jobs of the first."""
+
+    def close(self) -> None:
+        """End a session or batch."""
+
+
+def evaluate_points(engine: Engine, points: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """Compute the expectations at several points.
+
+    Parameters
+    ----------
+    engine : Engine
+        A device's engine does all points in one job, another one after the other.
+    points : numpy.ndarray, shape (K, P)
+        Angles in radians.
+    prepared : Prepared
+        The rows.
+
+    Returns
+    -------
+    numpy.ndarray, float64, shape (K, rows, R)
+        <Z> of each read-out.
+    """
+    import torch
+
+    if isinstance(engine, DeviceEngine):
+        return engine.evaluate(points, prepared)
+    with torch.no_grad():
+        each = [
+            engine.expectations(
+                torch.as_tensor(p, dtype=engine.dtype, device=engine.device), prepared
+            )
+            for p in points
+        ]
+    return torch.stack(each).double().cpu().numpy()
+
+
+def build_engine(
+    ansatz: QCNN | VQC,
+    settings: QuantumSettings,
+    host: Host | None = None,
+) -> Engine:
     """Build the engine that ``settings.backend`` names.
 
     Parameters
@@ -55,12 +153,15 @@ def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings) -> Engine:
     ansatz : QCNN or VQC
         The circuit.
     settings : QuantumSettings
-        The `quantum` section.
+        The `quantum` section, one backend.
+    host : Host, optional
+        Where it runs; None: with default hardware settings, in the user's cache folder.
 
     Returns
     -------
     Engine
-        `quantum.exact.ExactEngine` or `quantum.pennylane_engine.PennylaneEngine`.
+        `quantum.exact.ExactEngine`, `quantum.pennylane_engine.PennylaneEngine` or
+        `quantum.devices.CircuitEngine`.
 
     Raises
     ------
@@ -76,10 +177,14 @@ def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings) -> Engine:
         from quantum.pennylane_engine import PennylaneEngine
 
         return PennylaneEngine(ansatz, name)
+    if is_shot_based(settings.backend):
+        from quantum.devices import open_engine
+
+        return open_engine(ansatz, settings, host or Host())
     raise BackendError(
         explain(
             f"quantum.backend = {settings.backend!r}",
-            "'exact' or 'pennylane:<device>', for instance 'pennylane:default.qubit'",
+            "exact, pennylane:<device>, aer, aer:<backend>, fake:<backend> or ibm:<backend>",
             "change quantum.backend",
         )
     )

@@ -14,7 +14,8 @@ import torch
 from federation import TrainSettings, UserError, explain
 
 Rate = Callable[[int], float]
-Loss = Callable[[torch.Tensor, int], torch.Tensor]
+Gradient = Callable[[torch.Tensor, int], tuple[float, torch.Tensor]]
+"""(theta (D,), step) -> the step's loss and its gradient (D,)."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ def adam_step(
 
 
 def run_adam(
-    loss: Loss, start: torch.Tensor, steps: int, rate: Rate
+    gradient: Gradient, start: torch.Tensor, steps: int, rate: Rate
 ) -> tuple[torch.Tensor, list[float]]:
-    """Minimise by Adam with gradients from autograd.
+    """Minimise by Adam.
 
     Parameters
     ----------
-    loss : callable (theta, step) -> scalar tensor
-        The loss of a step (its mini-batch may depend on the step).
+    gradient : callable (theta, step) -> (float, tensor of shape (D,))
+        Loss and gradient of a step (its mini-batch may depend on the step).
     start : torch.Tensor, shape (D,)
         Where to start.
     steps : int
@@ -91,15 +92,12 @@ def run_adam(
     theta, state = start.detach(), AdamState.zero(start)
     losses = []
     for step in range(steps):
-        leaf = theta.requires_grad_(True)
-        value = loss(leaf, step)
-        (gradient,) = torch.autograd.grad(value, leaf)
-        with torch.no_grad():
-            theta, state = adam_step(leaf.detach(), gradient, state, rate(step))
-        losses.append(value.item())
-        if not (math.isfinite(losses[-1]) and bool(torch.isfinite(theta).all())):
-            raise not_finite(losses[-1], step)
-    return theta.detach(), losses
+        value, slope = gradient(theta, step)
+        theta, state = adam_step(theta, slope, state, rate(step))
+        losses.append(value)
+        if not (math.isfinite(value) and bool(torch.isfinite(theta).all())):
+            raise not_finite(value, step)
+    return theta, losses
 
 
 def run_cobyla(

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from federation import DataError, TrainSettings, explain
+from federation import DataError, TrainSettings, explain, local_optimizer
 from quantum.classifier import Classifier
 from quantum.costs import circuits_before_steps, circuits_of_forward, circuits_per_step
-from quantum.losses import distilled_loss, proximal_term
 from quantum.optimisers import learning_rate, run_adam, run_cobyla
+from quantum.problem import Problem
+from quantum.spsa import Gains, run_spsa
 
 if TYPE_CHECKING:
     from federation import DistillSettings
-    from quantum.engines import Prepared
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,12 @@ class TrainResult:
     parameters : dict of numpy.ndarray
         Trained parameters, float32.
     steps : int
-        Optimiser steps taken: gradient steps of Adam, evaluations of COBYLA after its start.
+        Optimiser steps taken: steps of Adam or SPSA, evaluations of COBYLA after its start.
     losses : tuple of float
-        Training loss of each step with all its terms: before Adam's update, or of the point that
-        COBYLA tries.
+        Training loss of each step with all its terms: before Adam's update, the mean of SPSA's
+        two values, or of the point that COBYLA tries.
     start_loss : float
-        The loss where training starts; with Adam that of its first step.
+        The loss where training starts; with Adam and SPSA that of the first step.
     circuits : int
         Circuits as `quantum.costs` counts them, those of COBYLA's start included.
     """
@@ -100,7 +99,7 @@ def train_local(
     step_offset : int
         This client's own steps of earlier rounds, for the inverse-time schedule.
     seed : int
-        Draws the mini-batches; same seed, same numbers bit for bit.
+        Draws the mini-batches and SPSA's signs; same seed, same numbers bit for bit.
 
     Returns
     -------
@@ -115,18 +114,38 @@ def train_local(
         If the loss stops being finite.
     """
     check_data(data, classifier.classes, distill.weight)
-    problem = _Problem(classifier, parameters, data, train, distill, seed)
-    if train.optimizer == "adam":
-        rate = learning_rate(train, step_offset)
-        theta, losses = run_adam(problem.loss, problem.anchor, steps, rate)
-        flat, start_loss = theta.cpu().numpy(), losses[0]
-    else:
-        start = problem.anchor.double().cpu().numpy()
+    problem = Problem(classifier, parameters, data, train, distill, seed)
+    optimizer = local_optimizer(train.optimizer, classifier.engine.name)
+    if optimizer == "cobyla":
+        start = problem.start()
         flat, losses, start_loss = run_cobyla(problem.value, start, steps, train.learning_rate)
-    circuits = circuits_before_steps(train, problem.rows)
-    circuits += len(losses) * circuits_per_step(train, problem.rows, classifier.angles)
+    else:
+        walk = _spsa if optimizer == "spsa" else _adam
+        flat, losses = walk(problem, train, optimizer, steps, step_offset, seed)
+        start_loss = losses[0]
+    per_step = circuits_per_step(train, problem.rows, classifier.angles, classifier.engine.name)
+    circuits = circuits_before_steps(train, problem.rows) + len(losses) * per_step
     result = classifier.spec.unflatten(flat)
     return TrainResult(result, len(losses), tuple(losses), start_loss, circuits)
+
+
+def _adam(
+    problem: Problem, train: TrainSettings, optimizer: str, steps: int, step_offset: int, seed: int
+) -> tuple[np.ndarray, list[float]]:
+    gradient = problem.by_autograd if optimizer == "adam" else problem.by_shifts
+    rate = learning_rate(train, step_offset)
+    theta, losses = run_adam(gradient, problem.anchor, steps, rate)
+    return theta.double().cpu().numpy(), losses
+
+
+def _spsa(
+    problem: Problem, train: TrainSettings, optimizer: str, steps: int, step_offset: int, seed: int
+) -> tuple[np.ndarray, list[float]]:
+    # Spall's advice: A a tenth of the steps expected, here of the most in a round.
+    gains = Gains(train.learning_rate, train.perturbation, train.max_steps / 10)
+    signs = np.random.default_rng(seed)
+    start, angles = problem.start(), problem.angles
+    return run_spsa(problem.measure, start, angles, steps, gains, step_offset, signs)
 
 
 def evaluate(
@@ -188,69 +207,3 @@ def check_data(data: TrainingData, classes: int, distillation_weight: float) -> 
                 "give the teacher's soft labels or set distill.weight=0",
             )
         )
-
-
-class _Problem:
-    """One client's loss as a function of the flat parameter vector."""
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        parameters: Mapping[str, np.ndarray],
-        data: TrainingData,
-        train: TrainSettings,
-        distill: DistillSettings,
-        seed: int,
-    ) -> None:
-        engine = classifier.engine
-        self._classifier = classifier
-        self._prepared = classifier.prepare(data.features)
-        self._distill = distill
-        self._proximal = train.proximal
-        self.rows = len(data.features)
-        self.batch = min(train.batch_rows, self.rows) if train.batch_rows else self.rows
-        self._order = torch.Generator().manual_seed(seed)
-        self._queue = torch.empty(0, dtype=torch.int64)
-        self.anchor = self._real(classifier.spec.flatten(parameters))
-        self._labels = torch.from_numpy(np.array(data.labels, dtype=np.int64)).to(engine.device)
-        self._soft = None if data.soft_labels is None else self._real(data.soft_labels)
-        self._weights = None if data.class_weights is None else self._real(data.class_weights)
-
-    def loss(self, theta: torch.Tensor, step: int) -> torch.Tensor:
-        """Loss of one step's mini-batch (all rows: no batch)."""
-        if self.batch == self.rows:
-            return self._on(theta, self._prepared, self._labels, self._soft)
-        rows = self._next_batch()
-        soft = None if self._soft is None else self._soft[rows]
-        return self._on(theta, self._prepared.take(rows), self._labels[rows], soft)
-
-    def value(self, flat: np.ndarray) -> float:
-        """Loss of all rows, without gradient."""
-        with torch.no_grad():
-            return float(self._on(self._real(flat), self._prepared, self._labels, self._soft))
-
-    def _on(
-        self,
-        theta: torch.Tensor,
-        prepared: Prepared,
-        labels: torch.Tensor,
-        soft: torch.Tensor | None,
-    ) -> torch.Tensor:
-        logits = self._classifier.logits_tensor(theta, prepared)
-        weight, temperature = self._distill.weight, self._distill.temperature
-        loss = distilled_loss(logits, labels, soft, weight, temperature, self._weights)
-        if self._proximal > 0:
-            loss = loss + proximal_term(theta, self.anchor, self._proximal)
-        return loss
-
-    def _next_batch(self) -> torch.Tensor:
-        """Next rows of a shuffled order; a new order when fewer than a batch are left."""
-        if len(self._queue) < self.batch:
-            self._queue = torch.randperm(self.rows, generator=self._order)
-        rows, self._queue = self._queue[: self.batch], self._queue[self.batch :]
-        return rows.to(self.anchor.device)
-
-    def _real(self, values: np.ndarray) -> torch.Tensor:
-        engine = self._classifier.engine
-        copy = torch.from_numpy(np.array(values, dtype=np.float64))  # torch wants it writable
-        return copy.to(engine.dtype).to(engine.device)

@@ -1,13 +1,15 @@
 """Who judges the global model: the server on rows of its own, or every node on its own.
 
 Validation rows are used every round and decide which round's model is kept; test rows are
-used once, at the end. Features are projected by a map fitted on training rows only. The
-server judges on the exact simulator, so it spends no quantum time.
+used once, at the end. Features are projected by a map fitted on training rows only. Unless
+`evaluation.backend` says otherwise the server judges on the exact simulator, so it spends no
+quantum time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -38,6 +40,9 @@ class Judge(Protocol):
     def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
         """Return the final scores and the baselines' scores on the same test rows."""
 
+    def spent(self) -> dict[str, float]:
+        """Return what the server's own evaluations cost on a device; empty: nothing."""
+
 
 class CentralJudge:
     """Validation and test rows at the server.
@@ -62,7 +67,7 @@ class CentralJudge:
 
         from data import load_server
         from llm import resolve
-        from quantum import build_classifier
+        from quantum import Host, build_classifier
 
         torch.set_num_threads(settings.quantum.threads)
         self.settings, self.projection = settings, projection
@@ -76,8 +81,14 @@ class CentralJudge:
                     "set llm.model for the whole run",
                 )
             )
-        exact = settings.quantum.model_copy(update={"backend": "exact"})
-        self.classifier = build_classifier(exact, len(self.data.classes))
+        quantum = settings.quantum.model_copy(update={"backend": settings.evaluation.backend})
+        host = Host(
+            hardware=settings.hardware,
+            seed=derive_seed(settings.run.seed, "judge"),
+            store=store_root(settings.llm.store),
+            run=f"judge {settings.run.folder}",
+        )
+        self.classifier = build_classifier(quantum, len(self.data.classes), host)
         self.validation = projection.apply(self._raw(self.data.validation.texts))
         self.tested = False
 
@@ -100,17 +111,32 @@ class CentralJudge:
         )
 
     def _judge(
-        self, arrays: ArrayRecord, features: npt.NDArray[np.float32], labels: npt.ArrayLike
+        self,
+        arrays: ArrayRecord,
+        features: npt.NDArray[np.float32],
+        labels: npt.ArrayLike,
+        label: str,
     ) -> Verdict:
         from data import scores
-        from quantum import evaluate
+        from quantum import DeviceEngine, evaluate
 
+        engine = self.classifier.engine
+        if isinstance(engine, DeviceEngine):
+            engine.begin(label)
         probabilities, _ = evaluate(self.classifier, unpack_parameters(arrays), features)
         return scores(labels, probabilities)
 
+    def spent(self) -> dict[str, float]:
+        """Return what the server's own evaluations cost on a device; empty: nothing."""
+        from quantum import DeviceEngine
+
+        engine = self.classifier.engine
+        return asdict(engine.usage) if isinstance(engine, DeviceEngine) else {}
+
     def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Judge a round's model on the server's validation rows."""
-        verdict = self._judge(arrays, self.validation, self.data.validation.labels)
+        label = f"validation, round {server_round}"
+        verdict = self._judge(arrays, self.validation, self.data.validation.labels, label)
         return MetricRecord({key: verdict[key] for key in ("loss", "accuracy", "rows")})
 
     def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
@@ -120,7 +146,7 @@ class CentralJudge:
         self.tested = True
         raw = self._raw(self.data.test.texts)
         projected = self.projection.apply(raw)
-        verdict = self._judge(arrays, projected, self.data.test.labels)
+        verdict = self._judge(arrays, projected, self.data.test.labels, "test")
         return verdict, self._baselines(raw, projected)
 
     def _baselines(
@@ -165,6 +191,10 @@ class FederatedJudge:
     def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Leave it to the clients."""
         return None
+
+    def spent(self) -> dict[str, float]:
+        """Nothing: the clients' evaluations are in the ledger."""
+        return {}
 
     def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
         """Let every node judge the kept model on its test rows, and add them up."""

@@ -95,6 +95,7 @@ def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
     log(INFO, "test accuracy %.4f", verdict["accuracy"])
     journal.ledger(strategy.state.ledger)
     summary = _summary(strategy, verdict, baselines, clock)
+    summary["judge"] = {"backend": _judged_on(settings), **judge.spent()}
     journal.summary(summary)
     return summary
 
@@ -116,6 +117,12 @@ def _judge(grid: Grid, settings: Settings, prepared: Prepared, strategy: LlmQfl)
     if settings.evaluation.mode == "central":
         return CentralJudge(settings, prepared.projection, prepared.first.encoder)
     return FederatedJudge(strategy, grid, prepared.members)
+
+
+def _judged_on(settings: Settings) -> str:
+    """Say what the scores were measured on."""
+    central = settings.evaluation.mode == "central"
+    return settings.evaluation.backend if central else settings.quantum.backend
 
 
 def _first_parameters(settings: Settings, prepared: Prepared, journal: RunJournal) -> Parameters:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from federation import Settings
 from llm.agent import Decision, Observation
 from strategies.termination import stop_reason
@@ -49,31 +51,46 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
         steps[k] = max(seen.min_steps, min(seen.max_steps, wanted))
         if steps[k] != wanted:
             notes.append(f"client {k}: {wanted} steps bounded to {steps[k]}")
-    steps, cut = _within_budget(steps, seen, everybody=settings.evaluation.mode == "federated")
-    if cut == "stop":
-        spent = f"the {seen.circuits_left} circuits left do not pay for another round"
-        return Decision(participants=(), steps={}, stop=True, reason=spent), []
-    if cut:
-        notes.append(cut)
+    everybody = settings.evaluation.mode == "federated"
+    for unit, left, price in (
+        ("circuits", seen.circuits_left, 1),
+        ("shots", seen.shots_left, None),
+    ):
+        prices = {
+            k: view.shots_per_circuit if price is None else price for k, view in known.items()
+        }
+        steps, cut = _within_budget(steps, seen, unit, left, prices, everybody=everybody)
+        if cut == "stop":
+            spent = f"the {left} {unit} left do not pay for another round"
+            return Decision(participants=(), steps={}, stop=True, reason=spent), []
+        if cut:
+            notes.append(cut)
     return Decision(participants=chosen, steps=steps, reason=decision.reason), notes
 
 
 def _within_budget(
-    steps: dict[int, int], seen: Observation, *, everybody: bool
+    steps: dict[int, int],
+    seen: Observation,
+    unit: str,
+    left: int | None,
+    prices: Mapping[int, int],
+    *,
+    everybody: bool,
 ) -> tuple[dict[int, int], str]:
-    """Scale steps so that the round's circuits fit what is left of the budget.
+    """Scale steps so that the round's circuits, or shots, fit what is left of the budget.
 
-    Under federated evaluation everybody runs the circuits that are not steps.
+    ``prices`` are units a circuit, by client. Under federated evaluation everybody runs the
+    circuits that are not steps.
     """
-    if seen.circuits_left is None:
+    if left is None:
         return steps, ""
     view = {v.client: v for v in seen.clients}
-    fixed = sum(v.circuits_fixed for k, v in view.items() if everybody or k in steps)
-    wanted = sum(m * view[k].circuits_per_step for k, m in steps.items())
-    left = seen.circuits_left - fixed
-    if wanted <= left:
+    fixed = sum(prices[k] * v.circuits_fixed for k, v in view.items() if everybody or k in steps)
+    wanted = sum(m * prices[k] * view[k].circuits_per_step for k, m in steps.items())
+    rest = left - fixed
+    if wanted <= rest:
         return steps, ""
-    scaled = {k: int(m * left / wanted) for k, m in steps.items()}
-    if left <= 0 or min(scaled.values()) < seen.min_steps:
+    scaled = {k: int(m * rest / wanted) for k, m in steps.items()} if wanted else {}
+    if rest <= 0 or not scaled or min(scaled.values()) < seen.min_steps:
         return steps, "stop"
-    return scaled, f"steps scaled by {left / wanted:.2f} to the {seen.circuits_left} circuits left"
+    return scaled, f"steps scaled by {rest / wanted:.2f} to the {left} {unit} left"

@@ -321,6 +321,7 @@ class LlmQfl(Strategy):
         trained = with_idle({k: update.cost for k, update in now.updates.items()})
         costs = add_costs(trained, with_idle(now.evaluation))
         state.ledger.add(now.number, costs)
+        spent = state.ledger.totals()
         best = self.best_arrays is None or loss <= min(state.losses)
         if best or self.settings.evaluation.keep == "last":
             self.best_round, self.best_arrays = now.number, arrays
@@ -340,7 +341,10 @@ class LlmQfl(Strategy):
                 "alignment": state.alignments[-1],
                 "llm_loss": state.llm_loss(),
                 "circuits": sum(cost.circuits for cost in costs.values()),
-                "circuits_total": state.ledger.totals().circuits,
+                "circuits_total": spent.circuits,
+                "jobs": sum(cost.jobs for cost in costs.values()),
+                "shots_total": spent.shots,
+                "qpu_seconds_total": spent.qpu_seconds,
                 "idle_share": idle_share(costs.values()),
                 "seconds": seconds,
                 "reason": now.decision.reason,
@@ -364,6 +368,8 @@ class LlmQfl(Strategy):
         now, about = self.current, self.state.members[client].about
         steps = now.decision.steps.get(client)
         most = about.circuits_fixed + (steps or 0) * about.circuits_per_step
+        if about.shots_per_circuit:  # a job that failed is paid, and submitted once more
+            most *= 2
         return check_numbers(report, now.number, steps, most)
 
     def _select(self, updates: list[Update]) -> list[Update]:

@@ -221,8 +221,12 @@ def collect_evaluations(
         if report.rows:
             reports[client] = report
             now.evaluation[client] = Cost(
+                jobs=report.jobs,
                 circuits=report.circuits,
+                shots=report.shots,
                 two_qubit_gates=report.two_qubit_gates,
+                qpu_seconds=report.qpu_seconds,
+                queue_seconds=report.queue_seconds,
                 train_seconds=report.train_seconds,
                 bytes_up=payload_bytes(reply.content),
                 bytes_down=now.sent_to_evaluate.get(client, 0),

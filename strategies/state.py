@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from federation import Cost, Ledger, Settings, total
@@ -68,6 +68,7 @@ class FederationState:
                 steps=steps,
                 circuits_per_step=member.about.circuits_per_step,
                 circuits_fixed=member.about.circuits_fixed,
+                shots_per_circuit=member.about.shots_per_circuit,
             )
             for member in members
         }
@@ -90,9 +91,12 @@ class FederationState:
     def observe(self, server_round: int, settings: Settings) -> Observation:
         """Make the observation for a round to be decided."""
         stop = settings.stop
-        circuits = self.ledger.totals().circuits
+        spent = self.ledger.totals()
+        circuits, shots = spent.circuits, spent.shots
         if settings.evaluation.mode == "federated":  # the final test must still fit the budget
-            circuits += sum(member.about.test_rows for member in self.members.values())
+            for about in (member.about for member in self.members.values()):
+                circuits += about.test_rows
+                shots += about.test_rows * about.shots_per_circuit
         elapsed = time.monotonic() - self.started
         return Observation(
             round=server_round,
@@ -100,13 +104,21 @@ class FederationState:
             min_steps=settings.train.min_steps,
             max_steps=settings.train.max_steps,
             circuits_left=stop.circuits - circuits if stop.circuits else None,
+            shots_left=stop.shots - shots if stop.shots else None,
+            qpu_seconds_left=stop.qpu_seconds - spent.qpu_seconds if stop.qpu_seconds else None,
             seconds_left=stop.wall_seconds - elapsed if stop.wall_seconds else None,
             losses=tuple(self.losses),
             accuracies=tuple(self.accuracies),
             alignments=tuple(self.alignments),
             llm_loss=self.llm_loss(),
-            clients=tuple(self.views.values()),
+            clients=tuple(self._priced(server_round <= settings.train.warm_rounds)),
         )
+
+    def _priced(self, warm: bool) -> Iterator[ClientView]:
+        """Yield the views; a warm round runs on the exact simulator and costs no circuits."""
+        free = {"circuits_per_step": 0, "circuits_fixed": 0} if warm else {}
+        for view in self.views.values():
+            yield replace_view(view, **free)
 
     def trained(self, client: int, report: TrainReport, cost: Cost, ordered: int) -> None:
         """Note what a participant reported.
@@ -172,6 +184,7 @@ def cost_of(report: TrainReport, bytes_down: int, bytes_up: int) -> Cost:
     """Turn a participant's report into its line of the ledger."""
     return Cost(
         steps=report.steps,
+        jobs=report.jobs,
         circuits=report.circuits,
         shots=report.shots,
         two_qubit_gates=report.two_qubit_gates,

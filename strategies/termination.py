@@ -47,6 +47,10 @@ def stop_reason(seen: Observation, settings: Settings) -> str:
     stop, done = settings.stop, len(seen.losses)
     if seen.circuits_left is not None and seen.circuits_left <= 0:
         return f"budget of {stop.circuits} circuits is spent"
+    if seen.shots_left is not None and seen.shots_left <= 0:
+        return f"budget of {stop.shots} shots is spent"
+    if seen.qpu_seconds_left is not None and seen.qpu_seconds_left <= 0:
+        return f"budget of {stop.qpu_seconds:g} QPU seconds is spent"
     if seen.seconds_left is not None and seen.seconds_left <= 0:
         return f"budget of {stop.wall_seconds:g} seconds is spent"
     if done < stop.min_rounds:

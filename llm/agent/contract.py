@@ -39,6 +39,7 @@ class ClientView(_Frozen):
     circuits: int = Field(0, description="Circuits it has run so far.")
     circuits_per_step: int = Field(0, description="Circuits that one more step costs.")
     circuits_fixed: int = Field(0, description="Circuits of a round besides its steps.")
+    shots_per_circuit: int = Field(0, description="Shots of a circuit; 0: exact expectations.")
     busy_seconds: float = Field(0.0, description="Seconds it worked in its last round.")
     rounds_since: int = Field(0, description="Rounds since it last trained.")
 
@@ -51,6 +52,8 @@ class Observation(_Frozen):
     min_steps: int = Field(description="Fewest steps a participant may be given.")
     max_steps: int = Field(description="Most steps a participant may be given.")
     circuits_left: int | None = Field(None, description="Circuits left in the budget.")
+    shots_left: int | None = Field(None, description="Shots left in the budget.")
+    qpu_seconds_left: float | None = Field(None, description="QPU seconds left in the budget.")
     seconds_left: float | None = Field(None, description="Wall seconds left in the budget.")
     losses: tuple[float, ...] = Field(
         (), description="Validation loss of the global model after each round, nats."

@@ -14,6 +14,7 @@ Row = list[str]
 
 LEDGER = (
     ("steps", "Optimizer steps", amount),
+    ("jobs", "Jobs", amount),
     ("circuits", "Circuits", amount),
     ("shots", "Shots", amount),
     ("two_qubit_gates", "Two-qubit gates", amount),

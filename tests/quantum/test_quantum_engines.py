@@ -192,7 +192,7 @@ def test_other_pennylane_devices_agree(name: str) -> None:
 @pytest.mark.parametrize(
     ("backend", "message"),
     [
-        ("exakt", r"quantum.backend = 'exakt'; accepted: 'exact' or 'pennylane:<device>'"),
+        ("exakt", r"quantum.backend = 'exakt'; accepted: exact, pennylane:<device>, aer"),
         ("pennylane:", r"quantum.backend = 'pennylane:'; accepted"),
         ("pennylane:no.such", r"no such device is installed; accepted: .*default\.qubit.*install"),
         ("pennylane:default.gaussian", r"cannot be used \(.*accepted: a qubit device"),

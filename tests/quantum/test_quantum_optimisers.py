@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation import TrainSettings, UserError
-from quantum.optimisers import inverse_time, learning_rate, run_adam, run_cobyla
+from quantum.optimisers import Gradient, inverse_time, learning_rate, run_adam, run_cobyla
+
+
+def differentiated(loss: Callable[[torch.Tensor, int], torch.Tensor]) -> Gradient:
+    def gradient(theta: torch.Tensor, step: int) -> tuple[float, torch.Tensor]:
+        leaf = theta.detach().requires_grad_(True)
+        value = loss(leaf, step)
+        return value.item(), torch.autograd.grad(value, leaf)[0]
+
+    return gradient
 
 
 def bowl(theta: torch.Tensor, step: int) -> torch.Tensor:
@@ -17,7 +28,7 @@ def bowl(theta: torch.Tensor, step: int) -> torch.Tensor:
 
 
 def test_adam_agrees_with_torch() -> None:
-    ours, losses = run_adam(bowl, torch.full((4,), 5.0), 25, lambda step: 0.1)
+    ours, losses = run_adam(differentiated(bowl), torch.full((4,), 5.0), 25, lambda step: 0.1)
     theirs = torch.full((4,), 5.0, requires_grad=True)
     optimiser = torch.optim.Adam([theirs], lr=0.1)
     for _ in range(25):
@@ -31,18 +42,25 @@ def test_adam_agrees_with_torch() -> None:
 
 def test_adam_does_not_amplify_rounding_noise() -> None:
     noise = 1e-8
-    moved, _ = run_adam(lambda t, s: noise * t.sum(), torch.zeros(3), 5, lambda step: 0.1)
+    moved, _ = run_adam(
+        differentiated(lambda t, s: noise * t.sum()), torch.zeros(3), 5, lambda step: 0.1
+    )
     assert moved.abs().max().item() < 0.02 * 5 * 0.1
 
 
 def test_adam_first_step_has_the_size_of_the_rate() -> None:
-    moved, _ = run_adam(bowl, torch.full((4,), 9.0), 1, lambda step: 0.25)
+    moved, _ = run_adam(differentiated(bowl), torch.full((4,), 9.0), 1, lambda step: 0.25)
     torch.testing.assert_close(moved, torch.full((4,), 8.75))
 
 
 def test_adam_refuses_what_is_not_finite() -> None:
     with pytest.raises(UserError, match=r"loss is nan at step 0.*lower train\.learning_rate"):
-        run_adam(lambda t, s: (t * float("nan")).sum(), torch.ones(2), 3, lambda step: 0.1)
+        run_adam(
+            differentiated(lambda t, s: (t * float("nan")).sum()),
+            torch.ones(2),
+            3,
+            lambda step: 0.1,
+        )
 
 
 @given(st.integers(0, 500), st.floats(0.1, 5), st.floats(0.1, 20), st.integers(1, 200))

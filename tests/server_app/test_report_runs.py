@@ -126,6 +126,7 @@ def events(clients: int, rounds: int, *, llm: bool = True) -> list[dict[str, Any
 def ledger(clients: int) -> dict[str, Any]:
     one = {
         "steps": 183,
+        "jobs": 0,
         "circuits": 5876130,
         "shots": 0,
         "two_qubit_gates": 94018080,

@@ -26,6 +26,7 @@ def member(client: int) -> Member:
             encoder="",
             circuits_per_step=7,
             circuits_fixed=5,
+            shots_per_circuit=0,
             seconds=0.0,
         ),
     )

@@ -1,0 +1,150 @@
+"""What a run would cost on its backends, without running it: `python -m client_app.cost`.
+
+Reads the flat settings as JSON from standard input and writes JSON; `llm-qfl cost` prints it. Rows
+are counted at the real data, circuits are transpiled for the real backends; nothing is submitted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from client_app.memory import SiteMemory, on_backend
+from federation import Settings, UserError, backend_of, is_shot_based, parse_settings
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one kind of work costs a client.
+
+    Attributes
+    ----------
+    jobs, circuits, shots, two_qubit_gates : int
+        Counts; an exact simulator has no jobs and no shots.
+    qpu_seconds : float
+        Estimated; 0 for simulators.
+    """
+
+    jobs: int
+    circuits: int
+    shots: int
+    two_qubit_gates: int
+    qpu_seconds: float
+
+    def __add__(self, other: StepCost) -> StepCost:
+        mine, theirs = asdict(self), asdict(other)
+        return StepCost(**{key: mine[key] + theirs[key] for key in mine})
+
+    def times(self, count: int) -> StepCost:
+        """Return the cost of so many."""
+        return StepCost(**{key: value * count for key, value in asdict(self).items()})
+
+
+def estimate(settings: Settings) -> dict[str, Any]:
+    """Estimate a run's cost, all clients training in every round.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+
+    Returns
+    -------
+    dict
+        ``clients``: one entry each with backend, rows, circuit facts and the costs of a ``step``,
+        of a ``round`` besides its steps, and of the ``end`` (the final test); ``totals``: the
+        whole run at ``train.steps`` and at ``train.max_steps``; ``rounds``: those that are paid.
+
+    Raises
+    ------
+    UserError
+        If data or a backend cannot be had.
+    """
+    from data import load_site
+
+    clients, totals = [], {"steps": _NOTHING, "max_steps": _NOTHING}
+    rounds = settings.run.rounds - settings.train.warm_rounds
+    for client in range(settings.run.clients):
+        own = on_backend(settings, backend_of(settings.quantum.backend, client))
+        info, site = load_site(own, client, settings.run.clients)
+        entry, step, fixed, end = _client(SiteMemory(own, client, f"client {client}", info, site))
+        clients.append(entry)
+        for name in totals:
+            steps = getattr(settings.train, name)
+            totals[name] += (step.times(steps) + fixed).times(rounds) + end
+    return {
+        "rounds": rounds,
+        "steps": settings.train.steps,
+        "max_steps": settings.train.max_steps,
+        "clients": clients,
+        "totals": {name: asdict(cost) for name, cost in totals.items()},
+    }
+
+
+_NOTHING = StepCost(0, 0, 0, 0, 0.0)
+
+
+def _client(memory: SiteMemory) -> tuple[dict[str, Any], StepCost, StepCost, StepCost]:
+    from quantum import circuits_before_steps, circuits_per_step
+
+    settings, rows = memory.settings, len(memory.site.train)
+    backend, train = settings.quantum.backend, settings.train
+    classifier = memory.classifier
+    federated = settings.evaluation.mode == "federated"
+    price = _price(memory)
+    step = price(circuits_per_step(train, rows, classifier.angles, backend))
+    fixed = price(circuits_before_steps(train, rows)) + price(len(memory.site.validation))
+    end = _NOTHING
+    if federated:
+        fixed += price(len(memory.site.validation))
+        end = price(len(memory.site.test))
+    entry = {
+        "client": memory.client,
+        "backend": backend,
+        "train_rows": rows,
+        "angles": classifier.angles,
+        "circuit": _circuit(memory),
+        "step": asdict(step),
+        "round": asdict(fixed),
+        "end": asdict(end),
+    }
+    return entry, step, fixed, end
+
+
+def _circuit(memory: SiteMemory) -> dict[str, Any]:
+    """Return what is known of a client's circuit."""
+    classifier = memory.classifier
+    facts = getattr(getattr(classifier.engine, "circuit", None), "facts", None)
+    if facts is None:
+        return {"two_qubit_gates": classifier.two_qubit_gates}
+    return asdict(facts)
+
+
+def _price(memory: SiteMemory) -> Any:
+    """Return a function from circuits to their cost on a client's backend."""
+    gates, engine = memory.classifier.two_qubit_gates, memory.classifier.engine
+    if not is_shot_based(memory.settings.quantum.backend):
+        shots = int(getattr(engine, "shots", 0))
+        return lambda circuits: StepCost(0, circuits, circuits * shots, circuits * gates, 0.0)
+
+    def price(circuits: int) -> StepCost:
+        jobs, seconds = engine.quote(circuits)
+        return StepCost(jobs, circuits, circuits * engine.shots, circuits * gates, seconds)
+
+    return price
+
+
+def main() -> int:
+    """Read settings, write the estimate; a user's mistake is one line and exit code 2."""
+    try:
+        print(json.dumps(estimate(parse_settings(json.load(sys.stdin)))))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

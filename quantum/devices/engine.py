@@ -1,0 +1,164 @@
+"""The engine of devices: a step's points and rows as one primitive job."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from federation import HardwareSettings
+from quantum.devices.contract import Request, Usage
+from quantum.devices.estimate import qpu_seconds
+from quantum.feature_rows import FeatureRows
+
+if TYPE_CHECKING:
+    from quantum.devices.jobs import JobRunner
+    from quantum.devices.transpiling import Compiled
+    from quantum.engines import Prepared
+
+EXECUTIONS = 5_000_000
+"""Most circuits times shots of one job: IBM's documented limit."""
+
+
+class CircuitEngine:
+    """Runs a transpiled circuit on a device.
+
+    Parameters
+    ----------
+    name : str
+        The backend as `quantum.backend` names it.
+    circuit : Compiled
+        The transpiled circuit.
+    runner : JobRunner
+        Submits, waits, and keeps the book of jobs.
+    hardware : HardwareSettings
+        Shots, and the most circuits of a job.
+    run : str
+        The federated run, whose budgets count.
+
+    Notes
+    -----
+    K points of B rows are K B circuits, R read-outs need no more: they commute, and are measured
+    together. Time grows with circuits times shots, not with angles.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        circuit: Compiled,
+        runner: JobRunner,
+        hardware: HardwareSettings,
+        run: str,
+    ) -> None:
+        self.name = name
+        self.dtype = torch.float64
+        self.device = torch.device("cpu")
+        self.usage = Usage()
+        self.shots = hardware.circuit_shots
+        self.circuit = circuit
+        self._runner, self._run = runner, run
+        self._job_circuits = hardware.job_circuits or max(1, EXECUTIONS // self.shots)
+        self._label, self._number = "", 0
+        self._observables = _observables(circuit)
+        self._columns = [circuit.names.index(p.name) for p in circuit.circuit.parameters]
+
+    @property
+    def two_qubit_gates(self) -> int:
+        """Two-qubit gates of one circuit after transpiling."""
+        return self.circuit.facts.two_qubit_gates
+
+    def quote(self, circuits: int) -> tuple[int, float]:
+        """Return the jobs that so many circuits would be, and their QPU seconds, estimated."""
+        jobs = math.ceil(circuits / self._job_circuits)
+        each = math.ceil(circuits / jobs) if jobs else 0
+        return jobs, jobs * qpu_seconds(self.name, self.circuit.facts, each, self.shots)
+
+    def begin(self, label: str) -> None:
+        """Say what the next jobs are for, for instance ``client 2, round 5, train``.
+
+        A job's key is made of label, number and content. When an order is carried out again after
+        the client was killed, its jobs have the keys of the first time, and are collected.
+        """
+        self._label, self._number = label, 0
+
+    def close(self) -> None:
+        """End a session or batch."""
+        self._runner.service.close()
+
+    def prepare(self, features: np.ndarray) -> FeatureRows:
+        """Keep features of shape (rows, n)."""
+        return FeatureRows.of(features)
+
+    def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+        """<Z> of each read-out, shape (rows, R); counted, so there is no derivative.
+
+        Raises
+        ------
+        RuntimeError
+            If a gradient is asked for.
+        """
+        if torch.is_grad_enabled() and angles.requires_grad:
+            raise RuntimeError("a device has no autograd; use parameter-shift, spsa or cobyla.")
+        points = angles.detach().double().cpu().numpy()[None]
+        return torch.from_numpy(self.evaluate(points, prepared)[0])
+
+    def evaluate(self, points: np.ndarray, prepared: Prepared) -> np.ndarray:
+        """<Z> at each of K points (K, P), shape (K, rows, R), in one job.
+
+        Only a job beyond the backend's limit is split.
+
+        Raises
+        ------
+        BackendError
+            If the job cannot be submitted, fails, or would exceed a budget.
+        """
+        rows = cast(FeatureRows, prepared).features.numpy()
+        values = np.concatenate(
+            [np.repeat(points, len(rows), axis=0), np.tile(rows, (len(points), 1))], axis=1
+        )[:, self._columns]
+        parts = math.ceil(len(values) / self._job_circuits)
+        found = [self._job(part) for part in np.array_split(values, parts)]
+        return np.concatenate(found, axis=1).T.reshape(len(points), len(rows), -1)
+
+    def _job(self, values: np.ndarray) -> np.ndarray:
+        """Run one job: values (M, parameters), expectations (R, M)."""
+        names = tuple(parameter.name for parameter in self.circuit.circuit.parameters)
+        request = Request(
+            pubs=((self.circuit.circuit, self._observables, {names: values}),),
+            precision=1.0 / math.sqrt(self.shots),
+            key=self._key(values),
+            run=self._run,
+            label=self._label,
+            circuits=len(values),
+            shots=len(values) * self.shots,
+            qpu_estimate=qpu_seconds(self.name, self.circuit.facts, len(values), self.shots),
+        )
+        self._number += 1
+        (expectations,), usage = self._runner.run(request)
+        self.usage = self.usage + usage
+        return np.asarray(expectations)
+
+    def _key(self, values: np.ndarray) -> str:
+        said = (self._run, self._label, self._number, self.name, self.circuit.key, self.shots)
+        content = np.ascontiguousarray(values, dtype=np.float64).tobytes()
+        return hashlib.sha256(repr(said).encode() + content).hexdigest()[:40]
+
+
+def _observables(circuit: Compiled) -> list[list[Any]]:
+    """Z on each read-out, shape (R, 1): broadcast against M parameter sets."""
+    from qiskit.quantum_info import SparsePauliOp
+
+    size = circuit.circuit.num_qubits
+    return [
+        [SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0)], size)]
+        for qubit in circuit.facts.readouts
+    ]
+
+
+def readouts_of(observables: Sequence[Sequence[Any]]) -> list[int]:
+    """Physical qubits of observables that are one Z each."""
+    return [int(np.flatnonzero(each[0].paulis.z[0])[0]) for each in observables]

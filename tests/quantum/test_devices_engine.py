@@ -1,0 +1,159 @@
+"""The devices' engine on Aer: shot statistics, one job a step, costs, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from federation import (
+    BackendError,
+    DistillSettings,
+    HardwareSettings,
+    QuantumSettings,
+    TrainSettings,
+)
+from quantum import Host, TrainingData, Usage, build_classifier, evaluate, train_local
+from quantum.costs import circuits_before_steps, circuits_per_step
+from quantum.devices.aer import expectations
+from quantum.engines import DeviceEngine, evaluate_points
+
+SHOTS = 4000
+
+
+def open_classifier(tmp_path: Path, backend: str = "aer", classes: int = 2, **hardware: Any) -> Any:
+    quantum = QuantumSettings(qubits=3, backend=backend)
+    host = Host(HardwareSettings(**{"shots": SHOTS, "layout_trials": 1, **hardware}), 5, tmp_path)
+    return build_classifier(quantum, classes, host)
+
+
+def rows(count: int = 5, classes: int = 2) -> TrainingData:
+    rng = np.random.default_rng(2)
+    features = rng.uniform(-1.5, 1.5, (count, 3))
+    return TrainingData(features, rng.integers(0, classes, count))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_counted_expectations_are_the_exact_engines_within_shot_error(
+    tmp_path: Path, classes: int
+) -> None:
+    device = open_classifier(tmp_path, classes=classes)
+    exact = build_classifier(QuantumSettings(qubits=3, precision="double"), classes)
+    points = np.random.default_rng(0).normal(0, 1, (4, exact.angles))
+    features = rows().features
+    found, wanted = (
+        evaluate_points(c.engine, points, c.prepare(features)) for c in (device, exact)
+    )
+    assert found.shape == wanted.shape == (4, 5, 1 if classes == 2 else 3)
+    error = np.sqrt((1 - wanted**2).clip(1 / SHOTS) / SHOTS)
+    assert np.abs((found - wanted) / error).max() < 5
+    assert np.abs((found - wanted) / error).max() > 0.5  # shots were counted, not computed
+
+
+def test_noise_shrinks_expectations(tmp_path: Path) -> None:
+    features = np.random.default_rng(1).uniform(-1.5, 1.5, (40, 3))
+    found = []
+    for backend in ("aer", "aer:manila"):
+        one = open_classifier(tmp_path, backend)
+        points = np.random.default_rng(0).normal(0, 1, (1, one.angles))
+        found.append(evaluate_points(one.engine, points, one.prepare(features))[0, :, 0])
+    slope = float(found[1] @ found[0] / (found[0] @ found[0]))
+    assert 0.5 < slope < 0.97
+
+
+def test_expectations_of_counts_closed_form() -> None:
+    counts = {"0x0": 10, "0x1": 30, "0x2": 40, "0x3": 20}
+    assert expectations(counts, 2) == pytest.approx([(50 - 50) / 100, (40 - 60) / 100])
+
+
+@pytest.mark.parametrize("optimizer", ["auto", "spsa", "parameter-shift", "cobyla"])
+def test_a_step_is_one_job_and_costs_what_was_said(tmp_path: Path, optimizer: str) -> None:
+    device = open_classifier(tmp_path, shots=16)
+    train = TrainSettings(optimizer=optimizer, batch_rows=4)  # type: ignore[arg-type]
+    distill = DistillSettings(weight=0)
+    result = train_local(device, device.initial(0), rows(), train, distill, steps=3)
+    used, before = device.engine.usage, circuits_before_steps(train, 5)
+    assert used.jobs == 3 + bool(before)
+    assert used.circuits == result.circuits
+    assert used.circuits == before + 3 * circuits_per_step(train, 5, device.angles, "aer")
+    assert used.shots == 16 * used.circuits
+    _, judged = evaluate(device, result.parameters, rows().features)
+    assert device.engine.usage - used == Usage(1, judged, 16 * judged)
+
+
+def test_only_a_job_beyond_the_limit_is_split(tmp_path: Path) -> None:
+    features = rows(10).features
+    found = []
+    for limit, jobs in ((0, 1), (10, 1), (4, 3)):
+        one = open_classifier(tmp_path, job_circuits=limit)
+        point = np.zeros((1, one.angles))
+        found.append(evaluate_points(one.engine, point, one.prepare(features)))
+        assert one.engine.usage.jobs == jobs
+        assert one.engine.quote(10)[0] == jobs
+    assert found[0].shape == found[2].shape
+    np.testing.assert_allclose(found[0], found[2], atol=5 * (2 / SHOTS) ** 0.5)
+
+
+def test_same_seed_same_shots_and_labels_tell_orders_apart(tmp_path: Path) -> None:
+    found = []
+    for label in ("round 1", "round 1", "round 2"):
+        one = open_classifier(tmp_path)
+        point = np.full((1, one.angles), 0.3)
+        one.engine.begin(label)
+        found.append(evaluate_points(one.engine, point, one.prepare(rows().features)))
+    assert (found[0] == found[1]).all()
+    assert (found[0] != found[2]).any()
+
+
+def test_precision_instead_of_shots(tmp_path: Path) -> None:
+    one = open_classifier(tmp_path, shots=0, precision=0.05)
+    evaluate_points(one.engine, np.zeros((1, one.angles)), one.prepare(rows().features))
+    assert one.engine.usage == Usage(1, 5, 5 * 400)
+    assert open_classifier(tmp_path, shots=0).engine.shots == 1024
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ({"budget_jobs": 2}, "hardware.budget_jobs = 2 with 2 spent"),
+        ({"budget_circuits": 19}, "hardware.budget_circuits = 19 with 16 spent"),
+        ({"budget_shots": 20 * SHOTS}, "hardware.budget_shots"),
+    ],
+)
+def test_budget_is_checked_before_a_job(tmp_path: Path, budget: dict[str, int], said: str) -> None:
+    device = open_classifier(tmp_path, **budget)
+    train = TrainSettings(batch_rows=4)
+    with pytest.raises(BackendError, match=said):
+        train_local(device, device.initial(0), rows(), train, DistillSettings(weight=0), steps=5)
+    assert device.engine.usage.jobs == 2
+
+
+def test_a_device_has_no_autograd(tmp_path: Path) -> None:
+    device = open_classifier(tmp_path)
+    assert isinstance(device.engine, DeviceEngine)
+    angles = torch.zeros(device.angles, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no autograd"):
+        device.engine.expectations(angles, device.prepare(rows().features))
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("aer:nowhere", r"'aer:nowhere'.*accepted: .*change quantum\.backend"),
+        ("fake:brisban", r"'fake:brisban'.*fake:brisbane"),
+        ("fake:armonk", r"armonk.*1 qubit"),
+    ],
+)
+def test_wrong_device_is_one_clear_line(tmp_path: Path, backend: str, message: str) -> None:
+    with pytest.raises(BackendError, match=message) as caught:
+        open_classifier(tmp_path, backend)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_qubit_gates_are_the_transpiled_circuits(tmp_path: Path) -> None:
+    device = open_classifier(tmp_path, "aer:manila")
+    assert device.two_qubit_gates == device.engine.circuit.facts.two_qubit_gates
+    assert device.two_qubit_gates >= build_classifier(QuantumSettings(qubits=3), 2).two_qubit_gates
