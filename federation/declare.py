@@ -27,7 +27,8 @@ def setting(
         One sentence for the reference page.
     used_when : tuple of (key, test)
         Clauses that must all hold for the key to have an effect. A test is a tuple of
-        accepted values, ``">0"`` or ``"<1"``. A non-default value while a clause fails is refused.
+        accepted values, ``">0"``, ``"<1"``, or ``"^text"`` for a string that starts with that
+        text. A non-default value while a clause fails is refused.
     per_node : bool
         Whether a node's own config may override it.
     **bounds : Any

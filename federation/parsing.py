@@ -205,7 +205,18 @@ def _holds(value: Any, test: tuple[Any, ...] | list[Any] | str) -> bool:
         return bool(value > 0)
     if test == "<1":
         return bool(value < 1)
+    if isinstance(test, str) and test[:1] == "^":
+        return str(value).startswith(test[1:])
     return value in test
+
+
+def _wanted(test: list[Any] | str) -> str:
+    """Say what `_holds` wants: ``above 0``, ``below 1``, ``pennylane:...``, or the values."""
+    if not isinstance(test, str):
+        return " or ".join(repr(value) for value in test)
+    if test[:1] == "^":
+        return f"{test[1:]}..."
+    return test.replace(">0", "above 0").replace("<1", "below 1")
 
 
 def _why_ignored(
@@ -216,8 +227,7 @@ def _why_ignored(
         # A governing key that is itself unused is at its default, or refused on its own account.
         value = flat[other]
         if not _holds(value, test):
-            wanted = test if isinstance(test, str) else " or ".join(repr(t) for t in test)
-            return f"{other} = {value!r}", wanted.replace(">0", "above 0").replace("<1", "below 1")
+            return f"{other} = {value!r}", _wanted(test)
     return None
 
 

@@ -15,6 +15,7 @@ from federation.data_settings import DataSettings, FeatureSettings
 from federation.declare import Section, setting
 
 EXACT = ("quantum.backend", ("exact",))
+PENNYLANE = ("quantum.backend", "^pennylane:")
 DISTILLED = ("distill.weight", ">0")
 RULE = ("agent.kind", ("rule",))
 
@@ -56,6 +57,21 @@ class QuantumSettings(Section):
         "exact",
         "`exact` (our batched simulator) or `pennylane:<device>`, for instance "
         "`pennylane:default.qubit`.",
+        per_node=True,
+    )
+    device_options: str = setting(
+        "",
+        "The PennyLane device's own arguments as `key=value,key=value`, for instance "
+        "`c_dtype=complex64,batch_obs=true`.",
+        used_when=(PENNYLANE,),
+        per_node=True,
+    )
+    noise: str = setting(
+        "",
+        "Noise channels after every gate as `channel=probability,...` (`depolarizing`, "
+        "`amplitude-damping`, `phase-damping`, `bit-flip`, `phase-flip`) and before the "
+        "measurement (`readout`); the device must take channels, as `default.mixed` does.",
+        used_when=(PENNYLANE,),
         per_node=True,
     )
     precision: Literal["single", "double"] = setting(

@@ -97,7 +97,8 @@ def conditions(clauses: Iterable[Sequence[Any]], mark: str = "") -> str:
     Parameters
     ----------
     clauses : iterable of (key, test)
-        As `federation.declare.setting` keeps them: accepted values, or ``">0"``, ``"<1"``.
+        As `federation.declare.setting` keeps them: accepted values, or ``">0"``, ``"<1"``,
+        ``"^text"``.
     mark : str
         Put round keys and values, for instance a backtick for Markdown.
 
@@ -106,10 +107,12 @@ def conditions(clauses: Iterable[Sequence[Any]], mark: str = "") -> str:
     str
         For instance ``train.schedule is "inverse-time" and run.rounds is above 0``.
     """
-    return " and ".join(f"{mark}{key}{mark} is {_wanted(test, mark)}" for key, test in clauses)
+    return " and ".join(f"{mark}{key}{mark} {_wanted(test, mark)}" for key, test in clauses)
 
 
 def _wanted(test: Any, mark: str) -> str:
-    if isinstance(test, str):
-        return f"{BOUNDS[test[0]]} {test[1:]}" if test[:1] in BOUNDS else test
-    return " or ".join(f"{mark}{toml_value(value)}{mark}" for value in test)
+    if not isinstance(test, str):
+        return "is " + " or ".join(f"{mark}{toml_value(value)}{mark}" for value in test)
+    if test[:1] == "^":
+        return f"starts with {mark}{test[1:]}{mark}"
+    return f"is {BOUNDS[test[0]]} {test[1:]}" if test[:1] in BOUNDS else f"is {test}"
