@@ -5,6 +5,15 @@ records, is the second door: `federation.messages`.
 """
 
 from federation.data_settings import DataSettings, FeatureSettings
+from federation.devices import (
+    CHANNELS,
+    NOISELESS,
+    RUN_DECIDES,
+    Noise,
+    Option,
+    parse_device_options,
+    parse_noise,
+)
 from federation.errors import (
     BackendError,
     DataError,
@@ -52,7 +61,10 @@ from federation.words import (
 
 __all__ = [
     "BASELINES",
+    "CHANNELS",
     "COST_KEYS",
+    "NOISELESS",
+    "RUN_DECIDES",
     "STORE_VARIABLE",
     "BackendError",
     "Cost",
@@ -63,6 +75,8 @@ __all__ = [
     "Ledger",
     "LlmSettings",
     "ModelError",
+    "Noise",
+    "Option",
     "QuantumSettings",
     "Settings",
     "SettingsError",
@@ -84,6 +98,8 @@ __all__ = [
     "json_object",
     "meta",
     "new_run_folder",
+    "parse_device_options",
+    "parse_noise",
     "parse_run",
     "parse_settings",
     "percent",

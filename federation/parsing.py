@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from federation.declare import Section
+from federation.devices import parse_device_options, parse_noise
 from federation.errors import SettingsError, explain
 from federation.settings import Settings
 from federation.shares import selection_size
@@ -106,6 +107,8 @@ def parse_settings(
         raise SettingsError(_first(error, known)) from None
     _refuse_ignored(settings)
     _refuse_contradictions(settings)
+    parse_device_options(settings.quantum.device_options)
+    parse_noise(settings.quantum.noise)
     return settings
 
 

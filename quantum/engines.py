@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from federation import BackendError, QuantumSettings, explain
+from federation import (
+    BackendError,
+    QuantumSettings,
+    explain,
+    parse_device_options,
+    parse_noise,
+)
 from quantum.ansatz import QCNN, VQC
 
 if TYPE_CHECKING:
@@ -66,6 +72,8 @@ def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings) -> Engine:
     ------
     BackendError
         If the backend is unknown, or cannot be had on this machine.
+    SettingsError
+        If the device's options or its noise are not written as they should be.
     """
     family, _, name = settings.backend.partition(":")
     if settings.backend == "exact":
@@ -75,7 +83,9 @@ def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings) -> Engine:
     if family == "pennylane" and name:
         from quantum.pennylane_engine import PennylaneEngine
 
-        return PennylaneEngine(ansatz, name)
+        options = parse_device_options(settings.device_options)
+        noise = parse_noise(settings.noise)
+        return PennylaneEngine(ansatz, name, options, noise)
     raise BackendError(
         explain(
             f"quantum.backend = {settings.backend!r}",

@@ -69,7 +69,7 @@ def test_every_condition_names_a_key() -> None:
         (
             "quantum.noise=readout=0.1",
             "quantum.noise = 'readout=0.1' would be ignored because quantum.backend = 'exact'; "
-            r"accepted: quantum.backend = pennylane:\.\.\.; remove quantum.noise or change quantum.b",
+            r"accepted: quantum.backend = pennylane:\.\.\.; remove quantum.noise or change quantum",
         ),
         ("quantum.device_options=a=1", "quantum.device_options = 'a=1' would be ignored because"),
         ("data.path=/rows", "data.path = '/rows' would be ignored because data.source"),
