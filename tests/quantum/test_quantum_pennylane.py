@@ -306,9 +306,13 @@ def test_missing_plugin_is_named_only_if_it_is_missing(monkeypatch: pytest.Monke
         open_device("qiskit.air", 2)
 
 
-def test_wires_are_never_an_option() -> None:
-    with pytest.raises(BackendError, match="sets wires, not an option of"):
-        PennylaneEngine(QCNN(2), "default.qubit", {"wires": 3})
+@pytest.mark.parametrize("name", ["default.qubit", "qiskit.aer"])
+@pytest.mark.parametrize("key", ["wires", "shots", "seed"])
+def test_what_the_run_decides_is_never_an_option(name: str, key: str) -> None:
+    if name == "qiskit.aer":
+        pytest.importorskip("pennylane_qiskit")
+    with pytest.raises(BackendError, match=f"sets {key}, not an option of"):
+        PennylaneEngine(QCNN(2), name, {key: 3})
 
 
 @pytest.mark.parametrize("name", ["qiskit.remote", "qiskit.basicaer"])
