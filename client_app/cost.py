@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from client_app.memory import SiteMemory, on_backend
-from federation import Settings, UserError, backend_of, is_shot_based, parse_settings
+from federation import Settings, UserError, backend_of, parse_settings
 
 
 @dataclass(frozen=True)
@@ -122,16 +123,16 @@ def _circuit(memory: SiteMemory) -> dict[str, Any]:
     return asdict(facts)
 
 
-def _price(memory: SiteMemory) -> Any:
+def _price(memory: SiteMemory) -> Callable[[int], StepCost]:
     """Return a function from circuits to their cost on a client's backend."""
+    from quantum import DeviceEngine
+
     gates, engine = memory.classifier.two_qubit_gates, memory.classifier.engine
-    if not is_shot_based(memory.settings.quantum.backend):
-        shots = int(getattr(engine, "shots", 0))
-        return lambda circuits: StepCost(0, circuits, circuits * shots, circuits * gates, 0.0)
 
     def price(circuits: int) -> StepCost:
-        jobs, seconds = engine.quote(circuits)
-        return StepCost(jobs, circuits, circuits * engine.shots, circuits * gates, seconds)
+        shots = circuits * int(getattr(engine, "shots", 0))
+        jobs, seconds = engine.quote(circuits) if isinstance(engine, DeviceEngine) else (0, 0.0)
+        return StepCost(jobs, circuits, shots, circuits * gates, seconds)
 
     return price
 

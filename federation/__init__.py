@@ -12,6 +12,15 @@ from federation.backends import (
     local_optimizer,
 )
 from federation.data_settings import DataSettings, FeatureSettings
+from federation.devices import (
+    CHANNELS,
+    NOISELESS,
+    RUN_DECIDES,
+    Noise,
+    Option,
+    parse_device_options,
+    parse_noise,
+)
 from federation.errors import (
     BackendError,
     DataError,
@@ -60,8 +69,11 @@ from federation.words import (
 
 __all__ = [
     "BASELINES",
+    "CHANNELS",
     "COST_KEYS",
     "DEFAULT_SHOTS",
+    "NOISELESS",
+    "RUN_DECIDES",
     "STORE_VARIABLE",
     "BackendError",
     "Cost",
@@ -73,6 +85,8 @@ __all__ = [
     "Ledger",
     "LlmSettings",
     "ModelError",
+    "Noise",
+    "Option",
     "QuantumSettings",
     "Settings",
     "SettingsError",
@@ -99,6 +113,8 @@ __all__ = [
     "local_optimizer",
     "meta",
     "new_run_folder",
+    "parse_device_options",
+    "parse_noise",
     "parse_run",
     "parse_settings",
     "percent",

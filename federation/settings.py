@@ -16,6 +16,7 @@ from federation.declare import Section, setting
 from federation.hardware_settings import DEVICE, RUNTIME, SHOTS, HardwareSettings
 
 EXACT = ("quantum.backend", "^exact")
+PENNYLANE = ("quantum.backend", "^pennylane:")
 DISTILLED = ("distill.weight", ">0")
 RULE = ("agent.kind", ("rule",))
 
@@ -58,6 +59,21 @@ class QuantumSettings(Section):
         "`exact` (our batched simulator), `pennylane:<device>`, `aer`, `aer:<fake or real IBM "
         "backend>` (its noise), `fake:<IBM backend>`, `ibm:<backend>` or `ibm:least_busy`; or "
         "one for each client, comma-separated. See docs/backends.md.",
+        per_node=True,
+    )
+    device_options: str = setting(
+        "",
+        "The PennyLane device's own arguments as `key=value,key=value`, for instance "
+        "`c_dtype=complex64,batch_obs=true`.",
+        used_when=(PENNYLANE,),
+        per_node=True,
+    )
+    noise: str = setting(
+        "",
+        "Noise channels after every gate as `channel=probability,...` (`depolarizing`, "
+        "`amplitude-damping`, `phase-damping`, `bit-flip`, `phase-flip`) and before the "
+        "measurement (`readout`); the device must take channels, as `default.mixed` does.",
+        used_when=(PENNYLANE,),
         per_node=True,
     )
     precision: Literal["single", "double"] = setting(

@@ -14,6 +14,8 @@ from federation import (
     QuantumSettings,
     explain,
     is_shot_based,
+    parse_device_options,
+    parse_noise,
     store_root,
 )
 from quantum.ansatz import QCNN, VQC
@@ -103,6 +105,9 @@ class DeviceEngine(Engine, Protocol):
     def evaluate(self, points: np.ndarray, prepared: Prepared) -> np.ndarray:
         """<Z> at each of K points (K, P), shape (K, rows, R), in one job."""
 
+    def quote(self, circuits: int) -> tuple[int, float]:
+        """Return the jobs that so many circuits would be, and their QPU seconds, estimated."""
+
     def begin(self, label: str) -> None:
         """Say what the next jobs are for; a repeated order collects the jobs of the first."""
 
@@ -167,6 +172,8 @@ def build_engine(
     ------
     BackendError
         If the backend is unknown, or cannot be had on this machine.
+    SettingsError
+        If the device's options or its noise are not written as they should be.
     """
     family, _, name = settings.backend.partition(":")
     if settings.backend == "exact":
@@ -176,7 +183,10 @@ def build_engine(
     if family == "pennylane" and name:
         from quantum.pennylane_engine import PennylaneEngine
 
-        return PennylaneEngine(ansatz, name)
+        host = host or Host()
+        options = parse_device_options(settings.device_options)
+        noise = parse_noise(settings.noise)
+        return PennylaneEngine(ansatz, name, options, noise, host.hardware.shots, host.seed)
     if is_shot_based(settings.backend):
         from quantum.devices import open_engine
 

@@ -80,6 +80,7 @@ def test_conditions() -> None:
     clauses = [["a.b", ["x", False]], ["c.d", ">0"], ["e.f", "<1"]]
     assert conditions(clauses) == 'a.b is "x" or false and c.d is above 0 and e.f is below 1'
     assert conditions(clauses[:1], "`") == '`a.b` is `"x"` or `false`'
+    assert conditions([["a.b", "^x:"]], "`") == "`a.b` is `x:…`"
 
 
 @given(st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text())

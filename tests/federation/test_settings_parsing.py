@@ -69,6 +69,12 @@ def test_every_condition_names_a_key() -> None:
         ),
         ("agent.max_increment=3", "agent.max_increment = 3 would be ignored because agent.rule"),
         ("stop.tau=0.5", "stop.tau = 0.5 would be ignored because stop.rule = 'none'"),
+        (
+            "quantum.noise=readout=0.1",
+            "quantum.noise = 'readout=0.1' would be ignored because quantum.backend = 'exact'; "
+            r"accepted: quantum.backend = pennylane:…; remove quantum.noise or change quantum",
+        ),
+        ("quantum.device_options=a=1", "quantum.device_options = 'a=1' would be ignored because"),
         ("data.path=/rows", "data.path = '/rows' would be ignored because data.source"),
         ("data.source=csv", "data.source = 'csv' without data.path"),
         ("nonsense", "--set 'nonsense'; accepted: key=value"),
@@ -89,6 +95,11 @@ def test_ignored_through_a_chain_of_conditions() -> None:
         SettingsError, match=r"would be ignored because train\.optimizer = 'cobyla'"
     ):
         parse_run([], ["train.schedule=inverse-time", "train.optimizer=cobyla"])
+
+
+def test_a_condition_on_the_start_of_a_text() -> None:
+    given = ["quantum.backend=pennylane:default.mixed", "quantum.noise=depolarizing=0.01"]
+    assert parse_run([], given)[0].quantum.noise == "depolarizing=0.01"
 
 
 def test_a_condition_on_an_unused_key_sees_its_default() -> None:
