@@ -98,7 +98,11 @@ def settings_of(case: Case, given: Sequence[str] = ()) -> Settings:
 def measure(case: Case, data: Path, seed: int, store: str) -> dict[str, Any]:
     """Run one case and return its summary."""
     given = [f"data.path={data / case.folder}", f"run.seed={seed}", f"llm.store={store}"]
-    settings = settings_of(case, given)
+    return run_once(settings_of(case, given))
+
+
+def run_once(settings: Settings) -> dict[str, Any]:
+    """Run a federation in this process, keep nothing, and return its summary."""
     forget()
     grid = InProcessGrid(app, flatten(settings), settings.run.clients)
     with tempfile.TemporaryDirectory() as folder:

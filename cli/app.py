@@ -67,6 +67,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add_settings(cost)
     cost.add_argument("--json", action="store_true", help="print JSON")
     cost.set_defaults(call=_cost)
+    jobs = commands.add_parser(
+        "jobs", help="list, or cancel, jobs that wait at a device and were not collected"
+    )
+    jobs.add_argument("--cancel", action="store_true", help="cancel them")
+    jobs.add_argument("--run", default="", metavar="ID", help="only those of one Flower run")
+    jobs.add_argument("--account", default="", help="name of a saved IBM account")
+    jobs.add_argument("--store", default="", metavar="FOLDER", help="the site's store (llm.store)")
+    jobs.set_defaults(call=_jobs)
     report = commands.add_parser("report", help="make a run's report.html again")
     report.add_argument(
         "run", nargs="?", default="runs/latest", metavar="RUN", help="a run's results folder"
@@ -138,6 +146,12 @@ def _cost(chosen: argparse.Namespace) -> int:
     from cli.cost import cost
 
     return cost(chosen.config, chosen.set, as_json=chosen.json)
+
+
+def _jobs(chosen: argparse.Namespace) -> int:
+    from cli.jobs import jobs
+
+    return jobs(cancel=chosen.cancel, run=chosen.run, account=chosen.account, store=chosen.store)
 
 
 def _report(chosen: argparse.Namespace) -> int:

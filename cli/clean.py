@@ -68,10 +68,12 @@ def clean(*, remove: bool) -> int:
     Raises
     ------
     UserError
-        If the store is plainly not ours alone.
+        If the store is plainly not ours alone, or jobs in it wait to be collected.
     """
     place = store_root()
     kept = sorted(place.iterdir()) if place.is_dir() else []
+    if remove:
+        _refuse_open_jobs(place)
     dead = dict(leftovers())
     found = [*kept, *dead]
     if not found:
@@ -88,6 +90,22 @@ def clean(*, remove: bool) -> int:
     total = "removed" if remove else "remove it with: llm-qfl clean --yes"
     print(f"{len(found)} item{'s' * (len(found) != 1)}; {total}")
     return 0
+
+
+def _refuse_open_jobs(place: Path) -> None:
+    """Refuse to forget jobs that are paid for and wait at a device."""
+    if not (place / "jobs.sqlite").is_file():
+        return
+    from cli.jobs import ask_book
+
+    if waiting := len(ask_book(place)):
+        raise UserError(
+            explain(
+                f"{waiting} jobs of {str(place)!r} were submitted to a device and not collected",
+                "a store without open jobs",
+                "let their run collect them, or end them with: llm-qfl jobs --cancel",
+            )
+        )
 
 
 def _remove(path: Path) -> None:

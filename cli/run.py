@@ -18,7 +18,7 @@ from cli.plan import Plan, make_plan, make_run_folder, run_config
 from cli.runconfig import federation_config
 from cli.screen import Screen
 from cli.superlink import LaunchError, SuperLink
-from federation import read_json
+from federation import UserError, backend_names, family, read_json
 
 LOOK_SECONDS = 0.3
 """How often the run's files are looked at."""
@@ -105,7 +105,23 @@ def launch(plan: Plan, folder: Path, screen: Screen) -> Verdict:
     finally:
         _unless_again(superlink.close, lambda: superlink.close(grace=0.0))
     watch.show_news()  # what was written while we were ending
+    _unless_again(lambda: _cancel_jobs(plan, watch.run_id, screen))
     return judge(evidence)
+
+
+def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
+    """Cancel what the run left waiting at a device: nobody will collect it."""
+    from cli.jobs import cancel_run
+
+    settings = plan.settings
+    if not any(family(name) in ("fake", "ibm") for name in backend_names(settings.quantum.backend)):
+        return
+    try:
+        said = cancel_run(settings.llm.store, run_id, settings.hardware.account)
+    except UserError as error:
+        said = f"open jobs were not cancelled: {error} See: llm-qfl jobs"
+    if said:
+        screen.say(said)
 
 
 def _unless_again(action: Callable[[], object], otherwise: Callable[[], object] = int) -> None:

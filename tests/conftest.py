@@ -68,13 +68,19 @@ def federate(tmp_path: Path) -> Callable[..., Ran]:
     from server_app.journal import RunJournal
     from server_app.run import run
 
-    def go(*given: str, spoil: Any = None, nodes: int | None = None, **more: Any) -> Ran:
+    def go(
+        *given: str,
+        spoil: Any = None,
+        nodes: int | None = None,
+        client_app: Any = app,
+        **more: Any,
+    ) -> Ran:
         forget()
         settings, _ = parse_run([], [*SMALL, *given])
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         options = {} if spoil is None else {"spoil": spoil}
         grid = InProcessGrid(
-            app, flatten(settings), nodes or settings.run.clients, **options, **more
+            client_app, flatten(settings), nodes or settings.run.clients, **options, **more
         )
         journal = RunJournal(folder)
         journal.begin(settings)

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantum.devices.engine import readouts_of
-from quantum.devices.noise import compact, noise_of, used_qubits
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
     from quantum.devices.contract import Request
-
-DENSITY_QUBITS = 9  # up to so many a noisy circuit's density matrix beats sampling its noise
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,8 @@ class AerService:
 
     Parameters
     ----------
-    backend : BackendV2 or None
-        Whose noise; None: no noise but the shots'.
-    threads : int
-        Threads of the simulator.
+    simulator : AerSimulator
+        With a device's noise, or without.
 
     Notes
     -----
@@ -79,14 +74,14 @@ class AerService:
     grow with them. Read-out errors act: expectations are counted, not computed from the state.
     """
 
-    def __init__(self, backend: Any, threads: int = 1) -> None:
-        self._backend, self._threads = backend, threads
-        self._ready: dict[int, tuple[Any, QuantumCircuit, Any]] = {}
+    def __init__(self, simulator: Any) -> None:
+        self._simulator = simulator
+        self._measured: dict[int, tuple[QuantumCircuit, QuantumCircuit]] = {}
 
     @property
     def name(self) -> str:
-        """The simulator, and whose noise it has."""
-        return "aer" if self._backend is None else f"aer with the noise of {self._backend.name}"
+        """Which device's noise it has."""
+        return str(self._simulator.name)
 
     def submit(self, request: Request, tags: Sequence[str]) -> Finished:
         """Run a request; it is finished when this returns."""
@@ -95,9 +90,8 @@ class AerService:
         shots = math.ceil(1.0 / request.precision**2 - 1e-9)
         seed = int(request.key[:8], 16)
         values = [self._run(pub, shots, seed + i) for i, pub in enumerate(request.pubs)]
-        return Finished(
-            tuple(PubResult(DataBin(evs=evs, shape=evs.shape)) for evs in values), request.key
-        )
+        results = tuple(PubResult(DataBin(evs=evs, shape=evs.shape)) for evs in values)
+        return Finished(results, request.key)
 
     def find(self, job_id: str) -> None:
         """Find nothing: no job outlives its process."""
@@ -109,37 +103,30 @@ class AerService:
         """Nothing is held open."""
 
     def _run(self, pub: Any, shots: int, seed: int) -> np.ndarray:
+        """Run one PUB; expectations of shape (R, M)."""
         circuit, observables, bindings = pub
-        measured = readouts_of(observables)
-        simulator, small = self._prepared(circuit, measured)
+        qubits = readouts_of(observables)
+        measured = self._with_measurements(circuit, qubits)
         ((names, values),) = bindings.items()
-        binds = {small.get_parameter(n): values[:, i].tolist() for i, n in enumerate(names)}
-        job = simulator.run(small, parameter_binds=[binds], shots=shots, seed_simulator=seed)
+        binds = {measured.get_parameter(n): values[:, i].tolist() for i, n in enumerate(names)}
+        job = self._simulator.run(
+            measured, parameter_binds=[binds], shots=shots, seed_simulator=seed
+        )
         counts = [result.data.counts for result in job.result().results]
-        return np.stack([expectations(each, len(measured)) for each in counts], axis=1)
+        return np.stack([expectations(each, len(qubits)) for each in counts], axis=1)
 
-    def _prepared(self, circuit: QuantumCircuit, measured: Sequence[int]) -> tuple[Any, Any]:
-        """Return simulator and measured compact circuit, made once per circuit."""
-        kept = self._ready.get(id(circuit))
-        if kept is None:
-            kept = (circuit, *self._prepare(circuit, measured))  # kept alive: its id is the key
-            self._ready[id(circuit)] = kept
-        return kept[1], kept[2]
-
-    def _prepare(self, circuit: QuantumCircuit, measured: Sequence[int]) -> tuple[Any, Any]:
+    def _with_measurements(self, circuit: QuantumCircuit, qubits: Sequence[int]) -> QuantumCircuit:
+        """Return the circuit with its read-outs measured, made once per circuit."""
         from qiskit import ClassicalRegister
-        from qiskit_aer import AerSimulator
 
-        qubits = used_qubits(circuit, measured)
-        small = compact(circuit, qubits)
-        small.add_register(ClassicalRegister(len(measured), "z"))
-        small.measure([qubits.index(qubit) for qubit in measured], range(len(measured)))
-        options: dict[str, Any] = {"max_parallel_threads": self._threads}
-        if self._backend is not None:
-            options["noise_model"] = noise_of(self._backend, qubits)
-            if len(qubits) <= DENSITY_QUBITS:
-                options["method"] = "density_matrix"
-        return AerSimulator(**options), small
+        kept = self._measured.get(id(circuit))
+        if kept is None:
+            measured = circuit.copy()
+            measured.add_register(ClassicalRegister(len(qubits), "z"))
+            measured.measure(qubits, range(len(qubits)))
+            kept = (circuit, measured)  # the first is kept alive: its id is the key
+            self._measured[id(circuit)] = kept
+        return kept[1]
 
 
 def expectations(counts: Any, readouts: int) -> np.ndarray:

@@ -7,10 +7,53 @@ qubits costs milliseconds, and gives the same numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
+
+    from quantum.devices.transpiling import Compiled
+
+DENSITY_QUBITS = 9  # up to so many a noisy circuit's density matrix beats sampling its noise
+
+
+def simulated(made: Compiled, backend: Any, name: str, threads: int) -> tuple[Compiled, Any]:
+    """Cut a transpiled circuit down to the qubits it uses, with a simulator of just these.
+
+    Parameters
+    ----------
+    made : Compiled
+        On a device's qubits.
+    backend : BackendV2 or None
+        Whose noise; None: no noise but the shots'.
+    name : str
+        What the simulator is called in messages and in the book of jobs.
+    threads : int
+        Threads of the simulator.
+
+    Returns
+    -------
+    tuple of Compiled and AerSimulator
+        The same gates on qubits 0, 1, ..., and where they run.
+    """
+    from qiskit_aer import AerSimulator
+
+    qubits = used_qubits(made.circuit, made.facts.readouts)
+    readouts = tuple(qubits.index(qubit) for qubit in made.facts.readouts)
+    options: dict[str, Any] = {"max_parallel_threads": threads}
+    if backend is not None:
+        options["noise_model"] = noise_of(backend, qubits)
+        if len(qubits) <= DENSITY_QUBITS:
+            options["method"] = "density_matrix"
+    simulator = AerSimulator(**options)
+    simulator.name = name
+    small = replace(
+        made,
+        circuit=compact(made.circuit, qubits),
+        facts=replace(made.facts, readouts=readouts),
+    )
+    return small, simulator
 
 
 def used_qubits(circuit: QuantumCircuit, measured: Sequence[int]) -> list[int]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from federation import family
 from quantum.ansatz import QCNN, VQC
-from quantum.devices.jobs import Budget, JobRunner
+from quantum.devices.aer import AerService
+from quantum.devices.book import JobBook
+from quantum.devices.contract import Budget
+from quantum.devices.ibm import IbmService, connect, fake_backend, pick_backend
+from quantum.devices.jobs import JobRunner
+from quantum.devices.noise import simulated
 
 if TYPE_CHECKING:
     from federation import QuantumSettings
@@ -39,23 +45,20 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
     BackendError
         If there is no such backend, no account, or too few qubits.
     """
-    from quantum.devices.book import JobBook
     from quantum.devices.engine import CircuitEngine
 
-    name, hardware = settings.backend, host.hardware
-    backend = find_backend(name, hardware.account, ansatz.n_qubits)
-    circuit = compile_for(ansatz, backend, host)
+    kind, hardware = family(settings.backend), host.hardware
+    found = find_backend(settings.backend, hardware.account, ansatz.n_qubits)
+    circuit = compile_for(ansatz, found.backend, host)
+    book = None if kind == "aer" else JobBook(host.store / "jobs.sqlite")
     service: Any
-    book = None
-    if family(name) == "aer":
-        from quantum.devices.aer import AerService
-
-        service = AerService(None if name == "aer" else backend, settings.threads)
+    if kind == "ibm":
+        service = IbmService(found.backend, hardware, host.seed, found.service)
     else:
-        from quantum.devices.ibm import IbmService
-
-        service = IbmService(backend, hardware, host.seed)
-        book = JobBook(host.store / "jobs.sqlite")
+        noisy = None if settings.backend == "aer" else found.backend
+        circuit, simulator = simulated(circuit, noisy, found.backend.name, settings.threads)
+        aer = kind == "aer"
+        service = AerService(simulator) if aer else IbmService(simulator, hardware, host.seed)
     runner = JobRunner(
         service,
         book,
@@ -64,7 +67,7 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
         hardware.job_timeout,
         np.random.default_rng(host.seed),
     )
-    return CircuitEngine(name, circuit, runner, hardware, host.run)
+    return CircuitEngine(settings.backend, circuit, runner, hardware, host.run)
 
 
 def compile_for(ansatz: QCNN | VQC, backend: Any, host: Host) -> Compiled:
@@ -75,7 +78,15 @@ def compile_for(ansatz: QCNN | VQC, backend: Any, host: Host) -> Compiled:
     return compiled(ansatz, backend, level, trials, host.seed, host.store / "circuits")
 
 
-def find_backend(name: str, account: str, qubits: int) -> Any:
+@dataclass(frozen=True)
+class Found:
+    """A Qiskit backend, and IBM's service where it is reached through one."""
+
+    backend: Any
+    service: Any = None
+
+
+def find_backend(name: str, account: str, qubits: int) -> Found:
     """Return the Qiskit backend behind a name of `quantum.backend`.
 
     Raises
@@ -87,9 +98,8 @@ def find_backend(name: str, account: str, qubits: int) -> Any:
     if name == "aer":
         from qiskit_aer import AerSimulator
 
-        return AerSimulator()
-    from quantum.devices.ibm import connect, fake_backend, pick_backend
-
+        return Found(AerSimulator())
     if kind == "ibm" or device.startswith("ibm_"):
-        return pick_backend(connect(account), device, qubits)
-    return fake_backend(device, qubits)
+        service = connect(account)
+        return Found(pick_backend(service, device, qubits), service)
+    return Found(fake_backend(device, qubits))

@@ -1,0 +1,74 @@
+"""`llm-qfl cost` and `llm-qfl jobs`, each through the process that users start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.cost import cost_lines
+from quantum.devices.book import JobBook
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+    import os
+
+    environment = {**os.environ, "LLM_QFL_HOME": str(home), "HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment,
+    )
+
+
+@pytest.mark.slow
+def test_cost_prints_a_table_or_json(tmp_path: Path) -> None:
+    words = ["cost", "--set", "quantum.backend=aer:manila", "--set", "run.clients=2"]
+    words += ["--set", "train.batch_rows=8", "--set", "data.train_rows=100"]
+    table = call(*words, home=tmp_path)
+    assert table.returncode == 0, table.stderr
+    assert "two-qubit gates, depth" in table.stdout
+    assert "aer:manila" in table.stdout
+    found = json.loads(call(*words, "--json", home=tmp_path).stdout)
+    assert found["clients"][1]["step"]["circuits"] == 16
+    assert "\n".join(cost_lines(found)) + "\n" == table.stdout
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = call("cost", "--set", "quantum.backend=ibm:least_busy", home=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "no IBM Quantum account is saved on this machine" in done.stderr
+
+
+def test_jobs_lists_and_cancels_what_is_open(tmp_path: Path) -> None:
+    assert f"no open jobs in {tmp_path}" in call("jobs", home=tmp_path).stdout
+    book = JobBook(tmp_path / "jobs.sqlite")
+    book.intend(
+        "a", run="77/0", label="train, round 1", backend="fake_manila", circuits=8, shots=800
+    )
+    book.submitted("a", "job-1")
+    listed = call("jobs", home=tmp_path)
+    assert "fake_manila  job-1  submitted  8 circuits" in listed.stdout
+    refused = call("clean", "--yes", home=tmp_path)
+    assert refused.returncode == 2
+    assert "1 jobs of" in refused.stderr
+    assert "no open jobs" in call("jobs", "--run", "78", home=tmp_path).stdout
+    assert "1 of 1 cancelled" in call("jobs", "--cancel", home=tmp_path).stdout
+    assert "no open jobs" in call("jobs", home=tmp_path).stdout
+
+
+def test_a_broken_book_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite").write_text("no database")
+    done = call("jobs", home=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "jobs.sqlite" in done.stderr

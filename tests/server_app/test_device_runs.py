@@ -1,0 +1,169 @@
+"""Whole federated runs on devices: Aer, and fake backends through the local runtime service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message
+
+from client_app.app import app
+from client_app.memory import forget
+from federation import SettingsError, UserError, parse_run
+from federation.messages import ARRAYS, METRICS, TRAIN, unpack_parameters
+from quantum.devices.book import JobBook
+from tests.conftest import Ran
+
+Federate = Callable[..., Ran]
+
+DEVICE = (
+    "hardware.shots=32",
+    "hardware.layout_trials=1",
+    "train.batch_rows=4",
+    "data.val_fraction=0.1",
+)
+VALIDATED = 4  # rows of each client's validation set
+
+
+def entries(ran: Ran, server_round: int) -> list[dict[str, Any]]:
+    ledger = json.loads((ran.folder / "ledger.json").read_text())
+    return [entry for entry in ledger["entries"] if entry["round"] == server_round]
+
+
+@pytest.mark.slow
+def test_different_clients_have_different_backends(federate: Federate, tmp_path: Path) -> None:
+    ran = federate(
+        *DEVICE,
+        "quantum.backend=exact,fake:manila,aer:fake_manila",
+        "run.rounds=1",
+        "train.steps=2",
+        f"llm.store={tmp_path / 'store'}",
+    )
+    backends = [client["backend"] for client in ran.events("prepared")[0]["clients"]]
+    assert backends == ["exact", "fake:manila", "aer:fake_manila"]
+    exact, fake, aer = entries(ran, 1)
+    assert (exact["jobs"], exact["shots"]) == (0, 0)
+    for device in (fake, aer):
+        assert device["jobs"] == 2 + 1  # one a step, one for the validation rows
+        assert device["circuits"] == 2 * 2 * 4 + VALIDATED
+        assert device["shots"] == 32 * device["circuits"]
+        assert device["two_qubit_gates"] > 20 * device["circuits"]
+    kept = JobBook(tmp_path / "store" / "jobs.sqlite")
+    assert kept.spent("1/1").jobs == 3  # fake backends' jobs are in the book of their node
+
+
+@pytest.mark.slow
+def test_a_restarted_client_collects_its_jobs(federate: Federate, tmp_path: Path) -> None:
+    """Each order is carried out twice, by clients that remember nothing but what is on disk."""
+    store = tmp_path / "store"
+    spent: list[int] = []
+
+    def twice(message: Message, context: Context) -> Message:
+        first = app(message, context)
+        if message.metadata.message_type != TRAIN:
+            return first
+        spent.append(JobBook(store / "jobs.sqlite").spent("1/0").jobs)
+        forget()
+        second = app(message, context)
+        spent.append(JobBook(store / "jobs.sqlite").spent("1/0").jobs)
+        told = [dict(reply.content.metric_records[METRICS]) for reply in (first, second)]
+        for key in ("loss", "jobs", "circuits", "shots"):
+            assert told[0][key] == told[1][key]
+        arrays = [unpack_parameters(r.content.array_records[ARRAYS]) for r in (first, second)]
+        assert all((arrays[0][name] == arrays[1][name]).all() for name in arrays[0])
+        return second
+
+    one = ("run.clients=1", "run.rounds=1", "train.steps=2", "quantum.backend=fake:manila")
+    ran = federate(*DEVICE, *one, f"llm.store={store}", client_app=twice)
+    assert spent == [3, 3]  # nothing was submitted again
+    assert entries(ran, 1)[0]["jobs"] == 3
+
+
+def test_warm_rounds_cost_no_circuits(federate: Federate) -> None:
+    ran = federate(*DEVICE, "quantum.backend=aer", "train.warm_rounds=1", "run.rounds=2")
+    for entry in entries(ran, 1):
+        assert entry["steps"] > 0
+        assert (entry["jobs"], entry["circuits"], entry["shots"]) == (0, 0, 0)
+    for entry in entries(ran, 2):
+        assert entry["circuits"] == 2 * 4 * entry["steps"] + VALIDATED
+
+
+@pytest.mark.parametrize(("unit", "price"), [("circuits", 1), ("shots", 32)])
+def test_a_budget_is_never_overrun(federate: Federate, unit: str, price: int) -> None:
+    budget = 250 * price
+    ran = federate(
+        *DEVICE, "quantum.backend=aer", "run.rounds=9", f"stop.{unit}={budget}", "agent.rule=fixed"
+    )
+    spent = ran.summary["ledger"][unit]
+    assert budget * 0.7 < spent <= budget
+    assert f"{unit} left do not pay for another round" in ran.summary["stop_reason"]
+
+
+def test_a_nodes_own_budget_ends_its_part(federate: Federate) -> None:
+    with pytest.raises(UserError, match=r"client 0: hardware\.budget_jobs = 5 with 5 spent"):
+        federate(*DEVICE, "quantum.backend=aer", "hardware.budget_jobs=5")
+
+
+def test_the_server_judges_on_the_device_where_told(federate: Federate) -> None:
+    exact = federate(*DEVICE, "quantum.backend=aer:manila")
+    noisy = federate(*DEVICE, "quantum.backend=aer:manila", "evaluation.backend=aer:manila")
+    assert exact.summary["judge"] == {"backend": "exact"}
+    judge = noisy.summary["judge"]
+    assert (judge["backend"], judge["circuits"]) == ("aer:manila", 2 * 40 + 60)
+    assert judge["jobs"] == 3
+    assert noisy.summary["test"]["loss"] != exact.summary["test"]["loss"]
+
+
+def test_federated_evaluation_is_metered(federate: Federate) -> None:
+    ran = federate(
+        *DEVICE,
+        "quantum.backend=aer",
+        "evaluation.mode=federated",
+        "data.server_rows=0",
+        "run.rounds=1",
+    )
+    tested = entries(ran, 2)
+    assert [entry["circuits"] for entry in tested] == [20, 20, 20]
+    assert [entry["shots"] for entry in tested] == [640] * 3
+    assert [entry["jobs"] for entry in tested] == [1, 1, 1]
+
+
+def test_same_seed_same_shots(federate: Federate) -> None:
+    one, two, other = (
+        federate(*DEVICE, "quantum.backend=aer:manila", *more) for more in ([], [], ["run.seed=1"])
+    )
+    assert one.summary["test"] == two.summary["test"]
+    assert one.summary["test"] != other.summary["test"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["quantum.backend=aer,exact"], "names 2 backends with run.clients = 4"),
+        (["quantum.backend=fake:"], "quantum.backend = 'fake:'; accepted: exact"),
+        (["quantum.backend=ibm"], "quantum.backend = 'ibm'; accepted: exact"),
+        (["quantum.backend=aer", "train.optimizer=adam"], "'adam' with quantum.backend = aer"),
+        (["evaluation.backend=aer"], "evaluation.backend = 'aer'; accepted: exact, or one that"),
+        (["hardware.shots=10"], "hardware.shots = 10 would be ignored because quantum.backend"),
+        (["quantum.backend=aer", "hardware.twirling=true"], "twirling = True would be ignored"),
+        (["train.perturbation=0.3"], "perturbation = 0.3 would be ignored by train.optimizer"),
+        (
+            ["quantum.backend=aer", "train.schedule=inverse-time"],
+            "'inverse-time' would be ignored by",
+        ),
+        (
+            ["quantum.backend=aer", "hardware.shots=9", "hardware.precision=0.1"],
+            "hardware.precision = 0.1 would be ignored because hardware.shots = 9",
+        ),
+        (["quantum.backend=aer", "train.warm_rounds=11"], "warm_rounds = 11 with run.rounds = 10"),
+        (["train.warm_rounds=1"], "train.warm_rounds = 1 would be ignored"),
+    ],
+)
+def test_contradictions_are_one_clear_line(given: list[str], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_run([], given)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
