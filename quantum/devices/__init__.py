@@ -1,0 +1,1 @@
+"""Circuits on devices that count shots: Aer, fake backends, IBM hardware."""
