@@ -188,7 +188,7 @@ class JobBook:
         with self._connection() as connection:
             rows = connection.execute(
                 f"SELECT {_COLUMNS} FROM jobs WHERE status IN (?, ?) AND (? IS NULL OR run = ?) "
-                "ORDER BY created, key",
+                "ORDER BY rowid",
                 (*OPEN, run, run),
             ).fetchall()
         return [self._entry(row) for row in rows]
@@ -303,7 +303,7 @@ class JobBook:
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         try:
             values = None if row[8] is None else _unpacked(row[8])
-        except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
             raise self._unusable(f"the values of {row[0]!r} are damaged: {error}") from None
         return Entry(*(*row[:8], values, *row[9:]))
 

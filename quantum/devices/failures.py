@@ -41,7 +41,7 @@ _SECRETS = (
         ),
         r"\1…",
     ),
-    (re.compile(r"\b(bearer|apikey|basic)\s+[^\s'\",;)&]+", re.I), r"\1 …"),
+    (re.compile(r"\b(bearer|apikey)\s+[^\s'\",;)&]+", re.I), r"\1 …"),
     (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\")]+"), r"\1?…"),
     (re.compile(r"(https?://)[^\s/@'\"]+@"), r"\1…@"),
     (re.compile(r"crn:[^\s'\",;)]+"), "crn:…"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import inspect
 import logging
 from typing import Any
 
@@ -211,7 +210,7 @@ def fake_backend(name: str, qubits: int = 1) -> Any:
     known = {
         _plain(kind.backend_name): kind
         for kind in kinds
-        if inspect.isclass(kind) and getattr(kind, "backend_name", None)
+        if isinstance(getattr(kind, "backend_name", None), str)
     }
     if (wanted := _plain(name)) not in known:
         near = difflib.get_close_matches(wanted, known, n=3) or sorted(known)[:3]
