@@ -155,13 +155,19 @@ def _is_not_found(error: Exception) -> bool:
 
 
 def _no_backend(service: Any, name: str, qubits: int) -> BackendError:
-    given = (
-        f"quantum.backend = 'ibm:{name}', the account has none in operation of {qubits} qubits"
+    what = (
+        f"the account has none in operation of {qubits} qubits"
         if name == LEAST_BUSY
-        else f"quantum.backend = 'ibm:{name}', the account has no such backend"
+        else "the account has no such backend"
     )
+    if not (offered := _offered(service)):  # the client takes a dead line for an empty account
+        what += ", or IBM Quantum cannot be reached"
     return BackendError(
-        explain(given, _offered(service) or "a backend of the account", "change quantum.backend")
+        explain(
+            f"quantum.backend = 'ibm:{name}', {what}",
+            offered or "a backend of the account",
+            "change quantum.backend",
+        )
     )
 
 

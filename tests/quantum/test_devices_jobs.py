@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from federation import BackendError, HardwareSettings
+from federation import BackendError
 from quantum.devices.book import JobBook
-from quantum.devices.jobs import SETTLE, Budget, JobRunner, Request, Usage
-from tests.quantum.scripted_service import (
-    Cloud,
-    KilledError,
-    ScriptedService,
-    expected,
-    make_request,
-)
-
-OWN_FAULT = ("ERROR", "Error code 9701; Internal error. Please try again.")
-OUR_FAULT = ("ERROR", "Error code 6000; Too many shots given (2000000 > 1000000).")
-
-
-@dataclass
-class Site:
-    """One site: its book's file and the cloud outlive its client's processes."""
-
-    path: Path
-    cloud: Cloud = field(default_factory=Cloud)
-    budget: Budget = field(default_factory=Budget)
-    retries: int = 3
-    timeout: float = 3600.0
-    now: float = 0.0
-    slept: list[float] = field(default_factory=list)
-    service: ScriptedService = field(init=False)
-    at_sleep: dict[int, BaseException] = field(default_factory=dict)
-
-    def start(self, **script: list[str]) -> JobRunner:
-        """Start the client anew: nothing is left of the last but the file and the cloud."""
-        self.service = ScriptedService(self.cloud, script)
-        return JobRunner(
-            self.service,
-            JobBook(self.path),
-            self.budget,
-            self.retries,
-            self.timeout,
-            np.random.default_rng(0),
-            self.sleep,
-            lambda: self.now,
-        )
-
-    def sleep(self, seconds: float) -> None:
-        if error := self.at_sleep.pop(len(self.slept) + 1, None):
-            raise error
-        self.slept.append(seconds)
-        self.now += seconds
-
-    @property
-    def paid(self) -> int:
-        return sum(self.cloud.bills.values())
-
-    def entry(self, key: str = "k") -> Any:
-        return JobBook(self.path).find(key)
+from quantum.devices.jobs import SETTLE, Request, Usage
+from tests.quantum.scripted_service import KilledError, make_request
+from tests.quantum.scripted_site import ONE, OUR_FAULT, OWN_FAULT, Site, check
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path / "jobs.sqlite")
-
-
-def check(got: tuple[list[np.ndarray], Usage], key: str = "k", rows: int = 3) -> Usage:
-    values, usage = got
-    assert [v.tolist() for v in values] == [v.tolist() for v in expected(key, rows)]
-    return usage
-
-
-ONE = Usage(1, 4, 4096, 3.0, 90.0)
 
 
 def test_a_job_is_submitted_once_and_a_second_asking_is_answered_from_the_book(site: Site) -> None:
@@ -178,7 +117,7 @@ def test_usage_that_cannot_be_read_does_not_cost_the_values(site: Site) -> None:
 
 
 def test_a_refused_job_is_not_tried_again(site: Site) -> None:
-    with pytest.raises(BackendError, match="refused the job .*400 Client Error.*; accepted: "):
+    with pytest.raises(BackendError, match=r"refused the job .*400 Client Error.*; accepted: "):
         site.start(submit=["bad"]).run(make_request("k"))
     assert site.service.calls == ["submit"]
     assert (site.slept, site.entry().status, site.paid) == ([], "failed", 0)
@@ -342,91 +281,3 @@ def test_a_stop_leaves_a_job_that_cannot_be_cancelled_to_be_collected(site: Site
         site.start().run(make_request("k"))
     assert check(site.start().run(make_request("k"))) == ONE
     assert site.paid == 1
-
-
-def test_cancel_open_cancels_what_runs_and_leaves_what_is_done(site: Site) -> None:
-    for key, script in {
-        "runs": {"status": ["killed"]},
-        "orphan": {"submit": ["killed-after"]},
-        "never accepted": {"submit": ["killed"]},
-        "done": {"result": ["killed"]},
-        "forgotten": {"status": ["killed"]},
-    }.items():
-        with pytest.raises(KilledError):
-            site.start(**script).run(make_request(key))
-    with pytest.raises(KilledError):
-        site.start(status=["killed"]).run(make_request("other", run="run-2"))
-    del site.cloud.jobs[site.entry("forgotten").job_id]
-    runner = site.start()
-    assert len(runner.open_jobs("run-1")) == 5
-    assert runner.cancel_open("run-1") == 2
-    statuses = {key: site.entry(key).status for key in ("runs", "orphan", "never accepted")}
-    assert set(statuses.values()) == {"cancelled"}
-    assert site.entry("forgotten").status == "failed"
-    assert [e.key for e in runner.open_jobs()] == ["done", "other"]
-    assert {j.key for j in site.cloud.jobs.values() if j.cancelled} == {"runs", "orphan"}
-    assert check(site.start().run(make_request("done")), "done") == ONE
-
-
-@pytest.mark.parametrize(
-    ("budget", "setting", "spent", "cost"),
-    [
-        (Budget(jobs=2), "budget_jobs = 2", "2", "1"),
-        (Budget(circuits=8), "budget_circuits = 8", "8", "4"),
-        (Budget(shots=8192), "budget_shots = 8192", "8192", "4096"),
-        # Two jobs of 3 s as billed, and an estimate of 4 s before each.
-        (Budget(qpu_seconds=7.0), "budget_qpu_seconds = 7", "6", "4"),
-    ],
-)
-def test_a_budget_may_be_reached_exactly_and_not_exceeded(
-    site: Site, budget: Budget, setting: str, spent: str, cost: str
-) -> None:
-    site.budget = budget
-    check(site.start().run(make_request("a")), "a")
-    check(site.start().run(make_request("b")), "b")
-    with pytest.raises(
-        BackendError,
-        match=f"hardware.{setting} with {spent} spent, and the next job would cost {cost}; ",
-    ):
-        site.start().run(make_request("c"))
-    assert (site.service.calls, site.entry("c"), site.paid) == ([], None, 2)
-    # What is in the book costs nothing; another run has a budget of its own.
-    check(site.start().run(make_request("b")), "b")
-    check(site.start().run(make_request("d", run="run-2")), "d")
-
-
-def test_a_budget_exceeded_by_one(site: Site) -> None:
-    site.budget = Budget(circuits=7)
-    site.start().run(make_request("a"))
-    with pytest.raises(BackendError, match="jobs within the 3 left"):
-        site.start().run(make_request("b"))
-
-
-def test_a_second_attempt_is_within_the_budget_too(site: Site) -> None:
-    site.budget, site.cloud.endings = Budget(jobs=1), [OWN_FAULT]
-    with pytest.raises(BackendError, match="budget_jobs"):
-        site.start().run(make_request("k"))
-    assert site.paid == 1
-
-
-def test_budgets_come_from_the_settings() -> None:
-    hardware = HardwareSettings(
-        budget_jobs=1, budget_circuits=2, budget_shots=3, budget_qpu_seconds=4.5
-    )
-    assert Budget.of(hardware) == Budget(1, 2, 3, 4.5)
-
-
-def test_without_a_book_budgets_and_answers_last_as_long_as_the_runner(site: Site) -> None:
-    service = ScriptedService(site.cloud)
-    runner = JobRunner(
-        service, None, Budget(jobs=1), 3, 60.0, np.random.default_rng(0), site.sleep
-    )
-    assert check(runner.run(make_request("a")), "a") == ONE
-    assert check(runner.run(make_request("a")), "a") == ONE
-    with pytest.raises(BackendError, match="budget_jobs"):
-        runner.run(make_request("b"))
-
-
-def test_usages_add_and_subtract() -> None:
-    assert ONE + ONE - ONE == ONE
-    assert sum([ONE, ONE], Usage()) == Usage(2, 8, 8192, 6.0, 180.0)
