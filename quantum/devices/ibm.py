@@ -352,6 +352,6 @@ class IbmService:
 
     def _local_options(self, request: Request) -> dict[str, Any]:
         """Return what a fake backend heeds: the seed; all else would only warn."""
-        # The local service takes a seed of 0 for none.
-        seed = derive_seed(self._seed, "shots", request.key) or 1
+        # Odd, for the local service takes a seed of 0 for none.
+        seed = derive_seed(self._seed, "shots", request.key) | 1
         return {"simulator": {"seed_simulator": seed}}

@@ -34,6 +34,7 @@ def test_cancel_open_cancels_what_runs_and_leaves_what_is_done(site: Site) -> No
     runner = site.start()
     assert len(runner.open_jobs("run-1")) == 5
     assert runner.cancel_open("run-1") == 2
+    assert site.service.calls.count("cancel") == 2
     statuses = {key: site.entry(key).status for key in ("runs", "orphan", "never accepted")}
     assert set(statuses.values()) == {"cancelled"}
     assert site.entry("forgotten").status == "failed"

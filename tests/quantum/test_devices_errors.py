@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import requests
+from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 
 from federation import BackendError
 from quantum.devices.failures import is_backends_own, is_refused_for_now, is_transient, redacted
@@ -177,6 +178,27 @@ provoke("work")
 """
 
 
+def test_short_tokens_are_known_from_where_the_client_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "no access with in-env, nor with in-file"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("QISKIT_IBM_TOKEN", raising=False)
+    assert redacted(said) == said
+    monkeypatch.setenv("QISKIT_IBM_TOKEN", " in-env")
+    (tmp_path / ".qiskit").mkdir()
+    accounts = tmp_path / ".qiskit" / "qiskit-ibm.json"
+    accounts.write_text('{"work": {"token": "in-file"}}')
+    assert redacted(said) == "no access with…, nor with …"
+    accounts.write_text("[")
+    assert redacted(said) == "no access with…, nor with in-file"
+
+
+def raised_while_handling(error: Exception, earlier: Exception) -> Exception:
+    error.__context__ = earlier
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "transient", "refused"),
     [
@@ -191,6 +213,9 @@ provoke("work")
         (ConnectionResetError(), True, False),
         (ValueError("the circuit is not in the basis of the backend"), False, False),
         (KeyError("id"), False, False),
+        # Refused after the line had come back: what was lost before is over.
+        (raised_while_handling(FAULTS["bad"](), FAULTS["lost"]()), False, False),
+        (raised_while_handling(IBMRuntimeError("…"), FAULTS["lost"]()), True, False),
     ],
 )
 def test_what_is_tried_again(error: Exception, transient: bool, refused: bool) -> None:

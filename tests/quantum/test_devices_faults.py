@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +125,7 @@ def test_no_job_is_paid_twice_and_none_is_lost(
 CLIENT = """
 import os, pickle, sys
 from pathlib import Path
+from typing import Any
 from tests.quantum.scripted_service import Cloud, ScriptedService, make_request
 from tests.quantum.test_devices_faults import runner_on
 
@@ -167,6 +170,13 @@ def test_a_killed_process_leaves_a_job_that_the_next_one_collects(
 
 def test_clients_that_want_the_same_job_at_once_pay_for_one(tmp_path: Path) -> None:
     cloud, got = Cloud(polls=5), []
+    accept = cloud.accept
+
+    def slowly(*given: Any) -> Any:
+        time.sleep(0.05)  # time enough for the others to ask too
+        return accept(*given)
+
+    cloud.accept = slowly  # type: ignore[method-assign]
 
     def client() -> None:
         runner = runner_on(tmp_path / "jobs.sqlite", ScriptedService(cloud))

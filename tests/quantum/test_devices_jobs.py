@@ -261,7 +261,7 @@ def test_a_job_that_takes_too_long_and_cannot_be_cancelled_stays_to_be_collected
 
 
 def test_a_job_that_ends_just_when_it_takes_too_long_is_collected(site: Site) -> None:
-    site.cloud.polls, site.timeout, site.cloud.uncancellable = 2, 0.01, True
+    site.cloud.polls, site.timeout, site.cloud.uncancellable = 3, 0.01, True
     assert check(site.start().run(make_request("k"))) == ONE
 
 
