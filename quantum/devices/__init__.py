@@ -2,11 +2,24 @@
 
 The ansatz is traced once into a parametrised circuit, transpiled once per backend and kept on disk;
 a step's points and rows go out as one job, whose id is written down before anybody waits for it.
+This door imports light: opening an engine needs torch, the book of jobs does not.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from quantum.devices.contract import Usage
-from quantum.devices.opening import open_engine
+
+if TYPE_CHECKING:
+    from quantum.devices.opening import open_engine
 
 __all__ = ["Usage", "open_engine"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open_engine":
+        from quantum.devices import opening
+
+        return opening.open_engine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -102,4 +102,4 @@ def find_backend(name: str, account: str, qubits: int) -> Found:
     if kind == "ibm" or device.startswith("ibm_"):
         service = connect(account)
         return Found(pick_backend(service, device, qubits), service)
-    return Found(fake_backend(device, qubits))
+    return Found(fake_backend(device, qubits, kind))
