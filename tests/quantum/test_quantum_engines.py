@@ -16,7 +16,7 @@ from quantum.engines import Engine, build_engine
 from quantum.exact import ExactEngine, pick_device
 from quantum.fusion import fuse
 from quantum.gates import gates_of
-from quantum.linalg import BlockMatrices, PauliTransfer, pauli
+from quantum.linalg import pauli
 from quantum.pennylane_engine import PennylaneEngine
 
 PLANS = ("heisenberg", "state-vector")

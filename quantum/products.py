@@ -1,0 +1,87 @@
+"""Outer products of cells' states: row by row, a complex product, in any order of the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Interleaving:
+    """How the axes of two factors lie in their product.
+
+    Attributes
+    ----------
+    left, right : tuple of int
+        Sizes of the product's axes, 1 where the axis belongs to the other factor.
+    """
+
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+
+
+def interleave(left: Sequence[int], right: Sequence[int], order: Sequence[int]) -> Interleaving:
+    """Plan a product whose axes are in the given order of qubits; the factors' keep theirs."""
+    sizes: tuple[list[int], list[int]] = ([], [])
+    owner_before = -1
+    for wire in (wire for wire in order if wire in left or wire in right):
+        owner = int(wire in right)
+        if owner == owner_before:
+            sizes[owner][-1] *= 2
+        else:
+            sizes[owner].append(2)
+            sizes[1 - owner].append(1)
+        owner_before = owner
+    return Interleaving(tuple(sizes[0]), tuple(sizes[1]))
+
+
+def multiply(left: torch.Tensor, right: torch.Tensor, plan: Interleaving) -> torch.Tensor:
+    """Outer product of states.
+
+    Parameters
+    ----------
+    left, right : torch.Tensor, shapes (2, A, rows) and (2, B, rows)
+        States as real and imaginary parts.
+    plan : Interleaving
+        Order of the axes.
+
+    Returns
+    -------
+    torch.Tensor, shape (2, A B, rows)
+        The product.
+    """
+    a, b = _views(left, right, plan)
+    real = (a[0] * b[0]).addcmul_(a[1], b[1], value=-1.0)
+    imaginary = (a[0] * b[1]).addcmul_(a[1], b[0])
+    return torch.stack([real, imaginary]).view(2, -1, left.shape[2])
+
+
+def pull_product_back(
+    slope: torch.Tensor, left: torch.Tensor, right: torch.Tensor, plan: Interleaving
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients to both factors, from that to the product, shapes as in `multiply`."""
+    a, b = _views(left, right, plan)
+    shape = [max(pair) for pair in zip(plan.left, plan.right, strict=True)]
+    real, imaginary = slope.view(2, *shape, left.shape[2])
+    to_left = _conjugate_product(real, imaginary, b, plan.left)
+    to_right = _conjugate_product(real, imaginary, a, plan.right)
+    return to_left.view(left.shape), to_right.view(right.shape)
+
+
+def _views(
+    left: torch.Tensor, right: torch.Tensor, plan: Interleaving
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = left.shape[2]
+    return left.view(2, *plan.left, rows), right.view(2, *plan.right, rows)
+
+
+def _conjugate_product(
+    real: torch.Tensor, imaginary: torch.Tensor, factor: torch.Tensor, kept: tuple[int, ...]
+) -> torch.Tensor:
+    """Sum of ``slope conj(factor)`` over the axes that are not kept."""
+    summed = [axis for axis, size in enumerate(kept) if size == 1]
+    first = (real * factor[0]).addcmul_(imaginary, factor[1]).sum(summed)
+    second = (imaginary * factor[0]).addcmul_(real, factor[1], value=-1.0).sum(summed)
+    return torch.stack([first, second])
