@@ -28,7 +28,8 @@ BLOCK = 64  # entries of a 4x4 complex matrix as a real pair
 class MatricesTape:
     """What the gradient needs: sines and cosines, and the factors at each level of the trees."""
 
-    half: torch.Tensor
+    cosines: torch.Tensor
+    sines: torch.Tensor
     gates: list[torch.Tensor]
     blocks: list[torch.Tensor]
 
@@ -59,17 +60,16 @@ class GroupMatrices:
         device: torch.device,
     ) -> None:
         used = [index for group in groups for index in group.blocks]
-        length = _power_of_two(max(len(blocks[index].gates) for index in used))
-        self._shape = (len(used), length)
-        angle, parts = _gate_table([blocks[index] for index in used], length)
+        self._gates = _power_of_two(max(len(blocks[index].gates) for index in used))
+        self._members = _power_of_two(max(len(group.blocks) for group in groups))
+        angle, parts = _gate_table([blocks[index] for index in used], self._gates)
         self._angle = angle.to(device)
-        self._parts = parts.to(dtype).to(device)
+        self._constant, self._cosine, self._sine = parts.to(dtype).to(device)
         place = {index: row for row, index in enumerate(used)}
         self.size = 2 * 2 ** len(groups[0].wires)
-        gather = _group_table(blocks, groups, place)
-        self._group_shape = tuple(gather.shape[:2])
-        self._gather = gather.reshape(-1).to(device)
-        self._scatter = _occurrences(gather.reshape(-1), len(used) * BLOCK).to(device)
+        gather = _group_table(blocks, groups, place, self._members).reshape(-1)
+        self._gather = gather.to(device)
+        self._scatter = _occurrences(gather, len(used) * BLOCK).to(device)
         self._ends = torch.tensor([0.0, 1.0], dtype=dtype, device=device)
 
     def build(self, angles: torch.Tensor) -> tuple[torch.Tensor, MatricesTape]:
@@ -87,23 +87,25 @@ class GroupMatrices:
         MatricesTape
             For `pull_back`.
         """
-        half = angles[self._angle].mul_(0.5)[:, None]
-        constant, cosine, sine = self._parts
-        flat = torch.addcmul(constant, half.cos(), cosine).addcmul_(half.sin(), sine)
-        blocks, gate_tape = _tree(flat.view(*self._shape, 8, 8))
-        entries = torch.cat([blocks.reshape(-1), self._ends])[self._gather]
-        groups, block_tape = _tree(entries.view(*self._group_shape, self.size, self.size))
-        return groups, MatricesTape(half, gate_tape, block_tape)
+        half = angles.index_select(0, self._angle).mul_(0.5)[:, None]
+        cosines, sines = half.cos(), half.sin()
+        flat = torch.addcmul(self._constant, cosines, self._cosine).addcmul_(sines, self._sine)
+        blocks, gate_tape = _tree(flat.view(-1, 8, 8), self._gates)
+        known = torch.cat([blocks.view(-1), self._ends])
+        entries = known.index_select(0, self._gather).view(-1, self.size, self.size)
+        groups, block_tape = _tree(entries, self._members)
+        return groups, MatricesTape(cosines, sines, gate_tape, block_tape)
 
     def pull_back(
         self, gradient: torch.Tensor, tape: MatricesTape, angles: torch.Tensor
     ) -> torch.Tensor:
         """Gradient to the angles, shape (P,), from that to the matrices, same shape as they."""
-        entries = _tree_back(gradient, tape.blocks).reshape(-1)
-        blocks = entries[self._scatter].sum(1).view(-1, 8, 8)
-        flat = _tree_back(blocks, tape.gates).reshape(-1, BLOCK)
-        _, cosine, sine = self._parts
-        slope = torch.mul(sine, tape.half.cos()).addcmul_(cosine, tape.half.sin(), value=-1.0)
+        entries = _tree_back(gradient, tape.blocks).view(-1)
+        repeated = entries.index_select(0, self._scatter).view(len(self._angle) // self._gates, -1)
+        blocks = repeated.view(len(repeated), BLOCK, -1).sum(2).view(-1, 8, 8)
+        flat = _tree_back(blocks, tape.gates).view(-1, BLOCK)
+        slope = torch.mul(self._sine, tape.cosines)
+        slope.addcmul_(self._cosine, tape.sines, value=-1.0)
         each = slope.mul_(flat).sum(1).mul_(0.5)
         return torch.zeros_like(angles).index_add_(0, self._angle, each)
 
@@ -114,25 +116,27 @@ def real_pair(matrix: torch.Tensor) -> torch.Tensor:
     return torch.cat([upper, torch.cat([matrix.imag, matrix.real], dim=1)])
 
 
-def _tree(factors: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Multiply along axis 1, later factors from the left; the result and each level's factors."""
+def _tree(factors: torch.Tensor, length: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Multiply each ``length`` consecutive factors, later ones from the left.
+
+    Returns the products, and each level's factors in pairs for `_tree_back`.
+    """
     tape = []
-    batch, _, size, _ = factors.shape
-    while factors.shape[1] > 1:
-        pairs = factors.reshape(batch, -1, 2, size, size)
+    size = factors.shape[-1]
+    while length > 1:
+        pairs = factors.view(-1, 2, size, size)
         tape.append(pairs)
-        factors = pairs[:, :, 1] @ pairs[:, :, 0]
-    return factors[:, 0], tape
+        factors = torch.bmm(pairs[:, 1], pairs[:, 0])
+        length //= 2
+    return factors, tape
 
 
 def _tree_back(gradient: torch.Tensor, tape: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Gradient to the factors of `_tree`, shape (batch, length, size, size)."""
-    gradient = gradient[:, None]
-    batch, _, size, _ = gradient.shape
+    """Gradient to all factors of `_tree`."""
     for pairs in reversed(tape):
-        earlier = pairs[:, :, 1].mT @ gradient
-        later = gradient @ pairs[:, :, 0].mT
-        gradient = torch.stack([earlier, later], dim=2).view(batch, -1, size, size)
+        earlier = torch.bmm(pairs[:, 1].mT, gradient)
+        later = torch.bmm(gradient, pairs[:, 0].mT)
+        gradient = torch.stack([earlier, later], dim=1).flatten(0, 1)
     return gradient
 
 
@@ -168,17 +172,16 @@ def _gate_parts(gate: Gate, local: tuple[int, ...]) -> torch.Tensor:
 
 
 def _group_table(
-    blocks: Sequence[FusedBlock], groups: Sequence[Group], place: dict[int, int]
+    blocks: Sequence[FusedBlock], groups: Sequence[Group], place: dict[int, int], length: int
 ) -> torch.Tensor:
     """Where each entry of each block's matrix on its group's qubits comes from.
 
     Positions in the blocks' entries, one behind another; behind them a zero and a one. Shape
-    (groups, blocks of the longest as a power of two, size, size); missing blocks are identities.
+    (groups, length, size, size); missing blocks are identities.
     """
     k = len(groups[0].wires)
     size = 2 * 2**k
     zero = len(place) * BLOCK
-    length = _power_of_two(max(len(group.blocks) for group in groups))
     identity = torch.full((size, size), zero)
     identity.fill_diagonal_(zero + 1)
     table = identity.expand(len(groups), length, size, size).clone()
@@ -200,9 +203,9 @@ def _embedding(k: int, first: int, second: int, start: int, zero: int) -> torch.
 
 
 def _occurrences(gather: torch.Tensor, entries: int) -> torch.Tensor:
-    """Positions in ``gather`` of each of the first ``entries`` values, all equally frequent."""
+    """Positions in ``gather`` of each of the first ``entries`` values, one after another."""
     order = torch.argsort(gather, stable=True)
-    return order[gather[order] < entries].view(entries, -1)
+    return order[gather[order] < entries]
 
 
 def _power_of_two(number: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,9 +54,11 @@ def multiply(left: torch.Tensor, right: torch.Tensor, plan: Interleaving) -> tor
         The product.
     """
     a, b = _views(left, right, plan)
-    real = (a[0] * b[0]).addcmul_(a[1], b[1], value=-1.0)
-    imaginary = (a[0] * b[1]).addcmul_(a[1], b[0])
-    return torch.stack([real, imaginary]).view(2, -1, left.shape[2])
+    shape = [max(pair) for pair in zip(plan.left, plan.right, strict=True)]
+    product = left.new_empty(2, *shape, left.shape[2])
+    torch.mul(a[0], b[0], out=product[0]).addcmul_(a[1], b[1], value=-1.0)
+    torch.mul(a[0], b[1], out=product[1]).addcmul_(a[1], b[0])
+    return product.view(2, -1, left.shape[2])
 
 
 def pull_product_back(
@@ -80,8 +83,16 @@ def _views(
 def _conjugate_product(
     real: torch.Tensor, imaginary: torch.Tensor, factor: torch.Tensor, kept: tuple[int, ...]
 ) -> torch.Tensor:
-    """Sum of ``slope conj(factor)`` over the axes that are not kept."""
+    """Sum of ``slope conj(factor)`` over the axes that are not kept.
+
+    They are brought to the front on the way, so that the sum is a product with ones.
+    """
     summed = [axis for axis, size in enumerate(kept) if size == 1]
-    first = (real * factor[0]).addcmul_(imaginary, factor[1]).sum(summed)
-    second = (imaginary * factor[0]).addcmul_(real, factor[1], value=-1.0).sum(summed)
-    return torch.stack([first, second])
+    order = [*summed, *(axis for axis, size in enumerate(kept) if size > 1), real.dim() - 1]
+    real, imaginary = real.permute(order), imaginary.permute(order)
+    first, second = (part.permute(order) for part in factor)
+    terms = real.new_empty(2, *real.shape)
+    torch.mul(real, first, out=terms[0]).addcmul_(imaginary, second)
+    torch.mul(imaginary, first, out=terms[1]).addcmul_(real, second, value=-1.0)
+    count = math.prod(real.shape[: len(summed)])
+    return real.new_ones(1, count) @ terms.view(2, count, -1)

@@ -194,7 +194,8 @@ class Program:
         else:
             last = self._last.apply(state).reshape(dense.observables.shape[1], -1)
             images = torch.matmul(dense.observables, last)
-            z = (images * last).view(len(images), -1, rows).sum(1)
+            terms = (images * last).view(len(images), -1, rows)
+            z = (terms.new_ones(1, terms.shape[1]) @ terms)[:, 0]
         return z, RowsTape(cells, products, parts, steps if fits else state, last, images)
 
     def pull_rows_back(
@@ -249,14 +250,15 @@ class Program:
         if tape.images is None or slopes.observables is None:
             slope = last * (self.signs[:, :, 0].T @ weights).mul_(2.0)
             return slope.view(2, -1, rows)
-        weighted = last.view(1, -1, rows) * weights[:, None]
-        slopes.observables.baddbmm_(
-            weighted.view(len(weights), len(last), -1), last.T.expand(len(weights), -1, -1)
-        )
+        flat = last.view(-1, rows)
+        for weight, target in zip(weights, slopes.observables, strict=True):
+            target.addmm_((flat * weight).view(last.shape), last.T)
         if self.schedule.heisenberg:
             return last
-        images = tape.images.view(len(weights), -1, rows)
-        slope = (images * weights.mul(2.0)[:, None]).sum(0)
+        images, double = tape.images.view(len(weights), -1, rows), weights * 2.0
+        slope = images[0] * double[0]
+        for image, weight in zip(images[1:], double[1:], strict=True):
+            slope.addcmul_(image, weight)
         return self._last.undo(slope.view(self.schedule.parts, -1, rows))
 
 
