@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from quantum.schedule import Section
+from quantum.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,15 @@ class Arrangement:
     sizes: tuple[int, ...]
     axes: tuple[int, ...]
 
-    def apply(self, state: torch.Tensor) -> torch.Tensor:
-        """Rearrange (parts, 2^m, tail)."""
-        return _permute(state, self.sizes, self.axes)
+    def apply(self, state: torch.Tensor, room: Workspace, name: str) -> torch.Tensor:
+        """Rearrange (parts, 2^m, tail) into the buffer of that name."""
+        return _permute(state, self.sizes, self.axes, room, name)
 
-    def undo(self, state: torch.Tensor) -> torch.Tensor:
-        """Rearrange back."""
+    def undo(self, state: torch.Tensor, room: Workspace, name: str) -> torch.Tensor:
+        """Rearrange back into the buffer of that name."""
         sizes = tuple(self.sizes[axis] for axis in self.axes)
         back = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
-        return _permute(state, sizes, back)
+        return _permute(state, sizes, back, room, name)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,11 @@ def steps_of(part: Section, first_group: int) -> tuple[tuple[Step, ...], tuple[i
 
 
 def apply_steps(
-    state: torch.Tensor, matrices: torch.Tensor, steps: Sequence[Step], keep: bool = True
+    state: torch.Tensor,
+    matrices: torch.Tensor,
+    steps: Sequence[Step],
+    room: Workspace,
+    keep: bool = True,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Apply groups to a state.
 
@@ -89,6 +94,8 @@ def apply_steps(
         Matrices of all groups.
     steps : sequence of Step
         What to do.
+    room : Workspace
+        Both results lie in its buffers "state..." and "input...".
     keep : bool
         Whether the second result is wanted; else it is empty.
 
@@ -100,14 +107,17 @@ def apply_steps(
         Each step's arranged input, shape (parts 2^k, 2^(m-k) tail).
     """
     tape = []
-    for step in steps:
-        matrix = matrices[step.group]
-        parts, size, tail = state.shape
-        columns = matrix.shape[1] * parts // 2
-        inputs = step.arrangement.apply(state).reshape(columns, -1)
+    _, size, tail = state.shape
+    for number, step in enumerate(steps):
+        matrix = _columns(matrices[step.group], len(state))
+        label = str(number if keep else number % 2)
+        inputs = step.arrangement.apply(state, room, "input" + label)
+        inputs = inputs.reshape(matrix.shape[1], -1)
         if keep:
             tape.append(inputs)
-        state = (matrix[:, :columns] @ inputs).view(2, size, tail)
+        output = room.empty("state" + label, 2, size, tail)
+        torch.mm(matrix, inputs, out=output.view(len(matrix), -1))
+        state = output
     return state, tape
 
 
@@ -117,6 +127,7 @@ def pull_steps_back(
     steps: Sequence[Step],
     tape: Sequence[torch.Tensor] | torch.Tensor,
     gradient: torch.Tensor,
+    room: Workspace,
     parts: int,
     wanted: bool,
 ) -> torch.Tensor:
@@ -133,6 +144,8 @@ def pull_steps_back(
         step: one product more a step, and memory that does not grow with their number.
     gradient : torch.Tensor, shape of ``matrices``
         The gradient to the matrices is added to it.
+    room : Workspace
+        The result lies in one of its buffers "slope...".
     parts : int
         Parts of the state before.
     wanted : bool
@@ -146,21 +159,35 @@ def pull_steps_back(
     state = tape if isinstance(tape, torch.Tensor) else None
     for number, step in reversed(list(enumerate(steps))):
         before = 2 if number else parts
-        matrix = matrices[step.group][:, : matrices.shape[2] * before // 2]
+        matrix = _columns(matrices[step.group], before)
         shape = (before, *slope.shape[1:])
         flat = slope.reshape(len(matrix), -1)
-        inputs = tape[number] if state is None else matrix.T @ state.reshape(len(matrix), -1)
+        if state is None:
+            inputs = tape[number]
+        else:
+            inputs = room.empty(f"undone{number % 2}", matrix.shape[1], flat.shape[1])
+            torch.mm(matrix.T, state.reshape(len(matrix), -1), out=inputs)
         gradient[step.group, :, : matrix.shape[1]].addmm_(flat, inputs.T)
-        if number or wanted:
-            slope = step.arrangement.undo((matrix.T @ flat).view(shape))
         if state is not None and number:
-            state = step.arrangement.undo(inputs.view(shape))
+            state = step.arrangement.undo(inputs.view(shape), room, f"undone state{number % 2}")
+        if number or wanted:
+            product = room.empty(f"slope{number % 2}", *shape)
+            torch.mm(matrix.T, flat, out=product.view(matrix.shape[1], -1))
+            slope = step.arrangement.undo(product, room, f"slope back{number % 2}")
     return slope
 
 
-def _permute(state: torch.Tensor, sizes: tuple[int, ...], axes: tuple[int, ...]) -> torch.Tensor:
+def _columns(matrix: torch.Tensor, parts: int) -> torch.Tensor:
+    """The columns that act on states of so many parts."""
+    return matrix if parts == 2 else matrix[:, : matrix.shape[1] // 2]
+
+
+def _permute(
+    state: torch.Tensor, sizes: tuple[int, ...], axes: tuple[int, ...], room: Workspace, name: str
+) -> torch.Tensor:
     if not axes:
         return state
     parts, size, tail = state.shape
     order = (0, *(axis + 1 for axis in axes), len(axes) + 1)
-    return state.reshape(parts, *sizes, tail).permute(order).reshape(parts, size, tail)
+    permuted = state.reshape(parts, *sizes, tail).permute(order)
+    return room.empty(name, *permuted.shape).copy_(permuted).view(parts, size, tail)

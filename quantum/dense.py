@@ -13,6 +13,7 @@ import torch
 
 from quantum.contraction import apply_steps, arrange, pull_steps_back, steps_of
 from quantum.schedule import Section
+from quantum.workspace import Workspace
 
 
 class DenseSection:
@@ -43,14 +44,14 @@ class DenseSection:
 
     def build(self, matrices: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Build F, shape (2 2^m, parts 2^m), and the tape of its steps."""
-        size = self.size
+        size, room = self.size, Workspace(matrices.dtype, matrices.device)
         tape: list[torch.Tensor] = []
         if self._is_group:
             state = matrices[self._group, :, :size].reshape(2, size, size)
         else:
             eye = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
-            state, tape = apply_steps(eye[None], matrices, self._steps)
-        columns = self._last.apply(state).reshape(2 * size, size)
+            state, tape = apply_steps(eye[None], matrices, self._steps, room)
+        columns = self._last.apply(state, room, "ordered").reshape(2 * size, size)
         if self.parts == 1:
             return columns, tape
         return torch.cat([columns, torch.cat([-columns[size:], columns[:size]])], dim=1), tape
@@ -63,16 +64,18 @@ class DenseSection:
         gradient: torch.Tensor,
     ) -> None:
         """Add the gradient to the matrices, from that to F, to ``gradient``."""
-        size = self.size
+        size, room = self.size, Workspace(matrices.dtype, matrices.device)
         columns = slope[:, :size]
         if self.parts == 2:
             upper = columns[:size] + slope[size:, size:]
             columns = torch.cat([upper, columns[size:] - slope[:size, size:]])
-        state = self._last.undo(columns.reshape(2, size, size))
+        state = self._last.undo(columns.reshape(2, size, size), room, "ordered")
         if self._is_group:
             gradient[self._group, :, :size].add_(state.reshape(2 * size, size))
         else:
-            pull_steps_back(state, matrices, self._steps, tape, gradient, parts=1, wanted=False)
+            pull_steps_back(
+                state, matrices, self._steps, tape, gradient, room, parts=1, wanted=False
+            )
 
 
 def observables(columns: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:

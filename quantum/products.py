@@ -38,7 +38,9 @@ def interleave(left: Sequence[int], right: Sequence[int], order: Sequence[int]) 
     return Interleaving(tuple(sizes[0]), tuple(sizes[1]))
 
 
-def multiply(left: torch.Tensor, right: torch.Tensor, plan: Interleaving) -> torch.Tensor:
+def multiply(
+    left: torch.Tensor, right: torch.Tensor, plan: Interleaving, product: torch.Tensor
+) -> torch.Tensor:
     """Outer product of states.
 
     Parameters
@@ -47,29 +49,38 @@ def multiply(left: torch.Tensor, right: torch.Tensor, plan: Interleaving) -> tor
         States as real and imaginary parts.
     plan : Interleaving
         Order of the axes.
+    product : torch.Tensor, shape (2, A B, rows)
+        Where to put the product.
 
     Returns
     -------
-    torch.Tensor, shape (2, A B, rows)
+    torch.Tensor
         The product.
     """
     a, b = _views(left, right, plan)
     shape = [max(pair) for pair in zip(plan.left, plan.right, strict=True)]
-    product = left.new_empty(2, *shape, left.shape[2])
-    torch.mul(a[0], b[0], out=product[0]).addcmul_(a[1], b[1], value=-1.0)
-    torch.mul(a[0], b[1], out=product[1]).addcmul_(a[1], b[0])
-    return product.view(2, -1, left.shape[2])
+    real, imaginary = product.view(2, *shape, left.shape[2])
+    torch.mul(a[0], b[0], out=real).addcmul_(a[1], b[1], value=-1.0)
+    torch.mul(a[0], b[1], out=imaginary).addcmul_(a[1], b[0])
+    return product
 
 
 def pull_product_back(
-    slope: torch.Tensor, left: torch.Tensor, right: torch.Tensor, plan: Interleaving
+    slope: torch.Tensor,
+    left: torch.Tensor,
+    right: torch.Tensor,
+    plan: Interleaving,
+    scratch: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients to both factors, from that to the product, shapes as in `multiply`."""
+    """Gradients to both factors, from that to the product, shapes as in `multiply`.
+
+    ``scratch`` has the shape of ``slope`` and is overwritten.
+    """
     a, b = _views(left, right, plan)
     shape = [max(pair) for pair in zip(plan.left, plan.right, strict=True)]
     real, imaginary = slope.view(2, *shape, left.shape[2])
-    to_left = _conjugate_product(real, imaginary, b, plan.left)
-    to_right = _conjugate_product(real, imaginary, a, plan.right)
+    to_left = _conjugate_product(real, imaginary, b, plan.left, scratch)
+    to_right = _conjugate_product(real, imaginary, a, plan.right, scratch)
     return to_left.view(left.shape), to_right.view(right.shape)
 
 
@@ -81,7 +92,11 @@ def _views(
 
 
 def _conjugate_product(
-    real: torch.Tensor, imaginary: torch.Tensor, factor: torch.Tensor, kept: tuple[int, ...]
+    real: torch.Tensor,
+    imaginary: torch.Tensor,
+    factor: torch.Tensor,
+    kept: tuple[int, ...],
+    scratch: torch.Tensor,
 ) -> torch.Tensor:
     """Sum of ``slope conj(factor)`` over the axes that are not kept.
 
@@ -91,7 +106,7 @@ def _conjugate_product(
     order = [*summed, *(axis for axis, size in enumerate(kept) if size > 1), real.dim() - 1]
     real, imaginary = real.permute(order), imaginary.permute(order)
     first, second = (part.permute(order) for part in factor)
-    terms = real.new_empty(2, *real.shape)
+    terms = scratch.view(2, *real.shape)
     torch.mul(real, first, out=terms[0]).addcmul_(imaginary, second)
     torch.mul(imaginary, first, out=terms[1]).addcmul_(real, second, value=-1.0)
     count = math.prod(real.shape[: len(summed)])

@@ -24,6 +24,7 @@ from quantum.linalg import z_signs
 from quantum.matrices import GroupMatrices
 from quantum.products import Interleaving, interleave, multiply, pull_product_back
 from quantum.schedule import CHUNK, Schedule
+from quantum.workspace import Workspace, WorkspacePool
 
 CUDA_CHUNK = 2**26  # amplitudes of a chunk on a GPU: many launches cost more than its memory
 TAPE_BYTES = 256 * 2**20  # most memory for the inputs of one chunk's steps
@@ -88,6 +89,7 @@ class Program:
         device: torch.device,
     ) -> None:
         self.schedule = schedule
+        self.pool = WorkspacePool(dtype, device)
         self.matrices = GroupMatrices(blocks, schedule.groups, dtype, device)
         self.inputs = 1 if schedule.real else 2
         self.widths = [self.inputs * 2 ** len(cell.wires) for cell in schedule.cells]
@@ -155,7 +157,12 @@ class Program:
             self._late.pull_back(slope, matrices, tapes[-1], gradient)
 
     def rows(
-        self, values: torch.Tensor, matrices: torch.Tensor, dense: Dense, keep: bool
+        self,
+        values: torch.Tensor,
+        matrices: torch.Tensor,
+        dense: Dense,
+        room: Workspace,
+        keep: bool,
     ) -> tuple[torch.Tensor, RowsTape]:
         """Run one chunk of rows.
 
@@ -165,6 +172,8 @@ class Program:
             The cells' encoded states.
         matrices, dense
             Of this step.
+        room : Workspace
+            The tape lies in it.
         keep : bool
             Whether the tape is wanted.
 
@@ -182,19 +191,24 @@ class Program:
             output = part if matrix is None else matrix @ part
             cells.append(output.reshape(parts, -1, rows))
         products = [cells[0]]
-        for cell, plan in zip(cells[1:], self._products, strict=True):
-            products.append(multiply(products[-1], cell, plan))
+        for number, (cell, plan) in enumerate(zip(cells[1:], self._products, strict=True)):
+            left = products[-1]
+            out = room.empty(f"product{number}", 2, left.shape[1] * cell.shape[1], rows)
+            products.append(multiply(left, cell, plan, out))
         state = products.pop()
         parts = len(state)
         fits = keep and len(self._steps) * 2 * state.nbytes <= TAPE_BYTES
-        state, steps = apply_steps(state, matrices, self._steps, fits)
+        state, steps = apply_steps(state, matrices, self._steps, room, fits)
         if self._late is None or dense.observables is None:
             last, images = state.reshape(-1, rows), None
             z = self.signs[:, :, 0] @ last.square()
         else:
-            last = self._last.apply(state).reshape(dense.observables.shape[1], -1)
-            images = torch.matmul(dense.observables, last)
-            terms = (images * last).view(len(images), -1, rows)
+            size = dense.observables.shape[1]
+            last = self._last.apply(state, room, "last").reshape(size, -1)
+            images = room.empty("images", len(dense.observables), *last.shape)
+            torch.matmul(dense.observables, last, out=images)
+            terms = torch.mul(images, last, out=room.empty("scratch", *images.shape))
+            terms = terms.view(len(images), -1, rows)
             z = (terms.new_ones(1, terms.shape[1]) @ terms)[:, 0]
         return z, RowsTape(cells, products, parts, steps if fits else state, last, images)
 
@@ -204,6 +218,7 @@ class Program:
         matrices: torch.Tensor,
         dense: Dense,
         tape: RowsTape,
+        room: Workspace,
         weights: torch.Tensor,
         gradient: torch.Tensor,
         slopes: Dense,
@@ -212,7 +227,7 @@ class Program:
 
         Parameters
         ----------
-        values, matrices, dense, tape
+        values, matrices, dense, tape, room
             As in `rows`.
         weights : torch.Tensor, shape (R, rows)
             Gradient to the expectations.
@@ -221,19 +236,22 @@ class Program:
         slopes : Dense
             The gradients to the dense matrices are added to them.
         """
-        slope = self._pull_readout_back(tape, weights, slopes)
+        slope = self._pull_readout_back(tape, room, weights, slopes)
         if self.schedule.heisenberg:
             return
         wanted = any(cell is not None for cell in self._cells)
         steps = self._steps
-        slope = pull_steps_back(slope, matrices, steps, tape.steps, gradient, tape.parts, wanted)
+        slope = pull_steps_back(
+            slope, matrices, steps, tape.steps, gradient, room, tape.parts, wanted
+        )
         if not wanted:
             return
         outputs = []
         for left, cell, plan in reversed(
             list(zip(tape.products, tape.cells[1:], self._products, strict=True))
         ):
-            slope, right = pull_product_back(slope, left, cell, plan)
+            scratch = room.empty("scratch", *slope.shape)
+            slope, right = pull_product_back(slope, left, cell, plan, scratch)
             outputs.append(right)
         outputs.append(slope)
         for part, output, target in zip(
@@ -243,23 +261,24 @@ class Program:
                 target.addmm_(output.reshape(len(target), -1), part.T)
 
     def _pull_readout_back(
-        self, tape: RowsTape, weights: torch.Tensor, slopes: Dense
+        self, tape: RowsTape, room: Workspace, weights: torch.Tensor, slopes: Dense
     ) -> torch.Tensor:
         """Gradient to the state behind the steps; that to the observables is added."""
         last, rows = tape.last, weights.shape[1]
         if tape.images is None or slopes.observables is None:
-            slope = last * (self.signs[:, :, 0].T @ weights).mul_(2.0)
-            return slope.view(2, -1, rows)
+            slope = torch.mm(self.signs[:, :, 0].T, weights, out=room.empty("slope", *last.shape))
+            return slope.mul_(last).mul_(2.0).view(2, -1, rows)
         flat = last.view(-1, rows)
         for weight, target in zip(weights, slopes.observables, strict=True):
-            target.addmm_((flat * weight).view(last.shape), last.T)
+            weighted = torch.mul(flat, weight, out=room.empty("scratch", *flat.shape))
+            target.addmm_(weighted.view(last.shape), last.T)
         if self.schedule.heisenberg:
             return last
         images, double = tape.images.view(len(weights), -1, rows), weights * 2.0
-        slope = images[0] * double[0]
+        slope = torch.mul(images[0], double[0], out=room.empty("slope", *images[0].shape))
         for image, weight in zip(images[1:], double[1:], strict=True):
             slope.addcmul_(image, weight)
-        return self._last.undo(slope.view(self.schedule.parts, -1, rows))
+        return self._last.undo(slope.view(self.schedule.parts, -1, rows), room, "slope back")
 
 
 def _product_plans(schedule: Schedule) -> list[Interleaving]:
@@ -285,9 +304,13 @@ class Expectations(torch.autograd.Function):
         dense, tapes = program.densify(matrices)
         chunks = values.split(program.chunk_rows(values.device), dim=1)
         keep = ctx.needs_input_grad[0] and len(chunks) == 1
-        results = [program.rows(chunk, matrices, dense, keep) for chunk in chunks]
+        room = program.pool.take()
+        results = [program.rows(chunk, matrices, dense, room, keep) for chunk in chunks]
+        if not keep:
+            program.pool.give(room)
         ctx.program, ctx.chunks, ctx.angles = program, chunks, angles
-        ctx.state = (matrices, built, dense, tapes, results[0][1] if keep else None)
+        ctx.state = matrices, built, dense, tapes
+        ctx.kept = (results[0][1], room) if keep else None
         z = torch.cat([z for z, _ in results], dim=1) if len(results) > 1 else results[0][0]
         return z.T
 
@@ -296,15 +319,18 @@ class Expectations(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Walk back through rows, dense matrices, groups and gates."""
         program: Program = ctx.program
-        matrices, built, dense, tapes, kept = ctx.state
+        matrices, built, dense, tapes = ctx.state
+        kept, room = ctx.kept or (None, program.pool.take())
+        ctx.kept = None  # another backward pass must not read a workspace given away
         gradient = torch.zeros_like(matrices)
         slopes = _zeros(dense)
         start = 0
         for chunk in ctx.chunks:
             weights = slope[start : start + chunk.shape[1]].T.contiguous()
             start += chunk.shape[1]
-            tape = kept or program.rows(chunk, matrices, dense, keep=True)[1]
-            program.pull_rows_back(chunk, matrices, dense, tape, weights, gradient, slopes)
+            tape = kept or program.rows(chunk, matrices, dense, room, keep=True)[1]
+            program.pull_rows_back(chunk, matrices, dense, tape, room, weights, gradient, slopes)
+        program.pool.give(room)
         program.pull_dense_back(slopes, dense, tapes, matrices, gradient)
         return program.matrices.pull_back(gradient, built, ctx.angles), None, None
 
