@@ -67,7 +67,7 @@ def arrange(before: Sequence[int], after: Sequence[int]) -> Arrangement:
 
 
 def steps_of(part: Section, first_group: int) -> tuple[tuple[Step, ...], tuple[int, ...]]:
-    """Steps of a section whose first group has the given index, and the order of axes after."""
+    """Plan a section whose first group has the given index; also the order of axes after."""
     order = part.wires
     steps = []
     for number, group in enumerate(part.groups):
@@ -178,7 +178,7 @@ def pull_steps_back(
 
 
 def _columns(matrix: torch.Tensor, parts: int) -> torch.Tensor:
-    """The columns that act on states of so many parts."""
+    """Take the columns that act on states of so many parts."""
     return matrix if parts == 2 else matrix[:, : matrix.shape[1] // 2]
 
 

@@ -21,6 +21,7 @@ Complex numbers are pairs of real ones: complex64 is two float32, complex128 two
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -170,8 +171,8 @@ class ExactEngine:
             Differentiable (once) in the angles.
         """
         rows = cast(EncodedRows, prepared)
-        z = Expectations.apply(angles, rows.values, rows.program)
-        return cast(torch.Tensor, z)
+        run: Callable[..., torch.Tensor] = Expectations.apply
+        return run(angles, rows.values, rows.program)
 
     def _program(self, schedule: Schedule) -> Program:
         if schedule not in self._programs:

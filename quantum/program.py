@@ -1,17 +1,18 @@
 """A schedule made ready to run: forward for chunks of rows, and the adjoint by hand.
 
-Rows go through in chunks that stay in the cache. With one chunk the forward pass keeps each
-step's input for the gradient; with more it keeps nothing and the gradient runs every chunk
-again, because touching that much fresh memory costs as much as computing. Where even a chunk's
-inputs would be too many, its last state alone is kept and the steps are undone on the way back,
-so that memory does not grow with depth.
+Rows go through in chunks. With one chunk the forward pass keeps each step's input for the
+gradient: forward, adjoint and the matrices' gradient are three products a step. With more it
+keeps nothing and the gradient runs every chunk again, a fourth product, so that memory is that
+of one chunk whatever the number of rows. Where even one chunk's inputs would take more than
+`TAPE_BYTES`, the last state alone is kept and each step is undone on the way back, a fifth
+product, so that memory does not grow with depth. Autograd would keep about twice as many
+tensors of fresh memory, and touching a fresh page costs as much as computing on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -186,7 +187,7 @@ class Program:
         """
         rows = values.shape[1]
         cells = []
-        for part, matrix in zip(values.split(self.widths), dense.cells, strict=True):
+        for part, matrix in zip(torch.split(values, self.widths), dense.cells, strict=True):
             parts = self.inputs if matrix is None else 2
             output = part if matrix is None else matrix @ part
             cells.append(output.reshape(parts, -1, rows))
@@ -255,7 +256,7 @@ class Program:
             outputs.append(right)
         outputs.append(slope)
         for part, output, target in zip(
-            values.split(self.widths), reversed(outputs), slopes.cells, strict=True
+            torch.split(values, self.widths), reversed(outputs), slopes.cells, strict=True
         ):
             if target is not None:
                 target.addmm_(output.reshape(len(target), -1), part.T)
@@ -302,7 +303,7 @@ class Expectations(torch.autograd.Function):
         """Run all chunks; keep the tape if there is only one."""
         matrices, built = program.matrices.build(angles)
         dense, tapes = program.densify(matrices)
-        chunks = values.split(program.chunk_rows(values.device), dim=1)
+        chunks = torch.split(values, program.chunk_rows(values.device), dim=1)
         keep = ctx.needs_input_grad[0] and len(chunks) == 1
         room = program.pool.take()
         results = [program.rows(chunk, matrices, dense, room, keep) for chunk in chunks]
@@ -315,7 +316,7 @@ class Expectations(torch.autograd.Function):
         return z.T
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Walk back through rows, dense matrices, groups and gates."""
         program: Program = ctx.program

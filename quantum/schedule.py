@@ -27,7 +27,7 @@ CELL_SIZES = (4, 6, 8)  # qubits of a cell; even, so that no pair of the first r
 MAX_DENSE = 10  # most qubits of a cell or of an observable
 PASS = 90.0  # moving one amplitude through a pass, in multiply-adds (measured: 1.2 ns, 75 / ns)
 LAUNCH = 1.0e6  # Python and kernel launches of a pass, in multiply-adds (about 15 microseconds)
-CHUNK = 2**18  # amplitudes of one chunk of rows: states stay in the cache
+CHUNK = 2**20  # amplitudes of one chunk of rows, 8 MB of complex64
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Partition:
 
 
 def light_cone(blocks: Sequence[FusedBlock], readouts: Iterable[int]) -> tuple[int, ...]:
-    """Indices of the blocks that the read-outs depend on, in order of time."""
+    """Find the blocks that the read-outs depend on, by index, in order of time."""
     seen = set(readouts)
     kept = []
     for index in reversed(range(len(blocks))):
@@ -142,7 +142,8 @@ def schedules(
             _cut(blocks, cone[:time], cells, late, real) for cells in partitions(n_qubits, real)
         ]
     # Several cells pay only where each has something to do.
-    return tuple(dict.fromkeys(s for s in found if len(s.cells) == 1 or all(c.groups for c in s.cells)))
+    useful = (s for s in found if len(s.cells) == 1 or all(cell.groups for cell in s.cells))
+    return tuple(dict.fromkeys(useful))
 
 
 def _cut(
@@ -184,11 +185,11 @@ def take_inside(
     return taken
 
 
-def section(
-    blocks: Sequence[FusedBlock], indices: Sequence[int], wires: Sequence[int]
-) -> Section:
-    """Group blocks greedily: the first block that can act opens a group, and what can act next
-    on the most qubits of the group joins while all fit into `GROUP` qubits.
+def section(blocks: Sequence[FusedBlock], indices: Sequence[int], wires: Sequence[int]) -> Section:
+    """Group blocks greedily.
+
+    The first block that can act opens a group; of those that can act next, the one that adds
+    the fewest qubits joins, while all fit into `GROUP` qubits.
     """
     size = min(GROUP, len(wires))
     queues = {w: deque(i for i in indices if w in blocks[i].wires) for w in wires}
@@ -289,7 +290,7 @@ def step_cost(schedule: Schedule, rows: int, readouts: int) -> float:
     total += sum(_dense_cost(part) for part in schedule.cells)
     if schedule.late is not None:
         observable = schedule.parts**2 * 8.0 ** len(schedule.late.wires)
-        total += _dense_cost(schedule.late) + readouts * observable + LAUNCH
+        total += _dense_cost(schedule.late) + readouts * observable + 2 * LAUNCH
     return total
 
 
