@@ -28,11 +28,9 @@ Shape = tuple[int, int, int]
 
 def floor_seconds(schedule: Schedule, rows: int, readouts: int) -> float:
     """Return the larger of the two bounds, in seconds, float32, torch's current threads."""
-    amplitudes = rows * 2 ** len(schedule.middle.wires)
-    operations = sum(
-        count * product_seconds(shape)
-        for shape, count in products(schedule, rows, readouts).items()
-    )
+    amplitudes = rows << len(schedule.middle.wires)
+    counted = products(schedule, rows, readouts)
+    operations = sum(count * product_seconds(shape) for shape, count in counted.items())
     chunk_bytes = 8 * min(amplitudes, CHUNK)
     return max(operations, state_bytes(schedule, rows) * copy_seconds(chunk_bytes) / chunk_bytes)
 
@@ -68,7 +66,7 @@ def state_bytes(schedule: Schedule, rows: int) -> int:
     gradient, read it, the input and write it for each group, and read it and the state once more
     at the ends.
     """
-    state = schedule.parts * 4 * rows * 2 ** len(schedule.middle.wires)
+    state = schedule.parts * 4 * (rows << len(schedule.middle.wires))
     if schedule.heisenberg:
         return 2 * state
     return (5 + 5 * len(schedule.middle.groups)) * state
