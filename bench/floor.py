@@ -46,15 +46,19 @@ def products(schedule: Schedule, rows: int, readouts: int) -> Counter[Shape]:
     for cell in schedule.cells:
         if cell.groups:
             size = 2 ** len(cell.wires)
-            found[2 * size, inputs * size, rows] += 2
+            found[2 * size, inputs * size, rows] += 1
+            found[2 * size, rows, inputs * size] += 1
     chunks = max(1, rows * 2**n // CHUNK)
     amplitudes = rows * 2**n // chunks
     size = 2 ** min(GROUP, n)
-    found[2 * size, 2 * size, amplitudes // size] += 3 * chunks * len(schedule.middle.groups)
+    groups = chunks * len(schedule.middle.groups)
+    found[2 * size, 2 * size, amplitudes // size] += 2 * groups
+    found[2 * size, amplitudes // size, 2 * size] += groups
     if schedule.late is not None:
         size = 2 ** len(schedule.late.wires)
         width = schedule.parts * size
-        found[width, width, amplitudes // size] += 2 * chunks * readouts
+        found[width, width, amplitudes // size] += chunks * readouts
+        found[width, amplitudes // size, width] += chunks * readouts
     return +found
 
 
@@ -75,7 +79,8 @@ def state_bytes(schedule: Schedule, rows: int) -> int:
 def product_seconds(shape: Shape) -> float:
     """Measure one matrix product of that shape."""
     m, k, n = shape
-    left, right, result = torch.rand(m, k), torch.rand(k, n), torch.empty(m, n)
+    left, result = torch.rand(m, k), torch.empty(m, n)
+    right = torch.rand(n, k).T if k > n else torch.rand(k, n)  # a gradient's factor is transposed
     return fastest(lambda: torch.mm(left, right, out=result))
 
 

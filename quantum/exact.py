@@ -37,7 +37,7 @@ from quantum.linalg import encoded_states, is_real_product, product_states
 from quantum.program import Expectations, Program
 from quantum.schedule import Schedule, schedules, step_cost
 
-ENCODING_BYTES = 64 * 2**20  # most memory for the double-precision states while rows are encoded
+ENCODING_BYTES = 256 * 2**20  # most memory for the double-precision states while rows are encoded
 PlanName = Literal["heisenberg", "state-vector"]
 
 

@@ -58,8 +58,7 @@ def multiply(
         The product.
     """
     a, b = _views(left, right, plan)
-    shape = [max(pair) for pair in zip(plan.left, plan.right, strict=True)]
-    real, imaginary = product.view(2, *shape, left.shape[2])
+    real, imaginary = product.view(_common_shape(a, b))
     torch.mul(a[0], b[0], out=real).addcmul_(a[1], b[1], value=-1.0)
     torch.mul(a[0], b[1], out=imaginary).addcmul_(a[1], b[0])
     return product
@@ -77,18 +76,35 @@ def pull_product_back(
     ``scratch`` has the shape of ``slope`` and is overwritten.
     """
     a, b = _views(left, right, plan)
-    shape = [max(pair) for pair in zip(plan.left, plan.right, strict=True)]
-    real, imaginary = slope.view(2, *shape, left.shape[2])
+    rows = left.shape[2]
+    real, imaginary = slope.view(_common_shape(a, b))
     to_left = _conjugate_product(real, imaginary, b, plan.left, scratch)
     to_right = _conjugate_product(real, imaginary, a, plan.right, scratch)
-    return to_left.view(left.shape), to_right.view(right.shape)
+    return (
+        to_left.view(2, left.shape[1], -1, rows).sum(2),
+        to_right.view(2, right.shape[1], -1, rows).sum(2),
+    )
 
 
 def _views(
     left: torch.Tensor, right: torch.Tensor, plan: Interleaving
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both factors with the product's axes, the last one merged with the rows.
+
+    Whoever does not own the last axis is copied along it: little memory, and it makes the long
+    contiguous runs that element-wise kernels need when there are few rows.
+    """
     rows = left.shape[2]
-    return left.view(2, *plan.left, rows), right.view(2, *plan.right, rows)
+    last = max(plan.left[-1], plan.right[-1])
+    views = []
+    for factor, sizes in ((left, plan.left), (right, plan.right)):
+        view = factor.view(2, *sizes, rows).expand(2, *sizes[:-1], last, rows)
+        views.append(view.reshape(2, *sizes[:-1], last * rows))
+    return views[0], views[1]
+
+
+def _common_shape(a: torch.Tensor, b: torch.Tensor) -> tuple[int, ...]:
+    return tuple(max(pair) for pair in zip(a.shape, b.shape, strict=True))
 
 
 def _conjugate_product(
@@ -98,12 +114,12 @@ def _conjugate_product(
     kept: tuple[int, ...],
     scratch: torch.Tensor,
 ) -> torch.Tensor:
-    """Sum of ``slope conj(factor)`` over the axes that are not kept.
+    """Sum of ``slope conj(factor)`` over the axes that are not kept, but for the last.
 
     They are brought to the front on the way, so that the sum is a product with ones.
     """
-    summed = [axis for axis, size in enumerate(kept) if size == 1]
-    order = [*summed, *(axis for axis, size in enumerate(kept) if size > 1), real.dim() - 1]
+    summed = [axis for axis, size in enumerate(kept[:-1]) if size == 1]
+    order = [*summed, *(axis for axis, size in enumerate(kept[:-1]) if size > 1), real.dim() - 1]
     real, imaginary = real.permute(order), imaginary.permute(order)
     first, second = (part.permute(order) for part in factor)
     terms = scratch.view(2, *real.shape)
