@@ -306,14 +306,16 @@ class Expectations(torch.autograd.Function):
         chunks = torch.split(values, program.chunk_rows(values.device), dim=1)
         keep = ctx.needs_input_grad[0] and len(chunks) == 1
         room = program.pool.take()
-        results = [program.rows(chunk, matrices, dense, room, keep) for chunk in chunks]
-        if not keep:
-            program.pool.give(room)
         ctx.program, ctx.chunks, ctx.angles = program, chunks, angles
         ctx.state = matrices, built, dense, tapes
-        ctx.kept = (results[0][1], room) if keep else None
-        z = torch.cat([z for z, _ in results], dim=1) if len(results) > 1 else results[0][0]
-        return z.T
+        if keep:
+            z, tape = program.rows(values, matrices, dense, room, keep)
+            ctx.kept = tape, room
+            return z.T
+        ctx.kept = None
+        parts = [program.rows(chunk, matrices, dense, room, keep)[0] for chunk in chunks]
+        program.pool.give(room)
+        return torch.cat(parts, dim=1).T
 
     @staticmethod
     @once_differentiable

@@ -184,9 +184,11 @@ def test_cuda_without_cuda_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> 
 def test_cuda_agrees_with_cpu(plan: Any) -> None:
     ansatz = QCNN(4, 3)
     angles, x = draw(ansatz, rows=5)
-    z = []
+    found = []
     for device in ("cpu", "cuda"):
         engine = ExactEngine(ansatz, "double", device, plan)  # type: ignore[arg-type]
-        theta = torch.tensor(angles, device=engine.device)
-        z.append(engine.expectations(theta, engine.prepare(x)).cpu())
-    torch.testing.assert_close(z[0], z[1], atol=1e-10, rtol=0)
+        theta = torch.tensor(angles, device=engine.device, requires_grad=True)
+        z = engine.expectations(theta, engine.prepare(x))
+        (slope,) = torch.autograd.grad(z.square().sum(), theta)
+        found.append((z.detach().cpu(), slope.cpu()))
+    torch.testing.assert_close(found[0], found[1], atol=1e-10, rtol=0)
