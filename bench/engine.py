@@ -1,10 +1,15 @@
-"""One gradient step of the exact engine beside PennyLane's simulators.
+"""One gradient step of the exact engine beside other simulators and the machine's own floor.
 
-``python -m bench.engine [--qubits 4 8 12] [--rows 32 256 2048] [--limit 20]`` measures, in one
+``python -m bench.engine [--qubits 4 8 12 16] [--rows 32 256 2048] [--limit 20]`` measures, in one
 run and one torch thread, the su4 QCNN with one read-out: forward pass, cross-entropy and the
-gradient to all parameters. Columns: ours; PennyLane default.qubit with backprop; lightning.qubit
-with the adjoint method. A simulator that needs an eighth of ``--limit`` seconds for a step is not
-tried with more rows.
+gradient to all parameters. Columns, milliseconds a step with the ratio to ours: ours; PennyLane
+default.qubit with backprop; lightning.qubit with the adjoint method; PennyLane on JAX, one jitted
+function, its compile time in seconds apart; torchquantum; and `bench.floor` with ours over it.
+
+A simulator that needs an eighth of ``--limit`` seconds for a step is not tried with more rows;
+nor one whose states after every gate would need more than `MAX_BYTES`, nor JAX after a
+compilation of more than ``--compile-limit`` seconds. JAX, lightning and torchquantum are
+optional: a column says so where one is missing.
 """
 
 from __future__ import annotations
@@ -14,25 +19,53 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from federation import QuantumSettings
-from quantum import build_classifier
+from bench.floor import floor_seconds
+from bench.simulators import NotInstalledError, jax_step, torchquantum_step
+from federation import BackendError, QuantumSettings
+from quantum import QCNN, build_classifier
+from quantum.exact import ExactEngine
+from quantum.gates import gates_of
 
 Step = Callable[[], None]
-BACKENDS = ("exact", "pennylane:default.qubit", "pennylane:lightning.qubit")
+OURS = "exact"
+JAX, TORCHQUANTUM = "JAX jit", "torchquantum"
+OTHERS = ("pennylane:default.qubit", "pennylane:lightning.qubit", JAX, TORCHQUANTUM)
+WHOLE_TAPE = ("pennylane:default.qubit", JAX, TORCHQUANTUM)  # keep the states after every gate
+MAX_BYTES = 8 * 2**30
+SLOW = "not tried"
+HEADER = (
+    "| qubits | rows | ours, ms | default.qubit, ms | lightning.qubit, ms | JAX jit, ms "
+    "| its compilation, s | torchquantum, ms | floor, ms | ours / floor |"
+)
+
+
+@dataclass
+class Bounds:
+    """What is not tried any more: why, by simulator."""
+
+    limit: float
+    compile_limit: float
+    skip: dict[str, str] = field(default_factory=dict)
+
+
+def inputs(qubits: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return random features, shape (rows, qubits), float32, and labels, shape (rows,)."""
+    rng = np.random.default_rng(0)
+    features = rng.uniform(-np.pi / 2, np.pi / 2, (rows, qubits)).astype(np.float32)
+    return features, rng.integers(0, 2, rows)
 
 
 def gradient_step(backend: str, qubits: int, rows: int) -> Step:
     """Return a function that does one gradient step on a data set prepared beforehand."""
     settings = QuantumSettings(qubits=qubits, backend=backend)
     classifier = build_classifier(settings, 2)
-    rng = np.random.default_rng(0)
-    features = rng.uniform(-np.pi / 2, np.pi / 2, (rows, qubits)).astype(np.float32)
-    prepared = classifier.prepare(features)
-    labels = torch.as_tensor(rng.integers(0, 2, rows))
+    features, classes = inputs(qubits, rows)
+    prepared, labels = classifier.prepare(features), torch.as_tensor(classes)
     flat = classifier.spec.flatten(classifier.initial(0))
     theta = torch.tensor(flat, dtype=classifier.engine.dtype, requires_grad=True)
 
@@ -56,36 +89,79 @@ def milliseconds(step: Step, limit: float) -> float:
     return 1000 * statistics.median(times)
 
 
-def row(qubits: int, rows: int, took: dict[str, float]) -> str:
+def measure(name: str, qubits: int, rows: int, bounds: Bounds) -> tuple[float | str, float | None]:
+    """Time one simulator.
+
+    Returns
+    -------
+    float or str
+        Milliseconds a step, or why there are none.
+    float or None
+        Seconds of compilation, JAX only.
+    """
+    if name in bounds.skip:
+        return bounds.skip[name], None
+    ansatz = QCNN(qubits)
+    gates = len(list(gates_of(ansatz.encoding + ansatz.layers)))
+    if name in WHOLE_TAPE and 16 * 2**qubits * rows * gates > MAX_BYTES:
+        return "too big", None
+    seconds = None
+    try:
+        if name == JAX:
+            step, seconds = jax_step(ansatz, *inputs(qubits, rows))
+            if seconds > bounds.compile_limit:  # this size is still measured
+                bounds.skip[name] = "compiles too long"
+        elif name == TORCHQUANTUM:
+            step = torchquantum_step(ansatz, *inputs(qubits, rows))
+        else:
+            step = gradient_step(name, qubits, rows)
+    except (NotInstalledError, BackendError):
+        bounds.skip[name] = "not installed"
+        return "not installed", None
+    took = milliseconds(step, bounds.limit)
+    if took > 1000 * bounds.limit / 8:  # 8 times the rows would be too long
+        bounds.skip[name] = SLOW
+    return took, seconds
+
+
+def row(
+    qubits: int,
+    rows: int,
+    ours: float,
+    others: dict[str, tuple[float | str, float | None]],
+    floor: float,
+) -> str:
     """Return the times of one size as a Markdown row, the others' with their ratio to ours."""
-    ours = took[BACKENDS[0]]
-    others = [
-        f"{took[name]:.0f} ({took[name] / ours:.0f}x)" if name in took else "not tried"
-        for name in BACKENDS[1:]
-    ]
-    return "| " + " | ".join([str(qubits), str(rows), f"{ours:.1f}", *others]) + " |"
+    cells = [str(qubits), str(rows), f"{ours:.1f}"]
+    for name in OTHERS:
+        took, seconds = others[name]
+        cells.append(took if isinstance(took, str) else f"{took:.3g} ({took / ours:.1f}x)")
+        if name == JAX:
+            cells.append("-" if seconds is None else f"{seconds:.1f}")
+    cells += [f"{floor:.2f}", f"{ours / floor:.1f}"]
+    return "| " + " | ".join(cells) + " |"
 
 
 def main(arguments: list[str]) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="bench.engine", description=__doc__)
-    parser.add_argument("--qubits", type=int, nargs="+", default=[4, 8, 12])
+    parser.add_argument("--qubits", type=int, nargs="+", default=[4, 8, 12, 16])
     parser.add_argument("--rows", type=int, nargs="+", default=[32, 256, 2048])
     parser.add_argument("--limit", type=float, default=20.0)
+    parser.add_argument("--compile-limit", type=float, default=120.0)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print("| qubits | rows | ours, ms | default.qubit, ms (ratio) | lightning.qubit, ms (ratio) |")
-    print("|---|---|---|---|---|")
+    print(HEADER)
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    bounds = Bounds(given.limit, given.compile_limit)
     for qubits in given.qubits:
-        slow: set[str] = set()
+        bounds.skip = {name: why for name, why in bounds.skip.items() if why != SLOW}
+        engine = ExactEngine(QCNN(qubits))
         for rows in given.rows:
-            took: dict[str, float] = {}
-            for backend in BACKENDS:
-                if backend == BACKENDS[0] or backend not in slow:
-                    took[backend] = milliseconds(gradient_step(backend, qubits, rows), given.limit)
-                    if took[backend] > 1000 * given.limit / 8:  # 8 times the rows would be too long
-                        slow.add(backend)
-            print(row(qubits, rows, took), flush=True)
+            ours = milliseconds(gradient_step(OURS, qubits, rows), given.limit)
+            others = {name: measure(name, qubits, rows, bounds) for name in OTHERS}
+            floor = 1000 * floor_seconds(engine.schedule_for(rows), rows, 1)
+            print(row(qubits, rows, ours, others, floor), flush=True)
     return 0
 
 

@@ -1,22 +1,140 @@
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import pytest
 
-from bench.engine import BACKENDS, gradient_step, main, milliseconds, row
+from bench import floor, published_circuit
+from bench.engine import (
+    JAX,
+    OTHERS,
+    OURS,
+    SLOW,
+    TORCHQUANTUM,
+    Bounds,
+    gradient_step,
+    inputs,
+    main,
+    measure,
+    milliseconds,
+    row,
+)
+from bench.simulators import NotInstalledError, jax_step, torchquantum_step
+from quantum import QCNN
+from quantum.exact import ExactEngine
 
 
 def test_a_row_gives_the_others_as_ratios_to_ours() -> None:
-    times = dict(zip(BACKENDS, (2.0, 50.0, 100.0), strict=True))
-    assert row(4, 32, times) == "| 4 | 32 | 2.0 | 50 (25x) | 100 (50x) |"
-    assert row(4, 32, {BACKENDS[0]: 2.0}) == "| 4 | 32 | 2.0 | not tried | not tried |"
+    others: dict[str, tuple[float | str, float | None]] = dict.fromkeys(OTHERS, (50.0, None))
+    others[JAX] = (4.0, 2.5)
+    others[TORCHQUANTUM] = ("not installed", None)
+    assert row(4, 32, 2.0, others, 0.5) == (
+        "| 4 | 32 | 2.0 | 50 (25.0x) | 50 (25.0x) | 4 (2.0x) | 2.5 | not installed | 0.50 | 4.0 |"
+    )
 
 
 def test_a_step_takes_time() -> None:
-    assert milliseconds(gradient_step("exact", 2, 4), limit=0.05) > 0
+    assert milliseconds(gradient_step(OURS, 2, 4), limit=0.05) > 0
 
 
-def test_a_slow_simulator_is_not_tried_with_more_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--qubits", "2", "--rows", "2", "4", "--limit", "0.0001"]) == 0
+def test_a_slow_simulator_is_not_tried_with_more_rows() -> None:
+    bounds = Bounds(limit=0.0001, compile_limit=1.0)
+    took, _ = measure(OTHERS[0], 2, 2, bounds)
+    assert isinstance(took, float)
+    assert measure(OTHERS[0], 2, 4, bounds) == (SLOW, None)
+
+
+def test_what_would_not_fit_is_not_tried() -> None:
+    assert measure(OTHERS[0], 16, 2048, Bounds(1.0, 1.0)) == ("too big", None)
+
+
+@pytest.mark.parametrize(("name", "module"), [(JAX, "jax"), (TORCHQUANTUM, "torchquantum")])
+def test_a_missing_simulator_says_so(
+    name: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # importing it fails
+    features, labels = inputs(2, 3)
+    with pytest.raises(NotInstalledError, match="not installed"):
+        (jax_step if name == JAX else torchquantum_step)(QCNN(2), features, labels)
+    bounds = Bounds(1.0, 1.0)
+    assert measure(name, 2, 3, bounds) == ("not installed", None)
+    assert bounds.skip == {name: "not installed"}
+
+
+def test_the_table_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("jax", "torchquantum"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(["--qubits", "2", "--rows", "2", "4", "--limit", "0.001"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert [line.count("|") for line in lines] == [11] * 4
     assert lines[-1].startswith("| 2 | 4 | ")
-    assert lines[-1].endswith("| not tried | not tried |")
+    assert "| not installed | - | not installed |" in lines[-1]
+
+
+def test_floor_counts_twelve_qubits_by_hand() -> None:
+    """Two cells of 6 qubits, two groups of 4, one observable of 6, 64 rows: one chunk."""
+    schedule = ExactEngine(QCNN(12)).schedule_for(64)
+    assert floor.products(schedule, 64, 1) == {
+        **{(128, 64, 64): 4},
+        **{(32, 32, 64 * 2**8): 4, (32, 64 * 2**8, 32): 2},
+        **{(128, 128, 64 * 2**6): 1, (128, 64 * 2**6, 128): 1},
+    }
+    assert floor.state_bytes(schedule, 64) == 15 * 8 * 64 * 2**12
+
+
+def test_floor_of_an_observable_is_reading_the_rows_twice() -> None:
+    engine = ExactEngine(QCNN(4), plan="heisenberg")
+    (schedule,) = engine.schedules
+    assert floor.products(schedule, 10, 1) == {(16, 16, 10): 1, (16, 10, 16): 1}
+    assert floor.state_bytes(schedule, 10) == 2 * engine.prepare(np.zeros((10, 4))).values.nbytes
+    assert floor.floor_seconds(schedule, 10, 1) > 0
+
+
+def test_published_circuit_without_the_library(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "qiskit_machine_learning.neural_networks", None)
+    assert published_circuit.main(["--rows", "3", "--gradient-rows", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| objective | 3 | ")
+    assert lines[3].endswith("| not installed | | |")
+
+
+def test_published_circuit_agrees_with_qiskit() -> None:
+    """The circuit handed to EstimatorQNN, by Qiskit's own state vector."""
+    quantum_info = pytest.importorskip("qiskit.quantum_info")
+    library = pytest.importorskip("qiskit.circuit.library")
+    ansatz = published_circuit.ZFeatureQCNN(QCNN(3, 1, "paper"))
+    rng = np.random.default_rng(0)
+    x, angles = rng.uniform(0, 1, (1, 3)), rng.uniform(-3, 3, ansatz.angles)
+    features = library.z_feature_map(3, reps=2)
+    circuit, weights = published_circuit.trainable_part(ansatz)
+    bound = features.compose(circuit).assign_parameters(
+        dict(zip(features.parameters, x[0], strict=True)) | dict(zip(weights, angles, strict=True))
+    )
+    z = quantum_info.SparsePauliOp.from_sparse_list([("Z", [ansatz.readout_wires[0]], 1.0)], 3)
+    expected = quantum_info.Statevector(bound).expectation_value(z).real
+    values, _ = published_circuit.ours(ansatz, x, np.ones(1), angles)
+    assert values()[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradient_of_the_published_objective_by_differences() -> None:
+    ansatz = published_circuit.ZFeatureQCNN(QCNN(3, 1, "paper"))
+    rng = np.random.default_rng(1)
+    x, y, angles = (
+        rng.uniform(0, 1, (2, 3)),
+        np.array([1.0, -1.0]),
+        rng.uniform(-3, 3, ansatz.angles),
+    )
+
+    def loss(theta: np.ndarray) -> float:
+        values, _ = published_circuit.ours(ansatz, x, y, theta)
+        return float(np.mean((values().astype(float) - y) ** 2))
+
+    gradient = published_circuit.ours(ansatz, x, y, angles)[1]()
+    steps = 1e-2 * np.eye(ansatz.angles)
+    slopes = [(loss(angles + step) - loss(angles - step)) / 2e-2 for step in steps]
+    np.testing.assert_allclose(gradient, slopes, atol=1e-3)

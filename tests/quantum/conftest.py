@@ -27,6 +27,12 @@ def binary() -> Classifier:
     return build_classifier(QuantumSettings(qubits=2, block="paper"), 2)
 
 
+@pytest.fixture
+def sensitive() -> Classifier:
+    """A model whose very first angle matters; the 2-qubit `paper` block's has no effect at all."""
+    return build_classifier(QuantumSettings(qubits=2), 2)
+
+
 class Blobs(Protocol):
     def __call__(self, classes: int, qubits: int, rows: int, seed: int = 0) -> TrainingData: ...
 

@@ -155,24 +155,24 @@ def test_circuits_by_hand(
 
 @pytest.mark.parametrize("train", [ADAM, COBYLA])
 def test_the_loss_of_the_start_is_told(
-    binary: Classifier, train: TrainSettings, no_distillation: DistillSettings, blobs: Blobs
+    sensitive: Classifier, train: TrainSettings, no_distillation: DistillSettings, blobs: Blobs
 ) -> None:
-    data, start = blobs(2, 2, 10), binary.initial(0)
-    result = train_local(binary, start, data, train, no_distillation, steps=3)
-    logits = torch.from_numpy(binary.logits(start, binary.prepare(data.features)))
+    data, start = blobs(2, 2, 10), sensitive.initial(0)
+    result = train_local(sensitive, start, data, train, no_distillation, steps=3)
+    logits = torch.from_numpy(sensitive.logits(start, sensitive.prepare(data.features)))
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.labels)).item()
     assert result.start_loss == pytest.approx(expected, rel=1e-5)
     assert (result.losses[0] == result.start_loss) == (train is ADAM)
 
 
 def test_one_step_of_cobyla_moves(
-    binary: Classifier, no_distillation: DistillSettings, blobs: Blobs
+    sensitive: Classifier, no_distillation: DistillSettings, blobs: Blobs
 ) -> None:
     """The start's own evaluation is no step: else one step a round would train nothing."""
     data, moved = blobs(2, 2, 20), []
     for seed in range(4):
-        start = binary.initial(seed)
-        result = train_local(binary, start, data, COBYLA, no_distillation, steps=1)
+        start = sensitive.initial(seed)
+        result = train_local(sensitive, start, data, COBYLA, no_distillation, steps=1)
         (loss,) = result.losses
         changed = any(not np.array_equal(result.parameters[k], start[k]) for k in start)
         assert changed == (loss < result.start_loss)

@@ -1,0 +1,279 @@
+"""The exact engine's parts: schedules, matrices, steps, products, and the adjoint by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from federation import BackendError, QuantumSettings
+from quantum import Classifier, build_classifier
+from quantum.ansatz import QCNN, VQC
+from quantum.contraction import apply_steps, arrange, pull_steps_back, steps_of
+from quantum.exact import ExactEngine
+from quantum.fusion import FusedBlock, fuse
+from quantum.gates import Gate, Trainable, gates_of
+from quantum.linalg import GENERATORS, encoded_states, fixed_matrix, pauli, z_signs
+from quantum.matrices import GroupMatrices, real_pair
+from quantum.products import interleave, multiply, pull_product_back
+from quantum.schedule import GROUP, Group, Schedule, light_cone, schedules, step_cost
+from quantum.workspace import Workspace
+
+CPU = torch.device("cpu")
+ANSAETZE = [QCNN(3), QCNN(5, 3), QCNN(8), QCNN(9, 3, "paper"), VQC(3, 2), VQC(6, 1, 2, 2)]
+MODES = {"tape": (2**28, 2**20), "chunks": (2**28, 0), "undone": (0, 2**20), "both": (0, 0)}
+
+
+def autograd_twin(ansatz: QCNN | VQC, angles: torch.Tensor, x: np.ndarray) -> torch.Tensor:
+    """Gate after gate on whole states, complex128, nothing fused: gradients by autograd."""
+    n = ansatz.n_qubits
+    states = encoded_states(ansatz.encoding, n, torch.from_numpy(x))
+    for gate in gates_of(ansatz.layers):
+        view = states.reshape(*[2] * n, -1).movedim(gate.wires, tuple(range(len(gate.wires))))
+        moved = gate_matrix(gate, angles) @ view.reshape(2 ** len(gate.wires), -1)
+        view = moved.reshape(view.shape).movedim(tuple(range(len(gate.wires))), gate.wires)
+        states = view.reshape(2**n, -1)
+    signs = torch.stack([z_signs((wire,), n) for wire in ansatz.readout_wires])
+    return (signs @ states.abs().square()).T
+
+
+def gate_matrix(gate: Gate, angles: torch.Tensor) -> torch.Tensor:
+    if gate.angle is None:
+        return fixed_matrix(gate.name)
+    angle = angles[gate.angle.index] if isinstance(gate.angle, Trainable) else gate.angle
+    half = torch.as_tensor(angle, dtype=torch.float64) / 2
+    generator = pauli(GENERATORS[gate.name])
+    return (
+        half.cos() * torch.eye(len(generator), dtype=generator.dtype) - 1j * half.sin() * generator
+    )
+
+
+def draw(ansatz: QCNN | VQC, rows: int) -> tuple[torch.Tensor, np.ndarray]:
+    rng = np.random.default_rng(7)
+    angles = torch.tensor(rng.uniform(-np.pi, np.pi, ansatz.angles), requires_grad=True)
+    return angles, rng.uniform(-np.pi / 2, np.pi / 2, (rows, ansatz.n_qubits))
+
+
+def gradient(z: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    weights = torch.linspace(-1.0, 1.0, z.numel(), dtype=z.dtype).reshape(z.shape)
+    (slope,) = torch.autograd.grad((z.square() * weights + z).sum(), angles)
+    return slope
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("ansatz", ANSAETZE, ids=str)
+def test_every_schedule_agrees_with_autograd(
+    ansatz: QCNN | VQC, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape, chunk = MODES[mode]
+    monkeypatch.setattr("quantum.program.TAPE_BYTES", tape)
+    monkeypatch.setattr("quantum.program.CHUNK", chunk)
+    angles, x = draw(ansatz, rows=3)
+    expected = autograd_twin(ansatz, angles, x)
+    slope = gradient(expected, angles)
+    engine = ExactEngine(ansatz, "double")
+    for schedule in engine.schedules:
+        z = engine.expectations(angles, engine.encode(x, schedule))
+        torch.testing.assert_close(z, expected, atol=1e-12, rtol=0)
+        torch.testing.assert_close(gradient(z, angles), slope, atol=1e-11, rtol=0)
+
+
+def test_steps_in_flight_do_not_disturb_each_other() -> None:
+    """Forward passes between a forward pass and its gradient must not touch its tape."""
+    ansatz = QCNN(6)
+    engine = ExactEngine(ansatz, "double", plan="state-vector")
+    angles, x = draw(ansatz, rows=4)
+    alone = [
+        gradient(engine.expectations(angles, engine.prepare(rows)), angles) for rows in (x, -x)
+    ]
+    first = engine.expectations(angles, engine.prepare(x))
+    second = engine.expectations(angles, engine.prepare(-x))
+    torch.testing.assert_close(gradient(first, angles), alone[0], atol=0, rtol=0)
+    torch.testing.assert_close(gradient(second, angles), alone[1], atol=0, rtol=0)
+
+
+def test_a_second_backward_pass_gives_the_same() -> None:
+    ansatz = QCNN(6)
+    engine = ExactEngine(ansatz, "double", plan="state-vector")
+    angles, x = draw(ansatz, rows=4)
+    total = engine.expectations(angles, engine.prepare(x)).sum()
+    (once,) = torch.autograd.grad(total, angles, retain_graph=True)
+    engine.expectations(angles, engine.prepare(-x))  # takes the workspace that was given back
+    (twice,) = torch.autograd.grad(total, angles)
+    torch.testing.assert_close(once, twice, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_scale_and_bias_have_the_twins_gradients(classes: int) -> None:
+    found = []
+    for backend in ("exact", "pennylane:default.qubit"):
+        classifier = build_classifier(
+            QuantumSettings(qubits=4, precision="double", backend=backend), classes
+        )
+        found.append(loss_gradient(classifier, classes))
+    assert np.abs(found[0][-2:]).min() > 1e-3
+    np.testing.assert_allclose(found[0], found[1], atol=1e-10)
+
+
+def loss_gradient(classifier: Classifier, classes: int) -> np.ndarray:
+    x = np.random.default_rng(0).uniform(-1.5, 1.5, (6, 4))
+    theta = torch.tensor(classifier.spec.flatten(classifier.initial(3)), dtype=torch.float64)
+    theta.requires_grad_(True)
+    logits = classifier.logits_tensor(theta, classifier.prepare(x))
+    torch.nn.functional.cross_entropy(logits, torch.arange(6) % classes).backward()
+    assert theta.grad is not None
+    return np.asarray(theta.grad)
+
+
+def plan(ansatz: QCNN | VQC) -> tuple[tuple[FusedBlock, ...], tuple[Schedule, ...]]:
+    blocks = fuse(gates_of(ansatz.layers), ansatz.n_qubits)
+    real = isinstance(ansatz, QCNN)
+    return blocks, schedules(blocks, ansatz.n_qubits, ansatz.readout_wires, real)
+
+
+@pytest.mark.parametrize("ansatz", [*ANSAETZE, QCNN(12), QCNN(16, 3), VQC(12)], ids=str)
+def test_schedules_apply_the_light_cone_once_and_in_order(ansatz: QCNN | VQC) -> None:
+    blocks, found = plan(ansatz)
+    cone = light_cone(blocks, ansatz.readout_wires)
+    for schedule in found:
+        order = [index for group in schedule.groups for index in group.blocks]
+        assert sorted(order) == list(cone)
+        for wire in range(ansatz.n_qubits):
+            mine = [index for index in order if wire in blocks[index].wires]
+            assert mine == sorted(mine)
+        for group in schedule.groups:
+            assert len(group.wires) == min(GROUP, ansatz.n_qubits)
+            touched = {wire for index in group.blocks for wire in blocks[index].wires}
+            assert touched <= set(group.wires)
+
+
+def test_light_cone_leaves_out_what_is_not_read() -> None:
+    blocks = [FusedBlock(pair, ()) for pair in ((0, 1), (2, 3), (1, 2), (0, 1))]
+    assert light_cone(blocks, [3]) == (1,)
+    assert light_cone(blocks, [2]) == (0, 1, 2)
+    assert light_cone(blocks, [0]) == (0, 1, 2, 3)
+
+
+def test_twelve_qubits_need_two_passes_over_whole_states() -> None:
+    ansatz = QCNN(12)
+    schedule = ExactEngine(ansatz).schedule_for(256)
+    assert [len(cell.wires) for cell in schedule.cells] == [6, 6]
+    assert len(schedule.middle.groups) == 2
+    assert schedule.late is not None
+    assert len(schedule.late.wires) == 6
+
+
+def test_cost_grows_with_rows_and_readouts() -> None:
+    _, found = plan(QCNN(8, 3))
+    for schedule in found:
+        costs = [step_cost(schedule, rows, 3) for rows in (32, 256, 2048)]
+        assert all(more > less for less, more in pairwise(costs))
+    observable = next(s for s in found if s.heisenberg)
+    assert step_cost(observable, 10**6, 3) > 2.5 * step_cost(observable, 10**6, 1)
+
+
+def test_observables_of_many_qubits_are_refused() -> None:
+    with pytest.raises(BackendError, match=r"plan = 'heisenberg' with 12 qubits; accepted: .*10"):
+        ExactEngine(QCNN(12), plan="heisenberg")
+
+
+def test_group_matrices_are_the_gates_product() -> None:
+    """A group of one block on qubits (2, 0) of (0, 1, 2): RX and CNOT by hand, on both sides."""
+    gates = (Gate("RX", (2,), Trainable(0)), Gate("CNOT", (2, 0)))
+    build = GroupMatrices([FusedBlock((0, 2), gates)], [Group((0, 1, 2), (0,))], torch.float64, CPU)
+    matrix, _ = build.build(torch.tensor([0.8], dtype=torch.float64))
+    turn = torch.matrix_exp(-0.4j * pauli("IIX"))
+    flip = (pauli("III") + pauli("IIZ") + pauli("XII") - pauli("XIZ")) / 2
+    torch.testing.assert_close(matrix[0], real_pair(flip @ turn), atol=1e-14, rtol=0)
+    torch.testing.assert_close(matrix[0].T @ matrix[0], torch.eye(16).double())
+
+
+def test_gradient_of_group_matrices_by_differences() -> None:
+    ansatz = QCNN(4, 3, "paper")
+    blocks, found = plan(ansatz)
+    build = GroupMatrices(blocks, found[0].groups, torch.float64, CPU)
+    angles, _ = draw(ansatz, rows=1)
+    angles = angles.detach()
+    matrices, tape = build.build(angles)
+    weights = torch.sin(torch.arange(matrices.numel()).double()).reshape(matrices.shape)
+    slope = build.pull_back(weights, tape, angles)
+    step = 1e-5 * torch.eye(len(angles), dtype=torch.float64)
+    values = [[(build.build(angles + s)[0] * weights).sum() for s in (d, -d)] for d in step]
+    expected = torch.stack([(plus - minus) / 2e-5 for plus, minus in values])
+    torch.testing.assert_close(slope, expected, atol=1e-8, rtol=0)
+
+
+def test_arranging_is_a_permutation_of_axes_and_undone() -> None:
+    room = Workspace(torch.float64, CPU)
+    state = torch.arange(2 * 16 * 3).double().view(2, 16, 3)
+    arrangement = arrange((0, 1, 2, 3), (2, 3, 0, 1))
+    assert arrangement.sizes == (4, 4)
+    moved = arrangement.apply(state, room, "a")
+    expected = state.view(2, 2, 2, 2, 2, 3).permute(0, 3, 4, 1, 2, 5).reshape(2, 16, 3)
+    assert torch.equal(moved, expected)
+    assert torch.equal(arrangement.undo(moved, room, "b"), state)
+    assert arrange((1, 0), (1, 0)).apply(state, room, "c") is state
+
+
+def test_undoing_steps_gives_what_the_tape_gives() -> None:
+    ansatz = QCNN(6)
+    blocks, found = plan(ansatz)
+    schedule = next(s for s in found if len(s.middle.groups) > 2 and s.late is None)
+    angles, _ = draw(ansatz, rows=1)
+    matrices, _ = GroupMatrices(blocks, schedule.groups, torch.float64, CPU).build(angles.detach())
+    steps, _ = steps_of(schedule.middle, 0)
+    room = Workspace(torch.float64, CPU)
+    start = torch.randn(1, 64, 5, dtype=torch.float64, generator=torch.manual_seed(0))
+    end, tape = apply_steps(start, matrices, steps, room)
+    slope = torch.cos(end)
+    results = []
+    for kept in (tape, end.clone()):
+        total = torch.zeros_like(matrices)
+        back = pull_steps_back(
+            slope, matrices, steps, kept, total, room, parts=1, wanted=True
+        ).clone()
+        results.append((total, back))
+    torch.testing.assert_close(results[0], results[1], atol=1e-12, rtol=0)
+
+
+def test_outer_product_and_its_gradient() -> None:
+    """Axes a0 b0 a1, against one complex einsum."""
+    generator = torch.manual_seed(1)
+    left, right, weights = (
+        torch.randn(2, size, 3, dtype=torch.float64, generator=generator) for size in (4, 2, 8)
+    )
+    left.requires_grad_(True)
+    right.requires_grad_(True)
+    interleaving = interleave((0, 2), (1,), (0, 1, 2))
+    a, b = (torch.complex(t[0], t[1]) for t in (left, right))
+    product = torch.einsum("xzr,yr->xyzr", a.view(2, 2, 3), b).reshape(8, 3)
+    expected = torch.stack([product.real, product.imag])
+    with torch.no_grad():
+        ours = multiply(left, right, interleaving, torch.empty(2, 8, 3, dtype=torch.float64))
+        torch.testing.assert_close(ours, expected)
+        scratch = torch.empty_like(weights)
+        found = pull_product_back(weights, left, right, interleaving, scratch)
+    slopes = torch.autograd.grad((expected * weights).sum(), (left, right))
+    torch.testing.assert_close(found, slopes)
+
+
+def test_workspace_grows_and_is_reused() -> None:
+    room = Workspace(torch.float32, CPU)
+    small = room.empty("a", 2, 3)
+    assert room.empty("a", 6).data_ptr() == small.data_ptr()
+    assert room.empty("b", 2, 3).data_ptr() != small.data_ptr()
+    assert room.empty("a", 3, 4).shape == (3, 4)
+
+
+def test_sixteen_qubits_read_cosines_of_a_rotation() -> None:
+    """As many read-outs as qubits: no pooling, and zero angles are the identity."""
+    ansatz = QCNN(16, 16)
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 16))
+    angles = torch.zeros(ansatz.angles)
+    angles[1] = 0.4  # RY of qubit 0
+    engine = ExactEngine(ansatz)
+    z = engine.expectations(angles, engine.prepare(x)).numpy()
+    shifted = x + 0.4 * (np.arange(16) == 0)
+    np.testing.assert_allclose(z, np.cos(shifted), atol=1e-5)
