@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from federation import family
+from federation import family, write_text
 from quantum.ansatz import QCNN, VQC
 from quantum.devices.aer import AerService
 from quantum.devices.book import JobBook
@@ -48,7 +49,7 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
     from quantum.devices.engine import CircuitEngine
 
     kind, hardware = family(settings.backend), host.hardware
-    found = find_backend(settings.backend, hardware.account, ansatz.n_qubits)
+    found = find_backend(settings.backend, hardware.account, ansatz.n_qubits, host)
     circuit = compile_for(ansatz, found.backend, host)
     book = None if kind == "aer" else JobBook(host.store / "jobs.sqlite")
     service: Any
@@ -86,8 +87,11 @@ class Found:
     service: Any = None
 
 
-def find_backend(name: str, account: str, qubits: int) -> Found:
+def find_backend(name: str, account: str, qubits: int, host: Host) -> Found:
     """Return the Qiskit backend behind a name of `quantum.backend`.
+
+    What ``least_busy`` found stays the backend of the run: another one in the next process would
+    not know the jobs of this one.
 
     Raises
     ------
@@ -101,5 +105,11 @@ def find_backend(name: str, account: str, qubits: int) -> Found:
         return Found(AerSimulator())
     if kind == "ibm" or device.startswith("ibm_"):
         service = connect(account)
-        return Found(pick_backend(service, device, qubits), service)
+        if device != "least_busy":
+            return Found(pick_backend(service, device, qubits), service)
+        note = host.store / "least-busy" / hashlib.sha256(host.run.encode()).hexdigest()[:24]
+        chosen = note.read_text(encoding="utf-8") if note.is_file() else device
+        backend = pick_backend(service, chosen, qubits)
+        write_text(note, str(backend.name))
+        return Found(backend, service)
     return Found(fake_backend(device, qubits, kind))

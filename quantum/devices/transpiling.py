@@ -67,12 +67,15 @@ class Compiled:
         The traced circuit's parameters: P angles, then n features.
     key : str
         Hash of all that the circuit depends on.
+    ansatz : str
+        The ansatz, whatever it was transpiled for.
     """
 
     circuit: QuantumCircuit
     facts: Facts
     names: tuple[str, ...]
     key: str
+    ansatz: str
 
 
 def compiled(
@@ -101,7 +104,7 @@ def compiled(
         The same whether it was kept or made.
     """
     key = _key(ansatz, backend, level, trials, seed)
-    kept = _read(folder / f"{key}.qpy", folder / f"{key}.json", key)
+    kept = _read(folder / f"{key}.qpy", folder / f"{key}.json", key, repr(ansatz))
     if kept is None:
         kept = _best(ansatz, backend, level, trials, seed, key)
         _write(folder, kept)
@@ -144,7 +147,7 @@ def _best(
             circuit = passes.run(traced.circuit)
         found.append((_facts(circuit, backend, traced.readouts), circuit))
     facts, circuit = min(found, key=lambda each: (each[0].error, each[0].two_qubit_gates))
-    return Compiled(circuit, facts, traced.names, key)
+    return Compiled(circuit, facts, traced.names, key, repr(ansatz))
 
 
 def _facts(circuit: QuantumCircuit, backend: Any, readouts: tuple[int, ...]) -> Facts:
@@ -187,7 +190,7 @@ def _seconds(circuit: QuantumCircuit, target: Any) -> float:
     return max(ready)
 
 
-def _read(circuit_file: Path, facts_file: Path, key: str) -> Compiled | None:
+def _read(circuit_file: Path, facts_file: Path, key: str, ansatz: str) -> Compiled | None:
     """Return what is kept under a key; None if there is nothing, or it cannot be read."""
     from qiskit import qpy
     from qiskit.qpy.exceptions import QpyError
@@ -199,7 +202,7 @@ def _read(circuit_file: Path, facts_file: Path, key: str) -> Compiled | None:
             return None
         (circuit,) = qpy.load(io.BytesIO(content))
         facts = Facts(**{**said["facts"], "readouts": tuple(said["facts"]["readouts"])})
-        return Compiled(circuit, facts, tuple(said["names"]), key)
+        return Compiled(circuit, facts, tuple(said["names"]), key, ansatz)
     except (OSError, ValueError, KeyError, TypeError, QpyError):
         return None
 

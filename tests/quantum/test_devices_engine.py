@@ -157,3 +157,37 @@ def test_two_qubit_gates_are_the_transpiled_circuits(tmp_path: Path) -> None:
     device = open_classifier(tmp_path, "aer:manila")
     assert device.two_qubit_gates == device.engine.circuit.facts.two_qubit_gates
     assert device.two_qubit_gates >= build_classifier(QuantumSettings(qubits=3), 2).two_qubit_gates
+
+
+def test_least_busy_stays_the_backend_of_the_run(tmp_path: Path, monkeypatch: Any) -> None:
+    """Another backend in the next process would not know the jobs of this one."""
+    from qiskit_ibm_runtime.fake_provider import FakeLimaV2, FakeManilaV2
+
+    asked: list[str] = []
+    busy = {"least_busy": FakeManilaV2}
+
+    def pick(service: Any, name: str, qubits: int) -> Any:
+        asked.append(name)
+        return busy.get(name, FakeManilaV2)()
+
+    monkeypatch.setattr("quantum.devices.opening.connect", lambda account: None)
+    monkeypatch.setattr("quantum.devices.opening.pick_backend", pick)
+    for run, least in (("7/0", FakeManilaV2), ("7/0", FakeLimaV2), ("8/0", FakeLimaV2)):
+        busy["least_busy"] = least
+        host = Host(HardwareSettings(layout_trials=1), 5, tmp_path, run)
+        build_classifier(QuantumSettings(qubits=3, backend="ibm:least_busy"), 2, host)
+    assert asked == ["least_busy", "fake_manila", "least_busy"]
+
+
+def test_a_jobs_key_outlives_a_calibration(tmp_path: Path, monkeypatch: Any) -> None:
+    """A client that comes back after a calibration has another circuit, and the same jobs."""
+    keys = []
+    for calibrated in ("Monday", "Tuesday"):
+        monkeypatch.setattr(
+            "quantum.devices.transpiling.calibrated_at", lambda backend, day=calibrated: day
+        )
+        one = open_classifier(tmp_path, "aer:manila")
+        one.engine.begin("train, round 1")
+        keys.append((one.engine.circuit.key, one.engine._key(np.zeros((2, 3)))))
+    assert keys[0][0] != keys[1][0]
+    assert keys[0][1] == keys[1][1]
