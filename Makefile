@@ -35,7 +35,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.engine
+	$(BIN)/python -m bench.devices
 	$(BIN)/python -m bench.published $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench.noise $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

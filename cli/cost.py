@@ -7,22 +7,18 @@ transpiles the circuit; nothing is submitted.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cli.children import ChildFailedError, call_module
 from cli.plan import Plan, make_plan
-from cli.words import clip, one_line
-from federation import UserError, duration, flatten, percent, whole
-
-USER_MISTAKE = 2
-LONGEST = 400
+from federation import duration, flatten, percent, whole
 
 COUNTS = (
     ("jobs", "jobs", whole),
-    ("circuits", "circuits", whole),
+    ("circuits", "circuits, those of exact clients as a device would need them", whole),
     ("shots", "shots", whole),
     ("two_qubit_gates", "two-qubit gates", whole),
     ("qpu_seconds", "QPU time, estimated", duration),
@@ -50,9 +46,10 @@ def cost(files: Iterable[Path], assignments: Iterable[str], *, as_json: bool = F
     UserError
         For a mistake in the settings, data or backend, in one line.
     """
-    plan = make_plan(files, assignments, None)
-    found = ask(plan)
-    if found is None:
+    try:
+        found = ask(make_plan(files, assignments, None))
+    except ChildFailedError as error:
+        print(f"llm-qfl: the cost could not be estimated: {error}", file=sys.stderr)
         return 1
     if as_json:
         print(json.dumps(found, indent=2))
@@ -61,26 +58,10 @@ def cost(files: Iterable[Path], assignments: Iterable[str], *, as_json: bool = F
     return 0
 
 
-def ask(plan: Plan) -> dict[str, Any] | None:
-    """Let the estimating process work; None if it failed, which has then been said."""
+def ask(plan: Plan) -> dict[str, Any]:
+    """Let the estimating process work."""
     settings = {**flatten(plan.settings), **plan.overrides}
-    command = [sys.executable, "-m", "client_app.cost"]
-    done = subprocess.run(
-        command,
-        cwd=plan.app,
-        input=json.dumps(settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    last = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-    if done.returncode == USER_MISTAKE:
-        raise UserError(last[-1])
-    if done.returncode:
-        said = clip(one_line(last[-1]), LONGEST)
-        print(f"llm-qfl: the cost could not be estimated: {said}", file=sys.stderr)
-        return None
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(call_module("client_app.cost", told=json.dumps(settings)))
     return found
 
 
@@ -99,11 +80,22 @@ def cost_lines(found: Mapping[str, Any]) -> list[str]:
             part, said = client[name], f"client {client['client']}" if name == "step" else ""
             lines.append(
                 f"  {said:<10}{rows if said else '':>7} {whole(part['circuits']):>12} "
-                f"{whole(part['jobs']):>6} {duration(part['qpu_seconds']):>11}  "
+                f"{whole(part['jobs']):>6} {_qpu(part):>11}  "
                 + (f"a step on {backend}" if said else "a round besides its steps")
             )
+    if found["judge"]["circuits"]:
+        judge = found["judge"]
+        lines.append(
+            f"  {'server':<10}{'':>7} {whole(judge['circuits']):>12} {whole(judge['jobs']):>6} "
+            f"{_qpu(judge):>11}  judging on {found['judged_on']}, whole run"
+        )
     lines += ["", *_totals(found)]
     return lines
+
+
+def _qpu(part: Mapping[str, Any]) -> str:
+    """Write a QPU time; a simulator has none."""
+    return duration(part["qpu_seconds"]) if part["qpu_seconds"] else "-"
 
 
 def _circuit(facts: Mapping[str, Any]) -> str:
@@ -119,9 +111,10 @@ def _circuit(facts: Mapping[str, Any]) -> str:
 def _totals(found: Mapping[str, Any]) -> list[str]:
     rounds, least, most = found["rounds"], found["steps"], found["max_steps"]
     lines = [
-        f"all clients in each of {rounds} rounds{'':<12} {least:>7} steps each {most:>7} steps each"
+        f"{f'all clients in each of {rounds} rounds, and the server':<62}"
+        f"{f'{least} steps each':>14} {f'{most} steps each':>14}"
     ]
     for key, name, write in COUNTS:
         few, many = (write(found["totals"][which][key]) for which in ("steps", "max_steps"))
-        lines.append(f"  {name:<41}{few:>18} {many:>18}")
+        lines.append(f"  {name:<60}{few:>14} {many:>14}")
     return [*lines, "Estimates; budgets hold a run to less: stop.* and hardware.budget_*."]

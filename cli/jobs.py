@@ -6,16 +6,11 @@ The launcher does not import the apps' parts: a process of its own reads the boo
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
-from cli.plan import find_app
-from cli.words import clip, one_line
-from federation import UserError, store_root, whole
-
-USER_MISTAKE = 2
-LONGEST = 400
+from cli.children import ChildFailedError, call_module
+from federation import store_root, whole
 
 
 def ask_book(
@@ -27,19 +22,11 @@ def ask_book(
     ------
     UserError
         If the book or the service cannot be used, in one line.
+    ChildFailedError
+        If that process fails.
     """
-    command = [sys.executable, "-m", "quantum.devices.pending", "--store", str(store)]
-    command += ["--run", run, "--account", account, *["--cancel"] * cancel]
-    try:
-        done = subprocess.run(
-            command, cwd=find_app(), capture_output=True, text=True, check=False, timeout=seconds
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(f"the book of jobs did not answer within {seconds:g} s.") from None
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise UserError(clip(one_line(last[-1]), LONGEST))
-    return done.stdout.splitlines()
+    words = ["--store", str(store), "--run", run, "--account", account, *["--cancel"] * cancel]
+    return call_module("quantum.devices.pending", words, seconds=seconds).splitlines()
 
 
 def jobs(*, cancel: bool, run: str, account: str, store: str) -> int:
@@ -59,7 +46,7 @@ def jobs(*, cancel: bool, run: str, account: str, store: str) -> int:
     Returns
     -------
     int
-        0.
+        0, or 1 if the book's process failed.
 
     Raises
     ------
@@ -67,6 +54,14 @@ def jobs(*, cancel: bool, run: str, account: str, store: str) -> int:
         If the book or the service cannot be used.
     """
     place = store_root(store)
+    try:
+        return _jobs(place, cancel=cancel, run=run, account=account)
+    except ChildFailedError as error:
+        print(f"llm-qfl: the book of jobs could not be used: {error}", file=sys.stderr)
+        return 1
+
+
+def _jobs(place: Path, *, cancel: bool, run: str, account: str) -> int:
     found = [json.loads(line) for line in ask_book(place, run=run)]
     for job in found:
         print(

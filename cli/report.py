@@ -6,13 +6,10 @@ The launcher does not import the apps, and the report draws with matplotlib.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-from cli.outcome import LONGEST
-from cli.plan import find_app
-from cli.words import clip, one_line
+from cli.children import ChildFailedError, call_module
 from federation import UserError, explain
 
 
@@ -43,12 +40,10 @@ def remake_report(run: Path) -> int:
                 "name one that holds config.json or metrics.jsonl",
             )
         )
-    command = [sys.executable, "-m", "server_app.report", str(folder)]
-    done = subprocess.run(command, cwd=find_app(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        said = clip(one_line(last[-1]), LONGEST)
-        print(f"llm-qfl: the report was not made: {said}", file=sys.stderr)
+    try:
+        call_module("server_app.report", [str(folder)])
+    except ChildFailedError as error:
+        print(f"llm-qfl: the report was not made: {error}", file=sys.stderr)
         return 1
     print(folder / "report.html")
     return 0

@@ -111,6 +111,7 @@ def launch(plan: Plan, folder: Path, screen: Screen) -> Verdict:
 
 def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
     """Cancel what the run left waiting at a device: nobody will collect it."""
+    from cli.children import ChildFailedError
     from cli.jobs import cancel_run
 
     settings = plan.settings
@@ -118,7 +119,7 @@ def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
         return
     try:
         said = cancel_run(settings.llm.store, run_id, settings.hardware.account)
-    except UserError as error:
+    except (UserError, ChildFailedError) as error:
         said = f"open jobs were not cancelled: {error} See: llm-qfl jobs"
     if said:
         screen.say(said)

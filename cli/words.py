@@ -239,6 +239,15 @@ def _costs(summary: Event) -> list[str]:
         f"{whole(totals.get('steps'))} optimizer steps, {duration(seconds)}"
     )
     lines = [_pair("spent", spent, 10**6)]
+    if totals.get("jobs"):
+        qpu = totals.get("qpu_seconds")
+        device = f"{whole(totals.get('jobs'))} jobs, {whole(totals.get('shots'))} shots"
+        device += f", {duration(qpu)} of QPU time" if qpu else ""
+        lines.append(_pair("devices", device, 10**6))
+    judge: Event = summary.get("judge") or {}
+    if judge.get("jobs"):
+        said = f"{judge.get('backend')}: {whole(judge.get('jobs'))} jobs of the server's own"
+        lines.append(_pair("judged on", f"{said}, {whole(judge.get('circuits'))} circuits", 10**6))
     if totals.get("bytes_up") or totals.get("bytes_down"):
         up, down = byte_size(totals.get("bytes_up")), byte_size(totals.get("bytes_down"))
         lines.append(_pair("sent", f"{up} by the clients, {down} to them", 10**6))

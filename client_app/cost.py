@@ -10,10 +10,13 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from client_app.memory import SiteMemory, on_backend
-from federation import Settings, UserError, backend_of, parse_settings
+from federation import Settings, UserError, backend_of, parse_settings, store_root
+
+if TYPE_CHECKING:
+    from quantum import Classifier
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ def estimate(settings: Settings) -> dict[str, Any]:
     -------
     dict
         ``clients``: one entry each with backend, rows, circuit facts and the costs of a ``step``,
-        of a ``round`` besides its steps, and of the ``end`` (the final test); ``totals``: the
-        whole run at ``train.steps`` and at ``train.max_steps``; ``rounds``: those that are paid.
+        of a ``round`` besides its steps, and of the ``end`` (the final test); ``judge``: the
+        server's own evaluations, on ``judged_on``; ``totals``: the whole run at ``train.steps``
+        and at ``train.max_steps``; ``rounds``: those that are paid.
 
     Raises
     ------
@@ -75,13 +79,33 @@ def estimate(settings: Settings) -> dict[str, Any]:
         for name in totals:
             steps = getattr(settings.train, name)
             totals[name] += (step.times(steps) + fixed).times(rounds) + end
+    judge = _judge(settings)
+    for name in totals:
+        totals[name] += judge
     return {
         "rounds": rounds,
+        "judged_on": settings.evaluation.backend,
+        "judge": asdict(judge),
         "steps": settings.train.steps,
         "max_steps": settings.train.max_steps,
         "clients": clients,
         "totals": {name: asdict(cost) for name, cost in totals.items()},
     }
+
+
+def _judge(settings: Settings) -> StepCost:
+    """Return what the server's own evaluations cost: validation each round, the test once."""
+    backend = settings.evaluation.backend
+    if settings.evaluation.mode != "central" or backend == "exact":
+        return _NOTHING
+    from data import load_server
+    from quantum import Host, build_classifier
+
+    data = load_server(settings)
+    quantum = settings.quantum.model_copy(update={"backend": backend})
+    host = Host(settings.hardware, store=store_root(settings.llm.store))
+    price = _price(build_classifier(quantum, len(data.classes), host))
+    return price(len(data.validation)).times(settings.run.rounds) + price(len(data.test))
 
 
 _NOTHING = StepCost(0, 0, 0, 0, 0.0)
@@ -94,7 +118,7 @@ def _client(memory: SiteMemory) -> tuple[dict[str, Any], StepCost, StepCost, Ste
     backend, train = settings.quantum.backend, settings.train
     classifier = memory.classifier
     federated = settings.evaluation.mode == "federated"
-    price = _price(memory)
+    price = _price(classifier)
     step = price(circuits_per_step(train, rows, classifier.angles, backend))
     fixed = price(circuits_before_steps(train, rows)) + price(len(memory.site.validation))
     end = _NOTHING
@@ -123,11 +147,11 @@ def _circuit(memory: SiteMemory) -> dict[str, Any]:
     return asdict(facts)
 
 
-def _price(memory: SiteMemory) -> Callable[[int], StepCost]:
-    """Return a function from circuits to their cost on a client's backend."""
+def _price(classifier: Classifier) -> Callable[[int], StepCost]:
+    """Return a function from circuits to their cost on a classifier's backend."""
     from quantum import DeviceEngine
 
-    gates, engine = memory.classifier.two_qubit_gates, memory.classifier.engine
+    gates, engine = classifier.two_qubit_gates, classifier.engine
 
     def price(circuits: int) -> StepCost:
         shots = circuits * int(getattr(engine, "shots", 0))

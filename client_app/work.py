@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from client_app.memory import SiteMemory
-from client_app.meter import FREE, metered
 from federation import derive_seed
 from federation.messages import (
     NO_ENCODER,
@@ -94,7 +93,7 @@ def train_round(
     import torch
 
     from data import Projection, scores
-    from quantum import TrainingData, evaluate, train_local
+    from quantum import TrainingData, evaluate, metered, train_local
 
     settings, site = memory.settings, memory.site
     torch.set_num_threads(settings.quantum.threads)
@@ -181,7 +180,7 @@ def evaluate_round(
     import torch
 
     from data import Projection, scores
-    from quantum import evaluate
+    from quantum import FREE, evaluate, metered
 
     torch.set_num_threads(memory.settings.quantum.threads)
     rows = memory.site.test if told.split == "test" else memory.site.validation

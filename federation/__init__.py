@@ -12,15 +12,6 @@ from federation.backends import (
     local_optimizer,
 )
 from federation.data_settings import DataSettings, FeatureSettings
-from federation.devices import (
-    CHANNELS,
-    NOISELESS,
-    RUN_DECIDES,
-    Noise,
-    Option,
-    parse_device_options,
-    parse_noise,
-)
 from federation.errors import (
     BackendError,
     DataError,
@@ -29,9 +20,18 @@ from federation.errors import (
     UserError,
     explain,
 )
-from federation.hardware_settings import DEFAULT_SHOTS, HardwareSettings
+from federation.hardware_settings import HardwareSettings
 from federation.ledger import COST_KEYS, Cost, Ledger, idle_share, total, with_idle
 from federation.parsing import accepted, fields, flatten, meta, parse_run, parse_settings
+from federation.pennylane_text import (
+    CHANNELS,
+    NOISELESS,
+    RUN_DECIDES,
+    Noise,
+    Option,
+    parse_device_options,
+    parse_noise,
+)
 from federation.results import (
     STORE_VARIABLE,
     append_jsonl,
@@ -71,7 +71,6 @@ __all__ = [
     "BASELINES",
     "CHANNELS",
     "COST_KEYS",
-    "DEFAULT_SHOTS",
     "NOISELESS",
     "RUN_DECIDES",
     "STORE_VARIABLE",

@@ -21,8 +21,15 @@ Check = tuple[bool, str, str, str]
 """Whether all is well; else what was given, what is accepted, what to do."""
 
 
-def refuse_contradictions(settings: Settings) -> None:
+def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
     """Refuse combinations that no single key's bounds can express.
+
+    Parameters
+    ----------
+    settings : Settings
+        The whole tree.
+    at_node : bool
+        Whether they are those of one node: what the run sets for all may be without effect there.
 
     Raises
     ------
@@ -32,6 +39,7 @@ def refuse_contradictions(settings: Settings) -> None:
     for fine, given, takes, fix in (
         *_run_checks(settings),
         *_backend_checks(settings),
+        *(() if at_node else _ignored_checks(settings)),
         *_data_checks(settings),
     ):
         if not fine:
@@ -82,11 +90,8 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
 def _backend_checks(settings: Settings) -> tuple[Check, ...]:
     text, train, hardware = settings.quantum.backend, settings.train, settings.hardware
     names = backend_names(text)
-    judged = settings.evaluation.backend
-    used = {local_optimizer(train.optimizer, name) for name in names}
     counting = [name for name in names if is_shot_based(name)]
     unknown = unknown_backends(names)
-    chosen = f"train.optimizer = {train.optimizer!r} on {text}"
     return (
         (
             not unknown,
@@ -102,16 +107,40 @@ def _backend_checks(settings: Settings) -> tuple[Check, ...]:
             "name as many as there are clients",
         ),
         (
-            judged in ("exact", *names),
-            f"evaluation.backend = {judged!r}",
-            f"exact, or one that quantum.backend names ({text})",
-            "choose one of them",
-        ),
-        (
             train.optimizer != "adam" or not counting,
             f"train.optimizer = 'adam' with quantum.backend = {', '.join(counting)}",
             "auto, spsa, parameter-shift or cobyla where shots are counted",
             "set train.optimizer=auto",
+        ),
+        (
+            train.warm_rounds <= settings.run.rounds,
+            f"train.warm_rounds = {train.warm_rounds} with run.rounds = {settings.run.rounds}",
+            "at most run.rounds",
+            "lower train.warm_rounds",
+        ),
+        (
+            not (hardware.shots and hardware.precision),
+            f"hardware.shots = {hardware.shots} and hardware.precision = {hardware.precision}",
+            "one of them",
+            "remove one",
+        ),
+    )
+
+
+def _ignored_checks(settings: Settings) -> tuple[Check, ...]:
+    """Check what no client, or no server, would use; a single node may well not use it."""
+    text, train, stop = settings.quantum.backend, settings.train, settings.stop
+    names = backend_names(text)
+    used = {local_optimizer(train.optimizer, name) for name in names}
+    used |= {"adam"} if train.warm_rounds else set()
+    chosen = f"train.optimizer = {train.optimizer!r} on {text}"
+    judged = settings.evaluation.backend
+    return (
+        (
+            judged in ("exact", *names),
+            f"evaluation.backend = {judged!r}",
+            f"exact, or one that quantum.backend names ({text})",
+            "choose one of them",
         ),
         (
             "spsa" in used or train.perturbation == type(train)().perturbation,
@@ -126,16 +155,10 @@ def _backend_checks(settings: Settings) -> tuple[Check, ...]:
             "remove train.schedule",
         ),
         (
-            train.warm_rounds <= settings.run.rounds,
-            f"train.warm_rounds = {train.warm_rounds} with run.rounds = {settings.run.rounds}",
-            "at most run.rounds",
-            "lower train.warm_rounds",
-        ),
-        (
-            not (hardware.shots and hardware.precision),
-            f"hardware.shots = {hardware.shots} and hardware.precision = {hardware.precision}",
-            "one of them",
-            "remove one",
+            not stop.shots or settings.hardware.shots > 0 or any(map(is_shot_based, names)),
+            f"stop.shots = {stop.shots} would be ignored: {text} computes exact expectations",
+            "hardware.shots above 0, or a backend that counts shots",
+            "set hardware.shots or remove stop.shots",
         ),
     )
 

@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 from federation.backends import backend_names
 from federation.contradictions import refuse_contradictions
 from federation.declare import Section
-from federation.devices import parse_device_options, parse_noise
 from federation.errors import SettingsError, explain
+from federation.pennylane_text import parse_device_options, parse_noise
 from federation.settings import Settings
 from federation.words import wanted
 
@@ -109,7 +109,7 @@ def parse_settings(
         raise SettingsError(_first(error, known)) from None
     # What the run sets for all nodes may have no effect on one with a backend of its own.
     _refuse_ignored(settings, set(known if node_config is None else node_config))
-    refuse_contradictions(settings)
+    refuse_contradictions(settings, at_node=node_config is not None)
     parse_device_options(settings.quantum.device_options)
     parse_noise(settings.quantum.noise)
     return settings
@@ -215,15 +215,6 @@ def _holds(value: Any, test: tuple[Any, ...] | list[Any] | str) -> bool:
         starts = tuple(test[1:].split("|"))
         return any(name.startswith(starts) for name in backend_names(value))
     return value in test
-
-
-def _wanted(test: list[Any] | str) -> str:
-    """Say what `_holds` wants: ``above 0``, ``below 1``, ``pennylane:...``, or the values."""
-    if not isinstance(test, str):
-        return " or ".join(repr(value) for value in test)
-    if test[:1] == "^":
-        return f"{test[1:]}..."
-    return test.replace(">0", "above 0").replace("<1", "below 1")
 
 
 def _why_ignored(

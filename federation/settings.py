@@ -1,7 +1,7 @@
 """The run's settings: one frozen, typed tree, checked where it is born.
 
-The defaults and the documentation of every key live here and in `data_settings.py`, and
-nowhere else; the ``[tool.flwr.app.config]`` table of ``pyproject.toml`` and
+The defaults and the documentation of every key live here, in `data_settings.py` and in
+`hardware_settings.py`, and nowhere else; the ``[tool.flwr.app.config]`` table of ``pyproject.toml`` and
 ``docs/settings.md`` are generated from them (`federation.reference`). Flower's run config
 knows only whole numbers, numbers, booleans and strings, so "not set" is the empty string or
 zero.
@@ -302,8 +302,8 @@ class EvaluationSettings(Section):
     )
     backend: str = setting(
         "exact",
-        "What the server judges on: the exact simulator, which costs no circuits, or another "
-        "backend as in `quantum.backend`.",
+        "What the server judges on: the exact simulator, which costs no circuits, or a backend "
+        "that `quantum.backend` names.",
         used_when=(("evaluation.mode", ("central",)),),
     )
     keep: Literal["best", "last"] = setting(

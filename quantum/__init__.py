@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from quantum.devices.contract import Usage
     from quantum.engines import DeviceEngine, Engine, Host, Prepared, build_engine
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
+    from quantum.meter import FREE, metered
     from quantum.training import TrainingData, TrainResult, evaluate, train_local
 
 _LAZY = {
     "Classifier": "quantum.classifier",
     "DeviceEngine": "quantum.engines",
     "Engine": "quantum.engines",
+    "FREE": "quantum.meter",
     "Host": "quantum.engines",
     "Prepared": "quantum.engines",
     "TrainResult": "quantum.training",
@@ -33,11 +35,13 @@ _LAZY = {
     "distillation": "quantum.losses",
     "distilled_loss": "quantum.losses",
     "evaluate": "quantum.training",
+    "metered": "quantum.meter",
     "proximal_term": "quantum.losses",
     "train_local": "quantum.training",
 }
 
 __all__ = [
+    "FREE",
     "QCNN",
     "VQC",
     "Classifier",
@@ -57,6 +61,7 @@ __all__ = [
     "distillation",
     "distilled_loss",
     "evaluate",
+    "metered",
     "proximal_term",
     "train_local",
 ]

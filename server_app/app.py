@@ -40,7 +40,7 @@ def main(grid: Grid, context: Context) -> None:
     except UserError as error:
         log(ERROR, "%s", error)
         raise RunFailedError(str(error)) from None
-    drive(grid, settings, folder)
+    drive(grid, settings, folder, str(context.run_id))
 
 
 def _refuse_used(folder: Path) -> None:
@@ -51,7 +51,7 @@ def _refuse_used(folder: Path) -> None:
         )
 
 
-def drive(grid: Grid, settings: Settings, folder: Path) -> None:
+def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> None:
     """Run, write down how it ended, and make the report.
 
     Raises
@@ -67,7 +67,7 @@ def drive(grid: Grid, settings: Settings, folder: Path) -> None:
     journal.begin(settings)
     log(INFO, "results: %s", folder)
     try:
-        summary = run(grid, settings, journal)
+        summary = run(grid, settings, journal, run_id)
     except Exception as error:
         known = isinstance(error, UserError)
         text = str(error) if known else f"{type(error).__name__}: {error}"

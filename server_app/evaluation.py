@@ -55,6 +55,8 @@ class CentralJudge:
         The federated projection.
     encoder : str
         Identity of the model that embedded the clients' rows, or `NO_ENCODER`.
+    run_id : str
+        Flower's id of the run, to which the judge's own jobs belong.
 
     Raises
     ------
@@ -62,7 +64,9 @@ class CentralJudge:
         If the server would embed with another model than the clients.
     """
 
-    def __init__(self, settings: Settings, projection: Projection, encoder: str) -> None:
+    def __init__(
+        self, settings: Settings, projection: Projection, encoder: str, run_id: str = ""
+    ) -> None:
         import torch
 
         from data import load_server
@@ -86,7 +90,7 @@ class CentralJudge:
             hardware=settings.hardware,
             seed=derive_seed(settings.run.seed, "judge"),
             store=store_root(settings.llm.store),
-            run=f"judge {settings.run.folder}",
+            run=f"{run_id}/judge",
         )
         self.classifier = build_classifier(quantum, len(self.data.classes), host)
         self.validation = projection.apply(self._raw(self.data.validation.texts))
@@ -118,12 +122,10 @@ class CentralJudge:
         label: str,
     ) -> Verdict:
         from data import scores
-        from quantum import DeviceEngine, evaluate
+        from quantum import evaluate, metered
 
-        engine = self.classifier.engine
-        if isinstance(engine, DeviceEngine):
-            engine.begin(label)
-        probabilities, _ = evaluate(self.classifier, unpack_parameters(arrays), features)
+        with metered(self.classifier, label):
+            probabilities, _ = evaluate(self.classifier, unpack_parameters(arrays), features)
         return scores(labels, probabilities)
 
     def spent(self) -> dict[str, float]:

@@ -43,7 +43,7 @@ class Clock:
         return time.monotonic() - self.began
 
 
-def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
+def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -> dict[str, Any]:
     """Drive a whole run and return its summary.
 
     Parameters
@@ -54,6 +54,8 @@ def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
         The run's settings.
     journal : RunJournal
         Where everything is written.
+    run_id : str
+        Flower's id of the run.
 
     Returns
     -------
@@ -76,7 +78,7 @@ def run(grid: Grid, settings: Settings, journal: RunJournal) -> dict[str, Any]:
             prepared.class_weights,
             journal,
         )
-        judge = _judge(grid, settings, prepared, strategy)
+        judge = _judge(grid, settings, prepared, strategy, run_id)
         first = _first_parameters(settings, prepared, journal)
     strategy.state.ledger.add(0, prepared.costs)
     journal.event(_prepared_event(settings, prepared, strategy, judge, clock.total))
@@ -113,9 +115,11 @@ def _kept(arrays: ArrayRecord | None, strategy: LlmQfl) -> ArrayRecord:
     return arrays
 
 
-def _judge(grid: Grid, settings: Settings, prepared: Prepared, strategy: LlmQfl) -> Judge:
+def _judge(
+    grid: Grid, settings: Settings, prepared: Prepared, strategy: LlmQfl, run_id: str
+) -> Judge:
     if settings.evaluation.mode == "central":
-        return CentralJudge(settings, prepared.projection, prepared.first.encoder)
+        return CentralJudge(settings, prepared.projection, prepared.first.encoder, run_id)
     return FederatedJudge(strategy, grid, prepared.members)
 
 

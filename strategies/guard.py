@@ -52,13 +52,11 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
         if steps[k] != wanted:
             notes.append(f"client {k}: {wanted} steps bounded to {steps[k]}")
     everybody = settings.evaluation.mode == "federated"
-    for unit, left, price in (
-        ("circuits", seen.circuits_left, 1),
-        ("shots", seen.shots_left, None),
+    shots = {k: view.shots_per_circuit for k, view in known.items()}
+    for unit, left, prices in (
+        ("circuits", seen.circuits_left, dict.fromkeys(known, 1)),
+        ("shots", seen.shots_left, shots),
     ):
-        prices = {
-            k: view.shots_per_circuit if price is None else price for k, view in known.items()
-        }
         steps, cut = _within_budget(steps, seen, unit, left, prices, everybody=everybody)
         if cut == "stop":
             spent = f"the {left} {unit} left do not pay for another round"

@@ -17,15 +17,19 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def commands() -> list[list[str]]:
+BACKENDS = (ROOT / "docs" / "backends.md").read_text()
+
+
+def commands(text: str = README) -> list[list[str]]:
     """Commands of the shell blocks, continued lines joined, comments dropped."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def runs() -> list[list[str]]:
-    return [words[2:] for words in commands() if words[:2] == ["llm-qfl", "run"]]
+    found = [*commands(), *commands(BACKENDS)]
+    return [words[2:] for words in found if words[:2] in (["llm-qfl", "run"], ["llm-qfl", "cost"])]
 
 
 def settings_of(words: list[str]) -> tuple[list[Path], list[str]]:

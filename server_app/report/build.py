@@ -124,6 +124,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Agent", str(ready.get("agent", NONE))),
         ("Clients", str(len(ready.get("clients", [])))),
         ("Rounds", f"{len(record.round_ids)} of at most {ready.get('rounds', NONE)}"),
+        ("Judged on", words.judged(record)),
     ]
 
 

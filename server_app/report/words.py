@@ -33,6 +33,16 @@ def status(record: Record) -> str:
     return str(record.summary.get("status") or record.end.get("status") or "unfinished")
 
 
+def judged(record: Record) -> str:
+    """Say on what backend the global model was judged, and what that cost the server."""
+    judge: Json = record.summary.get("judge") or {}
+    said = str(judge.get("backend") or NONE)
+    if not judge.get("jobs"):
+        return said
+    cost = f"{amount(judge.get('jobs'))} jobs, {amount(judge.get('circuits'))} circuits"
+    return f"{said}, by the server: {cost}, {amount(judge.get('shots'))} shots"
+
+
 def error(record: Record) -> str:
     """Return what went wrong; empty if nothing did."""
     return str(record.summary.get("error") or record.end.get("error") or "").rstrip(". \n")

@@ -12,9 +12,10 @@ from flwr.app import Context, Message
 
 from client_app.app import app
 from client_app.memory import forget
-from federation import SettingsError, UserError, parse_run
+from federation import SettingsError, UserError, parse_run, parse_settings
 from federation.messages import ARRAYS, METRICS, TRAIN, unpack_parameters
 from quantum.devices.book import JobBook
+from quantum.devices.ibm import IbmService
 from tests.conftest import Ran
 
 Federate = Callable[..., Ran]
@@ -160,6 +161,10 @@ def test_same_seed_same_shots(federate: Federate) -> None:
         ),
         (["quantum.backend=aer", "train.warm_rounds=11"], "warm_rounds = 11 with run.rounds = 10"),
         (["train.warm_rounds=1"], "train.warm_rounds = 1 would be ignored"),
+        (
+            ["quantum.backend=pennylane:default.qubit", "stop.shots=9"],
+            "stop.shots = 9 would be ignored: pennylane:default.qubit computes exact",
+        ),
     ],
 )
 def test_contradictions_are_one_clear_line(given: list[str], message: str) -> None:
@@ -167,3 +172,51 @@ def test_contradictions_are_one_clear_line(given: list[str], message: str) -> No
         parse_run([], given)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def at_node(run: dict[str, Any], node: dict[str, Any]) -> str:
+    return parse_settings(run, node).quantum.backend
+
+
+@pytest.mark.parametrize(
+    ("run", "backend"),
+    [
+        ({"evaluation.backend": "aer:brisbane"}, "exact"),
+        ({"train.perturbation": 0.1}, "exact"),
+        ({"hardware.shots": 100}, "exact"),
+    ],
+)
+def test_a_node_may_have_no_use_for_what_the_run_sets(run: dict[str, Any], backend: str) -> None:
+    wide = {"quantum.backend": "aer:brisbane", **run}
+    assert at_node(wide, {"quantum.backend": backend}) == backend
+    assert at_node({"train.schedule": "inverse-time"}, {"quantum.backend": "aer"}) == "aer"
+
+
+def test_a_node_is_told_what_it_would_ignore_of_its_own() -> None:
+    with pytest.raises(SettingsError, match=r"hardware\.shots = 9 would be ignored"):
+        at_node({}, {"hardware.shots": 9})
+    with pytest.raises(SettingsError, match=r"'adam' with quantum\.backend = aer"):
+        at_node({"train.optimizer": "adam"}, {"quantum.backend": "aer"})
+
+
+def test_the_judges_jobs_belong_to_the_run_and_its_session_is_closed(
+    federate: Federate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    close = IbmService.close
+    monkeypatch.setattr(
+        IbmService, "close", lambda self: (closed.append(self.name), close(self))[1]
+    )
+    store = tmp_path / "store"
+    federate(
+        *DEVICE,
+        "run.clients=1",
+        "run.rounds=1",
+        "train.steps=1",
+        "quantum.backend=fake:manila",
+        "evaluation.backend=fake:manila",
+        "hardware.execution=session",
+        f"llm.store={store}",
+    )
+    assert JobBook(store / "jobs.sqlite").spent("/judge").jobs == 2  # the grid has no run id
+    assert len(closed) >= 1 + 2

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+from quantum.engines import DeviceEngine
+
 if TYPE_CHECKING:
-    from quantum import Classifier, Usage
+    from quantum.classifier import Classifier
+    from quantum.devices.contract import Usage
 
 
 class Spent(TypedDict):
@@ -41,8 +44,6 @@ class Meter:
         circuits : int
             What `quantum.costs` counts; a device's own count, failed jobs included, goes before.
         """
-        from quantum import DeviceEngine
-
         if self.free:
             return FREE
         engine = self.classifier.engine
@@ -77,8 +78,6 @@ def metered(classifier: Classifier, label: str, *, free: bool = False) -> Iterat
     free : bool
         Whether its circuits stand for no device: a warm round.
     """
-    from quantum import DeviceEngine
-
     engine = classifier.engine
     if not isinstance(engine, DeviceEngine):
         yield Meter(classifier, free, None)
