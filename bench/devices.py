@@ -34,7 +34,7 @@ def points(rows: int) -> tuple[np.ndarray, np.ndarray]:
 def ours(backend: str, rows: int, shots: int, store: Path) -> tuple[float, int, np.ndarray]:
     """Return seconds and jobs of one step's rows, prepared and transpiled before, and <Z>."""
     hardware = HardwareSettings(shots=shots)
-    host = Host(hardware, 0, store, f"bench {time.time()}")
+    host = Host(hardware, store=store, run=f"bench {time.time()}")
     classifier = build_classifier(QuantumSettings(backend=backend), 2, host)
     angles, features = points(rows)
     prepared = classifier.prepare(features)

@@ -14,8 +14,9 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 
-from federation import UserError
+from federation import BudgetError, UserError
 from federation.messages import (
+    BUDGET_CODE,
     USER_ERROR_CODE,
     EvaluateOrder,
     TrainOrder,
@@ -38,7 +39,8 @@ def answers(handler: Handler) -> Callable[[Message, Context], Message]:
             return Message(handler(message, context), reply_to=message)
         except UserError as error:
             log(ERROR, "%s", error)
-            return Message(Error(USER_ERROR_CODE, str(error)), reply_to=message)
+            code = BUDGET_CODE if isinstance(error, BudgetError) else USER_ERROR_CODE
+            return Message(Error(code, str(error)), reply_to=message)
 
     return reply
 

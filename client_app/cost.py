@@ -103,7 +103,9 @@ def _judge(settings: Settings) -> StepCost:
 
     data = load_server(settings)
     quantum = settings.quantum.model_copy(update={"backend": backend})
-    host = Host(settings.hardware, store=store_root(settings.llm.store))
+    host = Host(
+        settings.hardware, layout_seed=settings.run.seed, store=store_root(settings.llm.store)
+    )
     price = _price(build_classifier(quantum, len(data.classes), host))
     return price(len(data.validation)).times(settings.run.rounds) + price(len(data.test))
 

@@ -81,6 +81,8 @@ class SiteMemory:
         host = Host(
             hardware=settings.hardware,
             seed=derive_seed(settings.run.seed, "device", self.client),
+            layout_seed=settings.run.seed,
+            timeout=settings.run.round_timeout,
             store=store_root(settings.llm.store),
             run=self.run,
         )

@@ -57,7 +57,7 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
         data=memory.info.name,
         kind=memory.info.kind,
         features=f"{kind}, {features.shape[1]}",
-        backend=settings.quantum.backend,
+        backend=_backend(memory),
         llm=source.name,
         encoder=source.identity if kind == "embedding" else NO_ENCODER,
         circuits_per_step=circuits_per_step(
@@ -69,6 +69,16 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
     )
     arrays = {"count": moments.count, "sums": moments.sums, "second": moments.second}
     return about, arrays
+
+
+def _backend(memory: SiteMemory) -> str:
+    """Name the node's backend, and what ``least_busy`` has found."""
+    from quantum import DeviceEngine
+
+    name, engine = memory.settings.quantum.backend, memory.classifier.engine
+    if name == "ibm:least_busy" and isinstance(engine, DeviceEngine):
+        return f"{name} ({engine.device_name})"
+    return name
 
 
 def train_round(
@@ -109,9 +119,13 @@ def train_round(
     seen = projection.apply(memory.features("validation"))
     warm = told.round <= settings.train.warm_rounds
     classifier = memory.classifier_in(told.round)
+    # Under federated evaluation this site is still to judge the round, and the last model.
+    federated = settings.evaluation.mode == "federated"
+    later = (len(seen), len(site.test)) if federated else ()
     # Loading rows and features again in a new process is no training.
     began = time.monotonic()
     with metered(classifier, f"train, round {told.round}", free=warm) as meter:
+        meter.keep_back(len(seen), *later)
         result = train_local(
             classifier,
             parameters,
@@ -122,6 +136,7 @@ def train_round(
             step_offset=told.step_offset,
             seed=derive_seed(settings.run.seed, "train", memory.client, told.round),
         )
+        meter.keep_back(*later)
         probabilities, judged = evaluate(classifier, result.parameters, seen)
         spent = meter.spent(result.circuits + judged)
     verdict = scores(site.validation.labels, probabilities)
@@ -188,10 +203,11 @@ def evaluate_round(
         return EvaluateReport(0, 0.0, [], **FREE, train_seconds=0.0, **NO_BASELINES)
     projection = Projection.from_bytes(told.projection)
     seen = projection.apply(memory.features(told.split))
-    classifier = memory.classifier_in(told.round)
+    # On the node's own backend in warm rounds too: rounds are held against each other.
+    classifier = memory.classifier
     began = time.monotonic()
-    warm = told.round <= memory.settings.train.warm_rounds
-    with metered(classifier, f"evaluate {told.split}, round {told.round}", free=warm) as meter:
+    with metered(classifier, f"evaluate {told.split}, round {told.round}") as meter:
+        meter.keep_back(*() if told.split == "test" else (len(memory.site.test),))
         probabilities, circuits = evaluate(classifier, parameters, seen)
         spent = meter.spent(circuits)
     seconds = max(time.monotonic() - began - spent["queue_seconds"], 0.0)

@@ -14,6 +14,7 @@ from federation.backends import (
 from federation.data_settings import DataSettings, FeatureSettings
 from federation.errors import (
     BackendError,
+    BudgetError,
     DataError,
     ModelError,
     SettingsError,
@@ -75,6 +76,7 @@ __all__ = [
     "RUN_DECIDES",
     "STORE_VARIABLE",
     "BackendError",
+    "BudgetError",
     "Cost",
     "DataError",
     "DataSettings",

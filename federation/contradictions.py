@@ -17,6 +17,9 @@ from federation.shares import selection_size
 if TYPE_CHECKING:
     from federation.settings import Settings
 
+LEAST_PRECISION = 0.001
+"""Smallest standard error that may be asked for: a million shots."""
+
 Check = tuple[bool, str, str, str]
 """Whether all is well; else what was given, what is accepted, what to do."""
 
@@ -44,6 +47,20 @@ def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
     ):
         if not fine:
             raise SettingsError(explain(given, takes, fix))
+
+
+def refuse_unknown_backends(settings: Settings) -> None:
+    """Refuse backends that no family takes, before other keys are judged by them.
+
+    Raises
+    ------
+    SettingsError
+        With the unknown names.
+    """
+    unknown = unknown_backends(backend_names(settings.quantum.backend))
+    if unknown:
+        given = f"quantum.backend = {', '.join(map(repr, unknown))}"
+        raise SettingsError(explain(given, ACCEPTED, "choose one of them"))
 
 
 def _run_checks(settings: Settings) -> tuple[Check, ...]:
@@ -91,14 +108,7 @@ def _backend_checks(settings: Settings) -> tuple[Check, ...]:
     text, train, hardware = settings.quantum.backend, settings.train, settings.hardware
     names = backend_names(text)
     counting = [name for name in names if is_shot_based(name)]
-    unknown = unknown_backends(names)
     return (
-        (
-            not unknown,
-            f"quantum.backend = {', '.join(map(repr, unknown))}",
-            ACCEPTED,
-            "choose one of them",
-        ),
         (
             len(names) in (1, settings.run.clients),
             f"quantum.backend names {len(names)} backends with run.clients = "
@@ -119,10 +129,10 @@ def _backend_checks(settings: Settings) -> tuple[Check, ...]:
             "lower train.warm_rounds",
         ),
         (
-            not (hardware.shots and hardware.precision),
-            f"hardware.shots = {hardware.shots} and hardware.precision = {hardware.precision}",
-            "one of them",
-            "remove one",
+            hardware.precision == 0 or hardware.precision >= LEAST_PRECISION,
+            f"hardware.precision = {hardware.precision:g}, {hardware.circuit_shots:,} shots",
+            f"0, or {LEAST_PRECISION:g} and above",
+            "raise hardware.precision",
         ),
     )
 

@@ -29,6 +29,10 @@ class BackendError(UserError):
     """A quantum backend is unknown, not installed or not reachable."""
 
 
+class BudgetError(BackendError):
+    """A budget does not pay for the next job of a device."""
+
+
 def explain(given: str, accepted: str, fix: str) -> str:
     """Build an error message of the house template.
 

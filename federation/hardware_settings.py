@@ -23,6 +23,7 @@ class HardwareSettings(Section):
         used_when=(DEVICE,),
         per_node=True,
         ge=0,
+        le=1_000_000,
     )
     precision: float = setting(
         0.0,
@@ -77,11 +78,12 @@ class HardwareSettings(Section):
         ge=0,
     )
     job_timeout: float = setting(
-        86400.0,
-        "Longest wait for one job with its queue, seconds; then it is cancelled.",
+        0.0,
+        "Longest wait for one job with its queue, seconds, then it is cancelled; 0: "
+        "`run.round_timeout`.",
         used_when=(RUNTIME,),
         per_node=True,
-        gt=0,
+        ge=0,
     )
     retries: int = setting(
         6,
@@ -103,10 +105,20 @@ class HardwareSettings(Section):
     budget_qpu_seconds: float = setting(
         0.0,
         "Most QPU seconds of a node in a run, estimated before each job; 0: off.",
-        used_when=(RUNTIME,),
+        used_when=(IBM,),
         per_node=True,
         ge=0,
     )
+
+    def without_budgets(self) -> HardwareSettings:
+        """Return the same without budgets: for the server, which is no node."""
+        budgets = [name for name in type(self).model_fields if name.startswith("budget_")]
+        return self.model_copy(update=dict.fromkeys(budgets, 0))
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether any budget holds."""
+        return self != self.without_budgets()
 
     @property
     def circuit_shots(self) -> int:

@@ -25,6 +25,9 @@ ARRAYS, CONFIG, METRICS, ABOUT = "arrays", "config", "metrics", "about"
 USER_ERROR_CODE = 1001
 """Code of a reply that carries a user's mistake at a client, in one line."""
 
+BUDGET_CODE = 1002
+"""Code of a reply of a client whose own budget does not pay for the order."""
+
 WEIGHT_KEY = "num-examples"
 """Flower's usual name of a reply's weight in the aggregation."""
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from federation.backends import backend_names
-from federation.contradictions import refuse_contradictions
+from federation.contradictions import refuse_contradictions, refuse_unknown_backends
 from federation.declare import Section
 from federation.errors import SettingsError, explain
 from federation.pennylane_text import parse_device_options, parse_noise
@@ -107,6 +107,7 @@ def parse_settings(
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise SettingsError(_first(error, known)) from None
+    refuse_unknown_backends(settings)
     # What the run sets for all nodes may have no effect on one with a backend of its own.
     _refuse_ignored(settings, set(known if node_config is None else node_config))
     refuse_contradictions(settings, at_node=node_config is not None)

@@ -21,6 +21,10 @@ RUN_DECIDES = ("wires", "shots", "seed")
 """Arguments of a device that follow from the run's other settings."""
 
 
+SECRETS = ("token", "key", "secret", "password", "credential")
+"""Parts of a name by which a secret is known."""
+
+
 def parse_device_options(text: str) -> dict[str, Option]:
     """Read ``quantum.device_options``.
 
@@ -38,8 +42,8 @@ def parse_device_options(text: str) -> dict[str, Option]:
     Raises
     ------
     SettingsError
-        For text of another form, a key given twice, or one that the run itself decides
-        (``wires``, ``shots``, ``seed``).
+        For text of another form, a key given twice, one that the run itself decides (``wires``,
+        ``shots``, ``seed``), or one that sounds like a secret.
     """
     options: dict[str, Option] = {}
     for key, value in split_pairs("quantum.device_options", text, FORM):
@@ -49,6 +53,14 @@ def parse_device_options(text: str) -> dict[str, Option]:
                     f"quantum.device_options sets {key}",
                     f"the device's other arguments; the run decides {', '.join(RUN_DECIDES)}",
                     f"remove {key}",
+                )
+            )
+        if any(word in key.lower() for word in SECRETS):
+            raise SettingsError(
+                explain(
+                    f"quantum.device_options sets {key}, which may be a secret",
+                    "options without secrets: settings are written down and sent to every node",
+                    "give it to the plugin by its own environment variable or file",
                 )
             )
         options[key] = read_scalar(value)

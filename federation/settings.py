@@ -1,10 +1,10 @@
 """The run's settings: one frozen, typed tree, checked where it is born.
 
 The defaults and the documentation of every key live here, in `data_settings.py` and in
-`hardware_settings.py`, and nowhere else; the ``[tool.flwr.app.config]`` table of ``pyproject.toml`` and
-``docs/settings.md`` are generated from them (`federation.reference`). Flower's run config
-knows only whole numbers, numbers, booleans and strings, so "not set" is the empty string or
-zero.
+`hardware_settings.py`, and nowhere else; the ``[tool.flwr.app.config]`` table of
+``pyproject.toml`` and ``docs/settings.md`` are generated from them (`federation.reference`).
+Flower's run config knows only whole numbers, numbers, booleans and strings, so "not set" is
+the empty string or zero.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 from federation.data_settings import DataSettings, FeatureSettings
 from federation.declare import Section, setting
-from federation.hardware_settings import DEVICE, RUNTIME, SHOTS, HardwareSettings
+from federation.hardware_settings import DEVICE, IBM, SHOTS, HardwareSettings
 
 EXACT = ("quantum.backend", "^exact")
 PENNYLANE = ("quantum.backend", "^pennylane:")
@@ -266,7 +266,7 @@ class StopSettings(Section):
     qpu_seconds: float = setting(
         0.0,
         "Budget of QPU seconds over all clients, looked at after each round; 0: off.",
-        used_when=(RUNTIME,),
+        used_when=(IBM,),
         ge=0,
     )
     wall_seconds: float = setting(0.0, "Budget of wall-clock seconds; 0: off.", ge=0)

@@ -70,7 +70,11 @@ class Host:
     hardware : HardwareSettings
         Shots, mitigation, budgets.
     seed : int
-        Seed of the transpiler, of simulated shots and of waiting times.
+        Seed of simulated shots and of waiting times.
+    layout_seed : int
+        Seed of the transpiler: the same for all clients, who then share circuits.
+    timeout : float
+        Longest wait for a job, seconds.
     store : Path
         Folder of transpiled circuits and of the book of jobs.
     run : str
@@ -79,8 +83,18 @@ class Host:
 
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
     seed: int = 0
+    layout_seed: int = 0
+    timeout: float = 3600.0
     store: Path = field(default_factory=store_root)
     run: str = ""
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """An engine whose shots depend on what they are for."""
+
+    def begin(self, label: str) -> None:
+        """Say what the next circuits are for; the same label, the same shots."""
 
 
 @runtime_checkable
@@ -91,12 +105,19 @@ class DeviceEngine(Engine, Protocol):
     ----------
     usage : Usage
         Jobs, circuits, shots and seconds so far.
+    told : Usage
+        What of it has been reported.
     shots : int
         Shots of a circuit.
     """
 
     usage: Usage
+    told: Usage
     shots: int
+
+    @property
+    def device_name(self) -> str:
+        """The device's own name."""
 
     @property
     def two_qubit_gates(self) -> int:
@@ -107,6 +128,9 @@ class DeviceEngine(Engine, Protocol):
 
     def quote(self, circuits: int) -> tuple[int, float]:
         """Return the jobs that so many circuits would be, and their QPU seconds, estimated."""
+
+    def reserve(self, *circuits: int) -> None:
+        """Let budgets keep back later jobs of so many circuits each, until told otherwise."""
 
     def begin(self, label: str) -> None:
         """Say what the next jobs are for; a repeated order collects the jobs of the first."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from quantum.engines import DeviceEngine
+from quantum.engines import DeviceEngine, Labelled
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier
@@ -36,6 +36,11 @@ class Meter:
     free: bool
     before: Usage | None
 
+    def keep_back(self, *circuits: int) -> None:
+        """Let budgets keep back later jobs of so many circuits each."""
+        if isinstance(self.classifier.engine, DeviceEngine):
+            self.classifier.engine.reserve(*circuits)
+
     def spent(self, circuits: int) -> Spent:
         """Return the cost of an order.
 
@@ -50,6 +55,7 @@ class Meter:
         gates = self.classifier.two_qubit_gates
         if isinstance(engine, DeviceEngine) and self.before is not None:
             used = engine.usage - self.before
+            engine.told = engine.usage
             return Spent(
                 jobs=used.jobs,
                 circuits=used.circuits,
@@ -79,11 +85,14 @@ def metered(classifier: Classifier, label: str, *, free: bool = False) -> Iterat
         Whether its circuits stand for no device: a warm round.
     """
     engine = classifier.engine
+    if isinstance(engine, Labelled):
+        engine.begin(label)
     if not isinstance(engine, DeviceEngine):
         yield Meter(classifier, free, None)
         return
-    engine.begin(label)
     try:
-        yield Meter(classifier, free, engine.usage)
+        # What an order spent that then failed is told with the next one.
+        yield Meter(classifier, free, engine.told)
     finally:
+        engine.reserve()
         engine.close()

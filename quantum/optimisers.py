@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from federation import TrainSettings, UserError, explain
+from federation import BudgetError, TrainSettings, UserError, explain
 
 Rate = Callable[[int], float]
 Gradient = Callable[[torch.Tensor, int], tuple[float, torch.Tensor]]
@@ -82,17 +82,23 @@ def run_adam(
     Returns
     -------
     tuple of torch.Tensor and list of float
-        Last parameters; each step's loss before its update.
+        Last parameters; each step's loss before its update. Fewer than `steps` where a device's
+        budget ended.
 
     Raises
     ------
     UserError
-        If a loss or gradient is not finite.
+        If a loss or gradient is not finite, or a budget does not pay for the first step.
     """
     theta, state = start.detach(), AdamState.zero(start)
-    losses = []
+    losses: list[float] = []
     for step in range(steps):
-        value, slope = gradient(theta, step)
+        try:
+            value, slope = gradient(theta, step)
+        except BudgetError:
+            if not losses:
+                raise
+            break  # the steps that were paid count
         theta, state = adam_step(theta, slope, state, rate(step))
         losses.append(value)
         if not (math.isfinite(value) and bool(torch.isfinite(theta).all())):
@@ -137,7 +143,12 @@ def run_cobyla(
         nonlocal best
         if len(losses) > steps:
             raise _BudgetSpentError
-        value = objective(theta)
+        try:
+            value = objective(theta)
+        except BudgetError:
+            if len(losses) < 2:
+                raise
+            raise _BudgetSpentError from None
         if not math.isfinite(value):
             raise not_finite(value, len(losses))
         if not losses or value < min(losses):

@@ -15,7 +15,7 @@ import torch
 from pennylane.operation import Channel, Operator
 from pennylane.wires import Wires
 
-from federation import NOISELESS, Noise, Option
+from federation import NOISELESS, Noise, Option, derive_seed
 from quantum.ansatz import QCNN, VQC
 from quantum.engines import Prepared
 from quantum.feature_rows import FeatureRows
@@ -73,12 +73,20 @@ class PennylaneEngine:
         self.device = torch.device("cpu")
         self.ansatz = ansatz
         self._device_name = device_name
+        self._options, self._noise, self._seed = options, noise, seed
         device = open_device(device_name, ansatz.n_qubits, options, seed)
         self.shots = check_runs(device_name, build_qnode(ansatz, device, shots=shots), ansatz)
         self._qnode = build_qnode(ansatz, device, noise, self.shots)
         if noise:
             check_takes(device_name, self._qnode, ansatz, noise)
         self.gradient = chosen_gradient(device_name, self._qnode, ansatz)
+
+    def begin(self, label: str) -> None:
+        """Seed the shots by what they are for: the same label, the same shots in any process."""
+        if self.shots:
+            seed = derive_seed(self._seed, "shots", label)
+            device = open_device(self._device_name, self.ansatz.n_qubits, self._options, seed)
+            self._qnode = build_qnode(self.ansatz, device, self._noise, self.shots)
 
     def prepare(self, features: np.ndarray) -> FeatureRows:
         """Keep features of shape (rows, n) as a float64 tensor."""

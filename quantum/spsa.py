@@ -7,10 +7,10 @@ optimization", IEEE Trans. Aerosp. Electron. Syst. 34 (1998) 817: at step t all 
 ``c_t = c / (t + 1)^0.101``.
 
 Two things are ours. The gain a is calibrated without a circuit of its own: it is the one that makes
-the first move of every angle ``learning_rate`` radians, measured with the mean ``|s|`` of all
-steps so far, so that one noisy slope does not set the scale. And only the angles are perturbed:
-scale and bias act after the measurement, their exact gradient comes with the same circuits, and
-Adam follows it.
+a slope of mean size move every angle by ``learning_rate`` radians at t = 0, the mean taken over
+the ``|s|`` of the round's steps so far. And only the angles are perturbed: scale and bias act
+after the measurement, their gradient comes with the same circuits (its mean over the two perturbed
+points), and Adam follows it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from federation import BudgetError
 from quantum.optimisers import AdamState, adam_step, not_finite
 
 Measure = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -88,12 +89,13 @@ def run_spsa(
     Returns
     -------
     tuple of numpy.ndarray and list of float
-        Last parameters; each step's loss, the mean of its two values.
+        Last parameters; each step's loss, the mean of its two values. Fewer than `steps` where a
+        device's budget ended.
 
     Raises
     ------
     UserError
-        If a loss is not finite.
+        If a loss is not finite, or a budget does not pay for the first step.
     """
     theta = np.array(start, dtype=np.float64)
     readout = AdamState.zero(torch.zeros(len(theta) - angles, dtype=torch.float64))
@@ -104,7 +106,12 @@ def run_spsa(
         signs = rng.choice(np.array([-1.0, 1.0]), size=angles)
         shift = gains.spread(t) * signs
         points = np.stack([theta[:angles] + shift, theta[:angles] - shift])
-        (up, down), slope_of_readout = measure(points, theta[angles:], step)
+        try:
+            (up, down), slope_of_readout = measure(points, theta[angles:], step)
+        except BudgetError:
+            if not losses:
+                raise
+            break  # the steps that were paid count
         losses.append(float(up + down) / 2)
         if not (math.isfinite(losses[-1]) and np.isfinite(slope_of_readout).all()):
             raise not_finite(losses[-1], step)

@@ -87,8 +87,10 @@ class CentralJudge:
             )
         quantum = settings.quantum.model_copy(update={"backend": settings.evaluation.backend})
         host = Host(
-            hardware=settings.hardware,
+            hardware=settings.hardware.without_budgets(),
             seed=derive_seed(settings.run.seed, "judge"),
+            layout_seed=settings.run.seed,
+            timeout=settings.run.round_timeout,
             store=store_root(settings.llm.store),
             run=f"{run_id}/judge",
         )

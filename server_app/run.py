@@ -109,7 +109,7 @@ def _kept(arrays: ArrayRecord | None, strategy: LlmQfl) -> ArrayRecord:
             explain(
                 f"the run ended before its first round: {strategy.stop_reason}",
                 "budgets that pay for a round",
-                "raise stop.circuits or stop.wall_seconds",
+                "raise the budget (stop.* or hardware.budget_*)",
             )
         )
     return arrays

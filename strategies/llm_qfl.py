@@ -96,8 +96,11 @@ class LlmQfl(Strategy):
     def decide(self, server_round: int) -> Decision:
         """Ask the agent for a round's decision, bound it, and write it down."""
         seen = self.state.observe(server_round, self.settings)
-        said = self.agent.decide(seen)
-        decision, notes = guard(said, seen, self.settings)
+        if seen.clients:
+            decision, notes = guard(self.agent.decide(seen), seen, self.settings)
+        else:
+            spent = "the budget of every client is spent"
+            decision, notes = Decision(participants=(), steps={}, stop=True, reason=spent), []
         self.current = Round(server_round, decision)
         self.journal.decision(
             {
@@ -150,8 +153,12 @@ class LlmQfl(Strategy):
             self._believable,
             lambda update: check_update(update, reference, bound),
         )
+        for client in self.current.exhausted:
+            self.state.retire(client)
         valid = [u for _, u in sorted(self.current.updates.items()) if not u.dropped]
         if len(valid) < self.settings.run.min_replies:
+            if self.current.exhausted and self.state.losses:
+                return self._end_of_budgets()
             raise UserError(
                 explain(
                     f"round {server_round} has {len(valid)} valid replies of "
@@ -181,17 +188,15 @@ class LlmQfl(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Order every client to evaluate, where evaluation is federated."""
+        """Order every client that can pay to evaluate, where evaluation is federated."""
         if self.settings.evaluation.mode != "federated":
             return []
         split = str(config.get("split", "validation"))
         told = EvaluateOrder(round=server_round, split=split, projection=self.projection)
         content = order(unpack_parameters(arrays), told)
-        self.current.sent_to_evaluate = dict.fromkeys(self.state.members, payload_bytes(content))
-        return [
-            self._message(content, client, EVALUATE, server_round)
-            for client in sorted(self.state.members)
-        ]
+        asked = sorted(self.state.members if split == "test" else self.state.views)
+        self.current.sent_to_evaluate = dict.fromkeys(asked, payload_bytes(content))
+        return [self._message(content, client, EVALUATE, server_round) for client in asked]
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -271,6 +276,8 @@ class LlmQfl(Strategy):
             orders = self.configure_train(server_round, arrays, train, grid)
             replies = grid.send_and_receive(list(orders), timeout=timeout)
             aggregated, metrics = self.aggregate_train(server_round, replies)
+            if self.stop_reason:
+                break
             arrays = aggregated if aggregated is not None else arrays
             if metrics is not None:
                 result.train_metrics_clientapp[server_round] = metrics
@@ -353,6 +360,15 @@ class LlmQfl(Strategy):
         )
         self.journal.checkpoint(now.number, arrays, state, self.best_round == now.number)
 
+    def _end_of_budgets(self) -> tuple[None, None]:
+        """End the run with the model so far: too few clients could still pay for the round."""
+        now = self.current
+        costs = with_idle({k: update.cost for k, update in now.updates.items()})
+        self.state.ledger.add(now.number, costs)
+        who = ", ".join(str(client) for client in sorted(now.exhausted))
+        self.stop_reason = f"the budget of client {who} does not pay for round {now.number}"
+        return None, None
+
     # --- small parts --------------------------------------------------------------------
 
     def _message(self, content: Any, client: int, kind: str, server_round: int) -> Message:
@@ -370,7 +386,7 @@ class LlmQfl(Strategy):
         most = about.circuits_fixed + (steps or 0) * about.circuits_per_step
         if about.shots_per_circuit:  # a job that failed is paid, and submitted once more
             most *= 2
-        return check_numbers(report, now.number, steps, most)
+        return check_numbers(report, now.number, steps, most, about.shots_per_circuit)
 
     def _select(self, updates: list[Update]) -> list[Update]:
         """Keep the closest updates, where selection acts at the aggregation stage."""

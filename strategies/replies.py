@@ -12,6 +12,7 @@ from flwr.common.logger import log
 
 from federation import Cost
 from federation.messages import (
+    BUDGET_CODE,
     EvaluateReport,
     Parameters,
     TrainReport,
@@ -52,6 +53,7 @@ class Round:
     aggregated: tuple[int, ...] = ()
     failures: list[str] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)
+    exhausted: set[int] = field(default_factory=set)
     evaluation: dict[int, Cost] = field(default_factory=dict)
 
     def fail(self, client: int | None, why: str | None) -> None:
@@ -111,13 +113,17 @@ def _answers(
     """Yield the replies that carry content, with their clients; the others are failures."""
     for reply in replies:
         client = client_of(reply.metadata.src_node_id)
+        if reply.has_error() and reply.error.code == BUDGET_CODE and client is not None:
+            now.exhausted.add(client)
         if reply.has_error() or client is None:
             now.fail(client, reply.error.reason if reply.has_error() else "unknown node")
         else:
             yield client, reply
 
 
-def check_numbers(report: TrainReport, server_round: int, steps: int | None, circuits: int) -> str:
+def check_numbers(
+    report: TrainReport, server_round: int, steps: int | None, circuits: int, shots: int
+) -> str:
     """Say which of a participant's numbers cannot be true, or return an empty string.
 
     Parameters
@@ -130,6 +136,8 @@ def check_numbers(report: TrainReport, server_round: int, steps: int | None, cir
         Optimizer steps it was ordered; None if it was not asked to train.
     circuits : int
         Most circuits that its order can cost, by its own report before the run.
+    shots : int
+        Shots of each, by that report.
     """
     if report.round != server_round:
         return f"it answers round {report.round}"
@@ -140,7 +148,10 @@ def check_numbers(report: TrainReport, server_round: int, steps: int | None, cir
         return wrong
     if report.steps > steps:
         return f"steps {report.steps} instead of at most {steps}"
-    return "" if report.circuits <= circuits else f"{report.circuits} circuits of {circuits}"
+    if report.circuits > circuits:
+        return f"{report.circuits} circuits of {circuits}"
+    most = shots * report.circuits
+    return "" if report.shots <= most else f"{report.shots} shots of {most}"
 
 
 def check_evaluation(report: EvaluateReport, rows: int, classes: int) -> str:

@@ -111,14 +111,22 @@ class FederationState:
             accuracies=tuple(self.accuracies),
             alignments=tuple(self.alignments),
             llm_loss=self.llm_loss(),
-            clients=tuple(self._priced(server_round <= settings.train.warm_rounds)),
+            clients=tuple(self._priced(server_round, settings)),
         )
 
-    def _priced(self, warm: bool) -> Iterator[ClientView]:
-        """Yield the views; a warm round runs on the exact simulator and costs no circuits."""
-        free = {"circuits_per_step": 0, "circuits_fixed": 0} if warm else {}
-        for view in self.views.values():
-            yield replace_view(view, **free)
+    def _priced(self, server_round: int, settings: Settings) -> Iterator[ClientView]:
+        """Yield the views; a warm round costs the circuits of federated evaluation only."""
+        for client, view in self.views.items():
+            if server_round > settings.train.warm_rounds:
+                yield view
+                continue
+            federated = settings.evaluation.mode == "federated"
+            judged = self.members[client].about.val_rows if federated else 0
+            yield replace_view(view, circuits_per_step=0, circuits_fixed=judged)
+
+    def retire(self, client: int) -> None:
+        """Take a client out of the candidates: its budget is spent."""
+        self.views.pop(client, None)
 
     def trained(self, client: int, report: TrainReport, cost: Cost, ordered: int) -> None:
         """Note what a participant reported.
@@ -150,6 +158,8 @@ class FederationState:
 
     def evaluated(self, client: int, loss: float) -> None:
         """Note the loss of the global model on a client's validation rows."""
+        if client not in self.views:
+            return
         view = self.views[client]
         ratio = None if view.llm_loss is None else loss_ratio(loss, view.llm_loss)
         self.views[client] = replace_view(view, loss=loss, ratio=ratio)

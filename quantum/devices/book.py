@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     reason TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL
 )
 """
+_INDEX = "CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (run)"
 _COLUMNS = (
     'key, run, label, backend, job_id, status, circuits, shots, "values", '
     "COALESCE(qpu_seconds, qpu_estimate), queue_seconds, reason, created, updated"
@@ -193,17 +194,25 @@ class JobBook:
             ).fetchall()
         return [self._entry(row) for row in rows]
 
-    def spent(self, run: str) -> Usage:
+    def spent(self, run: str, besides: str = "") -> Usage:
         """Return what a run has submitted, whether collected or not.
 
-        QPU seconds that the service has not told count as estimated.
+        A job whose acceptance is unknown counts, and QPU seconds that the service has not told
+        count as estimated.
+
+        Parameters
+        ----------
+        run : str
+            The node in the run.
+        besides : str
+            Key of a job that is not counted: the one about to be submitted.
         """
         with self._connection() as connection:
             row = connection.execute(
                 "SELECT COUNT(*), SUM(circuits), SUM(shots), "
                 "SUM(COALESCE(qpu_seconds, qpu_estimate)), SUM(queue_seconds) "
-                "FROM jobs WHERE run = ? AND job_id IS NOT NULL",
-                (run,),
+                "FROM jobs WHERE run = ? AND (job_id IS NOT NULL OR status = ?) AND key != ?",
+                (run, INTENDED, besides),
             ).fetchone()
         return Usage(*(value or 0 for value in row[:3]), *(float(value or 0) for value in row[3:]))
 
@@ -253,6 +262,7 @@ class JobBook:
             # On file systems without shared memory SQLite stays with its rollback journal.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(_SCHEMA)
+            connection.execute(_INDEX)
             connection.execute(f"PRAGMA user_version = {FORMAT}")
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
-from federation import BackendError, HardwareSettings, explain
+from federation import BudgetError, HardwareSettings, explain
 
 DONE, ERROR, CANCELLED = "DONE", "ERROR", "CANCELLED"
 FINAL = (DONE, ERROR, CANCELLED)
@@ -114,7 +114,7 @@ class Budget:
 
         Raises
         ------
-        BackendError
+        BudgetError
             Names the budget, what is spent, what the job would cost and the setting to raise.
         """
         for name, limit, used, cost in (
@@ -124,7 +124,7 @@ class Budget:
             ("qpu_seconds", self.qpu_seconds, spent.qpu_seconds, request.qpu_estimate),
         ):
             if limit and used + cost > limit:
-                raise BackendError(
+                raise BudgetError(
                     explain(
                         f"hardware.budget_{name} = {limit:g} with {used:g} spent, "
                         f"and the next job would cost {cost:g}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from federation import HardwareSettings
+from federation import HardwareSettings, family
 from quantum.devices.contract import Request, Usage
 from quantum.devices.estimate import qpu_seconds
 from quantum.feature_rows import FeatureRows
@@ -57,14 +57,21 @@ class CircuitEngine:
         self.name = name
         self.dtype = torch.float64
         self.device = torch.device("cpu")
-        self.usage = Usage()
+        self.usage = self.told = Usage()
         self.shots = hardware.circuit_shots
         self.circuit = circuit
         self._runner, self._run = runner, run
         self._job_circuits = hardware.job_circuits or max(1, EXECUTIONS // self.shots)
+        ibm = family(name) == "ibm"
+        self._resilience_level = hardware.resilience_level if ibm else 0
         self._label, self._number = "", 0
         self._observables = _observables(circuit)
         self._columns = [circuit.names.index(p.name) for p in circuit.circuit.parameters]
+
+    @property
+    def device_name(self) -> str:
+        """The device's own name."""
+        return self.circuit.facts.backend
 
     @property
     def two_qubit_gates(self) -> int:
@@ -75,7 +82,13 @@ class CircuitEngine:
         """Return the jobs that so many circuits would be, and their QPU seconds, estimated."""
         jobs = math.ceil(circuits / self._job_circuits)
         each = math.ceil(circuits / jobs) if jobs else 0
-        return jobs, jobs * qpu_seconds(self.name, self.circuit.facts, each, self.shots)
+        return jobs, jobs * self._seconds(each) if jobs else 0.0
+
+    def reserve(self, *circuits: int) -> None:
+        """Let budgets keep back later jobs of so many circuits each, until told otherwise."""
+        quotes = [(*self.quote(count), count) for count in circuits]
+        each = (Usage(jobs, n, n * self.shots, seconds) for jobs, seconds, n in quotes)
+        self._runner.reserved = sum(each, Usage())
 
     def begin(self, label: str) -> None:
         """Say what the next jobs are for, for instance ``client 2, round 5, train``.
@@ -129,18 +142,24 @@ class CircuitEngine:
         names = tuple(parameter.name for parameter in self.circuit.circuit.parameters)
         request = Request(
             pubs=((self.circuit.circuit, self._observables, {names: values[:, self._columns]}),),
-            precision=1.0 / math.sqrt(self.shots),
+            # A hair wider, for primitives run ceil(1 / precision²) shots: 32 would become 33.
+            precision=(1.0 + 1e-9) / math.sqrt(self.shots),
             key=self._key(values),
             run=self._run,
             label=self._label,
             circuits=len(values),
             shots=len(values) * self.shots,
-            qpu_estimate=qpu_seconds(self.name, self.circuit.facts, len(values), self.shots),
+            qpu_estimate=self._seconds(len(values)),
         )
         self._number += 1
         (expectations,), usage = self._runner.run(request)
         self.usage = self.usage + usage
         return np.asarray(expectations)
+
+    def _seconds(self, circuits: int) -> float:
+        """Estimate the QPU seconds of one job."""
+        facts, level = self.circuit.facts, self._resilience_level
+        return qpu_seconds(self.name, facts, circuits, self.shots, level)
 
     def _key(self, values: np.ndarray) -> str:
         # Not the transpiled circuit: a backend that is calibrated anew while a client is down

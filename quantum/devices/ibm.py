@@ -83,7 +83,7 @@ def _saved_accounts() -> str:
     return ""
 
 
-def pick_backend(service: Any, name: str, qubits: int) -> Any:
+def pick_backend(service: Any, name: str, qubits: int, kind: str = "ibm") -> Any:
     """Return a backend of IBM Quantum.
 
     Parameters
@@ -94,6 +94,8 @@ def pick_backend(service: Any, name: str, qubits: int) -> Any:
         A backend's name, with or without ``ibm_``; or ``least_busy``.
     qubits : int
         How many the circuit needs.
+    kind : str
+        What stands before the name in `quantum.backend`, for messages.
 
     Returns
     -------
@@ -120,16 +122,16 @@ def pick_backend(service: Any, name: str, qubits: int) -> Any:
             raise _no_backend(service, name, qubits) from None
         raise BackendError(
             explain(
-                f"quantum.backend = 'ibm:{name}' cannot be opened ({redacted(error)})",
+                f"quantum.backend = '{kind}:{name}' cannot be opened ({redacted(error)})",
                 "a backend that the account may use, and a way to cloud.ibm.com",
                 "start again, or change quantum.backend",
             )
         ) from None
-    _check_size(f"ibm:{name}", size, qubits)
+    _check_size(f"{kind}:{name}", size, qubits)
     if not operational:
         raise BackendError(
             explain(
-                f"quantum.backend = 'ibm:{name}', {backend.name} is out of operation now",
+                f"quantum.backend = '{kind}:{name}', {backend.name} is out of operation now",
                 _offered(service) or "a backend in operation",
                 "choose another, ibm:least_busy, or wait",
             )
@@ -326,7 +328,7 @@ class IbmService:
         estimator = EstimatorV2(mode=self._mode(), options=options)
         job: Job = estimator.run(list(request.pubs), precision=request.precision)
         if self._service is None:
-            self._local_jobs[job.job_id()] = job
+            self._local_jobs = {job.job_id(): job}  # one at a time: older ones were collected
         return job
 
     def _mode(self) -> Any:

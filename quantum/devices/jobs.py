@@ -73,6 +73,11 @@ class JobRunner:
         Jitter of the waits.
     sleep, clock : callable
         Of the `time` module; for tests.
+
+    Attributes
+    ----------
+    reserved : Usage
+        What budgets keep back for a later job of the same order.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class JobRunner:
         self.service = service
         self.book = JobBook(None) if book is None else book
         self.budget = budget
+        self.reserved = Usage()
         self._line = Line(service.name, retries, rng, sleep)
         self._timeout = timeout
         self._sleep = sleep
@@ -212,7 +218,8 @@ class JobRunner:
             self.book.submitted(entry.key, job.job_id())
 
     def _submit(self, request: Request, key: str) -> Job:
-        self.budget.check(self.book.spent(request.run), request)
+        spent = self.book.spent(request.run, besides=key) + self.reserved
+        self.budget.check(spent, request)
         self.book.intend(
             key,
             run=request.run,

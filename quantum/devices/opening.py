@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from federation import family, write_text
+from federation import BackendError, explain, family, write_text
 from quantum.ansatz import QCNN, VQC
 from quantum.devices.aer import AerService
 from quantum.devices.book import JobBook
@@ -51,7 +51,9 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
     kind, hardware = family(settings.backend), host.hardware
     found = find_backend(settings.backend, hardware.account, ansatz.n_qubits, host)
     circuit = compile_for(ansatz, found.backend, host)
-    book = None if kind == "aer" else JobBook(host.store / "jobs.sqlite")
+    # Aer's jobs are over when they return: only a budget must outlive the process.
+    kept = kind != "aer" or hardware.budgeted
+    book = JobBook(host.store / "jobs.sqlite") if kept else None
     service: Any
     if kind == "ibm":
         service = IbmService(found.backend, hardware, host.seed, found.service)
@@ -65,18 +67,34 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
         book,
         Budget.of(hardware),
         hardware.retries,
-        hardware.job_timeout,
+        hardware.job_timeout or host.timeout,
         np.random.default_rng(host.seed),
     )
     return CircuitEngine(settings.backend, circuit, runner, hardware, host.run)
 
 
 def compile_for(ansatz: QCNN | VQC, backend: Any, host: Host) -> Compiled:
-    """Return the ansatz's circuit for a backend, kept on disk by what it depends on."""
+    """Return the ansatz's circuit for a backend, kept on disk by what it depends on.
+
+    Raises
+    ------
+    BackendError
+        If the store cannot be written.
+    """
     from quantum.devices.transpiling import compiled
 
     level, trials = host.hardware.optimization_level, host.hardware.layout_trials
-    return compiled(ansatz, backend, level, trials, host.seed, host.store / "circuits")
+    try:
+        host.store.mkdir(mode=0o700, parents=True, exist_ok=True)  # private: the book of jobs
+        return compiled(ansatz, backend, level, trials, host.layout_seed, host.store / "circuits")
+    except OSError as error:
+        raise BackendError(
+            explain(
+                f"the site's store {str(host.store)!r} cannot be used ({error.strerror or error})",
+                "a folder that can be written",
+                "change llm.store or LLM_QFL_HOME",
+            )
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -103,10 +121,10 @@ def find_backend(name: str, account: str, qubits: int, host: Host) -> Found:
         from qiskit_aer import AerSimulator
 
         return Found(AerSimulator())
-    if kind == "ibm" or device.startswith("ibm_"):
+    if kind == "ibm" or (kind == "aer" and device.startswith("ibm_")):
         service = connect(account)
-        if device != "least_busy":
-            return Found(pick_backend(service, device, qubits), service)
+        if device != "least_busy" or not host.run:
+            return Found(pick_backend(service, device, qubits, kind), service)
         note = host.store / "least-busy" / hashlib.sha256(host.run.encode()).hexdigest()[:24]
         chosen = note.read_text(encoding="utf-8") if note.is_file() else device
         backend = pick_backend(service, chosen, qubits)

@@ -19,6 +19,9 @@ from quantum.devices.book import Entry, JobBook
 from quantum.devices.contract import Budget
 from quantum.devices.jobs import JobRunner
 
+CANCEL_SECONDS = 60.0
+"""Longest wait for a service while cancelling."""
+
 LOCAL = "fake_"
 """How the names of backends begin whose jobs end with their process."""
 
@@ -82,7 +85,7 @@ def cancel(store: Path, run: str = "", account: str = "") -> int:
     backend = SimpleNamespace(name="IBM Quantum")
     service = IbmService(backend, hardware, 0, connect(account))
     runner = JobRunner(
-        service, book, Budget(), hardware.retries, hardware.job_timeout, np.random.default_rng(0)
+        service, book, Budget(), hardware.retries, CANCEL_SECONDS, np.random.default_rng(0)
     )
     return count + sum(runner.cancel_open(each) for each in theirs)
 

@@ -39,7 +39,8 @@ class Facts:
         Estimated probability that some gate or read-out fails: one less the product of the
         calibrated fidelities; 0 without calibration.
     seconds : float
-        Duration of one shot without reset, seconds; 0 where the backend does not say.
+        Duration of one shot's gates, seconds, read-out and reset not in it; 0 where the backend
+        does not say.
     readouts : tuple of int
         Physical qubits read out, R of them.
     """

@@ -57,7 +57,7 @@ def test_file_side_files_and_folder_are_their_owners_alone(book: JobBook) -> Non
     assert stat.S_IMODE(book.path.parent.stat().st_mode) == 0o700
 
 
-def test_spent_counts_what_was_accepted_whatever_became_of_it(book: JobBook) -> None:
+def test_spent_counts_what_was_or_may_have_been_accepted(book: JobBook) -> None:
     for key in ("collected", "waiting", "failed", "cancelled", "intended"):
         intend(book, key)
     intend(book, "another run's", run="run-2")
@@ -67,7 +67,9 @@ def test_spent_counts_what_was_accepted_whatever_became_of_it(book: JobBook) -> 
     book.failed("failed", "broken", Usage(1, 2, 100, 0.5, 0.0))
     book.cancelled("cancelled")
     # Waiting and cancelled: 4 s each as estimated, until the service tells.
-    assert book.spent("run-1") == Usage(4, 8, 400, 1.0 + 0.5 + 4.0 + 4.0, 10.0)
+    told = Usage(4, 8, 400, 1.0 + 0.5 + 4.0 + 4.0, 10.0)
+    assert book.spent("run-1", besides="intended") == told
+    assert book.spent("run-1") == told + Usage(1, 2, 100, 4.0)  # perhaps accepted: it counts
     assert book.spent("run-3") == Usage()
     assert [e.key for e in book.open_jobs("run-1")] == ["waiting", "intended"]
     assert len(book.open_jobs()) == 3
