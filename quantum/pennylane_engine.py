@@ -80,8 +80,8 @@ class PennylaneEngine:
             check_takes(device_name, self._qnode, ansatz, noise)
         self.gradient = chosen_gradient(device_name, self._qnode, ansatz)
 
-    def prepare(self, features: np.ndarray) -> FeatureRows:
-        """Keep features of shape (rows, n) as a float64 tensor."""
+    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> FeatureRows:
+        """Keep features of shape (rows, n) as a float64 tensor, whatever the rows of a step."""
         return FeatureRows.of(features)
 
     def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:

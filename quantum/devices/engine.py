@@ -89,8 +89,8 @@ class CircuitEngine:
         """End a session or batch."""
         self._runner.service.close()
 
-    def prepare(self, features: np.ndarray) -> FeatureRows:
-        """Keep features of shape (rows, n)."""
+    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> FeatureRows:
+        """Keep features of shape (rows, n), whatever the rows of a step."""
         return FeatureRows.of(features)
 
     def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:

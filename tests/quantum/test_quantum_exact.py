@@ -77,7 +77,7 @@ def test_every_schedule_agrees_with_autograd(
 ) -> None:
     tape, chunk = MODES[mode]
     monkeypatch.setattr("quantum.program.TAPE_BYTES", tape)
-    monkeypatch.setattr("quantum.program.CHUNK", chunk)
+    monkeypatch.setattr("quantum.workspace.CHUNK", chunk)
     angles, x = draw(ansatz, rows=3)
     expected = autograd_twin(ansatz, angles, x)
     slope = gradient(expected, angles)
