@@ -1,15 +1,19 @@
 """One gradient step of the exact engine beside other simulators and the machine's own floor.
 
-``python -m bench.engine [--qubits 4 8 12 16] [--rows 32 256 2048] [--limit 20]`` measures, in one
-run and one torch thread, the su4 QCNN with one read-out: forward pass, cross-entropy and the
-gradient to all parameters. Columns, milliseconds a step with the ratio to ours: ours; PennyLane
-default.qubit with backprop; lightning.qubit with the adjoint method; PennyLane on JAX, one jitted
-function, its compile time in seconds apart; torchquantum; and `bench.floor` with ours over it.
+``python -m bench.engine [--qubits 4 8 12 16] [--rows 32 256 2048] [--limit 20] [--device cpu]``
+measures, in one run and one torch thread, the su4 QCNN with one read-out: forward pass,
+cross-entropy and the gradient to all parameters. Columns, milliseconds a step with the ratio to
+ours: ours; PennyLane default.qubit with backprop; lightning.qubit with the adjoint method;
+PennyLane on JAX, one jitted function, its compile time in seconds apart; torchquantum; and
+`bench.floor` with ours over it.
 
 A simulator that needs an eighth of ``--limit`` seconds for a step is not tried with more rows;
 nor one whose states after every gate would need more than `MAX_BYTES`, nor JAX after a
 compilation of more than ``--compile-limit`` seconds. JAX, lightning and torchquantum are
 optional: a column says so where one is missing.
+
+``--device cuda`` puts ours, torchquantum and the floor on the GPU, and waits for it before a
+clock is read. PennyLane's columns, with default.qubit, lightning and JAX, stay on the CPU.
 """
 
 from __future__ import annotations
@@ -17,14 +21,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-from bench.floor import floor_seconds
+from bench.floor import floor_seconds, seconds_of
 from bench.simulators import NotInstalledError, jax_step, torchquantum_step
 from federation import BackendError, QuantumSettings
 from quantum import QCNN, build_classifier
@@ -32,6 +36,7 @@ from quantum.exact import ExactEngine
 from quantum.gates import gates_of
 
 Step = Callable[[], None]
+Device = Literal["cpu", "cuda"]
 OURS = "exact"
 JAX, TORCHQUANTUM = "JAX jit", "torchquantum"
 OTHERS = ("pennylane:default.qubit", "pennylane:lightning.qubit", JAX, TORCHQUANTUM)
@@ -46,10 +51,11 @@ HEADER = (
 
 @dataclass
 class Bounds:
-    """What is not tried any more: why, by simulator."""
+    """What is not tried any more: why, by simulator; and where to compute."""
 
     limit: float
     compile_limit: float
+    device: Device = "cpu"
     skip: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,14 +66,15 @@ def inputs(qubits: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return features, rng.integers(0, 2, rows)
 
 
-def gradient_step(backend: str, qubits: int, rows: int) -> Step:
+def gradient_step(backend: str, qubits: int, rows: int, device: Device = "cpu") -> Step:
     """Return a function that does one gradient step on a data set prepared beforehand."""
-    settings = QuantumSettings(qubits=qubits, backend=backend)
+    settings = QuantumSettings(qubits=qubits, backend=backend, device=device)
     classifier = build_classifier(settings, 2)
+    engine = classifier.engine  # PennyLane's lives on the CPU whatever the device
     features, classes = inputs(qubits, rows)
-    prepared, labels = classifier.prepare(features), torch.as_tensor(classes)
+    prepared, labels = classifier.prepare(features), torch.as_tensor(classes, device=engine.device)
     flat = classifier.spec.flatten(classifier.initial(0))
-    theta = torch.tensor(flat, dtype=classifier.engine.dtype, requires_grad=True)
+    theta = torch.tensor(flat, dtype=engine.dtype, device=engine.device, requires_grad=True)
 
     def step() -> None:
         loss = torch.nn.functional.cross_entropy(classifier.logits_tensor(theta, prepared), labels)
@@ -76,17 +83,11 @@ def gradient_step(backend: str, qubits: int, rows: int) -> Step:
     return step
 
 
-def milliseconds(step: Step, limit: float) -> float:
+def milliseconds(step: Step, limit: float, device: Device = "cpu") -> float:
     """Return the median time of a step after one warm-up, within about `limit` seconds."""
-    began = time.perf_counter()
-    step()
-    once = time.perf_counter() - began
-    times = []
-    for _ in range(max(1, min(30, int(limit / max(once, 1e-4))))):
-        began = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - began)
-    return 1000 * statistics.median(times)
+    once = seconds_of(step, device)
+    repeats = max(1, min(30, int(limit / max(once, 1e-4))))
+    return 1000 * statistics.median(seconds_of(step, device) for _ in range(repeats))
 
 
 def measure(name: str, qubits: int, rows: int, bounds: Bounds) -> tuple[float | str, float | None]:
@@ -112,13 +113,13 @@ def measure(name: str, qubits: int, rows: int, bounds: Bounds) -> tuple[float | 
             if seconds > bounds.compile_limit:  # this size is still measured
                 bounds.skip[name] = "compiles too long"
         elif name == TORCHQUANTUM:
-            step = torchquantum_step(ansatz, *inputs(qubits, rows))
+            step = torchquantum_step(ansatz, *inputs(qubits, rows), bounds.device)
         else:
-            step = gradient_step(name, qubits, rows)
+            step = gradient_step(name, qubits, rows, bounds.device)
     except (NotInstalledError, BackendError):
         bounds.skip[name] = "not installed"
         return "not installed", None
-    took = milliseconds(step, bounds.limit)
+    took = milliseconds(step, bounds.limit, bounds.device)
     if took > 1000 * bounds.limit / 8:  # 8 times the rows would be too long
         bounds.skip[name] = SLOW
     return took, seconds
@@ -149,18 +150,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=[32, 256, 2048])
     parser.add_argument("--limit", type=float, default=20.0)
     parser.add_argument("--compile-limit", type=float, default=120.0)
+    parser.add_argument("--device", choices=get_args(Device), default="cpu")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(HEADER)
     print("|---|---|---|---|---|---|---|---|---|---|")
-    bounds = Bounds(given.limit, given.compile_limit)
+    device: Device = given.device
+    bounds = Bounds(given.limit, given.compile_limit, device)
     for qubits in given.qubits:
         bounds.skip = {name: why for name, why in bounds.skip.items() if why != SLOW}
-        engine = ExactEngine(QCNN(qubits))
+        engine = ExactEngine(QCNN(qubits), device=device)
         for rows in given.rows:
-            ours = milliseconds(gradient_step(OURS, qubits, rows), given.limit)
+            ours = milliseconds(gradient_step(OURS, qubits, rows, device), given.limit, device)
             others = {name: measure(name, qubits, rows, bounds) for name in OTHERS}
-            floor = 1000 * floor_seconds(engine.schedule_for(rows), rows, 1)
+            floor = 1000 * floor_seconds(engine.schedule_for(rows), rows, 1, device)
             print(row(qubits, rows, ours, others, floor), flush=True)
     return 0
 

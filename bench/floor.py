@@ -26,13 +26,14 @@ from quantum.schedule import CHUNK, GROUP, Schedule
 Shape = tuple[int, int, int]
 
 
-def floor_seconds(schedule: Schedule, rows: int, readouts: int) -> float:
+def floor_seconds(schedule: Schedule, rows: int, readouts: int, device: str = "cpu") -> float:
     """Return the larger of the two bounds, in seconds, float32, torch's current threads."""
     amplitudes = rows << len(schedule.middle.wires)
     counted = products(schedule, rows, readouts)
-    operations = sum(count * product_seconds(shape) for shape, count in counted.items())
+    operations = sum(count * product_seconds(shape, device) for shape, count in counted.items())
     chunk_bytes = 8 * min(amplitudes, CHUNK)
-    return max(operations, state_bytes(schedule, rows) * copy_seconds(chunk_bytes) / chunk_bytes)
+    moving = copy_seconds(chunk_bytes, device) / chunk_bytes
+    return max(operations, state_bytes(schedule, rows) * moving)
 
 
 def products(schedule: Schedule, rows: int, readouts: int) -> Counter[Shape]:
@@ -76,28 +77,42 @@ def state_bytes(schedule: Schedule, rows: int) -> int:
     return (5 + 5 * len(schedule.middle.groups)) * state
 
 
-def product_seconds(shape: Shape) -> float:
+def product_seconds(shape: Shape, device: str = "cpu") -> float:
     """Measure one matrix product of that shape."""
     m, k, n = shape
-    left, result = torch.rand(m, k), torch.empty(m, n)
-    right = torch.rand(n, k).T if k > n else torch.rand(k, n)  # a gradient's factor is transposed
-    return fastest(lambda: torch.mm(left, right, out=result))
+    left, result = torch.rand(m, k, device=device), torch.empty(m, n, device=device)
+    right = torch.rand((n, k) if k > n else (k, n), device=device)
+    right = right.T if k > n else right  # a gradient's factor is transposed
+    return fastest(lambda: torch.mm(left, right, out=result), device)
 
 
-def copy_seconds(size: int) -> float:
+def copy_seconds(size: int, device: str = "cpu") -> float:
     """Measure moving ``size`` bytes: half of them read, half of them written."""
-    source = torch.rand(max(1, size // 8))
+    source = torch.rand(max(1, size // 8), device=device)
     target = torch.empty_like(source)
-    return fastest(lambda: target.copy_(source))
+    return fastest(lambda: target.copy_(source), device)
 
 
-def fastest(action: Callable[[], object], seconds: float = 0.05) -> float:
+def fastest(action: Callable[[], object], device: str = "cpu", seconds: float = 0.05) -> float:
     """Return the least time of an action within about that many seconds, after a warm-up."""
     action()
     best = float("inf")
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or best == float("inf"):
-        began = time.perf_counter()
-        action()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, seconds_of(action, device))
     return best
+
+
+def seconds_of(action: Callable[[], object], device: str = "cpu") -> float:
+    """Return the time of an action from an idle device to an idle device."""
+    wait_for(device)
+    began = time.perf_counter()
+    action()
+    wait_for(device)
+    return time.perf_counter() - began
+
+
+def wait_for(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()

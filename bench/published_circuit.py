@@ -28,7 +28,6 @@ from quantum.exact import ExactEngine
 from quantum.gates import Block, Gate, Linear, Trainable, block_of, gates_of
 
 QUBITS = 4
-Values = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def jax_step(ansatz: QCNN, features: np.ndarray, labels: np.ndarray) -> tuple[St
         If JAX is not installed.
     """
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
         import jax
     except ImportError as error:
@@ -80,10 +81,12 @@ def _jax_qnode(ansatz: QCNN) -> Any:
     return qml.QNode(circuit, device, interface="jax", diff_method="backprop")
 
 
-def torchquantum_step(ansatz: QCNN, features: np.ndarray, labels: np.ndarray) -> Step:
+def torchquantum_step(
+    ansatz: QCNN, features: np.ndarray, labels: np.ndarray, device: str = "cpu"
+) -> Step:
     """torchquantum: its batched state vector, gate by gate, autograd, complex64.
 
-    Parameters and errors as for `jax_step`.
+    Parameters and errors as for `jax_step`; ``device`` is torch's.
     """
     try:
         import torchquantum
@@ -91,10 +94,10 @@ def torchquantum_step(ansatz: QCNN, features: np.ndarray, labels: np.ndarray) ->
         raise NotInstalledError("torchquantum is not installed") from error
     import torch
 
-    x = torch.as_tensor(features, dtype=torch.float32)
-    y = torch.as_tensor(labels, dtype=torch.float32)
+    x = torch.as_tensor(features, dtype=torch.float32, device=device)
+    y = torch.as_tensor(labels, dtype=torch.float32, device=device)
     start = np.random.default_rng(0).uniform(-1, 1, ansatz.angles + 2)
-    theta = torch.tensor(start, dtype=torch.float32, requires_grad=True)
+    theta = torch.tensor(start, dtype=torch.float32, device=device, requires_grad=True)
 
     def step() -> None:
         z = _torchquantum_z(torchquantum, ansatz, theta, x)
@@ -113,7 +116,7 @@ TORCHQUANTUM_NAMES = {
 
 def _torchquantum_z(library: Any, ansatz: QCNN, theta: Any, x: Any) -> Any:
     """<Z> of the read-out, shape (rows,)."""
-    device = library.QuantumDevice(n_wires=ansatz.n_qubits, bsz=len(x))
+    device = library.QuantumDevice(n_wires=ansatz.n_qubits, bsz=len(x), device=x.device)
     for gate in gates_of(ansatz.encoding + ansatz.layers):
         _torchquantum_gate(library.functional, device, gate, theta, x)
     states = device.get_states_1d().view(len(x), 2 ** ansatz.readout_wires[0], 2, -1)
@@ -132,7 +135,7 @@ def _torchquantum_gate(functional: Any, device: Any, gate: Gate, theta: Any, x: 
     if isinstance(gate.angle, Trainable):
         angle = theta[gate.angle.index].reshape(1, 1)
     elif isinstance(gate.angle, float):
-        angle = torch.full((1, 1), gate.angle)
+        angle = torch.full((1, 1), gate.angle, device=x.device)
     else:
         angle = gate.angle.value(x).reshape(-1, 1)
     act(device, wires=wires, params=angle)

@@ -67,13 +67,15 @@ class Classifier:
         """Draw initial parameters, see `ParameterSpec.initial`."""
         return self.spec.initial(seed)
 
-    def prepare(self, features: np.ndarray) -> Prepared:
+    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> Prepared:
         """Encode a data set once.
 
         Parameters
         ----------
         features : numpy.ndarray, shape (rows, n)
             Projected features in radians.
+        step_rows : int, optional
+            Rows of a step where that is not all of them: how best to encode depends on it.
 
         Returns
         -------
@@ -86,7 +88,7 @@ class Classifier:
             If there are no rows, not n columns, or a number is not finite.
         """
         check_features(features, self.ansatz.n_qubits)
-        return self.engine.prepare(features)
+        return self.engine.prepare(features, step_rows)
 
     def logits_tensor(self, theta: torch.Tensor, prepared: Prepared) -> torch.Tensor:
         """Logits as a differentiable tensor.

@@ -54,8 +54,8 @@ class Engine(Protocol):
     dtype: torch.dtype
     device: torch.device
 
-    def prepare(self, features: np.ndarray) -> Prepared:
-        """Encode features of shape (rows, n)."""
+    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> Prepared:
+        """Encode features of shape (rows, n), to be used so many rows at a time (None: all)."""
 
     def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:
         """<Z> of each read-out, shape (rows, R), differentiable in angles of shape (P,)."""

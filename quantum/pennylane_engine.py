@@ -88,8 +88,8 @@ class PennylaneEngine:
             device = open_device(self._device_name, self.ansatz.n_qubits, self._options, seed)
             self._qnode = build_qnode(self.ansatz, device, self._noise, self.shots)
 
-    def prepare(self, features: np.ndarray) -> FeatureRows:
-        """Keep features of shape (rows, n) as a float64 tensor."""
+    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> FeatureRows:
+        """Keep features of shape (rows, n) as a float64 tensor, whatever the rows of a step."""
         return FeatureRows.of(features)
 
     def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:

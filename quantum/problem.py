@@ -74,7 +74,7 @@ class Problem:
         self.anchor = self._real(self._flat)
         labels = torch.from_numpy(np.array(data.labels, dtype=np.int64))
         soft = None if data.soft_labels is None else self._real(data.soft_labels)
-        prepared = classifier.prepare(data.features)
+        prepared = classifier.prepare(data.features, self._batch_rows)
         self._all = Batch(prepared, labels.to(classifier.engine.device), soft)
         self._weights = None if data.class_weights is None else self._real(data.class_weights)
         self._fixed: Batch | None = None

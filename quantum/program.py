@@ -24,10 +24,9 @@ from quantum.fusion import FusedBlock
 from quantum.linalg import z_signs
 from quantum.matrices import GroupMatrices
 from quantum.products import Interleaving, interleave, multiply, pull_product_back
-from quantum.schedule import CHUNK, Schedule
-from quantum.workspace import Workspace, WorkspacePool
+from quantum.schedule import Schedule
+from quantum.workspace import Workspace, amplitudes_at_once, shared_pool
 
-CUDA_CHUNK = 2**26  # amplitudes of a chunk on a GPU: many launches cost more than its memory
 TAPE_BYTES = 256 * 2**20  # most memory for the inputs of one chunk's steps
 
 
@@ -79,6 +78,11 @@ class Program:
         Real type.
     device : torch.device
         Where to compute.
+
+    Attributes
+    ----------
+    chunk_rows : int
+        Rows of a chunk.
     """
 
     def __init__(
@@ -90,7 +94,9 @@ class Program:
         device: torch.device,
     ) -> None:
         self.schedule = schedule
-        self.pool = WorkspacePool(dtype, device)
+        self.pool = shared_pool(dtype, device)
+        amplitudes = amplitudes_at_once(dtype, device, len(readouts))
+        self.chunk_rows = max(1, amplitudes // 2 ** len(schedule.middle.wires))
         self.matrices = GroupMatrices(blocks, schedule.groups, dtype, device)
         self.inputs = 1 if schedule.real else 2
         self.widths = [self.inputs * 2 ** len(cell.wires) for cell in schedule.cells]
@@ -122,11 +128,6 @@ class Program:
             self._last = arrange(ends, (*late.wires, *(w for w in ends if w not in late.wires)))
         signs = torch.stack([z_signs((order.index(w),), len(order)) for w in readouts])
         self.signs = signs.repeat(1, 2)[..., None].to(dtype).to(device)
-
-    def chunk_rows(self, device: torch.device) -> int:
-        """Rows of a chunk."""
-        amplitudes = CUDA_CHUNK if device.type == "cuda" else CHUNK
-        return max(1, int(amplitudes // 2 ** len(self.schedule.middle.wires)))
 
     def densify(self, matrices: torch.Tensor) -> tuple[Dense, list[list[torch.Tensor]]]:
         """Build cells' matrices and observables from those of the groups, and the tapes."""
@@ -294,17 +295,20 @@ def _product_plans(schedule: Schedule) -> list[Interleaving]:
 
 
 class Expectations(torch.autograd.Function):
-    """<Z> of the read-outs, shape (rows, R), of angles, encoded values and a program."""
+    """<Z> of the read-outs, shape (rows, R), of angles, encoded values and a program.
+
+    ``taped``: whether autograd is on, which inside of `forward` it never is.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, angles: torch.Tensor, values: torch.Tensor, program: Program
+        ctx: Any, angles: torch.Tensor, values: torch.Tensor, program: Program, taped: bool
     ) -> torch.Tensor:
-        """Run all chunks; keep the tape if there is only one."""
+        """Run all chunks; keep the tape if there is only one and a gradient can be asked for."""
         matrices, built = program.matrices.build(angles)
         dense, tapes = program.densify(matrices)
-        chunks = torch.split(values, program.chunk_rows(values.device), dim=1)
-        keep = ctx.needs_input_grad[0] and len(chunks) == 1
+        chunks = torch.split(values, program.chunk_rows, dim=1)
+        keep = taped and ctx.needs_input_grad[0] and len(chunks) == 1
         room = program.pool.take()
         ctx.program, ctx.chunks, ctx.angles = program, chunks, angles
         ctx.state = matrices, built, dense, tapes
@@ -319,7 +323,7 @@ class Expectations(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         """Walk back through rows, dense matrices, groups and gates."""
         program: Program = ctx.program
         matrices, built, dense, tapes = ctx.state
@@ -335,7 +339,7 @@ class Expectations(torch.autograd.Function):
             program.pull_rows_back(chunk, matrices, dense, tape, room, weights, gradient, slopes)
         program.pool.give(room)
         program.pull_dense_back(slopes, dense, tapes, matrices, gradient)
-        return program.matrices.pull_back(gradient, built, ctx.angles), None, None
+        return program.matrices.pull_back(gradient, built, ctx.angles), None, None, None
 
 
 def _zeros(dense: Dense) -> Dense:

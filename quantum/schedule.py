@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 from quantum.fusion import FusedBlock
@@ -142,8 +143,9 @@ def schedules(
             _cut(blocks, cone[:time], cells, late, real) for cells in partitions(n_qubits, real)
         ]
     # Several cells pay only where each has something to do.
-    useful = (s for s in found if len(s.cells) == 1 or all(cell.groups for cell in s.cells))
-    return tuple(dict.fromkeys(useful))
+    useful = [s for s in found if len(s.cells) == 1 or all(cell.groups for cell in s.cells)]
+    whole = Partition((tuple(range(n_qubits)),), absorb=False)
+    return tuple(dict.fromkeys(useful or [_cut(blocks, cone, whole, None, real)]))
 
 
 def _cut(
@@ -271,12 +273,16 @@ def partitions(n_qubits: int, real: bool) -> list[Partition]:
         found.append(Partition(whole, absorb=True))
     sizes = [size for size in CELL_SIZES if real and size < n_qubits]
     for size in sizes:
-        starts = range(0, n_qubits, size)
-        parts = (tuple(range(s, min(s + size, n_qubits))) for s in starts)
-        cells = tuple(parts)
-        if len(cells[-1]) >= GROUP:
+        cells = _cells(n_qubits, size)
+        if len(cells[-1]) <= MAX_DENSE:
             found.append(Partition(cells, absorb=True))
     return found
+
+
+def _cells(n_qubits: int, size: int) -> tuple[tuple[int, ...], ...]:
+    """Cut qubits into neighbours; fewer than `GROUP` at the end join those before them."""
+    starts = range(0, n_qubits - GROUP + 1, size)
+    return tuple(tuple(range(a, b)) for a, b in pairwise([*starts, n_qubits]))
 
 
 def step_cost(schedule: Schedule, rows: int, readouts: int) -> float:

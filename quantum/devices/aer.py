@@ -87,7 +87,7 @@ class AerService:
         """Run a request; it is finished when this returns."""
         from qiskit.primitives import DataBin, PubResult
 
-        shots = math.ceil(1.0 / request.precision**2 - 1e-9)
+        shots = math.ceil(1.0 / request.precision**2)
         seed = int(request.key[:8], 16)
         values = [self._run(pub, shots, seed + i) for i, pub in enumerate(request.pubs)]
         results = tuple(PubResult(DataBin(evs=evs, shape=evs.shape)) for evs in values)

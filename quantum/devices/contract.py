@@ -126,7 +126,7 @@ class Budget:
             if limit and used + cost > limit:
                 raise BudgetError(
                     explain(
-                        f"hardware.budget_{name} = {limit:g} with {used:g} spent, "
+                        f"hardware.budget_{name} = {limit:g} with {used:g} spent or kept back, "
                         f"and the next job would cost {cost:g}",
                         f"jobs within the {max(limit - used, 0):g} left",
                         f"raise hardware.budget_{name}, or make do with the rounds so far",

@@ -102,8 +102,8 @@ class CircuitEngine:
         """End a session or batch."""
         self._runner.service.close()
 
-    def prepare(self, features: np.ndarray) -> FeatureRows:
-        """Keep features of shape (rows, n)."""
+    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> FeatureRows:
+        """Keep features of shape (rows, n), whatever the rows of a step."""
         return FeatureRows.of(features)
 
     def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:
@@ -142,8 +142,7 @@ class CircuitEngine:
         names = tuple(parameter.name for parameter in self.circuit.circuit.parameters)
         request = Request(
             pubs=((self.circuit.circuit, self._observables, {names: values[:, self._columns]}),),
-            # A hair wider, for primitives run ceil(1 / precision²) shots: 32 would become 33.
-            precision=(1.0 + 1e-9) / math.sqrt(self.shots),
+            precision=precision_of(self.shots),
             key=self._key(values),
             run=self._run,
             label=self._label,
@@ -167,6 +166,14 @@ class CircuitEngine:
         said = (self._run, self._label, self._number, self.name, self.circuit.ansatz, self.shots)
         content = np.ascontiguousarray(values, dtype=np.float64).tobytes()
         return hashlib.sha256(repr(said).encode() + content).hexdigest()[:40]
+
+
+def precision_of(shots: int) -> float:
+    """Return the standard error that makes a primitive run so many shots.
+
+    A hair wider than 1 / sqrt(shots): a primitive runs ceil(1 / precision²), and 32 would be 33.
+    """
+    return (1.0 + 1e-9) / math.sqrt(shots)
 
 
 def _observables(circuit: Compiled) -> list[list[Any]]:

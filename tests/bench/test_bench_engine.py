@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from bench import floor, published_circuit
 from bench.engine import (
@@ -21,6 +22,7 @@ from bench.engine import (
     row,
 )
 from bench.simulators import NotInstalledError, jax_step, torchquantum_step
+from federation import BackendError
 from quantum import QCNN
 from quantum.exact import ExactEngine
 
@@ -36,6 +38,35 @@ def test_a_row_gives_the_others_as_ratios_to_ours() -> None:
 
 def test_a_step_takes_time() -> None:
     assert milliseconds(gradient_step(OURS, 2, 4), limit=0.05) > 0
+
+
+def test_a_gpu_is_idle_when_a_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
+    monkeypatch.setattr("bench.floor.time.perf_counter", lambda: events.append("clock") or 0.0)
+    milliseconds(lambda: events.append("step"), limit=1e-4, device="cuda")
+    assert events == ["wait", "clock", "step", "wait", "clock"] * 2
+    events.clear()
+    milliseconds(lambda: events.append("step"), limit=1e-4)
+    assert events == ["clock", "step", "clock"] * 2
+
+
+@pytest.mark.parametrize("name", [OURS, "pennylane:default.qubit"])
+def test_only_our_step_goes_to_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU ours refuses; PennyLane's columns are measured on the CPU all the same."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if name == OURS:
+        with pytest.raises(BackendError, match="torch finds no CUDA device"):
+            gradient_step(name, 2, 2, "cuda")
+    else:
+        gradient_step(name, 2, 2, "cuda")()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_table_is_printed_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--qubits", "2", "--rows", "2"]
+    assert main([*sizes, "--limit", "0.001", "--device", "cuda"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| 2 | 2 | ")
 
 
 def test_a_slow_simulator_is_not_tried_with_more_rows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,24 @@ import torch
 
 from federation import (
     BackendError,
+    BudgetError,
     DistillSettings,
     HardwareSettings,
     QuantumSettings,
     TrainSettings,
 )
-from quantum import Host, TrainingData, Usage, build_classifier, evaluate, train_local
+from quantum import (
+    Host,
+    TrainingData,
+    Usage,
+    build_classifier,
+    evaluate,
+    metered,
+    train_local,
+)
 from quantum.costs import circuits_before_steps, circuits_per_step
 from quantum.devices.aer import expectations
+from quantum.devices.engine import precision_of
 from quantum.engines import DeviceEngine, evaluate_points
 
 SHOTS = 4000
@@ -26,7 +37,8 @@ SHOTS = 4000
 
 def open_classifier(tmp_path: Path, backend: str = "aer", classes: int = 2, **hardware: Any) -> Any:
     quantum = QuantumSettings(qubits=3, backend=backend)
-    host = Host(HardwareSettings(**{"shots": SHOTS, "layout_trials": 1, **hardware}), 5, tmp_path)
+    own = HardwareSettings(**{"shots": SHOTS, "layout_trials": 1, **hardware})
+    host = Host(own, seed=5, store=tmp_path, run="test")
     return build_classifier(quantum, classes, host)
 
 
@@ -124,11 +136,65 @@ def test_precision_instead_of_shots(tmp_path: Path) -> None:
     ],
 )
 def test_budget_is_checked_before_a_job(tmp_path: Path, budget: dict[str, int], said: str) -> None:
+    """The steps that were paid count; an order that cannot begin is an error."""
     device = open_classifier(tmp_path, **budget)
-    train = TrainSettings(batch_rows=4)
-    with pytest.raises(BackendError, match=said):
-        train_local(device, device.initial(0), rows(), train, DistillSettings(weight=0), steps=5)
+    train, distill = TrainSettings(batch_rows=4), DistillSettings(weight=0)
+    result = train_local(device, device.initial(0), rows(), train, distill, steps=5)
+    assert (result.steps, device.engine.usage.jobs) == (2, 2)
+    with pytest.raises(BudgetError, match=said):
+        train_local(device, device.initial(0), rows(), train, distill, steps=5)
     assert device.engine.usage.jobs == 2
+
+
+@pytest.mark.parametrize("optimizer", ["spsa", "parameter-shift", "cobyla"])
+def test_paid_steps_are_kept_and_the_last_job_is_kept_back(tmp_path: Path, optimizer: str) -> None:
+    device = open_classifier(tmp_path, budget_jobs=4)
+    train = TrainSettings(optimizer=optimizer, batch_rows=4)  # type: ignore[arg-type]
+    distill = DistillSettings(weight=0)
+    with metered(device, "train, round 1") as meter:
+        meter.keep_back(5)
+        result = train_local(device, device.initial(0), rows(), train, distill, steps=9)
+        assert result.steps == 3 - (optimizer == "cobyla")
+        assert device.engine.usage.jobs == 3
+        meter.keep_back()
+        _, judged = evaluate(device, result.parameters, rows().features)
+        assert meter.spent(result.circuits + judged)["jobs"] == 4
+
+
+def test_a_budget_outlives_the_process(tmp_path: Path) -> None:
+    for jobs in (1, 0):
+        device = open_classifier(tmp_path, budget_jobs=1)  # another process: another engine
+        device.engine.begin(f"order {jobs}")
+        if jobs:
+            evaluate(device, device.initial(0), rows().features)
+            continue
+        with pytest.raises(BudgetError, match="budget_jobs = 1 with 1 spent"):
+            evaluate(device, device.initial(0), rows().features)
+
+
+def test_what_a_failed_order_spent_is_told_with_the_next(tmp_path: Path) -> None:
+    device = open_classifier(tmp_path)
+
+    def failing() -> None:
+        with metered(device, "one"):
+            evaluate(device, device.initial(0), rows().features)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
+    with metered(device, "two") as meter:
+        evaluate(device, device.initial(0), rows().features)
+        assert meter.spent(5)["jobs"] == 2
+    with metered(device, "three") as meter:
+        assert meter.spent(0)["jobs"] == 0
+
+
+@pytest.mark.parametrize("shots", [1, 32, 100, 128, 300, 513, 1000, 8192, 1_000_000])
+def test_primitives_run_as_many_shots_as_are_counted(shots: int) -> None:
+    """Qiskit's rule is ceil(1 / precision²)."""
+    precision = precision_of(shots)
+    assert math.ceil(1.0 / precision**2) == shots
+    assert precision == pytest.approx(1 / math.sqrt(shots))
 
 
 def test_a_device_has_no_autograd(tmp_path: Path) -> None:
@@ -166,7 +232,7 @@ def test_least_busy_stays_the_backend_of_the_run(tmp_path: Path, monkeypatch: An
     asked: list[str] = []
     busy = {"least_busy": FakeManilaV2}
 
-    def pick(service: Any, name: str, qubits: int) -> Any:
+    def pick(service: Any, name: str, qubits: int, kind: str = "ibm") -> Any:
         asked.append(name)
         return busy.get(name, FakeManilaV2)()
 
@@ -174,7 +240,7 @@ def test_least_busy_stays_the_backend_of_the_run(tmp_path: Path, monkeypatch: An
     monkeypatch.setattr("quantum.devices.opening.pick_backend", pick)
     for run, least in (("7/0", FakeManilaV2), ("7/0", FakeLimaV2), ("8/0", FakeLimaV2)):
         busy["least_busy"] = least
-        host = Host(HardwareSettings(layout_trials=1), 5, tmp_path, run)
+        host = Host(HardwareSettings(layout_trials=1), store=tmp_path, run=run)
         build_classifier(QuantumSettings(qubits=3, backend="ibm:least_busy"), 2, host)
     assert asked == ["least_busy", "fake_manila", "least_busy"]
 

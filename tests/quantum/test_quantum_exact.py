@@ -18,7 +18,15 @@ from quantum.gates import Gate, Trainable, gates_of
 from quantum.linalg import GENERATORS, encoded_states, fixed_matrix, pauli, z_signs
 from quantum.matrices import GroupMatrices, real_pair
 from quantum.products import interleave, multiply, pull_product_back
-from quantum.schedule import GROUP, Group, Schedule, light_cone, schedules, step_cost
+from quantum.schedule import (
+    GROUP,
+    Group,
+    Schedule,
+    light_cone,
+    partitions,
+    schedules,
+    step_cost,
+)
 from quantum.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -69,7 +77,7 @@ def test_every_schedule_agrees_with_autograd(
 ) -> None:
     tape, chunk = MODES[mode]
     monkeypatch.setattr("quantum.program.TAPE_BYTES", tape)
-    monkeypatch.setattr("quantum.program.CHUNK", chunk)
+    monkeypatch.setattr("quantum.workspace.CHUNK", chunk)
     angles, x = draw(ansatz, rows=3)
     expected = autograd_twin(ansatz, angles, x)
     slope = gradient(expected, angles)
@@ -172,6 +180,40 @@ def test_cost_grows_with_rows_and_readouts() -> None:
         assert all(more > less for less, more in pairwise(costs))
     observable = next(s for s in found if s.heisenberg)
     assert step_cost(observable, 10**6, 3) > 2.5 * step_cost(observable, 10**6, 1)
+
+
+@pytest.mark.parametrize("n", range(2, 21))
+def test_whatever_the_settings_accept_has_a_schedule(n: int) -> None:
+    ansaetze = [
+        *(QCNN(n, r, b) for r in sorted({1, min(3, n), n // 2, n}) for b in ("su4", "paper")),
+        *(VQC(n, r, f, 1) for r in sorted({1, n}) for f in (1, 2)),
+    ]
+    for ansatz in ansaetze:
+        _, found = plan(ansatz)
+        assert found, str(ansatz)
+        assert any(not schedule.heisenberg for schedule in found), str(ansatz)
+        for schedule in found:
+            wires = sorted(wire for cell in schedule.cells for wire in cell.wires)
+            assert wires == list(range(n))
+
+
+def test_a_short_last_cell_joins_its_neighbour() -> None:
+    sizes = [[len(cell) for cell in each.cells] for each in partitions(19, real=True)]
+    assert sizes == [[4, 4, 4, 7], [6, 6, 7]]  # 8 and 11 would be too many
+    assert [[len(c) for c in each.cells] for each in partitions(12, real=True)] == [
+        [4, 4, 4],
+        [6, 6],
+        [8, 4],
+    ]
+
+
+def test_blocks_that_leave_a_cell_idle_have_a_schedule() -> None:
+    """One block on twelve qubits: no way to cut gives every cell something to do."""
+    (schedule,) = schedules([FusedBlock((0, 1), ())], 12, [0], real=True)
+    (cell,) = schedule.cells
+    assert len(cell.wires) == 12
+    assert not cell.groups
+    assert [group.blocks for group in schedule.groups] == [(0,)]
 
 
 def test_observables_of_many_qubits_are_refused() -> None:

@@ -103,9 +103,43 @@ def test_a_budget_is_never_overrun(federate: Federate, unit: str, price: int) ->
     assert f"{unit} left do not pay for another round" in ran.summary["stop_reason"]
 
 
-def test_a_nodes_own_budget_ends_its_part(federate: Federate) -> None:
-    with pytest.raises(UserError, match=r"client 0: hardware\.budget_jobs = 5 with 5 spent"):
-        federate(*DEVICE, "quantum.backend=aer", "hardware.budget_jobs=5")
+def test_a_nodes_own_budget_ends_its_part(federate: Federate, tmp_path: Path) -> None:
+    """The run ends with the model so far, all that was paid is told, and nothing is overrun."""
+    ran = federate(
+        *DEVICE,
+        "quantum.backend=aer",
+        "hardware.budget_jobs=6",
+        "run.rounds=9",
+        f"llm.store={tmp_path / 'store'}",
+    )
+    assert ran.summary["stop_reason"] in (
+        "the budget of client 0, 1, 2 does not pay for round 3",
+        "the budget of every client is spent",
+    )
+    assert ran.summary["test"]["rows"] == 60
+    assert [ran.events("client")[k]["steps"] for k in (0, 3)] == [3, 1]  # 3 + 1, then 1 + 1 jobs
+    assert ran.summary["ledger"]["jobs"] == 3 * 6
+
+
+def test_a_budget_that_pays_for_no_round_is_one_line(federate: Federate, tmp_path: Path) -> None:
+    store = f"llm.store={tmp_path / 'store'}"
+    with pytest.raises(
+        UserError, match=r"client 0: hardware\.budget_jobs = 1 with 1 spent or kept"
+    ):
+        federate(*DEVICE, "quantum.backend=aer", "hardware.budget_jobs=1", store)
+
+
+def test_one_clients_budget_does_not_end_the_others(federate: Federate, tmp_path: Path) -> None:
+    ran = federate(
+        *DEVICE,
+        "quantum.backend=aer",
+        "run.rounds=4",
+        f"llm.store={tmp_path / 'store'}",
+        node_configs={1: {"hardware.budget_jobs": 5}},
+    )
+    assert ran.summary["rounds"] == 4
+    trained = [e["client"] for e in ran.events("client")]
+    assert (trained.count(0), trained.count(1), trained.count(2)) == (4, 1, 4)
 
 
 def test_the_server_judges_on_the_device_where_told(federate: Federate) -> None:
