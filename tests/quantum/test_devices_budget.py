@@ -61,7 +61,8 @@ def test_a_budget_may_be_reached_exactly_and_not_exceeded(
     check(site.start().run(make_request("b")), "b")
     with pytest.raises(
         BackendError,
-        match=f"hardware.{setting} with {spent} spent or kept back, and the next job would cost {cost}; ",
+        match=f"hardware.{setting} with {spent} spent or kept back, and the next job would cost "
+        f"{cost}; ",
     ):
         site.start().run(make_request("c"))
     assert (site.service.calls, site.entry("c"), site.paid) == ([], None, 2)
