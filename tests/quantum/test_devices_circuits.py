@@ -157,8 +157,9 @@ def test_noise_of_a_part_is_that_of_the_whole_device(manila: Any) -> None:
     from qiskit_aer.noise import NoiseModel
 
     circuit = QuantumCircuit(5, 2)
-    circuit.sx(3)
+    circuit.x(3)  # outcomes far from even, so that read-out errors show
     circuit.cx(3, 2)
+    circuit.sx(2)
     circuit.sx(2)
     circuit.cx(3, 2)
     qubits = [2, 3]

@@ -140,6 +140,8 @@ def test_one_clients_budget_does_not_end_the_others(federate: Federate, tmp_path
     assert ran.summary["rounds"] == 4
     trained = [e["client"] for e in ran.events("client")]
     assert (trained.count(0), trained.count(1), trained.count(2)) == (4, 1, 4)
+    asked = [decision["participants"] for decision in ran.decisions()]
+    assert asked == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2]]  # it fails once, then sits out
 
 
 def test_the_server_judges_on_the_device_where_told(federate: Federate) -> None:
