@@ -40,6 +40,7 @@ RUNS = {
     "parameter-shift": (FIRST, *SHIFT, "train.learning_rate=0.1"),
     # It tries P + 2 points before it moves: each round costs 16,360 circuits, whatever comes of it.
     "cobyla": (FIRST, *COBYLA, "train.learning_rate=0.5", "run.rounds=3"),
+    "spsa, 2 rounds exact first": (FIRST, "train.warm_rounds=2"),
     "spsa, to 0.94": (HIGHER,),
     "spsa, to 0.94, 2 rounds exact first": (HIGHER, "train.warm_rounds=2"),
 }
