@@ -96,9 +96,14 @@ def _refuse_open_jobs(place: Path) -> None:
     """Refuse to forget jobs that are paid for and wait at a device."""
     if not (place / "jobs.sqlite").is_file():
         return
+    from cli.children import ChildFailedError
     from cli.jobs import ask_book
 
-    if waiting := len(ask_book(place)):
+    try:
+        waiting = len(ask_book(place))
+    except ChildFailedError as error:
+        raise UserError(f"the book of jobs in {str(place)!r} could not be read: {error}") from None
+    if waiting:
         raise UserError(
             explain(
                 f"{waiting} jobs of {str(place)!r} were submitted to a device and not collected",

@@ -115,7 +115,8 @@ def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
     from cli.jobs import cancel_run
 
     settings = plan.settings
-    if not any(family(name) in ("fake", "ibm") for name in backend_names(settings.quantum.backend)):
+    names = backend_names(settings.quantum.backend)
+    if not (settings.hardware.budgeted or any(family(name) in ("fake", "ibm") for name in names)):
         return
     try:
         said = cancel_run(settings.llm.store, run_id, settings.hardware.account)

@@ -74,11 +74,13 @@ def estimate(settings: Settings) -> dict[str, Any]:
     for client in range(settings.run.clients):
         own = on_backend(settings, backend_of(settings.quantum.backend, client))
         info, site = load_site(own, client, settings.run.clients)
-        entry, step, fixed, end = _client(SiteMemory(own, client, f"client {client}", info, site))
+        memory = SiteMemory(own, client, f"client {client}", info, site)
+        entry, step, fixed, end = _client(memory)
+        warm = _warm_judging(memory)
         clients.append(entry)
         for name in totals:
             steps = getattr(settings.train, name)
-            totals[name] += (step.times(steps) + fixed).times(rounds) + end
+            totals[name] += (step.times(steps) + fixed).times(rounds) + end + warm
     judge = _judge(settings)
     for name in totals:
         totals[name] += judge
@@ -138,6 +140,13 @@ def _client(memory: SiteMemory) -> tuple[dict[str, Any], StepCost, StepCost, Ste
         "end": asdict(end),
     }
     return entry, step, fixed, end
+
+
+def _warm_judging(memory: SiteMemory) -> StepCost:
+    """Return what federated evaluation costs a client in all warm rounds."""
+    settings = memory.settings
+    rounds = settings.train.warm_rounds if settings.evaluation.mode == "federated" else 0
+    return _price(memory.classifier)(len(memory.site.validation)).times(rounds)
 
 
 def _circuit(memory: SiteMemory) -> dict[str, Any]:

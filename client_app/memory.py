@@ -97,7 +97,7 @@ class SiteMemory:
         return build_classifier(exact, self.classes)
 
     def classifier_in(self, server_round: int) -> Classifier:
-        """Return what a round trains and is judged on: a warm round on the exact simulator."""
+        """Return what a client trains on in a round: in a warm one the exact simulator."""
         warm = server_round <= self.settings.train.warm_rounds
         return self.simulated if warm else self.classifier
 

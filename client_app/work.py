@@ -136,7 +136,7 @@ def train_round(
             step_offset=told.step_offset,
             seed=derive_seed(settings.run.seed, "train", memory.client, told.round),
         )
-        meter.keep_back(*later)
+        meter.keep_back(*later, overdraw=True)  # else the steps that were paid would be lost
         probabilities, judged = evaluate(classifier, result.parameters, seen)
         spent = meter.spent(result.circuits + judged)
     verdict = scores(site.validation.labels, probabilities)

@@ -49,6 +49,11 @@ def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
             raise SettingsError(explain(given, takes, fix))
 
 
+def may_count_shots(backend: str) -> bool:
+    """Whether a backend may count shots unasked: devices, and PennyLane's Qiskit simulators."""
+    return is_shot_based(backend) or backend.startswith("pennylane:qiskit.")
+
+
 def refuse_unknown_backends(settings: Settings) -> None:
     """Refuse backends that no family takes, before other keys are judged by them.
 
@@ -165,7 +170,7 @@ def _ignored_checks(settings: Settings) -> tuple[Check, ...]:
             "remove train.schedule",
         ),
         (
-            not stop.shots or settings.hardware.shots > 0 or any(map(is_shot_based, names)),
+            not stop.shots or settings.hardware.shots > 0 or any(map(may_count_shots, names)),
             f"stop.shots = {stop.shots} would be ignored: {text} computes exact expectations",
             "hardware.shots above 0, or a backend that counts shots",
             "set hardware.shots or remove stop.shots",

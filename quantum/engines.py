@@ -129,7 +129,7 @@ class DeviceEngine(Engine, Protocol):
     def quote(self, circuits: int) -> tuple[int, float]:
         """Return the jobs that so many circuits would be, and their QPU seconds, estimated."""
 
-    def reserve(self, *circuits: int) -> None:
+    def reserve(self, *circuits: int, overdraw: bool = False) -> None:
         """Let budgets keep back later jobs of so many circuits each, until told otherwise."""
 
     def begin(self, label: str) -> None:

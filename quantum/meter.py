@@ -36,10 +36,10 @@ class Meter:
     free: bool
     before: Usage | None
 
-    def keep_back(self, *circuits: int) -> None:
-        """Let budgets keep back later jobs of so many circuits each."""
+    def keep_back(self, *circuits: int, overdraw: bool = False) -> None:
+        """Let budgets keep back later jobs; the next may overdraw the QPU seconds if told so."""
         if isinstance(self.classifier.engine, DeviceEngine):
-            self.classifier.engine.reserve(*circuits)
+            self.classifier.engine.reserve(*circuits, overdraw=overdraw)
 
     def spent(self, circuits: int) -> Spent:
         """Return the cost of an order.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from flwr.app import ArrayRecord
 
-from federation import Cost
+from federation import Cost, idle_share
 from strategies.regulation import loss_ratio
-from strategies.replies import Update
+from strategies.replies import Round, Update
 from strategies.state import FederationState
 
 
@@ -41,6 +42,38 @@ def client_event(server_round: int, update: Update, cost: Cost, aggregated: bool
         "ratio": loss_ratio(report.loss, report.llm_loss),
         **asdict(cost),
         "busy_seconds": cost.busy_seconds,
+    }
+
+
+def round_event(
+    now: Round,
+    state: FederationState,
+    costs: Mapping[int, Cost],
+    loss: float,
+    accuracy: float,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return a round's line of ``metrics.jsonl``, once its costs are in the ledger."""
+    spent = state.ledger.totals()
+    return {
+        "event": "round",
+        "round": now.number,
+        "participants": now.decision.participants,
+        "aggregated": now.aggregated,
+        "steps": now.decision.steps,
+        "loss": loss,
+        "accuracy": accuracy,
+        "alignment": state.alignments[-1],
+        "llm_loss": state.llm_loss(),
+        "circuits": sum(cost.circuits for cost in costs.values()),
+        "circuits_total": spent.circuits,
+        "jobs": sum(cost.jobs for cost in costs.values()),
+        "shots_total": spent.shots,
+        "qpu_seconds_total": spent.qpu_seconds,
+        "idle_share": idle_share(costs.values()),
+        "seconds": seconds,
+        "reason": now.decision.reason,
+        "failures": now.failures,
     }
 
 

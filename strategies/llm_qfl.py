@@ -12,7 +12,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from federation import Settings, UserError, explain, idle_share, with_idle
+from federation import Settings, UserError, explain, with_idle
 from federation.messages import (
     EVALUATE,
     METRICS,
@@ -30,7 +30,7 @@ from federation.messages import (
 from llm.agent import Agent, Decision
 from strategies.aggregation import UNIFORM_KEY, build_aggregator, check_update
 from strategies.guard import guard
-from strategies.journal import Journal, client_event, teacher_of
+from strategies.journal import Journal, client_event, round_event, teacher_of
 from strategies.replies import (
     Round,
     Update,
@@ -153,8 +153,8 @@ class LlmQfl(Strategy):
             self._believable,
             lambda update: check_update(update, reference, bound),
         )
-        for client in self.current.exhausted:
-            self.state.retire(client)
+        now = self.current
+        self.state.settle(now.decision.steps, now.failed, now.exhausted)
         valid = [u for _, u in sorted(self.current.updates.items()) if not u.dropped]
         if len(valid) < self.settings.run.min_replies:
             if self.current.exhausted and self.state.losses:
@@ -235,7 +235,8 @@ class LlmQfl(Strategy):
             The answers by client, and what failed. Their cost is the ledger's last entry, one
             round after the last.
         """
-        number = len(self.state.losses) + 1
+        begun = (entry[0] for entry in self.state.ledger.entries)
+        number = max([len(self.state.losses), *begun]) + 1
         self.current = Round(number, Decision(participants=(), steps={}))
         orders = self.configure_evaluate(number, arrays, ConfigRecord({"split": "test"}), grid)
         replies = grid.send_and_receive(list(orders), timeout=timeout)
@@ -282,6 +283,8 @@ class LlmQfl(Strategy):
             if metrics is not None:
                 result.train_metrics_clientapp[server_round] = metrics
             verdict = self._evaluate(server_round, arrays, evaluate, grid, timeout, evaluate_fn)
+            if verdict is None:
+                break
             if self.settings.evaluation.mode == "federated":
                 result.evaluate_metrics_clientapp[server_round] = verdict
             else:
@@ -299,7 +302,8 @@ class LlmQfl(Strategy):
         grid: Grid,
         timeout: float,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
-    ) -> MetricRecord:
+    ) -> MetricRecord | None:
+        """Judge a round; None if no client can pay for it, which ends the run."""
         orders = list(self.configure_evaluate(server_round, arrays, config, grid))
         verdict = None
         if orders:
@@ -308,6 +312,11 @@ class LlmQfl(Strategy):
             )
         elif evaluate_fn is not None:
             verdict = evaluate_fn(server_round, arrays)
+        for client in self.current.exhausted:
+            self.state.retire(client)
+        if verdict is None and self.current.exhausted and self.state.losses:
+            self._end_of_budgets()
+            return None
         if verdict is None:
             raise UserError(
                 explain(
@@ -328,7 +337,6 @@ class LlmQfl(Strategy):
         trained = with_idle({k: update.cost for k, update in now.updates.items()})
         costs = add_costs(trained, with_idle(now.evaluation))
         state.ledger.add(now.number, costs)
-        spent = state.ledger.totals()
         best = self.best_arrays is None or loss <= min(state.losses)
         if best or self.settings.evaluation.keep == "last":
             self.best_round, self.best_arrays = now.number, arrays
@@ -336,35 +344,14 @@ class LlmQfl(Strategy):
             self.journal.event(
                 client_event(now.number, update, costs[client], client in now.aggregated)
             )
-        self.journal.event(
-            {
-                "event": "round",
-                "round": now.number,
-                "participants": now.decision.participants,
-                "aggregated": now.aggregated,
-                "steps": now.decision.steps,
-                "loss": loss,
-                "accuracy": accuracy,
-                "alignment": state.alignments[-1],
-                "llm_loss": state.llm_loss(),
-                "circuits": sum(cost.circuits for cost in costs.values()),
-                "circuits_total": spent.circuits,
-                "jobs": sum(cost.jobs for cost in costs.values()),
-                "shots_total": spent.shots,
-                "qpu_seconds_total": spent.qpu_seconds,
-                "idle_share": idle_share(costs.values()),
-                "seconds": seconds,
-                "reason": now.decision.reason,
-                "failures": now.failures,
-            }
-        )
+        self.journal.event(round_event(now, state, costs, loss, accuracy, seconds))
         self.journal.checkpoint(now.number, arrays, state, self.best_round == now.number)
 
     def _end_of_budgets(self) -> tuple[None, None]:
         """End the run with the model so far: too few clients could still pay for the round."""
         now = self.current
         costs = with_idle({k: update.cost for k, update in now.updates.items()})
-        self.state.ledger.add(now.number, costs)
+        self.state.ledger.add(now.number, add_costs(costs, with_idle(now.evaluation)))
         who = ", ".join(str(client) for client in sorted(now.exhausted))
         self.stop_reason = f"the budget of client {who} does not pay for round {now.number}"
         return None, None
@@ -383,9 +370,7 @@ class LlmQfl(Strategy):
         """Hold a report against the client's order and its own prices."""
         now, about = self.current, self.state.members[client].about
         steps = now.decision.steps.get(client)
-        most = about.circuits_fixed + (steps or 0) * about.circuits_per_step
-        if about.shots_per_circuit:  # a job that failed is paid, and submitted once more
-            most *= 2
+        most = self.state.most_circuits(client, steps or 0) + self.state.owed.get(client, 0)
         return check_numbers(report, now.number, steps, most, about.shots_per_circuit)
 
     def _select(self, updates: list[Update]) -> list[Update]:

@@ -44,6 +44,8 @@ class FederationState:
         History of the global model on validation rows, and of mean |L_k - L_server|.
     measured : set of int
         Clients whose loss was measured in the round under way.
+    owed : dict
+        By client, the circuits of orders that failed: what they cost may come with a later report.
     started : float
         Monotonic clock at the start, seconds.
     """
@@ -56,6 +58,7 @@ class FederationState:
     accuracies: list[float] = field(default_factory=list)
     alignments: list[float] = field(default_factory=list)
     measured: set[int] = field(default_factory=set)
+    owed: dict[int, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -124,6 +127,29 @@ class FederationState:
             judged = self.members[client].about.val_rows if federated else 0
             yield replace_view(view, circuits_per_step=0, circuits_fixed=judged)
 
+    def most_circuits(self, client: int, steps: int) -> int:
+        """Return what an order of so many steps can cost a client at most."""
+        about = self.members[client].about
+        most = about.circuits_fixed + steps * about.circuits_per_step
+        # On a device a job that failed is paid, and submitted once more.
+        return 2 * most if about.shots_per_circuit else most
+
+    def settle(self, steps: Mapping[int, int], failed: set[int], exhausted: set[int]) -> None:
+        """Note what a round's failed orders may have cost; who cannot pay sits out from now on.
+
+        Parameters
+        ----------
+        steps : mapping
+            Steps ordered, by participant.
+        failed, exhausted : set of int
+            Clients whose order failed, and those of them whose own budget is spent.
+        """
+        for client in failed & set(steps):
+            owed = self.owed.get(client, 0) + self.most_circuits(client, steps[client])
+            self.owed[client] = owed
+        for client in exhausted:
+            self.retire(client)
+
     def retire(self, client: int) -> None:
         """Take a client out of the candidates: its budget is spent."""
         self.views.pop(client, None)
@@ -155,6 +181,7 @@ class FederationState:
             busy_seconds=cost.busy_seconds,
         )
         self.measured.add(client)
+        self.owed.pop(client, None)
 
     def evaluated(self, client: int, loss: float) -> None:
         """Note the loss of the global model on a client's validation rows."""

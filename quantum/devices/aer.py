@@ -80,8 +80,8 @@ class AerService:
 
     @property
     def name(self) -> str:
-        """Which device's noise it has."""
-        return str(self._simulator.name)
+        """Aer, and which device's noise it has."""
+        return f"aer ({self._simulator.name})"
 
     def submit(self, request: Request, tags: Sequence[str]) -> Finished:
         """Run a request; it is finished when this returns."""

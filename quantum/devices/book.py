@@ -262,8 +262,8 @@ class JobBook:
             # On file systems without shared memory SQLite stays with its rollback journal.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(_SCHEMA)
-            connection.execute(_INDEX)
             connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute(_INDEX)
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

@@ -102,7 +102,7 @@ class Budget:
             settings.budget_qpu_seconds,
         )
 
-    def check(self, spent: Usage, request: Request) -> None:
+    def check(self, spent: Usage, request: Request, *, seconds: bool = True) -> None:
         """Refuse a job that would go beyond.
 
         Parameters
@@ -111,6 +111,8 @@ class Budget:
             What the run has submitted so far.
         request : Request
             The next job.
+        seconds : bool
+            Whether QPU seconds are looked at too.
 
         Raises
         ------
@@ -123,6 +125,8 @@ class Budget:
             ("shots", self.shots, spent.shots, request.shots),
             ("qpu_seconds", self.qpu_seconds, spent.qpu_seconds, request.qpu_estimate),
         ):
+            if name == "qpu_seconds" and not seconds:
+                continue
             if limit and used + cost > limit:
                 raise BudgetError(
                     explain(

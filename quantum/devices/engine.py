@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from federation import HardwareSettings, family
+from federation import BackendError, HardwareSettings, family
 from quantum.devices.contract import Request, Usage
 from quantum.devices.estimate import qpu_seconds
 from quantum.feature_rows import FeatureRows
@@ -84,8 +84,12 @@ class CircuitEngine:
         each = math.ceil(circuits / jobs) if jobs else 0
         return jobs, jobs * self._seconds(each) if jobs else 0.0
 
-    def reserve(self, *circuits: int) -> None:
-        """Let budgets keep back later jobs of so many circuits each, until told otherwise."""
+    def reserve(self, *circuits: int, overdraw: bool = False) -> None:
+        """Let budgets keep back later jobs of so many circuits each, until told otherwise.
+
+        With ``overdraw`` the next job may exceed the budget of QPU seconds.
+        """
+        self._runner.overdraw = overdraw
         quotes = [(*self.quote(count), count) for count in circuits]
         each = (Usage(jobs, n, n * self.shots, seconds) for jobs, seconds, n in quotes)
         self._runner.reserved = sum(each, Usage())
@@ -151,7 +155,11 @@ class CircuitEngine:
             qpu_estimate=self._seconds(len(values)),
         )
         self._number += 1
-        (expectations,), usage = self._runner.run(request)
+        try:
+            (expectations,), usage = self._runner.run(request)
+        except BackendError:  # a job that was paid in vain counts too
+            self.usage = self.usage + self._runner.usage_of(request.key)
+            raise
         self.usage = self.usage + usage
         return np.asarray(expectations)
 

@@ -78,6 +78,9 @@ class JobRunner:
     ----------
     reserved : Usage
         What budgets keep back for a later job of the same order.
+    overdraw : bool
+        Whether the next job may exceed the QPU seconds: without it the steps that were paid would
+        be lost, and their time was an estimate.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class JobRunner:
         self.book = JobBook(None) if book is None else book
         self.budget = budget
         self.reserved = Usage()
+        self.overdraw = False
         self._line = Line(service.name, retries, rng, sleep)
         self._timeout = timeout
         self._sleep = sleep
@@ -130,8 +134,11 @@ class JobRunner:
             except _AnewError as why:
                 _log.warning("%s One new attempt.", why)
                 values = self._attempt(request)
-            attempts = self.book.attempts(request.key)
-        return values, sum((entry.usage for entry in attempts), Usage())
+        return values, self.usage_of(request.key)
+
+    def usage_of(self, key: str) -> Usage:
+        """Return what all attempts at a request have cost."""
+        return sum((entry.usage for entry in self.book.attempts(key)), Usage())
 
     def open_jobs(self, run: str | None = None) -> list[Entry]:
         """Return the jobs that may still run or wait to be collected, of one run or of all."""
@@ -219,7 +226,7 @@ class JobRunner:
 
     def _submit(self, request: Request, key: str) -> Job:
         spent = self.book.spent(request.run, besides=key) + self.reserved
-        self.budget.check(spent, request)
+        self.budget.check(spent, request, seconds=not self.overdraw)
         self.book.intend(
             key,
             run=request.run,

@@ -49,6 +49,7 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
     from quantum.devices.engine import CircuitEngine
 
     kind, hardware = family(settings.backend), host.hardware
+    make_store(host)
     found = find_backend(settings.backend, hardware.account, ansatz.n_qubits, host)
     circuit = compile_for(ansatz, found.backend, host)
     # Aer's jobs are over when they return: only a budget must outlive the process.
@@ -73,6 +74,31 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
     return CircuitEngine(settings.backend, circuit, runner, hardware, host.run)
 
 
+def make_store(host: Host) -> None:
+    """Make the site's store, which its owner alone may enter: the book of jobs is in it.
+
+    Raises
+    ------
+    BackendError
+        If it cannot be made.
+    """
+    try:
+        host.store.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unusable(host, error) from None
+
+
+def unusable(host: Host, error: OSError) -> BackendError:
+    """Build the error of a store that cannot be used."""
+    return BackendError(
+        explain(
+            f"the site's store {str(host.store)!r} cannot be used ({error.strerror or error})",
+            "a folder that can be written",
+            "change llm.store or LLM_QFL_HOME",
+        )
+    )
+
+
 def compile_for(ansatz: QCNN | VQC, backend: Any, host: Host) -> Compiled:
     """Return the ansatz's circuit for a backend, kept on disk by what it depends on.
 
@@ -85,16 +111,9 @@ def compile_for(ansatz: QCNN | VQC, backend: Any, host: Host) -> Compiled:
 
     level, trials = host.hardware.optimization_level, host.hardware.layout_trials
     try:
-        host.store.mkdir(mode=0o700, parents=True, exist_ok=True)  # private: the book of jobs
         return compiled(ansatz, backend, level, trials, host.layout_seed, host.store / "circuits")
     except OSError as error:
-        raise BackendError(
-            explain(
-                f"the site's store {str(host.store)!r} cannot be used ({error.strerror or error})",
-                "a folder that can be written",
-                "change llm.store or LLM_QFL_HOME",
-            )
-        ) from None
+        raise unusable(host, error) from None
 
 
 @dataclass(frozen=True)

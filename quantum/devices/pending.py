@@ -19,10 +19,7 @@ from quantum.devices.book import Entry, JobBook
 from quantum.devices.contract import Budget
 from quantum.devices.jobs import JobRunner
 
-CANCEL_SECONDS = 60.0
-"""Longest wait for a service while cancelling."""
-
-LOCAL = "fake_"
+LOCAL = ("fake_", "aer")
 """How the names of backends begin whose jobs end with their process."""
 
 
@@ -84,9 +81,7 @@ def cancel(store: Path, run: str = "", account: str = "") -> int:
     hardware = HardwareSettings()
     backend = SimpleNamespace(name="IBM Quantum")
     service = IbmService(backend, hardware, 0, connect(account))
-    runner = JobRunner(
-        service, book, Budget(), hardware.retries, CANCEL_SECONDS, np.random.default_rng(0)
-    )
+    runner = JobRunner(service, book, Budget(), hardware.retries, 60.0, np.random.default_rng(0))
     return count + sum(runner.cancel_open(each) for each in theirs)
 
 

@@ -72,3 +72,10 @@ def test_a_broken_book_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "jobs.sqlite" in done.stderr
+
+
+def test_jobs_of_aer_that_a_killed_client_left_are_cancelled_here(tmp_path: Path) -> None:
+    book = JobBook(tmp_path / "jobs.sqlite")
+    book.intend("a", run="7/0", label="train", backend="aer (ibm_x)", circuits=8, shots=800)
+    assert "1 of 1 cancelled" in call("jobs", "--cancel", home=tmp_path).stdout
+    assert "no open jobs" in call("jobs", home=tmp_path).stdout

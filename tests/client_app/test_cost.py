@@ -28,6 +28,7 @@ GIVEN = (
         ("train.warm_rounds=1",),
         ("evaluation.mode=federated", "data.server_rows=0"),
         ("evaluation.backend=aer:manila",),
+        ("evaluation.mode=federated", "data.server_rows=0", "train.warm_rounds=1"),
     ],
 )
 def test_estimate_is_the_ledgers_total(federate: Callable[..., Any], more: tuple[str, ...]) -> None:

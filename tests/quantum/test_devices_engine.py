@@ -28,7 +28,8 @@ from quantum import (
     train_local,
 )
 from quantum.costs import circuits_before_steps, circuits_per_step
-from quantum.devices.aer import expectations
+from quantum.devices.aer import AerService, Finished, expectations
+from quantum.devices.contract import Budget, Request
 from quantum.devices.engine import precision_of
 from quantum.engines import DeviceEngine, evaluate_points
 
@@ -257,3 +258,25 @@ def test_a_jobs_key_outlives_a_calibration(tmp_path: Path, monkeypatch: Any) -> 
         keys.append((one.engine.circuit.key, one.engine._key(np.zeros((2, 3)))))
     assert keys[0][0] != keys[1][0]
     assert keys[0][1] == keys[1][1]
+
+
+def test_a_job_paid_in_vain_is_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    """What breaks an order has its price all the same, and the next report tells it."""
+    device = open_classifier(tmp_path)
+    good = AerService.submit
+    monkeypatch.setattr(AerService, "submit", lambda *given: Finished((), "empty"))
+    with pytest.raises(BackendError), metered(device, "one"):
+        evaluate(device, device.initial(0), rows().features)
+    monkeypatch.setattr(AerService, "submit", good)
+    with metered(device, "two") as meter:
+        evaluate(device, device.initial(0), rows().features)
+        assert meter.spent(5)["circuits"] == device.engine.usage.circuits >= 10
+
+
+def test_the_last_job_may_overdraw_the_estimate_of_seconds_only() -> None:
+    request = Request((), 0.1, "k", "r", "l", 5, 500, 2.0)
+    Budget(qpu_seconds=3.0).check(Usage(1, 5, 500, 2.5), request, seconds=False)
+    with pytest.raises(BudgetError, match="budget_qpu_seconds = 3"):
+        Budget(qpu_seconds=3.0).check(Usage(1, 5, 500, 2.5), request)
+    with pytest.raises(BudgetError, match="budget_jobs = 1"):
+        Budget(jobs=1).check(Usage(1, 5, 500, 2.5), request, seconds=False)

@@ -256,3 +256,23 @@ def test_the_judges_jobs_belong_to_the_run_and_its_session_is_closed(
     )
     assert JobBook(store / "jobs.sqlite").spent("/judge").jobs == 2  # the grid has no run id
     assert len(closed) >= 1 + 2
+
+
+def test_budgets_that_end_while_judging_keep_the_model(federate: Federate, tmp_path: Path) -> None:
+    """Warm rounds train for nothing, but federated evaluation is paid in each."""
+    ran = federate(
+        *DEVICE,
+        "quantum.backend=aer",
+        "evaluation.mode=federated",
+        "data.server_rows=0",
+        "train.warm_rounds=9",
+        "run.rounds=9",
+        "hardware.budget_jobs=4",
+        f"llm.store={tmp_path / 'store'}",
+    )
+    assert ran.summary["rounds"] == 3  # a job each, and one kept back for the test
+    assert ran.summary["test"]["rows"] == 60
+    assert "the budget of client 0, 1, 2 does not pay" in ran.summary["stop_reason"]
+    assert ran.summary["ledger"]["jobs"] == 3 * 4
+    numbers = [(e["round"], e["client"]) for e in entries(ran, 5)]
+    assert numbers == [(5, 0), (5, 1), (5, 2)]  # after the round that nobody could pay

@@ -75,3 +75,14 @@ def test_observation_is_ordered_and_bounded() -> None:
     seen = begin().observe(3, Settings())
     assert [view.client for view in seen.clients] == [0, 1]
     assert (seen.rounds_left, seen.circuits_left) == (8, None)
+
+
+def test_what_failed_orders_may_have_cost_is_allowed_for_later() -> None:
+    state = begin()
+    assert state.most_circuits(0, 3) == 5 + 3 * 7
+    state.settle({0: 3, 1: 2}, failed={0, 1}, exhausted={1})
+    state.settle({0: 1}, failed={0, 1}, exhausted=set())
+    assert state.owed == {0: 5 + 3 * 7 + 5 + 7, 1: 5 + 2 * 7}
+    assert sorted(state.views) == [0]
+    state.trained(0, trained(0.9, 0.3), Cost(), 6)
+    assert 0 not in state.owed
