@@ -23,6 +23,7 @@ from federation.messages import (
 if TYPE_CHECKING:
     from data import Projection
     from llm import Teacher
+    from quantum import Spent, TrainingData, TrainResult
 
 
 def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
@@ -103,7 +104,7 @@ def train_round(
     import torch
 
     from data import Projection, scores
-    from quantum import TrainingData, evaluate, metered, train_local
+    from quantum import TrainingData
 
     settings, site = memory.settings, memory.site
     torch.set_num_threads(settings.quantum.threads)
@@ -117,28 +118,9 @@ def train_round(
         class_weights=np.asarray(told.class_weights),
     )
     seen = projection.apply(memory.features("validation"))
-    warm = told.round <= settings.train.warm_rounds
-    classifier = memory.classifier_in(told.round)
-    # Under federated evaluation this site is still to judge the round, and the last model.
-    federated = settings.evaluation.mode == "federated"
-    later = (len(seen), len(site.test)) if federated else ()
     # Loading rows and features again in a new process is no training.
     began = time.monotonic()
-    with metered(classifier, f"train, round {told.round}", free=warm) as meter:
-        meter.keep_back(len(seen), *later)
-        result = train_local(
-            classifier,
-            parameters,
-            rows,
-            settings.train.model_copy(update={"optimizer": "adam"}) if warm else settings.train,
-            settings.distill,
-            steps=told.steps,
-            step_offset=told.step_offset,
-            seed=derive_seed(settings.run.seed, "train", memory.client, told.round),
-        )
-        meter.keep_back(*later, overdraw=True)  # else the steps that were paid would be lost
-        probabilities, judged = evaluate(classifier, result.parameters, seen)
-        spent = meter.spent(result.circuits + judged)
+    result, probabilities, spent = _trained(memory, parameters, told, rows, seen)
     verdict = scores(site.validation.labels, probabilities)
     numbers = TrainReport(
         rows=len(site.train),
@@ -156,6 +138,45 @@ def train_round(
         **spent,
     )
     return numbers, result.parameters
+
+
+def _trained(
+    memory: SiteMemory,
+    parameters: Parameters,
+    told: TrainOrder,
+    rows: TrainingData,
+    seen: npt.NDArray[np.float32],
+) -> tuple[TrainResult, npt.NDArray[np.float64], Spent]:
+    """Train on a site's rows and judge the result on its validation rows.
+
+    Returns
+    -------
+    tuple
+        The training, the validation rows' class probabilities (rows, C), and what both cost.
+    """
+    from quantum import evaluate, metered, train_local
+
+    settings = memory.settings
+    warm = told.round <= settings.train.warm_rounds
+    classifier = memory.classifier_in(told.round)
+    # Under federated evaluation this site is still to judge the round, and the last model.
+    federated = settings.evaluation.mode == "federated"
+    later = (len(seen), len(memory.site.test)) if federated else ()
+    with metered(classifier, f"train, round {told.round}", free=warm) as meter:
+        meter.keep_back(len(seen), *later)
+        result = train_local(
+            classifier,
+            parameters,
+            rows,
+            settings.train.model_copy(update={"optimizer": "adam"}) if warm else settings.train,
+            settings.distill,
+            steps=told.steps,
+            step_offset=told.step_offset,
+            seed=derive_seed(settings.run.seed, "train", memory.client, told.round),
+        )
+        meter.keep_back(*later, overdraw=True)  # else the steps that were paid would be lost
+        probabilities, judged = evaluate(classifier, result.parameters, seen)
+        return result, probabilities, meter.spent(result.circuits + judged)
 
 
 def _teacher_figures(teacher: Teacher) -> dict[str, Any]:

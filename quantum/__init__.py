@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from quantum.devices.contract import Usage
     from quantum.engines import DeviceEngine, Engine, Host, Prepared, build_engine
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
-    from quantum.meter import FREE, metered
+    from quantum.meter import FREE, Spent, metered
     from quantum.training import TrainingData, TrainResult, evaluate, train_local
 
 _LAZY = {
@@ -26,6 +26,7 @@ _LAZY = {
     "FREE": "quantum.meter",
     "Host": "quantum.engines",
     "Prepared": "quantum.engines",
+    "Spent": "quantum.meter",
     "TrainResult": "quantum.training",
     "TrainingData": "quantum.training",
     "Usage": "quantum.devices.contract",
@@ -49,6 +50,7 @@ __all__ = [
     "Engine",
     "Host",
     "Prepared",
+    "Spent",
     "TrainResult",
     "TrainingData",
     "Usage",

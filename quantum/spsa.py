@@ -16,7 +16,7 @@ points), and Adam follows it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,14 +117,23 @@ def run_spsa(
             raise not_finite(losses[-1], step)
         slope = float(up - down) / (2 * gains.spread(t))
         slopes.append(abs(slope))
-        scale = float(np.mean(slopes))
-        if scale > 0:
-            theta[:angles] -= gains.size(t) * slope / scale * signs
-        moved, readout = adam_step(
-            torch.from_numpy(theta[angles:].copy()),
-            torch.from_numpy(np.asarray(slope_of_readout, dtype=np.float64)),
-            readout,
-            gains.size(t),
+        theta[:angles] -= gains.size(t) * _unit(slope, slopes) * signs
+        theta[angles:], readout = _followed(
+            theta[angles:], slope_of_readout, readout, gains.size(t)
         )
-        theta[angles:] = moved.numpy()
     return theta, losses
+
+
+def _unit(slope: float, slopes: Sequence[float]) -> float:
+    """Divide a slope by the mean size of those seen; a flat loss moves nothing."""
+    scale = float(np.mean(slopes))
+    return slope / scale if scale > 0 else 0.0
+
+
+def _followed(
+    readout: np.ndarray, gradient: np.ndarray, state: AdamState, rate: float
+) -> tuple[np.ndarray, AdamState]:
+    """Let Adam follow the read-out's gradient by one step; float64, shape (2 R,)."""
+    given = [torch.from_numpy(np.array(each, dtype=np.float64)) for each in (readout, gradient)]
+    moved, state = adam_step(given[0], given[1], state, rate)
+    return moved.numpy(), state
