@@ -104,24 +104,30 @@ def run_spsa(
     for step in range(steps):
         t = step_offset + step
         signs = rng.choice(np.array([-1.0, 1.0]), size=angles)
-        shift = gains.spread(t) * signs
-        points = np.stack([theta[:angles] + shift, theta[:angles] - shift])
         try:
-            (up, down), slope_of_readout = measure(points, theta[angles:], step)
+            up, down, gradient = _measured(measure, theta, gains.spread(t) * signs, step)
         except BudgetError:
             if not losses:
                 raise
             break  # the steps that were paid count
-        losses.append(float(up + down) / 2)
-        if not (math.isfinite(losses[-1]) and np.isfinite(slope_of_readout).all()):
-            raise not_finite(losses[-1], step)
-        slope = float(up - down) / (2 * gains.spread(t))
+        losses.append((up + down) / 2)
+        slope = (up - down) / (2 * gains.spread(t))
         slopes.append(abs(slope))
         theta[:angles] -= gains.size(t) * _unit(slope, slopes) * signs
-        theta[angles:], readout = _followed(
-            theta[angles:], slope_of_readout, readout, gains.size(t)
-        )
+        theta[angles:], readout = _followed(theta[angles:], gradient, readout, gains.size(t))
     return theta, losses
+
+
+def _measured(
+    measure: Measure, theta: np.ndarray, shift: np.ndarray, step: int
+) -> tuple[float, float, np.ndarray]:
+    """Measure the losses at both perturbed points, and the read-out's mean gradient (2 R,)."""
+    center, readout = theta[: len(shift)], theta[len(shift) :]
+    (up, down), gradient = measure(np.stack([center + shift, center - shift]), readout, step)
+    mean = float(up + down) / 2
+    if not (math.isfinite(mean) and np.isfinite(gradient).all()):
+        raise not_finite(mean, step)
+    return float(up), float(down), gradient
 
 
 def _unit(slope: float, slopes: Sequence[float]) -> float:

@@ -67,22 +67,23 @@ def cancel(store: Path, run: str = "", account: str = "") -> int:
         If the service cannot be reached, or the book cannot be used.
     """
     found = pending(store, run)
-    book = JobBook(store / "jobs.sqlite") if found else None
-    count = 0
-    for entry in found:
-        if book is not None and entry.backend.startswith(LOCAL):
-            book.cancelled(entry.key, "its process has ended")
-            count += 1
-    theirs = sorted({e.run for e in found if not e.backend.startswith(LOCAL)})
-    if book is None or not theirs:
-        return count
+    if not found:
+        return 0
+    book = JobBook(store / "jobs.sqlite")
+    here = [entry for entry in found if entry.backend.startswith(LOCAL)]
+    for entry in here:
+        book.cancelled(entry.key, "its process has ended")
+    runs = sorted({entry.run for entry in found if entry not in here})
+    if not runs:
+        return len(here)
     from quantum.devices.ibm import IbmService, connect
 
     hardware = HardwareSettings()
     backend = SimpleNamespace(name="IBM Quantum")
     service = IbmService(backend, hardware, 0, connect(account))
-    runner = JobRunner(service, book, Budget(), hardware.retries, 60.0, np.random.default_rng(0))
-    return count + sum(runner.cancel_open(each) for each in theirs)
+    # The timeout is of waiting for values; cancelling has a bound of its own.
+    runner = JobRunner(service, book, Budget(), hardware.retries, 0.0, np.random.default_rng(0))
+    return len(here) + sum(runner.cancel_open(each) for each in runs)
 
 
 def main(arguments: list[str]) -> int:

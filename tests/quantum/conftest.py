@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pytest
@@ -10,6 +12,10 @@ import torch
 
 from federation import DistillSettings, QuantumSettings
 from quantum import Classifier, TrainingData, build_classifier
+
+if TYPE_CHECKING:
+    from quantum.devices.jobs import JobRunner
+    from tests.quantum.http_cloud import HttpCloud
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +37,23 @@ def binary() -> Classifier:
 def sensitive() -> Classifier:
     """A model whose very first angle matters; the 2-qubit `paper` block's has no effect at all."""
     return build_classifier(QuantumSettings(qubits=2), 2)
+
+
+@pytest.fixture
+def cloud() -> Iterator[HttpCloud]:
+    """IBM's side of the wire, on this machine."""
+    from tests.quantum.http_cloud import serve
+
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def start(cloud: HttpCloud, tmp_path: Path) -> Callable[..., JobRunner]:
+    """Return a function that starts a client of the cloud anew."""
+    from tests.quantum.device_jobs import client_on
+
+    return client_on(cloud, tmp_path / "jobs.sqlite")
 
 
 class Blobs(Protocol):

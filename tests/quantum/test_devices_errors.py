@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,12 @@ from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 from federation import BackendError
 from quantum.devices.failures import is_backends_own, is_refused_for_now, is_transient, redacted
 from quantum.devices.jobs import JobRunner
-from tests.quantum.device_jobs import client_on, go
-from tests.quantum.http_cloud import CRN, TOKEN, HttpCloud, serve
+from tests.quantum.device_jobs import go
+from tests.quantum.http_cloud import CRN, TOKEN, HttpCloud
 from tests.quantum.scripted_service import FAULTS
 
 # Of the client's own making, each time that it submits.
 pytestmark = pytest.mark.filterwarnings("ignore:The RuntimeOptions class is deprecated")
-
-
-@pytest.fixture
-def cloud() -> Iterator[HttpCloud]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture
-def start(cloud: HttpCloud, tmp_path: Path) -> Callable[..., JobRunner]:
-    return client_on(cloud, tmp_path / "jobs.sqlite")
 
 
 def test_no_error_path_of_the_wire_tells_the_token(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,23 +10,12 @@ import pytest
 from federation import BackendError, HardwareSettings
 from quantum.devices.ibm import pick_backend
 from quantum.devices.jobs import JobRunner
-from tests.quantum.device_jobs import ONE, SHOTS, client_on, go
-from tests.quantum.http_cloud import HttpCloud, client_of, serve
+from tests.quantum.device_jobs import ONE, SHOTS, go
+from tests.quantum.http_cloud import HttpCloud, client_of
 from tests.quantum.scripted_service import KilledError
 
 # Of the client's own making, each time that it submits.
 pytestmark = pytest.mark.filterwarnings("ignore:The RuntimeOptions class is deprecated")
-
-
-@pytest.fixture
-def cloud() -> Iterator[HttpCloud]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture
-def start(cloud: HttpCloud, tmp_path: Path) -> Callable[..., JobRunner]:
-    return client_on(cloud, tmp_path / "jobs.sqlite")
 
 
 def test_a_job_with_its_usage(cloud: HttpCloud, start: Callable[..., JobRunner]) -> None:
