@@ -23,6 +23,7 @@ from federation.errors import (
 )
 from federation.hardware_settings import HardwareSettings
 from federation.ledger import COST_KEYS, Cost, Ledger, idle_share, total, with_idle
+from federation.llm_settings import DistillSettings, LlmSettings
 from federation.parsing import accepted, fields, flatten, meta, parse_run, parse_settings
 from federation.pennylane_text import (
     CHANNELS,
@@ -47,13 +48,7 @@ from federation.results import (
     write_text,
 )
 from federation.seeds import derive_seed
-from federation.settings import (
-    DistillSettings,
-    LlmSettings,
-    QuantumSettings,
-    Settings,
-    TrainSettings,
-)
+from federation.settings import QuantumSettings, Settings, TrainSettings
 from federation.shares import selection_size
 from federation.words import (
     BASELINES,

@@ -1,10 +1,10 @@
 """The run's settings: one frozen, typed tree, checked where it is born.
 
-The defaults and the documentation of every key live here, in `data_settings.py` and in
-`hardware_settings.py`, and nowhere else; the ``[tool.flwr.app.config]`` table of
-``pyproject.toml`` and ``docs/settings.md`` are generated from them (`federation.reference`).
-Flower's run config knows only whole numbers, numbers, booleans and strings, so "not set" is
-the empty string or zero.
+The defaults and the documentation of every key live here and in `data_settings.py`,
+`hardware_settings.py` and `llm_settings.py`, and nowhere else; the
+``[tool.flwr.app.config]`` table of ``pyproject.toml`` and ``docs/settings.md`` are generated
+from them (`federation.reference`). Flower's run config knows only whole numbers, numbers,
+booleans and strings, so "not set" is the empty string or zero.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Literal
 from federation.data_settings import DataSettings, FeatureSettings
 from federation.declare import Section, setting
 from federation.hardware_settings import DEVICE, IBM, SHOTS, HardwareSettings
+from federation.llm_settings import DistillSettings, LlmSettings
 
 EXACT = ("quantum.backend", "^exact")
 PENNYLANE = ("quantum.backend", "^pennylane:")
-DISTILLED = ("distill.weight", ">0")
 RULE = ("agent.kind", ("rule",))
 
 
@@ -147,67 +147,6 @@ class TrainSettings(Section):
     )
     proximal: float = setting(
         0.0, "FedProx: weight of the squared distance to the round's global parameters.", ge=0
-    )
-
-
-class DistillSettings(Section):
-    """Distillation of the LLM into the quantum model."""
-
-    weight: float = setting(
-        0.3, "lambda: weight of the KL term, 0 turns distillation off.", ge=0, le=1
-    )
-    temperature: float = setting(
-        2.0, "tau: softens both distributions in the KL term.", used_when=(DISTILLED,), gt=0
-    )
-    calibrate: bool = setting(
-        True,
-        "Fit the teacher's temperature on validation rows; its soft labels, L_LLM and the epoch "
-        "that is kept depend on it.",
-    )
-
-
-class LlmSettings(Section):
-    """The local language model."""
-
-    model: str = setting(
-        "auto",
-        "`dna-tiny`, `minilm`, a local folder or a hub id; auto: dna-tiny for DNA, minilm for "
-        "text. Each node its own teacher; embedding features need the same on every node.",
-        per_node=True,
-    )
-    peft: Literal["lora", "none"] = setting(
-        "lora", "Fine-tune low-rank adapters and the head, or all weights."
-    )
-    rank: int = setting(8, "LoRA rank r.", used_when=(("llm.peft", ("lora",)),), ge=1)
-    alpha: int = setting(16, "LoRA alpha.", used_when=(("llm.peft", ("lora",)),), ge=1)
-    dropout: float = setting(0.0, "LoRA dropout.", used_when=(("llm.peft", ("lora",)),), ge=0, lt=1)
-    targets: str = setting(
-        "auto",
-        "Adapted layers: auto (all linear layers of the encoder) or names, comma-separated "
-        "(the paper's `q_proj,v_proj`).",
-        used_when=(("llm.peft", ("lora",)),),
-    )
-    epochs: int = setting(3, "Most epochs of fine-tuning.", ge=1)
-    batch_size: int = setting(16, "Rows of a fine-tuning step.", ge=1)
-    learning_rate: float = setting(
-        0.002,
-        "Peak rate of adapters and head; with `llm.peft = none` the encoder takes a tenth.",
-        gt=0,
-    )
-    patience: int = setting(
-        1, "Epochs without a better validation loss before fine-tuning ends; 0: never.", ge=0
-    )
-    max_tokens: int = setting(
-        0, "Longest input in tokens, the rest is cut; 0: 64 for text, 256 for DNA.", ge=0
-    )
-    reuse: bool = setting(
-        True, "Take a fine-tuned model from the site's store where data and settings are the same."
-    )
-    store: str = setting(
-        "",
-        "Folder of a site's memory (adapters, soft labels, features); empty: the user's cache "
-        "folder, or `LLM_QFL_HOME`.",
-        per_node=True,
     )
 
 

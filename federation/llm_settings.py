@@ -1,0 +1,70 @@
+"""The settings of the local language model and of distillation; a part of the whole tree."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from federation.declare import Section, setting
+
+DISTILLED = ("distill.weight", ">0")
+
+
+class DistillSettings(Section):
+    """Distillation of the LLM into the quantum model."""
+
+    weight: float = setting(
+        0.3, "lambda: weight of the KL term, 0 turns distillation off.", ge=0, le=1
+    )
+    temperature: float = setting(
+        2.0, "tau: softens both distributions in the KL term.", used_when=(DISTILLED,), gt=0
+    )
+    calibrate: bool = setting(
+        True,
+        "Fit the teacher's temperature on validation rows; its soft labels, L_LLM and the epoch "
+        "that is kept depend on it.",
+    )
+
+
+class LlmSettings(Section):
+    """The local language model."""
+
+    model: str = setting(
+        "auto",
+        "`dna-tiny`, `minilm`, a local folder or a hub id; auto: dna-tiny for DNA, minilm for "
+        "text. Each node its own teacher; embedding features need the same on every node.",
+        per_node=True,
+    )
+    peft: Literal["lora", "none"] = setting(
+        "lora", "Fine-tune low-rank adapters and the head, or all weights."
+    )
+    rank: int = setting(8, "LoRA rank r.", used_when=(("llm.peft", ("lora",)),), ge=1)
+    alpha: int = setting(16, "LoRA alpha.", used_when=(("llm.peft", ("lora",)),), ge=1)
+    dropout: float = setting(0.0, "LoRA dropout.", used_when=(("llm.peft", ("lora",)),), ge=0, lt=1)
+    targets: str = setting(
+        "auto",
+        "Adapted layers: auto (all linear layers of the encoder) or names, comma-separated "
+        "(the paper's `q_proj,v_proj`).",
+        used_when=(("llm.peft", ("lora",)),),
+    )
+    epochs: int = setting(3, "Most epochs of fine-tuning.", ge=1)
+    batch_size: int = setting(16, "Rows of a fine-tuning step.", ge=1)
+    learning_rate: float = setting(
+        0.002,
+        "Peak rate of adapters and head; with `llm.peft = none` the encoder takes a tenth.",
+        gt=0,
+    )
+    patience: int = setting(
+        1, "Epochs without a better validation loss before fine-tuning ends; 0: never.", ge=0
+    )
+    max_tokens: int = setting(
+        0, "Longest input in tokens, the rest is cut; 0: 64 for text, 256 for DNA.", ge=0
+    )
+    reuse: bool = setting(
+        True, "Take a fine-tuned model from the site's store where data and settings are the same."
+    )
+    store: str = setting(
+        "",
+        "Folder of a site's memory (adapters, soft labels, features); empty: the user's cache "
+        "folder, or `LLM_QFL_HOME`.",
+        per_node=True,
+    )
