@@ -18,9 +18,11 @@ from federation import BudgetError, UserError
 from federation.messages import (
     BUDGET_CODE,
     USER_ERROR_CODE,
+    AdaptOrder,
     EvaluateOrder,
     TrainOrder,
     read_order,
+    read_parameters,
     report,
     site_report,
 )
@@ -54,6 +56,30 @@ def prepare(message: Message, context: Context) -> RecordDict:
 
     about, moments = prepare_site(recall(context))
     return site_report(about, moments)
+
+
+@app.train("adapt")
+@answers
+def adapt(message: Message, context: Context) -> RecordDict:
+    """Answer ADAPT: train the shared adapter for one round of averaging."""
+    from client_app.adapting import adapt_round
+    from client_app.memory import recall
+
+    arrays, told = read_order(message, AdaptOrder)
+    numbers, trained = adapt_round(recall(context), arrays, told)
+    return report(numbers, trained)
+
+
+@app.query("adopt")
+@answers
+def adopt(message: Message, context: Context) -> RecordDict:
+    """Answer ADOPT: keep the shared adapter; the moments of its features, if they are used."""
+    from client_app.adapting import adopt_shared
+    from client_app.memory import note_adopted, recall
+
+    numbers, moments, digest = adopt_shared(recall(context), read_parameters(message))
+    note_adopted(context, digest)
+    return report(numbers, moments)
 
 
 @app.train()

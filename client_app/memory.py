@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
 
 from federation import (
+    ModelError,
     Settings,
     SettingsError,
     backend_of,
@@ -29,7 +30,7 @@ from federation import (
 
 if TYPE_CHECKING:
     from data import DataInfo, Site
-    from llm import Teacher
+    from llm import Adopted, Teacher
     from quantum import Classifier
 
 STATE_KEY = "llm-qfl"
@@ -55,6 +56,8 @@ class SiteMemory:
         Flower's id of the run and the client's index: whose jobs and budgets these are.
     fresh : bool
         Whether the language model is still to be fine-tuned in this run.
+    adopted_digest : str
+        Digest of the shared adapter, once the federation has agreed on it.
     """
 
     settings: Settings
@@ -64,6 +67,7 @@ class SiteMemory:
     site: Site
     run: str = ""
     fresh: bool = True
+    adopted_digest: str = ""
     _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     _teacher: Teacher | None = None
 
@@ -106,6 +110,43 @@ class SiteMemory:
         """Whether this process has the teacher at hand."""
         return self._teacher is not None
 
+    @functools.cached_property
+    def adopted(self) -> Adopted | None:
+        """The shared adapter, from the site's store; None if there is none (yet)."""
+        from llm import kept_adopted
+
+        if not self.adopted_digest:
+            return None
+        store = store_root(self.settings.llm.store)
+        return kept_adopted(store, self.adopted_digest, self.classes, self.settings.run.seed)
+
+    def adopt(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keep the shared adapter in the site's store: later messages bring only its digest.
+
+        Raises
+        ------
+        ModelError
+            If the store cannot be written.
+        """
+        from llm import adopt, keep_adopted
+
+        adopted = adopt(arrays, self.classes, self.settings.run.seed)
+        store = store_root(self.settings.llm.store)
+        try:
+            keep_adopted(adopted, store)
+        except OSError as error:
+            raise ModelError(
+                explain(
+                    f"the shared adapter cannot be kept in {store} ({error})",
+                    "a folder that may be written, with space left",
+                    "set llm.store to one",
+                )
+            ) from error
+        self.adopted_digest = adopted.digest
+        self.__dict__["adopted"] = adopted
+        self._features.clear()
+        self._teacher = None
+
     def features(self, split: str) -> npt.NDArray[np.float32]:
         """Return the raw features of a split (``train``, ``validation``, ``test``), (rows, d)."""
         if split not in self._features:
@@ -123,8 +164,10 @@ class SiteMemory:
         from llm import stored_embedding
 
         torch.set_num_threads(self.settings.quantum.threads)
-        llm = self.settings.llm
-        return stored_embedding(texts, llm, self.info.kind, store_root(llm.store) / "features")
+        settings = self.settings
+        store = store_root(settings.llm.store) / "features"
+        adopted = self.adopted if settings.features.encoder == "shared" else None
+        return stored_embedding(texts, settings.llm, self.info.kind, store, adopted=adopted)
 
     def teacher(self) -> tuple[Teacher, float]:
         """Return the site's teacher and the seconds it took: fine-tuned once, then remembered."""
@@ -153,6 +196,7 @@ class SiteMemory:
             seed=derive_seed(settings.run.seed, "llm", self.client),
             calibrate=settings.distill.calibrate,
             store=store_root(llm.store),
+            adopted=self.adopted,
         )
 
 
@@ -187,13 +231,25 @@ def recall(context: Context) -> SiteMemory:
     name = str(context.node_config.get("site") or f"client {client}")
     memory = _remember(settings, client, name, context.run_id)
     seen = context.state.config_records.get(STATE_KEY)
-    memory.fresh = memory.fresh and not (seen and seen.get("fine-tuned"))
+    if seen is not None:
+        memory.fresh = memory.fresh and not seen.get("fine-tuned")
+        memory.adopted_digest = memory.adopted_digest or str(seen.get("adapter") or "")
     return memory
 
 
 def note_fine_tuned(context: Context) -> None:
     """Remember, across processes of this run, that the language model has been fine-tuned."""
-    context.state[STATE_KEY] = ConfigRecord({"fine-tuned": True})
+    _note(context, "fine-tuned", True)
+
+
+def note_adopted(context: Context, digest: str) -> None:
+    """Remember, across processes of this run, which shared adapter the site was given."""
+    _note(context, "adapter", digest)
+
+
+def _note(context: Context, key: str, value: bool | str) -> None:
+    kept = dict(context.state.config_records.get(STATE_KEY) or {})
+    context.state[STATE_KEY] = ConfigRecord({**kept, key: value})
 
 
 @functools.lru_cache(maxsize=32)

@@ -21,7 +21,7 @@ from federation.messages import (
 )
 
 if TYPE_CHECKING:
-    from data import Projection
+    from data import Moments, Projection
     from llm import Teacher
     from quantum import Spent, TrainingData, TrainResult
 
@@ -34,16 +34,17 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
     tuple
         The report, and the arrays ``count`` (C,), ``sums`` (C, d) and ``second`` (d, d).
     """
-    from data import class_rows, feature_kind, moments_of
+    from client_app.adapting import packed, site_moments
+    from data import class_rows, feature_kind
     from llm import resolve
     from quantum import circuits_before_steps, circuits_per_step
 
     began = time.monotonic()
     settings, site = memory.settings, memory.site
-    features = memory.features("train")
-    moments = moments_of(features, site.train.labels, memory.classes)
+    moments = site_moments(memory)
     source = resolve(settings.llm.model, memory.info.kind)
     kind = feature_kind(memory.info.kind, settings.features)
+    shared = settings.llm.federated != "none"
     # Built now so that a backend that is not there is told before anybody fine-tunes.
     classifier = memory.classifier
     judged = len(site.validation) * (2 if settings.evaluation.mode == "federated" else 1)
@@ -57,10 +58,11 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
         classes=list(memory.info.classes),
         data=memory.info.name,
         kind=memory.info.kind,
-        features=f"{kind}, {features.shape[1]}",
+        features=_features(kind, moments),
         backend=_backend(memory),
         llm=source.name,
-        encoder=source.identity if kind == "embedding" else NO_ENCODER,
+        encoder=source.identity if kind == "embedding" or shared else NO_ENCODER,
+        adapter_bytes=_adapter_bytes(memory) if shared else 0,
         circuits_per_step=circuits_per_step(
             settings.train, len(site.train), classifier.angles, settings.quantum.backend
         ),
@@ -68,8 +70,19 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
         shots_per_circuit=int(getattr(classifier.engine, "shots", 0)),
         seconds=time.monotonic() - began,
     )
-    arrays = {"count": moments.count, "sums": moments.sums, "second": moments.second}
-    return about, arrays
+    return about, packed(moments)
+
+
+def _features(kind: str, moments: Moments) -> str:
+    """Name the features and their number, which the shared adapter's round tells later."""
+    number = moments.second.shape[0]
+    return f"{kind}, {number}" if number else f"{kind} by the shared adapter"
+
+
+def _adapter_bytes(memory: SiteMemory) -> int:
+    from llm import shared_bytes
+
+    return shared_bytes(memory.settings.llm, memory.info.kind, memory.classes)
 
 
 def _backend(memory: SiteMemory) -> str:

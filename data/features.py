@@ -34,6 +34,8 @@ def feature_kind(kind: Kind, settings: FeatureSettings) -> Literal["kmer", "embe
         )
     if settings.kind != "auto":
         return settings.kind
+    if settings.encoder == "shared":
+        return "embedding"
     return "kmer" if kind == "dna" else "embedding"
 
 

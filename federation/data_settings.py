@@ -117,6 +117,15 @@ class FeatureSettings(Section):
         "Raw features: mean-pooled last hidden state of the frozen base LLM, or strand-symmetric "
         "k-mer frequencies; auto: kmer for DNA, embedding for text.",
     )
+    encoder: Literal["base", "shared"] = setting(
+        "base",
+        "The LLM that embeds: the frozen base, or the base with the shared adapter of "
+        "`llm.federated`, which makes embeddings the features of DNA too.",
+        used_when=(
+            ("features.kind", ("auto", "embedding")),
+            ("llm.federated", ("ffa", "fedavg")),
+        ),
+    )
     k: int = setting(
         4,
         "Length of the k-mers.",

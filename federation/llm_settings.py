@@ -7,6 +7,7 @@ from typing import Literal
 from federation.declare import Section, setting
 
 DISTILLED = ("distill.weight", ">0")
+SHARED = ("llm.federated", ("ffa", "fedavg"))
 
 
 class DistillSettings(Section):
@@ -54,7 +55,28 @@ class LlmSettings(Section):
         gt=0,
     )
     patience: int = setting(
-        1, "Epochs without a better validation loss before fine-tuning ends; 0: never.", ge=0
+        1,
+        "Epochs without a better validation loss before fine-tuning ends; 0: never.",
+        used_when=(("llm.federated", ("none",)),),
+        ge=0,
+    )
+    rows: int = setting(
+        0,
+        "Most training rows of a site that the model is fine-tuned on, drawn stratified; soft "
+        "labels are of all. 0: all.",
+        ge=0,
+    )
+    federated: Literal["none", "ffa", "fedavg"] = setting(
+        "none",
+        "Train one adapter together, before the quantum rounds: FFA-LoRA (A drawn from the seed "
+        "and frozen, B and head averaged: exact), or FedAvg of A, B and head. none: each site "
+        "its own.",
+    )
+    rounds: int = setting(
+        4,
+        "Rounds of averaging; `llm.epochs` passes are shared out among them. 1: the paper's.",
+        used_when=(SHARED,),
+        ge=1,
     )
     max_tokens: int = setting(
         0, "Longest input in tokens, the rest is cut; 0: 64 for text, 256 for DNA.", ge=0

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
+ADAPT, ADOPT = "train.adapt", "query.adopt"
 """Message types: Flower's category, and our action behind the dot."""
 
 ARRAYS, CONFIG, METRICS, ABOUT = "arrays", "config", "metrics", "about"
@@ -58,7 +59,10 @@ class SiteReport:
     data, kind, features, backend, llm : str
         What it runs on, in words.
     encoder : str
-        Identity of the model whose embeddings are the features, or `NO_ENCODER`.
+        Identity of the model that all sites must have alike, since its embeddings are the
+        features or its adapter is trained together; or `NO_ENCODER`.
+    adapter_bytes : int
+        Size of the adapter that is trained together, bytes; 0 if none is.
     circuits_per_step, circuits_fixed : int
         Circuits of one optimizer step, and of a round besides its steps.
     shots_per_circuit : int
@@ -80,10 +84,47 @@ class SiteReport:
     backend: str
     llm: str
     encoder: str
+    adapter_bytes: int
     circuits_per_step: int
     circuits_fixed: int
     shots_per_circuit: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class AdaptOrder:
+    """A round of training the shared adapter: ``round`` from 1, of ``rounds``."""
+
+    round: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class AdaptReport:
+    """A client's part in a round of the shared adapter; numbers only.
+
+    ``loss`` is the mean training loss of its steps, nats; ``start`` stands for what the sites
+    drew from the shared seed, which must be the same everywhere.
+    """
+
+    rows: int
+    round: int
+    steps: int
+    loss: float
+    start: int
+    reused: int
+    llm_tokens: int
+    llm_seconds: float
+
+
+@dataclass(frozen=True)
+class AdoptReport:
+    """What a client says of the adapter that it was given; losses on its validation rows."""
+
+    rows: int
+    loss: float
+    accuracy: float
+    llm_seconds: float
 
 
 @dataclass(frozen=True)
@@ -185,23 +226,24 @@ def unpack_parameters(record: ArrayRecord) -> Parameters:
     return {name: np.array(array.numpy()) for name, array in record.items()}
 
 
-def order(parameters: Parameters, config: TrainOrder | EvaluateOrder) -> RecordDict:
-    """Pack a train or evaluate order."""
+def order(parameters: Parameters, config: AdaptOrder | TrainOrder | EvaluateOrder) -> RecordDict:
+    """Pack an order: parameters and what is to be done with them."""
     return RecordDict(
         {ARRAYS: pack_parameters(parameters), CONFIG: ConfigRecord(dataclasses.asdict(config))}
     )
 
 
 def read_order(message: Message, kind: type[T]) -> tuple[Parameters, T]:
-    """Unpack a train or evaluate order."""
+    """Unpack an order."""
     config = dict(message.content.config_records[CONFIG])
     return unpack_parameters(message.content.array_records[ARRAYS]), _build(kind, config)
 
 
 def report(
-    metrics: TrainReport | EvaluateReport, parameters: Parameters | None = None
+    metrics: AdaptReport | AdoptReport | TrainReport | EvaluateReport,
+    parameters: Parameters | None = None,
 ) -> RecordDict:
-    """Pack the answer to an order; training answers carry the parameters."""
+    """Pack the answer to an order, with parameters or moments where it has some."""
     values = dataclasses.asdict(metrics)
     record = RecordDict({METRICS: MetricRecord({WEIGHT_KEY: values["rows"], **values})})
     if parameters is not None:

@@ -10,37 +10,54 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm.adopted import Adopted, adopt, keep_adopted, kept_adopted
     from llm.calibration import fit_temperature, softmax
     from llm.embedding import embed
     from llm.feature_store import stored_embedding
+    from llm.federated import LocalRound, local_round
     from llm.fine_tuning import Teacher, fine_tune, load_fine_tuned
     from llm.models import Model, load_base
+    from llm.shared import shared_bytes
     from llm.sources import Source, resolve
 
 _HOMES = {
+    "Adopted": "llm.adopted",
+    "LocalRound": "llm.federated",
     "Model": "llm.models",
     "Source": "llm.sources",
     "Teacher": "llm.fine_tuning",
+    "adopt": "llm.adopted",
     "embed": "llm.embedding",
     "fine_tune": "llm.fine_tuning",
     "fit_temperature": "llm.calibration",
+    "keep_adopted": "llm.adopted",
+    "kept_adopted": "llm.adopted",
     "load_base": "llm.models",
     "load_fine_tuned": "llm.fine_tuning",
+    "local_round": "llm.federated",
     "resolve": "llm.sources",
+    "shared_bytes": "llm.shared",
     "softmax": "llm.calibration",
     "stored_embedding": "llm.feature_store",
 }
 
 __all__ = [
+    "Adopted",
+    "LocalRound",
     "Model",
     "Source",
     "Teacher",
+    "adopt",
     "embed",
     "fine_tune",
     "fit_temperature",
+    "keep_adopted",
+    "kept_adopted",
     "load_base",
     "load_fine_tuned",
+    "local_round",
     "resolve",
+    "shared_bytes",
     "softmax",
     "stored_embedding",
 ]

@@ -1,16 +1,19 @@
-"""Embeddings: the mean-pooled last hidden state of a frozen base model."""
+"""Embeddings: the mean-pooled last hidden state of a base model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from federation import LlmSettings
+from llm.adopted import Adopted
 from llm.batches import sorted_batches
 from llm.models import load_base
 from llm.pooled import mean_pool
+from llm.shared import build_adopted
 from llm.sources import Kind
 
 _BATCH = 16
@@ -22,8 +25,9 @@ def embed(
     settings: LlmSettings,
     kind: Kind,
     progress: Callable[[str], None] | None = None,
+    adopted: Adopted | None = None,
 ) -> np.ndarray:
-    """Embed rows with the frozen base model of `settings`.
+    """Embed rows with the base model of `settings`, frozen or with a shared adapter in it.
 
     Batches hold rows of similar length; the order of the result is that of `texts`. Always in
     float32, also where the CPU has bfloat16: these features must be the same on every node.
@@ -38,6 +42,8 @@ def embed(
         What the rows are.
     progress : callable or None
         Gets a line every 5,000 rows.
+    adopted : Adopted or None
+        The shared adapter; None is the frozen base.
 
     Returns
     -------
@@ -49,14 +55,19 @@ def embed(
     federation.ModelError
         If the model is missing, gated, corrupt or unsuitable.
     """
-    base = load_base(settings.model, kind)
+    if adopted is None:
+        base = load_base(settings.model, kind)
+        encoder: Any = base.module
+    else:
+        base = build_adopted(settings, kind, adopted).model
+        encoder = base.module.base_model
     tokens = base.tokens(texts, kind, settings.max_tokens)
     result = np.empty((len(tokens), base.hidden), dtype=np.float32)
     done = told = 0
     with torch.inference_mode():
         for indices in sorted_batches(tokens.lengths, _BATCH):
             batch = tokens.batch(indices)
-            states = base.module(**batch).last_hidden_state
+            states = encoder(**batch).last_hidden_state
             result[indices] = mean_pool(states, batch["attention_mask"]).numpy()
             done += len(indices)
             if progress and done - told >= _PROGRESS_ROWS:

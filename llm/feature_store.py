@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from federation import LlmSettings, atomic_write
+from llm.adopted import Adopted
 from llm.sources import Kind, resolve
 from llm.store import content_key, private_file, private_folder
 
@@ -19,6 +20,7 @@ def stored_embedding(
     kind: Kind,
     store: Path,
     progress: Callable[[str], None] | None = None,
+    adopted: Adopted | None = None,
 ) -> np.ndarray:
     """Return `llm.embed` of the rows, from the site's store where it is there.
 
@@ -35,6 +37,8 @@ def stored_embedding(
         and where none can be written the embeddings are returned all the same.
     progress : callable or None
         Gets a line now and then, and one if the embeddings are not kept.
+    adopted : Adopted or None
+        The shared adapter in the base model; None is the frozen base.
 
     Returns
     -------
@@ -46,6 +50,7 @@ def stored_embedding(
         "model": source.identity,
         "kind": kind,
         "max_tokens": settings.max_tokens,
+        **(_adapter_facts(settings, adopted) if adopted else {}),
     }
     path = store / f"{content_key([texts], [np.zeros(0)], facts)}.npz"
     try:
@@ -56,7 +61,7 @@ def stored_embedding(
 
     from llm.embedding import embed
 
-    features = embed(texts, settings, kind, progress)
+    features = embed(texts, settings, kind, progress, adopted)
 
     def write(file: Path) -> None:
         with file.open("wb") as out:
@@ -70,3 +75,9 @@ def stored_embedding(
         if progress:
             progress(f"{source.name}: the embeddings are not kept ({error})")
     return features
+
+
+def _adapter_facts(settings: LlmSettings, adopted: Adopted) -> dict[str, object]:
+    """Return what else the features depend on: the adapter, and how it sits in the model."""
+    shape = settings.model_dump(include={"peft", "rank", "alpha", "targets", "federated"})
+    return {**adopted.facts(), **shape}

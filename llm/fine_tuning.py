@@ -13,11 +13,14 @@ import torch
 
 from federation import DataError, LlmSettings, explain
 from llm import adapters, calibration
+from llm.adopted import Adopted
+from llm.batches import Tokens
 from llm.models import Model, build_classifier
 from llm.quiet import quiet
+from llm.shared import build_adopted
 from llm.sources import Kind, Source, resolve
 from llm.store import Entry, content_key, read_entry, write_entry
-from llm.training import RECIPE, Plan, Rows, predict, train
+from llm.training import RECIPE, Plan, Rows, Trained, predict, train
 
 # Rates of other parameters than the adapters, as multiples of `llm.learning_rate`. With any
 # change here raise `llm.training.RECIPE`.
@@ -27,8 +30,8 @@ WHOLE_MODEL_RATE = 0.1
 Progress = Callable[[str], None]
 
 
-def _silent(_: str) -> None:
-    pass
+def silent(_: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """The rows and all that a fine-tuning depends on."""
 
     train_texts: Sequence[str]
@@ -78,8 +81,10 @@ class _Task:
     kind: Kind
     seed: int
     calibrate: bool
+    adopted: Adopted | None = None
 
     def facts(self, source: Source) -> dict[str, Any]:
+        """Return what the result depends on besides the rows; JSON values."""
         skipped = {"model", "reuse", "store"}
         return {
             "recipe": RECIPE,
@@ -90,9 +95,11 @@ class _Task:
             "seed": self.seed,
             "calibrate": self.calibrate,
             "settings": self.settings.model_dump(exclude=skipped),
+            **(self.adopted.facts() if self.adopted else {}),
         }
 
     def key(self, source: Source) -> str:
+        """Return the content key of the result."""
         # The same weights under another name are the same model.
         facts = {name: value for name, value in self.facts(source).items() if name != "model"}
         texts = (self.train_texts, self.val_texts)
@@ -110,7 +117,8 @@ def fine_tune(
     seed: int,
     calibrate: bool = True,
     store: Path | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
+    adopted: Adopted | None = None,
 ) -> Teacher:
     """Fine-tune the local model on a site's rows, or take it from the site's store.
 
@@ -136,6 +144,9 @@ def fine_tune(
         Folder of the site's memory; None keeps nothing.
     progress : callable
         Gets lines of the run's own progress.
+    adopted : Adopted or None
+        An adapter that the federation has trained: the teacher is that one, and nothing is
+        fine-tuned here.
 
     Returns
     -------
@@ -151,13 +162,13 @@ def fine_tune(
     """
     train_rows = tuple(train_texts), _labels(train_texts, train_labels, classes)
     val_rows = tuple(val_texts), _labels(val_texts, val_labels, classes)
-    task = _Task(*train_rows, *val_rows, classes, settings, kind, seed, calibrate)
+    task = Task(*train_rows, *val_rows, classes, settings, kind, seed, calibrate, adopted)
     if not len(task.train_labels):
         raise DataError(explain("no training row", "at least one", "give this site data"))
     return _kept_or_new(task, store, progress)
 
 
-def _kept_or_new(task: _Task, store: Path | None, progress: Progress) -> Teacher:
+def _kept_or_new(task: Task, store: Path | None, progress: Progress) -> Teacher:
     start = time.perf_counter()
     source = resolve(task.settings.model, task.kind)
     key = task.key(source)
@@ -167,7 +178,7 @@ def _kept_or_new(task: _Task, store: Path | None, progress: Progress) -> Teacher
         entry = _fine_tune(task, source, key, store, progress)
     else:
         progress(f"{source.name}: taken from {entry.folder}, not fine-tuned again")
-    teacher = _teacher(entry, task)
+    teacher = teacher_from(entry, task)
     teacher.metrics.update(reused=reused, seconds=time.perf_counter() - start)
     if reused:
         teacher.metrics["tokens"] = 0
@@ -194,34 +205,24 @@ def _labels(texts: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarra
 
 
 def _fine_tune(
-    task: _Task, source: Source, key: str, store: Path | None, progress: Progress
+    task: Task, source: Source, key: str, store: Path | None, progress: Progress
 ) -> Entry:
     quiet()
-    settings = task.settings
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(task.seed)
-        model = build_classifier(source, task.classes)
-        module = adapters.adapt(model, settings)
-        trainable, total = adapters.count(module)
-        size = 4 * trainable
-        progress(
-            f"{source.name}: training {trainable:,} of {total:,} parameters "
-            f"({settings.peft}, {size / 1e6:.2f} MB) on {len(task.train_texts):,} rows"
-        )
-        rows = Rows(_tokens(model, task, task.train_texts), task.train_labels)
-        validation = Rows(_tokens(model, task, task.val_texts), task.val_labels)
-        done = train(module, model.heads, rows, validation, _plan(task), progress)
-        logits = predict(module, rows.tokens)
-        val_logits = predict(module, validation.tokens).reshape(-1, task.classes)
+        model, module, done = _adopted(task) if task.adopted else _trained(task, progress)
+    trainable, _ = adapters.count(module)
     facts = {
         **task.facts(source),
         "epochs": done.epochs,
         "best_epoch": done.best_epoch,
         "tokens": done.tokens,
         "trainable": trainable,
-        "adapter_bytes": size,
+        "adapter_bytes": 4 * trainable,
     }
-    entry = Entry(logits, val_logits, facts)
+    logits = predict(module, tokens_of(model, task, task.train_texts))
+    val_logits = predict(module, tokens_of(model, task, task.val_texts))
+    entry = Entry(logits, val_logits.reshape(-1, task.classes), facts)
     if store is None:
         return entry
     try:
@@ -232,11 +233,33 @@ def _fine_tune(
     return replace(entry, folder=folder)
 
 
-def _tokens(model: Model, task: _Task, texts: Sequence[str]) -> Any:
+def _trained(task: Task, progress: Progress) -> tuple[Model, torch.nn.Module, Trained]:
+    model = build_classifier(resolve(task.settings.model, task.kind), task.classes)
+    module = adapters.adapt(model, task.settings)
+    trainable, total = adapters.count(module)
+    progress(
+        f"{model.source.name}: training {trainable:,} of {total:,} parameters "
+        f"({task.settings.peft}, {4 * trainable / 1e6:.2f} MB) on {len(task.train_texts):,} rows"
+    )
+    rows = Rows(tokens_of(model, task, task.train_texts), task.train_labels)
+    validation = Rows(tokens_of(model, task, task.val_texts), task.val_labels)
+    return model, module, train(module, model.heads, rows, validation, plan_of(task), progress)
+
+
+def _adopted(task: Task) -> tuple[Model, torch.nn.Module, Trained]:
+    """Return the federation's own model; it was trained before."""
+    assert task.adopted is not None
+    shared = build_adopted(task.settings, task.kind, task.adopted)
+    return shared.model, shared.module, Trained(0, 0, 0)
+
+
+def tokens_of(model: Model, task: Task, texts: Sequence[str]) -> Tokens:
+    """Tokenise rows as a task's settings say."""
     return model.tokens(texts, task.kind, task.settings.max_tokens)
 
 
-def _plan(task: _Task) -> Plan:
+def plan_of(task: Task) -> Plan:
+    """Return how a task's settings train."""
     settings = task.settings
     rate = settings.learning_rate
     return Plan(
@@ -250,7 +273,8 @@ def _plan(task: _Task) -> Plan:
     )
 
 
-def _teacher(entry: Entry, task: _Task) -> Teacher:
+def teacher_from(entry: Entry, task: Task) -> Teacher:
+    """Calibrate an entry's logits and judge them."""
     held_out = bool(len(task.val_labels))
     temperature = 1.0
     if task.calibrate and held_out:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,12 +154,14 @@ def train(
         If the loss is not finite in any epoch.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer, schedule = _optimiser(trainable, heads, plan, len(rows.labels))
+    steps = plan.epochs * math.ceil(len(rows.labels) / plan.batch_size)
+    optimizer, schedule = optimiser(trainable, heads, plan, steps)
     rng = np.random.default_rng(plan.seed)
     best_loss, best_epoch, best = math.inf, 0, {}
     epoch = 0
     for epoch in range(1, plan.epochs + 1):
-        train_loss = _epoch(model, rows, plan, optimizer, schedule, rng)
+        batches = shuffled_batches(rows.tokens.lengths, plan.batch_size, rng)
+        train_loss = run_batches(model, rows, batches, optimizer, schedule)
         loss, line = _judge(model, validation, train_loss, plan.calibrate)
         progress(f"epoch {epoch}/{plan.epochs}: training loss {train_loss:.3f}{line}")
         if loss < best_loss or (math.isfinite(loss) and not len(validation.labels)):
@@ -186,13 +188,31 @@ def _diverged(plan: Plan) -> ModelError:
     )
 
 
-def _optimiser(
-    trainable: dict[str, torch.nn.Parameter], heads: tuple[str, ...], plan: Plan, rows: int
+def optimiser(
+    trainable: dict[str, torch.nn.Parameter],
+    heads: tuple[str, ...],
+    plan: Plan,
+    steps: int,
+    taken: int = 0,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """Return AdamW and its schedule of a linear rise and fall.
+
+    Parameters
+    ----------
+    trainable : dict of name to Parameter
+        What is trained.
+    heads : tuple of str
+        Names of the head's modules, which train at `plan.head_rate`.
+    plan : Plan
+        Rates.
+    steps : int
+        Steps of the whole schedule.
+    taken : int
+        Steps of it that lie behind.
+    """
     optimizer = torch.optim.AdamW(_groups(trainable, heads, plan), weight_decay=_WEIGHT_DECAY)
-    steps = plan.epochs * math.ceil(rows / plan.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: linear_decay(min(step, steps - 1), steps)
+        optimizer, lambda step: linear_decay(min(taken + step, steps - 1), steps)
     )
     return optimizer, schedule
 
@@ -211,20 +231,20 @@ def _groups(
     return [group for group in groups if group["params"]]
 
 
-def _epoch(
+def run_batches(
     model: torch.nn.Module,
     rows: Rows,
-    plan: Plan,
+    batches: Iterable[np.ndarray],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
-    rng: np.random.Generator,
 ) -> float:
+    """Take one step a batch of row indices; return the mean loss by row, nats."""
     model.train()
     labels = torch.from_numpy(rows.labels)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     bfloat16 = has_bfloat16()
-    total = 0.0
-    for indices in shuffled_batches(rows.tokens.lengths, plan.batch_size, rng):
+    total, seen = 0.0, 0
+    for indices in batches:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             logits = model(**rows.tokens.batch(indices)).logits
         loss = torch.nn.functional.cross_entropy(logits.float(), labels[indices])
@@ -234,7 +254,8 @@ def _epoch(
         optimizer.step()
         schedule.step()
         total += float(loss.detach()) * len(indices)
-    return total / len(rows.labels)
+        seen += len(indices)
+    return total / seen
 
 
 def _judge(

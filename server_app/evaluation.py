@@ -22,7 +22,9 @@ from federation.messages import NO_ENCODER, EvaluateReport, unpack_parameters
 from strategies import LlmQfl, Member
 
 if TYPE_CHECKING:
-    from data import Projection, ServerData
+    from data import ServerData
+    from llm import Adopted
+    from server_app.prepare import Prepared
 
 Verdict = dict[str, Any]
 
@@ -51,10 +53,8 @@ class CentralJudge:
     ----------
     settings : Settings
         The run's settings.
-    projection : Projection
-        The federated projection.
-    encoder : str
-        Identity of the model that embedded the clients' rows, or `NO_ENCODER`.
+    prepared : Prepared
+        The federated projection, the clients' model, and their shared adapter.
     run_id : str
         Flower's id of the run, to which the judge's own jobs belong.
 
@@ -64,9 +64,7 @@ class CentralJudge:
         If the server would embed with another model than the clients.
     """
 
-    def __init__(
-        self, settings: Settings, projection: Projection, encoder: str, run_id: str = ""
-    ) -> None:
+    def __init__(self, settings: Settings, prepared: Prepared, run_id: str = "") -> None:
         import torch
 
         from data import load_server
@@ -74,9 +72,10 @@ class CentralJudge:
         from quantum import Host, build_classifier
 
         torch.set_num_threads(settings.quantum.threads)
-        self.settings, self.projection = settings, projection
+        self.settings, self.projection = settings, prepared.projection
         self.data: ServerData = load_server(settings)
-        mine = resolve(settings.llm.model, self.data.kind).identity
+        self.adopted = _adopted(settings, prepared, len(self.data.classes))
+        mine, encoder = resolve(settings.llm.model, self.data.kind).identity, prepared.first.encoder
         if encoder not in (NO_ENCODER, mine):
             raise UserError(
                 explain(
@@ -95,7 +94,7 @@ class CentralJudge:
             run=f"{run_id}/judge",
         )
         self.classifier = build_classifier(quantum, len(self.data.classes), host)
-        self.validation = projection.apply(self._raw(self.data.validation.texts))
+        self.validation = self.projection.apply(self._raw(self.data.validation.texts))
         self.tested = False
 
     @property
@@ -113,7 +112,7 @@ class CentralJudge:
             texts,
             kind,
             self.settings.features,
-            lambda rows: stored_embedding(rows, llm, kind, store),
+            lambda rows: stored_embedding(rows, llm, kind, store, adopted=self.adopted),
         )
 
     def _judge(
@@ -172,6 +171,15 @@ class CentralJudge:
         for name, (fitted, judged) in sides.items():
             found[name] = linear_baseline(fitted, train.labels, judged, test.labels, classes, seed)
         return found
+
+
+def _adopted(settings: Settings, prepared: Prepared, classes: int) -> Adopted | None:
+    """Return the shared adapter where it makes the features."""
+    from llm import adopt
+
+    if prepared.adapter is None or settings.features.encoder != "shared":
+        return None
+    return adopt(prepared.adapter.arrays, classes, settings.run.seed)
 
 
 class FederatedJudge:

@@ -100,6 +100,10 @@ class RunJournal:
         """Write the kept model, with the projection it needs, to ``model.safetensors``."""
         save_arrays(self.folder / "model.safetensors", parameters)
 
+    def adapter(self, parameters: Parameters) -> None:
+        """Write the adapter that the clients trained together, to ``adapter.safetensors``."""
+        save_arrays(self.folder / "adapter.safetensors", parameters)
+
     def circuit(self, svg: str) -> None:
         """Write the drawn circuit."""
         write_text(self.folder / "circuit.svg", svg)

@@ -14,10 +14,11 @@ from flwr.serverapp import Grid
 
 from federation import Cost, DataError, Settings, UserError, derive_seed, explain
 from federation.messages import PREPARE, Parameters, SiteReport, payload_bytes, read_site_report
-from strategies import Member
+from strategies import Member, SharedAdapter, add_costs, train_shared_adapter
 
 if TYPE_CHECKING:
     from data import Projection
+    from strategies import Journal
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,15 @@ class Prepared:
         Fitted on the summed moments of all training rows.
     class_weights : list of float
         Weights of the classes in the clients' loss.
+    adapter : SharedAdapter or None
+        What the clients have trained together of their language models.
     """
 
     members: tuple[Member, ...]
     costs: dict[int, Cost]
     projection: Projection
     class_weights: list[float]
+    adapter: SharedAdapter | None = None
 
     @property
     def first(self) -> SiteReport:
@@ -74,24 +78,23 @@ def _wrong_number(nodes: int, wanted: int) -> str:
     )
 
 
-def prepare(grid: Grid, settings: Settings) -> Prepared:
+def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
     """Ask every node for its report and moments, and fit the projection on their sum.
+
+    With `llm.federated` the clients train their adapter in between.
 
     Raises
     ------
     UserError
         With each node's own sentence, if a node cannot take part.
     """
-    from data import Moments, fit_projection, merge_moments
-
     nodes = wait_for_nodes(grid, settings)
     log(INFO, "preparing %d clients", len(nodes))
     messages = [Message(RecordDict(), node, PREPARE) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
     answers = _read(replies, len(nodes))
     members = tuple(member for member, _, _ in answers)
-    moments = merge_moments([Moments(**arrays) for _, arrays, _ in answers])
-    count = [int(rows) for rows in moments.count]
+    count = [sum(column) for column in zip(*(m.about.class_rows for m in members), strict=True)]
     if sum(rows > 0 for rows in count) < 2:
         raise DataError(
             explain(
@@ -100,19 +103,34 @@ def prepare(grid: Grid, settings: Settings) -> Prepared:
                 "check the label column or data.labels",
             )
         )
-    projection = fit_projection(
-        moments,
+    sums = [arrays for _, arrays, _ in answers]
+    costs = {member.client: Cost(bytes_up=size) for member, _, size in answers}
+    adapter = None
+    if settings.llm.federated != "none":
+        adapter = train_shared_adapter(grid, settings, members, journal)
+        costs = add_costs(costs, adapter.costs)
+        if settings.features.encoder == "shared":
+            sums = [adapter.moments[member.client] for member in members]
+    return Prepared(
+        members=members,
+        costs=costs,
+        projection=_projection(settings, sums),
+        class_weights=class_weights(count, settings.train.class_weights),
+        adapter=adapter,
+    )
+
+
+def _projection(settings: Settings, sums: Sequence[Parameters]) -> Projection:
+    """Fit the projection on the sum of the clients' moments."""
+    from data import Moments, fit_projection, merge_moments
+
+    return fit_projection(
+        merge_moments([Moments(**arrays) for arrays in sums]),
         settings.quantum.qubits,
         settings.features.projection,
         settings.features.shrinkage,
         settings.features.clip,
         derive_seed(settings.run.seed, "projection"),
-    )
-    return Prepared(
-        members=members,
-        costs={member.client: Cost(bytes_up=size) for member, _, size in answers},
-        projection=projection,
-        class_weights=class_weights(count, settings.train.class_weights),
     )
 
 

@@ -69,7 +69,7 @@ def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -
     """
     clock = Clock()
     with clock.phase("prepare"):
-        prepared = prepare(grid, settings)
+        prepared = prepare(grid, settings, journal)
         strategy = LlmQfl(
             settings,
             build_agent(settings),
@@ -81,6 +81,8 @@ def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -
         judge = _judge(grid, settings, prepared, strategy, run_id)
         first = _first_parameters(settings, prepared, journal)
     strategy.state.ledger.add(0, prepared.costs)
+    if prepared.adapter is not None:
+        journal.adapter(prepared.adapter.arrays)
     journal.event(_prepared_event(settings, prepared, strategy, judge, clock.total))
     with clock.phase("rounds"):
         result = strategy.start(
@@ -97,6 +99,8 @@ def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -
     log(INFO, "test accuracy %.4f", verdict["accuracy"])
     journal.ledger(strategy.state.ledger)
     summary = _summary(strategy, verdict, baselines, clock)
+    if prepared.adapter is not None:
+        summary["adapter"] = {"kind": settings.llm.federated, **prepared.adapter.facts()}
     summary["judge"] = {"backend": _judged_on(settings), **judge.spent()}
     journal.summary(summary)
     return summary
@@ -119,7 +123,7 @@ def _judge(
     grid: Grid, settings: Settings, prepared: Prepared, strategy: LlmQfl, run_id: str
 ) -> Judge:
     if settings.evaluation.mode == "central":
-        return CentralJudge(settings, prepared.projection, prepared.first.encoder, run_id)
+        return CentralJudge(settings, prepared, run_id)
     return FederatedJudge(strategy, grid, prepared.members)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from strategies.agents import build_agent
 from strategies.regulation import loss_ratio, next_steps
 from strategies.selection import closest, distances
-from strategies.state import FederationState, Member
+from strategies.state import FederationState, Member, add_costs
 from strategies.termination import stop_reason
 
 if TYPE_CHECKING:
+    from strategies.adapters import SharedAdapter, train_shared_adapter
     from strategies.journal import Journal
     from strategies.llm_qfl import LlmQfl
 
@@ -19,23 +21,28 @@ __all__ = [
     "Journal",
     "LlmQfl",
     "Member",
+    "SharedAdapter",
+    "add_costs",
     "build_agent",
     "closest",
     "distances",
     "loss_ratio",
     "next_steps",
     "stop_reason",
+    "train_shared_adapter",
 ]
+
+
+_HOMES = {
+    "Journal": "strategies.journal",
+    "LlmQfl": "strategies.llm_qfl",
+    "SharedAdapter": "strategies.adapters",
+    "train_shared_adapter": "strategies.adapters",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load the strategy, and with it Flower, when it is first asked for."""
-    if name == "LlmQfl":
-        from strategies.llm_qfl import LlmQfl
-
-        return LlmQfl
-    if name == "Journal":
-        from strategies.journal import Journal
-
-        return Journal
-    raise AttributeError(f"module 'strategies' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'strategies' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

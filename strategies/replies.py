@@ -13,6 +13,7 @@ from flwr.common.logger import log
 from federation import Cost
 from federation.messages import (
     BUDGET_CODE,
+    AdaptReport,
     EvaluateReport,
     Parameters,
     TrainReport,
@@ -143,7 +144,7 @@ def check_numbers(
         return f"it answers round {report.round}"
     if steps is None:
         return "it was not asked to train"
-    wrong = _implausible(report)
+    wrong = implausible(report)
     if wrong:
         return wrong
     if report.steps > steps:
@@ -166,7 +167,7 @@ def check_evaluation(report: EvaluateReport, rows: int, classes: int) -> str:
     classes : int
         Number of classes.
     """
-    wrong = _implausible(report)
+    wrong = implausible(report)
     if wrong:
         return wrong
     if report.rows != rows:
@@ -179,7 +180,7 @@ def check_evaluation(report: EvaluateReport, rows: int, classes: int) -> str:
     return ""
 
 
-def _implausible(report: TrainReport | EvaluateReport) -> str:
+def implausible(report: AdaptReport | TrainReport | EvaluateReport) -> str:
     """Say which field is not what its type says, not finite, or below 0."""
     for item in fields(report):
         value = getattr(report, item.name)

@@ -1,0 +1,114 @@
+"""A client's part in training one adapter together, before the quantum rounds."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from client_app.memory import SiteMemory
+from federation import derive_seed, store_root
+from federation.messages import AdaptOrder, AdaptReport, AdoptReport, Parameters
+
+if TYPE_CHECKING:
+    from data import Moments
+
+
+def adapt_round(
+    memory: SiteMemory, arrays: Parameters, told: AdaptOrder
+) -> tuple[AdaptReport, Parameters]:
+    """Train the shared adapter on the site's training rows for one round of averaging.
+
+    Parameters
+    ----------
+    memory : SiteMemory
+        The site.
+    arrays : dict of arrays
+        The averaged adapter of the round before; empty in round 1, which starts from the seed.
+    told : AdaptOrder
+        Which round.
+
+    Returns
+    -------
+    tuple
+        The numbers of the round, and the trained adapter.
+    """
+    import torch
+
+    from llm import local_round
+
+    settings, site = memory.settings, memory.site
+    torch.set_num_threads(settings.quantum.threads)
+    done = local_round(
+        site.train.texts,
+        np.asarray(site.train.labels, dtype=np.int64),
+        memory.classes,
+        settings.llm,
+        memory.info.kind,
+        arrays,
+        told.round,
+        seed=derive_seed(settings.run.seed, "llm", memory.client),
+        shared_seed=settings.run.seed,
+        store=store_root(settings.llm.store),
+    )
+    numbers = AdaptReport(
+        rows=len(site.train),
+        round=told.round,
+        steps=done.steps,
+        loss=done.loss,
+        start=done.start,
+        reused=int(done.reused),
+        llm_tokens=done.tokens,
+        llm_seconds=done.seconds,
+    )
+    return numbers, done.arrays
+
+
+def adopt_shared(memory: SiteMemory, arrays: Parameters) -> tuple[AdoptReport, Parameters, str]:
+    """Keep the shared adapter, make it the site's teacher, and sum up its features.
+
+    Parameters
+    ----------
+    memory : SiteMemory
+        The site.
+    arrays : dict of arrays
+        The adapter after the last round of averaging.
+
+    Returns
+    -------
+    tuple
+        The teacher's figures on the site's validation rows; the moments of the training rows'
+        features, or empty ones where the adapter does not make the features; the adapter's digest.
+    """
+    began = time.monotonic()
+    memory.adopt(arrays)
+    teacher, _ = memory.teacher()
+    moments = site_moments(memory)
+    numbers = AdoptReport(
+        rows=len(memory.site.validation),
+        loss=float(teacher.metrics["loss"]),
+        accuracy=float(teacher.metrics["accuracy"]),
+        llm_seconds=time.monotonic() - began,
+    )
+    return numbers, packed(moments), memory.adopted_digest
+
+
+def site_moments(memory: SiteMemory) -> Moments:
+    """Return the moments of the training rows' features, (C,), (C, d) and (d, d).
+
+    Before the shared adapter is there the features that it makes are unknown: d is then 0, and
+    only the rows by class are told.
+    """
+    from data import moments_of
+
+    labels, rows = memory.site.train.labels, len(memory.site.train)
+    shared = memory.settings.features.encoder == "shared"
+    unknown = shared and not memory.adopted_digest
+    features = np.zeros((rows, 0), np.float32) if unknown else memory.features("train")
+    return moments_of(features, labels, memory.classes)
+
+
+def packed(moments: Moments) -> Parameters:
+    """Return moments as the arrays that travel."""
+    return {"count": moments.count, "sums": moments.sums, "second": moments.second}

@@ -1,0 +1,137 @@
+"""The shared model in this process: one start for all sites, averaged parameters in and out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from federation import LlmSettings, ModelError, derive_seed, explain
+from llm import adapters
+from llm.adopted import Adopted, Arrays, digest
+from llm.models import Model, build_classifier
+from llm.quiet import quiet
+from llm.sources import Kind, resolve
+
+_DIGEST_BITS = 48
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The shared model in this process.
+
+    Attributes
+    ----------
+    model : Model
+        The classifier; its `module` is the bare one.
+    module : torch.nn.Module
+        The same with adapters.
+    names : tuple of str
+        Parameters that are trained, sent and averaged.
+    start : int
+        First 48 bits of a hash of everything the sites must have alike: the adapters and head as
+        drawn, frozen A included.
+    """
+
+    model: Model
+    module: torch.nn.Module
+    names: tuple[str, ...]
+    start: int
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Copy the averaged parameters out, float32."""
+        held = dict(self.module.named_parameters())
+        return {name: held[name].detach().float().cpu().numpy().copy() for name in self.names}
+
+    def load(self, arrays: Arrays) -> None:
+        """Copy averaged parameters in.
+
+        Raises
+        ------
+        federation.ModelError
+            If names or shapes are those of another model or of other settings.
+        """
+        held = dict(self.module.named_parameters())
+        wanted = {name: tuple(held[name].shape) for name in self.names}
+        given = {name: tuple(np.shape(array)) for name, array in arrays.items()}
+        if given != wanted:
+            raise ModelError(
+                explain(
+                    f"a shared adapter of {len(given)} arrays that does not fit "
+                    f"{self.model.source.name}",
+                    f"the {len(wanted)} arrays of its own adapters and head",
+                    "give all nodes the same llm settings and version of the app",
+                )
+            )
+        with torch.no_grad():
+            for name, array in arrays.items():
+                held[name].copy_(torch.as_tensor(np.array(array)))
+
+
+def build_shared(settings: LlmSettings, kind: Kind, classes: int, seed: int) -> Shared:
+    """Build the shared model at its start, the same at every site.
+
+    Parameters
+    ----------
+    settings : LlmSettings
+        Model, adapters and ``federated``.
+    kind : {"text", "dna"}
+        What the rows are.
+    classes : int
+        Outputs of the head.
+    seed : int
+        The run's; adapters and head are drawn from a seed derived from it.
+
+    Raises
+    ------
+    federation.ModelError
+        If the model is missing, corrupt or unsuitable.
+    """
+    quiet()
+    source = resolve(settings.model, kind)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "shared adapter"))
+        model = build_classifier(source, classes)
+        module = adapters.adapt(model, settings)
+    return Shared(model, module, _averaged(module, settings), _digest_of_start(module))
+
+
+def _averaged(module: torch.nn.Module, settings: LlmSettings) -> tuple[str, ...]:
+    """Freeze A for FFA-LoRA and return what is trained."""
+    if settings.federated == "ffa":
+        for name, parameter in module.named_parameters():
+            if ".lora_A." in name:
+                parameter.requires_grad_(False)
+    return tuple(sorted(name for name, p in module.named_parameters() if p.requires_grad))
+
+
+def _digest_of_start(module: torch.nn.Module) -> int:
+    kept = {
+        name: parameter.detach().float().cpu().numpy()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad or ".lora_A." in name
+    }
+    return int(digest(kept), 16) >> (256 - _DIGEST_BITS)
+
+
+def shared_bytes(settings: LlmSettings, kind: Kind, classes: int) -> int:
+    """Return the bytes of what a site sends in an averaging round, float32."""
+    shared = build_shared(settings, kind, classes, 0)
+    held = dict(shared.module.named_parameters())
+    return 4 * sum(held[name].numel() for name in shared.names)
+
+
+def build_adopted(settings: LlmSettings, kind: Kind, adopted: Adopted) -> Shared:
+    """Build the shared model with an adopted adapter in it, in eval mode.
+
+    Raises
+    ------
+    federation.ModelError
+        If the model is unsuitable, or the adapter is not of it.
+    """
+    shared = build_shared(settings, kind, adopted.classes, adopted.seed)
+    shared.load(adopted.arrays)
+    shared.module.eval()
+    return shared

@@ -1,0 +1,318 @@
+"""Rounds of averaging one adapter of the local language models, before the quantum rounds."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from logging import INFO, WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from federation import Cost, Settings, UserError, byte_size, explain, with_idle
+from federation.messages import (
+    ADAPT,
+    ADOPT,
+    METRICS,
+    WEIGHT_KEY,
+    AdaptOrder,
+    AdaptReport,
+    AdoptReport,
+    Parameters,
+    order,
+    pack_parameters,
+    payload_bytes,
+    read_parameters,
+    read_report,
+)
+from strategies.aggregation import UNIFORM_KEY, build_aggregator
+from strategies.journal import Journal
+from strategies.replies import implausible
+from strategies.state import Member, add_costs
+
+Signature = tuple[int, tuple[tuple[str, tuple[int, ...], str], ...]]
+"""What all sites must have alike: the start that they drew, and the arrays' names and shapes."""
+
+
+@dataclass
+class SharedAdapter:
+    """An adapter under way, and in the end the one that all have agreed on.
+
+    Attributes
+    ----------
+    arrays : dict of arrays
+        The averaged parameters; empty before the first round.
+    costs : dict
+        What it has cost each client.
+    moments : dict
+        What the clients told of the features that it makes, by client.
+    rounds : int
+        Rounds of averaging done.
+    loss, accuracy : float
+        Of the final adapter on the clients' validation rows, averaged by rows.
+    """
+
+    arrays: Parameters = field(default_factory=dict)
+    costs: dict[int, Cost] = field(default_factory=dict)
+    moments: dict[int, Parameters] = field(default_factory=dict)
+    rounds: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+
+    def spend(self, costs: Mapping[int, Cost]) -> None:
+        """Add one barrier's costs, with the waiting at it."""
+        self.costs = add_costs(self.costs, with_idle(costs))
+
+    def facts(self) -> dict[str, Any]:
+        """Return its part of the summary."""
+        size = sum(array.nbytes for array in self.arrays.values())
+        return {
+            "rounds": self.rounds,
+            "bytes": size,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+        }
+
+
+def train_shared_adapter(
+    grid: Grid, settings: Settings, members: Sequence[Member], journal: Journal
+) -> SharedAdapter:
+    """Let all clients train one adapter together, and give it to them.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's connection to the nodes.
+    settings : Settings
+        The run's settings; `llm.federated` is on.
+    members : sequence of Member
+        The clients.
+    journal : Journal
+        Gets an ``adapter`` event a round, and one at the end.
+
+    Returns
+    -------
+    SharedAdapter
+        With every client's moments of the features that it makes.
+
+    Raises
+    ------
+    UserError
+        If a round has too few valid replies, or a client cannot take the adapter.
+    """
+    _announce(settings, members)
+    shared = SharedAdapter()
+    for number in range(1, settings.llm.rounds + 1):
+        _round(grid, settings, members, journal, shared, number)
+    _hand_out(grid, settings, members, journal, shared)
+    return shared
+
+
+def _announce(settings: Settings, members: Sequence[Member]) -> None:
+    size, rounds = members[0].about.adapter_bytes, settings.llm.rounds
+    # Nobody is sent anything in round 1; after the last, everybody gets the adapter.
+    everything = 2 * size * rounds * len(members)
+    log(
+        INFO,
+        "shared adapter (%s): %s each way for each of %d clients in %d rounds, %s in all",
+        settings.llm.federated,
+        byte_size(size),
+        len(members),
+        rounds,
+        byte_size(everything),
+    )
+
+
+def _round(
+    grid: Grid,
+    settings: Settings,
+    members: Sequence[Member],
+    journal: Journal,
+    shared: SharedAdapter,
+    number: int,
+) -> None:
+    began = time.monotonic()
+    content = order(shared.arrays, AdaptOrder(number, settings.llm.rounds))
+    replies = _ask(grid, settings, members, content, ADAPT)
+    answers, failures = _valid_answers(replies, members, number)
+    if len(answers) < settings.run.min_replies:
+        raise UserError(
+            explain(
+                f"round {number} of the shared adapter has {len(answers)} valid replies of "
+                f"{len(members)} ({'; '.join(failures) or 'no failure reported'})",
+                f"at least run.min_replies = {settings.run.min_replies}",
+                "mend those clients or lower run.min_replies",
+            )
+        )
+    for problem in failures:
+        log(WARNING, "shared adapter, round %d, %s", number, problem)
+    down = payload_bytes(content)
+    shared.spend({client: _cost(*answer, down) for client, answer in answers.items()})
+    shared.arrays, shared.rounds = _averaged(settings, members, answers, number), number
+    rows = {member.client: member.about.train_rows for member in members}
+    loss = _by_rows([(rows[client], report.loss) for client, (report, _) in answers.items()])
+    log(INFO, "shared adapter, round %d/%d: training loss %.3f", number, settings.llm.rounds, loss)
+    journal.event(
+        {
+            "event": "adapter",
+            "round": number,
+            "rounds": settings.llm.rounds,
+            "clients": sorted(answers),
+            "reused": sum(report.reused for report, _ in answers.values()),
+            "loss": loss,
+            "failures": failures,
+            "seconds": time.monotonic() - began,
+        }
+    )
+
+
+def _ask(
+    grid: Grid, settings: Settings, members: Sequence[Member], content: RecordDict, kind: str
+) -> list[Message]:
+    orders = [Message(content, member.node_id, kind) for member in members]
+    return list(grid.send_and_receive(orders, timeout=settings.run.round_timeout))
+
+
+def _valid_answers(
+    replies: Iterable[Message], members: Sequence[Member], number: int
+) -> tuple[dict[int, tuple[AdaptReport, Message]], list[str]]:
+    """Sort replies into answers of one kind, by client, and what is wrong with the others."""
+    clients = {member.node_id: member.client for member in members}
+    found: dict[int, tuple[AdaptReport, Message]] = {}
+    marks: dict[int, Signature] = {}
+    wrong: dict[int, str] = {}
+    for reply in replies:
+        client = clients.get(reply.metadata.src_node_id)
+        if client is None:
+            continue
+        try:
+            report, mark = _read(reply, number)
+        except (KeyError, TypeError, ValueError) as error:
+            wrong[client] = _one_line(error)
+            continue
+        found[client], marks[client] = (report, reply), mark
+    if marks:
+        usual = Counter(marks[client] for client in sorted(marks)).most_common(1)[0][0]
+        for client in [client for client, mark in marks.items() if mark != usual]:
+            del found[client]
+            wrong[client] = "its adapter is not that of the others: other model, settings or seed"
+    for member in members:
+        if member.client not in found:
+            wrong.setdefault(member.client, "no reply in time")
+    return found, [f"client {client}: {why}" for client, why in sorted(wrong.items())]
+
+
+def _read(reply: Message, number: int) -> tuple[AdaptReport, Signature]:
+    """Unpack an answer; ValueError says what is wrong with it."""
+    if reply.has_error():
+        raise ValueError(reply.error.reason or "no reason given")
+    report = read_report(reply, AdaptReport)
+    problem = implausible(report)
+    if not problem and report.round != number:
+        problem = f"it answers round {report.round}"
+    arrays = read_parameters(reply)
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            problem = problem or f"{name} is not finite"
+    if problem:
+        raise ValueError(f"dropped: {problem}")
+    shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
+    return report, (report.start, shapes)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error) if isinstance(error, ValueError) else f"malformed reply: {error!r}"
+    return " ".join(text.split())[:300]
+
+
+def _averaged(
+    settings: Settings,
+    members: Sequence[Member],
+    answers: Mapping[int, tuple[AdaptReport, Message]],
+    number: int,
+) -> Parameters:
+    """Average by the run's own aggregation rule; rows as reported before the run."""
+    rows = {member.client: member.about.train_rows for member in members}
+    for client, (_, reply) in answers.items():
+        metrics = reply.content.metric_records[METRICS]
+        metrics[WEIGHT_KEY], metrics[UNIFORM_KEY] = rows[client], 1
+    arrays, _ = build_aggregator(settings, len(answers)).aggregate_train(
+        number, [answers[client][1] for client in sorted(answers)]
+    )
+    assert arrays is not None  # there are replies, and they are alike
+    return {name: np.array(array.numpy()) for name, array in arrays.items()}
+
+
+def _cost(report: AdaptReport, reply: Message, bytes_down: int) -> Cost:
+    return Cost(
+        bytes_up=payload_bytes(reply.content),
+        bytes_down=bytes_down,
+        llm_tokens=report.llm_tokens,
+        llm_seconds=report.llm_seconds,
+    )
+
+
+def _hand_out(
+    grid: Grid,
+    settings: Settings,
+    members: Sequence[Member],
+    journal: Journal,
+    shared: SharedAdapter,
+) -> None:
+    """Give every client the adapter; each must take it, for it is its teacher and encoder."""
+    began = time.monotonic()
+    content = RecordDict({"arrays": pack_parameters(shared.arrays)})
+    replies = _ask(grid, settings, members, content, ADOPT)
+    clients = {member.node_id: member.client for member in members}
+    reports: dict[int, AdoptReport] = {}
+    costs: dict[int, Cost] = {}
+    problems = []
+    for reply in replies:
+        client = clients.get(reply.metadata.src_node_id, -1)
+        if reply.has_error():
+            problems.append(f"client {client}: {_last_line(reply.error.reason or 'no reason')}")
+            continue
+        reports[client] = read_report(reply, AdoptReport)
+        shared.moments[client] = read_parameters(reply)
+        costs[client] = Cost(
+            bytes_up=payload_bytes(reply.content),
+            bytes_down=payload_bytes(content),
+            llm_seconds=reports[client].llm_seconds,
+        )
+    missing = sorted({member.client for member in members} - set(reports))
+    if missing:
+        raise UserError(
+            explain(
+                f"clients {missing} did not take the shared adapter "
+                f"({'; '.join(problems) or 'no reply in time'})",
+                "every client of the run",
+                "look at their logs or raise run.round_timeout",
+            )
+        )
+    shared.spend(costs)
+    judged = [(r.rows, r.loss, r.accuracy) for r in reports.values()]
+    shared.loss = _by_rows([(rows, loss) for rows, loss, _ in judged])
+    shared.accuracy = _by_rows([(rows, accuracy) for rows, _, accuracy in judged])
+    seconds = time.monotonic() - began
+    log(
+        INFO,
+        "shared adapter: loss %.3f, accuracy %.1f %% on the clients' validation rows",
+        shared.loss,
+        100 * shared.accuracy,
+    )
+    journal.event({"event": "adapter-done", **shared.facts(), "seconds": seconds})
+
+
+def _by_rows(pairs: Sequence[tuple[int, float]]) -> float:
+    total = sum(rows for rows, _ in pairs)
+    return sum(rows * value for rows, value in pairs) / total if total else 0.0
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else text
