@@ -14,7 +14,7 @@ from typing import Any
 
 from cli.children import ChildFailedError, call_module
 from cli.plan import Plan, make_plan
-from federation import duration, flatten, percent, whole
+from federation import byte_size, duration, flatten, percent, whole
 
 COUNTS = (
     ("jobs", "jobs", whole),
@@ -90,6 +90,9 @@ def cost_lines(found: Mapping[str, Any]) -> list[str]:
             f"{_qpu(judge):>11}  judging on {found['judged_on']}, whole run"
         )
     lines += ["", *_totals(found)]
+    if found["adapter"]["bytes"]:
+        one, everything = (byte_size(found["adapter"][key]) for key in ("bytes", "bytes_in_all"))
+        lines.insert(-1, f"  shared adapter: {one} each way for each client, {everything} in all")
     return lines
 
 

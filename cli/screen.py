@@ -42,6 +42,7 @@ class Screen:
         self._since = time.monotonic()
         self._beat = 0
         self._prepared = False
+        self._adapting = False
         self._ended = False
         self._last_round = 0
 
@@ -77,6 +78,11 @@ class Screen:
             self._rounds = int(event.get("rounds", 0))
             for line in words.header(event, self.width):
                 self.say(line)
+        elif kind in ("adapter-begin", "adapter"):
+            self._adapting = True
+            self.say(words.adapter_line(event, self.width))
+            for line in words.warnings(event, self.width):
+                self.say(line, "yellow")
         elif kind == "round":
             if not self._last_round:
                 self.say(words.ROUND_HEAD, "bold")
@@ -99,6 +105,8 @@ class Screen:
             return "ending Flower"
         if not started:
             return "starting Flower"
+        if not self._prepared and self._adapting:
+            return "the sites train one adapter of their LLMs together"
         if not self._prepared:
             return "preparing the sites' data and features" if here else "starting the simulation"
         upcoming = self._last_round + 1

@@ -48,9 +48,35 @@ def header(event: Event, width: int = WIDTH) -> list[str]:
         ),
         _pair("backend", _shared(clients, "backend"), width),
         _pair("local LLM", _shared(clients, "llm"), width),
+        *([_pair("adapter", adapter_words(event["adapter"]), width)] if "adapter" in event else []),
         _pair("agent", f"{event.get('agent', '-')}; at most {_rounds(event)}", width),
     ]
     return [*lines, *client_table(clients, classes, width)]
+
+
+def adapter_words(event: Event) -> str:
+    """Say what the shared adapter came to."""
+    return (
+        f"{event.get('kind', 'shared')}, {byte_size(event.get('bytes', 0))}, "
+        f"{event.get('rounds', 0)} rounds of averaging: loss {figure(event.get('loss'))}, "
+        f"accuracy {percent(event.get('accuracy'))} on the clients' validation rows"
+    )
+
+
+def adapter_line(event: Event, width: int = WIDTH) -> str:
+    """Describe an ``adapter-begin`` or ``adapter`` event: the shared adapter under way."""
+    if event.get("event") == "adapter-begin":
+        said = (
+            f"{event.get('kind', 'shared')}: {byte_size(event.get('bytes', 0))} each way, "
+            f"{event.get('rounds', 0)} rounds, {event.get('clients', 0)} clients, "
+            f"{byte_size(event.get('bytes_in_all', 0))} in all"
+        )
+    else:
+        said = (
+            f"round {event.get('round', '?')}/{event.get('rounds', '?')}: training loss "
+            f"{figure(event.get('loss'))}, {duration(event.get('seconds', 0))}"
+        )
+    return _pair("adapter", said, width)
 
 
 def _rounds(event: Event) -> str:

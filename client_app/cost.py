@@ -60,7 +60,8 @@ def estimate(settings: Settings) -> dict[str, Any]:
         ``clients``: one entry each with backend, rows, circuit facts and the costs of a ``step``,
         of a ``round`` besides its steps, and of the ``end`` (the final test); ``judge``: the
         server's own evaluations, on ``judged_on``; ``totals``: the whole run at ``train.steps``
-        and at ``train.max_steps``; ``rounds``: those that are paid.
+        and at ``train.max_steps``; ``rounds``: those that are paid; ``adapter``: what training one
+        together sends, ``bytes`` each way and ``bytes_in_all``, 0 without `llm.federated`.
 
     Raises
     ------
@@ -85,6 +86,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     for name in totals:
         totals[name] += judge
     return {
+        "adapter": _adapter(settings),
         "rounds": rounds,
         "judged_on": settings.evaluation.backend,
         "judge": asdict(judge),
@@ -110,6 +112,18 @@ def _judge(settings: Settings) -> StepCost:
     )
     price = _price(build_classifier(quantum, len(data.classes), host))
     return price(len(data.validation)).times(settings.run.rounds) + price(len(data.test))
+
+
+def _adapter(settings: Settings) -> dict[str, int]:
+    """Return the bytes of the shared adapter: one way for a client, and over the run."""
+    if settings.llm.federated == "none":
+        return {"bytes": 0, "bytes_in_all": 0}
+    from data import load_site
+    from llm import shared_bytes
+
+    info, _ = load_site(settings, 0, settings.run.clients)
+    size = shared_bytes(settings.llm, info.kind, len(info.classes))
+    return {"bytes": size, "bytes_in_all": 2 * size * settings.llm.rounds * settings.run.clients}
 
 
 _NOTHING = StepCost(0, 0, 0, 0, 0.0)

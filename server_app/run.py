@@ -100,7 +100,7 @@ def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -
     journal.ledger(strategy.state.ledger)
     summary = _summary(strategy, verdict, baselines, clock)
     if prepared.adapter is not None:
-        summary["adapter"] = {"kind": settings.llm.federated, **prepared.adapter.facts()}
+        summary["adapter"] = prepared.adapter.facts()
     summary["judge"] = {"backend": _judged_on(settings), **judge.spent()}
     journal.summary(summary)
     return summary
@@ -186,7 +186,8 @@ def _prepared_event(
         "model": ansatz.describe(),
         "angles": ansatz.angles,
         "parameters": ansatz.angles + 2 * readouts,
-        "features": f"{first.features} -> {settings.quantum.qubits} "
+        **({"adapter": prepared.adapter.facts()} if prepared.adapter else {}),
+        "features": f"{_features(prepared)} -> {settings.quantum.qubits} "
         f"({settings.features.projection})",
         "agent": strategy.agent.name,
         "evaluation": settings.evaluation.mode,
@@ -195,6 +196,12 @@ def _prepared_event(
         "rounds": settings.run.rounds,
         "seconds": seconds,
     }
+
+
+def _features(prepared: Prepared) -> str:
+    """Name the raw features; the clients did not know yet how many the adapter makes."""
+    said = prepared.first.features
+    return said if "," in said else f"{said}, {len(prepared.projection.mean)}"
 
 
 def _summary(

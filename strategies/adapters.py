@@ -51,6 +51,8 @@ class SharedAdapter:
         What it has cost each client.
     moments : dict
         What the clients told of the features that it makes, by client.
+    kind : str
+        `llm.federated`.
     rounds : int
         Rounds of averaging done.
     loss, accuracy : float
@@ -60,6 +62,7 @@ class SharedAdapter:
     arrays: Parameters = field(default_factory=dict)
     costs: dict[int, Cost] = field(default_factory=dict)
     moments: dict[int, Parameters] = field(default_factory=dict)
+    kind: str = ""
     rounds: int = 0
     loss: float = 0.0
     accuracy: float = 0.0
@@ -72,6 +75,7 @@ class SharedAdapter:
         """Return its part of the summary."""
         size = sum(array.nbytes for array in self.arrays.values())
         return {
+            "kind": self.kind,
             "rounds": self.rounds,
             "bytes": size,
             "loss": self.loss,
@@ -105,15 +109,16 @@ def train_shared_adapter(
     UserError
         If a round has too few valid replies, or a client cannot take the adapter.
     """
-    _announce(settings, members)
-    shared = SharedAdapter()
+    _announce(settings, members, journal)
+    shared = SharedAdapter(kind=settings.llm.federated)
     for number in range(1, settings.llm.rounds + 1):
         _round(grid, settings, members, journal, shared, number)
     _hand_out(grid, settings, members, journal, shared)
     return shared
 
 
-def _announce(settings: Settings, members: Sequence[Member]) -> None:
+def _announce(settings: Settings, members: Sequence[Member], journal: Journal) -> None:
+    """Say what will be sent, before it is."""
     size, rounds = members[0].about.adapter_bytes, settings.llm.rounds
     # Nobody is sent anything in round 1; after the last, everybody gets the adapter.
     everything = 2 * size * rounds * len(members)
@@ -125,6 +130,16 @@ def _announce(settings: Settings, members: Sequence[Member]) -> None:
         len(members),
         rounds,
         byte_size(everything),
+    )
+    journal.event(
+        {
+            "event": "adapter-begin",
+            "kind": settings.llm.federated,
+            "bytes": size,
+            "bytes_in_all": everything,
+            "rounds": rounds,
+            "clients": len(members),
+        }
     )
 
 

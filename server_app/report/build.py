@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from federation import scored_at
 from server_app.report import charts, tables, words
@@ -121,11 +122,23 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Data", name),
         ("Features", str(ready.get("features", NONE))),
         ("Model", f"{ready.get('model', NONE)}, {_angles(ready.get('angles'))}"),
+        *_adapter(ready.get("adapter")),
         ("Agent", str(ready.get("agent", NONE))),
         ("Clients", str(len(ready.get("clients", [])))),
         ("Rounds", f"{len(record.round_ids)} of at most {ready.get('rounds', NONE)}"),
         ("Judged on", words.judged(record)),
     ]
+
+
+def _adapter(facts: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Say what the sites trained together of their language models."""
+    if not facts:
+        return []
+    said = (
+        f"{facts.get('kind')}, {words.size(facts.get('bytes'))}, {facts.get('rounds')} rounds: "
+        f"accuracy {words.percent(facts.get('accuracy'))} on the sites' validation rows"
+    )
+    return [("Shared adapter", said)]
 
 
 def _angles(count: object) -> str:
