@@ -201,9 +201,11 @@ def _valid_answers(
     found: dict[int, tuple[AdaptReport, Message]] = {}
     marks: dict[int, Signature] = {}
     wrong: dict[int, str] = {}
+    lost: list[str] = []
     for reply in replies:
         client = clients.get(reply.metadata.src_node_id)
-        if client is None:
+        if client is None:  # Flower tells of a lost node under an id of its own
+            lost.append(f"a lost node: {reply.error.reason}" if reply.has_error() else "a stranger")
             continue
         try:
             report, mark = _read(reply, number)
@@ -219,7 +221,7 @@ def _valid_answers(
     for member in members:
         if member.client not in found:
             wrong.setdefault(member.client, "no reply in time")
-    return found, [f"client {client}: {why}" for client, why in sorted(wrong.items())]
+    return found, [f"client {client}: {why}" for client, why in sorted(wrong.items())] + lost
 
 
 def _read(reply: Message, number: int) -> tuple[AdaptReport, Signature]:

@@ -1,0 +1,209 @@
+"""Whole runs in one process whose clients train one adapter together first."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message
+from safetensors.numpy import load_file
+
+from cli import words
+from federation import UserError, read_jsonl
+from federation.messages import (
+    ADAPT,
+    ADOPT,
+    ARRAYS,
+    METRICS,
+    pack_parameters,
+    read_parameters,
+)
+from server_app.report import write_report
+
+Federate = Callable[..., Any]
+SHARED = ("llm.federated=ffa", "llm.rounds=2", "features.encoder=shared")
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / "store"))
+
+
+def test_a_run_on_the_shared_encoder(federate: Federate) -> None:
+    sent: list[tuple[str, int]] = []
+
+    def watch(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type in (ADAPT, ADOPT):
+            arrays = [read_parameters(m) for m in (order, reply)]
+            sent.append((order.metadata.message_type, sum(a.nbytes for a in arrays[0].values())))
+        return reply
+
+    ran = federate(*SHARED, spoil=watch)
+    begin = ran.events("adapter-begin")[0]
+    size = begin["bytes"]
+    assert sent == [(ADAPT, 0)] * 3 + [(ADAPT, size)] * 3 + [(ADOPT, size)] * 3
+    assert begin["bytes_in_all"] == 2 * size * 2 * 3
+    assert [e["round"] for e in ran.events("adapter")] == [1, 2]
+    prepared = ran.events("prepared")[0]
+    assert prepared["features"] == "embedding by the shared adapter, 128 -> 4 (lda)"
+    assert prepared["adapter"] == ran.summary["adapter"]
+    assert ran.summary["adapter"]["rounds"] == 2
+    saved = load_file(ran.folder / "adapter.safetensors")
+    assert sum(array.nbytes for array in saved.values()) == size
+    # The final adapter is every client's teacher: nobody fine-tunes one of its own.
+    assert [t["epochs"] for t in ran.summary["teachers"]] == [0, 0, 0]
+    ledger = json.loads((ran.folder / "ledger.json").read_text())
+    first = [entry for entry in ledger["entries"] if entry["round"] == 0]
+    assert len(first) == 3
+    for entry in first:
+        assert entry["bytes_down"] > 2 * size  # the average after round 1, and the last one
+        assert entry["bytes_up"] > 2 * size  # its own after each round
+        assert entry["llm_tokens"] > 0
+    assert not any(entry["llm_tokens"] for entry in ledger["entries"] if entry["round"])
+    the_launcher_and_the_report_tell_of_it(ran)
+
+
+def the_launcher_and_the_report_tell_of_it(ran: Any) -> None:
+    lines = [
+        words.adapter_line(event)
+        for event in read_jsonl(ran.folder / "metrics.jsonl")
+        if event["event"] in ("adapter-begin", "adapter")
+    ]
+    assert "ffa: 91.1 kB each way, 2 rounds, 3 clients, 1.09 MB in all" in lines[0]
+    assert "round 1/2: training loss 0." in lines[1]
+    header = "\n".join(words.header(ran.events("prepared")[0]))
+    assert "ffa, 91.1 kB, 2 rounds of averaging: loss 0." in header
+    write_report(ran.folder)
+    assert "Shared adapter" in (ran.folder / "report.html").read_text()
+
+
+def test_a_second_run_trains_no_language_model_and_gives_the_same(federate: Federate) -> None:
+    from client_app.memory import forget
+
+    def restart(order: Message, reply: Message) -> Message:
+        forget()  # as in a deployment, where each message may meet a new process
+        return reply
+
+    one, two = federate(*SHARED), federate(*SHARED, spoil=restart)
+    assert [e["reused"] for e in two.events("adapter")] == [3, 3]
+    assert two.summary["ledger"]["llm_tokens"] == 0
+    assert one.summary["test"] == two.summary["test"]
+
+
+def test_the_average_is_weighted_by_the_rows_that_were_reported(federate: Federate) -> None:
+    replies: list[tuple[int, dict[str, np.ndarray]]] = []
+    orders: list[dict[str, np.ndarray]] = []
+
+    def watch(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == ADAPT:
+            numbers = reply.content.metric_records[METRICS]
+            replies.append((int(numbers["rows"]), read_parameters(reply)))
+            numbers["num-examples"] = 10**6  # a liar gains nothing
+        if order.metadata.message_type == ADOPT:
+            orders.append(read_parameters(order))
+        return reply
+
+    # Features by k-mers: the adapter is the teacher only.
+    ran = federate(
+        "llm.federated=fedavg", "llm.rounds=1", "data.partition=quantity", "data.alpha=1.0",
+        spoil=watch,
+    )  # fmt: skip
+    assert ran.events("prepared")[0]["features"].startswith("kmer, ")
+    rows = np.array([n for n, _ in replies], dtype=float)
+    assert len(set(rows)) > 1
+    for name, array in orders[0].items():
+        loop = sum(n * arrays[name].astype(float) for n, arrays in replies) / rows.sum()
+        np.testing.assert_allclose(array, loop, rtol=1e-5, atol=1e-7)
+
+
+def spoiled(client: int, how: Callable[[Message, Message], Message | None]) -> Any:
+    def spoil(order: Message, reply: Message) -> Message | None:
+        mine = order.metadata.dst_node_id == 1000 + client
+        return how(order, reply) if mine and order.metadata.message_type == ADAPT else reply
+
+    return spoil
+
+
+def with_arrays(change: Callable[[dict[str, np.ndarray]], Any]) -> Any:
+    def spoil(_: Message, reply: Message) -> Message:
+        arrays = read_parameters(reply)
+        change(arrays)
+        reply.content[ARRAYS] = pack_parameters(arrays)
+        return reply
+
+    return spoil
+
+
+def not_a_number(arrays: dict[str, np.ndarray]) -> None:
+    arrays[min(arrays)][0] = np.nan
+
+
+def other_start(_: Message, reply: Message) -> Message:
+    numbers = reply.content.metric_records[METRICS]
+    numbers["start"] = int(numbers["start"]) + 1  # type: ignore[arg-type]
+    return reply
+
+
+def no_metrics(_: Message, reply: Message) -> Message:
+    del reply.content[METRICS]
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (with_arrays(not_a_number), "dropped: .* is not finite"),
+        (with_arrays(lambda arrays: arrays.pop(min(arrays))), "not that of the others"),
+        (other_start, "not that of the others: other model, settings or seed"),
+        (no_metrics, "malformed reply"),
+        (lambda order, _: Message(Error(2, "it fell over"), reply_to=order), "it fell over"),
+        (lambda *_: None, "no reply in time"),
+    ],
+)
+def test_a_bad_reply_costs_that_client_its_say_and_no_more(
+    federate: Federate, how: Any, why: str
+) -> None:
+    ran = federate(
+        "llm.federated=ffa",
+        "llm.rounds=1",
+        "run.rounds=1",
+        "data.train_rows=60",
+        spoil=spoiled(0, how),
+    )
+    (event,) = ran.events("adapter")
+    assert event["clients"] == [1, 2]
+    (failure,) = event["failures"]
+    assert re.search(f"^client 0: .*{why}", failure), failure
+    # It is given the adapter all the same, and trains.
+    assert [e["client"] for e in ran.events("client")] == [0, 1, 2]
+
+
+def test_too_few_replies_and_a_client_that_cannot_take_the_adapter(federate: Federate) -> None:
+    with pytest.raises(UserError, match=r"round 1 of the shared adapter has 2 valid replies of 3"):
+        federate("llm.federated=ffa", "run.min_replies=3", spoil=spoiled(1, lambda *_: None))
+
+    def refuse(order: Message, reply: Message) -> Message:
+        mine = order.metadata.message_type == ADOPT and order.metadata.dst_node_id == 1002
+        return Message(Error(1001, "no space left"), reply_to=order) if mine else reply
+
+    with pytest.raises(UserError, match=r"clients \[2\] did not take .*no space left"):
+        federate("llm.federated=ffa", "llm.rounds=1", spoil=refuse)
+
+
+def test_a_client_whose_store_was_emptied_says_so(federate: Federate, tmp_path: Path) -> None:
+    from client_app.memory import forget
+
+    def empty(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == ADOPT and order.metadata.dst_node_id == 1002:
+            forget()  # as in a deployment, where each message may meet a new process
+            shutil.rmtree(tmp_path / "store")
+        return reply
+
+    with pytest.raises(UserError, match=r"shared adapter of this run cannot be read"):
+        federate("llm.federated=ffa", "llm.rounds=1", spoil=empty)
