@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llm.calibration import fit_temperature, softmax
+    from llm.cross_fitting import cross_fit
     from llm.embedding import embed
     from llm.feature_store import stored_embedding
     from llm.fine_tuning import Teacher, fine_tune, load_fine_tuned
@@ -21,6 +22,7 @@ _HOMES = {
     "Model": "llm.models",
     "Source": "llm.sources",
     "Teacher": "llm.fine_tuning",
+    "cross_fit": "llm.cross_fitting",
     "embed": "llm.embedding",
     "fine_tune": "llm.fine_tuning",
     "fit_temperature": "llm.calibration",
@@ -35,6 +37,7 @@ __all__ = [
     "Model",
     "Source",
     "Teacher",
+    "cross_fit",
     "embed",
     "fine_tune",
     "fit_temperature",

@@ -31,6 +31,10 @@ def _silent(_: str) -> None:
     pass
 
 
+def _no_logits() -> np.ndarray:
+    return np.zeros((0, 0), dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Teacher:
     """What a fine-tuned model says of a site's rows.
@@ -42,11 +46,11 @@ class Teacher:
     val_logits : np.ndarray
         float32, (validation rows, C).
     temperature : float
-        Fitted on the validation rows, or 1.
+        Fitted on the validation rows, or 1; a cross-fitted teacher's on its training rows.
     soft_labels : np.ndarray
         float32, (train rows, C): probabilities at that temperature.
     val_probabilities : np.ndarray
-        float32, (validation rows, C): likewise.
+        float32, (validation rows, C): likewise, but cross-fitted at a temperature of their own.
     metrics : dict
         ``loss`` (nats, at the temperature), ``raw_loss``, ``accuracy``, ``macro_f1`` of the
         validation rows, or of the training rows where there are none; ``validation_rows``,
@@ -54,6 +58,8 @@ class Teacher:
         call), ``trainable`` (parameters), ``adapter_bytes`` (float32), ``reused``.
     folder : Path or None
         Where adapter and logits are kept.
+    asked_logits : np.ndarray
+        float32, (asked rows, C): raw logits of the rows that it was only asked about.
     """
 
     soft_logits: np.ndarray
@@ -63,6 +69,7 @@ class Teacher:
     val_probabilities: np.ndarray
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    asked_logits: np.ndarray = field(default_factory=_no_logits)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class _Task:
     kind: Kind
     seed: int
     calibrate: bool
+    asked_texts: Sequence[str] = ()
 
     def facts(self, source: Source) -> dict[str, Any]:
         skipped = {"model", "reuse", "store"}
@@ -95,8 +103,10 @@ class _Task:
     def key(self, source: Source) -> str:
         # The same weights under another name are the same model.
         facts = {name: value for name, value in self.facts(source).items() if name != "model"}
-        texts = (self.train_texts, self.val_texts)
-        return content_key(texts, (self.train_labels, self.val_labels), facts)
+        texts, labels = [self.train_texts, self.val_texts], [self.train_labels, self.val_labels]
+        if self.asked_texts:
+            texts, labels = [*texts, self.asked_texts], [*labels, np.zeros(0)]
+        return content_key(texts, labels, facts)
 
 
 def fine_tune(
@@ -111,6 +121,7 @@ def fine_tune(
     calibrate: bool = True,
     store: Path | None = None,
     progress: Progress = _silent,
+    asked_texts: Sequence[str] = (),
 ) -> Teacher:
     """Fine-tune the local model on a site's rows, or take it from the site's store.
 
@@ -136,6 +147,8 @@ def fine_tune(
         Folder of the site's memory; None keeps nothing.
     progress : callable
         Gets lines of the run's own progress.
+    asked_texts : sequence of str
+        Rows that the model is asked about and learns nothing from.
 
     Returns
     -------
@@ -149,9 +162,9 @@ def fine_tune(
     federation.ModelError
         If the model is missing, corrupt or unsuitable, or training diverges.
     """
-    train_rows = tuple(train_texts), _labels(train_texts, train_labels, classes)
-    val_rows = tuple(val_texts), _labels(val_texts, val_labels, classes)
-    task = _Task(*train_rows, *val_rows, classes, settings, kind, seed, calibrate)
+    train_rows = tuple(train_texts), checked_labels(train_texts, train_labels, classes)
+    val_rows = tuple(val_texts), checked_labels(val_texts, val_labels, classes)
+    task = _Task(*train_rows, *val_rows, classes, settings, kind, seed, calibrate, asked_texts)
     if not len(task.train_labels):
         raise DataError(explain("no training row", "at least one", "give this site data"))
     return _kept_or_new(task, store, progress)
@@ -174,7 +187,14 @@ def _kept_or_new(task: _Task, store: Path | None, progress: Progress) -> Teacher
     return teacher
 
 
-def _labels(texts: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
+def checked_labels(texts: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return one label a row, int64, (rows,), each in [0, classes).
+
+    Raises
+    ------
+    federation.DataError
+        If they are not.
+    """
     numbers = np.asarray(labels, dtype=np.int64).reshape(-1)
     if len(numbers) != len(texts):
         raise DataError(
@@ -213,6 +233,7 @@ def _fine_tune(
         done = train(module, model.heads, rows, validation, _plan(task), progress)
         logits = predict(module, rows.tokens)
         val_logits = predict(module, validation.tokens).reshape(-1, task.classes)
+        extra = _extra(module, model, task)
     facts = {
         **task.facts(source),
         "epochs": done.epochs,
@@ -221,7 +242,7 @@ def _fine_tune(
         "trainable": trainable,
         "adapter_bytes": size,
     }
-    entry = Entry(logits, val_logits, facts)
+    entry = Entry(logits, val_logits, facts, extra=extra)
     if store is None:
         return entry
     try:
@@ -230,6 +251,14 @@ def _fine_tune(
         progress(f"{source.name}: the fine-tuned model is not kept ({error})")
         return entry
     return replace(entry, folder=folder)
+
+
+def _extra(module: torch.nn.Module, model: Model, task: _Task) -> dict[str, np.ndarray]:
+    """Return what this teacher alone is asked for."""
+    extra = {}
+    if task.asked_texts:
+        extra["asked"] = predict(module, _tokens(model, task, task.asked_texts))
+    return extra
 
 
 def _tokens(model: Model, task: _Task, texts: Sequence[str]) -> Any:
@@ -259,10 +288,7 @@ def _teacher(entry: Entry, task: _Task) -> Teacher:
     labels = task.val_labels if held_out else task.train_labels
     kept = ("epochs", "best_epoch", "tokens", "trainable", "adapter_bytes")
     metrics = {
-        "loss": calibration.loss(logits, labels, temperature),
-        "raw_loss": calibration.loss(logits, labels),
-        "accuracy": calibration.accuracy(logits, labels),
-        "macro_f1": calibration.macro_f1(logits, labels),
+        **calibration.figures(logits, labels, temperature),
         "validation_rows": len(task.val_labels),
         **{name: entry.facts[name] for name in kept},
     }
@@ -274,6 +300,7 @@ def _teacher(entry: Entry, task: _Task) -> Teacher:
         val_probabilities=calibration.softmax(entry.val_logits, temperature).astype(np.float32),
         metrics=metrics,
         folder=entry.folder,
+        asked_logits=entry.extra.get("asked", _no_logits()),
     )
 
 
