@@ -19,7 +19,7 @@ from typing import Any
 from bench.grid import InProcessGrid
 from client_app.app import app
 from client_app.memory import forget
-from federation import Settings, flatten, parse_run
+from federation import Settings, flatten, parse_run, read_jsonl
 from server_app.journal import RunJournal
 from server_app.run import run
 
@@ -102,13 +102,19 @@ def measure(case: Case, data: Path, seed: int, store: str) -> dict[str, Any]:
 
 
 def run_once(settings: Settings) -> dict[str, Any]:
-    """Run a federation in this process, keep nothing, and return its summary."""
+    """Run a federation in this process and return its summary; nothing else is kept.
+
+    ``validation_losses`` in it are those of every round.
+    """
     forget()
     grid = InProcessGrid(app, flatten(settings), settings.run.clients)
     with tempfile.TemporaryDirectory() as folder:
         journal = RunJournal(Path(folder))
         journal.begin(settings)
-        return run(grid, settings, journal)
+        summary = run(grid, settings, journal)
+        events = list(read_jsonl(journal.folder / "metrics.jsonl"))
+    losses = [event["loss"] for event in events if event["event"] == "round"]
+    return {**summary, "validation_losses": losses}
 
 
 def row(case: Case, seed: int, summary: dict[str, Any]) -> str:

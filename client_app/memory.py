@@ -178,14 +178,17 @@ class SiteMemory:
         return self._teacher, time.monotonic() - began
 
     def _fine_tuned(self) -> Teacher:
-        from llm import fine_tune
+        from llm import cross_fit, fine_tune
 
         settings = self.settings
         # `reuse = false` means: not from an earlier run. Within this run it is still done once.
         llm = settings.llm
         if not llm.reuse and not self.fresh:
             llm = llm.model_copy(update={"reuse": True})
-        return fine_tune(
+        folds = settings.distill.folds
+        make = functools.partial(cross_fit, folds=folds) if folds else fine_tune
+        given: dict[str, Any] = {} if folds else {"adopted": self.adopted}
+        return make(
             self.site.train.texts,
             self.site.train.labels,
             self.site.validation.texts,
@@ -196,7 +199,7 @@ class SiteMemory:
             seed=derive_seed(settings.run.seed, "llm", self.client),
             calibrate=settings.distill.calibrate,
             store=store_root(llm.store),
-            adopted=self.adopted,
+            **given,
         )
 
 

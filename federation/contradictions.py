@@ -43,6 +43,7 @@ def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
         *_run_checks(settings),
         *_backend_checks(settings),
         *(() if at_node else _ignored_checks(settings)),
+        *_distill_checks(settings),
         *_data_checks(settings),
     ):
         if not fine:
@@ -174,6 +175,30 @@ def _ignored_checks(settings: Settings) -> tuple[Check, ...]:
             f"stop.shots = {stop.shots} would be ignored: {text} computes exact expectations",
             "hardware.shots above 0, or a backend that counts shots",
             "set hardware.shots or remove stop.shots",
+        ),
+    )
+
+
+def _distill_checks(settings: Settings) -> tuple[Check, ...]:
+    folds = settings.distill.folds
+    return (
+        (
+            folds != 1,
+            "distill.folds = 1",
+            "0, or 2 to 10",
+            "set distill.folds = 2 or more, or 0 to label rows by the model that saw them",
+        ),
+        (
+            not folds or settings.llm.federated == "none",
+            f"distill.folds = {folds} with llm.federated = {settings.llm.federated!r}",
+            "folds of each site's own teacher; the shared adapter is one model",
+            "set distill.folds = 0, or llm.federated = none",
+        ),
+        (
+            settings.llm.peft != "none" or settings.llm.federated == "none",
+            f"llm.federated = {settings.llm.federated!r} with llm.peft = none",
+            "adapters: lora",
+            "set llm.peft = lora, or llm.federated = none",
         ),
     )
 

@@ -21,8 +21,17 @@ class DistillSettings(Section):
     )
     calibrate: bool = setting(
         True,
-        "Fit the teacher's temperature on validation rows; its soft labels, L_LLM and the epoch "
-        "that is kept depend on it.",
+        "Fit the teacher's temperature on rows that it has not seen; its soft labels and L_LLM "
+        "depend on it.",
+    )
+    folds: int = setting(
+        0,
+        "Cross-fitting: k models, each fine-tuned without one k-th of the training rows, which "
+        "get their soft labels from it; 2 to 10, 0: one model, which labels its own training "
+        "rows.",
+        used_when=(DISTILLED,),
+        ge=0,
+        le=10,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llm.adopted import Adopted, adopt, keep_adopted, kept_adopted
     from llm.calibration import fit_temperature, softmax
+    from llm.cross_fitting import cross_fit
     from llm.embedding import embed
     from llm.feature_store import stored_embedding
     from llm.federated import LocalRound, local_round
@@ -27,6 +28,7 @@ _HOMES = {
     "Source": "llm.sources",
     "Teacher": "llm.fine_tuning",
     "adopt": "llm.adopted",
+    "cross_fit": "llm.cross_fitting",
     "embed": "llm.embedding",
     "fine_tune": "llm.fine_tuning",
     "fit_temperature": "llm.calibration",
@@ -48,6 +50,7 @@ __all__ = [
     "Source",
     "Teacher",
     "adopt",
+    "cross_fit",
     "embed",
     "fine_tune",
     "fit_temperature",

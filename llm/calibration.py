@@ -126,3 +126,13 @@ def macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
         total = int((predicted == label).sum() + (labels == label).sum())
         values.append(2 * hits / max(total, 1))
     return float(np.mean(values))
+
+
+def figures(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, float]:
+    """Return ``loss`` (at the temperature), ``raw_loss``, ``accuracy`` and ``macro_f1``."""
+    return {
+        "loss": loss(logits, labels, temperature),
+        "raw_loss": loss(logits, labels),
+        "accuracy": accuracy(logits, labels),
+        "macro_f1": macro_f1(logits, labels),
+    }

@@ -34,6 +34,10 @@ def silent(_: str) -> None:
     """Tell nobody."""
 
 
+def _no_logits() -> np.ndarray:
+    return np.zeros((0, 0), dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Teacher:
     """What a fine-tuned model says of a site's rows.
@@ -45,11 +49,11 @@ class Teacher:
     val_logits : np.ndarray
         float32, (validation rows, C).
     temperature : float
-        Fitted on the validation rows, or 1.
+        Fitted on the validation rows, or 1; a cross-fitted teacher's on its training rows.
     soft_labels : np.ndarray
         float32, (train rows, C): probabilities at that temperature.
     val_probabilities : np.ndarray
-        float32, (validation rows, C): likewise.
+        float32, (validation rows, C): likewise, but cross-fitted at a temperature of their own.
     metrics : dict
         ``loss`` (nats, at the temperature), ``raw_loss``, ``accuracy``, ``macro_f1`` of the
         validation rows, or of the training rows where there are none; ``validation_rows``,
@@ -57,6 +61,8 @@ class Teacher:
         call), ``trainable`` (parameters), ``adapter_bytes`` (float32), ``reused``.
     folder : Path or None
         Where adapter and logits are kept.
+    asked_logits : np.ndarray
+        float32, (asked rows, C): raw logits of the rows that it was only asked about.
     """
 
     soft_logits: np.ndarray
@@ -66,6 +72,7 @@ class Teacher:
     val_probabilities: np.ndarray
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    asked_logits: np.ndarray = field(default_factory=_no_logits)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class Task:
     seed: int
     calibrate: bool
     adopted: Adopted | None = None
+    asked_texts: Sequence[str] = ()
 
     def facts(self, source: Source) -> dict[str, Any]:
         """Return what the result depends on besides the rows; JSON values."""
@@ -93,7 +101,6 @@ class Task:
             "kind": self.kind,
             "classes": self.classes,
             "seed": self.seed,
-            "calibrate": self.calibrate,
             "settings": self.settings.model_dump(exclude=skipped),
             **(self.adopted.facts() if self.adopted else {}),
         }
@@ -102,8 +109,10 @@ class Task:
         """Return the content key of the result."""
         # The same weights under another name are the same model.
         facts = {name: value for name, value in self.facts(source).items() if name != "model"}
-        texts = (self.train_texts, self.val_texts)
-        return content_key(texts, (self.train_labels, self.val_labels), facts)
+        texts, labels = [self.train_texts, self.val_texts], [self.train_labels, self.val_labels]
+        if self.asked_texts:
+            texts, labels = [*texts, self.asked_texts], [*labels, np.zeros(0)]
+        return content_key(texts, labels, facts)
 
 
 def fine_tune(
@@ -118,6 +127,7 @@ def fine_tune(
     calibrate: bool = True,
     store: Path | None = None,
     progress: Progress = silent,
+    asked_texts: Sequence[str] = (),
     adopted: Adopted | None = None,
 ) -> Teacher:
     """Fine-tune the local model on a site's rows, or take it from the site's store.
@@ -138,12 +148,14 @@ def fine_tune(
     seed : int
         Of the fresh weights, dropout and the order of rows; no global generator is touched.
     calibrate : bool
-        Whether to fit the temperature on the validation rows; the epoch that is kept is then
-        chosen by the loss at its own temperature.
+        Whether to fit the temperature on the validation rows. The kept epoch does not depend on
+        it: epochs are judged by their loss at the best temperature.
     store : Path or None
         Folder of the site's memory; None keeps nothing.
     progress : callable
         Gets lines of the run's own progress.
+    asked_texts : sequence of str
+        Rows that the model is asked about and learns nothing from.
     adopted : Adopted or None
         An adapter that the federation has trained: the teacher is that one, and nothing is
         fine-tuned here.
@@ -160,9 +172,11 @@ def fine_tune(
     federation.ModelError
         If the model is missing, corrupt or unsuitable, or training diverges.
     """
-    train_rows = tuple(train_texts), _labels(train_texts, train_labels, classes)
-    val_rows = tuple(val_texts), _labels(val_texts, val_labels, classes)
-    task = Task(*train_rows, *val_rows, classes, settings, kind, seed, calibrate, adopted)
+    train_rows = tuple(train_texts), checked_labels(train_texts, train_labels, classes)
+    val_rows = tuple(val_texts), checked_labels(val_texts, val_labels, classes)
+    task = Task(
+        *train_rows, *val_rows, classes, settings, kind, seed, calibrate, adopted, asked_texts
+    )
     if not len(task.train_labels):
         raise DataError(explain("no training row", "at least one", "give this site data"))
     return _kept_or_new(task, store, progress)
@@ -185,7 +199,14 @@ def _kept_or_new(task: Task, store: Path | None, progress: Progress) -> Teacher:
     return teacher
 
 
-def _labels(texts: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
+def checked_labels(texts: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return one label a row, int64, (rows,), each in [0, classes).
+
+    Raises
+    ------
+    federation.DataError
+        If they are not.
+    """
     numbers = np.asarray(labels, dtype=np.int64).reshape(-1)
     if len(numbers) != len(texts):
         raise DataError(
@@ -211,6 +232,9 @@ def _fine_tune(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(task.seed)
         model, module, done = _adopted(task) if task.adopted else _trained(task, progress)
+        logits = predict(module, tokens_of(model, task, task.train_texts))
+        val_logits = predict(module, tokens_of(model, task, task.val_texts))
+        extra = _extra(module, model, task)
     trainable, _ = adapters.count(module)
     facts = {
         **task.facts(source),
@@ -220,9 +244,7 @@ def _fine_tune(
         "trainable": trainable,
         "adapter_bytes": 4 * trainable,
     }
-    logits = predict(module, tokens_of(model, task, task.train_texts))
-    val_logits = predict(module, tokens_of(model, task, task.val_texts))
-    entry = Entry(logits, val_logits.reshape(-1, task.classes), facts)
+    entry = Entry(logits, val_logits.reshape(-1, task.classes), facts, extra=extra)
     if store is None:
         return entry
     try:
@@ -253,6 +275,14 @@ def _adopted(task: Task) -> tuple[Model, torch.nn.Module, Trained]:
     return shared.model, shared.module, Trained(0, 0, 0)
 
 
+def _extra(module: torch.nn.Module, model: Model, task: Task) -> dict[str, np.ndarray]:
+    """Return what this teacher alone is asked for."""
+    extra = {}
+    if task.asked_texts:
+        extra["asked"] = predict(module, tokens_of(model, task, task.asked_texts))
+    return extra
+
+
 def tokens_of(model: Model, task: Task, texts: Sequence[str]) -> Tokens:
     """Tokenise rows as a task's settings say."""
     return model.tokens(texts, task.kind, task.settings.max_tokens)
@@ -269,7 +299,6 @@ def plan_of(task: Task) -> Plan:
         head_rate=HEAD_RATE * rate,
         patience=settings.patience,
         seed=task.seed,
-        calibrate=task.calibrate,
     )
 
 
@@ -283,10 +312,7 @@ def teacher_from(entry: Entry, task: Task) -> Teacher:
     labels = task.val_labels if held_out else task.train_labels
     kept = ("epochs", "best_epoch", "tokens", "trainable", "adapter_bytes")
     metrics = {
-        "loss": calibration.loss(logits, labels, temperature),
-        "raw_loss": calibration.loss(logits, labels),
-        "accuracy": calibration.accuracy(logits, labels),
-        "macro_f1": calibration.macro_f1(logits, labels),
+        **calibration.figures(logits, labels, temperature),
         "validation_rows": len(task.val_labels),
         **{name: entry.facts[name] for name in kept},
     }
@@ -298,6 +324,7 @@ def teacher_from(entry: Entry, task: Task) -> Teacher:
         val_probabilities=calibration.softmax(entry.val_logits, temperature).astype(np.float32),
         metrics=metrics,
         folder=entry.folder,
+        asked_logits=entry.extra.get("asked", _no_logits()),
     )
 
 

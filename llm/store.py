@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,15 @@ class Entry:
         JSON values: epochs, tokens, sizes, settings, model.
     folder : Path or None
         Where it is kept.
+    extra : dict of np.ndarray
+        What only some teachers are asked for, by name, (rows, ...).
     """
 
     train_logits: np.ndarray
     val_logits: np.ndarray
     facts: dict[str, Any]
     folder: Path | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def private_folder(folder: Path) -> None:
@@ -113,7 +116,9 @@ def read_entry(store: Path, key: str) -> Entry | None:
         ):
             return None
         with np.load(folder / LOGITS, allow_pickle=False) as arrays:
-            return Entry(arrays["train"], arrays["val"], dict(meta["facts"]), folder)
+            kept = dict(arrays)
+        facts = dict(meta["facts"])
+        return Entry(kept.pop("train"), kept.pop("val"), facts, folder, kept)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
 
@@ -149,7 +154,8 @@ def write_entry(store: Path, key: str, entry: Entry, save_model: Callable[[Path]
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:
         save_model(fresh)
-        np.savez(fresh / LOGITS, train=entry.train_logits, val=entry.val_logits)
+        arrays: dict[str, Any] = {"train": entry.train_logits, "val": entry.val_logits}
+        np.savez(fresh / LOGITS, **arrays, **entry.extra)
         files = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
         meta = {"key": key, "files": files, "facts": entry.facts}
         (fresh / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")

@@ -24,7 +24,7 @@ _WEIGHT_DECAY = 0.01
 # `llm.fine_tuning`, the warm-up in `llm.schedule`, the pooling and head in `llm.pooled`, the
 # batches in `llm.batches`, the choice of the epoch and the temperature. Else a site would go on
 # with teachers of the old recipe.
-RECIPE = 1
+RECIPE = 2
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,6 @@ class Plan:
         Epochs without a better validation loss before it ends; 0: never.
     seed : int
         Seed of the order of the rows.
-    calibrate : bool
-        Whether an epoch is judged by its validation loss after temperature scaling, as its soft
-        labels will be used: overconfidence then does not count against it.
     """
 
     epochs: int
@@ -56,7 +53,6 @@ class Plan:
     head_rate: float
     patience: int
     seed: int
-    calibrate: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,7 +158,7 @@ def train(
     for epoch in range(1, plan.epochs + 1):
         batches = shuffled_batches(rows.tokens.lengths, plan.batch_size, rng)
         train_loss = run_batches(model, rows, batches, optimizer, schedule)
-        loss, line = _judge(model, validation, train_loss, plan.calibrate)
+        loss, line = _judge(model, validation, train_loss)
         progress(f"epoch {epoch}/{plan.epochs}: training loss {train_loss:.3f}{line}")
         if loss < best_loss or (math.isfinite(loss) and not len(validation.labels)):
             best_loss, best_epoch = loss, epoch
@@ -258,15 +254,14 @@ def run_batches(
     return total / seen
 
 
-def _judge(
-    model: torch.nn.Module, validation: Rows, train_loss: float, calibrate: bool
-) -> tuple[float, str]:
+def _judge(model: torch.nn.Module, validation: Rows, train_loss: float) -> tuple[float, str]:
     if not len(validation.labels):
         return train_loss, ""
     logits = predict(model, validation.tokens, has_bfloat16())
     if not np.isfinite(logits).all():
         return math.nan, ", validation loss not finite"
-    temperature = fit_temperature(logits, validation.labels) if calibrate else 1.0
+    # After temperature scaling: overconfidence can be mended and does not count against an epoch.
+    temperature = fit_temperature(logits, validation.labels)
     loss = mean_nll(logits, validation.labels, temperature)
     share = accuracy(logits, validation.labels)
     return loss, f", validation loss {loss:.3f}, accuracy {share:.1%}"

@@ -61,3 +61,19 @@ def test_memory_is_kept_within_a_run_and_not_beyond_it() -> None:
     note_fine_tuned(one)
     assert not recall(one).fresh
     assert recall(other_run).fresh
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_folds_reach_the_teacher(folds: int) -> None:
+    """Two models for two folds, each on half of the 32 rows; one on all of them without."""
+    forget()
+    settings, _ = parse_run([], [*SMALL, f"distill.folds={folds}"])
+    node = context(**{"partition-id": 0})
+    node.run_config = dict(flatten(settings))
+    memory = recall(node)
+    teacher, _ = memory.teacher()
+    texts, tokens = memory.site.train.texts, teacher.metrics["tokens"]
+    assert len(texts) == 32
+    assert (teacher.folder is None) == bool(folds)
+    assert tokens == sum(len(text) - 2 for text in texts)  # one epoch of overlapping 3-mers
+    forget()

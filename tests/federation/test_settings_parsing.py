@@ -54,6 +54,8 @@ def test_every_condition_names_a_key() -> None:
         ("quantum.model=qnn", "quantum.model = 'qnn'; accepted: qcnn, vqc"),
         ("quantum.backend=qiskit", "quantum.backend = 'qiskit'; accepted: exact, pennylane"),
         ("distill.weight=1.5", "distill.weight = 1.5; accepted: a number .*at most 1"),
+        ("distill.folds=1", "distill.folds = 1; accepted: 0, or 2 to 10; set distill.folds = 2"),
+        ("distill.folds=11", "distill.folds = 11; accepted: a whole number .*at most 10"),
         ("train.steps=500", "train.steps = 500.*accepted: min_steps <= steps <= max_steps"),
         ("run.min_replies=9", "run.min_replies = 9 with run.clients = 4"),
         ("stop.min_rounds=11", "stop.min_rounds = 11 with run.rounds = 10"),
@@ -84,6 +86,11 @@ def test_a_mistake_is_one_clear_line(assignment: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         parse_run([], [assignment])
     assert "\n" not in str(caught.value)
+
+
+def test_distillation_without_weight_has_no_further_settings() -> None:
+    with pytest.raises(SettingsError, match=r"distill.folds = 5 would be ignored because distill"):
+        parse_run([], ["distill.weight=0", "distill.folds=5"])
 
 
 def test_ignored_through_a_chain_of_conditions() -> None:

@@ -155,7 +155,6 @@ def test_store_is_used_again_and_follows_what_matters(
         for change in (
             {"seed": 9},
             {"classes": 3},
-            {"calibrate": False},
             {"val_texts": reviews[0][:16]},
         ):
             with pytest.raises(AssertionError, match="fine-tuned again"):
@@ -170,7 +169,11 @@ def test_store_is_used_again_and_follows_what_matters(
     assert again.metrics["tokens"] == 0
     np.testing.assert_array_equal(first.soft_labels, again.soft_labels)
     assert again.metrics["loss"] == first.metrics["loss"]
-    assert run(reviews, settings, calibrate=False).temperature == 1.0
+    # The temperature is fitted afterwards: the same model serves with and without it.
+    raw = run(reviews, settings, tmp_path, calibrate=False)
+    assert raw.metrics["reused"]
+    assert raw.temperature == 1.0
+    np.testing.assert_array_equal(raw.soft_logits, first.soft_logits)
 
 
 @pytest.mark.parametrize("file", ["logits.npz", "meta.json", "adapter_model.safetensors"])
@@ -258,7 +261,7 @@ def test_recipe_names_its_numbers() -> None:
         "group": batches._GROUP,
     }
     assert recipe == {
-        "recipe": 1,
+        "recipe": 2,
         "head rate": 1.0,
         "whole model rate": 0.1,
         "weight decay": 0.01,
