@@ -1,9 +1,9 @@
 """Teachers on unlike sites: each its own adapter, or one that all have trained together.
 
-``python -m bench.adapters --data FOLDER [--seeds 0 1 2] [--out FILE.jsonl]``: tweets, three clients
-whose labels differ (Dirichlet 0.3), 900 rows in all, two passes over them. Every teacher is judged on
-the same 2,000 official validation rows, which nobody trains on; a local teacher's figure is the
-mean of the three. Bytes are the adapter's, one way, one client, one round.
+``python -m bench.adapters --data FOLDER [--seeds 0 1 2] [--out FILE.jsonl]``: tweets, three
+clients whose labels differ (Dirichlet 0.3), 900 rows in all, two passes over them. Every teacher
+is judged on the same 2,000 official validation rows, which nobody trains on; a local teacher's
+figure is the mean of the three. Bytes are the adapter's: one way, one client, one round.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def main(arguments: list[str]) -> int:
         ]
         name = "each site's own" if case.federated == "none" else case.federated
         print(
-            f"| {name} | {case.rounds} | {len(runs)} | {' | '.join(cells)} | {runs[0]['bytes']:,} |",
+            f"| {name} | {case.rounds} | {len(runs)} | {' | '.join(cells)} | "
+            f"{runs[0]['bytes']:,} |",
             flush=True,
         )
     return 0

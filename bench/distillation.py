@@ -5,7 +5,8 @@
 ``human_vs_worm/``. The shipped configurations without an agent (everybody trains, fixed steps, all
 rounds): without distillation, with a teacher's raw soft labels of its own training rows (the
 paper's), with calibrated ones, and with cross-fitted ones. Rows are those of a client, a fifth of
-which it sets aside for validation; there are two clients. A run that FILE holds already is not made again.
+which it sets aside for validation; there are two clients. A run that FILE holds already is not
+made again.
 """
 
 from __future__ import annotations

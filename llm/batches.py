@@ -96,6 +96,32 @@ def tokenise(texts: Sequence[str], tokenizer: Any, max_tokens: int, dna: bool) -
     return Tokens(tuple(np.array(row or [filler], dtype=np.int64) for row in ids), pad)
 
 
+def drawn_rows(labels: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Draw rows in the classes' own proportions.
+
+    Parameters
+    ----------
+    labels : np.ndarray
+        Integers, (rows,).
+    most : int
+        Rows wanted; 0, or more than there are: all.
+    seed : int
+        Draws them.
+
+    Returns
+    -------
+    np.ndarray
+        Row numbers, ascending; a class's share is kept to within a row.
+    """
+    rows = len(labels)
+    if not 0 < most < rows:
+        return np.arange(rows)
+    # Every (rows / most)-th of the rows lined up by class, in random order within each.
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    lined = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return np.sort(lined[np.arange(most) * rows // most])
+
+
 def sorted_batches(lengths: np.ndarray, size: int) -> list[np.ndarray]:
     """Return index batches of rows of similar length, longest first.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 from federation import LlmSettings, ModelError, derive_seed, explain
 from llm import adapters
 from llm.adopted import Arrays, digest
-from llm.batches import shuffled_batches
+from llm.batches import drawn_rows, shuffled_batches
 from llm.fine_tuning import Progress, Task, plan_of, silent
 from llm.shared import Shared, build_shared
 from llm.sources import Kind, Source, resolve
@@ -84,8 +84,13 @@ def round_batches(
         for _ in range(settings.epochs)
         for batch in shuffled_batches(lengths, settings.batch_size, rng)
     ]
-    steps = math.ceil(len(passes) / settings.rounds)
+    steps = steps_of_round(len(lengths), settings)
     return list(islice(passes, (number - 1) * steps, number * steps))
+
+
+def steps_of_round(rows: int, settings: LlmSettings) -> int:
+    """Return a round's optimizer steps; the last rounds may have fewer, or none."""
+    return math.ceil(settings.epochs * math.ceil(rows / settings.batch_size) / settings.rounds)
 
 
 def local_round(
@@ -153,14 +158,24 @@ def local_round(
     shared = build_shared(settings, kind, classes, shared_seed)
     if arrays:
         shared.load(arrays)
-    tokens = shared.model.tokens(texts, kind, settings.max_tokens)
-    batches = round_batches(tokens.lengths, settings, number, seed)
-    loss = _train(shared, Rows(tokens, labels), batches, task, number)
+    done, facts = _trained(shared, task, number)
     progress(
-        f"{source.name}: shared adapter, round {number}/{settings.rounds}: training loss {loss:.3f}"
+        f"{source.name}: shared adapter, round {number}/{settings.rounds}: {facts['loss']:.3f}"
     )
-    trained = shared.arrays()
-    if not math.isfinite(loss) or not all(np.isfinite(a).all() for a in trained.values()):
+    _keep(store, key, facts, classes, done.arrays, progress)
+    return replace(done, seconds=time.perf_counter() - began)
+
+
+def _trained(shared: Shared, task: Task, number: int) -> tuple[LocalRound, dict[str, Any]]:
+    """Take a round's steps; return what came of them, and what the store keeps besides."""
+    settings = task.settings
+    drawn = drawn_rows(task.train_labels, settings.rows, task.seed)
+    texts = [task.train_texts[row] for row in drawn]
+    tokens = shared.model.tokens(texts, task.kind, settings.max_tokens)
+    batches = round_batches(tokens.lengths, settings, number, task.seed)
+    loss = _train(shared, Rows(tokens, task.train_labels[drawn]), batches, task, number)
+    arrays = shared.arrays()
+    if not math.isfinite(loss) or not all(np.isfinite(a).all() for a in arrays.values()):
         raise ModelError(
             explain(
                 f"the shared adapter diverged with llm.learning_rate {settings.learning_rate:g}",
@@ -168,11 +183,9 @@ def local_round(
                 "lower it",
             )
         )
-    facts = {"steps": len(batches), "loss": loss, "start": shared.start}
-    _keep(store, key, facts, classes, trained, progress)
     used = sum(int(tokens.lengths[batch].sum()) for batch in batches)
-    seconds = time.perf_counter() - began
-    return LocalRound(trained, len(batches), used, loss, seconds, False, shared.start)
+    done = LocalRound(arrays, len(batches), used, loss, 0.0, False, shared.start)
+    return done, {"steps": len(batches), "loss": loss, "start": shared.start}
 
 
 def _round_key(task: Task, source: Source, arrays: Arrays, number: int, shared_seed: int) -> str:
@@ -194,13 +207,13 @@ def _train(
         return 0.0
     settings = task.settings
     held = dict(shared.module.named_parameters())
-    total = settings.rounds * len(batches)
+    steps = steps_of_round(len(rows.labels), settings)
     optimizer, schedule = optimiser(
         {name: held[name] for name in shared.names},
         shared.model.heads,
         plan_of(task),
-        total,
-        taken=(number - 1) * len(batches),
+        settings.rounds * steps,
+        taken=(number - 1) * steps,
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(task.seed, "dropout", number))

@@ -14,8 +14,11 @@ import torch
 from federation import DataError, LlmSettings, explain
 from llm import adapters, calibration
 from llm.adopted import Adopted
-from llm.batches import Tokens
+from llm.batches import Tokens, drawn_rows
+from llm.embedding import embed
+from llm.feature_store import stored_embedding
 from llm.models import Model, build_classifier
+from llm.pooled import PooledClassifier
 from llm.quiet import quiet
 from llm.shared import build_adopted
 from llm.sources import Kind, Source, resolve
@@ -232,8 +235,11 @@ def _fine_tune(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(task.seed)
         model, module, done = _adopted(task) if task.adopted else _trained(task, progress)
-        logits = predict(module, tokens_of(model, task, task.train_texts))
-        val_logits = predict(module, tokens_of(model, task, task.val_texts))
+        if task.adopted and isinstance(model.module, PooledClassifier):
+            logits, val_logits = _by_features(model.module, task, store, progress)
+        else:
+            logits = predict(module, tokens_of(model, task, task.train_texts))
+            val_logits = predict(module, tokens_of(model, task, task.val_texts))
         extra = _extra(module, model, task)
     trainable, _ = adapters.count(module)
     facts = {
@@ -259,11 +265,13 @@ def _trained(task: Task, progress: Progress) -> tuple[Model, torch.nn.Module, Tr
     model = build_classifier(resolve(task.settings.model, task.kind), task.classes)
     module = adapters.adapt(model, task.settings)
     trainable, total = adapters.count(module)
+    drawn = drawn_rows(task.train_labels, task.settings.rows, task.seed)
     progress(
         f"{model.source.name}: training {trainable:,} of {total:,} parameters "
-        f"({task.settings.peft}, {4 * trainable / 1e6:.2f} MB) on {len(task.train_texts):,} rows"
+        f"({task.settings.peft}, {4 * trainable / 1e6:.2f} MB) on {len(drawn):,} rows"
     )
-    rows = Rows(tokens_of(model, task, task.train_texts), task.train_labels)
+    texts = [task.train_texts[row] for row in drawn]
+    rows = Rows(tokens_of(model, task, texts), task.train_labels[drawn])
     validation = Rows(tokens_of(model, task, task.val_texts), task.val_labels)
     return model, module, train(module, model.heads, rows, validation, plan_of(task), progress)
 
@@ -273,6 +281,26 @@ def _adopted(task: Task) -> tuple[Model, torch.nn.Module, Trained]:
     assert task.adopted is not None
     shared = build_adopted(task.settings, task.kind, task.adopted)
     return shared.model, shared.module, Trained(0, 0, 0)
+
+
+def _by_features(
+    module: PooledClassifier, task: Task, store: Path | None, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits of training and validation rows from the features that the store keeps.
+
+    The quantum model's features are mostly the same: one pass through the encoder serves both.
+    """
+    found = []
+    for texts in (task.train_texts, task.val_texts):
+        given = (texts, task.settings, task.kind)
+        features = (
+            embed(*given, progress, task.adopted)
+            if store is None
+            else stored_embedding(*given, store / "features", progress, task.adopted)
+        )
+        with torch.inference_mode():
+            found.append(module.classifier(torch.from_numpy(features)).numpy())
+    return found[0], found[1]
 
 
 def _extra(module: torch.nn.Module, model: Model, task: Task) -> dict[str, np.ndarray]:

@@ -325,10 +325,10 @@ def test_weights_of_the_best_epoch_are_restored(model_folder: Folders, reviews: 
     lines: list[str] = []
     settings = settings_for(model_folder("bert"), epochs=10, patience=0, learning_rate=0.02)
     wrong = 1 - reviews[1][32:]
-    teacher = run(reviews, settings, val_labels=wrong, calibrate=False, progress=lines.append)
+    teacher = run(reviews, settings, val_labels=wrong, progress=lines.append)
     losses = [float(re.findall(r"validation loss ([0-9.]+),", line)[0]) for line in lines[1:]]
     assert len(losses) == 10
-    assert losses[-1] > min(losses) + 0.5
+    assert losses[-1] > min(losses) + 0.1
     # Training judges in bfloat16 where the CPU has it, the teacher is computed in float32.
     assert teacher.metrics["loss"] == pytest.approx(min(losses), abs=0.05)
 
@@ -351,7 +351,7 @@ def test_infinite_logits_end_in_the_same_error() -> None:
             return types.SimpleNamespace(logits=self.weight * endless)
 
     rows = Rows(Tokens((np.array([1]), np.array([2])), 0), np.array([0, 1]))
-    assert np.isnan(_judge(Broken(), rows, 0.0, True)[0])
+    assert np.isnan(_judge(Broken(), rows, 0.0)[0])
     with pytest.raises(ModelError, match="diverged"):
         train(Broken(), (), rows, rows, Plan(2, 2, 0.1, 0.1, 1, 0), lambda _: None)
 

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm.batches import Tokens, dna_words, shuffled_batches, sorted_batches, tokenise
+from llm.batches import (
+    Tokens,
+    dna_words,
+    drawn_rows,
+    shuffled_batches,
+    sorted_batches,
+    tokenise,
+)
 from llm.kmer_tokenizer import FIRST, PAD, UNKNOWN, KmerTokenizer
 from llm.schedule import linear_decay
 
@@ -95,3 +102,15 @@ def test_learning_rate_rises_then_falls_to_almost_nothing() -> None:
     assert np.diff(factors[5:]) == pytest.approx(-1 / 95)
     assert 0 < factors[-1] < 0.02
     assert linear_decay(0, 1) == 1.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 70), st.integers(0, 99))
+def test_drawn_rows_keep_the_classes_shares(labels: list[int], most: int, seed: int) -> None:
+    given = np.array(labels)
+    drawn = drawn_rows(given, most, seed)
+    assert len(drawn) == (min(most, len(given)) or len(given))
+    assert (np.diff(drawn) > 0).all()
+    share = np.bincount(given, minlength=4) * len(drawn) / len(given)
+    assert (np.abs(np.bincount(given[drawn], minlength=4) - share) <= 1).all()
+    np.testing.assert_array_equal(drawn, drawn_rows(given, most, seed))
