@@ -5,23 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from federation import DataError, LlmSettings, explain
 from llm import adapters, calibration
-from llm.models import Model, build_classifier
+from llm.device import choose_device, seeded
+from llm.models import Model
 from llm.quiet import quiet
 from llm.sources import Kind, Source, resolve
 from llm.store import Entry, content_key, read_entry, write_entry
 from llm.training import RECIPE, Plan, Rows, predict, train
 
-# Rates of other parameters than the adapters, as multiples of `llm.learning_rate`. With any
-# change here raise `llm.training.RECIPE`.
-HEAD_RATE = 1.0
+# Rate of the encoder's own weights, as a multiple of `llm.learning_rate`. With any change here
+# raise `llm.training.RECIPE`.
 WHOLE_MODEL_RATE = 0.1
 
 Progress = Callable[[str], None]
@@ -29,6 +29,10 @@ Progress = Callable[[str], None]
 
 def _silent(_: str) -> None:
     pass
+
+
+def _tell(name: str, progress: Progress, line: str) -> None:
+    progress(f"{name}: {line}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Teacher:
         ``loss`` (nats, at the temperature), ``raw_loss``, ``accuracy``, ``macro_f1`` of the
         validation rows, or of the training rows where there are none; ``validation_rows``,
         ``epochs``, ``best_epoch``, ``tokens`` (trained on in this call), ``seconds`` (of this
-        call), ``trainable`` (parameters), ``adapter_bytes`` (float32), ``reused``.
+        call), ``trainable`` (parameters), ``adapter_bytes`` (float32), ``reused``, ``peft``
+        (lora, qlora or none).
     folder : Path or None
         Where adapter and logits are kept.
     """
@@ -80,7 +85,8 @@ class _Task:
     calibrate: bool
 
     def facts(self, source: Source) -> dict[str, Any]:
-        skipped = {"model", "reuse", "store"}
+        # On which device it was trained makes no other teacher of it.
+        skipped = {"model", "reuse", "store", "device"}
         return {
             "recipe": RECIPE,
             "model": source.name,
@@ -147,7 +153,8 @@ def fine_tune(
     federation.DataError
         If there is no training row, or labels do not fit.
     federation.ModelError
-        If the model is missing, corrupt or unsuitable, or training diverges.
+        If the model is missing, corrupt or unsuitable, CUDA or 4 bits are asked for where they
+        do not work, or training diverges.
     """
     train_rows = tuple(train_texts), _labels(train_texts, train_labels, classes)
     val_rows = tuple(val_texts), _labels(val_texts, val_labels, classes)
@@ -160,18 +167,25 @@ def fine_tune(
 def _kept_or_new(task: _Task, store: Path | None, progress: Progress) -> Teacher:
     start = time.perf_counter()
     source = resolve(task.settings.model, task.kind)
+    task = replace(task, settings=_chosen(task.settings, source))
     key = task.key(source)
     entry = read_entry(store, key) if store is not None and task.settings.reuse else None
     reused = entry is not None
     if entry is None:
         entry = _fine_tune(task, source, key, store, progress)
     else:
-        progress(f"{source.name}: taken from {entry.folder}, not fine-tuned again")
+        progress(f"{source.short}: taken from {entry.folder}, not fine-tuned again")
     teacher = _teacher(entry, task)
     teacher.metrics.update(reused=reused, seconds=time.perf_counter() - start)
     if reused:
         teacher.metrics["tokens"] = 0
     return teacher
+
+
+def _chosen(settings: LlmSettings, source: Source) -> LlmSettings:
+    """Return the settings with what ``auto`` means here; it is part of the store's key."""
+    kind = adapters.choose_peft(settings.peft, source, choose_device(settings.device))
+    return settings.model_copy(update={"peft": kind})
 
 
 def _labels(texts: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
@@ -198,19 +212,20 @@ def _fine_tune(
 ) -> Entry:
     quiet()
     settings = task.settings
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(task.seed)
-        model = build_classifier(source, task.classes)
-        module = adapters.adapt(model, settings)
+    device = choose_device(settings.device)
+    with seeded(task.seed, device):
+        model, module = adapters.build(source, task.classes, settings, device)
         trainable, total = adapters.count(module)
         size = 4 * trainable
         progress(
-            f"{source.name}: training {trainable:,} of {total:,} parameters "
-            f"({settings.peft}, {size / 1e6:.2f} MB) on {len(task.train_texts):,} rows"
+            f"{source.short}: training {trainable:,} of {total:,} parameters "
+            f"({settings.peft} on {device.type}, {size / 1e6:.2f} MB) "
+            f"on {len(task.train_texts):,} rows"
         )
         rows = Rows(_tokens(model, task, task.train_texts), task.train_labels)
         validation = Rows(_tokens(model, task, task.val_texts), task.val_labels)
-        done = train(module, model.heads, rows, validation, _plan(task), progress)
+        told = partial(_tell, source.short, progress)
+        done = train(module, model.heads, rows, validation, _plan(task), told)
         logits = predict(module, rows.tokens)
         val_logits = predict(module, validation.tokens).reshape(-1, task.classes)
     facts = {
@@ -227,7 +242,7 @@ def _fine_tune(
     try:
         folder = write_entry(store, key, entry, lambda path: adapters.save(module, path))
     except OSError as error:
-        progress(f"{source.name}: the fine-tuned model is not kept ({error})")
+        progress(f"{source.short}: the fine-tuned model is not kept ({error})")
         return entry
     return replace(entry, folder=folder)
 
@@ -243,7 +258,7 @@ def _plan(task: _Task) -> Plan:
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=rate if settings.peft != "none" else WHOLE_MODEL_RATE * rate,
-        head_rate=HEAD_RATE * rate,
+        head_rate=settings.head_learning_rate or rate,
         patience=settings.patience,
         seed=task.seed,
         calibrate=task.calibrate,
@@ -265,6 +280,7 @@ def _teacher(entry: Entry, task: _Task) -> Teacher:
         "macro_f1": calibration.macro_f1(logits, labels),
         "validation_rows": len(task.val_labels),
         **{name: entry.facts[name] for name in kept},
+        "peft": entry.facts["settings"]["peft"],
     }
     return Teacher(
         soft_logits=entry.train_logits,
@@ -277,13 +293,17 @@ def _teacher(entry: Entry, task: _Task) -> Teacher:
     )
 
 
-def load_fine_tuned(folder: Path) -> Callable[[Sequence[str]], np.ndarray]:
+def load_fine_tuned(
+    folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto"
+) -> Callable[[Sequence[str]], np.ndarray]:
     """Load a model that a site has kept.
 
     Parameters
     ----------
     folder : Path
         `Teacher.folder`.
+    device : {"auto", "cpu", "cuda"}
+        Where to compute, as `llm.device`.
 
     Returns
     -------
@@ -293,16 +313,16 @@ def load_fine_tuned(folder: Path) -> Callable[[Sequence[str]], np.ndarray]:
     Raises
     ------
     federation.ModelError
-        If its base model is not there any more.
+        If its base model is not there any more, or the device is not.
     """
     import json
 
     facts = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["facts"]
     settings = LlmSettings(model=facts["model"], **facts["settings"])
     source = resolve(settings.model, facts["kind"])
-    with torch.random.fork_rng(devices=[]):
-        model = build_classifier(source, facts["classes"])
-        module = adapters.adapt(model, settings)
+    place = choose_device(device)
+    with seeded(0, place):
+        model, module = adapters.build(source, facts["classes"], settings, place)
     adapters.restore(module, folder)
 
     def logits(texts: Sequence[str]) -> np.ndarray:
