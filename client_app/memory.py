@@ -11,11 +11,13 @@ import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from logging import INFO
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
+from flwr.common.logger import log
 
 from federation import (
     Settings,
@@ -124,7 +126,12 @@ class SiteMemory:
 
         torch.set_num_threads(self.settings.quantum.threads)
         llm = self.settings.llm
-        return stored_embedding(texts, llm, self.info.kind, store_root(llm.store) / "features")
+        store = store_root(llm.store) / "features"
+        return stored_embedding(texts, llm, self.info.kind, store, self._tell)
+
+    def _tell(self, line: str) -> None:
+        """Put a line of progress into the run's log, where the launcher finds it."""
+        log(INFO, "client %d: %s", self.client, line)
 
     def teacher(self) -> tuple[Teacher, float]:
         """Return the site's teacher and the seconds it took: fine-tuned once, then remembered."""
@@ -153,6 +160,7 @@ class SiteMemory:
             seed=derive_seed(settings.run.seed, "llm", self.client),
             calibrate=settings.distill.calibrate,
             store=store_root(llm.store),
+            progress=self._tell,
         )
 
 
