@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cli.words import plain_text
+from cli.words import one_line, plain_text
 from federation import json_object
 
 Event = dict[str, Any]
@@ -49,6 +49,44 @@ class Tail:
         value = json_object(line)
         self.damaged += value is None
         return value
+
+
+_SAID = re.compile(r"INFO\s*:\s+(client \d+: .+)$")
+
+
+class ClientLines:
+    """What the clients say of their progress, from the log that Flower and Ray write.
+
+    Parameters
+    ----------
+    path : Path
+        The run's log; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._seen: set[str] = set()
+
+    def new(self) -> list[str]:
+        """Return the clients' lines finished since the last call, each once and in order.
+
+        A log that begins anew, as after a broken stream, is read from its beginning again.
+        """
+        try:
+            if self._path.stat().st_size < self._read:
+                self._read = 0
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                whole = file.read().rpartition(b"\n")
+        except OSError:
+            return []
+        self._read += len(whole[0]) + len(whole[1])
+        plain = (plain_text(line.decode("utf-8", "replace")) for line in whole[0].splitlines())
+        said = (match.group(1) for line in plain if (match := _SAID.search(line)))
+        fresh = [line for line in dict.fromkeys(map(one_line, said)) if line not in self._seen]
+        self._seen.update(fresh)
+        return fresh
 
 
 def read_log(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cli.follow import Tail, last_error, last_words, read_log
+from cli.follow import ClientLines, Tail, last_error, last_words, read_log
 from cli.outcome import Evidence, Verdict, judge
 from cli.plan import Plan, make_plan, make_run_folder, run_config
 from cli.runconfig import federation_config
@@ -145,6 +145,7 @@ class Watch:
         self.screen = screen
         self.metrics = Tail(folder / "metrics.jsonl")
         self.decisions = Tail(folder / "agent.jsonl")
+        self.clients = ClientLines(superlink.run_log)
         self.run_id = ""
         self.end: dict[str, Any] | None = None
 
@@ -201,6 +202,8 @@ class Watch:
         """Show what the run has written since the last look."""
         for decision in self.decisions.new():
             self.screen.decision(decision)
+        for line in self.clients.new():
+            self.screen.client(line)
         for event in self.metrics.new():
             if event.get("event") == "end":
                 self.end = event

@@ -13,6 +13,9 @@ from rich.text import Text
 from cli import words
 from cli.outcome import COMPLETED, Verdict
 
+MOST_SAID = 60
+"""Lines of the clients' own progress that are shown: 12 clients with 3 epochs and embeddings."""
+
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -45,6 +48,7 @@ class Screen:
         self._adapting = False
         self._ended = False
         self._last_round = 0
+        self._said = 0
 
     @property
     def width(self) -> int:
@@ -63,6 +67,14 @@ class Screen:
         if not self._quiet:
             self._wipe()
             self._console.print(Text(line, style))
+
+    def client(self, line: str) -> None:
+        """Show what a client says of its fine-tuning and embedding."""
+        self._said += 1
+        if self._said <= MOST_SAID:
+            self.say(words.clip(f"  {line}", self.width), "dim")
+        elif self._said == MOST_SAID + 1:
+            self.say("  the clients' further lines are in logs/run.log", "dim")
 
     def decision(self, decision: dict[str, Any]) -> None:
         """Note the agent's decision for the round that begins."""

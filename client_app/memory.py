@@ -11,11 +11,13 @@ import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from logging import INFO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
+from flwr.common.logger import log
 
 from federation import (
     ModelError,
@@ -167,7 +169,13 @@ class SiteMemory:
         settings = self.settings
         store = store_root(settings.llm.store) / "features"
         adopted = self.adopted if settings.features.encoder == "shared" else None
-        return stored_embedding(texts, settings.llm, self.info.kind, store, adopted=adopted)
+        return stored_embedding(
+            texts, settings.llm, self.info.kind, store, self.tell, adopted=adopted
+        )
+
+    def tell(self, line: str) -> None:
+        """Put a line of progress into the run's log, where the launcher finds it."""
+        log(INFO, "client %d: %s", self.client, line)
 
     def teacher(self) -> tuple[Teacher, float]:
         """Return the site's teacher and the seconds it took: fine-tuned once, then remembered."""
@@ -199,6 +207,7 @@ class SiteMemory:
             seed=derive_seed(settings.run.seed, "llm", self.client),
             calibrate=settings.distill.calibrate,
             store=store_root(llm.store),
+            progress=self.tell,
             **given,
         )
 

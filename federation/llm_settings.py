@@ -8,6 +8,7 @@ from federation.declare import Section, setting
 
 DISTILLED = ("distill.weight", ">0")
 SHARED = ("llm.federated", ("ffa", "fedavg"))
+ADAPTED = ("llm.peft", ("auto", "lora", "qlora"))
 
 
 class DistillSettings(Section):
@@ -44,24 +45,34 @@ class LlmSettings(Section):
         "text. Each node its own teacher; embedding features need the same on every node.",
         per_node=True,
     )
-    peft: Literal["lora", "none"] = setting(
-        "lora", "Fine-tune low-rank adapters and the head, or all weights."
+    peft: Literal["auto", "lora", "qlora", "none"] = setting(
+        "auto",
+        "Fine-tune low-rank adapters and the head (lora), the same on a base of 4 bits (qlora), or "
+        "all weights (none); auto: qlora on CUDA from a billion parameters on, else lora.",
     )
-    rank: int = setting(8, "LoRA rank r.", used_when=(("llm.peft", ("lora",)),), ge=1)
-    alpha: int = setting(16, "LoRA alpha.", used_when=(("llm.peft", ("lora",)),), ge=1)
-    dropout: float = setting(0.0, "LoRA dropout.", used_when=(("llm.peft", ("lora",)),), ge=0, lt=1)
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto",
+        "Where it is fine-tuned and embeds; auto: CUDA where torch has it.",
+        per_node=True,
+    )
+    rank: int = setting(8, "LoRA rank r.", used_when=(ADAPTED,), ge=1)
+    alpha: int = setting(16, "LoRA alpha.", used_when=(ADAPTED,), ge=1)
+    dropout: float = setting(0.0, "LoRA dropout.", used_when=(ADAPTED,), ge=0, lt=1)
     targets: str = setting(
         "auto",
         "Adapted layers: auto (all linear layers of the encoder) or names, comma-separated "
         "(the paper's `q_proj,v_proj`).",
-        used_when=(("llm.peft", ("lora",)),),
+        used_when=(ADAPTED,),
     )
     epochs: int = setting(3, "Most epochs of fine-tuning.", ge=1)
     batch_size: int = setting(16, "Rows of a fine-tuning step.", ge=1)
     learning_rate: float = setting(
         0.002,
-        "Peak rate of adapters and head; with `llm.peft = none` the encoder takes a tenth.",
+        "Peak rate of the adapters; with `llm.peft = none` the encoder takes a tenth.",
         gt=0,
+    )
+    head_learning_rate: float = setting(
+        0.0, "Peak rate of the fresh class head; 0: the same as `llm.learning_rate`.", ge=0
     )
     patience: int = setting(
         1,

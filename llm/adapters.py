@@ -5,15 +5,59 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from federation import LlmSettings, ModelError, explain
-from llm.models import Model
+from llm.device import choose_device
+from llm.models import Model, build_classifier, count_parameters
+from llm.quantised import check_gradients, size_of
+from llm.sources import Source
 
 ADAPTER, WHOLE = "adapter_model.safetensors", "model.safetensors"
+
+LARGE = 1_000_000_000
+"""Parameters from which 4 bits are worth their slower steps: 4 GB of float32 weights."""
+
+
+def choose_peft(
+    peft: Literal["auto", "lora", "qlora", "none"], source: Source, device: torch.device
+) -> Literal["lora", "qlora", "none"]:
+    """Turn `llm.peft` into what a node does.
+
+    Parameters
+    ----------
+    peft : {"auto", "lora", "qlora", "none"}
+        ``auto`` is ``qlora`` on CUDA for a model of at least `LARGE` parameters, counted from
+        its config without reading a weight, and ``lora`` otherwise. On the CPU, 4 bits save
+        no memory while training and cost time.
+    source : Source
+        The model.
+    device : torch.device
+        Where it will be trained.
+
+    Returns
+    -------
+    {"lora", "qlora", "none"}
+        The kind.
+
+    Raises
+    ------
+    federation.ModelError
+        If the model's config cannot be read.
+    """
+    if peft != "auto":
+        return peft
+    large = device.type == "cuda" and count_parameters(source) >= LARGE
+    return "qlora" if large else "lora"
+
+
+def chosen(settings: LlmSettings, source: Source) -> LlmSettings:
+    """Return the settings with what ``auto`` means here; it is part of the store's key."""
+    kind = choose_peft(settings.peft, source, choose_device(settings.device))
+    return settings.model_copy(update={"peft": kind})
 
 
 def linear_layers(model: Model) -> list[str]:
@@ -88,9 +132,9 @@ def adapt(model: Model, settings: LlmSettings) -> torch.nn.Module:
     Parameters
     ----------
     model : Model
-        A classifier; with LoRA its encoder is frozen.
+        A classifier; with LoRA and QLoRA its encoder is frozen.
     settings : LlmSettings
-        `peft`, `rank`, `alpha`, `dropout` and `targets`.
+        `peft` (resolved by `choose_peft`), `rank`, `alpha`, `dropout` and `targets`.
 
     Returns
     -------
@@ -119,9 +163,45 @@ def adapt(model: Model, settings: LlmSettings) -> torch.nn.Module:
     return adapted
 
 
+def build(
+    source: Source, classes: int, settings: LlmSettings, device: torch.device
+) -> tuple[Model, torch.nn.Module]:
+    """Load a classifier, adapt it, and bring it to its device.
+
+    Parameters
+    ----------
+    source : Source
+        Which model.
+    classes : int
+        Outputs of the head.
+    settings : LlmSettings
+        As for `adapt`; with ``qlora`` the base is loaded in 4 bits.
+    device : torch.device
+        Where it will compute.
+
+    Returns
+    -------
+    tuple
+        The classifier, and what `adapt` makes of it; fresh weights come from torch's current
+        generators.
+
+    Raises
+    ------
+    federation.ModelError
+        As `llm.models.build_classifier` and `choose_layers`, and if a quantised model's
+        adapters would not learn here.
+    """
+    quantised = settings.peft == "qlora"
+    model = build_classifier(source, classes, device if quantised else None)
+    module = adapt(model, settings).to(device)
+    if quantised:
+        check_gradients(module, source.name)
+    return model, module
+
+
 def count(module: torch.nn.Module) -> tuple[int, int]:
-    """Return the numbers of trainable parameters and of all."""
-    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    """Return the numbers of trainable parameters and of all, those in 4 bits counted in full."""
+    sizes = [(size_of(p), p.requires_grad) for p in module.parameters()]
     return sum(size for size, on in sizes if on), sum(size for size, _ in sizes)
 
 

@@ -178,7 +178,7 @@ def _teacher(
         ),
         "validation_rows": len(val_labels),
         **{name: max(each[name] for each in said) for name in ("epochs", "best_epoch")},
-        "trainable": said[0]["trainable"],
+        **{name: said[0][name] for name in ("trainable", "peft")},
         **{name: sum(each[name] for each in said) for name in ("tokens", "seconds")},
         "adapter_bytes": sum(each["adapter_bytes"] for each in said),
         "reused": all(each["reused"] for each in said),

@@ -11,6 +11,7 @@ import torch
 from federation import LlmSettings
 from llm.adopted import Adopted
 from llm.batches import sorted_batches
+from llm.device import choose_device, moved
 from llm.models import load_base
 from llm.pooled import mean_pool
 from llm.shared import build_adopted
@@ -30,14 +31,15 @@ def embed(
     """Embed rows with the base model of `settings`, frozen or with a shared adapter in it.
 
     Batches hold rows of similar length; the order of the result is that of `texts`. Always in
-    float32, also where the CPU has bfloat16: these features must be the same on every node.
+    float32 of the base as it is, also where there is bfloat16 and where fine-tuning quantises:
+    these features must be the same on every node, within float32's rounding.
 
     Parameters
     ----------
     texts : sequence of str
         Rows.
     settings : LlmSettings
-        Model and longest input.
+        Model, longest input and device.
     kind : {"text", "dna"}
         What the rows are.
     progress : callable or None
@@ -53,24 +55,26 @@ def embed(
     Raises
     ------
     federation.ModelError
-        If the model is missing, gated, corrupt or unsuitable.
+        If the model is missing, gated, corrupt or unsuitable, or CUDA is asked for and absent.
     """
+    device = choose_device(settings.device)
     if adopted is None:
         base = load_base(settings.model, kind)
-        encoder: Any = base.module
+        encoder: Any = base.module.to(device)
     else:
-        base = build_adopted(settings, kind, adopted).model
+        whole = settings.model_copy(update={"peft": "lora"})  # the base is never in 4 bits here
+        base = build_adopted(whole, kind, adopted).model
         encoder = base.module.base_model
     tokens = base.tokens(texts, kind, settings.max_tokens)
     result = np.empty((len(tokens), base.hidden), dtype=np.float32)
     done = told = 0
     with torch.inference_mode():
         for indices in sorted_batches(tokens.lengths, _BATCH):
-            batch = tokens.batch(indices)
+            batch = moved(tokens.batch(indices), device)
             states = encoder(**batch).last_hidden_state
-            result[indices] = mean_pool(states, batch["attention_mask"]).numpy()
+            result[indices] = mean_pool(states, batch["attention_mask"]).cpu().numpy()
             done += len(indices)
             if progress and done - told >= _PROGRESS_ROWS:
                 told = done
-                progress(f"{base.source.name}: {done:,} of {len(tokens):,} rows embedded")
+                progress(f"{base.source.short}: {done:,} of {len(tokens):,} rows embedded")
     return result

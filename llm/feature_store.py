@@ -36,7 +36,8 @@ def stored_embedding(
         Folder of the embeddings, private to its owner; a file that cannot be read is made anew,
         and where none can be written the embeddings are returned all the same.
     progress : callable or None
-        Gets a line now and then, and one if the embeddings are not kept.
+        Gets a line where rows are to be embedded, one now and then while they are, and one if
+        the embeddings are not kept.
     adopted : Adopted or None
         The shared adapter in the base model; None is the frozen base.
 
@@ -61,6 +62,8 @@ def stored_embedding(
 
     from llm.embedding import embed
 
+    if progress and texts:
+        progress(f"{source.short}: embedding {len(texts):,} rows")
     features = embed(texts, settings, kind, progress, adopted)
 
     def write(file: Path) -> None:
@@ -73,7 +76,7 @@ def stored_embedding(
         private_file(path)
     except OSError as error:
         if progress:
-            progress(f"{source.name}: the embeddings are not kept ({error})")
+            progress(f"{source.short}: the embeddings are not kept ({error})")
     return features
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from federation import LlmSettings, ModelError, derive_seed, explain
 from llm import adapters
 from llm.adopted import Arrays, digest
 from llm.batches import drawn_rows, shuffled_batches
+from llm.device import device_of, seeded
 from llm.fine_tuning import Progress, Task, plan_of, silent
 from llm.shared import Shared, build_shared
 from llm.sources import Kind, Source, resolve
@@ -160,7 +160,7 @@ def local_round(
         shared.load(arrays)
     done, facts = _trained(shared, task, number)
     progress(
-        f"{source.name}: shared adapter, round {number}/{settings.rounds}: {facts['loss']:.3f}"
+        f"{source.short}: shared adapter, round {number}/{settings.rounds}: {facts['loss']:.3f}"
     )
     _keep(store, key, facts, classes, done.arrays, progress)
     return replace(done, seconds=time.perf_counter() - began)
@@ -215,8 +215,7 @@ def _train(
         settings.rounds * steps,
         taken=(number - 1) * steps,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(task.seed, "dropout", number))
+    with seeded(derive_seed(task.seed, "dropout", number), device_of(shared.module)):
         return run_batches(shared.module, rows, batches, optimizer, schedule)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from federation import DataError, LlmSettings, explain
 from llm import adapters, calibration
 from llm.adopted import Adopted
 from llm.batches import Tokens, drawn_rows
+from llm.device import choose_device, device_of, seeded
 from llm.embedding import embed
 from llm.feature_store import stored_embedding
-from llm.models import Model, build_classifier
+from llm.models import Model
 from llm.pooled import PooledClassifier
 from llm.quiet import quiet
 from llm.shared import build_adopted
@@ -25,9 +27,8 @@ from llm.sources import Kind, Source, resolve
 from llm.store import Entry, content_key, read_entry, write_entry
 from llm.training import RECIPE, Plan, Rows, Trained, predict, train
 
-# Rates of other parameters than the adapters, as multiples of `llm.learning_rate`. With any
-# change here raise `llm.training.RECIPE`.
-HEAD_RATE = 1.0
+# Rate of the encoder's own weights, as a multiple of `llm.learning_rate`. With any change here
+# raise `llm.training.RECIPE`.
 WHOLE_MODEL_RATE = 0.1
 
 Progress = Callable[[str], None]
@@ -39,6 +40,10 @@ def silent(_: str) -> None:
 
 def _no_logits() -> np.ndarray:
     return np.zeros((0, 0), dtype=np.float32)
+
+
+def _tell(name: str, progress: Progress, line: str) -> None:
+    progress(f"{name}: {line}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class Teacher:
         ``loss`` (nats, at the temperature), ``raw_loss``, ``accuracy``, ``macro_f1`` of the
         validation rows, or of the training rows where there are none; ``validation_rows``,
         ``epochs``, ``best_epoch``, ``tokens`` (trained on in this call), ``seconds`` (of this
-        call), ``trainable`` (parameters), ``adapter_bytes`` (float32), ``reused``.
+        call), ``trainable`` (parameters), ``adapter_bytes`` (float32), ``reused``, ``peft``
+        (lora, qlora or none).
     folder : Path or None
         Where adapter and logits are kept.
     asked_logits : np.ndarray
@@ -96,7 +102,8 @@ class Task:
 
     def facts(self, source: Source) -> dict[str, Any]:
         """Return what the result depends on besides the rows; JSON values."""
-        skipped = {"model", "reuse", "store"}
+        # On which device it was trained makes no other teacher of it.
+        skipped = {"model", "reuse", "store", "device"}
         return {
             "recipe": RECIPE,
             "model": source.name,
@@ -173,7 +180,8 @@ def fine_tune(
     federation.DataError
         If there is no training row, or labels do not fit.
     federation.ModelError
-        If the model is missing, corrupt or unsuitable, or training diverges.
+        If the model is missing, corrupt or unsuitable, CUDA or 4 bits are asked for where they
+        do not work, or training diverges.
     """
     train_rows = tuple(train_texts), checked_labels(train_texts, train_labels, classes)
     val_rows = tuple(val_texts), checked_labels(val_texts, val_labels, classes)
@@ -188,13 +196,14 @@ def fine_tune(
 def _kept_or_new(task: Task, store: Path | None, progress: Progress) -> Teacher:
     start = time.perf_counter()
     source = resolve(task.settings.model, task.kind)
+    task = replace(task, settings=adapters.chosen(task.settings, source))
     key = task.key(source)
     entry = read_entry(store, key) if store is not None and task.settings.reuse else None
     reused = entry is not None
     if entry is None:
         entry = _fine_tune(task, source, key, store, progress)
     else:
-        progress(f"{source.name}: taken from {entry.folder}, not fine-tuned again")
+        progress(f"{source.short}: taken from {entry.folder}, not fine-tuned again")
     teacher = teacher_from(entry, task)
     teacher.metrics.update(reused=reused, seconds=time.perf_counter() - start)
     if reused:
@@ -232,9 +241,9 @@ def _fine_tune(
     task: Task, source: Source, key: str, store: Path | None, progress: Progress
 ) -> Entry:
     quiet()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(task.seed)
-        model, module, done = _adopted(task) if task.adopted else _trained(task, progress)
+    device = choose_device(task.settings.device)
+    with seeded(task.seed, device):
+        model, module, done = _adopted(task) if task.adopted else _trained(task, source, progress)
         if task.adopted and isinstance(model.module, PooledClassifier):
             logits, val_logits = _by_features(model.module, task, store, progress)
         else:
@@ -256,24 +265,27 @@ def _fine_tune(
     try:
         folder = write_entry(store, key, entry, lambda path: adapters.save(module, path))
     except OSError as error:
-        progress(f"{source.name}: the fine-tuned model is not kept ({error})")
+        progress(f"{source.short}: the fine-tuned model is not kept ({error})")
         return entry
     return replace(entry, folder=folder)
 
 
-def _trained(task: Task, progress: Progress) -> tuple[Model, torch.nn.Module, Trained]:
-    model = build_classifier(resolve(task.settings.model, task.kind), task.classes)
-    module = adapters.adapt(model, task.settings)
+def _trained(
+    task: Task, source: Source, progress: Progress
+) -> tuple[Model, torch.nn.Module, Trained]:
+    settings, device = task.settings, choose_device(task.settings.device)
+    model, module = adapters.build(source, task.classes, settings, device)
     trainable, total = adapters.count(module)
-    drawn = drawn_rows(task.train_labels, task.settings.rows, task.seed)
+    drawn = drawn_rows(task.train_labels, settings.rows, task.seed)
     progress(
-        f"{model.source.name}: training {trainable:,} of {total:,} parameters "
-        f"({task.settings.peft}, {4 * trainable / 1e6:.2f} MB) on {len(drawn):,} rows"
+        f"{source.short}: training {trainable:,} of {total:,} parameters "
+        f"({settings.peft} on {device.type}, {4 * trainable / 1e6:.2f} MB) on {len(drawn):,} rows"
     )
     texts = [task.train_texts[row] for row in drawn]
     rows = Rows(tokens_of(model, task, texts), task.train_labels[drawn])
     validation = Rows(tokens_of(model, task, task.val_texts), task.val_labels)
-    return model, module, train(module, model.heads, rows, validation, plan_of(task), progress)
+    told = partial(_tell, source.short, progress)
+    return model, module, train(module, model.heads, rows, validation, plan_of(task), told)
 
 
 def _adopted(task: Task) -> tuple[Model, torch.nn.Module, Trained]:
@@ -299,7 +311,8 @@ def _by_features(
             else stored_embedding(*given, store / "features", progress, task.adopted)
         )
         with torch.inference_mode():
-            found.append(module.classifier(torch.from_numpy(features)).numpy())
+            logits = module.classifier(torch.from_numpy(features).to(device_of(module)))
+            found.append(logits.cpu().numpy())
     return found[0], found[1]
 
 
@@ -324,7 +337,7 @@ def plan_of(task: Task) -> Plan:
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=rate if settings.peft != "none" else WHOLE_MODEL_RATE * rate,
-        head_rate=HEAD_RATE * rate,
+        head_rate=settings.head_learning_rate or rate,
         patience=settings.patience,
         seed=task.seed,
     )
@@ -343,6 +356,7 @@ def teacher_from(entry: Entry, task: Task) -> Teacher:
         **calibration.figures(logits, labels, temperature),
         "validation_rows": len(task.val_labels),
         **{name: entry.facts[name] for name in kept},
+        "peft": entry.facts["settings"]["peft"],
     }
     return Teacher(
         soft_logits=entry.train_logits,
@@ -356,13 +370,17 @@ def teacher_from(entry: Entry, task: Task) -> Teacher:
     )
 
 
-def load_fine_tuned(folder: Path) -> Callable[[Sequence[str]], np.ndarray]:
+def load_fine_tuned(
+    folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto"
+) -> Callable[[Sequence[str]], np.ndarray]:
     """Load a model that a site has kept.
 
     Parameters
     ----------
     folder : Path
         `Teacher.folder`.
+    device : {"auto", "cpu", "cuda"}
+        Where to compute, as `llm.device`.
 
     Returns
     -------
@@ -372,16 +390,16 @@ def load_fine_tuned(folder: Path) -> Callable[[Sequence[str]], np.ndarray]:
     Raises
     ------
     federation.ModelError
-        If its base model is not there any more.
+        If its base model is not there any more, or the device is not.
     """
     import json
 
     facts = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["facts"]
     settings = LlmSettings(model=facts["model"], **facts["settings"])
     source = resolve(settings.model, facts["kind"])
-    with torch.random.fork_rng(devices=[]):
-        model = build_classifier(source, facts["classes"])
-        module = adapters.adapt(model, settings)
+    place = choose_device(device)
+    with seeded(0, place):
+        model, module = adapters.build(source, facts["classes"], settings, place)
     adapters.restore(module, folder)
 
     def logits(texts: Sequence[str]) -> np.ndarray:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 DEFAULT_TOKENS = {"text": 64, "dna": 256}
 _HEADS = ("classifier", "score")
 _UNLIMITED = 10**6
+_TOO_SMALL = explain(
+    "llm.peft qlora with llm.model dna-tiny, whose weights take 1.7 MB as they are",
+    "auto, lora or none",
+    "set llm.peft=auto",
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Model:
     source : Source
         Where it came from.
     module : torch.nn.Module
-        The encoder (`load_base`) or the classifier (`build_classifier`), float32, in eval mode.
+        The encoder (`load_base`) or the classifier (`build_classifier`), float32 but for layers
+        that were quantised, in eval mode.
     tokenizer : KmerTokenizer or a transformers tokenizer
         Its own.
     hidden : int
@@ -95,7 +101,9 @@ def load_base(model: str, kind: Kind) -> Model:
     return base
 
 
-def build_classifier(source: Source, classes: int) -> Model:
+def build_classifier(
+    source: Source, classes: int, quantise_on: torch.device | None = None
+) -> Model:
     """Load a model with a fresh class head, from torch's current generator.
 
     dna-tiny and the BERT family get a head on the mean-pooled last hidden state, which does
@@ -107,29 +115,76 @@ def build_classifier(source: Source, classes: int) -> Model:
         Which model.
     classes : int
         Outputs of the head.
+    quantise_on : torch.device or None
+        Load the linear layers but the head in 4 bits, to this device; None: float32, to the CPU.
 
     Returns
     -------
     Model
-        A classifier whose output has ``logits`` (rows, classes); every parameter is trainable.
+        A classifier whose output has ``logits`` (rows, classes); every parameter is trainable
+        but those in 4 bits.
 
     Raises
     ------
     federation.ModelError
-        If the model is corrupt or cannot classify.
+        If the model is corrupt, cannot classify, or cannot be quantised.
     """
     if source.name == DNA_TINY or _masked(source):
         from llm.pooled import PooledClassifier
 
-        base = _load_encoder(source)
+        base = _load_encoder(source, quantise_on)
         module = PooledClassifier(base.module, base.hidden, classes)
         return Model(source, module, base.tokenizer, base.hidden, base.limit, _HEADS[:1])
-    return _load_stock(source, classes)
+    return _load_stock(source, classes, quantise_on)
 
 
-def _load_encoder(source: Source) -> Model:
+def count_parameters(source: Source) -> int:
+    """Return how many parameters a model has, from its config; no weight is read or made.
+
+    Raises
+    ------
+    federation.ModelError
+        If the config is missing or unsuitable.
+    """
+    import torch
+
+    if source.name == DNA_TINY:
+        with torch.device("meta"):
+            return sum(p.numel() for p in dna_tiny.new_model().parameters())
+    return sum(p.numel() for p in _empty(source, "AutoModel", _config(source)).parameters())
+
+
+def _empty(source: Source, auto: str, config: Any) -> Any:
+    """Return a model's modules without memory behind them, float32, unlike any checkpoint's."""
+    import torch
+    import transformers
+
+    with _loading(source), torch.device("meta"):
+        return getattr(transformers, auto).from_config(config)
+
+
+def _four_bits(
+    source: Source, config: Any, device: torch.device | None, headed: bool
+) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` that quantise; none without a device."""
+    if device is None:
+        return {}
+    from llm.quantised import loading_arguments
+
+    skip: tuple[str, ...] = ()
+    if headed:
+        # The head's name differs between architectures: it is what is not the base model.
+        empty = _empty(source, "AutoModelForSequenceClassification", config)
+        children = (name for name, _ in empty.named_children())
+        skip = tuple(name for name in children if name != empty.base_model_prefix)
+    return loading_arguments(skip, device)
+
+
+def _load_encoder(source: Source, quantise_on: torch.device | None = None) -> Model:
     quiet()
     if source.name == DNA_TINY:
+        if quantise_on is not None:
+            raise ModelError(_TOO_SMALL)
         encoder = dna_tiny.load()
         encoder.eval()
         limit = int(encoder.config.max_position_embeddings)
@@ -144,12 +199,13 @@ def _load_encoder(source: Source) -> Model:
             dtype=torch.float32,
             local_files_only=source.local_only,
             output_loading_info=True,
+            **_four_bits(source, config, quantise_on, headed=False),
         )
     _refuse_missing(source, [key for key in info["missing_keys"] if not key.startswith("pooler.")])
     return _finish(source, module, config, ())
 
 
-def _load_stock(source: Source, classes: int) -> Model:
+def _load_stock(source: Source, classes: int, quantise_on: torch.device | None) -> Model:
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -162,6 +218,7 @@ def _load_stock(source: Source, classes: int) -> Model:
             num_labels=classes,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **_four_bits(source, config, quantise_on, headed=True),
         )
     prefix = module.base_model_prefix + "."
     _refuse_missing(source, [key for key in info["missing_keys"] if key.startswith(prefix)])
@@ -183,6 +240,10 @@ def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) ->
             )
         )
     module.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(module, "is_loaded_in_4bit", False):
+        from llm.quantised import keep_autograd
+
+        keep_autograd(module)
     module.eval()
     return Model(source, module, tokenizer, int(text.hidden_size), _limit(text, tokenizer), heads)
 
@@ -210,6 +271,14 @@ def _config(source: Source) -> Any:
                 f"llm.model {source.name} is an encoder-decoder ({config.model_type})",
                 "an encoder such as BERT, or a decoder such as GPT-2, Llama or Qwen",
                 "choose another model",
+            )
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            explain(
+                f"the weights of llm.model {source.name} are quantised already",
+                "the model's own weights; embeddings are of the unquantised base",
+                "choose the unquantised model; llm.peft=qlora makes 4 bits of it while loading",
             )
         )
     return config

@@ -43,12 +43,13 @@ class PooledClassifier(torch.nn.Module):
         Outputs.
     """
 
-    # peft asks for these two of any model it wraps.
+    # peft asks any model it wraps for this one and for `config` and `is_loaded_in_4bit`.
     is_gradient_checkpointing = False
 
     def __init__(self, encoder: torch.nn.Module, hidden: int, classes: int) -> None:
         super().__init__()
         self.config = encoder.config
+        self.is_loaded_in_4bit = getattr(encoder, "is_loaded_in_4bit", False)
         self.encoder = encoder
         self.classifier = torch.nn.Linear(hidden, classes)
 

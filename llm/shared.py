@@ -11,7 +11,8 @@ import torch
 from federation import LlmSettings, ModelError, derive_seed, explain
 from llm import adapters
 from llm.adopted import Adopted, Arrays, digest
-from llm.models import Model, build_classifier
+from llm.device import choose_device, seeded
+from llm.models import Model
 from llm.quiet import quiet
 from llm.sources import Kind, resolve
 
@@ -67,7 +68,7 @@ class Shared:
             )
         with torch.no_grad():
             for name, array in arrays.items():
-                held[name].copy_(torch.as_tensor(np.array(array)))
+                held[name].copy_(torch.from_numpy(np.array(array)))
 
 
 def build_shared(settings: LlmSettings, kind: Kind, classes: int, seed: int) -> Shared:
@@ -90,11 +91,9 @@ def build_shared(settings: LlmSettings, kind: Kind, classes: int, seed: int) -> 
         If the model is missing, corrupt or unsuitable.
     """
     quiet()
-    source = resolve(settings.model, kind)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "shared adapter"))
-        model = build_classifier(source, classes)
-        module = adapters.adapt(model, settings)
+    source, device = resolve(settings.model, kind), choose_device(settings.device)
+    with seeded(derive_seed(seed, "shared adapter"), device):
+        model, module = adapters.build(source, classes, adapters.chosen(settings, source), device)
     return Shared(model, module, _averaged(module, settings), _digest_of_start(module))
 
 

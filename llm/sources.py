@@ -61,6 +61,11 @@ class Source:
     identity: str
 
     @property
+    def short(self) -> str:
+        """Its name for a line of progress: of a folder or hub id the last part."""
+        return Path(self.name).name or self.name
+
+    @property
     def place(self) -> str:
         """What transformers should load: the hub id or the folder."""
         return self.hub_id or str(self.folder)

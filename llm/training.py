@@ -13,6 +13,7 @@ import torch
 from federation import ModelError, explain
 from llm.batches import Tokens, shuffled_batches, sorted_batches
 from llm.calibration import accuracy, fit_temperature, mean_nll
+from llm.device import device_of, mixed_precision, moved
 from llm.schedule import linear_decay
 
 _EVALUATION_BATCH = 16
@@ -72,12 +73,6 @@ class Trained:
     best_epoch: int
 
 
-def has_bfloat16() -> bool:
-    """Say whether this CPU multiplies bfloat16 numbers itself (1.5 times faster here)."""
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
-
-
 def predict(model: torch.nn.Module, tokens: Tokens, bfloat16: bool = False) -> np.ndarray:
     """Return the logits of rows.
 
@@ -88,8 +83,8 @@ def predict(model: torch.nn.Module, tokens: Tokens, bfloat16: bool = False) -> n
     tokens : Tokens
         Rows; may be none.
     bfloat16 : bool
-        Whether to compute in bfloat16: half the time, logits to two or three digits. What is
-        kept of a model is computed in float32, the same whatever the CPU has.
+        Whether to compute in bfloat16 where the device has it: half the time, logits to two or
+        three digits. What is kept of a model is computed in float32, the same on any machine.
 
     Returns
     -------
@@ -97,13 +92,13 @@ def predict(model: torch.nn.Module, tokens: Tokens, bfloat16: bool = False) -> n
         float32, (rows, C); (0, 0) without rows.
     """
     model.eval()
+    device = device_of(model)
     parts: list[np.ndarray] = []
     batches = sorted_batches(tokens.lengths, _EVALUATION_BATCH) if len(tokens) else []
-    precision = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16)
-    with torch.inference_mode(), precision:
+    with torch.inference_mode(), mixed_precision(device, bfloat16):
         for indices in batches:
-            logits = model(**tokens.batch(indices)).logits
-            parts.append(logits.float().numpy())
+            logits = model(**moved(tokens.batch(indices), device)).logits
+            parts.append(logits.float().cpu().numpy())
     if not parts:
         return np.zeros((0, 0), dtype=np.float32)
     stacked = np.concatenate(parts)
@@ -123,8 +118,8 @@ def train(
     """Train a classifier in place; afterwards it has the weights of the best epoch.
 
     AdamW with a short linear warm-up and linear decay, gradients clipped, batches padded to
-    their own longest row, bfloat16 where the CPU has it. The order of rows comes from
-    `plan.seed`; dropout draws from torch's current generator.
+    their own longest row, bfloat16 where the model's device has it. The order of rows comes
+    from `plan.seed`; dropout draws from torch's current generator.
 
     Parameters
     ----------
@@ -236,13 +231,13 @@ def run_batches(
 ) -> float:
     """Take one step a batch of row indices; return the mean loss by row, nats."""
     model.train()
-    labels = torch.from_numpy(rows.labels)
+    device = device_of(model)
+    labels = torch.from_numpy(rows.labels).to(device)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    bfloat16 = has_bfloat16()
     total, seen = 0.0, 0
     for indices in batches:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            logits = model(**rows.tokens.batch(indices)).logits
+        with mixed_precision(device):
+            logits = model(**moved(rows.tokens.batch(indices), device)).logits
         loss = torch.nn.functional.cross_entropy(logits.float(), labels[indices])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -257,7 +252,7 @@ def run_batches(
 def _judge(model: torch.nn.Module, validation: Rows, train_loss: float) -> tuple[float, str]:
     if not len(validation.labels):
         return train_loss, ""
-    logits = predict(model, validation.tokens, has_bfloat16())
+    logits = predict(model, validation.tokens, bfloat16=True)
     if not np.isfinite(logits).all():
         return math.nan, ", validation loss not finite"
     # After temperature scaling: overconfidence can be mended and does not count against an epoch.

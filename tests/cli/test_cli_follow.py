@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.follow import Tail, last_error, last_words, read_log, strip_log
+from cli.follow import ClientLines, Tail, last_error, last_words, read_log, strip_log
 from cli.outcome import LONGEST, Evidence, Verdict, judge, read_status
+from cli.screen import MOST_SAID, Screen
 from cli.words import one_line, plain_text
 
 
@@ -37,6 +38,38 @@ def test_a_damaged_line_is_counted_and_passed_over(tmp_path: Path) -> None:
     tail = Tail(path)
     assert tail.new() == [{"a": 1}, {"a": 2}]
     assert tail.damaged == 3
+
+
+def test_the_clients_own_lines_are_found_in_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "run.log"
+    clients = ClientLines(path)
+    assert clients.new() == []
+    first = (
+        b"INFO :      preparing 2 clients\n"
+        b"\x1b[36m(ClientAppActor pid=7)\x1b[0m \x1b[92mINFO \x1b[0m:      client 1: m: epoch 1/3\n"
+        b"(ClientAppActor pid=7) ERROR :     client 1: no\n"
+        b"INFO :      client 0: m: embe"
+    )
+    path.write_bytes(first)
+    assert clients.new() == ["client 1: m: epoch 1/3"]
+    assert clients.new() == []
+    whole = first + b"dding\x1b[2J\nINFO :      client 1: m: epoch 1/3\n"
+    path.write_bytes(whole)
+    assert clients.new() == ["client 0: m: embedding"]
+    path.write_bytes(first)  # the stream broke, and the log begins anew
+    assert clients.new() == []
+    path.write_bytes(whole + b"INFO :      client 1: m: epoch 2/3\n")
+    assert clients.new() == ["client 1: m: epoch 2/3"]
+
+
+def test_the_clients_do_not_flood_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(plain=True, quiet=False)
+    for number in range(200):
+        screen.client(f"client {number}: m: epoch 1/1")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  client 0: m: epoch 1/1"
+    assert len(lines) == MOST_SAID + 1
+    assert lines[-1].endswith("are in logs/run.log")
 
 
 @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text())), st.data())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +52,24 @@ def test_a_report_says_what_a_step_costs() -> None:
     assert about.circuits_fixed == 8
     assert moments["count"].tolist() == about.class_rows == [16, 16]
     assert moments["second"].shape == (136, 136)
+
+
+def test_fine_tuning_is_told_in_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path))
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    forget()
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        recall(context(**{"partition-id": 2})).teacher()
+        told = list(caplog.messages)
+        forget()
+        caplog.clear()
+        recall(context(**{"partition-id": 2})).teacher()
+    assert re.fullmatch(r"client 2: dna-tiny: training .* \(lora on cpu, .*", told[0])
+    assert re.match(r"client 2: dna-tiny: epoch 1/\d+: training loss ", told[1])
+    assert len(caplog.messages) == 1
+    assert "not fine-tuned again" in caplog.messages[0]
 
 
 def test_memory_is_kept_within_a_run_and_not_beyond_it() -> None:

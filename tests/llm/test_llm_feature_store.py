@@ -16,14 +16,18 @@ ROWS = ("ACGTACGTACGTAA", "GGGGCCCCTTAA", "ACGTTTTTTTTGGC")
 
 def test_a_text_is_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = LlmSettings()
-    first = llm.stored_embedding(ROWS, settings, "dna", tmp_path)
+    lines: list[str] = []
+    first = llm.stored_embedding(ROWS, settings, "dna", tmp_path, lines.append)
     np.testing.assert_array_equal(first, llm.embed(ROWS, settings, "dna"))
+    lines.clear()
 
     def never(*_: object) -> None:
         raise AssertionError("embedded again")
 
     monkeypatch.setattr("llm.embedding.embed", never)
-    np.testing.assert_array_equal(first, llm.stored_embedding(ROWS, settings, "dna", tmp_path))
+    again = llm.stored_embedding(ROWS, settings, "dna", tmp_path, lines.append)
+    np.testing.assert_array_equal(first, again)
+    assert not lines
     with pytest.raises(AssertionError, match="embedded again"):
         llm.stored_embedding(ROWS[:2], settings, "dna", tmp_path)
 
@@ -60,5 +64,6 @@ def test_a_store_that_cannot_be_written_is_said_and_no_more(tmp_path: Path) -> N
     for progress in (lines.append, None):
         found = llm.stored_embedding(ROWS, LlmSettings(), "dna", file / "features", progress)
         np.testing.assert_array_equal(found, llm.embed(ROWS, LlmSettings(), "dna"))
-    (line,) = lines
+    start, line = lines
+    assert start == "dna-tiny: embedding 3 rows"
     assert "dna-tiny: the embeddings are not kept (" in line

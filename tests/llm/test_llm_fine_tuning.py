@@ -57,7 +57,7 @@ def test_each_architecture_learns(kind: str, model_folder: Folders, reviews: Rev
     assert teacher.val_probabilities.shape == (16, 2)
     assert set(teacher.metrics) == {
         "loss", "raw_loss", "accuracy", "macro_f1", "validation_rows", "epochs", "best_epoch",
-        "tokens", "seconds", "trainable", "adapter_bytes", "reused",
+        "tokens", "seconds", "trainable", "adapter_bytes", "reused", "peft",
     }  # fmt: skip
 
 
@@ -144,14 +144,17 @@ def test_store_is_used_again_and_follows_what_matters(
     assert not first.metrics["reused"]
     assert first.metrics["tokens"] > 0
     assert lines[0].endswith("on 32 rows")
-    assert "epoch 1/2" in lines[1]
+    assert lines[1].startswith(f"{model_folder('bert').name}: epoch 1/2: training loss ")
+    assert len(lines) == 3
+    lines.clear()
 
     def refuse(*_: Any) -> None:
         raise AssertionError("fine-tuned again")
 
     with monkeypatch.context() as patch:
         patch.setattr(fine_tuning, "_fine_tune", refuse)
-        again = run(reviews, settings, tmp_path)
+        again = run(reviews, settings, tmp_path, progress=lines.append)
+        assert len(lines) == 1
         for change in (
             {"seed": 9},
             {"classes": 3},
@@ -162,6 +165,8 @@ def test_store_is_used_again_and_follows_what_matters(
         for other in (
             settings.model_copy(update={"reuse": False}),
             settings.model_copy(update={"rank": 4}),
+            settings.model_copy(update={"peft": "qlora"}),
+            settings.model_copy(update={"head_learning_rate": 0.02}),
         ):
             with pytest.raises(AssertionError, match="fine-tuned again"):
                 run(reviews, other, tmp_path)
@@ -253,7 +258,6 @@ def test_recipe_names_its_numbers() -> None:
     """Fails with a changed number: raise `RECIPE`, then write the new numbers here."""
     recipe = {
         "recipe": training.RECIPE,
-        "head rate": fine_tuning.HEAD_RATE,
         "whole model rate": fine_tuning.WHOLE_MODEL_RATE,
         "weight decay": training._WEIGHT_DECAY,
         "clip norm": training._CLIP_NORM,
@@ -262,7 +266,6 @@ def test_recipe_names_its_numbers() -> None:
     }
     assert recipe == {
         "recipe": 2,
-        "head rate": 1.0,
         "whole model rate": 0.1,
         "weight decay": 0.01,
         "clip norm": 1.0,
@@ -299,7 +302,7 @@ def test_odd_sites_give_finite_figures(
         "empty text": {"train_texts": ["", *texts[1:32]]},
     }[site]
     teacher = run(reviews, settings_for(model_folder(kind)), classes=3, **changes)
-    numbers = [value for value in teacher.metrics.values() if not isinstance(value, bool)]
+    numbers = [value for value in teacher.metrics.values() if not isinstance(value, bool | str)]
     assert np.isfinite(numbers).all()
     assert np.isfinite(teacher.soft_labels).all()
     assert np.isfinite(teacher.val_logits).all()

@@ -24,6 +24,7 @@ def member(client: int) -> Member:
             backend="exact",
             llm="",
             encoder="",
+            adapter_bytes=0,
             circuits_per_step=7,
             circuits_fixed=5,
             shots_per_circuit=0,

@@ -1,0 +1,87 @@
+"""Where a language model computes, in which precision, and its generators of random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+import torch
+
+from federation import ModelError, explain
+
+CPU = torch.device("cpu")
+
+
+def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """Turn `llm.device` into a torch device.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}
+        ``auto`` is CUDA where torch has it.
+
+    Returns
+    -------
+    torch.device
+        The CPU, or the current CUDA device.
+
+    Raises
+    ------
+    federation.ModelError
+        If CUDA is asked for and not there.
+    """
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if device == "cuda":
+        raise ModelError(
+            explain(
+                "llm.device = 'cuda', but torch finds no CUDA device",
+                "'cpu', 'auto', or 'cuda' with a CUDA build of torch and a GPU",
+                "set llm.device=cpu",
+            )
+        )
+    return CPU
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Return the device of a module's first parameter; the CPU if it has none."""
+    return next((parameter.device for parameter in module.parameters()), CPU)
+
+
+def moved(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Return a batch with its tensors on a device."""
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def has_bfloat16(device: torch.device = CPU) -> bool:
+    """Say whether a device multiplies bfloat16 numbers itself (a CPU: 1.5 times faster here)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+
+
+def mixed_precision(device: torch.device, bfloat16: bool = True) -> AbstractContextManager[Any]:
+    """Return the context of bfloat16 matrix products, without effect where they do not pay."""
+    enabled = bfloat16 and has_bfloat16(device)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed within the context; the generators outside of it stay as they were.
+
+    Parameters
+    ----------
+    seed : int
+        For torch's generator of the CPU and, if that is the device, of CUDA.
+    device : torch.device
+        Where weights are made and dropout draws.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
