@@ -52,14 +52,13 @@ def remote(rows: int, shots: int) -> tuple[float, int, np.ndarray]:
     import pennylane as qml
     from qiskit_ibm_runtime.fake_provider import FakeBrisbane
 
-    from quantum.templates import FeatureEncoding, ansatz_template
+    from quantum.templates import circuit_templates
 
     ansatz = QCNN(4)
     device = qml.device("qiskit.remote", wires=4, backend=FakeBrisbane())
 
     def circuit(angles: np.ndarray, row: np.ndarray) -> object:
-        FeatureEncoding(row, range(4), ansatz)
-        ansatz_template(ansatz, angles, range(4))
+        circuit_templates(ansatz, angles, row, range(4))
         return qml.expval(qml.Z(ansatz.readout_wires[0]))
 
     node = qml.set_shots(qml.QNode(circuit, device), shots)

@@ -70,11 +70,10 @@ def jax_step(ansatz: QCNN, features: np.ndarray, labels: np.ndarray) -> tuple[St
 def _jax_qnode(ansatz: QCNN) -> Any:
     import pennylane as qml
 
-    from quantum.templates import FeatureEncoding, ansatz_template
+    from quantum.templates import circuit_templates
 
     def circuit(angles: Any, x: Any) -> Any:
-        FeatureEncoding(x, range(ansatz.n_qubits), ansatz)
-        ansatz_template(ansatz, angles, range(ansatz.n_qubits))
+        circuit_templates(ansatz, angles, x, range(ansatz.n_qubits))
         return qml.expval(qml.Z(ansatz.readout_wires[0]))
 
     device = qml.device("default.qubit", wires=ansatz.n_qubits)

@@ -48,6 +48,14 @@ class QuantumSettings(Section):
         "Two-qubit convolution block: 15 angles (all of SU(4)) or the paper's 3.",
         used_when=(("quantum.model", ("qcnn",)),),
     )
+    uploads: int = setting(
+        1,
+        "Times that the features are written into the state, a trainable ring of convolution "
+        "blocks between two (data re-uploading).",
+        used_when=(("quantum.model", ("qcnn",)),),
+        ge=1,
+        le=4,
+    )
     feature_reps: int = setting(
         1, "Repetitions of the ZZ feature map.", used_when=(("quantum.model", ("vqc",)),), ge=1
     )

@@ -3,6 +3,10 @@
 An ansatz is a small frozen value. It knows its blocks (`encoding` writes a row's features
 into the state, `layers` holds the trainable part), its number of angles and the qubits that
 are read out; templates, engines, drawings and parameter checks all ask it.
+
+A QCNN may upload its features several times (Perez-Salinas et al., arXiv 1907.02085): a read-out
+is a Fourier series in each feature, its degree the number of uploads (Schuld et al., arXiv
+2008.08605).
 """
 
 from __future__ import annotations
@@ -34,7 +38,10 @@ class Ansatz(Protocol):
 
     @property
     def layers(self) -> tuple[Block, ...]:
-        """Blocks with trainable or fixed angles, the same for every row."""
+        """Blocks behind the encoding: trainable or fixed angles, the same for every row.
+
+        Where features are uploaded again, the encoding's blocks come again among them.
+        """
 
     @property
     def readout_wires(self) -> tuple[int, ...]:
@@ -56,11 +63,12 @@ class Ansatz(Protocol):
 class QCNN:
     """Quantum convolutional network.
 
-    Angle encoding RY(x_i); then per layer a ring of two-qubit convolution blocks over the
-    active qubits (even pairs, odd pairs, an odd ring's closing pair; two qubits: one block)
-    and a pooling that halves the active qubits, until ``readouts`` are left; at last a ring
-    over the retained qubits where more than one is retained. A pooling block writes onto the
-    qubit that it keeps, and retained qubits are the ones read out.
+    Angle encoding RY(x_i), for each further upload behind a ring of convolution blocks of its
+    own; then per layer a ring of two-qubit convolution blocks over the active qubits (even
+    pairs, odd pairs, an odd ring's closing pair; two qubits: one block) and a pooling that
+    halves the active qubits, until ``readouts`` are left; at last a ring over the retained
+    qubits where more than one is retained. A pooling block writes onto the qubit that it keeps,
+    and retained qubits are the ones read out.
 
     Parameters
     ----------
@@ -72,14 +80,19 @@ class QCNN:
         Convolution block. ``su4``: RZ RY RZ on both qubits, IsingXX, IsingYY, IsingZZ, RZ RY RZ
         on both: 15 angles reach all of SU(4), counted as 3 CNOTs (KAK). ``paper``: 3 angles
         between 3 CNOTs. Pooling blocks have 3 angles and 2 CNOTs with either.
+    uploads : int
+        Times that the features are written into the state. Later uploads have no trainable
+        angles of their own: the ``su4`` blocks between hold every single-qubit rotation.
     """
 
     n_qubits: int
     readouts: int = 1
     block: BlockKind = "su4"
+    uploads: int = 1
 
     def __post_init__(self) -> None:
         check_qubits(self.n_qubits, self.readouts)
+        check_repetitions(uploads=self.uploads)
 
     @cached_property
     def encoding(self) -> tuple[Block, ...]:
@@ -91,7 +104,7 @@ class QCNN:
 
     @cached_property
     def layers(self) -> tuple[Block, ...]:
-        """Convolutions and poolings in order of time."""
+        """Convolutions, poolings and later uploads in order of time."""
         return self._build()[0]
 
     @cached_property
@@ -110,8 +123,9 @@ class QCNN:
         return sum(block.cnots for block in self.layers)
 
     def describe(self) -> str:
-        """Return for instance ``"QCNN su4, 4 qubits"``."""
-        return f"QCNN {self.block}, {self.n_qubits} qubits"
+        """Return for instance ``"QCNN su4, 4 qubits"`` or ``"QCNN su4, 4 qubits, 2 uploads"``."""
+        said = f"QCNN {self.block}, {self.n_qubits} qubits"
+        return said if self.uploads == 1 else f"{said}, {self.uploads} uploads"
 
     def _build(self) -> tuple[tuple[Block, ...], tuple[int, ...]]:
         blocks: list[Block] = []
@@ -120,11 +134,13 @@ class QCNN:
 
         def convolve() -> None:
             nonlocal first
-            for a, b in ring(active):
-                block = su4_block(a, b, first) if self.block == "su4" else paper_block(a, b, first)
-                blocks.append(block)
-                first += 15 if self.block == "su4" else 3
+            convolutions = convolution_ring(active, self.block, first)
+            blocks.extend(convolutions)
+            first += count_angles(convolutions)
 
+        for _ in range(1, self.uploads):
+            convolve()
+            blocks += self.encoding
         convolve()
         while len(active) > self.readouts:
             pools = min(len(active) // 2, len(active) - self.readouts)
@@ -167,11 +183,7 @@ class VQC:
 
     def __post_init__(self) -> None:
         check_qubits(self.n_qubits, self.readouts)
-        for key, value in (("feature_reps", self.feature_reps), ("reps", self.reps)):
-            if value < 1:
-                raise SettingsError(
-                    explain(f"quantum.{key} = {value}", "1 or more", f"raise quantum.{key}")
-                )
+        check_repetitions(feature_reps=self.feature_reps, reps=self.reps)
 
     @cached_property
     def encoding(self) -> tuple[Block, ...]:
@@ -239,7 +251,7 @@ def build_ansatz(settings: QuantumSettings, classes: int) -> QCNN | VQC:
         )
     readouts = 1 if classes == 2 else classes
     if settings.model == "qcnn":
-        return QCNN(settings.qubits, readouts, settings.block)
+        return QCNN(settings.qubits, readouts, settings.block, settings.uploads)
     return VQC(settings.qubits, readouts, settings.feature_reps, settings.reps)
 
 
@@ -270,6 +282,21 @@ def check_qubits(n_qubits: int, readouts: int) -> None:
         )
 
 
+def check_repetitions(**repetitions: int) -> None:
+    """Refuse a repetition, by the name of its setting, that is not done at all.
+
+    Raises
+    ------
+    SettingsError
+        Below 1.
+    """
+    for key, value in repetitions.items():
+        if value < 1:
+            raise SettingsError(
+                explain(f"quantum.{key} = {value}", "1 or more", f"raise quantum.{key}")
+            )
+
+
 def ring(active: Sequence[int]) -> list[tuple[int, int]]:
     """Neighbouring pairs of a ring: even pairs, odd pairs, an odd ring's closing pair last."""
     size = len(active)
@@ -279,6 +306,12 @@ def ring(active: Sequence[int]) -> list[tuple[int, int]]:
     if size % 2:
         starts.append(size - 1)
     return [(active[i], active[(i + 1) % size]) for i in starts]
+
+
+def convolution_ring(active: Sequence[int], block: BlockKind, first: int) -> tuple[Block, ...]:
+    """Build a ring of convolution blocks, each with its own angles from ``first`` on."""
+    build, angles = (su4_block, 15) if block == "su4" else (paper_block, 3)
+    return tuple(build(a, b, first + i * angles) for i, (a, b) in enumerate(ring(active)))
 
 
 def su4_block(a: int, b: int, first: int) -> Block:

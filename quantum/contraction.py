@@ -3,7 +3,9 @@
 A state is a real tensor of shape (parts, 2^m, tail): parts 2 for real and imaginary part, or 1
 while it is real; tail: the rows, or the columns of an identity that becomes a matrix. A group
 brings its qubits' axes to the front and is one matrix product. Its adjoint is the transposed
-product, and so is its inverse, since the matrices are orthogonal.
+product, and so is its inverse, since the matrices are orthogonal. An upload of the features
+between two groups multiplies amplitudes by phases, a run of axes at a time; conjugate phases are
+its adjoint and its inverse.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from quantum.schedule import Section
+from quantum.turns import Turn, turns_of
 from quantum.workspace import Workspace
 
 
@@ -66,23 +69,31 @@ def arrange(before: Sequence[int], after: Sequence[int]) -> Arrangement:
     )
 
 
-def steps_of(part: Section, first_group: int) -> tuple[tuple[Step, ...], tuple[int, ...]]:
+def steps_of(part: Section, first_group: int) -> tuple[tuple[Step | Turn, ...], tuple[int, ...]]:
     """Plan a section whose first group has the given index; also the order of axes after."""
     order = part.wires
-    steps = []
-    for number, group in enumerate(part.groups):
-        after = (*group.wires, *(wire for wire in order if wire not in group.wires))
-        steps.append(Step(arrange(order, after), first_group + number))
-        order = after
+    steps: list[Step | Turn] = []
+    turns = 0
+    for number in range(len(part.groups) + 1):
+        for _ in range(part.uploads.count(number)):
+            upload = turns_of(order, turns)
+            steps += upload
+            turns += len(upload)
+        if number < len(part.groups):
+            wires = part.groups[number].wires
+            after = (*wires, *(wire for wire in order if wire not in wires))
+            steps.append(Step(arrange(order, after), first_group + number))
+            order = after
     return tuple(steps), order
 
 
 def apply_steps(
     state: torch.Tensor,
     matrices: torch.Tensor,
-    steps: Sequence[Step],
+    steps: Sequence[Step | Turn],
     room: Workspace,
     keep: bool = True,
+    phases: Sequence[torch.Tensor] = (),
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Apply groups to a state.
 
@@ -98,19 +109,26 @@ def apply_steps(
         Both results lie in its buffers "state..." and "input...".
     keep : bool
         Whether the second result is wanted; else it is empty.
+    phases : sequence of torch.Tensor
+        Phases of each `Turn`.
 
     Returns
     -------
     torch.Tensor, shape (2, 2^m, tail)
         The state after (unchanged if there are no steps).
     list of torch.Tensor
-        Each step's arranged input, shape (parts 2^k, 2^(m-k) tail).
+        Each step's input; a group's arranged, shape (parts 2^k, 2^(m-k) tail).
     """
     tape = []
     _, size, tail = state.shape
     for number, step in enumerate(steps):
-        matrix = _columns(matrices[step.group], len(state))
         label = str(number if keep else number % 2)
+        if isinstance(step, Turn):
+            tape += [state] if keep else []
+            out = room.empty("state" + label, *state.shape)
+            state = step.apply(state, phases[step.place], out)
+            continue
+        matrix = _columns(matrices[step.group], len(state))
         inputs = step.arrangement.apply(state, room, "input" + label)
         inputs = inputs.reshape(matrix.shape[1], -1)
         if keep:
@@ -124,12 +142,13 @@ def apply_steps(
 def pull_steps_back(
     slope: torch.Tensor,
     matrices: torch.Tensor,
-    steps: Sequence[Step],
+    steps: Sequence[Step | Turn],
     tape: Sequence[torch.Tensor] | torch.Tensor,
     gradient: torch.Tensor,
     room: Workspace,
     parts: int,
     wanted: bool,
+    phases: Sequence[torch.Tensor] = (),
 ) -> torch.Tensor:
     """Adjoint of `apply_steps`.
 
@@ -137,7 +156,7 @@ def pull_steps_back(
     ----------
     slope : torch.Tensor, shape (2, 2^m, tail)
         Gradient to the state after.
-    matrices, steps
+    matrices, steps, phases
         As for `apply_steps`.
     tape : list of torch.Tensor, or torch.Tensor of shape (2, 2^m, tail)
         The inputs, or else the state after, of which every input is had back by undoing the
@@ -158,6 +177,9 @@ def pull_steps_back(
     """
     state = tape if isinstance(tape, torch.Tensor) else None
     for number, step in reversed(list(enumerate(steps))):
+        if isinstance(step, Turn):
+            slope, state = _pull_turn_back(step, number, slope, state, phases, room)
+            continue
         before = 2 if number else parts
         matrix = _columns(matrices[step.group], before)
         shape = (before, *slope.shape[1:])
@@ -175,6 +197,24 @@ def pull_steps_back(
             torch.mm(matrix.T, flat, out=product.view(matrix.shape[1], -1))
             slope = step.arrangement.undo(product, room, f"slope back{number % 2}")
     return slope
+
+
+def _pull_turn_back(
+    turn: Turn,
+    number: int,
+    slope: torch.Tensor,
+    state: torch.Tensor | None,
+    phases: Sequence[torch.Tensor],
+    room: Workspace,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Gradient to the state before phases, and that state where the state after is given."""
+    phase = phases[turn.place]
+    out = room.empty(f"slope{number % 2}", *slope.shape)
+    slope = turn.apply(slope, phase, out, back=True)
+    if state is not None:
+        out = room.empty(f"undone state{number % 2}", *state.shape)
+        state = turn.apply(state, phase, out, back=True)
+    return slope, state
 
 
 def _columns(matrix: torch.Tensor, parts: int) -> torch.Tensor:

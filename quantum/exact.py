@@ -16,10 +16,15 @@ of rows at hand and takes the cheapest. Cost per row and gradient step: 3 times
 observables take (n = 12: 2 groups for 32 blocks), against R 4^n; building the matrices costs
 8^m once.
 
+A later upload of the features is a phase an amplitude, between fixed rotations that join the
+blocks around it (`quantum.fusion`). The cells end at the first of them and observables begin
+behind the last, so the cost is that of the blocks between as middle groups.
+
 Memory: states and gradients of one chunk of rows (`quantum.program`), whatever the number of
 rows; and the encoded rows, which are kept from step to step. A row keeps the short vectors of
 its cells, 2^c numbers for a cell of c qubits, but behind the ZZ feature map, which makes no
 product states, a whole state: 2^(n + 1) numbers, 1.1 GB for 2,048 rows of 16 qubits in float32.
+A later upload keeps 2^(r + 1) numbers more for each run of r <= 8 qubits.
 
 Complex numbers are pairs of real ones: complex64 is two float32, complex128 two float64.
 """
@@ -36,9 +41,8 @@ import torch
 from federation import BackendError, explain
 from quantum.ansatz import Ansatz
 from quantum.engines import Prepared
-from quantum.fusion import fuse
-from quantum.gates import gates_of
-from quantum.linalg import encoded_states, is_real_product, product_states
+from quantum.fusion import fuse_layers
+from quantum.linalg import encoded_states, is_real_product, product_states, upload_phases
 from quantum.program import Expectations, Program
 from quantum.schedule import Schedule, schedules, step_cost
 
@@ -57,7 +61,7 @@ class EncodedRows:
     values : torch.Tensor
         Real encoded states of the program's cells one behind another, for instance shape
         (2^6 + 2^6, rows) for two cells of six qubits; for the ZZ feature map real and imaginary
-        parts of whole states, shape (2 2^n, rows).
+        parts of whole states, shape (2 2^n, rows). Behind them the phases of later uploads.
     """
 
     program: Program
@@ -107,8 +111,8 @@ class ExactEngine:
         self.dtype = torch.float32 if precision == "single" else torch.float64
         n = ansatz.n_qubits
         self._real = is_real_product(ansatz.encoding)
-        self._blocks = fuse(gates_of(ansatz.layers), n)
-        found = schedules(self._blocks, n, ansatz.readout_wires, self._real)
+        self._blocks, uploads = fuse_layers(ansatz.layers, ansatz.encoding, n)
+        found = schedules(self._blocks, n, ansatz.readout_wires, self._real, uploads)
         self.schedules = tuple(s for s in found if plan in (None, plan_name(s)))
         self._programs: dict[Schedule, Program] = {}
         if not self.schedules:
@@ -150,7 +154,7 @@ class ExactEngine:
         values = torch.empty(height, len(x), dtype=self.dtype, device=self.device)
         chunk = max(1, ENCODING_BYTES // (16 * height))
         for start in range(0, len(x), chunk):
-            values[:, start : start + chunk] = self._encode(x[start : start + chunk], schedule)
+            values[:, start : start + chunk] = self._encode(x[start : start + chunk], program)
         return EncodedRows(program, values)
 
     def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:
@@ -179,10 +183,12 @@ class ExactEngine:
             self._programs[schedule] = program
         return self._programs[schedule]
 
-    def _encode(self, x: torch.Tensor, schedule: Schedule) -> torch.Tensor:
-        encoding = self.ansatz.encoding
+    def _encode(self, x: torch.Tensor, program: Program) -> torch.Tensor:
+        encoding, schedule = self.ansatz.encoding, program.schedule
         if self._real:
-            return torch.cat([product_states(encoding, c.wires, x) for c in schedule.cells])
+            cells = [product_states(encoding, cell.wires, x) for cell in schedule.cells]
+            phases = [upload_phases(encoding, turn.wires, x) for turn in program.turns]
+            return torch.cat([*cells, *phases])
         n = self.ansatz.n_qubits
         states = encoded_states(encoding, n, x)
         ordered = states.view(*[2] * n, len(x)).permute(*schedule.cells[0].wires, n)

@@ -87,6 +87,27 @@ def product_states(
     return states
 
 
+def upload_phases(
+    encoding: Sequence[Block], wires: Sequence[int], features: torch.Tensor
+) -> torch.Tensor:
+    """Diagonal of exp(-i x Z / 2) on some qubits, x the angles of the encoding's RY there.
+
+    Parameters
+    ----------
+    encoding, wires, features
+        As for `product_states`.
+
+    Returns
+    -------
+    torch.Tensor, shape (2 2^len(wires), rows)
+        Real parts, then imaginary parts.
+    """
+    angles = {gate.wires[0]: _values(gate, features) for gate in gates_of(encoding)}
+    signs = torch.stack([z_signs((place,), len(wires)) for place in range(len(wires))], dim=1)
+    half = signs.to(features) @ torch.stack([angles[wire] for wire in wires]) / 2
+    return torch.cat([half.cos(), -half.sin()])
+
+
 def encoded_states(
     encoding: Sequence[Block], n_qubits: int, features: torch.Tensor
 ) -> torch.Tensor:

@@ -20,7 +20,7 @@ from quantum.ansatz import QCNN, VQC
 from quantum.engines import Prepared
 from quantum.feature_rows import FeatureRows
 from quantum.pennylane_device import NO_OPTIONS, blaming, no_channels, open_device
-from quantum.templates import FeatureEncoding, ansatz_template, operations
+from quantum.templates import circuit_templates, operations
 
 
 class PennylaneEngine:
@@ -130,10 +130,9 @@ def build_qnode(ansatz: QCNN | VQC, device: Any, noise: Noise = NOISELESS, shots
     def circuit(angles: torch.Tensor, features: torch.Tensor) -> list[Any]:
         if noise:  # gate by gate: `add_noise` would take a template for one gate
             operations(ansatz.encoding, wires, features=features)
-            operations(ansatz.layers, wires, angles=angles)
+            operations(ansatz.layers, wires, angles, features)
         else:
-            FeatureEncoding(features, wires, ansatz)
-            ansatz_template(ansatz, angles, wires)
+            circuit_templates(ansatz, angles, features, wires)
         if noise.readout:
             for wire in ansatz.readout_wires:
                 qml.BitFlip(noise.readout, wires=wire)

@@ -25,6 +25,7 @@ from quantum.linalg import z_signs
 from quantum.matrices import GroupMatrices
 from quantum.products import Interleaving, interleave, multiply, pull_product_back
 from quantum.schedule import Schedule
+from quantum.turns import Turn
 from quantum.workspace import Workspace, amplitudes_at_once, shared_pool
 
 TAPE_BYTES = 256 * 2**20  # most memory for the inputs of one chunk's steps
@@ -83,6 +84,10 @@ class Program:
     ----------
     chunk_rows : int
         Rows of a chunk.
+    turns : tuple of Turn
+        What later uploads of the features do, in order of time.
+    widths : list of int
+        Numbers a row of each cell's encoded state, then of each turn's phases.
     """
 
     def __init__(
@@ -110,7 +115,10 @@ class Program:
             first += len(cell.groups)
         self._products = _product_plans(schedule)
         self._steps, ends = steps_of(schedule.middle, first)
-        self._compile_readout(ends, first + len(self._steps), readouts, dtype, device)
+        self.turns = tuple(step for step in self._steps if isinstance(step, Turn))
+        self.widths += [2 * 2 ** len(turn.wires) for turn in self.turns]
+        first += len(schedule.middle.groups)
+        self._compile_readout(ends, first, readouts, dtype, device)
 
     def _compile_readout(
         self,
@@ -171,7 +179,7 @@ class Program:
         Parameters
         ----------
         values : torch.Tensor, shape (sum of `widths`, rows)
-            The cells' encoded states.
+            The cells' encoded states and the turns' phases.
         matrices, dense
             Of this step.
         room : Workspace
@@ -187,8 +195,9 @@ class Program:
             For `pull_rows_back`.
         """
         rows = values.shape[1]
+        encoded, phases = self._split(values)
         cells = []
-        for part, matrix in zip(torch.split(values, self.widths), dense.cells, strict=True):
+        for part, matrix in zip(encoded, dense.cells, strict=True):
             parts = self.inputs if matrix is None else 2
             output = part if matrix is None else matrix @ part
             cells.append(output.reshape(parts, -1, rows))
@@ -200,7 +209,7 @@ class Program:
         state = products.pop()
         parts = len(state)
         fits = keep and len(self._steps) * 2 * state.nbytes <= TAPE_BYTES
-        state, steps = apply_steps(state, matrices, self._steps, room, fits)
+        state, steps = apply_steps(state, matrices, self._steps, room, fits, phases)
         if self._late is None or dense.observables is None:
             last, images = state.reshape(-1, rows), None
             z = self.signs[:, :, 0] @ last.square()
@@ -243,8 +252,9 @@ class Program:
             return
         wanted = any(cell is not None for cell in self._cells)
         steps = self._steps
+        encoded, phases = self._split(values)
         slope = pull_steps_back(
-            slope, matrices, steps, tape.steps, gradient, room, tape.parts, wanted
+            slope, matrices, steps, tape.steps, gradient, room, tape.parts, wanted, phases
         )
         if not wanted:
             return
@@ -256,11 +266,16 @@ class Program:
             slope, right = pull_product_back(slope, left, cell, plan, scratch)
             outputs.append(right)
         outputs.append(slope)
-        for part, output, target in zip(
-            torch.split(values, self.widths), reversed(outputs), slopes.cells, strict=True
-        ):
+        for part, output, target in zip(encoded, reversed(outputs), slopes.cells, strict=True):
             if target is not None:
                 target.addmm_(output.reshape(len(target), -1), part.T)
+
+    def _split(
+        self, values: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """Separate the cells' encoded states from the turns' phases."""
+        parts = torch.split(values, self.widths)
+        return parts[: len(self._cells)], parts[len(self._cells) :]
 
     def _pull_readout_back(
         self, tape: RowsTape, room: Workspace, weights: torch.Tensor, slopes: Dense

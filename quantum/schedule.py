@@ -9,6 +9,9 @@ Pure Python, done once per ansatz. A `Schedule` cuts the circuit into three part
   observable of 4^m entries per read-out (Heisenberg picture). The cut may lie at the very
   start, m = n: then a row costs one quadratic form and no state moves at all.
 
+Where the features are uploaded again, cells end at the first of these uploads and the cut lies
+behind the last; the middle does them all, each a phase an amplitude.
+
 `step_cost` counts, and the engine takes the cheapest of `schedules`. Blocks outside the light
 cone of the read-outs are in none of them.
 """
@@ -49,10 +52,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Section:
-    """A run of groups on some qubits; ``wires`` is the order of the axes before the first."""
+    """A run of groups on some qubits.
+
+    Attributes
+    ----------
+    wires : tuple of int
+        Order of the axes before the first group.
+    groups : tuple of Group
+        In order of time.
+    uploads : tuple of int
+        For each upload of the features, the number of groups before it.
+    """
 
     wires: tuple[int, ...]
     groups: tuple[Group, ...]
+    uploads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,11 @@ def light_cone(blocks: Sequence[FusedBlock], readouts: Iterable[int]) -> tuple[i
 
 
 def schedules(
-    blocks: Sequence[FusedBlock], n_qubits: int, readouts: Sequence[int], real: bool
+    blocks: Sequence[FusedBlock],
+    n_qubits: int,
+    readouts: Sequence[int],
+    real: bool,
+    uploads: Sequence[int] = (),
 ) -> tuple[Schedule, ...]:
     """List the schedules worth counting.
 
@@ -129,6 +147,8 @@ def schedules(
         Qubits read out.
     real : bool
         Whether encoded states are real product states.
+    uploads : sequence of int
+        For each later upload of the features, the number of blocks before it.
 
     Returns
     -------
@@ -136,40 +156,59 @@ def schedules(
         At least one.
     """
     cone = light_cone(blocks, readouts)
+    *early, last = [
+        [index for index in cone if start <= index < end]
+        for start, end in pairwise([0, *uploads, len(blocks)])
+    ]
     found = []
-    for time, wires in late_cuts(blocks, cone, readouts, n_qubits):
-        late = None if wires is None else section(blocks, cone[time:], wires)
-        found += [
-            _cut(blocks, cone[:time], cells, late, real) for cells in partitions(n_qubits, real)
-        ]
+    for time, wires in late_cuts(blocks, last, readouts, n_qubits):
+        late = None if wires is None else section(blocks, last[time:], wires)
+        stages = [*early, last[:time]]
+        found += [_cut(blocks, stages, cells, late, real) for cells in partitions(n_qubits, real)]
     # Several cells pay only where each has something to do.
     useful = [s for s in found if len(s.cells) == 1 or all(cell.groups for cell in s.cells)]
     whole = Partition((tuple(range(n_qubits)),), absorb=False)
-    return tuple(dict.fromkeys(useful or [_cut(blocks, cone, whole, None, real)]))
+    return tuple(dict.fromkeys(useful or [_cut(blocks, [*early, last], whole, None, real)]))
 
 
 def _cut(
     blocks: Sequence[FusedBlock],
-    early: Sequence[int],
+    stages: Sequence[Sequence[int]],
     partition: Partition,
     late: Section | None,
     real: bool,
 ) -> Schedule:
-    """Let the cells take what lies inside them, and leave the middle the rest."""
-    left = list(early)
+    """Let the cells take what lies inside them, and leave the middle the rest.
+
+    The features are uploaded between ``stages``; the cells take of the first stage only.
+    """
+    left = list(stages[0])
     cells = []
     for wires in partition.cells:
         taken = take_inside(blocks, left, wires) if partition.absorb else []
         left = [index for index in left if index not in set(taken)]
         cells.append(section(blocks, taken, wires))
     everywhere = tuple(wire for wires in partition.cells for wire in wires)
-    middle = _by_cells(section(blocks, left, everywhere), partition)
+    middle = _by_cells(_in_stages(blocks, [left, *stages[1:]], everywhere), partition)
     if not middle.groups and late is not None:
-        middle = Section(_order(late.wires, everywhere), ())
+        middle = Section(_order(late.wires, everywhere), (), middle.uploads)
     for place, cell in enumerate(cells):  # a cell without groups is encoded as the middle wants it
         if not cell.groups:
             cells[place] = Section(tuple(w for w in middle.wires if w in cell.wires), ())
     return Schedule(tuple(cells), middle, late, real)
+
+
+def _in_stages(
+    blocks: Sequence[FusedBlock], stages: Sequence[Sequence[int]], wires: Sequence[int]
+) -> Section:
+    """Group each stage's blocks, with an upload of the features between two stages."""
+    first, *others = (section(blocks, stage, wires) for stage in stages)
+    groups, uploads = first.groups, []
+    for part in others:
+        uploads.append(len(groups))
+        groups += part.groups
+    order = first.wires if first.groups or not others else others[0].wires
+    return Section(order, groups, tuple(uploads))
 
 
 def _by_cells(middle: Section, partition: Partition) -> Section:
@@ -185,7 +224,7 @@ def _by_cells(middle: Section, partition: Partition) -> Section:
             break
         first += group.wires
     rest = sorted((w for w in middle.wires if w not in first), key=cell.__getitem__)
-    return Section((*first, *rest), tuple(groups))
+    return Section((*first, *rest), tuple(groups), middle.uploads)
 
 
 def take_inside(
@@ -289,8 +328,9 @@ def step_cost(schedule: Schedule, rows: int, readouts: int) -> float:
     """Count a gradient step, in real multiply-adds.
 
     A third of it in fact, the forward pass: the gradient costs twice as much whatever the
-    schedule. A group of k qubits takes 4 2^k multiply-adds an amplitude and moving the
-    amplitude `PASS`; launches count once for each chunk of rows.
+    schedule; nor is what uploads of the features cost, for the same reason. A group of k qubits
+    takes 4 2^k multiply-adds an amplitude and moving the amplitude `PASS`; launches count once
+    for each chunk of rows.
 
     Parameters
     ----------

@@ -8,12 +8,53 @@ import pennylane as qml
 from pennylane.operation import Operation, Operator
 from pennylane.wires import Wires, WiresLike
 
-from quantum.ansatz import QCNN, VQC, Ansatz, BlockKind
-from quantum.gates import Block, Gate, Trainable, gates_of
+from quantum.ansatz import QCNN, VQC, Ansatz, BlockKind, convolution_ring
+from quantum.gates import Block, Gate, Trainable, count_angles, gates_of
+
+
+class ConvolutionTemplate(Operation):  # type: ignore[misc]
+    """Ring of convolution blocks, as it stands between two uploads of the features.
+
+    Parameters
+    ----------
+    angles : tensor, shape (P,)
+        Trainable angles, P from `shape`.
+    wires : wires, n of them
+        Qubits.
+    block : {"su4", "paper"}
+        Convolution block.
+
+    Raises
+    ------
+    ValueError
+        If ``angles`` is not of that shape.
+    """
+
+    grad_method = None
+    num_params = 1
+    ndim_params = (1,)
+
+    def __init__(
+        self, angles: Any, wires: WiresLike, block: BlockKind = "su4", id: str | None = None
+    ) -> None:
+        check_shape(angles, self.shape(len(Wires(wires)), block))
+        self._hyperparameters = {"block": block}
+        super().__init__(angles, wires=wires, id=id)
+
+    @staticmethod
+    def shape(n_qubits: int, block: BlockKind = "su4") -> tuple[int]:
+        """Shape of the angles."""
+        return (count_angles(convolution_ring(range(n_qubits), block, 0)),)
+
+    @staticmethod
+    def compute_decomposition(angles: Any, wires: WiresLike, block: BlockKind) -> list[Operator]:
+        """Gates in order of time."""
+        labels = Wires(wires)
+        return operations(convolution_ring(range(len(labels)), block, 0), labels, angles=angles)
 
 
 class QCNNTemplate(Operation):  # type: ignore[misc]
-    """Trainable part of the quantum convolutional network.
+    """Quantum convolutional network behind the last upload of the features.
 
     Parameters
     ----------
@@ -150,11 +191,37 @@ class BlockTemplate(Operation):  # type: ignore[misc]
         return str(self.hyperparameters["block"].label)
 
 
-def ansatz_template(ansatz: QCNN | VQC, angles: Any, wires: WiresLike) -> Operation:
-    """Build the template of an ansatz's trainable part."""
-    if isinstance(ansatz, QCNN):
-        return QCNNTemplate(angles, wires, ansatz.readouts, ansatz.block)
-    return VQCTemplate(angles, wires, ansatz.reps)
+def circuit_templates(
+    ansatz: QCNN | VQC, angles: Any, features: Any, wires: WiresLike
+) -> list[Operation]:
+    """Build the templates of a whole circuit.
+
+    Parameters
+    ----------
+    ansatz : QCNN or VQC
+        The circuit.
+    angles : tensor, shape (P,)
+        All trainable angles.
+    features : tensor, shape (n,) or (rows, n)
+        Features; a leading axis broadcasts.
+    wires : wires, n of them
+        Qubits.
+
+    Returns
+    -------
+    list of Operation
+        In order of time; a template for each upload of the features, and for what follows it.
+    """
+    check_shape(angles, (ansatz.angles,))
+    templates: list[Operation] = [FeatureEncoding(features, wires, ansatz)]
+    if isinstance(ansatz, VQC):
+        return [*templates, VQCTemplate(angles, wires, ansatz.reps)]
+    (size,) = ConvolutionTemplate.shape(ansatz.n_qubits, ansatz.block)
+    for _ in range(1, ansatz.uploads):
+        templates.append(ConvolutionTemplate(angles[:size], wires, ansatz.block))
+        templates.append(FeatureEncoding(features, wires, ansatz))
+        angles = angles[size:]
+    return [*templates, QCNNTemplate(angles, wires, ansatz.readouts, ansatz.block)]
 
 
 def operations(

@@ -30,7 +30,8 @@ class Traced:
     circuit : QuantumCircuit
         On n qubits.
     names : tuple of str
-        Names of its parameters: P angles, then n features.
+        Names of its parameters: P angles, then n features, each in the circuit as often as it is
+        uploaded.
     readouts : tuple of int
         The R qubits whose Z is measured.
     """
@@ -58,15 +59,15 @@ def trace(ansatz: QCNN | VQC) -> Traced:
     from pennylane_qiskit.converter import circuit_to_qiskit
     from qiskit.circuit import Parameter
 
-    from quantum.templates import FeatureEncoding, ansatz_template
+    from quantum.templates import circuit_templates
 
     wires = range(ansatz.n_qubits)
     angles = [f"angle{i}" for i in range(ansatz.angles)]
     features = [f"feature{i}" for i in range(ansatz.n_qubits)]
-    symbols = [np.array([Parameter(name) for name in names]) for names in (angles, features)]
-    encoding = FeatureEncoding.compute_decomposition(symbols[1], wires, ansatz)
-    trained = ansatz_template(ansatz, symbols[0], wires).decomposition()
-    script = qml.tape.QuantumScript([*encoding, *join_couplings(trained)])
+    first, second = (np.array([Parameter(name) for name in names]) for names in (angles, features))
+    templates = circuit_templates(ansatz, first, second, wires)
+    operations = [gate for template in templates for gate in template.decomposition()]
+    script = qml.tape.QuantumScript(join_couplings(operations))
     circuit = circuit_to_qiskit(script, ansatz.n_qubits, diagonalize=False, measure=False)
     return Traced(circuit, (*angles, *features), ansatz.readout_wires)
 

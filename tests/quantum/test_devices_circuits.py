@@ -24,6 +24,7 @@ ANSAETZE = (
     QCNN(4),
     QCNN(4, 3),
     QCNN(5, block="paper"),
+    QCNN(3, uploads=3),
     VQC(3),
     VQC(4, 2, feature_reps=2, reps=2),
 )
@@ -81,7 +82,7 @@ def test_traced_circuit_is_the_exact_engines(ansatz: QCNN | VQC) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
-@pytest.mark.parametrize("ansatz", [QCNN(4), QCNN(4, block="paper"), VQC(4)])
+@pytest.mark.parametrize("ansatz", [QCNN(4), QCNN(4, block="paper"), QCNN(3, uploads=2), VQC(4)])
 def test_traced_circuit_has_the_cnots_that_the_ansatz_counts(ansatz: QCNN | VQC) -> None:
     from qiskit import transpile
 
@@ -96,7 +97,9 @@ def manila() -> Any:
     return FakeManilaV2()
 
 
-@pytest.mark.parametrize("ansatz", [QCNN(4, 3), VQC(3)], ids=lambda a: a.describe())
+@pytest.mark.parametrize(
+    "ansatz", [QCNN(4, 3), QCNN(2, uploads=2), VQC(3)], ids=lambda a: a.describe()
+)
 def test_transpiled_circuit_is_the_exact_engines(
     ansatz: QCNN | VQC, manila: Any, tmp_path: Path
 ) -> None:

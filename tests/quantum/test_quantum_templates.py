@@ -9,7 +9,14 @@ from scipy.linalg import expm
 
 from quantum.ansatz import QCNN, VQC, paper_block, pooling_block, su4_block
 from quantum.drawing import draw_svg
-from quantum.templates import FeatureEncoding, QCNNTemplate, VQCTemplate, operations
+from quantum.templates import (
+    ConvolutionTemplate,
+    FeatureEncoding,
+    QCNNTemplate,
+    VQCTemplate,
+    circuit_templates,
+    operations,
+)
 
 X, Y, Z, ONE = (qml.matrix(op(0)) for op in (qml.X, qml.Y, qml.Z, qml.I))
 
@@ -97,6 +104,7 @@ def test_templates_are_valid_pennylane_operations() -> None:
     for template in (
         QCNNTemplate(rng.normal(size=QCNNTemplate.shape(3)), range(3)),
         QCNNTemplate(rng.normal(size=QCNNTemplate.shape(4, 3, "paper")), range(4), 3, "paper"),
+        ConvolutionTemplate(rng.normal(size=ConvolutionTemplate.shape(3)), range(3)),
         VQCTemplate(rng.normal(size=VQCTemplate.shape(3, 2)), range(3), 2),
         FeatureEncoding(rng.normal(size=3), range(3), QCNN(3)),
     ):
@@ -106,10 +114,25 @@ def test_templates_are_valid_pennylane_operations() -> None:
 def test_shape_has_one_source() -> None:
     assert QCNNTemplate.shape(6, 2, "paper") == (QCNN(6, 2, "paper").angles,)
     assert VQCTemplate.shape(5, 2) == (VQC(5, reps=2).angles,)
+    assert ConvolutionTemplate.shape(3, "paper") == (3 * 3,)
     with pytest.raises(
         ValueError, match=r"angles have shape \(3,\); the ansatz's shape is \(84,\)"
     ):
         QCNNTemplate(np.zeros(3), range(4))
+
+
+@pytest.mark.parametrize("ansatz", [QCNN(3, 3, "paper", 3), QCNN(2), VQC(3)], ids=str)
+def test_a_circuit_is_its_templates(ansatz: QCNN | VQC) -> None:
+    rng, wires = np.random.default_rng(0), ["a", "b", "c"][: ansatz.n_qubits]
+    angles, x = rng.normal(size=ansatz.angles), rng.normal(size=ansatz.n_qubits)
+    templates = circuit_templates(ansatz, angles, x, wires)
+    found = [gate for template in templates for gate in template.decomposition()]
+    blocks = ansatz.encoding + ansatz.layers
+    wanted = operations(blocks, qml.wires.Wires(wires), angles, x)
+    assert len(found) == len(wanted)
+    assert all(qml.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    with pytest.raises(ValueError, match=rf"shape \(1,\); .* shape is \({ansatz.angles},\)"):
+        circuit_templates(ansatz, np.zeros(1), x, wires)
 
 
 @pytest.mark.parametrize("ansatz", [QCNN(4), QCNN(5, 3, "paper"), VQC(4), VQC(9)])
