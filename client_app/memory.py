@@ -143,7 +143,12 @@ class SiteMemory:
         if not llm.reuse and not self.fresh:
             llm = llm.model_copy(update={"reuse": True})
         folds = settings.distill.folds
-        make = functools.partial(cross_fit, folds=folds) if folds else fine_tune
+        hidden = settings.distill.features > 0
+        make = (
+            functools.partial(cross_fit, folds=folds)
+            if folds
+            else functools.partial(fine_tune, hidden=hidden)
+        )
         return make(
             self.site.train.texts,
             self.site.train.labels,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from federation import LlmSettings
-from llm.batches import sorted_batches
+from llm.batches import Tokens, sorted_batches
 from llm.models import load_base
 from llm.pooled import mean_pool
 from llm.sources import Kind
@@ -51,15 +51,48 @@ def embed(
     """
     base = load_base(settings.model, kind)
     tokens = base.tokens(texts, kind, settings.max_tokens)
-    result = np.empty((len(tokens), base.hidden), dtype=np.float32)
-    done = told = 0
+    told = 0
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if progress and done - told >= _PROGRESS_ROWS:
+            told = done
+            progress(f"{base.source.name}: {done:,} of {len(tokens):,} rows embedded")
+
+    return pooled_states(base.module, tokens, base.hidden, tell)
+
+
+def pooled_states(
+    encoder: torch.nn.Module,
+    tokens: Tokens,
+    hidden: int,
+    tell: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """Return the mean-pooled last hidden states of rows, in float32.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        A model whose output has ``last_hidden_state``, in eval mode.
+    tokens : Tokens
+        Rows.
+    hidden : int
+        Size of a state.
+    tell : callable
+        Gets the number of rows done after each batch.
+
+    Returns
+    -------
+    np.ndarray
+        float32, (rows, hidden), in the order of the rows.
+    """
+    result = np.empty((len(tokens), hidden), dtype=np.float32)
+    done = 0
     with torch.inference_mode():
         for indices in sorted_batches(tokens.lengths, _BATCH):
             batch = tokens.batch(indices)
-            states = base.module(**batch).last_hidden_state
+            states = encoder(**batch).last_hidden_state
             result[indices] = mean_pool(states, batch["attention_mask"]).numpy()
             done += len(indices)
-            if progress and done - told >= _PROGRESS_ROWS:
-                told = done
-                progress(f"{base.source.name}: {done:,} of {len(tokens):,} rows embedded")
+            tell(done)
     return result

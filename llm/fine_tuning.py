@@ -13,6 +13,7 @@ import torch
 
 from federation import DataError, LlmSettings, explain
 from llm import adapters, calibration
+from llm.embedding import pooled_states
 from llm.models import Model, build_classifier
 from llm.quiet import quiet
 from llm.sources import Kind, Source, resolve
@@ -31,7 +32,7 @@ def _silent(_: str) -> None:
     pass
 
 
-def _no_logits() -> np.ndarray:
+def _nothing() -> np.ndarray:
     return np.zeros((0, 0), dtype=np.float32)
 
 
@@ -60,6 +61,8 @@ class Teacher:
         Where adapter and logits are kept.
     asked_logits : np.ndarray
         float32, (asked rows, C): raw logits of the rows that it was only asked about.
+    hidden : np.ndarray
+        float32, (train rows, d): mean-pooled last hidden states, where they were asked for.
     """
 
     soft_logits: np.ndarray
@@ -69,7 +72,8 @@ class Teacher:
     val_probabilities: np.ndarray
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
-    asked_logits: np.ndarray = field(default_factory=_no_logits)
+    asked_logits: np.ndarray = field(default_factory=_nothing)
+    hidden: np.ndarray = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class _Task:
     seed: int
     calibrate: bool
     asked_texts: Sequence[str] = ()
+    hidden: bool = False
 
     def facts(self, source: Source) -> dict[str, Any]:
         skipped = {"model", "reuse", "store"}
@@ -103,6 +108,8 @@ class _Task:
     def key(self, source: Source) -> str:
         # The same weights under another name are the same model.
         facts = {name: value for name, value in self.facts(source).items() if name != "model"}
+        if self.hidden:  # else the key is that of teachers kept before there was a choice
+            facts["hidden"] = True
         texts, labels = [self.train_texts, self.val_texts], [self.train_labels, self.val_labels]
         if self.asked_texts:
             texts, labels = [*texts, self.asked_texts], [*labels, np.zeros(0)]
@@ -122,6 +129,7 @@ def fine_tune(
     store: Path | None = None,
     progress: Progress = _silent,
     asked_texts: Sequence[str] = (),
+    hidden: bool = False,
 ) -> Teacher:
     """Fine-tune the local model on a site's rows, or take it from the site's store.
 
@@ -149,6 +157,8 @@ def fine_tune(
         Gets lines of the run's own progress.
     asked_texts : sequence of str
         Rows that the model is asked about and learns nothing from.
+    hidden : bool
+        Whether the training rows' hidden states are wanted too.
 
     Returns
     -------
@@ -164,7 +174,9 @@ def fine_tune(
     """
     train_rows = tuple(train_texts), checked_labels(train_texts, train_labels, classes)
     val_rows = tuple(val_texts), checked_labels(val_texts, val_labels, classes)
-    task = _Task(*train_rows, *val_rows, classes, settings, kind, seed, calibrate, asked_texts)
+    task = _Task(
+        *train_rows, *val_rows, classes, settings, kind, seed, calibrate, asked_texts, hidden
+    )
     if not len(task.train_labels):
         raise DataError(explain("no training row", "at least one", "give this site data"))
     return _kept_or_new(task, store, progress)
@@ -258,6 +270,9 @@ def _extra(module: torch.nn.Module, model: Model, task: _Task) -> dict[str, np.n
     extra = {}
     if task.asked_texts:
         extra["asked"] = predict(module, _tokens(model, task, task.asked_texts))
+    if task.hidden:
+        tokens = _tokens(model, task, task.train_texts)
+        extra["hidden"] = pooled_states(model.encoder, tokens, model.hidden)
     return extra
 
 
@@ -300,7 +315,8 @@ def _teacher(entry: Entry, task: _Task) -> Teacher:
         val_probabilities=calibration.softmax(entry.val_logits, temperature).astype(np.float32),
         metrics=metrics,
         folder=entry.folder,
-        asked_logits=entry.extra.get("asked", _no_logits()),
+        asked_logits=entry.extra.get("asked", _nothing()),
+        hidden=entry.extra.get("hidden", _nothing()),
     )
 
 
