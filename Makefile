@@ -38,6 +38,7 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.devices
 	$(BIN)/python -m bench.published $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.noise $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench.distillation $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

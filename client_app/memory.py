@@ -195,7 +195,8 @@ class SiteMemory:
             llm = llm.model_copy(update={"reuse": True})
         folds = settings.distill.folds
         make = functools.partial(cross_fit, folds=folds) if folds else fine_tune
-        given: dict[str, Any] = {} if folds else {"adopted": self.adopted}
+        hidden = settings.distill.features > 0
+        given: dict[str, Any] = {} if folds else {"adopted": self.adopted, "hidden": hidden}
         return make(
             self.site.train.texts,
             self.site.train.labels,

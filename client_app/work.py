@@ -129,6 +129,7 @@ def train_round(
         labels=site.train.labels,
         soft_labels=teacher.soft_labels if settings.distill.weight > 0 else None,
         class_weights=np.asarray(told.class_weights),
+        hidden=teacher.hidden if settings.distill.features > 0 else None,
     )
     seen = projection.apply(memory.features("validation"))
     # Loading rows and features again in a new process is no training.
@@ -182,7 +183,7 @@ def _trained(
             parameters,
             rows,
             settings.train.model_copy(update={"optimizer": "adam"}) if warm else settings.train,
-            settings.distill,
+            settings.distill.in_round(told.round),
             steps=told.steps,
             step_offset=told.step_offset,
             seed=derive_seed(settings.run.seed, "train", memory.client, told.round),

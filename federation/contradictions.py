@@ -180,8 +180,14 @@ def _ignored_checks(settings: Settings) -> tuple[Check, ...]:
 
 
 def _distill_checks(settings: Settings) -> tuple[Check, ...]:
-    folds = settings.distill.folds
+    folds, features = settings.distill.folds, settings.distill.features
     return (
+        (
+            not (folds and features),
+            f"distill.folds = {folds} with distill.features = {features:g}",
+            "one of them: the hidden states of several models are not one space",
+            "set distill.folds = 0 or distill.features = 0",
+        ),
         (
             folds != 1,
             "distill.folds = 1",

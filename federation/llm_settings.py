@@ -14,11 +14,16 @@ ADAPTED = ("llm.peft", ("auto", "lora", "qlora"))
 class DistillSettings(Section):
     """Distillation of the LLM into the quantum model."""
 
-    weight: float = setting(
-        0.3, "lambda: weight of the KL term, 0 turns distillation off.", ge=0, le=1
-    )
+    weight: float = setting(0.3, "lambda: weight of the KL term, 0 turns it off.", ge=0, le=1)
     temperature: float = setting(
         2.0, "tau: softens both distributions in the KL term.", used_when=(DISTILLED,), gt=0
+    )
+    decay: float = setting(
+        1.0,
+        "lambda of round t is `distill.weight` times decay^(t - 1); 1: the same in every round.",
+        used_when=(DISTILLED,),
+        gt=0,
+        le=1,
     )
     calibrate: bool = setting(
         True,
@@ -34,6 +39,18 @@ class DistillSettings(Section):
         ge=0,
         le=10,
     )
+    features: float = setting(
+        0.0,
+        "Weight of similarity-preserving distillation: pairs of a step's rows that are alike to "
+        "the teacher's hidden states shall be alike to the read-outs. The term is at most "
+        "2 / rows.",
+        ge=0,
+    )
+
+    def in_round(self, server_round: int) -> DistillSettings:
+        """Return the settings of a round, from 1, with its own lambda."""
+        weight = self.weight * self.decay ** (server_round - 1)
+        return self.model_copy(update={"weight": weight})
 
 
 class LlmSettings(Section):

@@ -17,8 +17,9 @@ import numpy as np
 
 from federation import LlmSettings, derive_seed
 from llm import calibration
-from llm.fine_tuning import Teacher, checked_labels, fine_tune
+from llm.fine_tuning import Teacher, fine_tune
 from llm.sources import Kind
+from llm.tasks import checked_labels
 
 Folds = tuple[np.ndarray, ...]
 

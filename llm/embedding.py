@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from federation import LlmSettings
 from llm.adopted import Adopted
-from llm.batches import sorted_batches
-from llm.device import choose_device, moved
+from llm.batches import Tokens, sorted_batches
+from llm.device import choose_device, device_of, moved
 from llm.models import load_base
 from llm.pooled import mean_pool
 from llm.shared import build_adopted
@@ -60,21 +59,55 @@ def embed(
     device = choose_device(settings.device)
     if adopted is None:
         base = load_base(settings.model, kind)
-        encoder: Any = base.module.to(device)
+        encoder = base.module.to(device)
     else:
         whole = settings.model_copy(update={"peft": "lora"})  # the base is never in 4 bits here
         base = build_adopted(whole, kind, adopted).model
-        encoder = base.module.base_model
+        encoder = base.encoder
     tokens = base.tokens(texts, kind, settings.max_tokens)
-    result = np.empty((len(tokens), base.hidden), dtype=np.float32)
-    done = told = 0
+    told = 0
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if progress and done - told >= _PROGRESS_ROWS:
+            told = done
+            progress(f"{base.source.short}: {done:,} of {len(tokens):,} rows embedded")
+
+    return pooled_states(encoder, tokens, base.hidden, tell)
+
+
+def pooled_states(
+    encoder: torch.nn.Module,
+    tokens: Tokens,
+    hidden: int,
+    tell: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """Return the mean-pooled last hidden states of rows, in float32.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        A model whose output has ``last_hidden_state``, in eval mode.
+    tokens : Tokens
+        Rows.
+    hidden : int
+        Size of a state.
+    tell : callable
+        Gets the number of rows done after each batch.
+
+    Returns
+    -------
+    np.ndarray
+        float32, (rows, hidden), in the order of the rows.
+    """
+    result = np.empty((len(tokens), hidden), dtype=np.float32)
+    device = device_of(encoder)
+    done = 0
     with torch.inference_mode():
         for indices in sorted_batches(tokens.lengths, _BATCH):
             batch = moved(tokens.batch(indices), device)
             states = encoder(**batch).last_hidden_state
             result[indices] = mean_pool(states, batch["attention_mask"]).cpu().numpy()
             done += len(indices)
-            if progress and done - told >= _PROGRESS_ROWS:
-                told = done
-                progress(f"{base.source.short}: {done:,} of {len(tokens):,} rows embedded")
+            tell(done)
     return result

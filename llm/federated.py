@@ -24,10 +24,10 @@ from llm import adapters
 from llm.adopted import Arrays, digest
 from llm.batches import drawn_rows, shuffled_batches
 from llm.device import device_of, seeded
-from llm.fine_tuning import Progress, Task, plan_of, silent
 from llm.shared import Shared, build_shared
 from llm.sources import Kind, Source, resolve
 from llm.store import Entry, content_key, read_entry, write_entry
+from llm.tasks import Progress, Task, plan_of, silent
 from llm.training import Rows, optimiser, run_batches
 
 

@@ -15,30 +15,21 @@ import torch
 from federation import DataError, LlmSettings, explain
 from llm import adapters, calibration
 from llm.adopted import Adopted
-from llm.batches import Tokens, drawn_rows
+from llm.batches import drawn_rows
 from llm.device import choose_device, device_of, seeded
-from llm.embedding import embed
+from llm.embedding import embed, pooled_states
 from llm.feature_store import stored_embedding
 from llm.models import Model
 from llm.pooled import PooledClassifier
 from llm.quiet import quiet
 from llm.shared import build_adopted
 from llm.sources import Kind, Source, resolve
-from llm.store import Entry, content_key, read_entry, write_entry
-from llm.training import RECIPE, Plan, Rows, Trained, predict, train
-
-# Rate of the encoder's own weights, as a multiple of `llm.learning_rate`. With any change here
-# raise `llm.training.RECIPE`.
-WHOLE_MODEL_RATE = 0.1
-
-Progress = Callable[[str], None]
+from llm.store import Entry, read_entry, write_entry
+from llm.tasks import Progress, Task, checked_labels, plan_of, silent, tokens_of
+from llm.training import Rows, Trained, predict, train
 
 
-def silent(_: str) -> None:
-    """Tell nobody."""
-
-
-def _no_logits() -> np.ndarray:
+def _nothing() -> np.ndarray:
     return np.zeros((0, 0), dtype=np.float32)
 
 
@@ -72,6 +63,8 @@ class Teacher:
         Where adapter and logits are kept.
     asked_logits : np.ndarray
         float32, (asked rows, C): raw logits of the rows that it was only asked about.
+    hidden : np.ndarray
+        float32, (train rows, d): mean-pooled last hidden states, where they were asked for.
     """
 
     soft_logits: np.ndarray
@@ -81,48 +74,8 @@ class Teacher:
     val_probabilities: np.ndarray
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
-    asked_logits: np.ndarray = field(default_factory=_no_logits)
-
-
-@dataclass(frozen=True)
-class Task:
-    """The rows and all that a fine-tuning depends on."""
-
-    train_texts: Sequence[str]
-    train_labels: np.ndarray
-    val_texts: Sequence[str]
-    val_labels: np.ndarray
-    classes: int
-    settings: LlmSettings
-    kind: Kind
-    seed: int
-    calibrate: bool
-    adopted: Adopted | None = None
-    asked_texts: Sequence[str] = ()
-
-    def facts(self, source: Source) -> dict[str, Any]:
-        """Return what the result depends on besides the rows; JSON values."""
-        # On which device it was trained makes no other teacher of it.
-        skipped = {"model", "reuse", "store", "device"}
-        return {
-            "recipe": RECIPE,
-            "model": source.name,
-            "identity": source.identity,
-            "kind": self.kind,
-            "classes": self.classes,
-            "seed": self.seed,
-            "settings": self.settings.model_dump(exclude=skipped),
-            **(self.adopted.facts() if self.adopted else {}),
-        }
-
-    def key(self, source: Source) -> str:
-        """Return the content key of the result."""
-        # The same weights under another name are the same model.
-        facts = {name: value for name, value in self.facts(source).items() if name != "model"}
-        texts, labels = [self.train_texts, self.val_texts], [self.train_labels, self.val_labels]
-        if self.asked_texts:
-            texts, labels = [*texts, self.asked_texts], [*labels, np.zeros(0)]
-        return content_key(texts, labels, facts)
+    asked_logits: np.ndarray = field(default_factory=_nothing)
+    hidden: np.ndarray = field(default_factory=_nothing)
 
 
 def fine_tune(
@@ -139,6 +92,7 @@ def fine_tune(
     progress: Progress = silent,
     asked_texts: Sequence[str] = (),
     adopted: Adopted | None = None,
+    hidden: bool = False,
 ) -> Teacher:
     """Fine-tune the local model on a site's rows, or take it from the site's store.
 
@@ -169,6 +123,8 @@ def fine_tune(
     adopted : Adopted or None
         An adapter that the federation has trained: the teacher is that one, and nothing is
         fine-tuned here.
+    hidden : bool
+        Whether the training rows' hidden states are wanted too.
 
     Returns
     -------
@@ -186,7 +142,16 @@ def fine_tune(
     train_rows = tuple(train_texts), checked_labels(train_texts, train_labels, classes)
     val_rows = tuple(val_texts), checked_labels(val_texts, val_labels, classes)
     task = Task(
-        *train_rows, *val_rows, classes, settings, kind, seed, calibrate, adopted, asked_texts
+        *train_rows,
+        *val_rows,
+        classes,
+        settings,
+        kind,
+        seed,
+        calibrate,
+        adopted,
+        asked_texts,
+        hidden,
     )
     if not len(task.train_labels):
         raise DataError(explain("no training row", "at least one", "give this site data"))
@@ -209,32 +174,6 @@ def _kept_or_new(task: Task, store: Path | None, progress: Progress) -> Teacher:
     if reused:
         teacher.metrics["tokens"] = 0
     return teacher
-
-
-def checked_labels(texts: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return one label a row, int64, (rows,), each in [0, classes).
-
-    Raises
-    ------
-    federation.DataError
-        If they are not.
-    """
-    numbers = np.asarray(labels, dtype=np.int64).reshape(-1)
-    if len(numbers) != len(texts):
-        raise DataError(
-            explain(
-                f"{len(texts)} rows and {len(numbers)} labels", "one label a row", "check the data"
-            )
-        )
-    if len(numbers) and (numbers.min() < 0 or numbers.max() >= classes):
-        raise DataError(
-            explain(
-                f"labels from {numbers.min()} to {numbers.max()}",
-                f"0 to {classes - 1}",
-                "check the data",
-            )
-        )
-    return numbers
 
 
 def _fine_tune(
@@ -321,26 +260,10 @@ def _extra(module: torch.nn.Module, model: Model, task: Task) -> dict[str, np.nd
     extra = {}
     if task.asked_texts:
         extra["asked"] = predict(module, tokens_of(model, task, task.asked_texts))
+    if task.hidden:
+        tokens = tokens_of(model, task, task.train_texts)
+        extra["hidden"] = pooled_states(model.encoder, tokens, model.hidden)
     return extra
-
-
-def tokens_of(model: Model, task: Task, texts: Sequence[str]) -> Tokens:
-    """Tokenise rows as a task's settings say."""
-    return model.tokens(texts, task.kind, task.settings.max_tokens)
-
-
-def plan_of(task: Task) -> Plan:
-    """Return how a task's settings train."""
-    settings = task.settings
-    rate = settings.learning_rate
-    return Plan(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=rate if settings.peft != "none" else WHOLE_MODEL_RATE * rate,
-        head_rate=settings.head_learning_rate or rate,
-        patience=settings.patience,
-        seed=task.seed,
-    )
 
 
 def teacher_from(entry: Entry, task: Task) -> Teacher:
@@ -366,7 +289,8 @@ def teacher_from(entry: Entry, task: Task) -> Teacher:
         val_probabilities=calibration.softmax(entry.val_logits, temperature).astype(np.float32),
         metrics=metrics,
         folder=entry.folder,
-        asked_logits=entry.extra.get("asked", _no_logits()),
+        asked_logits=entry.extra.get("asked", _nothing()),
+        hidden=entry.extra.get("hidden", _nothing()),
     )
 
 

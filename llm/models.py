@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from federation import ModelError, explain
 from llm import dna_tiny
@@ -55,6 +55,16 @@ class Model:
     hidden: int
     limit: int
     heads: tuple[str, ...] = ()
+
+    @property
+    def encoder(self) -> torch.nn.Module:
+        """What a classifier's head reads; peft adapts it in place."""
+        from llm.pooled import PooledClassifier
+
+        if isinstance(self.module, PooledClassifier):
+            return self.module.encoder
+        base: Any = self.module.base_model
+        return cast("torch.nn.Module", base)
 
     def tokens(self, texts: Sequence[str], kind: Kind, max_tokens: int = 0) -> Tokens:
         """Tokenise rows; `max_tokens` 0 is 64 for text and 256 for DNA.

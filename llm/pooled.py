@@ -53,11 +53,6 @@ class PooledClassifier(torch.nn.Module):
         self.encoder = encoder
         self.classifier = torch.nn.Linear(hidden, classes)
 
-    @property
-    def base_model(self) -> torch.nn.Module:
-        """The encoder, under the name that transformers' own classifiers give it."""
-        return self.encoder
-
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any
     ) -> SequenceClassifierOutput:

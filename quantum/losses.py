@@ -110,6 +110,66 @@ def distilled_loss(
     return (1.0 - weight) * hard + weight * distillation(logits, soft_labels, temperature)
 
 
+def teacher_similarity(hidden: torch.Tensor) -> torch.Tensor:
+    """How alike rows are to the teacher: ``(1 + cos(h_i, h_j)) / 2``.
+
+    Parameters
+    ----------
+    hidden : torch.Tensor, shape (rows, d)
+        Hidden states h, less the mean of all training rows: they all point much the same way,
+        and every pair would count as alike.
+
+    Returns
+    -------
+    torch.Tensor, shape (rows, rows)
+        In [0, 1], each row divided by its length. A state of zero is halfway to all.
+    """
+    units = F.normalize(hidden, dim=1)
+    return F.normalize((1 + units @ units.T) / 2, dim=1)
+
+
+def readout_similarity(z: torch.Tensor) -> torch.Tensor:
+    """How alike rows are to the read-outs: ``mean_r (1 + z_ir z_jr) / 2``.
+
+    It is the overlap Tr(rho_i rho_j) of a read-out qubit's states as Z sees them, (1 +- z) / 2 on
+    the diagonal. The plain Gram matrix z z^T will not do: with one read-out its normalised rows
+    are sign(z_i) z / |z|, which tell the sign of z_i and jump where that changes.
+
+    Parameters
+    ----------
+    z : torch.Tensor, shape (rows, R)
+        Expectations.
+
+    Returns
+    -------
+    torch.Tensor, shape (rows, rows)
+        In [0, 1], each row divided by its length; smooth in z.
+    """
+    return F.normalize((1 + z @ z.T / z.shape[1]) / 2, dim=1)
+
+
+def feature_distillation(z: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Similarity-preserving distillation: ``||G_T - G_S||_F^2 / rows^2``.
+
+    Tung and Mori, "Similarity-Preserving Knowledge Distillation" (arXiv 1907.09682, eq. 4), with
+    the similarities of `teacher_similarity` and `readout_similarity`. It compares rows with rows,
+    so it needs neither a map between the two spaces nor a further circuit.
+
+    Parameters
+    ----------
+    z : torch.Tensor, shape (rows, R)
+        Expectations.
+    teacher : torch.Tensor, shape (rows, rows)
+        G_T.
+
+    Returns
+    -------
+    torch.Tensor, scalar
+        In [0, 2 / rows].
+    """
+    return (teacher - readout_similarity(z)).square().sum() / len(z) ** 2
+
+
 def proximal_term(theta: torch.Tensor, anchor: torch.Tensor, weight: float) -> torch.Tensor:
     """FedProx's term ``(mu / 2) ||theta - anchor||^2`` (Li et al., arXiv 1812.06127, eq. 2).
 

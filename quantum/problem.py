@@ -19,7 +19,12 @@ from federation import DistillSettings, TrainSettings
 from quantum.classifier import Classifier, readout_logits
 from quantum.costs import step_rows
 from quantum.engines import evaluate_points
-from quantum.losses import distilled_loss, proximal_term
+from quantum.losses import (
+    distilled_loss,
+    feature_distillation,
+    proximal_term,
+    teacher_similarity,
+)
 
 if TYPE_CHECKING:
     from quantum.engines import Prepared
@@ -28,11 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step: encoded, with labels and, where there is a teacher, soft labels."""
+    """Rows of one step: encoded, with labels and, where asked for, what the teacher says.
+
+    That is soft labels (rows, C), and how alike it finds the rows (rows, rows).
+    """
 
     prepared: Prepared
     labels: torch.Tensor
     soft: torch.Tensor | None
+    alike: torch.Tensor | None = None
 
 
 class Problem:
@@ -49,7 +58,7 @@ class Problem:
     train : TrainSettings
         Batch size and proximal weight.
     distill : DistillSettings
-        Weight and temperature of the distillation.
+        Weights and temperature of the distillation.
     seed : int
         Draws the mini-batches.
     """
@@ -75,7 +84,11 @@ class Problem:
         labels = torch.from_numpy(np.array(data.labels, dtype=np.int64))
         soft = None if data.soft_labels is None else self._real(data.soft_labels)
         prepared = classifier.prepare(data.features, self._batch_rows)
-        self._all = Batch(prepared, labels.to(classifier.engine.device), soft)
+        hidden = data.hidden if distill.features > 0 else None
+        self._hidden = None if hidden is None else self._real(hidden - hidden.mean(axis=0))
+        whole = torch.arange(self.rows) if self._batch_rows == self.rows else None
+        alike = None if whole is None else self._alike(whole)
+        self._all = Batch(prepared, labels.to(classifier.engine.device), soft, alike)
         self._weights = None if data.class_weights is None else self._real(data.class_weights)
         self._fixed: Batch | None = None
 
@@ -87,8 +100,8 @@ class Problem:
         """Loss and gradient (D,) of a step's rows through the engine's own derivatives."""
         batch = self._next_batch()
         leaf = theta.detach().requires_grad_(True)
-        logits = self._classifier.logits_tensor(leaf, batch.prepared)
-        loss = self._loss(leaf, logits, batch)
+        z = self._classifier.engine.expectations(leaf[: self.angles], batch.prepared)
+        loss = self._loss(leaf, z, leaf[self.angles :], batch)
         (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.item(), gradient
 
@@ -105,7 +118,7 @@ class Problem:
         z = self._real(evaluate_points(self._classifier.engine, points, batch.prepared))
         center = z[0].clone().requires_grad_(True)
         leaf = theta.detach().requires_grad_(True)
-        loss = self._loss(leaf, self._logits(center, leaf[self.angles :]), batch)
+        loss = self._loss(leaf, center, leaf[self.angles :], batch)
         of_z, of_theta = torch.autograd.grad(loss, (center, leaf))
         slopes = (z[1 : 1 + self.angles] - z[1 + self.angles :]) / 2
         of_theta[: self.angles] += torch.einsum("prc,rc->p", slopes, of_z)
@@ -131,7 +144,7 @@ class Problem:
         leaf = self._real(readout).requires_grad_(True)
         losses = torch.stack(
             [
-                self._loss(torch.cat([self._real(point), leaf]), self._logits(each, leaf), batch)
+                self._loss(torch.cat([self._real(point), leaf]), each, leaf, batch)
                 for point, each in zip(points, z, strict=True)
             ]
         )
@@ -142,9 +155,14 @@ class Problem:
         half = len(readout) // 2
         return readout_logits(z, readout[:half], readout[half:])
 
-    def _loss(self, theta: torch.Tensor, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _loss(
+        self, theta: torch.Tensor, z: torch.Tensor, readout: torch.Tensor, batch: Batch
+    ) -> torch.Tensor:
+        logits = self._logits(z, readout)
         weight, temperature = self._distill.weight, self._distill.temperature
         loss = distilled_loss(logits, batch.labels, batch.soft, weight, temperature, self._weights)
+        if batch.alike is not None:
+            loss = loss + self._distill.features * feature_distillation(z, batch.alike)
         if self._proximal > 0:
             loss = loss + proximal_term(theta, self.anchor, self._proximal)
         return loss
@@ -159,7 +177,13 @@ class Problem:
         rows, self._queue = self._queue[:size], self._queue[size:]
         rows = rows.to(self.anchor.device)
         soft = None if self._all.soft is None else self._all.soft[rows]
-        return Batch(self._all.prepared.take(rows), self._all.labels[rows], soft)
+        prepared = self._all.prepared.take(rows)
+        return Batch(prepared, self._all.labels[rows], soft, self._alike(rows))
+
+    def _alike(self, rows: torch.Tensor) -> torch.Tensor | None:
+        if self._hidden is None:
+            return None
+        return teacher_similarity(self._hidden[rows.to(self._hidden.device)])
 
     def _real(self, values: np.ndarray) -> torch.Tensor:
         engine = self._classifier.engine

@@ -36,12 +36,15 @@ class TrainingData:
         The teacher's calibrated probabilities; needed when the distillation weight is > 0.
     class_weights : numpy.ndarray, shape (C,), optional
         Weights of the cross-entropy.
+    hidden : numpy.ndarray, shape (rows, d), optional
+        The teacher's hidden states; needed when the weight of feature distillation is > 0.
     """
 
     features: np.ndarray
     labels: np.ndarray
     soft_labels: np.ndarray | None = None
     class_weights: np.ndarray | None = None
+    hidden: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def train_local(
     train : TrainSettings
         Optimiser, learning rate, schedule, batch, proximal weight.
     distill : DistillSettings
-        ``weight`` lambda and ``temperature`` tau.
+        ``weight`` lambda, ``temperature`` tau, and the weight of ``features``.
     steps : int
         Optimiser steps; COBYLA evaluates its start besides.
     step_offset : int
@@ -114,6 +117,7 @@ def train_local(
         If the loss stops being finite.
     """
     check_data(data, classifier.classes, distill.weight)
+    check_hidden(data, distill.features)
     problem = Problem(classifier, parameters, data, train, distill, seed)
     optimizer = local_optimizer(train.optimizer, classifier.engine.name)
     if optimizer == "cobyla":
@@ -205,5 +209,26 @@ def check_data(data: TrainingData, classes: int, distillation_weight: float) -> 
                 f"soft labels of shape {taught} with distill.weight = {distillation_weight}",
                 f"({rows}, {classes}), the teacher's probabilities of each row",
                 "give the teacher's soft labels or set distill.weight=0",
+            )
+        )
+
+
+def check_hidden(data: TrainingData, weight: float) -> None:
+    """Refuse hidden states that are missing, do not fit the rows or are not finite.
+
+    Raises
+    ------
+    DataError
+        With what does not fit.
+    """
+    states = data.hidden
+    fit = states is not None and states.ndim == 2 and len(states) == len(data.features)
+    if weight > 0 and not (fit and np.isfinite(states).all()):  # type: ignore[arg-type]
+        shape = None if states is None else states.shape
+        raise DataError(
+            explain(
+                f"hidden states of shape {shape} with distill.features = {weight:g}",
+                f"({len(data.features)}, d), finite numbers",
+                "give the teacher's hidden states or set distill.features=0",
             )
         )

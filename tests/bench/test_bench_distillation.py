@@ -71,12 +71,12 @@ def line(case: Case, accuracy: float) -> dict[str, Any]:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    accuracies = {(PLAIN, 0): 0.5, (PLAIN, 1): 0.9, ("calibrated KD", 0): 0.6}
+    accuracies = {(PLAIN, 0): 0.5, (PLAIN, 1): 0.9, ("calibrated KD", 1): 0.6}
     cases = {Case("dna", 50, s, v): a for (v, s), a in accuracies.items()}
     text = table({case: line(case, accuracy) for case, accuracy in cases.items()})
     head, _, first, second = text.splitlines()
     assert first.startswith("| dna | 50 | no KD | 2 | 0.7000 ± 0.2828 | - |")
-    assert second.startswith("| dna | 50 | calibrated KD | 1 | 0.6000 | +0.1000 |")
+    assert second.startswith("| dna | 50 | calibrated KD | 1 | 0.6000 | -0.3000 |")
     assert len({row.count("|") for row in (head, first, second)}) == 1
 
 

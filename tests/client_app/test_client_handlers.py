@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from client_app.app import app
 from client_app.memory import forget, note_fine_tuned, recall
 from federation import SettingsError, flatten, parse_run
 from federation.messages import PREPARE, USER_ERROR_CODE, read_site_report
-from tests.conftest import SMALL
+from tests.conftest import SMALL, Ran
 
 
 def context(**node: Any) -> Context:
@@ -98,3 +99,20 @@ def test_folds_reach_the_teacher(folds: int) -> None:
     assert (teacher.folder is None) == bool(folds)
     assert tokens == sum(len(text) - 2 for text in texts)  # one epoch of overlapping 3-mers
     forget()
+
+
+def test_a_round_trains_with_its_own_lambda_and_the_hidden_states(
+    monkeypatch: pytest.MonkeyPatch, federate: Callable[..., Ran]
+) -> None:
+    import quantum
+
+    seen: list[tuple[float, tuple[int, ...]]] = []
+    real = quantum.train_local
+
+    def note(classifier: Any, parameters: Any, data: Any, train: Any, distill: Any, **more: Any):
+        seen.append((distill.weight, data.hidden.shape))
+        return real(classifier, parameters, data, train, distill, **more)
+
+    monkeypatch.setattr(quantum, "train_local", note)
+    federate("distill.weight=0.5", "distill.decay=0.5", "distill.features=100")
+    assert seen == [(0.5, (32, 128))] * 3 + [(0.25, (32, 128))] * 3

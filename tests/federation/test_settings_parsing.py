@@ -55,6 +55,7 @@ def test_every_condition_names_a_key() -> None:
         ("quantum.backend=qiskit", "quantum.backend = 'qiskit'; accepted: exact, pennylane"),
         ("distill.weight=1.5", "distill.weight = 1.5; accepted: a number .*at most 1"),
         ("distill.folds=1", "distill.folds = 1; accepted: 0, or 2 to 10; set distill.folds = 2"),
+        ("distill.decay=0", "distill.decay = 0.0; accepted: a number above 0 and at most 1"),
         ("distill.folds=11", "distill.folds = 11; accepted: a whole number .*at most 10"),
         ("train.steps=500", "train.steps = 500.*accepted: min_steps <= steps <= max_steps"),
         ("run.min_replies=9", "run.min_replies = 9 with run.clients = 4"),
@@ -86,6 +87,21 @@ def test_a_mistake_is_one_clear_line(assignment: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         parse_run([], [assignment])
     assert "\n" not in str(caught.value)
+
+
+def test_folds_and_features_are_refused_together() -> None:
+    with pytest.raises(
+        SettingsError, match=r"distill.folds = 3 with distill.features = 10; accepted: one of them"
+    ):
+        parse_run([], ["distill.folds=3", "distill.features=10"])
+
+
+def test_lambda_falls_from_round_to_round() -> None:
+    distill = parse_run([], ["distill.weight=0.8", "distill.decay=0.5"])[0].distill
+    assert [distill.in_round(t).weight for t in (1, 2, 4)] == [0.8, 0.4, 0.1]
+    constant = parse_run([], ["distill.weight=0.3"])[0].distill
+    assert constant.in_round(500) == constant
+    assert distill.in_round(5000).weight == 0.0
 
 
 def test_distillation_without_weight_has_no_further_settings() -> None:

@@ -76,7 +76,8 @@ class Fake:
             return np.array(rows, dtype=np.float32).reshape(-1, 3)
 
         metrics = {"epochs": number, "best_epoch": 1, "tokens": 10 * number, "seconds": 0.5,
-                   "trainable": 7, "peft": "lora", "adapter_bytes": 28, "reused": number != 2}  # fmt: skip
+                   "trainable": 7, "peft": "lora", "adapter_bytes": 28,
+                   "reused": number != 2}  # fmt: skip
         empty = np.zeros((0, 3), np.float32)
         return llm.Teacher(
             logits(train_texts), logits(val_texts), 1.0, empty, empty, metrics, None,
@@ -90,7 +91,7 @@ def fit(
     fake, lines = Fake(), []
     monkeypatch.setattr(cross_fitting, "fine_tune", fake)
     texts = [str(row) for row in range(len(labels))]
-    judged = [str(100 + row) for row in range(validation)]
+    judged = [str(row + 0.25) for row in range(validation)]
     teacher = llm.cross_fit(
         texts, labels, judged, np.arange(validation) % 3, 3, LlmSettings(), "text", 5, folds,
         progress=lines.append,
@@ -132,9 +133,9 @@ def test_figures_add_up_over_the_folds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_validation_rows_get_the_mean_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three models whose logits differ by one in the first class only."""
     teacher, _, _ = fit(np.arange(12) % 3, monkeypatch, 3, validation=2)
-    odds = [np.exp([n, 0.0, 100.0]) for n in (1.0, 2.0, 3.0)]
+    odds = [np.exp([n, 0.0, 0.25]) for n in (1.0, 2.0, 3.0)]
     mean = np.mean([each / each.sum() for each in odds], axis=0)
-    np.testing.assert_allclose(np.exp(teacher.val_logits[0]), np.maximum(mean, 1e-12), rtol=1e-4)
+    np.testing.assert_allclose(np.exp(teacher.val_logits[0]), mean, rtol=1e-5)
     tempered = calibration.fit_temperature(teacher.val_logits, np.arange(2))
     expected = calibration.softmax(teacher.val_logits, tempered)
     np.testing.assert_allclose(teacher.val_probabilities, expected, atol=1e-6)
@@ -179,6 +180,23 @@ def test_a_fold_is_an_ordinary_teacher_of_the_other_rows(
     np.testing.assert_array_equal(teacher.soft_logits[part], alone.asked_logits)
 
 
+def test_asked_rows_are_part_of_the_key(
+    model_folder: Folders, reviews: Reviews, tmp_path: Path
+) -> None:
+    texts, labels = reviews
+    settings = settings_for(model_folder("bert"))
+
+    def ask(asked: list[str]) -> llm.Teacher:
+        rows = texts[:8], labels[:8], texts[8:12], labels[8:12]
+        return llm.fine_tune(*rows, 2, settings, "text", 0, store=tmp_path, asked_texts=asked)
+
+    one, other = ask(texts[12:13]), ask(texts[13:15])
+    assert (one.asked_logits.shape, other.asked_logits.shape) == ((1, 2), (2, 2))
+    again = ask(texts[13:15])
+    assert (other.metrics["reused"], again.metrics["reused"]) == (False, True)
+    np.testing.assert_array_equal(again.asked_logits, other.asked_logits)
+
+
 def test_finished_folds_survive_an_interruption(
     model_folder: Folders, reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +230,8 @@ def test_finished_folds_survive_an_interruption(
 
 
 @pytest.mark.parametrize(
-    "site", ["one class", "no validation", "one row", "two rows", "a lone row", "no validation row"]
+    "site",
+    ["one class", "no validation", "one row", "two rows", "a lone row", "one validation row"],
 )
 def test_odd_sites_give_finite_figures(site: str, model_folder: Folders, reviews: Reviews) -> None:
     texts, labels = reviews
@@ -223,7 +242,7 @@ def test_odd_sites_give_finite_figures(site: str, model_folder: Folders, reviews
         "one row": {"train_texts": texts[:1], "train_labels": labels[:1]},
         "two rows": {"train_texts": texts[:2], "train_labels": [0, 0]},
         "a lone row": {"train_labels": [2, *labels[1:24]]},
-        "no validation row": {"val_texts": texts[32:33], "val_labels": labels[32:33]},
+        "one validation row": {"val_texts": texts[32:33], "val_labels": labels[32:33]},
     }[site]
     changes = {"classes": 3, "progress": lines.append, **changes}
     teacher = run(reviews, model_folder("bert"), **changes)

@@ -14,7 +14,7 @@ import pytest
 
 import llm
 from federation import DataError, LlmSettings, ModelError
-from llm import adapters, batches, fine_tuning, training
+from llm import adapters, batches, fine_tuning, tasks, training
 from llm.models import build_classifier
 from llm.schedule import linear_decay
 from llm.store import content_key, folder_of
@@ -248,7 +248,7 @@ def test_teachers_of_another_recipe_are_not_taken(
 ) -> None:
     settings = settings_for(model_folder("bert"), epochs=1)
     first = run(reviews, settings, tmp_path)
-    monkeypatch.setattr(fine_tuning, "RECIPE", fine_tuning.RECIPE + 1)
+    monkeypatch.setattr(tasks, "RECIPE", tasks.RECIPE + 1)
     second = run(reviews, settings, tmp_path)
     assert not second.metrics["reused"]
     assert first.folder != second.folder
@@ -258,7 +258,7 @@ def test_recipe_names_its_numbers() -> None:
     """Fails with a changed number: raise `RECIPE`, then write the new numbers here."""
     recipe = {
         "recipe": training.RECIPE,
-        "whole model rate": fine_tuning.WHOLE_MODEL_RATE,
+        "whole model rate": tasks.WHOLE_MODEL_RATE,
         "weight decay": training._WEIGHT_DECAY,
         "clip norm": training._CLIP_NORM,
         "schedule": [round(linear_decay(step, 20), 4) for step in (0, 1, 2, 19)],

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term, soften
+from quantum.losses import (
+    cross_entropy,
+    distillation,
+    distilled_loss,
+    feature_distillation,
+    proximal_term,
+    readout_similarity,
+    soften,
+    teacher_similarity,
+)
 
 LOG3 = math.log(3.0)
 
@@ -95,3 +106,67 @@ def test_proximal_term_by_hand() -> None:
     assert value.item() == pytest.approx(0.2 * (1 + 0 + 4))
     assert theta.grad is not None
     torch.testing.assert_close(theta.grad, 0.4 * (theta.detach() - anchor))
+
+
+def test_similarities_by_hand() -> None:
+    """Opposite states: cosines 1 and -1, so each row is like itself only; one read-out likewise."""
+    opposite = torch.tensor([[3.0, 4.0], [-6.0, -8.0]], dtype=torch.float64)
+    torch.testing.assert_close(teacher_similarity(opposite), torch.eye(2, dtype=torch.float64))
+    right = torch.tensor([[2.0, 0.0], [0.0, 5.0]], dtype=torch.float64)
+    rows = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64) / math.sqrt(5)
+    torch.testing.assert_close(teacher_similarity(right), rows)
+    z = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    torch.testing.assert_close(readout_similarity(z), torch.eye(2, dtype=torch.float64))
+    # Three read-outs: the means of products are 1, 0 and 2/3.
+    z = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0]], dtype=torch.float64)
+    raw = torch.tensor([[1.0, 0.5], [0.5, 5 / 6]], dtype=torch.float64)
+    torch.testing.assert_close(readout_similarity(z), raw / raw.norm(dim=1, keepdim=True))
+
+
+def test_feature_distillation_by_hand() -> None:
+    """G_T = 1 against equal read-outs, whose rows are (1, 1) / sqrt 2."""
+    teacher = torch.eye(2, dtype=torch.float64)
+    same = torch.ones(2, 1, dtype=torch.float64)
+    root = 1 / math.sqrt(2)
+    expected = (2 * (1 - root) ** 2 + 2 * root**2) / 4
+    assert feature_distillation(same, teacher).item() == pytest.approx(expected)
+    assert feature_distillation(torch.tensor([[1.0], [-1.0]]).double(), teacher).item() == 0.0
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=10, max_size=10),
+    st.lists(st.floats(-9, 9), min_size=15, max_size=15),
+    st.integers(1, 2),
+)
+def test_feature_distillation_against_a_loop(
+    values: list[float], states: list[float], readouts: int
+) -> None:
+    """Second method: one pair after the other, in plain Python."""
+    z = torch.tensor(values, dtype=torch.float64).reshape(-1, readouts)[:5]
+    hidden = torch.tensor(states, dtype=torch.float64).reshape(5, 3)
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        size = math.hypot(*a) * math.hypot(*b)
+        return sum(x * y for x, y in zip(a, b, strict=True)) / size if size > 1e-9 else 0.0
+
+    def rows(pair: Callable[[int, int], float]) -> list[list[float]]:
+        raw = [[pair(i, j) for j in range(5)] for i in range(5)]
+        return [[value / math.hypot(*row) for value in row] for row in raw]
+
+    h, q = hidden.tolist(), z.tolist()
+    ours = rows(lambda i, j: (1 + float(np.dot(q[i], q[j])) / readouts) / 2)
+    theirs = rows(lambda i, j: (1 + cosine(h[i], h[j])) / 2)
+    expected = sum((ours[i][j] - theirs[i][j]) ** 2 for i in range(5) for j in range(5)) / 25
+    if min(math.hypot(*row) for row in h) < 1e-3 and any(map(any, h)):
+        return  # a length near zero is floored, see torch's normalize
+    loss = feature_distillation(z, teacher_similarity(hidden))
+    assert loss.item() == pytest.approx(expected, abs=1e-9)
+    assert 0 <= loss.item() <= 2 / 5
+
+
+def test_states_of_zero_are_halfway_to_all_and_slopes_stay_finite() -> None:
+    torch.testing.assert_close(teacher_similarity(torch.zeros(4, 3)), torch.full((4, 4), 0.5))
+    z = torch.zeros(4, 1, requires_grad=True)
+    feature_distillation(z, teacher_similarity(torch.eye(4))).backward()
+    assert z.grad is not None
+    assert torch.isfinite(z.grad).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,8 @@ from quantum import (
 )
 from quantum.classifier import readout_logits
 from quantum.costs import circuits_before_steps, circuits_of_gradient, circuits_per_step
+from quantum.losses import feature_distillation, teacher_similarity
+from quantum.problem import Problem
 
 ADAM = TrainSettings(learning_rate=0.1)
 Blobs = Callable[..., TrainingData]
@@ -203,6 +205,67 @@ def test_distillation_reaches_training(blobs: Blobs) -> None:
     ]
     assert right[0] > 0.9
     assert right[1] < 0.1
+
+
+FEATURES = DistillSettings(weight=0.0, features=50.0)
+
+
+def test_every_way_to_the_loss_sees_the_features(sensitive: Classifier, blobs: Blobs) -> None:
+    """Autograd, shifts and a difference quotient of plain values agree on the objective."""
+    train = TrainSettings(proximal=0.1)
+    data = replace(blobs(2, 2, 6), hidden=np.random.default_rng(0).normal(size=(6, 5)))
+    double = build_classifier(QuantumSettings(qubits=2, precision="double"), 2)
+    plain = Problem(double, double.initial(0), data, train, DistillSettings(weight=0.0), 0)
+    problem = Problem(double, double.initial(0), data, train, FEATURES, 0)
+    start = problem.start() + 0.1
+    theta = torch.from_numpy(start)
+    (loss, slope), (again, shifted) = problem.by_autograd(theta, 0), problem.by_shifts(theta, 0)
+    features = torch.from_numpy(data.hidden - data.hidden.mean(axis=0))
+    z = double.engine.expectations(theta[: double.angles], double.prepare(data.features))
+    term = 50 * feature_distillation(z, teacher_similarity(features)).item()
+    assert term > 0.1
+    assert loss == pytest.approx(plain.by_autograd(theta, 0)[0] + term)
+    assert again == pytest.approx(loss)
+    assert problem.value(start) == pytest.approx(loss)
+    measured, _ = problem.measure(start[None, : double.angles], start[double.angles :], 0)
+    assert measured[0] == pytest.approx(loss)
+    torch.testing.assert_close(shifted, slope, atol=1e-9, rtol=1e-6)
+    step = 1e-5 * np.eye(len(start))
+    quotient = [(problem.value(start + e) - problem.value(start - e)) / 2e-5 for e in step]
+    np.testing.assert_allclose(slope.numpy(), quotient, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "parameter-shift", "spsa", "cobyla"])
+@pytest.mark.parametrize("rows", [0, 5])
+def test_features_pull_the_readouts_apart(
+    optimizer: str, rows: int, sensitive: Classifier, blobs: Blobs
+) -> None:
+    """Hidden states that tell the classes apart teach the pairs without any label."""
+    data = blobs(2, 2, 12)
+    hidden = np.where(data.labels, 1.0, -1.0)[:, None] * np.ones((12, 3))
+    taught = replace(data, hidden=hidden, soft_labels=np.full((12, 2), 0.5))
+    train = TrainSettings.model_validate(
+        {"optimizer": optimizer, "batch_rows": rows, "learning_rate": 0.2}
+    )
+    alone = DistillSettings(weight=1.0, features=2000.0)
+    start = sensitive.initial(1)
+    result = train_local(sensitive, start, taught, train, alone, steps=60)
+
+    def term(parameters: Mapping[str, np.ndarray]) -> float:
+        angles = torch.as_tensor(parameters["angles"])
+        z = sensitive.engine.expectations(angles, sensitive.prepare(data.features))
+        states = torch.as_tensor(hidden - hidden.mean(axis=0), dtype=torch.float32)
+        return feature_distillation(z, teacher_similarity(states)).item()
+
+    assert term(result.parameters) < 0.8 * term(start)
+
+
+def test_hidden_states_that_do_not_fit_are_refused(binary: Classifier, blobs: Blobs) -> None:
+    data = blobs(2, 2, 4)
+    for hidden in (None, np.zeros((3, 5)), np.zeros(4), np.full((4, 2), np.nan)):
+        wrong = replace(data, hidden=hidden)
+        with pytest.raises(DataError, match=r"hidden states of shape .*accepted: \(4, d\)"):
+            train_local(binary, binary.initial(0), wrong, ADAM, FEATURES, steps=1)
 
 
 def test_proximal_weight_holds_parameters_back(
