@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from data import chains
 from data.checks import LEAST, check_learnable, enough_rows
 from data.partition import (
@@ -40,7 +42,6 @@ from data.rows import (
     Site,
     Split,
     generator,
-    joined,
 )
 from data.sites import hold_out, own_corpus, own_server, own_site, server_rows
 from federation import DataError, DataSettings, Settings, explain
@@ -122,7 +123,8 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
         corpus.test.labels, data.test_rows or len(corpus.test), generator(seed, "test rows")
     )
     if central:
-        return _Shares(corpus, parts, (), validation, corpus.test.take(tests))
+        # In the file's order: embeddings that are kept of them then serve other seeds too.
+        return _Shares(corpus, parts, (), validation, corpus.test.take(np.sort(tests)))
     test_parts = iid_parts(corpus.test.labels[tests], clients, generator(seed, "shared test rows"))
     return _Shares(corpus, parts, tuple(tests[part] for part in test_parts), NO_ROWS, NO_ROWS)
 
@@ -286,5 +288,5 @@ def load_server(settings: Settings) -> ServerData:
         return own_server(settings)
     clients = settings.run.clients
     shares = _share_out(settings, clients)
-    train = joined([_site(settings, shares, client).train for client in range(clients)])
-    return ServerData(shares.corpus.info, train, shares.validation, shares.test)
+    sites = tuple(_site(settings, shares, client).train for client in range(clients))
+    return ServerData(shares.corpus.info, sites, shares.validation, shares.test)

@@ -160,17 +160,22 @@ class ServerData:
     ----------
     info : DataInfo
         The data set.
-    train : Split
-        The training rows of all clients, for the report's linear baselines only; empty where
+    sites : tuple of Split
+        The training rows of each client, for the report's linear baselines only; none where
         nobody knows them (a file per site).
     validation, test : Split
         Rows of the central evaluation; empty under federated evaluation.
     """
 
     info: DataInfo
-    train: Split
+    sites: tuple[Split, ...]
     validation: Split
     test: Split
+
+    @property
+    def train(self) -> Split:
+        """The training rows of all clients, one client's after the other's."""
+        return joined(self.sites)
 
     @property
     def name(self) -> str:

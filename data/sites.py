@@ -135,7 +135,7 @@ def own_server(settings: Settings) -> ServerData:
     classes = own_classes(data)
     info = DataInfo(f"a {data.source} file per site", data.kind, classes)
     if settings.evaluation.mode == "federated":
-        return ServerData(info, NO_ROWS, NO_ROWS, NO_ROWS)
+        return ServerData(info, (), NO_ROWS, NO_ROWS)
     if not data.test_path:
         raise DataError(
             explain(
@@ -161,4 +161,4 @@ def own_server(settings: Settings) -> ServerData:
     drawn_tests, _ = stratified_draw(
         left.labels, data.test_rows or len(left), generator(seed, "test rows")
     )
-    return ServerData(info, NO_ROWS, rows.take(drawn), left.take(drawn_tests))
+    return ServerData(info, (), rows.take(drawn), left.take(drawn_tests))

@@ -161,7 +161,8 @@ class CentralJudge:
         train, test, classes = self.data.train, self.data.test, len(self.data.classes)
         if not len(train) or not self.settings.evaluation.baselines:
             return {}
-        full = self._raw(train.texts)
+        # A site at a time: in a simulation its own embeddings are in the store already.
+        full = np.concatenate([self._raw(site.texts) for site in self.data.sites if len(site)])
         seed = derive_seed(self.settings.run.seed, "baseline")
         sides = {
             "logistic_projected": (self.projection.apply(full), projected),
