@@ -55,6 +55,15 @@ def test_estimate_names_circuit_and_prices(tmp_path: Any) -> None:
     assert not (tmp_path / "jobs.sqlite").exists()  # nothing was submitted
 
 
+def test_the_shared_adapters_bytes_are_the_ledgers(federate: Callable[..., Any]) -> None:
+    given = ("llm.federated=fedavg", "llm.rounds=2")
+    adapter = estimate(parse_run([], [*SMALL, *given])[0])["adapter"]
+    ran = federate(*given)
+    assert adapter["bytes"] == ran.summary["adapter"]["bytes"]
+    assert adapter["bytes_in_all"] == ran.events("adapter-begin")[0]["bytes_in_all"]
+    assert estimate(parse_run([], [*SMALL])[0])["adapter"] == {"bytes": 0, "bytes_in_all": 0}
+
+
 def test_fake_hardware_has_estimated_qpu_seconds_closed_form(tmp_path: Any) -> None:
     settings, _ = parse_run(
         [],

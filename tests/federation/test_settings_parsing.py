@@ -55,6 +55,8 @@ def test_every_condition_names_a_key() -> None:
         ("quantum.backend=qiskit", "quantum.backend = 'qiskit'; accepted: exact, pennylane"),
         ("distill.weight=1.5", "distill.weight = 1.5; accepted: a number .*at most 1"),
         ("distill.folds=1", "distill.folds = 1; accepted: 0, or 2 to 10; set distill.folds = 2"),
+        ("llm.rounds=0", "llm.rounds = 0; accepted: a whole number at least 1"),
+        ("llm.federated=fedprox", "llm.federated = 'fedprox'; accepted: none, ffa, fedavg"),
         ("distill.decay=0", "distill.decay = 0.0; accepted: a number above 0 and at most 1"),
         ("distill.folds=11", "distill.folds = 11; accepted: a whole number .*at most 10"),
         ("train.steps=500", "train.steps = 500.*accepted: min_steps <= steps <= max_steps"),
@@ -141,6 +143,21 @@ def test_a_condition_on_an_unused_key_sees_its_default() -> None:
             ["data.source=tweet-eval", "data.partition=column", "data.partition_column=user"],
             "data.partition = 'column' with data.source = 'tweet-eval'",
         ),
+        (
+            ["llm.federated=ffa", "llm.peft=none"],
+            "llm.federated = 'ffa' with llm.peft = none; accepted: adapters",
+        ),
+        (
+            ["llm.federated=ffa", "distill.folds=3"],
+            "distill.folds = 3 with llm.federated = 'ffa'; accepted: folds of each site's own",
+        ),
+        (["features.encoder=shared"], "features.encoder = 'shared' would be ignored because llm.f"),
+        (["llm.rounds=2"], "llm.rounds = 2 would be ignored because llm.federated = 'none'"),
+        (
+            ["llm.federated=ffa", "features.encoder=shared", "features.kind=kmer"],
+            "features.encoder = 'shared' would be ignored because features.kind = 'kmer'",
+        ),
+        (["llm.federated=ffa", "llm.patience=2"], "llm.patience = 2 would be ignored"),
         (["data.source=tweet-eval", "features.kind=kmer"], "features.kind = 'kmer' with rows of"),
         (
             ["data.source=csv", "data.path=x", "data.labels=a"],
