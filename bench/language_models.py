@@ -10,7 +10,10 @@ frozen embeddings of the same rows.
 layers, hidden 768, random weights, made from its config, a tokenizer made from scratch), every kind
 in a process of its own, so that the peak of its memory is its own.
 
-Both print Markdown rows. One torch thread; on the CPU unless ``--device cuda``.
+``python -m bench.language_models sizes``: parameters and adapters of published shapes, counted
+on the meta device; no weight is made.
+
+All print Markdown rows. One torch thread; on the CPU unless ``--device cuda``.
 """
 
 from __future__ import annotations
@@ -213,10 +216,62 @@ def memory(options: argparse.Namespace) -> None:
             print("| " + " | ".join([*cells, *megabytes[1:], *speeds]) + " |", flush=True)
 
 
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "MiniLM-L6": ("Bert", {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}),
+    "gpt2": ("GPT2", {}),
+    "Llama-3.2-1B": (
+        "Llama",
+        {
+            "vocab_size": 128_256,
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 16,
+        }
+        | {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64},
+    ),
+    "DeepSeek-LLM-7B": (
+        "Llama",
+        {
+            "vocab_size": 102_400,
+            "hidden_size": 4096,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 30,
+        }
+        | {"num_attention_heads": 32, "num_key_value_heads": 32},
+    ),
+}
+"""The config of transformers that begins with the first name, with these values."""
+
+
+def sizes(options: argparse.Namespace) -> None:
+    """Print a row for every shape in `SHAPES`: rank 8, all linear layers, a head of 2 classes."""
+    import torch
+    import transformers
+    from transformers.pytorch_utils import Conv1D
+
+    print("| shape | parameters | float32 | in 4 bits | adapter and head |\n|---|---|---|---|---|")
+    for name, (kind, values) in SHAPES.items():
+        config = getattr(transformers, f"{kind}Config")(**values)
+        with torch.device("meta"):
+            model = getattr(transformers, f"{kind}Model")(config)
+        layers = [
+            tuple(module.weight.shape)
+            for path, module in model.named_modules()
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and "pooler" not in path
+        ]
+        total = sum(p.numel() for p in model.parameters())
+        linear = sum(rows * columns for rows, columns in layers)
+        # A byte holds two weights; of 64 weights a scale in 8 bits, of 256 scales one in 32.
+        small = 4 * (total - linear) + linear * (0.5 + 1 / 64 + 4 / (64 * 256))
+        adapter = 4 * (8 * sum(map(sum, layers)) + 2 * config.hidden_size)
+        megabytes = " | ".join(f"{size / 1e6:,.2f} MB" for size in (4 * total, small, adapter))
+        print(f"| {name} | {total:,} | {megabytes} |")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; see the module's first lines."""
     parser = argparse.ArgumentParser(prog="python -m bench.language_models", description=__doc__)
-    parser.add_argument("what", choices=("tweets", "memory", "kind"))
+    parser.add_argument("what", choices=("tweets", "memory", "sizes", "kind"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sizes", type=int, nargs="+", default=list(EPOCHS), choices=EPOCHS)
@@ -232,7 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
 
     torch.set_num_threads(1)
-    {"tweets": tweets, "memory": memory, "kind": one_kind}[options.what](options)
+    parts = {"tweets": tweets, "memory": memory, "sizes": sizes, "kind": one_kind}
+    parts[options.what](options)
     return 0
 
 

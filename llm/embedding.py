@@ -9,7 +9,7 @@ import torch
 
 from federation import LlmSettings
 from llm.batches import sorted_batches
-from llm.device import choose_device, moved
+from llm.device import choose_device, enough_memory, moved
 from llm.models import load_base
 from llm.pooled import mean_pool
 from llm.sources import Kind
@@ -53,11 +53,11 @@ def embed(
     """
     device = choose_device(settings.device)
     base = load_base(settings.model, kind)
-    base.module.to(device)
     tokens = base.tokens(texts, kind, settings.max_tokens)
     result = np.empty((len(tokens), base.hidden), dtype=np.float32)
     done = told = 0
-    with torch.inference_mode():
+    with enough_memory(base.source.name), torch.inference_mode():
+        base.module.to(device)
         for indices in sorted_batches(tokens.lengths, _BATCH):
             batch = moved(tokens.batch(indices), device)
             states = base.module(**batch).last_hidden_state

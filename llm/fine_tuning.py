@@ -13,7 +13,7 @@ import numpy as np
 
 from federation import DataError, LlmSettings, explain
 from llm import adapters, calibration
-from llm.device import choose_device, seeded
+from llm.device import choose_device, enough_memory, seeded
 from llm.models import Model
 from llm.quiet import quiet
 from llm.sources import Kind, Source, resolve
@@ -213,7 +213,7 @@ def _fine_tune(
     quiet()
     settings = task.settings
     device = choose_device(settings.device)
-    with seeded(task.seed, device):
+    with enough_memory(source.name), seeded(task.seed, device):
         model, module = adapters.build(source, task.classes, settings, device)
         trainable, total = adapters.count(module)
         size = 4 * trainable

@@ -241,6 +241,26 @@ def test_cuda_asked_for_and_not_there_is_one_line(
         llm.fine_tune(*reviews, [], [], 2, settings, "text", 0)
 
 
+def test_a_gpu_that_is_full_is_one_line(
+    model_folder: Folders, reviews: Reviews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    import llm.embedding
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(fine_tuning, "train", full)
+    monkeypatch.setattr(llm.embedding, "mean_pool", full)
+    settings = settings_for(model_folder("bert"))
+    message = r"GPU's memory does not hold llm.model .*bert.*; accepted: a smaller llm.batch_size"
+    with pytest.raises(ModelError, match=message):
+        llm.fine_tune(*reviews, [], [], 2, settings, "text", 0)
+    with pytest.raises(ModelError, match=message):
+        llm.embed(reviews[0], settings, "text")
+
+
 def test_the_head_has_a_rate_of_its_own(model_folder: Folders) -> None:
     def plan(**changes: Any) -> Any:
         settings = settings_for(model_folder("bert"), **changes)
