@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,11 +157,27 @@ def adapt(model: Model, settings: LlmSettings) -> torch.nn.Module:
         modules_to_save=list(model.heads),
         fan_in_fan_out=isinstance(model.module.get_submodule(layers[0]), Conv1D),
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _layers_as_named():
         # peft asks transformers for a property of an old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         adapted: torch.nn.Module = get_peft_model(model.module, config)
     return adapted
+
+
+@contextmanager
+def _layers_as_named() -> Iterator[None]:
+    """Keep peft from renaming layers of a mixture of experts to what older versions called them.
+
+    It takes every ``gate_proj`` for an expert's and drops those of dense and shared layers.
+    """
+    from peft.utils import transformers_weight_conversion as conversion
+
+    renames = conversion.convert_peft_config_for_transformers
+    conversion.convert_peft_config_for_transformers = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        conversion.convert_peft_config_for_transformers = renames
 
 
 def build(
@@ -182,8 +199,8 @@ def build(
     Returns
     -------
     tuple
-        The classifier, and what `adapt` makes of it; fresh weights come from torch's current
-        generators.
+        The classifier, and what `adapt` makes of it, in eval mode; fresh weights come from
+        torch's current generators.
 
     Raises
     ------
@@ -193,7 +210,7 @@ def build(
     """
     quantised = settings.peft == "qlora"
     model = build_classifier(source, classes, device if quantised else None)
-    module = adapt(model, settings).to(device)
+    module = adapt(model, settings).to(device).eval()
     if quantised:
         check_gradients(module, source.name)
     return model, module

@@ -69,6 +69,33 @@ def mixed_precision(device: torch.device, bfloat16: bool = True) -> AbstractCont
 
 
 @contextmanager
+def enough_memory(name: str) -> Iterator[None]:
+    """Tell in one line that the GPU's memory ran out.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls the model.
+
+    Raises
+    ------
+    federation.ModelError
+        Instead of torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            explain(
+                f"the GPU's memory does not hold llm.model {name} and its batches",
+                "a smaller llm.batch_size, llm.max_tokens or model, llm.peft=qlora to fine-tune, "
+                "or llm.device=cpu",
+                "change one of them; several clients may share this GPU",
+            )
+        ) from error
+
+
+@contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draw from a seed within the context; the generators outside of it stay as they were.
 

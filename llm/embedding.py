@@ -10,7 +10,7 @@ import torch
 from federation import LlmSettings
 from llm.adopted import Adopted
 from llm.batches import Tokens, sorted_batches
-from llm.device import choose_device, device_of, moved
+from llm.device import choose_device, device_of, enough_memory, moved
 from llm.models import load_base
 from llm.pooled import mean_pool
 from llm.shared import build_adopted
@@ -59,7 +59,7 @@ def embed(
     device = choose_device(settings.device)
     if adopted is None:
         base = load_base(settings.model, kind)
-        encoder = base.module.to(device)
+        encoder = base.module
     else:
         whole = settings.model_copy(update={"peft": "lora"})  # the base is never in 4 bits here
         base = build_adopted(whole, kind, adopted).model
@@ -73,7 +73,8 @@ def embed(
             told = done
             progress(f"{base.source.short}: {done:,} of {len(tokens):,} rows embedded")
 
-    return pooled_states(encoder, tokens, base.hidden, tell)
+    with enough_memory(base.source.name):
+        return pooled_states(encoder.to(device), tokens, base.hidden, tell)
 
 
 def pooled_states(

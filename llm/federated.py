@@ -23,7 +23,7 @@ from federation import LlmSettings, ModelError, derive_seed, explain
 from llm import adapters
 from llm.adopted import Arrays, digest
 from llm.batches import drawn_rows, shuffled_batches
-from llm.device import device_of, seeded
+from llm.device import device_of, enough_memory, seeded
 from llm.shared import Shared, build_shared
 from llm.sources import Kind, Source, resolve
 from llm.store import Entry, content_key, read_entry, write_entry
@@ -155,10 +155,11 @@ def local_round(
         found = adapters.read_arrays(entry.folder)
         seconds = time.perf_counter() - began
         return LocalRound(found, facts["steps"], 0, facts["loss"], seconds, True, facts["start"])
-    shared = build_shared(settings, kind, classes, shared_seed)
-    if arrays:
-        shared.load(arrays)
-    done, facts = _trained(shared, task, number)
+    with enough_memory(source.name):
+        shared = build_shared(settings, kind, classes, shared_seed)
+        if arrays:
+            shared.load(arrays)
+        done, facts = _trained(shared, task, number)
     progress(
         f"{source.short}: shared adapter, round {number}/{settings.rounds}: {facts['loss']:.3f}"
     )

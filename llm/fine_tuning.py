@@ -16,7 +16,7 @@ from federation import DataError, LlmSettings, explain
 from llm import adapters, calibration
 from llm.adopted import Adopted
 from llm.batches import drawn_rows
-from llm.device import choose_device, device_of, seeded
+from llm.device import choose_device, device_of, enough_memory, seeded
 from llm.embedding import embed, pooled_states
 from llm.feature_store import stored_embedding
 from llm.models import Model
@@ -181,7 +181,7 @@ def _fine_tune(
 ) -> Entry:
     quiet()
     device = choose_device(task.settings.device)
-    with seeded(task.seed, device):
+    with enough_memory(source.name), seeded(task.seed, device):
         model, module, done = _adopted(task) if task.adopted else _trained(task, source, progress)
         if task.adopted and isinstance(model.module, PooledClassifier):
             logits, val_logits = _by_features(model.module, task, store, progress)

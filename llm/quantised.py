@@ -21,7 +21,6 @@ from llm.device import CPU, device_of, has_bfloat16, mixed_precision
 from llm.sources import first_line
 
 _CHECK_ROWS, _CHECK_TOKENS = 2, 8
-_CHECK_SPREAD = 0.02
 
 
 def loading_arguments(skip: tuple[str, ...], device: torch.device) -> dict[str, Any]:
@@ -106,9 +105,10 @@ def size_of(parameter: torch.nn.Parameter) -> int:
 def check_gradients(module: torch.nn.Module, name: str) -> None:
     """Refuse a quantised model whose adapters would not learn.
 
-    An evaluation forward, then one backward pass of random tokens. The adapters' zero matrices
-    are made random for that, because behind a zero B the gradient of A is zero anyhow.
-    Weights, gradients and torch's generators are left as they were.
+    An evaluation forward, then one backward pass of random tokens, with every B zero: then the
+    gradient of a B comes through the 4-bit layers alone, not through other adapters, and says
+    whether the A before it will learn, whose own gradient is still zero.
+    Weights, gradients and torch's generators are left as they were, the model in eval mode.
 
     Parameters
     ----------
@@ -120,22 +120,27 @@ def check_gradients(module: torch.nn.Module, name: str) -> None:
     Raises
     ------
     federation.ModelError
-        If an adapter's weight has no gradient, or only zeros.
+        If an adapter's weight has no gradient, or a B only zeros.
     """
     adapters = {key: p for key, p in module.named_parameters() if "lora_" in key}
-    device, was_training = device_of(module), module.training
-    with _shaken(adapters):
+    device = device_of(module)
+    with _fresh(adapters):
         try:
             _one_pass(module, device)
-            dead = [key for key, p in adapters.items() if p.grad is None or not p.grad.any()]
+            dead = [key for key, p in adapters.items() if not _learns(key, p)]
         except (RuntimeError, AssertionError) as error:  # kernels refuse shapes by either
             raise ModelError(_refusal(name, device, first_line(error))) from error
         finally:
             module.zero_grad(set_to_none=True)
-            module.train(was_training)
+            module.eval()
     if dead or not adapters:
         told = f"no gradient reaches {len(dead)} of {len(adapters)} adapter weights"
         raise ModelError(_refusal(name, device, told))
+
+
+def _learns(name: str, parameter: torch.nn.Parameter) -> bool:
+    grad = parameter.grad
+    return grad is not None and ("lora_A" in name or bool(grad.any()))
 
 
 def _refusal(name: str, device: torch.device, why: str) -> str:
@@ -164,19 +169,17 @@ def _one_pass(module: Any, device: torch.device) -> None:
 
 
 @contextmanager
-def _shaken(adapters: dict[str, torch.nn.Parameter]) -> Iterator[None]:
-    before = {name: p.detach().clone() for name, p in adapters.items()}
-    generator = torch.Generator().manual_seed(0)
-    # In eval and training mode alike the pass may draw (dropout): not from the run's numbers.
+def _fresh(adapters: dict[str, torch.nn.Parameter]) -> Iterator[None]:
+    """Have the adapters as a fresh LoRA has them, B zero, and draw from nobody's generator."""
+    before = {name: p.detach().clone() for name, p in adapters.items() if "lora_B" in name}
     cuda = sorted({p.device for p in adapters.values() if p.device != CPU}, key=str)
     try:
-        with torch.random.fork_rng(devices=cuda), torch.no_grad():
-            for parameter in adapters.values():
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter.add_(_CHECK_SPREAD * noise.to(parameter.device))
-            with torch.enable_grad():
-                yield
+        with torch.no_grad():
+            for name in before:
+                adapters[name].zero_()
+        with torch.random.fork_rng(devices=cuda):  # dropout draws
+            yield
     finally:
         with torch.no_grad():
-            for name, parameter in adapters.items():
-                parameter.copy_(before[name])
+            for name, values in before.items():
+                adapters[name].copy_(values)

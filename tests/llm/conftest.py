@@ -41,35 +41,55 @@ def _tokenizer(folder: Path, pad: bool) -> None:
     fast.save_pretrained(folder)
 
 
+SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 15}
+MLP = {"intermediate_size": 32, "num_key_value_heads": 2}
+ENDS = {"bos_token_id": None, "eos_token_id": 1}
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", {**SIZE, "intermediate_size": 32, "max_position_embeddings": 32}),
+    "roberta": (
+        "Roberta",
+        {**SIZE, "intermediate_size": 32, "max_position_embeddings": 34, "pad_token_id": 2},
+    ),
+    "distilbert": (
+        "DistilBert",
+        {"dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2, "vocab_size": 15},
+    ),
+    "gpt2": (
+        "GPT2",
+        {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 15}
+        | {"bos_token_id": 1, "eos_token_id": 1},
+    ),
+    "llama": ("Llama", {**SIZE, **ENDS, "intermediate_size": 32}),
+    "qwen2": ("Qwen2", {**SIZE, **MLP, **ENDS}),
+    "qwen3": ("Qwen3", {**SIZE, **MLP, **ENDS, "head_dim": 8}),
+    # One dense layer, then one of four experts: latent attention with low-rank queries.
+    "deepseek": (
+        "DeepseekV3",
+        {**SIZE, **MLP, **ENDS, "moe_intermediate_size": 16, "n_routed_experts": 4}
+        | {"num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}
+        | {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4}
+        | {"v_head_dim": 8},
+    ),
+}
+"""Class names of transformers begin with the first; the second makes the config."""
+
+PADDED = {"bert", "roberta", "distilbert"}
+
+
 def _model(kind: str) -> Any:
     import torch
-    from transformers import (
-        BertConfig,
-        BertModel,
-        GPT2Config,
-        GPT2Model,
-        LlamaConfig,
-        LlamaModel,
-    )
+    import transformers
 
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 15}
+    name, values = ARCHITECTURES[kind]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(7)
-        if kind == "bert":
-            return BertModel(BertConfig(intermediate_size=32, max_position_embeddings=32, **size))
-        if kind == "llama":
-            return LlamaModel(
-                LlamaConfig(intermediate_size=32, bos_token_id=None, eos_token_id=1, **size)
-            )
-        config = GPT2Config(
-            n_embd=16, n_layer=2, n_head=2, vocab_size=15, bos_token_id=1, eos_token_id=1
-        )
-        return GPT2Model(config)
+        config = getattr(transformers, f"{name}Config")(**values)
+        return getattr(transformers, f"{name}Model")(config)
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function from ``bert``, ``gpt2`` or ``llama`` to a folder of such a model."""
+    """Return a function from a name in `ARCHITECTURES` to a folder of such a model."""
     made: dict[str, Path] = {}
 
     def make(kind: str) -> Path:
@@ -79,7 +99,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
             quiet()
             folder = tmp_path_factory.mktemp(kind)
             _model(kind).save_pretrained(folder)
-            _tokenizer(folder, pad=kind == "bert")
+            _tokenizer(folder, pad=kind in PADDED)
             made[kind] = folder
         return made[kind]
 

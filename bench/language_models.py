@@ -1,0 +1,296 @@
+"""The local language model: what a teacher reaches, and what LoRA and QLoRA cost.
+
+``python -m bench.language_models tweets --data FOLDER [--splits 0 1 2]``: MiniLM fine-tuned with
+the default settings on 200, 600 and 1,500 tweets, with FOLDER holding ``tweet_eval/``. One pooled
+split of the official validation and test rows, stratified: 2,000 test rows, a fifth of each
+number of rows held out for early stopping and the temperature. Beside it logistic regression on
+frozen embeddings of the same rows.
+
+``python -m bench.language_models memory [--kinds lora qlora none]``: a model of GPT-2's size (12
+layers, hidden 768, random weights, made from its config, a tokenizer made from scratch), every kind
+in a process of its own, so that the peak of its memory is its own.
+
+``python -m bench.language_models sizes``: parameters and adapters of published shapes, counted
+on the meta device; no weight is made.
+
+All print Markdown rows. One torch thread; on the CPU unless ``--device cuda``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from federation import LlmSettings
+
+EPOCHS = {200: 5, 600: 3, 1500: 2}
+TEST_ROWS = 2000
+HELD_OUT = 0.2
+WORDS = 5000
+Rows = tuple[list[str], np.ndarray]
+
+
+def pooled_tweets(folder: Path) -> Rows:
+    """Return the official validation and test tweets, and their labels, (rows,)."""
+    place = folder / "tweet_eval" / "sentiment"
+    texts: list[str] = []
+    labels: list[int] = []
+    for part in ("val", "test"):
+        numbers = (place / f"{part}_labels.txt").read_text(encoding="utf-8").split()
+        lines = (place / f"{part}_text.txt").read_text(encoding="utf-8").split("\n")
+        texts += lines[: len(numbers)]
+        labels += [int(number) for number in numbers]
+    return texts, np.array(labels)
+
+
+def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
+    """Return shuffled training and test rows; every class has its share in both."""
+    from sklearn.model_selection import train_test_split
+
+    texts, labels = rows
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=TEST_ROWS, stratify=labels, random_state=seed
+    )
+    first, second = (([texts[i] for i in part], labels[part]) for part in (train, test))
+    return first, second
+
+
+def frozen(train: Rows, test: Rows, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the test scores of logistic regression on frozen embeddings, one for each size."""
+    import llm
+    from data import linear_baseline
+
+    settings = LlmSettings(model="minilm", device="cpu")
+    many = max(sizes)
+    seen, new = (llm.embed(texts, settings, "text") for texts in (train[0][:many], test[0]))
+    return [linear_baseline(seen[:n], train[1][:n], new, test[1], 3, 0) for n in sizes]
+
+
+def fine_tuned(
+    train: Rows, test: Rows, settings: LlmSettings, seed: int
+) -> tuple[np.ndarray, float, int]:
+    """Return calibrated test logits (rows, C), CPU seconds of fine-tuning, and its best epoch."""
+    import llm
+
+    held = round(HELD_OUT * len(train[1]))
+    texts, labels = train
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.process_time()
+        teacher = llm.fine_tune(
+            texts[held:], labels[held:], texts[:held], labels[:held], 3, settings, "text", seed,
+            store=Path(folder),
+        )  # fmt: skip
+        seconds = time.process_time() - began
+        assert teacher.folder is not None
+        logits = llm.load_fine_tuned(teacher.folder, settings.device)(test[0])
+    return logits / teacher.temperature, seconds, int(teacher.metrics["best_epoch"])
+
+
+def tweets(options: argparse.Namespace) -> None:
+    """Print a row for every split and number of rows."""
+    from llm.calibration import accuracy, loss, macro_f1
+
+    def figures(*values: float) -> str:
+        return "{:.3f} / {:.3f} / {:.2f}".format(*values)
+
+    rows = pooled_tweets(options.data)
+    print("| split | rows | frozen + LR | fine-tuned: accuracy / macro-F1 / loss | epoch | CPU-s |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for number in options.splits:
+        train, test = split(rows, number)
+        bases = frozen(train, test, options.sizes)
+        for size, base in zip(options.sizes, bases, strict=True):
+            epochs = EPOCHS[size]
+            few = train[0][:size], train[1][:size]
+            rates = {"learning_rate": options.rate} if options.rate else {}
+            settings = LlmSettings(model="minilm", epochs=epochs, device=options.device, **rates)
+            logits, seconds, epoch = fine_tuned(few, test, settings, options.seed)
+            left = figures(base["accuracy"], base["macro_f1"], base["loss"])
+            measured = (measure(logits, test[1]) for measure in (accuracy, macro_f1, loss))
+            told = f"{figures(*measured)} | {epoch} of {epochs} | {seconds:.0f}"
+            print(f"| {number} | {size:,} | {left} | {told} |", flush=True)
+
+
+def make_model(folder: Path) -> None:
+    """Save a GPT-2 of the published size with random weights, and a tokenizer of our own."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+
+    from llm.quiet import quiet
+
+    quiet()
+    names = ["<unk>", "<end>", *(f"w{number}" for number in range(WORDS))]
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>", model_max_length=1024
+    )
+    torch.manual_seed(0)
+    GPT2Model(GPT2Config()).save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+
+def made_up(count: int, words: int) -> Rows:
+    """Return texts of random words whose first word tells the class, and labels, (rows,)."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    texts = [" ".join(f"w{word}" for word in rng.integers(10, WORDS, words)) for _ in labels]
+    return [f"w{label} {text}" for label, text in zip(labels, texts, strict=True)], labels
+
+
+def one_kind(options: argparse.Namespace) -> None:
+    """Train one kind in this process, and print its figures as JSON."""
+    import torch
+
+    from llm import adapters
+    from llm.device import choose_device, device_of, seeded
+    from llm.sources import resolve
+    from llm.training import Plan, Rows, predict, train
+
+    torch.set_num_threads(1)
+    device = choose_device(options.device)
+    settings = LlmSettings(model=options.folder, peft=options.kind, device=options.device)
+    texts, labels = made_up(options.rows, options.words)
+    start = time.perf_counter()
+    with seeded(0, device):
+        model, module = adapters.build(resolve(options.folder, "text"), 2, settings, device)
+        tokens = model.tokens(texts, "text", options.words + 1)
+        loaded, loaded_peak = time.perf_counter() - start, peak(device_of(module))
+        rows, none = Rows(tokens, labels), Rows(model.tokens([], "text"), labels[:0])
+        rate = settings.learning_rate * (0.1 if options.kind == "none" else 1)
+        start, busy = time.perf_counter(), time.process_time()
+        train(module, model.heads, rows, none, Plan(1, 16, rate, rate, 0, 0), lambda _: None)
+        trained, busy = time.perf_counter() - start, time.process_time() - busy
+        start = time.perf_counter()
+        predict(module, tokens)
+        predicted = time.perf_counter() - start
+    weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    trainable, _ = adapters.count(module)
+    found = {
+        "weights": weights, "trainable": trainable, "load": loaded, "loaded_peak": loaded_peak,
+        "train": trained / options.rows, "cpu": busy / options.rows,
+        "predict": predicted / options.rows, "peak": peak(device_of(module)),
+    }  # fmt: skip
+    print(json.dumps(found))
+
+
+def peak(device: Any) -> float:
+    """Return the most memory so far, bytes: of this process, or of torch on the GPU."""
+    import torch
+
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Print a row for every kind, each from a process of its own."""
+    heads = ("kind", "weights MB", "trainable", "load s", "peak MB loaded", "peak MB trained")
+    print("| " + " | ".join([*heads, "ms a row: train", "CPU ms", "predict"]) + " |")
+    print("|---" * 9 + "|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(Path(folder))
+        for kind in options.kinds:
+            command = [sys.executable, "-m", "bench.language_models", "kind", "--kind", kind]
+            command += ["--folder", folder, "--rows", str(options.rows)]
+            command += ["--words", str(options.words), "--device", options.device]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"| {kind} | failed: {done.stderr.strip().splitlines()[-1]} |", flush=True)
+                continue
+            found = json.loads(done.stdout.splitlines()[-1])
+            megabytes = [f"{found[name] / 1e6:,.0f}" for name in ("weights", "loaded_peak", "peak")]
+            speeds = [f"{1000 * found[name]:,.0f}" for name in ("train", "cpu", "predict")]
+            cells = [kind, megabytes[0], f"{found['trainable']:,}", f"{found['load']:.1f}"]
+            print("| " + " | ".join([*cells, *megabytes[1:], *speeds]) + " |", flush=True)
+
+
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "MiniLM-L6": ("Bert", {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}),
+    "gpt2": ("GPT2", {}),
+    "Llama-3.2-1B": (
+        "Llama",
+        {
+            "vocab_size": 128_256,
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 16,
+        }
+        | {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64},
+    ),
+    "DeepSeek-LLM-7B": (
+        "Llama",
+        {
+            "vocab_size": 102_400,
+            "hidden_size": 4096,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 30,
+        }
+        | {"num_attention_heads": 32, "num_key_value_heads": 32},
+    ),
+}
+"""The config of transformers that begins with the first name, with these values."""
+
+
+def sizes(options: argparse.Namespace) -> None:
+    """Print a row for every shape in `SHAPES`: rank 8, all linear layers, a head of 2 classes."""
+    import torch
+    import transformers
+    from transformers.pytorch_utils import Conv1D
+
+    print("| shape | parameters | float32 | in 4 bits | adapter and head |\n|---|---|---|---|---|")
+    for name, (kind, values) in SHAPES.items():
+        config = getattr(transformers, f"{kind}Config")(**values)
+        with torch.device("meta"):
+            model = getattr(transformers, f"{kind}Model")(config)
+        layers = [
+            tuple(module.weight.shape)
+            for path, module in model.named_modules()
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and "pooler" not in path
+        ]
+        total = sum(p.numel() for p in model.parameters())
+        linear = sum(rows * columns for rows, columns in layers)
+        # A byte holds two weights; of 64 weights a scale in 8 bits, of 256 scales one in 32.
+        small = 4 * (total - linear) + linear * (0.5 + 1 / 64 + 4 / (64 * 256))
+        adapter = 4 * (8 * sum(map(sum, layers)) + 2 * config.hidden_size)
+        megabytes = " | ".join(f"{size / 1e6:,.2f} MB" for size in (4 * total, small, adapter))
+        print(f"| {name} | {total:,} | {megabytes} |")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; see the module's first lines."""
+    parser = argparse.ArgumentParser(prog="python -m bench.language_models", description=__doc__)
+    parser.add_argument("what", choices=("tweets", "memory", "sizes", "kind"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(EPOCHS), choices=EPOCHS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=0.0, help="llm.learning_rate; 0: the default")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--kinds", nargs="+", default=["lora", "qlora", "none"])
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--words", type=int, default=63)
+    parser.add_argument("--kind", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    import torch
+
+    torch.set_num_threads(1)
+    parts = {"tweets": tweets, "memory": memory, "sizes": sizes, "kind": one_kind}
+    parts[options.what](options)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
