@@ -15,7 +15,7 @@ import pytest
 
 import llm
 from federation import LlmSettings, ModelError
-from llm import adapters, fine_tuning, models, quantised
+from llm import adapters, fine_tuning, models, quantised, tasks
 from llm.models import build_classifier
 
 Folders = Callable[[str], Path]
@@ -264,8 +264,8 @@ def test_a_gpu_that_is_full_is_one_line(
 def test_the_head_has_a_rate_of_its_own(model_folder: Folders) -> None:
     def plan(**changes: Any) -> Any:
         settings = settings_for(model_folder("bert"), **changes)
-        return fine_tuning._plan(
-            fine_tuning._Task([], np.zeros(0), [], np.zeros(0), 2, settings, "text", 0, True)
+        return tasks.plan_of(
+            tasks.Task([], np.zeros(0), [], np.zeros(0), 2, settings, "text", 0, True)
         )
 
     assert plan().head_rate == plan().learning_rate == 0.01
