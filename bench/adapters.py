@@ -1,33 +1,38 @@
 """Teachers on unlike sites: each its own adapter, or one that all have trained together.
 
 ``python -m bench.adapters --data FOLDER [--seeds 0 1 2] [--out FILE.jsonl]``: tweets, three
-clients whose labels differ (Dirichlet 0.3), 900 rows in all, two passes over them. Every teacher
-is judged on the same 2,000 official validation rows, which nobody trains on; a local teacher's
-figure is the mean of the three. Bytes are the adapter's: one way, one client, one round.
+clients whose labels differ (Dirichlet 0.3), 900 rows in all, of which each client keeps a fifth
+for validation; two passes over the others, batches of 16. Each teacher is judged on the same 2,000
+official validation rows, which nobody trains on or chooses by, at the temperature that each site
+fits on its own validation rows; figures are means over the three sites. A local teacher also has
+its best epoch chosen by those rows; a shared adapter's rounds are all done. FFA-LoRA trains half
+of the weights, so it is shown at twice the rate, and FedAvg at both. Bytes: one way, one client,
+one round.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from bench.published import ROOT
-from bench.tables import kept_runs, mean_spread
-from data import load_corpus, load_site, scores
-from federation import Settings, append_jsonl, derive_seed, parse_run
+from bench.tables import ROOT, arguments, head, keep, kept, mean_spread, row
+from data import Site, load_corpus, load_site, scores
+from federation import Settings, derive_seed, parse_run
 from llm import adopt, fine_tune, load_fine_tuned, local_round
-from llm.calibration import softmax
+from llm.calibration import SPREAD, fit_temperature, softmax
 from llm.shared import build_adopted
 from llm.training import predict
 
 CLIENTS = 3
+Logits = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -36,135 +41,127 @@ class Case:
 
     federated: str
     rounds: int
-    peft_rank: int = 8
+    rate: float
 
 
 CASES = (
-    Case("none", 1),
-    Case("fedavg", 1),
-    Case("fedavg", 4),
-    Case("ffa", 1),
-    Case("ffa", 4),
+    Case("none", 1, 0.002),
+    Case("fedavg", 1, 0.002),
+    Case("fedavg", 4, 0.002),
+    Case("fedavg", 4, 0.004),
+    Case("ffa", 1, 0.004),
+    Case("ffa", 4, 0.004),
 )
+FIGURES = ("accuracy", "macro_recall", "loss")
 
 
-def settings_of(case: Case, data: Path, seed: int) -> Settings:
+def assignments(case: Case, seed: int) -> list[str]:
+    """Return what a case sets on top of ``config/tweets.toml``, without paths."""
+    return [
+        f"run.seed={seed}",
+        "data.train_rows=900",
+        "data.partition=dirichlet",
+        "data.alpha=0.3",
+        "llm.epochs=2",
+        f"llm.learning_rate={case.rate}",
+        f"llm.federated={case.federated}",
+        *([f"llm.rounds={case.rounds}"] if case.federated != "none" else []),
+    ]
+
+
+def settings_of(case: Case, seed: int, *paths: str) -> Settings:
     """Return a case's settings."""
-    shared = case.federated != "none"
-    return parse_run(
-        [ROOT / "config" / "tweets.toml"],
-        [
-            f"data.path={data / 'tweet_eval'}",
-            f"run.seed={seed}",
-            "data.train_rows=900",
-            "data.partition=dirichlet",
-            "data.alpha=0.3",
-            "llm.epochs=2",
-            f"llm.federated={case.federated}",
-            *([f"llm.rounds={case.rounds}"] if shared else []),
-            # A is frozen in FFA: half the parameters, which take twice the rate.
-            *(["llm.learning_rate=0.004"] if case.federated == "ffa" else []),
-        ],
-    )[0]
+    return parse_run([ROOT / "config" / "tweets.toml"], [*assignments(case, seed), *paths])[0]
 
 
-def logits_of(settings: Settings, texts: Sequence[str]) -> tuple[list[np.ndarray], int]:
-    """Train and return each teacher's logits on the texts, and the bytes of an adapter."""
-    sites = [load_site(settings, client, CLIENTS)[1] for client in range(CLIENTS)]
+def teachers(settings: Settings, sites: Sequence[Site]) -> tuple[list[Logits], int]:
+    """Train; return each site's teacher, and the bytes that it sends a round."""
     if settings.llm.federated == "none":
-        return _local(settings, sites, texts)
+        return [_local(settings, site, client) for client, site in enumerate(sites)], 0
     weights = np.array([len(site.train) for site in sites], dtype=float)
     arrays: dict[str, np.ndarray] = {}
     for number in range(1, settings.llm.rounds + 1):
-        parts = [
-            local_round(
-                site.train.texts,
-                np.asarray(site.train.labels, dtype=np.int64),
-                3,
-                settings.llm,
-                "text",
-                arrays,
-                number,
-                derive_seed(settings.run.seed, "llm", client),
-                settings.run.seed,
-            ).arrays
-            for client, site in enumerate(sites)
-        ]
+        parts = [_part(settings, site, client, arrays, number) for client, site in enumerate(sites)]
         arrays = {
             name: np.average([part[name] for part in parts], axis=0, weights=weights).astype("f4")
             for name in parts[0]
         }
     shared = build_adopted(settings.llm, "text", adopt(arrays, 3, settings.run.seed))
-    size = sum(array.nbytes for array in arrays.values())
-    return [predict(shared.module, shared.model.tokens(texts, "text"))], size
+
+    def logits(texts: Sequence[str]) -> np.ndarray:
+        return predict(shared.module, shared.model.tokens(texts, "text"))
+
+    return [logits] * len(sites), sum(array.nbytes for array in arrays.values())
 
 
-def _local(
-    settings: Settings, sites: Sequence[Any], texts: Sequence[str]
-) -> tuple[list[np.ndarray], int]:
-    import tempfile
+def _part(
+    settings: Settings, site: Site, client: int, arrays: dict[str, np.ndarray], number: int
+) -> dict[str, np.ndarray]:
+    labels = np.asarray(site.train.labels, dtype=np.int64)
+    seed = derive_seed(settings.run.seed, "llm", client)
+    rows = (site.train.texts, labels, 3, settings.llm, "text")
+    return local_round(*rows, arrays, number, seed, settings.run.seed).arrays  # type: ignore[arg-type]
 
-    found, size = [], 0
-    for client, site in enumerate(sites):
-        with tempfile.TemporaryDirectory() as store:
-            teacher = fine_tune(
-                site.train.texts,
-                site.train.labels,
-                site.validation.texts,
-                site.validation.labels,
-                classes=3,
-                settings=settings.llm,
-                kind="text",
-                seed=derive_seed(settings.run.seed, "llm", client),
-                store=Path(store),
-            )
-            assert teacher.folder is not None
-            found.append(load_fine_tuned(teacher.folder)(texts))
-            size = int(teacher.metrics["adapter_bytes"])
-    return found, size
+
+def _local(settings: Settings, site: Site, client: int) -> Logits:
+    with tempfile.TemporaryDirectory() as store:
+        teacher = fine_tune(
+            site.train.texts,
+            site.train.labels,
+            site.validation.texts,
+            site.validation.labels,
+            classes=3,
+            settings=settings.llm,
+            kind="text",
+            seed=derive_seed(settings.run.seed, "llm", client),
+            store=Path(store),
+        )
+        if teacher.folder is None:
+            raise OSError(f"{store} cannot be written")
+        return load_fine_tuned(teacher.folder)
 
 
 def measure(case: Case, data: Path, seed: int) -> dict[str, Any]:
     """Return one case's figures on the official validation rows."""
-    settings = settings_of(case, data, seed)
+    settings = settings_of(case, seed, f"data.path={data / 'tweet_eval'}")
     held = load_corpus(settings.data, seed).validation
-    assert held is not None
-    logits, size = logits_of(settings, held.texts)
-    verdicts = [scores(held.labels, softmax(some)) for some in logits]
-    keys = ("accuracy", "macro_recall", "loss")
-    means = {key: float(np.mean([verdict[key] for verdict in verdicts])) for key in keys}
-    return {**asdict(case), "seed": seed, **means, "bytes": size}
+    if held is None:
+        raise FileNotFoundError(f"{data} holds no official validation rows")
+    sites = [load_site(settings, client, CLIENTS)[1] for client in range(CLIENTS)]
+    made, size = teachers(settings, sites)
+    said = {teacher: teacher(held.texts) for teacher in dict.fromkeys(made)}
+    verdicts = []
+    for teacher, site in zip(made, sites, strict=True):
+        own = site.validation
+        fitted = fit_temperature(teacher(own.texts), np.asarray(own.labels), spread=SPREAD)
+        verdicts.append(scores(held.labels, softmax(said[teacher], fitted)))
+    means = {key: float(np.mean([verdict[key] for verdict in verdicts])) for key in FIGURES}
+    return {**given_by(case, seed), **means, "bytes": size}
 
 
-def main(arguments: list[str]) -> int:
+def given_by(case: Case, seed: int) -> dict[str, Any]:
+    """Return what identifies a run: case, seed, and every setting that it sets."""
+    sets = parse_run([ROOT / "config" / "tweets.toml"], assignments(case, seed))[1]
+    return {**asdict(case), "seed": seed, "given": sets}
+
+
+def main(given: list[str]) -> int:
     """Run what is missing and print the table."""
-    parser = argparse.ArgumentParser(prog="bench.adapters", description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("adapters.jsonl"))
-    given = parser.parse_args(arguments)
-    if not given.data.is_dir():
-        parser.error(f"--data {given.data} is no folder; name the one with tweet_eval/")
+    asked = arguments("bench.adapters", __doc__, "tweet_eval", given)
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    print(
-        "| adapters | rounds | seeds | accuracy | macro-recall | loss | bytes |\n"
-        + "|---" * 7
-        + "|"
-    )
+    torch.set_num_threads(1)
+    columns = ("adapters", "rounds", "rate", "seeds", "accuracy", "macro-recall", "loss", "bytes")
+    print(head(columns), flush=True)
     for case in CASES:
-        for seed in given.seeds:
-            if not kept_runs(given.out, {**asdict(case), "seed": seed}):
-                append_jsonl(given.out, measure(case, given.data.resolve(), seed))
-        runs = kept_runs(given.out, asdict(case))
-        cells = [
-            mean_spread([run[key] for run in runs]) for key in ("accuracy", "macro_recall", "loss")
+        runs = [
+            kept(asked.out, given_by(case, seed))
+            or keep(asked.out, measure(case, asked.data, seed))
+            for seed in asked.seeds
         ]
         name = "each site's own" if case.federated == "none" else case.federated
-        print(
-            f"| {name} | {case.rounds} | {len(runs)} | {' | '.join(cells)} | "
-            f"{runs[0]['bytes']:,} |",
-            flush=True,
-        )
+        figures = [mean_spread([run[key] for run in runs]) for key in FIGURES]
+        plain = (name, str(case.rounds), f"{case.rate:g}", str(len(runs)))
+        print(row((*plain, *figures, f"{runs[0]['bytes']:,}")), flush=True)
     return 0
 
 

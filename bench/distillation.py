@@ -22,8 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.published import ROOT, run_once
-from federation import Settings, append_jsonl, parse_run, read_jsonl
+from bench.published import run_once
+from bench.tables import ROOT, arguments, head, keep, kept, mean_error, mean_spread, row
+from federation import Settings, parse_run
 
 COMMON = ("agent.kind=all", "evaluation.baselines=false", "run.report=false")
 
@@ -111,35 +112,9 @@ def measure(case: Case, data: Path, store: str) -> dict[str, Any]:
     }
 
 
-def finished(out: Path | None, cases: Sequence[Case]) -> Lines:
-    """Return the lines of a file that are these cases' with the settings of today."""
-    wanted = {tuple(asdict(case).values()): case for case in cases}
-    lines: Lines = {}
-    for line in read_jsonl(out) if out else ():
-        case = wanted.get(tuple(line.get(name) for name in Case.__dataclass_fields__))
-        if case and line["given"] == given_by(case):
-            lines[case] = line
-    return lines
-
-
 def first_round(losses: Sequence[float], target: float) -> int | None:
     """Return the first round, from 1, whose loss is at most the target; None: never."""
     return next((number for number, loss in enumerate(losses, 1) if loss <= target), None)
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Return mean and sample standard deviation."""
-    if len(values) < 2:
-        return f"{values[0]:.4f}"
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
-
-
-def mean_and_error(values: Sequence[float]) -> str:
-    """Return mean and standard error of paired differences, signed; ``-`` for none."""
-    if len(values) < 2:
-        return f"{values[0]:+.4f}" if values else "-"
-    error = statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.mean(values):+.4f} ± {error:.4f}"
 
 
 def rounds_to_same_loss(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
@@ -172,8 +147,15 @@ def table(lines: Lines) -> str:
     Means and standard deviations are over seeds; differences are to the run of the same seed and
     rows without distillation, with the standard error of their mean.
     """
-    head = ["data", "rows", "run", "seeds", *_pairwise(SCORES.values()), "rounds to the same loss"]
-    rows = ["| " + " | ".join(head) + " |" + "\n" + "|---" * len(head) + "|"]
+    columns = [
+        "data",
+        "rows",
+        "run",
+        "seeds",
+        *_pairwise(SCORES.values()),
+        "rounds to the same loss",
+    ]
+    rows = [head(columns)]
     for data, size, variant in dict.fromkeys((c.data, c.rows, c.variant) for c in lines):
         mine = {c: line for c, line in lines.items() if _group(c) == (data, size, variant)}
         rows.append(_row((data, size, variant), mine, lines))
@@ -186,7 +168,7 @@ def _group(case: Case) -> tuple[str, int, str]:
 
 def _pairwise(names: Any) -> Iterator[str]:
     for name in names:
-        yield from (name, "to no KD")
+        yield from (f"{name} (± s.d.)", "to no KD (± s.e.)")
 
 
 def _row(group: tuple[str, int, str], mine: Lines, lines: Lines) -> str:
@@ -195,44 +177,38 @@ def _row(group: tuple[str, int, str], mine: Lines, lines: Lines) -> str:
     pairs = [(line, other) for case, line in mine.items() if (other := plain[case])]
     cells = [data, str(size), variant, str(len(mine))]
     for name in SCORES:
-        cells.append(mean_and_spread([line[name] for line in mine.values()]))
+        cells.append(mean_spread([line[name] for line in mine.values()]))
         gaps = [line[name] - other[name] for line, other in pairs if variant != PLAIN]
-        cells.append(mean_and_error(gaps))
-    return "| " + " | ".join([*cells, rounds_to_same_loss(pairs)]) + " |"
+        cells.append(mean_error(gaps))
+    return row([*cells, rounds_to_same_loss(pairs)])
 
 
-def main(arguments: list[str]) -> int:
+def main(given: list[str]) -> int:
     """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(prog="bench.distillation", description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--only", choices=tuple(SETS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 200, 1000])
-    parser.add_argument("--store", help="the sites' memory; a temporary folder by itself")
-    parser.add_argument("--out", type=Path, help="gets a JSON line as a run ends")
-    given = parser.parse_args(arguments)
-    if not given.data.is_dir():
-        parser.error(f"--data {given.data} is no folder; name the one with tweet_eval/")
+    sizes, rest = parser.parse_known_args(given)
+    asked = arguments("bench.distillation", __doc__, "human_vs_worm", rest)
     logging.getLogger("flwr").setLevel(logging.ERROR)
     cases = [
         Case(data, rows, seed, variant)
         for data in SETS
-        if given.only in (None, data)
-        for rows in given.rows
-        for seed in given.seeds
+        if asked.only in (None, data)
+        for rows in sizes.rows
+        for seed in asked.seeds
         for variant in VARIANTS
     ]
-    lines = finished(given.out, cases)
+    lines: Lines = {}
     with tempfile.TemporaryDirectory() as temporary:
-        # Runs of one seed share their embeddings, and without distillation also their teachers.
-        store = given.store or temporary
-        for case in (case for case in cases if case not in lines):
-            lines[case] = measure(case, given.data.resolve(), store)
-            if given.out:
-                append_jsonl(given.out, lines[case])
-            wall = lines[case]["seconds"]["wall"]
-            print(f"{case}: {wall:.0f} s", file=sys.stderr, flush=True)
-    print(table({case: lines[case] for case in cases}))
+        # Runs of one seed share their embeddings and, but for the folds, their teachers.
+        store = asked.store or temporary
+        for case in cases:
+            found = kept(asked.out, {**asdict(case), "given": given_by(case)})
+            lines[case] = found or keep(asked.out, measure(case, asked.data, store))
+            if not found:
+                wall = lines[case]["seconds"]["wall"]
+                print(f"{case}: {wall:.0f} s", file=sys.stderr, flush=True)
+    print(table(lines))
     return 0
 
 

@@ -120,7 +120,8 @@ def cross_fit(
         return model(train_texts, labels, seed=seed)
     members, soft = _members(model, train_texts, labels, parts, seed, progress)
     held = np.concatenate(parts)
-    temperature = calibration.fit_temperature(soft[held], labels[held]) if calibrate else 1.0
+    fit = functools.partial(calibration.fit_temperature, spread=calibration.SPREAD)
+    temperature = fit(soft[held], labels[held]) if calibrate else 1.0
     judged = checked_labels(val_texts, val_labels, classes)
     return _teacher(members, soft, labels, temperature, judged, calibrate)
 
@@ -169,7 +170,7 @@ def _teacher(
     held_out = bool(len(val_labels))
     of_mean = 1.0
     if calibrate and held_out:
-        of_mean = calibration.fit_temperature(val_logits, val_labels)
+        of_mean = calibration.fit_temperature(val_logits, val_labels, spread=calibration.SPREAD)
     said = [member.metrics for member in members]
     metrics: dict[str, Any] = {
         **calibration.figures(

@@ -271,7 +271,9 @@ def teacher_from(entry: Entry, task: Task) -> Teacher:
     held_out = bool(len(task.val_labels))
     temperature = 1.0
     if task.calibrate and held_out:
-        temperature = calibration.fit_temperature(entry.val_logits, task.val_labels)
+        temperature = calibration.fit_temperature(
+            entry.val_logits, task.val_labels, spread=calibration.SPREAD
+        )
     logits = entry.val_logits if held_out else entry.train_logits
     labels = task.val_labels if held_out else task.train_labels
     kept = ("epochs", "best_epoch", "tokens", "trainable", "adapter_bytes")

@@ -11,17 +11,13 @@ from bench.distillation import (
     SETS,
     VARIANTS,
     Case,
-    finished,
     first_round,
     given_by,
     main,
-    mean_and_error,
-    mean_and_spread,
     rounds_to_same_loss,
     settings_of,
     table,
 )
-from federation import append_jsonl
 
 
 @pytest.mark.parametrize("data", SETS)
@@ -46,16 +42,6 @@ def test_rounds_to_the_same_loss_by_hand() -> None:
     plain = run(0.9, 0.7, 0.8)
     assert rounds_to_same_loss([(plain, plain), (run(0.7), plain)]) == "1.5 (2, 1)"
     assert rounds_to_same_loss([(plain, plain), (run(0.8, 0.8), plain)]) == "2, -"
-
-
-def test_spread_and_paired_error_by_hand() -> None:
-    assert mean_and_spread([0.5, 0.7]) == "0.6000 ± 0.1414"
-    assert mean_and_error([0.1, 0.3]) == "+0.2000 ± 0.1000"
-    assert (mean_and_spread([0.5]), mean_and_error([-0.1]), mean_and_error([])) == (
-        "0.5000",
-        "-0.1000",
-        "-",
-    )
 
 
 def line(case: Case, accuracy: float) -> dict[str, Any]:
@@ -92,6 +78,7 @@ def test_finished_runs_are_not_made_again(
         return line(case, 0.5)
 
     monkeypatch.setattr(distillation, "measure", measure)
+    (tmp_path / "human_vs_worm").mkdir()
     out = tmp_path / "out.jsonl"
     asked = ["--data", str(tmp_path), "--only", "dna", "--seeds", "0", "--rows", "50"]
     with pytest.raises(KeyboardInterrupt):
@@ -101,14 +88,3 @@ def test_finished_runs_are_not_made_again(
     main([*asked, "--out", str(out)])
     assert len(made) == 5
     assert capsys.readouterr().out.count("| dna | 50 |") == 8
-
-
-def test_lines_of_other_settings_do_not_count(tmp_path: Path) -> None:
-    case, out = Case("dna", 50, 0, PLAIN), tmp_path / "out.jsonl"
-    old = line(case, 0.5)
-    append_jsonl(out, {**old, "given": {**old["given"], "run.rounds": 3}})
-    assert finished(out, [case]) == {}
-    append_jsonl(out, old)
-    assert list(finished(out, [case])) == [case]
-    assert finished(out, [Case("dna", 50, 1, PLAIN)]) == {}
-    assert finished(None, [case]) == {}

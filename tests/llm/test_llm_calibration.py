@@ -49,6 +49,32 @@ def test_rows_that_say_nothing_leave_the_temperature(labels: list[int]) -> None:
     assert fit_temperature(logits, np.array(labels, dtype=int)) == 1.0
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 40), st.floats(0.3, 6.0), st.floats(0.2, 2.0), st.integers(0, 10**6))
+def test_what_was_thought_before_draws_the_temperature_to_1(
+    rows: int, factor: float, spread: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    logits = factor * rng.normal(size=(rows, 3))
+    labels = rng.integers(3, size=rows)
+    free = fit_temperature(logits, labels)
+    drawn = fit_temperature(logits, labels, spread=spread)
+    assert abs(np.log(drawn)) <= abs(np.log(free)) + 1e-4
+    if free == 1.0 or not 0.21 < drawn < 9.9:
+        return
+
+    def slope(at: float) -> float:
+        up, down = (mean_nll(logits, labels, float(np.exp(at + h))) for h in (1e-4, -1e-4))
+        return rows * (up - down) / 2e-4 + at / spread**2
+
+    assert slope(np.log(drawn)) == pytest.approx(0, abs=0.02 + 1e-3 * rows)
+
+
+def test_many_rows_decide_alone() -> None:
+    logits, labels = np.tile([4.0, 0.0], (4000, 1)), np.array([0, 0, 0, 1] * 1000)
+    assert fit_temperature(logits, labels, spread=0.5) == pytest.approx(4 / np.log(3), rel=1e-2)
+
+
 def test_temperature_stays_in_bounds_where_the_model_is_always_wrong() -> None:
     logits = np.array([[3.0, 0.0], [0.0, 2.0]])
     assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(HIGHEST, rel=1e-3)

@@ -136,7 +136,9 @@ def test_validation_rows_get_the_mean_probability(monkeypatch: pytest.MonkeyPatc
     odds = [np.exp([n, 0.0, 0.25]) for n in (1.0, 2.0, 3.0)]
     mean = np.mean([each / each.sum() for each in odds], axis=0)
     np.testing.assert_allclose(np.exp(teacher.val_logits[0]), mean, rtol=1e-5)
-    tempered = calibration.fit_temperature(teacher.val_logits, np.arange(2))
+    tempered = calibration.fit_temperature(
+        teacher.val_logits, np.arange(2), spread=calibration.SPREAD
+    )
     expected = calibration.softmax(teacher.val_logits, tempered)
     np.testing.assert_allclose(teacher.val_probabilities, expected, atol=1e-6)
 
@@ -144,7 +146,9 @@ def test_validation_rows_get_the_mean_probability(monkeypatch: pytest.MonkeyPatc
 def test_temperature_is_that_of_the_held_out_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.arange(12) % 3
     teacher, _, _ = fit(labels, monkeypatch, 3, validation=4)
-    assert teacher.temperature == calibration.fit_temperature(teacher.soft_logits, labels)
+    assert teacher.temperature == calibration.fit_temperature(
+        teacher.soft_logits, labels, spread=calibration.SPREAD
+    )
     expected = calibration.softmax(teacher.soft_logits, teacher.temperature)
     np.testing.assert_allclose(teacher.soft_labels, expected, atol=1e-6)
 
