@@ -51,7 +51,7 @@ class Tail:
         return value
 
 
-_SAID = re.compile(r"INFO\s*:\s+(client \d+: .+)$")
+_SAID = re.compile(r"INFO\s*:\s+((?:client \d+|server): .+)$")
 
 
 class ClientLines:

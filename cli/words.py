@@ -73,10 +73,16 @@ def adapter_line(event: Event, width: int = WIDTH) -> str:
         )
     else:
         said = (
-            f"round {event.get('round', '?')}/{event.get('rounds', '?')}: training loss "
-            f"{figure(event.get('loss'))}, {duration(event.get('seconds', 0))}"
+            f"round {event.get('round', '?')}/{event.get('rounds', '?')}: {_learnt(event)}, "
+            f"{duration(event.get('seconds', 0))}"
         )
     return _pair("adapter", said, width)
+
+
+def _learnt(event: Event) -> str:
+    if not event.get("stepped", 1):
+        return "no step is left"
+    return f"training loss {figure(event.get('loss'))}"
 
 
 def _rounds(event: Event) -> str:

@@ -51,6 +51,7 @@ def adapt_round(
         seed=derive_seed(settings.run.seed, "llm", memory.client),
         shared_seed=settings.run.seed,
         store=store_root(settings.llm.store),
+        progress=memory.tell,
     )
     numbers = AdaptReport(
         rows=len(site.train),

@@ -75,10 +75,11 @@ def adapt(message: Message, context: Context) -> RecordDict:
 def adopt(message: Message, context: Context) -> RecordDict:
     """Answer ADOPT: keep the shared adapter; the moments of its features, if they are used."""
     from client_app.adapting import adopt_shared
-    from client_app.memory import note_adopted, recall
+    from client_app.memory import note_adopted, note_fine_tuned, recall
 
     numbers, moments, digest = adopt_shared(recall(context), read_parameters(message))
     note_adopted(context, digest)
+    note_fine_tuned(context)
     return report(numbers, moments)
 
 

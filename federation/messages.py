@@ -93,10 +93,9 @@ class SiteReport:
 
 @dataclass(frozen=True)
 class AdaptOrder:
-    """A round of training the shared adapter: ``round`` from 1, of ``rounds``."""
+    """A round of training the shared adapter: ``round`` from 1, of `llm.rounds`."""
 
     round: int
-    rounds: int
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,9 @@ def stored_embedding(
 
 
 def _adapter_facts(settings: LlmSettings, adopted: Adopted) -> dict[str, object]:
-    """Return what else the features depend on: the adapter, and how it sits in the model."""
-    shape = settings.model_dump(include={"peft", "rank", "alpha", "targets", "federated"})
+    """Return what else the features depend on: the adapter, and how it sits in the model.
+
+    Not on `llm.peft`: the base is in float32 here, and all sites draw the same A.
+    """
+    shape = settings.model_dump(include={"rank", "alpha", "targets", "federated"})
     return {**adopted.facts(), **shape}

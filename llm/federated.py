@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,8 @@ def round_batches(
 ) -> list[npt.NDArray[np.int64]]:
     """Return the index batches of one averaging round.
 
-    All rounds together are `llm.epochs` passes over the rows, cut into `llm.rounds` equal parts.
+    All rounds together are `llm.epochs` passes over the rows, cut into `llm.rounds` parts that
+    differ by a step at most.
 
     Parameters
     ----------
@@ -84,13 +84,19 @@ def round_batches(
         for _ in range(settings.epochs)
         for batch in shuffled_batches(lengths, settings.batch_size, rng)
     ]
-    steps = steps_of_round(len(lengths), settings)
-    return list(islice(passes, (number - 1) * steps, number * steps))
+    first, last = steps_before(len(lengths), settings, number)
+    return passes[first:last]
 
 
-def steps_of_round(rows: int, settings: LlmSettings) -> int:
-    """Return a round's optimizer steps; the last rounds may have fewer, or none."""
-    return math.ceil(settings.epochs * math.ceil(rows / settings.batch_size) / settings.rounds)
+def steps_before(rows: int, settings: LlmSettings, number: int) -> tuple[int, int]:
+    """Return how many steps lie behind when a round begins, and when it ends."""
+    steps = all_steps(rows, settings)
+    return (number - 1) * steps // settings.rounds, number * steps // settings.rounds
+
+
+def all_steps(rows: int, settings: LlmSettings) -> int:
+    """Return the optimizer steps of all rounds together."""
+    return settings.epochs * math.ceil(rows / settings.batch_size)
 
 
 def local_round(
@@ -146,13 +152,15 @@ def local_round(
         If the model is unsuitable, the arrays do not fit, or training diverges.
     """
     began = time.perf_counter()
-    task = Task(texts, labels, (), labels[:0], classes, settings, kind, seed, False)
     source = resolve(settings.model, kind)
+    settings = adapters.chosen(settings, source)
+    task = Task(texts, labels, (), labels[:0], classes, settings, kind, seed, False)
     key = _round_key(task, source, arrays, number, shared_seed)
     entry = read_entry(store, key) if store is not None and settings.reuse else None
     if entry is not None and entry.folder is not None:
         facts = entry.facts
         found = adapters.read_arrays(entry.folder)
+        progress(f"{source.short}: shared adapter, round {number} taken from {entry.folder}")
         seconds = time.perf_counter() - began
         return LocalRound(found, facts["steps"], 0, facts["loss"], seconds, True, facts["start"])
     with enough_memory(source.name):
@@ -160,9 +168,8 @@ def local_round(
         if arrays:
             shared.load(arrays)
         done, facts = _trained(shared, task, number)
-    progress(
-        f"{source.short}: shared adapter, round {number}/{settings.rounds}: {facts['loss']:.3f}"
-    )
+    said = f"training loss {done.loss:.3f}" if done.steps else "no step is left"
+    progress(f"{source.short}: shared adapter, round {number}/{settings.rounds}: {said}")
     _keep(store, key, facts, classes, done.arrays, progress)
     return replace(done, seconds=time.perf_counter() - began)
 
@@ -208,13 +215,12 @@ def _train(
         return 0.0
     settings = task.settings
     held = dict(shared.module.named_parameters())
-    steps = steps_of_round(len(rows.labels), settings)
     optimizer, schedule = optimiser(
         {name: held[name] for name in shared.names},
         shared.model.heads,
         plan_of(task),
-        settings.rounds * steps,
-        taken=(number - 1) * steps,
+        all_steps(len(rows.labels), settings),
+        taken=steps_before(len(rows.labels), settings, number)[0],
     )
     with seeded(derive_seed(task.seed, "dropout", number), device_of(shared.module)):
         return run_batches(shared.module, rows, batches, optimizer, schedule)

@@ -164,7 +164,8 @@ def _kept_or_new(task: Task, store: Path | None, progress: Progress) -> Teacher:
     task = replace(task, settings=adapters.chosen(task.settings, source))
     key = task.key(source)
     entry = read_entry(store, key) if store is not None and task.settings.reuse else None
-    reused = entry is not None
+    # The federation's own model is trained before in this run, whoever made its soft labels.
+    reused = entry is not None and task.adopted is None
     if entry is None:
         entry = _fine_tune(task, source, key, store, progress)
     else:

@@ -164,6 +164,33 @@ def count_parameters(source: Source) -> int:
     return sum(p.numel() for p in _empty(source, "AutoModel", _config(source)).parameters())
 
 
+def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """Return a classifier as `build_classifier` makes it, without memory behind it, and its heads.
+
+    No weight is read: it serves to count what would be trained.
+
+    Raises
+    ------
+    federation.ModelError
+        If the config is missing or unsuitable.
+    """
+    import torch
+
+    from llm.pooled import PooledClassifier
+
+    if source.name == DNA_TINY or _masked(source):
+        with torch.device("meta"):
+            tiny = source.name == DNA_TINY
+            base = dna_tiny.new_model() if tiny else _empty(source, "AutoModel", _config(source))
+            hidden = int(base.config.get_text_config().hidden_size)
+            return PooledClassifier(base, hidden, classes), _HEADS[:1]
+    config = _config(source)
+    config.num_labels = classes
+    module = _empty(source, "AutoModelForSequenceClassification", config)
+    children = (name for name, _ in module.named_children())
+    return module, tuple(sorted(set(children) - {module.base_model_prefix}))
+
+
 def _empty(source: Source, auto: str, config: Any) -> Any:
     """Return a model's modules without memory behind them, float32, unlike any checkpoint's."""
     import torch

@@ -12,7 +12,7 @@ from federation import LlmSettings, ModelError, derive_seed, explain
 from llm import adapters
 from llm.adopted import Adopted, Arrays, digest
 from llm.device import choose_device, seeded
-from llm.models import Model
+from llm.models import Model, empty_classifier
 from llm.quiet import quiet
 from llm.sources import Kind, resolve
 
@@ -92,9 +92,23 @@ def build_shared(settings: LlmSettings, kind: Kind, classes: int, seed: int) -> 
     """
     quiet()
     source, device = resolve(settings.model, kind), choose_device(settings.device)
-    with seeded(derive_seed(seed, "shared adapter"), device):
+    # What is drawn while the model is built does not count: it depends on device and precision.
+    with seeded(0, device):
         model, module = adapters.build(source, classes, adapters.chosen(settings, source), device)
+    _draw(module, seed)
     return Shared(model, module, _averaged(module, settings), _digest_of_start(module))
+
+
+def _draw(module: torch.nn.Module, seed: int) -> None:
+    """Draw A and the head anew, by name and shape only: uniform in ±1 / sqrt(fan-in), no bias."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if ".lora_B." in name or not parameter.requires_grad:
+                continue
+            bound = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.0
+            rng = np.random.default_rng(derive_seed(seed, "shared adapter", name))
+            drawn = rng.uniform(-bound, bound, size=tuple(parameter.shape))
+            parameter.copy_(torch.from_numpy(drawn))
 
 
 def _averaged(module: torch.nn.Module, settings: LlmSettings) -> tuple[str, ...]:
@@ -116,10 +130,14 @@ def _digest_of_start(module: torch.nn.Module) -> int:
 
 
 def shared_bytes(settings: LlmSettings, kind: Kind, classes: int) -> int:
-    """Return the bytes of what a site sends in an averaging round, float32."""
-    shared = build_shared(settings, kind, classes, 0)
-    held = dict(shared.module.named_parameters())
-    return 4 * sum(held[name].numel() for name in shared.names)
+    """Return the bytes of what a site sends in an averaging round, float32; reads no weight."""
+    quiet()
+    source = resolve(settings.model, kind)
+    module, heads = empty_classifier(source, classes)
+    model = Model(source, module, None, 0, 0, heads)
+    adapted = adapters.adapt(model, settings.model_copy(update={"peft": "lora"}))
+    held = dict(adapted.named_parameters())
+    return 4 * sum(held[name].numel() for name in _averaged(adapted, settings))
 
 
 def build_adopted(settings: LlmSettings, kind: Kind, adopted: Adopted) -> Shared:

@@ -33,6 +33,7 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
 )
 _SMALL_FILE = 1_000_000
+_BLOCKS, _BLOCK = 256, 4096  # of a large file, spread evenly over it
 _PROBE_SECONDS = 5.0
 
 
@@ -190,14 +191,25 @@ def _sha256(path: Path) -> str:
 
 
 def _fingerprint(folder: Path) -> str:
-    # Small files by content; large weights by size and time, because reading gigabytes at
-    # every start would cost more than a needless fine-tuning now and then.
+    # Copies on other machines are the same model, so no times. Of large weights blocks here and
+    # there, since reading gigabytes at every start would take minutes.
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        stat = path.stat()
-        small = stat.st_size <= _SMALL_FILE
-        mark = _sha256(path) if small else f"{stat.st_size}:{stat.st_mtime_ns}"
+        small = path.stat().st_size <= _SMALL_FILE
+        mark = _sha256(path) if small else _sampled(path)
         digest.update(f"{path.name}={mark}\n".encode())
+    return digest.hexdigest()
+
+
+def _sampled(path: Path) -> str:
+    """Return a hash of a large file's size, its first megabyte, and blocks all through it."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_SMALL_FILE))
+        for number in range(1, _BLOCKS + 1):
+            file.seek((size - _BLOCK) * number // _BLOCKS)
+            digest.update(file.read(_BLOCK))
     return digest.hexdigest()
 
 

@@ -25,7 +25,7 @@ _WEIGHT_DECAY = 0.01
 # `llm.fine_tuning`, the warm-up in `llm.schedule`, the pooling and head in `llm.pooled`, the
 # batches in `llm.batches`, the choice of the epoch and the temperature. Else a site would go on
 # with teachers of the old recipe.
-RECIPE = 2
+RECIPE = 3
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from logging import INFO
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, MetricRecord
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from federation import Settings, UserError, derive_seed, explain, store_root
-from federation.messages import NO_ENCODER, EvaluateReport, unpack_parameters
+from federation.messages import EvaluateReport, SiteReport, unpack_parameters
 from strategies import LlmQfl, Member
 
 if TYPE_CHECKING:
@@ -57,33 +59,18 @@ class CentralJudge:
         The federated projection, the clients' model, and their shared adapter.
     run_id : str
         Flower's id of the run, to which the judge's own jobs belong.
-
-    Raises
-    ------
-    UserError
-        If the server would embed with another model than the clients.
     """
 
     def __init__(self, settings: Settings, prepared: Prepared, run_id: str = "") -> None:
         import torch
 
         from data import load_server
-        from llm import resolve
         from quantum import Host, build_classifier
 
         torch.set_num_threads(settings.quantum.threads)
         self.settings, self.projection = settings, prepared.projection
         self.data: ServerData = load_server(settings)
         self.adopted = _adopted(settings, prepared, len(self.data.classes))
-        mine, encoder = resolve(settings.llm.model, self.data.kind).identity, prepared.first.encoder
-        if encoder not in (NO_ENCODER, mine):
-            raise UserError(
-                explain(
-                    f"the server's llm.model = {settings.llm.model!r} is not the clients' model",
-                    "the same base model for embedding features everywhere",
-                    "set llm.model for the whole run",
-                )
-            )
         quantum = settings.quantum.model_copy(update={"backend": settings.evaluation.backend})
         host = Host(
             hardware=settings.hardware.without_budgets(),
@@ -112,7 +99,7 @@ class CentralJudge:
             texts,
             kind,
             self.settings.features,
-            lambda rows: stored_embedding(rows, llm, kind, store, adopted=self.adopted),
+            lambda rows: stored_embedding(rows, llm, kind, store, _tell, self.adopted),
         )
 
     def _judge(
@@ -172,6 +159,36 @@ class CentralJudge:
         for name, (fitted, judged) in sides.items():
             found[name] = linear_baseline(fitted, train.labels, judged, test.labels, classes, seed)
         return found
+
+
+def _tell(line: str) -> None:
+    log(INFO, "server: %s", line)
+
+
+def check_server_encoder(settings: Settings, first: SiteReport) -> None:
+    """Refuse a server that would embed its rows with another model than the clients.
+
+    Raises
+    ------
+    UserError
+        If it would.
+    """
+    from data import feature_kind
+    from llm import resolve
+
+    if settings.evaluation.mode != "central":
+        return
+    kind: Any = first.kind
+    if feature_kind(kind, settings.features) != "embedding":
+        return
+    if resolve(settings.llm.model, kind).identity != first.encoder:
+        raise UserError(
+            explain(
+                f"the server's llm.model = {settings.llm.model!r} is not the clients' model",
+                "the same base model for embedding features everywhere",
+                "set llm.model for the whole run",
+            )
+        )
 
 
 def _adopted(settings: Settings, prepared: Prepared, classes: int) -> Adopted | None:

@@ -14,7 +14,8 @@ from flwr.serverapp import Grid
 
 from federation import Cost, DataError, Settings, UserError, derive_seed, explain
 from federation.messages import PREPARE, Parameters, SiteReport, payload_bytes, read_site_report
-from strategies import Member, SharedAdapter, add_costs, train_shared_adapter
+from server_app.evaluation import check_server_encoder
+from strategies import Member, SharedAdapter, add_costs, last_line, train_shared_adapter
 
 if TYPE_CHECKING:
     from data import Projection
@@ -105,6 +106,8 @@ def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
         )
     sums = [arrays for _, arrays, _ in answers]
     costs = {member.client: Cost(bytes_up=size) for member, _, size in answers}
+    # Before anything is paid for.
+    check_server_encoder(settings, members[0].about)
     adapter = None
     if settings.llm.federated != "none":
         adapter = train_shared_adapter(grid, settings, members, journal)
@@ -156,7 +159,7 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
     """Unpack the answers (with their bytes), ordered by client; every node must take part."""
     problems = [r.error.reason or "no reason given" for r in replies if r.has_error()]
     if problems:
-        short = dict.fromkeys(_last_line(problem) for problem in problems)
+        short = dict.fromkeys(last_line(problem) for problem in problems)
         raise UserError(f"{len(problems)} of {nodes} clients cannot start: {' | '.join(short)}")
     if len(replies) < nodes:
         raise UserError(
@@ -196,12 +199,6 @@ def _check_self(about: SiteReport, arrays: Parameters) -> None:
                 "give all nodes the same version of the app",
             )
         )
-
-
-def _last_line(text: str) -> str:
-    """Return what happened: a client's exception comes as a traceback that ends with it."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else text
 
 
 def _check_agreement(reports: Sequence[SiteReport]) -> None:

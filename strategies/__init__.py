@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from strategies.adapters import SharedAdapter, train_shared_adapter
     from strategies.journal import Journal
     from strategies.llm_qfl import LlmQfl
+    from strategies.replies import last_line
 
 __all__ = [
     "FederationState",
@@ -26,6 +27,7 @@ __all__ = [
     "build_agent",
     "closest",
     "distances",
+    "last_line",
     "loss_ratio",
     "next_steps",
     "stop_reason",
@@ -37,6 +39,7 @@ _HOMES = {
     "Journal": "strategies.journal",
     "LlmQfl": "strategies.llm_qfl",
     "SharedAdapter": "strategies.adapters",
+    "last_line": "strategies.replies",
     "train_shared_adapter": "strategies.adapters",
 }
 

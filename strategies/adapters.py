@@ -18,6 +18,7 @@ from federation import Cost, Settings, UserError, byte_size, explain, with_idle
 from federation.messages import (
     ADAPT,
     ADOPT,
+    ARRAYS,
     METRICS,
     WEIGHT_KEY,
     AdaptOrder,
@@ -32,7 +33,7 @@ from federation.messages import (
 )
 from strategies.aggregation import UNIFORM_KEY, build_aggregator
 from strategies.journal import Journal
-from strategies.replies import implausible
+from strategies.replies import implausible, last_line, one_line
 from strategies.state import Member, add_costs
 
 Signature = tuple[int, tuple[tuple[str, tuple[int, ...], str], ...]]
@@ -152,9 +153,11 @@ def _round(
     number: int,
 ) -> None:
     began = time.monotonic()
-    content = order(shared.arrays, AdaptOrder(number, settings.llm.rounds))
+    content = order(shared.arrays, AdaptOrder(number))
     replies = _ask(grid, settings, members, content, ADAPT)
-    answers, failures = _valid_answers(replies, members, number)
+    now = _Replies(members, payload_bytes(content))
+    now.collect(replies, number)
+    answers, failures = now.answers, now.failures()
     if len(answers) < settings.run.min_replies:
         raise UserError(
             explain(
@@ -166,12 +169,13 @@ def _round(
         )
     for problem in failures:
         log(WARNING, "shared adapter, round %d, %s", number, problem)
-    down = payload_bytes(content)
-    shared.spend({client: _cost(*answer, down) for client, answer in answers.items()})
+    shared.spend(now.costs)
     shared.arrays, shared.rounds = _averaged(settings, members, answers, number), number
     rows = {member.client: member.about.train_rows for member in members}
-    loss = _by_rows([(rows[client], report.loss) for client, (report, _) in answers.items()])
-    log(INFO, "shared adapter, round %d/%d: training loss %.3f", number, settings.llm.rounds, loss)
+    stepped = [(rows[k], report.loss) for k, (report, _) in answers.items() if report.steps]
+    loss = _by_rows(stepped)
+    told = f"training loss {loss:.3f}" if stepped else "no step is left"
+    log(INFO, "shared adapter, round %d/%d: %s", number, settings.llm.rounds, told)
     journal.event(
         {
             "event": "adapter",
@@ -179,6 +183,7 @@ def _round(
             "rounds": settings.llm.rounds,
             "clients": sorted(answers),
             "reused": sum(report.reused for report, _ in answers.values()),
+            "stepped": len(stepped),
             "loss": loss,
             "failures": failures,
             "seconds": time.monotonic() - began,
@@ -193,58 +198,93 @@ def _ask(
     return list(grid.send_and_receive(orders, timeout=settings.run.round_timeout))
 
 
-def _valid_answers(
-    replies: Iterable[Message], members: Sequence[Member], number: int
-) -> tuple[dict[int, tuple[AdaptReport, Message]], list[str]]:
-    """Sort replies into answers of one kind, by client, and what is wrong with the others."""
-    clients = {member.node_id: member.client for member in members}
-    found: dict[int, tuple[AdaptReport, Message]] = {}
-    marks: dict[int, Signature] = {}
-    wrong: dict[int, str] = {}
-    lost: list[str] = []
-    for reply in replies:
-        client = clients.get(reply.metadata.src_node_id)
-        if client is None:  # Flower tells of a lost node under an id of its own
-            lost.append(f"a lost node: {reply.error.reason}" if reply.has_error() else "a stranger")
-            continue
-        try:
-            report, mark = _read(reply, number)
-        except (KeyError, TypeError, ValueError) as error:
-            wrong[client] = _one_line(error)
-            continue
-        found[client], marks[client] = (report, reply), mark
-    if marks:
+@dataclass
+class _Replies:
+    """What came back in a round of averaging.
+
+    Attributes
+    ----------
+    members : sequence of Member
+        Who was asked.
+    bytes_down : int
+        What each was sent.
+    answers : dict
+        Reports and messages that count, by client.
+    costs : dict
+        What every believable answer cost, counted or not.
+    wrong : dict
+        Why a client's answer does not count.
+    lost : list of str
+        What Flower tells of nodes under an id of its own.
+    """
+
+    members: Sequence[Member]
+    bytes_down: int
+    answers: dict[int, tuple[AdaptReport, Message]] = field(default_factory=dict)
+    costs: dict[int, Cost] = field(default_factory=dict)
+    wrong: dict[int, str] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+    def collect(self, replies: Iterable[Message], number: int) -> None:
+        """Sort a round's replies; those that count are all of one kind."""
+        clients = {member.node_id: member.client for member in self.members}
+        marks: dict[int, Signature] = {}
+        for reply in replies:
+            client = clients.get(reply.metadata.src_node_id)
+            if client is None:
+                why = reply.error.reason if reply.has_error() else "nobody of this run"
+                self.lost.append(f"a lost node: {why}")
+                continue
+            try:
+                report = _read(reply, number)
+                self.costs[client] = _cost(report, reply, self.bytes_down)
+                marks[client] = _signature(reply, report.start)
+            except (KeyError, TypeError, ValueError) as error:
+                self.wrong[client] = one_line(error)
+                continue
+            self.answers[client] = report, reply
+        self._drop_others(marks)
+
+    def _drop_others(self, marks: Mapping[int, Signature]) -> None:
+        """Drop adapters that are not like most."""
+        if not marks:
+            return
         usual = Counter(marks[client] for client in sorted(marks)).most_common(1)[0][0]
         for client in [client for client, mark in marks.items() if mark != usual]:
-            del found[client]
-            wrong[client] = "its adapter is not that of the others: other model, settings or seed"
-    for member in members:
-        if member.client not in found:
-            wrong.setdefault(member.client, "no reply in time")
-    return found, [f"client {client}: {why}" for client, why in sorted(wrong.items())] + lost
+            del self.answers[client]
+            why = "its adapter is not that of the others: other model, settings or seed"
+            self.wrong[client] = why
+
+    def failures(self) -> list[str]:
+        """Say what is wrong, client by client."""
+        told = dict(self.wrong)
+        for member in self.members:
+            if member.client not in self.answers:
+                told.setdefault(member.client, "no reply in time")
+        return [f"client {client}: {why}" for client, why in sorted(told.items())] + self.lost
 
 
-def _read(reply: Message, number: int) -> tuple[AdaptReport, Signature]:
-    """Unpack an answer; ValueError says what is wrong with it."""
+def _read(reply: Message, number: int) -> AdaptReport:
+    """Unpack an answer's numbers; ValueError says what is wrong with them."""
     if reply.has_error():
         raise ValueError(reply.error.reason or "no reason given")
     report = read_report(reply, AdaptReport)
     problem = implausible(report)
     if not problem and report.round != number:
         problem = f"it answers round {report.round}"
-    arrays = read_parameters(reply)
-    for name, array in arrays.items():
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            problem = problem or f"{name} is not finite"
     if problem:
         raise ValueError(f"dropped: {problem}")
-    shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
-    return report, (report.start, shapes)
+    return report
 
 
-def _one_line(error: Exception) -> str:
-    text = str(error) if isinstance(error, ValueError) else f"malformed reply: {error!r}"
-    return " ".join(text.split())[:300]
+def _signature(reply: Message, start: int) -> Signature:
+    """Return what an adapter must have alike with the others; ValueError if it is not finite."""
+    arrays = read_parameters(reply)
+    for name, array in sorted(arrays.items()):
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"dropped: {name} is not finite")
+    shapes = ((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
+    return start, tuple(shapes)
 
 
 def _averaged(
@@ -283,23 +323,25 @@ def _hand_out(
 ) -> None:
     """Give every client the adapter; each must take it, for it is its teacher and encoder."""
     began = time.monotonic()
-    content = RecordDict({"arrays": pack_parameters(shared.arrays)})
-    replies = _ask(grid, settings, members, content, ADOPT)
-    clients = {member.node_id: member.client for member in members}
+    content = RecordDict({ARRAYS: pack_parameters(shared.arrays)})
+    by_node = {member.node_id: member for member in members}
     reports: dict[int, AdoptReport] = {}
     costs: dict[int, Cost] = {}
     problems = []
-    for reply in replies:
-        client = clients.get(reply.metadata.src_node_id, -1)
-        if reply.has_error():
-            problems.append(f"client {client}: {_last_line(reply.error.reason or 'no reason')}")
+    for reply in _ask(grid, settings, members, content, ADOPT):
+        member = by_node.get(reply.metadata.src_node_id)
+        who = f"client {member.client}" if member else "a lost node"
+        try:
+            report, moments = _taken(reply, member)
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"{who}: {one_line(error)}")
             continue
-        reports[client] = read_report(reply, AdoptReport)
-        shared.moments[client] = read_parameters(reply)
+        client = by_node[reply.metadata.src_node_id].client
+        reports[client], shared.moments[client] = report, moments
         costs[client] = Cost(
             bytes_up=payload_bytes(reply.content),
             bytes_down=payload_bytes(content),
-            llm_seconds=reports[client].llm_seconds,
+            llm_seconds=report.llm_seconds,
         )
     missing = sorted({member.client for member in members} - set(reports))
     if missing:
@@ -312,24 +354,32 @@ def _hand_out(
             )
         )
     shared.spend(costs)
-    judged = [(r.rows, r.loss, r.accuracy) for r in reports.values()]
-    shared.loss = _by_rows([(rows, loss) for rows, loss, _ in judged])
-    shared.accuracy = _by_rows([(rows, accuracy) for rows, _, accuracy in judged])
+    shared.loss = _by_rows([(report.rows, report.loss) for report in reports.values()])
+    shared.accuracy = _by_rows([(report.rows, report.accuracy) for report in reports.values()])
+    said = "shared adapter: loss %.3f, accuracy %.1f %% on the clients' validation rows"
+    log(INFO, said, shared.loss, 100 * shared.accuracy)
     seconds = time.monotonic() - began
-    log(
-        INFO,
-        "shared adapter: loss %.3f, accuracy %.1f %% on the clients' validation rows",
-        shared.loss,
-        100 * shared.accuracy,
-    )
     journal.event({"event": "adapter-done", **shared.facts(), "seconds": seconds})
+
+
+def _taken(reply: Message, member: Member | None) -> tuple[AdoptReport, Parameters]:
+    """Unpack an answer to ADOPT; ValueError says what is wrong with it."""
+    if reply.has_error():
+        raise ValueError(last_line(reply.error.reason or "no reason given"))
+    if member is None:
+        raise ValueError("nobody of this run")
+    report, moments = read_report(reply, AdoptReport), read_parameters(reply)
+    problem = implausible(report)
+    if not problem and report.rows != member.about.val_rows:
+        problem = f"{report.rows} validation rows instead of {member.about.val_rows}"
+    counted = [int(rows) for rows in moments["count"]]
+    if not problem and counted != member.about.class_rows:
+        problem = f"moments of {counted} rows instead of {member.about.class_rows}"
+    if problem:
+        raise ValueError(problem)
+    return report, moments
 
 
 def _by_rows(pairs: Sequence[tuple[int, float]]) -> float:
     total = sum(rows for rows, _ in pairs)
     return sum(rows * value for rows, value in pairs) / total if total else 0.0
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else text

@@ -14,6 +14,7 @@ from federation import Cost
 from federation.messages import (
     BUDGET_CODE,
     AdaptReport,
+    AdoptReport,
     EvaluateReport,
     Parameters,
     TrainReport,
@@ -180,7 +181,19 @@ def check_evaluation(report: EvaluateReport, rows: int, classes: int) -> str:
     return ""
 
 
-def implausible(report: AdaptReport | TrainReport | EvaluateReport) -> str:
+def one_line(error: Exception) -> str:
+    """Say in one line what is wrong with a reply that could not be read or believed."""
+    text = str(error) if type(error) is ValueError else f"malformed reply: {error!r}"
+    return " ".join(text.split())[:300]
+
+
+def last_line(text: str) -> str:
+    """Return what happened: a client's exception comes as a traceback that ends with it."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else text
+
+
+def implausible(report: AdaptReport | AdoptReport | TrainReport | EvaluateReport) -> str:
     """Say which field is not what its type says, not finite, or below 0."""
     for item in fields(report):
         value = getattr(report, item.name)

@@ -265,7 +265,7 @@ def test_recipe_names_its_numbers() -> None:
         "group": batches._GROUP,
     }
     assert recipe == {
-        "recipe": 2,
+        "recipe": 3,
         "whole model rate": 0.1,
         "weight decay": 0.01,
         "clip norm": 1.0,

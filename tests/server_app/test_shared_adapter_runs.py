@@ -25,6 +25,7 @@ from federation.messages import (
     read_parameters,
 )
 from server_app.report import write_report
+from tests.conftest import SMALL
 
 Federate = Callable[..., Any]
 SHARED = ("llm.federated=ffa", "llm.rounds=2", "features.encoder=shared")
@@ -81,6 +82,85 @@ def the_launcher_and_the_report_tell_of_it(ran: Any) -> None:
     assert "ffa, 91.1 kB, 2 rounds of averaging: loss 0." in header
     write_report(ran.folder)
     assert "Shared adapter" in (ran.folder / "report.html").read_text()
+
+
+def test_the_features_are_the_shared_encoders_and_made_once(
+    federate: Federate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import llm.embedding
+    from data import load_server, load_site
+    from federation import parse_run
+
+    asked: list[tuple[str, ...]] = []
+    embed = llm.embedding.embed
+
+    def count(texts: Any, *arguments: Any) -> Any:
+        asked.append(tuple(texts))
+        return embed(texts, *arguments)
+
+    monkeypatch.setattr(llm.embedding, "embed", count)
+    monkeypatch.setattr("llm.fine_tuning.embed", count)
+    ran = federate(*SHARED)
+    settings, _ = parse_run([], [*SMALL, *SHARED])
+    sites = [load_site(settings, client, 3)[1] for client in range(3)]
+    server = load_server(settings)
+    parts = [part for site in sites for part in (site.train, site.validation)]
+    wanted = [*(part.texts for part in parts), server.validation.texts, server.test.texts]
+    assert sorted(asked) == sorted(wanted)
+    # The projection was fitted on them, and on nothing else.
+    arrays = load_file(ran.folder / "adapter.safetensors")
+    adopted = llm.adopt(arrays, 2, settings.run.seed)
+    texts = [text for site in sites for text in site.train.texts]
+    features = llm.embed(texts, settings.llm, "dna", adopted=adopted)
+    mean = load_file(ran.folder / "model.safetensors")["projection.mean"]
+    np.testing.assert_allclose(mean, features.mean(axis=0), atol=1e-5)
+    assert np.abs(mean - llm.embed(texts, settings.llm, "dna").mean(axis=0)).max() > 1e-3
+
+
+def test_the_server_judges_by_the_same_features(
+    federate: Federate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = federate(*SHARED).summary["test"]
+    # A server that went on with the base model would see other rows.
+    monkeypatch.setattr("server_app.evaluation._adopted", lambda *_: None)
+    assert federate(*SHARED).summary["test"]["loss"] != usual["loss"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("evaluation.mode=federated", "data.server_rows=0", "aggregation.rule=median"),
+        ("llm.reuse=false", "distill.features=100", "aggregation.rule=trimmed-mean"),
+        ("distill.weight=0", "llm.rows=8", "llm.rounds=5", "aggregation.rule=uniform"),
+    ],
+    ids=str,
+)
+def test_other_settings_with_a_new_process_for_each_message(
+    federate: Federate, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from client_app.memory import forget
+    from llm import fine_tuning
+
+    made = []
+    real = fine_tuning._fine_tune
+
+    def count(*arguments: Any) -> Any:
+        made.append(arguments)
+        return real(*arguments)
+
+    def restart(order: Message, reply: Message) -> Message:
+        forget()
+        return reply
+
+    monkeypatch.setattr(fine_tuning, "_fine_tune", count)
+    ran = federate("llm.federated=ffa", "features.encoder=shared", *given, spoil=restart)
+    assert ran.summary["status"] == "completed"
+    assert len(made) == 3  # each client makes its soft labels once
+    assert [teacher["reused"] for teacher in ran.summary["teachers"]] == [0, 0, 0]
+    rounds = ran.events("adapter")
+    # With fewer steps than rounds nobody trains in some: they tell no loss.
+    assert all(event["loss"] > 0 for event in rounds if event["stepped"])
+    assert any(event["stepped"] for event in rounds)
 
 
 def test_a_second_run_trains_no_language_model_and_gives_the_same(federate: Federate) -> None:
@@ -184,16 +264,47 @@ def test_a_bad_reply_costs_that_client_its_say_and_no_more(
     assert [e["client"] for e in ran.events("client")] == [0, 1, 2]
 
 
-def test_too_few_replies_and_a_client_that_cannot_take_the_adapter(federate: Federate) -> None:
+def false_rows(_: Message, reply: Message) -> Message:
+    numbers = reply.content.metric_records[METRICS]
+    numbers["rows"] = int(numbers["rows"]) + 1  # type: ignore[arg-type]
+    return reply
+
+
+def not_a_loss(_: Message, reply: Message) -> Message:
+    reply.content.metric_records[METRICS]["loss"] = float("nan")
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (no_metrics, "malformed reply"),
+        (false_rows, "9 validation rows instead of 8"),
+        (not_a_loss, "loss = nan is not a number of at least 0"),
+        (
+            with_arrays(lambda arrays: arrays.update(count=arrays["count"] + 1)),
+            r"moments of \[17, 17\] rows instead of \[16, 16\]",
+        ),
+        (
+            lambda order, _: Message(Error(1001, "no space left"), reply_to=order),
+            "client 2: no space left",
+        ),
+    ],
+)
+def test_every_client_must_take_the_adapter_and_say_what_is_true(
+    federate: Federate, how: Any, why: str
+) -> None:
+    def spoil(order: Message, reply: Message) -> Message | None:
+        mine = order.metadata.dst_node_id == 1002 and order.metadata.message_type == ADOPT
+        return how(order, reply) if mine else reply
+
+    with pytest.raises(UserError, match=rf"clients \[2\] did not take .*{why}"):
+        federate("llm.federated=ffa", "llm.rounds=1", spoil=spoil)
+
+
+def test_too_few_replies(federate: Federate) -> None:
     with pytest.raises(UserError, match=r"round 1 of the shared adapter has 2 valid replies of 3"):
         federate("llm.federated=ffa", "run.min_replies=3", spoil=spoiled(1, lambda *_: None))
-
-    def refuse(order: Message, reply: Message) -> Message:
-        mine = order.metadata.message_type == ADOPT and order.metadata.dst_node_id == 1002
-        return Message(Error(1001, "no space left"), reply_to=order) if mine else reply
-
-    with pytest.raises(UserError, match=r"clients \[2\] did not take .*no space left"):
-        federate("llm.federated=ffa", "llm.rounds=1", spoil=refuse)
 
 
 def test_a_client_whose_store_was_emptied_says_so(federate: Federate, tmp_path: Path) -> None:
