@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Benchmarks that take hours go on where they were interrupted.
+KEPT := runs/bench
+KEEP := --out $(KEPT)
 
 .PHONY: help demo test lint bench clean
 help:
@@ -38,7 +41,12 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.devices
 	$(BIN)/python -m bench.published $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.noise $(if $(DATA),--data $(DATA))
-	$(BIN)/python -m bench.distillation $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench.language_models tweets $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench.language_models memory
+	$(BIN)/python -m bench.language_models sizes
+	$(BIN)/python -m bench.features $(KEEP)/features.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench.adapters $(KEEP)/adapters.jsonl $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench.distillation $(KEEP)/distillation.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

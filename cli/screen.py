@@ -125,7 +125,8 @@ class Screen:
         if self._next.get("stop") or (self._rounds and upcoming > self._rounds):
             return "final test and report"
         if upcoming == 1:
-            return "round 1: every site fine-tunes its LLM, then trains its quantum model"
+            learns = "" if self._adapting else "fine-tunes its LLM, then "
+            return f"round 1: every site {learns}trains its quantum model"
         participants = [int(k) for k in self._next.get("participants", [])]
         if self._next.get("round") != upcoming or not participants:
             return f"round {upcoming}"

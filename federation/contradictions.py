@@ -203,8 +203,14 @@ def _distill_checks(settings: Settings) -> tuple[Check, ...]:
         (
             settings.llm.peft != "none" or settings.llm.federated == "none",
             f"llm.federated = {settings.llm.federated!r} with llm.peft = none",
-            "adapters: lora",
-            "set llm.peft = lora, or llm.federated = none",
+            "adapters: auto, lora or qlora",
+            "set llm.peft = auto, or llm.federated = none",
+        ),
+        (
+            not settings.distill.features or settings.train.batch_rows != 1,
+            f"distill.features = {settings.distill.features:g} with train.batch_rows = 1",
+            "steps of two rows or more: it compares pairs of rows",
+            "raise train.batch_rows, or set distill.features = 0",
         ),
     )
 

@@ -216,7 +216,7 @@ class StopSettings(Section):
         used_when=(IBM,),
         ge=0,
     )
-    wall_seconds: float = setting(0.0, "Budget of wall-clock seconds; 0: off.", ge=0)
+    wall_seconds: float = setting(0.0, "Budget of wall-clock seconds of the rounds; 0: off.", ge=0)
 
 
 class AggregationSettings(Section):

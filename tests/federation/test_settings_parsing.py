@@ -151,6 +151,10 @@ def test_a_condition_on_an_unused_key_sees_its_default() -> None:
             ["llm.federated=ffa", "distill.folds=3"],
             "distill.folds = 3 with llm.federated = 'ffa'; accepted: folds of each site's own",
         ),
+        (
+            ["distill.features=100", "train.batch_rows=1"],
+            "distill.features = 100 with train.batch_rows = 1; accepted: steps of two rows",
+        ),
         (["features.encoder=shared"], "features.encoder = 'shared' would be ignored because llm.f"),
         (["llm.rounds=2"], "llm.rounds = 2 would be ignored because llm.federated = 'none'"),
         (
