@@ -133,9 +133,8 @@ def make_model(folder: Path) -> None:
     names = ["<unk>", "<end>", *(f"w{number}" for number in range(WORDS))]
     tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>", model_max_length=1024
-    )
+    special = {"unk_token": "<unk>", "eos_token": "<end>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=1024, **special)
     torch.manual_seed(0)
     GPT2Model(GPT2Config()).save_pretrained(folder)
     fast.save_pretrained(folder)

@@ -13,7 +13,7 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from federation import parse_run
-from federation.messages import ARRAYS, NO_ENCODER, TRAIN, pack_parameters, unpack_parameters
+from federation.messages import ARRAYS, TRAIN, pack_parameters, unpack_parameters
 
 Federate = Callable[..., Any]
 Real = npt.NDArray[np.float64]
@@ -161,6 +161,7 @@ def test_6_nothing_is_fitted_on_test_rows(federate: Federate, tmp_path: Path) ->
 def test_6_sides_hold_different_rows_and_the_server_tests_once() -> None:
     from data import fit_projection, load_server, load_site, moments_of, raw_features
     from server_app.evaluation import CentralJudge
+    from server_app.prepare import Prepared
 
     settings, _ = parse_run([], ["data.train_rows=120", "data.server_rows=40", "data.test_rows=60"])
     sites = [load_site(settings, client, 4)[1] for client in range(4)]
@@ -170,7 +171,8 @@ def test_6_sides_hold_different_rows_and_the_server_tests_once() -> None:
     assert sum(len(rows) for rows in held) == len(set.union(*held))
     x = raw_features(server.train.texts, "dna", settings.features, lambda rows: np.zeros((0, 0)))
     moments = moments_of(x, server.train.labels, 2)
-    judge = CentralJudge(settings, fit_projection(moments, 4, "lda", 0.1, 3.0, 0), NO_ENCODER)
+    projection = fit_projection(moments, 4, "lda", 0.1, 3.0, 0)
+    judge = CentralJudge(settings, Prepared((), {}, projection, [1.0, 1.0]))
     arrays = pack_parameters(judge.classifier.initial(0))
     judge.validate(1, arrays)
     judge.validate(2, arrays)

@@ -86,10 +86,10 @@ def test_memory_is_kept_within_a_run_and_not_beyond_it() -> None:
 
 
 @pytest.mark.parametrize("folds", [0, 2])
-def test_folds_reach_the_teacher(folds: int) -> None:
+def test_folds_reach_the_teacher(folds: int, tmp_path: Path) -> None:
     """Two models for two folds, each on half of the 32 rows; one on all of them without."""
     forget()
-    settings, _ = parse_run([], [*SMALL, f"distill.folds={folds}"])
+    settings, _ = parse_run([], [*SMALL, f"distill.folds={folds}", f"llm.store={tmp_path}"])
     node = context(**{"partition-id": 0})
     node.run_config = dict(flatten(settings))
     memory = recall(node)
