@@ -26,7 +26,7 @@ from bench.published import run_once
 from bench.tables import ROOT, arguments, head, keep, kept, mean_error, mean_spread, row
 from federation import Settings, parse_run
 
-COMMON = ("agent.kind=all", "evaluation.baselines=false", "run.report=false")
+COMMON = ("agent.kind=all", "llm.rows=0", "evaluation.baselines=false", "run.report=false")
 
 PLAIN = "no KD"
 VARIANTS: dict[str, tuple[str, ...]] = {

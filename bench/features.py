@@ -34,6 +34,7 @@ COMMON = (
     "llm.federated=ffa",
     "llm.rounds=4",
     "llm.epochs=2",
+    "llm.rows=0",
     "llm.learning_rate=0.004",
     "train.learning_rate=0.05",
     "train.steps=20",
