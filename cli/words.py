@@ -58,8 +58,8 @@ def adapter_words(event: Event) -> str:
     """Say what the shared adapter came to."""
     return (
         f"{event.get('kind', 'shared')}, {byte_size(event.get('bytes', 0))}, "
-        f"{event.get('rounds', 0)} rounds of averaging: loss {figure(event.get('loss'))}, "
-        f"accuracy {percent(event.get('accuracy'))} on the clients' validation rows"
+        f"{event.get('rounds', 0)} rounds: loss {figure(event.get('loss'))}, "
+        f"accuracy {percent(event.get('accuracy'))} on clients' validation rows"
     )
 
 

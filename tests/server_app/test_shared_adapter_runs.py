@@ -79,7 +79,7 @@ def the_launcher_and_the_report_tell_of_it(ran: Any) -> None:
     assert "ffa: 91.1 kB each way, 2 rounds, 3 clients, 1.09 MB in all" in lines[0]
     assert "round 1/2: training loss 0." in lines[1]
     header = "\n".join(words.header(ran.events("prepared")[0]))
-    assert "ffa, 91.1 kB, 2 rounds of averaging: loss 0." in header
+    assert "ffa, 91.1 kB, 2 rounds: loss 0." in header
     write_report(ran.folder)
     assert "Shared adapter" in (ran.folder / "report.html").read_text()
 
