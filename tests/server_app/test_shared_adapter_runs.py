@@ -111,10 +111,10 @@ def test_the_features_are_the_shared_encoders_and_made_once(
     arrays = load_file(ran.folder / "adapter.safetensors")
     adopted = llm.adopt(arrays, 2, settings.run.seed)
     texts = [text for site in sites for text in site.train.texts]
-    features = llm.embed(texts, settings.llm, "dna", adopted=adopted)
+    features = embed(texts, settings.llm, "dna", None, adopted)
     mean = load_file(ran.folder / "model.safetensors")["projection.mean"]
     np.testing.assert_allclose(mean, features.mean(axis=0), atol=1e-5)
-    assert np.abs(mean - llm.embed(texts, settings.llm, "dna").mean(axis=0)).max() > 1e-3
+    assert np.abs(mean - embed(texts, settings.llm, "dna").mean(axis=0)).max() > 1e-3
 
 
 def test_the_server_judges_by_the_same_features(
