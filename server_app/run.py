@@ -99,8 +99,7 @@ def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -
     log(INFO, "test accuracy %.4f", verdict["accuracy"])
     journal.ledger(strategy.state.ledger)
     summary = _summary(strategy, verdict, baselines, clock)
-    if prepared.adapter is not None:
-        summary["adapter"] = prepared.adapter.facts()
+    summary |= _adapter(prepared)
     summary["judge"] = {"backend": _judged_on(settings), **judge.spent()}
     journal.summary(summary)
     return summary
@@ -186,7 +185,7 @@ def _prepared_event(
         "model": ansatz.describe(),
         "angles": ansatz.angles,
         "parameters": ansatz.angles + 2 * readouts,
-        **({"adapter": prepared.adapter.facts()} if prepared.adapter else {}),
+        **_adapter(prepared),
         "features": f"{_features(prepared)} -> {settings.quantum.qubits} "
         f"({settings.features.projection})",
         "agent": strategy.agent.name,
@@ -196,6 +195,11 @@ def _prepared_event(
         "rounds": settings.run.rounds,
         "seconds": seconds,
     }
+
+
+def _adapter(prepared: Prepared) -> dict[str, Any]:
+    """Return what is to be said of the shared adapter; nothing without one."""
+    return {"adapter": prepared.adapter.facts()} if prepared.adapter else {}
 
 
 def _features(prepared: Prepared) -> str:
