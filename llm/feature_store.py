@@ -66,18 +66,22 @@ def stored_embedding(
         progress(f"{source.short}: embedding {len(texts):,} rows")
     features = embed(texts, settings, kind, progress, adopted)
 
-    def write(file: Path) -> None:
-        with file.open("wb") as out:
-            np.savez(out, features=features)
-
     try:
-        private_folder(store)
-        atomic_write(path, write)
-        private_file(path)
+        _keep(path, features)
     except OSError as error:
         if progress:
             progress(f"{source.short}: the embeddings are not kept ({error})")
     return features
+
+
+def _keep(path: Path, features: np.ndarray) -> None:
+    def write(file: Path) -> None:
+        with file.open("wb") as out:
+            np.savez(out, features=features)
+
+    private_folder(path.parent)
+    atomic_write(path, write)
+    private_file(path)
 
 
 def _adapter_facts(settings: LlmSettings, adopted: Adopted) -> dict[str, object]:
