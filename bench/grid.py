@@ -17,6 +17,9 @@ from flwr.supercore.task_identity import TaskIdentity
 Spoil = Callable[[Message, Message], Message | None]
 """Given an order and its reply, returns what arrives instead, or None if nothing does."""
 
+FIRST_NODE = 1000
+"""Node id of client 0."""
+
 CRASHED = 2
 """Flower's error code of a ClientApp that raised."""
 
@@ -52,9 +55,9 @@ class InProcessGrid(Grid):
     def __post_init__(self) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         for client in range(self.clients):
-            self.contexts[1000 + client] = Context(
+            self.contexts[FIRST_NODE + client] = Context(
                 run_id=1,
-                node_id=1000 + client,
+                node_id=FIRST_NODE + client,
                 node_config={
                     "partition-id": client,
                     "num-partitions": self.clients,
@@ -75,7 +78,7 @@ class InProcessGrid(Grid):
         replies = []
         for number, message in enumerate(messages):
             node = message.metadata.dst_node_id
-            self.log.append((message.metadata.message_type, node - 1000))
+            self.log.append((message.metadata.message_type, node - FIRST_NODE))
             message.metadata.__dict__["_message_id"] = f"message-{len(self.log)}-{number}"
             try:
                 reply = self.client_app(message, self.contexts[node])

@@ -80,6 +80,17 @@ def make_parser() -> argparse.ArgumentParser:
         "run", nargs="?", default="runs/latest", metavar="RUN", help="a run's results folder"
     )
     report.set_defaults(call=_report)
+    audit = commands.add_parser(
+        "audit",
+        help="replay a run's decisions; no model is asked",
+        description="Rebuild a run's agent, show it the recorded observations, and compare what it "
+        "decides with the record; a language model's recorded answers are read anew. Exit code: "
+        "0 all the same, 1 some differ, 2 no such record or a damaged one.",
+    )
+    audit.add_argument(
+        "run", nargs="?", default="runs/latest", metavar="RUN", help="a run's results folder"
+    )
+    audit.set_defaults(call=_audit)
     clean = commands.add_parser(
         "clean", help="list, or remove, what is kept outside the results folders"
     )
@@ -158,6 +169,12 @@ def _report(chosen: argparse.Namespace) -> int:
     from cli.report import remake_report
 
     return remake_report(Path(chosen.run))
+
+
+def _audit(chosen: argparse.Namespace) -> int:
+    from cli.audit import audit
+
+    return audit(Path(chosen.run))
 
 
 def _clean(chosen: argparse.Namespace) -> int:

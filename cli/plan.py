@@ -84,7 +84,8 @@ def make_plan(files: Iterable[Path], assignments: Iterable[str], name: str | Non
 def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
     """Resolve what the user named relative to `base`: Flower runs from another folder.
 
-    ``llm.model`` is a path only where such a folder exists; otherwise it is a name or hub id.
+    ``llm.model`` and the model of an agent in this process are paths only where such a folder
+    exists; otherwise they are names or hub ids.
 
     Raises
     ------
@@ -92,7 +93,8 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
         For text that no system takes as a path.
     """
     resolved = dict(overrides)
-    for key in (*FILE_KEYS, *FOLDER_KEYS, "llm.model"):
+    models = ("llm.model", *(("agent.model",) if overrides.get("agent.kind") == "llm" else ()))
+    for key in (*FILE_KEYS, *FOLDER_KEYS, *models):
         value = resolved.get(key)
         if not isinstance(value, str) or not value:
             continue
@@ -100,7 +102,7 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
             raise SettingsError(explain(f"{key} = {value!r}", "a path", "remove the NUL"))
         # not `resolve`: symlinks stay as named; not `Path.expanduser`: it raises for "~who-is-it"
         path = Path(os.path.abspath(base / os.path.expanduser(value)))
-        if key != "llm.model" or os.path.isdir(path):
+        if key not in models or os.path.isdir(path):
             resolved[key] = str(path)
     return resolved
 

@@ -249,6 +249,18 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
     return [clip(line, width) for line in [*lines, "", *notes, *_costs(summary)]]
 
 
+def _asked(agent: Event) -> list[str]:
+    """Say what asking a language model took; nothing where none was asked."""
+    tokens = [agent.get(key) for key in ("prompt_tokens", "answer_tokens")]
+    spent = sum(count for count in tokens if is_number(count))
+    if not spent:
+        return []
+    said = f"{whole(spent)} tokens, {duration(agent.get('seconds'))}"
+    if ruled := agent.get("fallbacks"):
+        said += f"; the rule made {whole(ruled)} of {whole(agent.get('decisions'))} decisions"
+    return [_pair("agent", said, 10**6)]
+
+
 def _scores(label: str, figures: Event) -> str:
     return (
         f"{label:<36}{percent(figures.get('accuracy')):>10}{figure(figures.get('macro_f1')):>10}"
@@ -280,6 +292,7 @@ def _costs(summary: Event) -> list[str]:
     if judge.get("jobs"):
         said = f"{judge.get('backend')}: {whole(judge.get('jobs'))} jobs of the server's own"
         lines.append(_pair("judged on", f"{said}, {whole(judge.get('circuits'))} circuits", 10**6))
+    lines += _asked(summary.get("agent") or {})
     if totals.get("bytes_up") or totals.get("bytes_down"):
         up, down = byte_size(totals.get("bytes_up")), byte_size(totals.get("bytes_down"))
         lines.append(_pair("sent", f"{up} by the clients, {down} to them", 10**6))

@@ -217,13 +217,18 @@ def _site(settings: Settings, shares: _Shares, client: int) -> Site:
     data, seed = settings.data, settings.run.seed
     rows = _held(settings, shares, "train", client)
     train, validation = hold_out(data, seed, rows, client)
-    if data.source == "dna-demo" and data.label_noise > 0:
-        rng = generator(seed, "label noise", client)
+    if data.label_noise > 0 and (not data.noisy_clients or client < data.noisy_clients):
+        # A site whose labels are wrong validates on wrong labels too; test rows stay as they are.
         count = len(shares.corpus.classes)
-        labels = chains.noisy_labels(train.labels, data.label_noise, count, rng)
-        train = replace(train, labels=labels)
+        train = _noisy(train, data.label_noise, count, generator(seed, "label noise", client))
+        rng = generator(seed, "validation label noise", client)
+        validation = _noisy(validation, data.label_noise, count, rng)
     test = _held(settings, shares, "test", client) if shares.test_parts else NO_ROWS
     return Site(train, validation, test)
+
+
+def _noisy(rows: Split, noise: float, classes: int, rng: np.random.Generator) -> Split:
+    return replace(rows, labels=chains.noisy_labels(rows.labels, noise, classes, rng))
 
 
 def load_site(settings: Settings, client: int, clients: int) -> tuple[DataInfo, Site]:

@@ -4,6 +4,7 @@ This door knows neither Flower nor torch. The message vocabulary, which needs Fl
 records, is the second door: `federation.messages`.
 """
 
+from federation.agent_settings import circuit_prices
 from federation.backends import (
     backend_names,
     backend_of,
@@ -94,6 +95,7 @@ __all__ = [
     "backend_names",
     "backend_of",
     "byte_size",
+    "circuit_prices",
     "conditions",
     "derive_seed",
     "duration",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from federation.agent_settings import ASKED, MAY_STOP, circuit_prices
 from federation.backends import (
     ACCEPTED,
     backend_names,
@@ -45,6 +46,7 @@ def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
         *(() if at_node else _ignored_checks(settings)),
         *_distill_checks(settings),
         *_data_checks(settings),
+        *_agent_checks(settings),
     ):
         if not fine:
             raise SettingsError(explain(given, takes, fix))
@@ -89,7 +91,7 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
             "lower run.min_replies",
         ),
         (
-            agent.kind == "all" or settings.run.min_replies <= chosen,
+            agent.kind not in ("rule", "random", "greedy") or settings.run.min_replies <= chosen,
             f"agent.fraction = {agent.fraction:g} of {settings.run.clients} clients selects "
             f"{chosen} with run.min_replies = {settings.run.min_replies}",
             "at least run.min_replies clients",
@@ -102,10 +104,35 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
             "lower stop.min_rounds or raise run.rounds",
         ),
         (
-            bool(default_minimum or stop.rule != "none" or stop.patience or stop.target_accuracy),
+            bool(default_minimum or stop.rule != "none" or stop.patience or stop.target_accuracy)
+            or agent.kind in MAY_STOP,
             f"stop.min_rounds = {stop.min_rounds} would be ignored because nothing stops the run",
-            "stop.rule, stop.patience or stop.target_accuracy",
+            "stop.rule, stop.patience, stop.target_accuracy, or an agent that may stop the run",
             "set one of them or remove stop.min_rounds",
+        ),
+    )
+
+
+def _agent_checks(settings: Settings) -> tuple[Check, ...]:
+    agent, clients = settings.agent, settings.run.clients
+    return (
+        (
+            circuit_prices(agent.circuit_prices, clients) is not None,
+            f"agent.circuit_prices = {agent.circuit_prices!r} with run.clients = {clients}",
+            "a number above 0 for all clients, or one for each, comma-separated",
+            "name as many prices as there are clients",
+        ),
+        (
+            agent.kind not in ASKED or bool(agent.model),
+            f"agent.kind = {agent.kind!r} without agent.model",
+            "a model's hub id or path (llm), or the server's name of it (endpoint)",
+            "set agent.model",
+        ),
+        (
+            settings.data.noisy_clients <= clients,
+            f"data.noisy_clients = {settings.data.noisy_clients} with run.clients = {clients}",
+            "at most run.clients",
+            "lower data.noisy_clients",
         ),
     )
 

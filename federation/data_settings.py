@@ -97,7 +97,17 @@ class DataSettings(Section):
         used_when=(("data.partition", ("column",)),),
     )
     label_noise: float = setting(
-        0.0, "Share of training labels flipped at random.", used_when=(DEMO,), ge=0, lt=1
+        0.0,
+        "Share of a site's training and validation labels flipped at random, for experiments.",
+        used_when=(("data.per_site", (False,)),),
+        ge=0,
+        lt=1,
+    )
+    noisy_clients: int = setting(
+        0,
+        "How many clients, from the first on, have their labels flipped; 0: all.",
+        used_when=(("data.label_noise", ">0"),),
+        ge=0,
     )
     heterogeneity: float = setting(
         0.0,

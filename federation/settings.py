@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from federation.agent_settings import AgentSettings
 from federation.data_settings import DataSettings, FeatureSettings
 from federation.declare import Section, setting
 from federation.hardware_settings import DEVICE, IBM, SHOTS, HardwareSettings
@@ -18,7 +19,6 @@ from federation.llm_settings import DistillSettings, LlmSettings
 
 EXACT = ("quantum.backend", "^exact")
 PENNYLANE = ("quantum.backend", "^pennylane:")
-RULE = ("agent.kind", ("rule",))
 
 
 class RunSettings(Section):
@@ -155,35 +155,6 @@ class TrainSettings(Section):
     )
     proximal: float = setting(
         0.0, "FedProx: weight of the squared distance to the round's global parameters.", ge=0
-    )
-
-
-class AgentSettings(Section):
-    """Who decides after each round."""
-
-    kind: Literal["rule", "all", "random"] = setting(
-        "rule", "Agent: the paper's rules; everybody, fixed steps; or random clients."
-    )
-    rule: Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"] = setting(
-        "adaptive", "Step rule of REFERENCE: next steps from r = L_Q / L_LLM.", used_when=(RULE,)
-    )
-    max_increment: int = setting(
-        10,
-        "Most steps that `hybrid` adds in a round.",
-        used_when=(("agent.rule", ("hybrid",)),),
-        ge=1,
-    )
-    fraction: float = setting(
-        1.0,
-        "Share of clients selected a round: by |L_k - L_server| (rule) or by chance (random).",
-        used_when=(("agent.kind", ("rule", "random")),),
-        gt=0,
-        le=1,
-    )
-    stage: Literal["participation", "aggregation"] = setting(
-        "participation",
-        "Selection decides who trains, or whose update of those trained is aggregated.",
-        used_when=(RULE, ("agent.fraction", "<1")),
     )
 
 

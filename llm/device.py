@@ -13,13 +13,17 @@ from federation import ModelError, explain
 CPU = torch.device("cpu")
 
 
-def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Turn `llm.device` into a torch device.
+def choose_device(
+    device: Literal["auto", "cpu", "cuda"], setting: str = "llm.device"
+) -> torch.device:
+    """Turn a setting into a torch device.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
         ``auto`` is CUDA where torch has it.
+    setting : str
+        The setting, for messages.
 
     Returns
     -------
@@ -36,9 +40,9 @@ def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if device == "cuda":
         raise ModelError(
             explain(
-                "llm.device = 'cuda', but torch finds no CUDA device",
+                f"{setting} = 'cuda', but torch finds no CUDA device",
                 "'cpu', 'auto', or 'cuda' with a CUDA build of torch and a GPU",
-                "set llm.device=cpu",
+                f"set {setting}=cpu",
             )
         )
     return CPU

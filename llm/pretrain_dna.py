@@ -24,8 +24,9 @@ import numpy as np
 
 from federation import DataError, UserError, explain
 from llm.batches import Tokens
-from llm.dna_tiny import WEIGHTS, new_model, pack
+from llm.dna_tiny import WEIGHTS, new_model
 from llm.kmer_tokenizer import LETTERS, KmerTokenizer
+from llm.packed import pack
 from llm.quiet import quiet
 from llm.schedule import linear_decay
 

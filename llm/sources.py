@@ -72,6 +72,49 @@ class Source:
         return self.hub_id or str(self.folder)
 
 
+def locate(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> Source:
+    """Find a transformers model by folder or hub id.
+
+    Parameters
+    ----------
+    name : str
+        A folder or a hub id.
+    setting : str
+        The setting that names it, for messages.
+    accepted : str
+        What that setting takes, for messages.
+
+    Returns
+    -------
+    Source
+        Where it is and what identifies it.
+
+    Raises
+    ------
+    federation.ModelError
+        If it is missing, not a model, gated or not reachable.
+    """
+    said = _Said(setting, name, accepted)
+    if not name:
+        raise ModelError(explain(f"{setting} is empty", accepted, "name a model"))
+    folder = Path(name).expanduser()
+    if folder.exists() or _looks_like_path(name):
+        return _folder(said, folder)
+    return _hub(said)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the user said, for messages: a setting, its value, and what it takes."""
+
+    setting: str
+    name: str
+    accepted: str
+
+    def __str__(self) -> str:
+        return f"{self.setting} {self.name}"
+
+
 def resolve(model: str, kind: Kind) -> Source:
     """Find the model that `llm.model` names.
 
@@ -106,12 +149,7 @@ def resolve(model: str, kind: Kind) -> Source:
         return Source(name, None, "", True, "dna-tiny:" + str(dna_tiny.read()["sha256"]))
     if name == MINILM:
         return Source(name, minilm_folder(), "", True, f"minilm:{MINILM_SHA256}")
-    if not name:
-        raise ModelError(explain("llm.model is empty", ACCEPTED, "name a model"))
-    folder = Path(name).expanduser()
-    if folder.exists() or _looks_like_path(name):
-        return _folder(name, folder)
-    return _hub(name)
+    return locate(name)
 
 
 def minilm_folder() -> Path:
@@ -148,24 +186,25 @@ def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "~", "/")) or os.sep * 2 in name or name.count("/") > 1
 
 
-def _folder(name: str, folder: Path) -> Source:
+def _folder(said: _Said, folder: Path) -> Source:
+    name = said.name
     if not folder.exists():
         raise ModelError(
-            explain(f"llm.model {name}: there is no such folder", ACCEPTED, "correct the path")
+            explain(f"{said}: there is no such folder", said.accepted, "correct the path")
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
             explain(
-                f"llm.model {name} is not a transformers model: it has no config.json",
+                f"{said} is not a transformers model: it has no config.json",
                 "a folder written by save_pretrained, with model and tokenizer",
                 "name the folder that holds config.json",
             )
         )
-    check_tokenizer(name, folder)
+    check_tokenizer(name, folder, said.setting)
     return Source(name, folder, "", True, "folder:" + _fingerprint(folder))
 
 
-def check_tokenizer(name: str, folder: Path) -> None:
+def check_tokenizer(name: str, folder: Path, setting: str = "llm.model") -> None:
     """Refuse a model folder without any tokenizer file.
 
     transformers would make up an empty tokenizer, for which every word is unknown.
@@ -178,7 +217,7 @@ def check_tokenizer(name: str, folder: Path) -> None:
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ModelError(
             explain(
-                f"llm.model {name} has no tokenizer in {folder}",
+                f"{setting} {name} has no tokenizer in {folder}",
                 "one of " + ", ".join(TOKENIZER_FILES) + " beside config.json",
                 "save the model's tokenizer there too (tokenizer.save_pretrained)",
             )
@@ -213,16 +252,17 @@ def _sampled(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _hub(name: str) -> Source:
+def _hub(said: _Said) -> Source:
     from huggingface_hub import errors, hf_hub_download
 
+    name = said.name
     local_only = not hub_reachable()
     try:
         config = hf_hub_download(name, "config.json", local_files_only=local_only)
     except errors.GatedRepoError as error:
         raise ModelError(
             explain(
-                f"llm.model {name} is gated on the hub",
+                f"{said} is gated on the hub",
                 "a model whose terms your account has accepted",
                 f"accept them at https://huggingface.co/{name}, then run `hf auth login` or set "
                 "HF_TOKEN",
@@ -231,17 +271,17 @@ def _hub(name: str) -> Source:
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
             explain(
-                f"llm.model {name} is neither a folder nor a public model on the hub",
-                ACCEPTED,
+                f"{said} is neither a folder nor a public model on the hub",
+                said.accepted,
                 "check the spelling; for a private one run `hf auth login` or set HF_TOKEN",
             )
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        raise ModelError(offline(name)) from error
+        raise ModelError(offline(name, said.setting, said.accepted)) from error
     except errors.EntryNotFoundError as error:
         raise ModelError(
             explain(
-                f"llm.model {name} on the hub has no config.json",
+                f"{said} on the hub has no config.json",
                 "a transformers model",
                 "choose another model",
             )
@@ -249,22 +289,22 @@ def _hub(name: str) -> Source:
     except (OSError, errors.HfHubHTTPError) as error:
         raise ModelError(
             explain(
-                f"llm.model {name} could not be fetched from the hub ({first_line(error)})",
-                ACCEPTED,
-                "try again later, or set llm.model to a folder",
+                f"{said} could not be fetched from the hub ({first_line(error)})",
+                said.accepted,
+                f"try again later, or set {said.setting} to a folder",
             )
         ) from error
     folder = Path(config).parent
     return Source(name, folder, name, local_only, f"hub:{name}@{folder.name}")
 
 
-def offline(name: str) -> str:
+def offline(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> str:
     """Return the message for a hub model that is neither reachable nor wholly in the cache."""
     return explain(
-        f"llm.model {name} is no folder here, the hub cannot be reached, and its cache "
+        f"{setting} {name} is no folder here, the hub cannot be reached, and its cache "
         "does not hold the model",
-        ACCEPTED,
-        f"run `hf download {name}` where there is a network, or set llm.model to a folder",
+        accepted,
+        f"run `hf download {name}` where there is a network, or set {setting} to a folder",
     )
 
 

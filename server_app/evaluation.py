@@ -8,7 +8,7 @@ quantum time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from logging import INFO
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,6 +40,10 @@ class Judge(Protocol):
 
     def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Judge a round's model at the server; None leaves it to the clients."""
+
+    @property
+    def score(self) -> Callable[[ArrayRecord], float] | None:
+        """Validation loss of any parameters, nats; None where judging them would cost circuits."""
 
     def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
         """Return the final scores and the baselines' scores on the same test rows."""
@@ -128,6 +132,15 @@ class CentralJudge:
         label = f"validation, round {server_round}"
         verdict = self._judge(arrays, self.validation, self.data.validation.labels, label)
         return MetricRecord({key: verdict[key] for key in ("loss", "accuracy", "rows")})
+
+    @property
+    def score(self) -> Callable[[ArrayRecord], float] | None:
+        """Validation loss of any parameters; None on a device, where each judgement costs jobs."""
+        return self._loss if self.settings.evaluation.backend == "exact" else None
+
+    def _loss(self, arrays: ArrayRecord) -> float:
+        labels = self.data.validation.labels
+        return float(self._judge(arrays, self.validation, labels, "credit")["loss"])
 
     def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
         """Score the kept model on the test rows, once."""
@@ -220,6 +233,11 @@ class FederatedJudge:
 
     def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Leave it to the clients."""
+        return None
+
+    @property
+    def score(self) -> Callable[[ArrayRecord], float] | None:
+        """Nobody: the server has no rows."""
         return None
 
     def spent(self) -> dict[str, float]:

@@ -13,7 +13,15 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
-from federation import Ledger, Settings, append_jsonl, atomic_write, write_json, write_text
+from federation import (
+    Ledger,
+    Settings,
+    append_jsonl,
+    atomic_write,
+    read_jsonl,
+    write_json,
+    write_text,
+)
 from federation.messages import Parameters, unpack_parameters
 from strategies import FederationState
 
@@ -25,6 +33,7 @@ PACKAGES = [
     "pennylane",
     "transformers",
     "peft",
+    "llguidance",
     "datasets",
     "scikit-learn",
     "numpy",
@@ -66,6 +75,10 @@ class RunJournal:
     def decision(self, decision: dict[str, Any]) -> None:
         """Append one line to ``agent.jsonl``."""
         append_jsonl(self.folder / "agent.jsonl", decision)
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return the lines of ``agent.jsonl``."""
+        return list(read_jsonl(self.folder / "agent.jsonl"))
 
     def checkpoint(
         self, server_round: int, arrays: ArrayRecord, state: FederationState, best: bool

@@ -15,10 +15,11 @@ from flwr.serverapp import Grid
 
 from federation import Settings, UserError, derive_seed, explain
 from federation.messages import Parameters, pack_parameters, unpack_parameters
+from llm.agent import Agent
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
 from server_app.journal import RunJournal, totals
 from server_app.prepare import Prepared, prepare
-from strategies import LlmQfl, build_agent
+from strategies import LlmQfl, agent_summary, build_agent
 
 
 class Clock:
@@ -43,7 +44,13 @@ class Clock:
         return time.monotonic() - self.began
 
 
-def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -> dict[str, Any]:
+def run(
+    grid: Grid,
+    settings: Settings,
+    journal: RunJournal,
+    run_id: str = "",
+    agent: Agent | None = None,
+) -> dict[str, Any]:
     """Drive a whole run and return its summary.
 
     Parameters
@@ -56,6 +63,8 @@ def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -
         Where everything is written.
     run_id : str
         Flower's id of the run.
+    agent : Agent or None
+        Who decides; None: the agent that the settings name.
 
     Returns
     -------
@@ -69,16 +78,18 @@ def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -
     """
     clock = Clock()
     with clock.phase("prepare"):
+        agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
         prepared = prepare(grid, settings, journal)
         strategy = LlmQfl(
             settings,
-            build_agent(settings),
+            agent,
             prepared.members,
             prepared.projection.to_bytes(),
             prepared.class_weights,
             journal,
         )
         judge = _judge(grid, settings, prepared, strategy, run_id)
+        strategy.score = judge.score
         first = _first_parameters(settings, prepared, journal)
     strategy.state.ledger.add(0, prepared.costs)
     if prepared.adapter is not None:
@@ -100,6 +111,7 @@ def run(grid: Grid, settings: Settings, journal: RunJournal, run_id: str = "") -
     journal.ledger(strategy.state.ledger)
     summary = _summary(strategy, verdict, baselines, clock)
     summary |= _adapter(prepared)
+    summary["agent"] = agent_summary(settings.agent.kind, agent.name, journal.decisions())
     summary["judge"] = {"backend": _judged_on(settings), **judge.spent()}
     journal.summary(summary)
     return summary

@@ -13,7 +13,7 @@ from strategies.termination import stop_reason
 
 if TYPE_CHECKING:
     from strategies.adapters import SharedAdapter, train_shared_adapter
-    from strategies.journal import Journal
+    from strategies.journal import Journal, agent_summary
     from strategies.llm_qfl import LlmQfl
     from strategies.replies import last_line
 
@@ -24,6 +24,7 @@ __all__ = [
     "Member",
     "SharedAdapter",
     "add_costs",
+    "agent_summary",
     "build_agent",
     "closest",
     "distances",
@@ -37,6 +38,7 @@ __all__ = [
 
 _HOMES = {
     "Journal": "strategies.journal",
+    "agent_summary": "strategies.journal",
     "LlmQfl": "strategies.llm_qfl",
     "SharedAdapter": "strategies.adapters",
     "last_line": "strategies.replies",

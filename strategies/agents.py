@@ -97,13 +97,30 @@ class RuleAgent:
         return Decision(participants=chosen, steps={k: steps[k] for k in chosen}, reason=reason)
 
 
-def build_agent(settings: Settings) -> Agent:
-    """Build the agent that the settings name."""
+def build_rule(settings: Settings) -> RuleAgent:
+    """Build the paper's regulator."""
     agent = settings.agent
-    if agent.kind == "all":
+    selects = agent.stage == "participation"
+    return RuleAgent(agent.rule, agent.max_increment, agent.fraction, selects)
+
+
+def build_agent(settings: Settings) -> Agent:
+    """Build the agent that the settings name; models and their libraries load with theirs only."""
+    kind = settings.agent.kind
+    if kind == "all":
         return AllAgent()
-    if agent.kind == "random":
-        return RandomAgent(agent.fraction, settings.run.seed)
-    return RuleAgent(
-        agent.rule, agent.max_increment, agent.fraction, agent.stage == "participation"
-    )
+    if kind == "random":
+        return RandomAgent(settings.agent.fraction, settings.run.seed)
+    if kind in ("greedy", "bandit"):
+        from strategies.bandits import build_bandit
+
+        return build_bandit(settings)
+    if kind in ("llm", "endpoint"):
+        from strategies.asking import build_asking
+
+        return build_asking(settings, build_rule(settings))
+    if kind == "regulator":
+        from llm.agent.regulator import build_regulator
+
+        return build_regulator(settings)
+    return build_rule(settings)

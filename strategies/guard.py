@@ -1,12 +1,30 @@
-"""The one place that bounds a decision, whoever made it."""
+"""The one place that asks for a decision and bounds it, whoever makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from federation import Settings
-from llm.agent import Decision, Observation
+from llm.agent import Agent, Decision, Observation
 from strategies.termination import stop_reason
+
+
+def decide(
+    agent: Agent, seen: Observation, settings: Settings
+) -> tuple[Decision, list[str], Agent | None]:
+    """Ask the agent for a round's decision and bound it.
+
+    Returns
+    -------
+    tuple
+        The bounded decision, a sentence for each change, and who was asked: nobody, if no client
+        is left to choose from.
+    """
+    if not seen.clients:
+        spent = "the budget of every client is spent"
+        return Decision(participants=(), steps={}, stop=True, reason=spent), [], None
+    decision, notes = guard(agent.decide(seen), seen, settings)
+    return decision, notes, agent
 
 
 def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[Decision, list[str]]:

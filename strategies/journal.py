@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from flwr.app import ArrayRecord
 
 from federation import Cost, idle_share
+from llm.agent import Agent, Asked, Decision, Observation
 from strategies.regulation import loss_ratio
 from strategies.replies import Round, Update
 from strategies.state import FederationState
@@ -27,6 +28,56 @@ class Journal(Protocol):
         self, server_round: int, arrays: ArrayRecord, state: FederationState, best: bool
     ) -> None:
         """Keep the round's parameters and state."""
+
+
+def decision_line(
+    kind: str, seen: Observation, decision: Decision, notes: list[str], agent: Agent | None
+) -> dict[str, Any]:
+    """Return a decision's line of ``agent.jsonl``, with what an LLM was asked and said."""
+    line = {"round": seen.round, "kind": kind, **decision.model_dump(), "guard": notes}
+    if isinstance(agent, Asked):
+        attempts = [attempt.model_dump() for attempt in agent.attempts]
+        line["decided_by"] = agent.decided_by
+        line["attempts"] = attempts
+        line["tokens"] = sum(one["prompt_tokens"] + one["answer_tokens"] for one in attempts)
+        line["seconds"] = sum(one["seconds"] for one in attempts)
+    return {**line, "observation": seen.model_dump()}
+
+
+def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up a run's decisions for its summary.
+
+    Parameters
+    ----------
+    kind, name : str
+        `agent.kind`, and what the report calls the agent.
+    lines : sequence of mapping
+        The lines of ``agent.jsonl``.
+
+    Returns
+    -------
+    dict
+        ``decisions`` by whomever, of these ``fallbacks`` that a model was asked for and the rule
+        made, and ``repaired`` where an answer or the guard had to mend something; ``asked``
+        questions, with the tokens and seconds of all of them.
+    """
+    asked = [line.get("attempts") or [] for line in lines]
+    attempts = [attempt for tries in asked for attempt in tries]
+    mended = [
+        bool(line["guard"]) or bool(tries and not tries[-1]["problem"] and tries[-1]["notes"])
+        for line, tries in zip(lines, asked, strict=True)
+    ]
+    return {
+        "kind": kind,
+        "name": name,
+        "decisions": len(lines),
+        "asked": len(attempts),
+        "fallbacks": sum(bool(tries and tries[-1]["problem"]) for tries in asked),
+        "repaired": sum(mended),
+        "prompt_tokens": sum(attempt["prompt_tokens"] for attempt in attempts),
+        "answer_tokens": sum(attempt["answer_tokens"] for attempt in attempts),
+        "seconds": sum(attempt["seconds"] for attempt in attempts),
+    }
 
 
 def client_event(server_round: int, update: Update, cost: Cost, aggregated: bool) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from federation import Settings, UserError, explain, with_idle
+from federation.agent_settings import WEIGHING
 from federation.messages import (
+    ARRAYS,
     EVALUATE,
     METRICS,
     TRAIN,
@@ -29,8 +31,9 @@ from federation.messages import (
 )
 from llm.agent import Agent, Decision
 from strategies.aggregation import UNIFORM_KEY, build_aggregator, check_update
-from strategies.guard import guard
-from strategies.journal import Journal, client_event, round_event, teacher_of
+from strategies.credit import credits
+from strategies.guard import decide
+from strategies.journal import Journal, client_event, decision_line, round_event, teacher_of
 from strategies.replies import (
     Round,
     Update,
@@ -61,6 +64,12 @@ class LlmQfl(Strategy):
         Weights of the classes in the clients' loss.
     journal : Journal
         Where events go.
+
+    Attributes
+    ----------
+    score : callable or None
+        Validation loss at the server of any parameters, where judging them costs nothing: it gives
+        each participant its credit.
     """
 
     def __init__(
@@ -77,7 +86,8 @@ class LlmQfl(Strategy):
         self.projection = projection
         self.class_weights = class_weights
         self.journal = journal
-        self.state = FederationState.begin(list(members), settings.train.steps)
+        self.state = FederationState.begin(list(members), settings)
+        self.score: Callable[[ArrayRecord], float] | None = None
         self.current = Round(0, Decision(participants=(), steps={}))
         self.best_round = 0
         self.best_arrays: ArrayRecord | None = None
@@ -96,21 +106,9 @@ class LlmQfl(Strategy):
     def decide(self, server_round: int) -> Decision:
         """Ask the agent for a round's decision, bound it, and write it down."""
         seen = self.state.observe(server_round, self.settings)
-        if seen.clients:
-            decision, notes = guard(self.agent.decide(seen), seen, self.settings)
-        else:
-            spent = "the budget of every client is spent"
-            decision, notes = Decision(participants=(), steps={}, stop=True, reason=spent), []
+        decision, notes, said = decide(self.agent, seen, self.settings)
         self.current = Round(server_round, decision)
-        self.journal.decision(
-            {
-                "round": server_round,
-                "kind": self.settings.agent.kind,
-                **decision.model_dump(),
-                "guard": notes,
-                "observation": seen.model_dump(),
-            }
-        )
+        self.journal.decision(decision_line(self.settings.agent.kind, seen, decision, notes, said))
         return decision
 
     def configure_train(
@@ -169,6 +167,7 @@ class LlmQfl(Strategy):
                 )
             )
         counted = self._select(valid)
+        self.current.counted = counted
         self.current.aggregated = tuple(update.client for update in counted)
         for update in counted:
             # Rows as reported before the run: a client cannot raise its own weight later.
@@ -269,6 +268,8 @@ class LlmQfl(Strategy):
         self.summary()
         result, arrays = Result(), initial_arrays
         train, evaluate = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
+        if self.score is not None and self.settings.agent.kind in WEIGHING:
+            self.state.start_loss = self.score(initial_arrays)
         for server_round in range(1, num_rounds + 1):
             began = time.monotonic()
             if self.decide(server_round).stop:
@@ -332,6 +333,7 @@ class LlmQfl(Strategy):
         """Close a round: history, ledger, events, checkpoint."""
         now, state = self.current, self.state
         loss, accuracy = float(verdict["loss"]), float(verdict["accuracy"])  # type: ignore[arg-type]
+        self._give_credit(loss)
         state.finish_round(now.decision.participants, loss, accuracy)
         # Training and federated evaluation each end at a barrier of their own.
         trained = with_idle({k: update.cost for k, update in now.updates.items()})
@@ -372,6 +374,22 @@ class LlmQfl(Strategy):
         steps = now.decision.steps.get(client)
         most = self.state.most_circuits(client, steps or 0) + self.state.owed.get(client, 0)
         return check_numbers(report, now.number, steps, most, about.shots_per_circuit)
+
+    def _give_credit(self, after: float) -> None:
+        """Judge what each aggregated model was worth, where an agent wants to know it."""
+        if self.score is None or self.settings.agent.kind not in WEIGHING:
+            return
+        messages = {update.client: update.message for update in self.current.counted}
+
+        def aggregate(clients: list[int]) -> ArrayRecord:
+            inner = build_aggregator(self.settings, len(clients))
+            kept = [messages[client] for client in clients]
+            arrays, _ = inner.aggregate_train(self.current.number, kept)
+            return arrays if arrays is not None else ArrayRecord()
+
+        models = {k: message.content.array_records[ARRAYS] for k, message in messages.items()}
+        before = self.state.losses[-1] if self.state.losses else self.state.start_loss
+        self.state.credited(credits(models, aggregate, self.score, before, after))
 
     def _select(self, updates: list[Update]) -> list[Update]:
         """Keep the closest updates, where selection acts at the aggregation stage."""

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from federation import Cost, Ledger, Settings, total
+from federation import Cost, Ledger, Settings, circuit_prices, total
 from federation.messages import SiteReport, TrainReport
 from llm.agent import ClientView, Observation
+from strategies.credit import Credit, standing
 from strategies.regulation import loss_ratio
 from strategies.selection import distances
 
@@ -42,6 +43,8 @@ class FederationState:
         Costs so far.
     losses, accuracies, alignments : list of float
         History of the global model on validation rows, and of mean |L_k - L_server|.
+    start_loss : float or None
+        Loss of the first parameters on the server's validation rows, nats; None if unknown.
     measured : set of int
         Clients whose loss was measured in the round under way.
     owed : dict
@@ -57,13 +60,16 @@ class FederationState:
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     alignments: list[float] = field(default_factory=list)
+    start_loss: float | None = None
     measured: set[int] = field(default_factory=set)
     owed: dict[int, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def begin(cls, members: Sequence[Member], steps: int) -> FederationState:
+    def begin(cls, members: Sequence[Member], settings: Settings) -> FederationState:
         """Start with everybody at the initial number of steps."""
+        steps = settings.train.steps
+        prices = circuit_prices(settings.agent.circuit_prices, settings.run.clients) or ()
         views = {
             member.client: ClientView(
                 client=member.client,
@@ -72,6 +78,7 @@ class FederationState:
                 circuits_per_step=member.about.circuits_per_step,
                 circuits_fixed=member.about.circuits_fixed,
                 shots_per_circuit=member.about.shots_per_circuit,
+                circuit_price=prices[member.client] if member.client < len(prices) else 1.0,
             )
             for member in members
         }
@@ -106,6 +113,12 @@ class FederationState:
             rounds_left=settings.run.rounds - server_round + 1,
             min_steps=settings.train.min_steps,
             max_steps=settings.train.max_steps,
+            plain_steps=settings.train.steps,
+            plain_spend=sum(view.spend(settings.train.steps) for view in self.views.values()),
+            price=settings.agent.price,
+            idle_price=settings.agent.idle_price,
+            start_loss=self.start_loss,
+            classes=len(next(iter(self.members.values())).about.classes),
             circuits_left=stop.circuits - circuits if stop.circuits else None,
             shots_left=stop.shots - shots if stop.shots else None,
             qpu_seconds_left=stop.qpu_seconds - spent.qpu_seconds if stop.qpu_seconds else None,
@@ -144,6 +157,9 @@ class FederationState:
         failed, exhausted : set of int
             Clients whose order failed, and those of them whose own budget is spent.
         """
+        for client in failed & set(self.views):
+            view = self.views[client]
+            self.views[client] = replace_view(view, failures=view.failures + 1)
         for client in failed & set(steps):
             owed = self.owed.get(client, 0) + self.most_circuits(client, steps[client])
             self.owed[client] = owed
@@ -177,11 +193,27 @@ class FederationState:
             ratio=loss_ratio(report.loss, report.llm_loss),
             trend=None if view.loss is None else report.loss - view.loss,
             steps=ordered,
+            chosen=view.chosen + 1,
             circuits=view.circuits + report.circuits,
             busy_seconds=cost.busy_seconds,
+            queue_seconds=report.queue_seconds,
+            # Fine-tuning happens once: it says nothing of the next round's pace.
+            seconds_per_step=(cost.busy_seconds - report.llm_seconds) / max(1, report.steps),
         )
         self.measured.add(client)
         self.owed.pop(client, None)
+
+    def credited(self, found: Mapping[int, Credit]) -> None:
+        """Note what the participants' models were worth at the server's validation rows."""
+        scale = sum(abs(one.credit) for one in found.values()) / max(1, len(found))
+        for client, one in found.items():
+            if (view := self.views.get(client)) is None:
+                continue
+            # Its number of rounds already counts this one.
+            level = standing(view.standing, one.credit, scale, max(1, view.chosen))
+            self.views[client] = replace_view(
+                view, credit=one.credit, gain=one.gain, standing=level
+            )
 
     def evaluated(self, client: int, loss: float) -> None:
         """Note the loss of the global model on a client's validation rows."""

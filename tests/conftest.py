@@ -73,6 +73,7 @@ def federate(tmp_path: Path) -> Callable[..., Ran]:
         spoil: Any = None,
         nodes: int | None = None,
         client_app: Any = app,
+        agent: Any = None,
         **more: Any,
     ) -> Ran:
         forget()
@@ -84,6 +85,6 @@ def federate(tmp_path: Path) -> Callable[..., Ran]:
         )
         journal = RunJournal(folder)
         journal.begin(settings)
-        return Ran(run(grid, settings, journal), folder, grid)
+        return Ran(run(grid, settings, journal, agent=agent), folder, grid)
 
     return go

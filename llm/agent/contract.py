@@ -6,7 +6,7 @@ reaches it, so no client can talk to a language model that decides.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,12 +36,38 @@ class ClientView(_Frozen):
         None, description="L_Q of its trained model less the L_Q known before, nats."
     )
     steps: int = Field(description="Optimizer steps it was last given.")
+    credit: float | None = Field(
+        None,
+        description="Of its last round, at the server's validation rows, nats: loss of the "
+        "aggregate without its model less loss of the aggregate. Above 0 it helped.",
+    )
+    gain: float | None = Field(
+        None,
+        description="Of its last round, at the server's validation rows, nats: loss of the global "
+        "model before less loss of its trained model alone.",
+    )
+    standing: float | None = Field(
+        None,
+        description="Mean over its rounds of its credit as a multiple of the mean size of "
+        "credit in that round; later rounds weigh more.",
+    )
+    chosen: int = Field(0, description="Rounds it has trained in.")
+    failures: int = Field(0, description="Rounds in which it was asked and failed.")
     circuits: int = Field(0, description="Circuits it has run so far.")
     circuits_per_step: int = Field(0, description="Circuits that one more step costs.")
     circuits_fixed: int = Field(0, description="Circuits of a round besides its steps.")
+    circuit_price: float = Field(1.0, description="Relative price of one of its circuits.")
     shots_per_circuit: int = Field(0, description="Shots of a circuit; 0: exact expectations.")
     busy_seconds: float = Field(0.0, description="Seconds it worked in its last round.")
+    queue_seconds: float = Field(0.0, description="Seconds of these it waited in a queue.")
+    seconds_per_step: float | None = Field(
+        None, description="Seconds of an optimizer step in its last round, queue included."
+    )
     rounds_since: int = Field(0, description="Rounds since it last trained.")
+
+    def spend(self, steps: int) -> float:
+        """Return what a round of so many steps costs: its circuits times their price."""
+        return self.circuit_price * (self.circuits_fixed + steps * self.circuits_per_step)
 
 
 class Observation(_Frozen):
@@ -51,6 +77,20 @@ class Observation(_Frozen):
     rounds_left: int = Field(description="Rounds left, this one included.")
     min_steps: int = Field(description="Fewest steps a participant may be given.")
     max_steps: int = Field(description="Most steps a participant may be given.")
+    plain_steps: int = Field(1, description="Steps of a plain round, `train.steps`.")
+    plain_spend: float = Field(
+        0.0, description="What a plain round of everybody costs: circuits times their prices."
+    )
+    price: float = Field(0.0, description="What plain_spend is worth, nats of validation loss.")
+    idle_price: float = Field(
+        0.0,
+        description="What waiting is worth, nats of validation loss, if together they wait as "
+        "long as all work in a plain round.",
+    )
+    start_loss: float | None = Field(
+        None, description="Validation loss of the first parameters, before any training, nats."
+    )
+    classes: int = Field(2, description="Number of classes.")
     circuits_left: int | None = Field(None, description="Circuits left in the budget.")
     shots_left: int | None = Field(None, description="Shots left in the budget.")
     qpu_seconds_left: float | None = Field(None, description="QPU seconds left in the budget.")
@@ -82,6 +122,18 @@ class Decision(_Frozen):
     reason: str = Field("", description="Why, in one sentence.")
 
 
+class Attempt(_Frozen):
+    """One question to a language model and what came of it."""
+
+    prompt: str = Field(description="What it was asked.")
+    answer: str = Field("", description="What it said, unchanged.")
+    problem: str = Field("", description="Why the answer was of no use; empty: it was used.")
+    notes: tuple[str, ...] = Field((), description="What was repaired in reading it.")
+    prompt_tokens: int = Field(0, description="Tokens of the prompt.")
+    answer_tokens: int = Field(0, description="Tokens of the answer.")
+    seconds: float = Field(0.0, description="Time it took.")
+
+
 class Agent(Protocol):
     """Whoever decides who trains next, for how many steps, and when to stop."""
 
@@ -91,3 +143,14 @@ class Agent(Protocol):
 
     def decide(self, observation: Observation) -> Decision:
         """Decide the observation's round."""
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """An agent that asks a language model, and keeps how its last decision came about."""
+
+    attempts: tuple[Attempt, ...]
+    """Questions of the last decision, in order."""
+
+    decided_by: str
+    """Who decided last: the model, or whom the agent fell back on."""

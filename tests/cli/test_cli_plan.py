@@ -83,6 +83,14 @@ def test_paths_are_resolved_where_the_user_stands(tmp_path: Path) -> None:
     }
 
 
+def test_the_model_of_an_agent_is_a_path_in_this_process_only(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    given = {"agent.kind": "llm", "agent.model": "models"}
+    assert absolute_paths(given, tmp_path)["agent.model"] == str(tmp_path / "models")
+    served = {"agent.kind": "endpoint", "agent.model": "models"}
+    assert absolute_paths(served, tmp_path) == served
+
+
 @pytest.mark.parametrize("model", ["auto", "dna-tiny", "someone/some-model", ""])
 def test_a_model_by_name_stays_a_name(model: str, tmp_path: Path) -> None:
     assert absolute_paths({"llm.model": model}, tmp_path) == {"llm.model": model}

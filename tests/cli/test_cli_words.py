@@ -212,6 +212,16 @@ def test_the_result_puts_the_model_beside_the_baselines() -> None:
     assert "last round" in said
 
 
+def test_what_an_asked_agent_took_is_said_and_nothing_of_others() -> None:
+    asked = {"prompt_tokens": 12_000, "answer_tokens": 800, "seconds": 61.0, "decisions": 10}
+    said = "\n".join(words.result({**SUMMARY, "agent": asked}))
+    assert "  agent     12,800 tokens, 1 min 01 s\n" in said
+    said = "\n".join(words.result({**SUMMARY, "agent": {**asked, "fallbacks": 2}}))
+    assert "12,800 tokens, 1 min 01 s; the rule made 2 of 10 decisions" in said
+    rule = {"prompt_tokens": 0, "answer_tokens": 0, "fallbacks": 0}
+    assert words.result({**SUMMARY, "agent": rule}) == words.result(SUMMARY)
+
+
 def test_a_bare_summary_is_no_reason_to_fail() -> None:
     assert words.result({"test": {"accuracy": None}})
 

@@ -176,16 +176,17 @@ def test_dna_demo_has_no_column() -> None:
         load_site(run_settings(partition="column", partition_column="site"), 0, 4)
 
 
-def test_noise_flips_training_labels_only() -> None:
+def test_noise_flips_labels_of_the_named_sites_and_no_test_label() -> None:
     clean, noisy = (
-        run_settings(train_rows=200, label_noise=noise, mode="federated") for noise in (0.0, 0.25)
+        run_settings(train_rows=200, label_noise=noise, mode="federated", **which)
+        for noise, which in ((0.0, {}), (0.25, {"noisy_clients": 2}))
     )
-    for before, after in zip(sites(clean), sites(noisy), strict=True):
-        assert before.train.texts == after.train.texts
-        assert (before.train.labels != after.train.labels).sum() == round(0.25 * len(before.train))
-        for part in ("validation", "test"):
-            assert getattr(before, part).texts == getattr(after, part).texts
-            assert (getattr(before, part).labels == getattr(after, part).labels).all()
+    for client, (before, after) in enumerate(zip(sites(clean), sites(noisy), strict=True)):
+        for part, share in (("train", 0.25), ("validation", 0.25), ("test", 0.0)):
+            was, now = getattr(before, part), getattr(after, part)
+            assert was.texts == now.texts
+            flipped = round(share * len(was)) if client < 2 else 0
+            assert (was.labels != now.labels).sum() == flipped
     pooled = load_server(noisy).train.labels
     assert (pooled == np.concatenate([s.train.labels for s in sites(noisy)])).all()
 

@@ -62,6 +62,7 @@ def test_every_condition_names_a_key() -> None:
         ("train.steps=500", "train.steps = 500.*accepted: min_steps <= steps <= max_steps"),
         ("run.min_replies=9", "run.min_replies = 9 with run.clients = 4"),
         ("stop.min_rounds=11", "stop.min_rounds = 11 with run.rounds = 10"),
+        ("agent.retries=1", "agent.retries = 1 would be ignored because agent.kind = 'rule'"),
         ("stop.min_rounds=5", "stop.min_rounds = 5 would be ignored because nothing stops"),
         (
             "quantum.backend=pennylane:",
@@ -96,6 +97,14 @@ def test_folds_and_features_are_refused_together() -> None:
         SettingsError, match=r"distill.folds = 3 with distill.features = 10; accepted: one of them"
     ):
         parse_run([], ["distill.folds=3", "distill.features=10"])
+
+
+def test_what_only_some_agents_use() -> None:
+    asked = ["agent.kind=llm", "agent.model=gpt2"]
+    with pytest.raises(SettingsError, match=r"agent.retries = 1 would be ignored because agent.d"):
+        parse_run([], [*asked, "agent.decoding=choices", "agent.retries=1"])
+    settings, _ = parse_run([], [*asked, "stop.min_rounds=5"])  # it may stop the run by itself
+    assert settings.stop.min_rounds == 5
 
 
 def test_lambda_falls_from_round_to_round() -> None:

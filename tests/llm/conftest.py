@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,58 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
             _tokenizer(folder, pad=kind in PADDED)
             made[kind] = folder
         return made[kind]
+
+    return make
+
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+WITHOUT_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    + TEMPLATE
+)
+
+
+@pytest.fixture(scope="session")
+def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that makes a folder of a small causal LM with random weights.
+
+    A Llama of two layers, and a byte-level BPE tokenizer trained on our own prompts.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from llm.agent.prompt import SYSTEM
+
+    @functools.cache
+    def make(seed: int = 0, template: str = "", **config: Any) -> Path:
+        import torch
+
+        from llm.quiet import quiet
+
+        quiet()
+        folder = tmp_path_factory.mktemp("causal")
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        special = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=500, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        )
+        tokenizer.train_from_iterator([SYSTEM, "0 1 2 3 4 5 6 7 8 9 0.123 loss rows"], trainer)
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+        fast.chat_template = template or None
+        fast.save_pretrained(folder)
+        size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        shape = {**size, "intermediate_size": 64, "vocab_size": 512, "eos_token_id": 0}
+        shape |= {"bos_token_id": None, "max_position_embeddings": 8192, **config}
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(folder)
+        return folder
 
     return make
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from federation import Cost, Settings
+from federation import Cost, Settings, parse_run
 from federation.messages import SiteReport, TrainReport
 from strategies import FederationState, Member
 
@@ -39,7 +39,7 @@ def trained(loss: float, llm_loss: float, steps: int = 4) -> TrainReport:
 
 
 def begin() -> FederationState:
-    return FederationState.begin([member(1), member(0)], steps=6)
+    return FederationState.begin([member(1), member(0)], parse_run([], ["train.steps=6"])[0])
 
 
 def test_an_absent_client_keeps_the_distance_it_had() -> None:

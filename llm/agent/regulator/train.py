@@ -1,0 +1,259 @@
+"""Train the regulator: first it imitates hindsight, then its own rewards teach it.
+
+``python -m llm.agent.regulator.train [--seed 0] [--out FILE]``: simulated federations
+(`simulator`, `tasks`), nothing else; about half an hour of one core. Imitation: cross-entropy on
+what the oracle would do in states that the oracle, and chance, lead to. Reinforcement: groups of
+runs that begin alike, each decision weighed by what its future earned beyond its group's mean
+(GRPO, arXiv 2402.03300, without its KL term), with PPO's clipped ratio. Reward: fall of the best
+validation loss less the price of circuits and of waiting, in nats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from federation import derive_seed, write_text
+from llm.agent.regulator.model import WEIGHTS, new_model
+from llm.agent.regulator.oracle import hindsight
+from llm.agent.regulator.policy import likelihood, words_of
+from llm.agent.regulator.rivals import RIVALS
+from llm.agent.regulator.rollouts import (
+    Bools,
+    Decide,
+    Floats,
+    Places,
+    advantages,
+    by_model,
+    in_order,
+    may_stop,
+    play,
+)
+from llm.agent.regulator.simulator import Federations, repeated
+from llm.agent.regulator.tasks import draw_task
+from llm.agent.regulator.words import LEVELS
+from llm.packed import pack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import LlamaForCausalLM
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long and how fast the regulator learns.
+
+    Attributes
+    ----------
+    imitation, reinforcement : int
+        Families of federations in each stage.
+    federations, group : int
+        Federations of a family, and runs of each of them under reinforcement.
+    rate, reinforced_rate : float
+        AdamW's step sizes.
+    entropy : float
+        Weight of the decisions' entropy under reinforcement.
+    """
+
+    imitation: int = 80
+    reinforcement: int = 80
+    federations: int = 12
+    group: int = 8
+    rate: float = 1e-3
+    reinforced_rate: float = 2e-4
+    entropy: float = 0.003
+    clip: float = 0.2
+    batch: int = 64
+    passes: int = 2
+    epsilon: float = 0.4
+
+
+def family(seed: int, stage: str, number: int, federations: int, group: int = 1) -> Federations:
+    """Return the running federations of one update; the same arguments give the same."""
+    rng = np.random.default_rng(derive_seed(seed, "regulator", stage, number))
+    task = draw_task(rng, federations, int(rng.integers(3, 13)))
+    return Federations(repeated(task, group), rng)
+
+
+def _wandering(epsilon: float) -> tuple[Decide, list[Tensor]]:
+    """Follow the oracle, or chance with probability epsilon; keep what the oracle would say."""
+    wanted: list[Tensor] = []
+
+    def decide(running: Federations, ids: Tensor, order: Places) -> tuple[Bools, Floats]:
+        stop, known = hindsight(running)
+        levels = in_order(known, order)
+        # The client of most merit has to train: a little, where the oracle would skip it.
+        levels[:, 0] = np.maximum(levels[:, 0], LEVELS[0])
+        stop &= may_stop(running).numpy()
+        live = ~running.done
+        wanted.append(torch.as_tensor(words_of(stop, levels))[torch.as_tensor(live)])
+        rng, size = running.rng, len(stop)
+        stray = rng.random(size) < epsilon
+        # Stopping ends what there is to see: most states come from going on.
+        stop &= rng.random(size) < 0.5
+        strange = np.where(
+            rng.random(levels.shape) < 0.4, rng.choice([0.5, 1, 2, 4], levels.shape), 0
+        )
+        strange[strange.sum(1) == 0, 0] = 1.0
+        return stop, np.where(stray[:, None], strange, levels)
+
+    return decide, wanted
+
+
+def imitate(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, running: Federations, course: Course
+) -> float:
+    """Learn one family's oracle; return the first pass's mean negative log-likelihood."""
+    decide, wanted = _wandering(course.epsilon)
+    steps, _ = play(running, decide)
+    words = torch.cat(wanted)
+    losses = []
+    for _ in range(course.passes):
+        order = torch.as_tensor(running.rng.permutation(len(words)))
+        for part in torch.split(order, course.batch):
+            free = torch.as_tensor(steps.round[part.numpy()] > 0)
+            said, _ = likelihood(model, steps.ids[part], words[part], free)
+            loss = -said.mean()
+            _update(model, optimizer, loss)
+            losses.append(float(loss.detach()))
+    first = losses[: max(1, len(losses) // course.passes)]
+    return sum(first) / len(first)
+
+
+def reinforce(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, running: Federations, course: Course
+) -> float:
+    """Learn from one family's own runs; return their mean reward, nats."""
+    likely: list[Tensor] = []
+    chance = torch.Generator().manual_seed(int(running.rng.integers(2**31)))
+    steps, rewards = play(running, by_model(model, chance, likely))
+    gains = advantages(rewards, course.group)[steps.round, steps.federation]
+    weight = torch.as_tensor(gains, dtype=torch.float32).clamp(-4, 4)
+    free, before = torch.as_tensor(steps.round > 0), torch.cat(likely)
+    order = torch.as_tensor(running.rng.permutation(len(weight)))
+    for part in torch.split(order, 3 * course.batch):
+        said, entropy = likelihood(model, steps.ids[part], steps.words[part], free[part])
+        ratio = (said - before[part]).exp()
+        bounded = ratio.clamp(1 - course.clip, 1 + course.clip)
+        worth = torch.minimum(ratio * weight[part], bounded * weight[part])
+        _update(model, optimizer, -(worth + course.entropy * entropy).mean())
+    return float(rewards.sum(0).mean())
+
+
+def _update(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+def faded(updates: int) -> Callable[[int], float]:
+    """Return the rate's factor after so many updates: up in five, then down to a tenth."""
+    return lambda done: min(1.0, (done + 1) / 5) * (1 - 0.9 * done / max(updates, 1))
+
+
+def drawn(model: LlamaForCausalLM) -> Decide:
+    """Return the regulator as it decides when it is deployed: its words drawn, from one seed."""
+    return by_model(model, torch.Generator().manual_seed(0))
+
+
+def judged(seed: int, deciders: dict[str, Decide], families: int = 6) -> dict[str, float]:
+    """Return each decider's mean reward, nats, on the same federations that nobody learns from."""
+    return {
+        name: float(
+            np.mean(
+                [
+                    play(family(seed, "judge", number, 48), decide)[1].sum(0).mean()
+                    for number in range(families)
+                ]
+            )
+        )
+        for name, decide in deciders.items()
+    }
+
+
+def train(
+    course: Course, seed: int, tell: Any = print, families: int = 6
+) -> tuple[LlamaForCausalLM, dict[str, Any]]:
+    """Return the trained model, and what the shipped file says of its making.
+
+    Parameters
+    ----------
+    course : Course
+        How long and how fast.
+    seed : int
+        The one seed.
+    tell : callable
+        Gets a line now and then.
+    families : int
+        Families of federations that it is judged on.
+    """
+    torch.manual_seed(derive_seed(seed, "regulator", "weights"))
+    model, began = new_model(), time.monotonic()
+    rivals = judged(seed, RIVALS, families)
+    tell("rivals " + ", ".join(f"{name} {value:.4f}" for name, value in rivals.items()))
+    curve: list[dict[str, float]] = []
+    for stage, updates, rate, learn, group in (
+        ("imitation", course.imitation, course.rate, imitate, 1),
+        ("reinforcement", course.reinforcement, course.reinforced_rate, reinforce, course.group),
+    ):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+        fade = torch.optim.lr_scheduler.LambdaLR(optimizer, faded(updates))
+        recent = []
+        size = course.federations if group > 1 else 4 * course.federations
+        for number in range(updates):
+            running = family(seed, stage, number, size, group)
+            recent.append(learn(model, optimizer, running, course))
+            fade.step()
+            if (number + 1) % 20 == 0 or number + 1 == updates:
+                reward = judged(seed, {"model": drawn(model)}, families)["model"]
+                curve.append(
+                    {stage: number + 1, "learned": float(np.mean(recent)), "reward": reward}
+                )
+                tell(
+                    f"{stage} {number + 1}: {np.mean(recent):.4f}, reward {reward:.4f}, "
+                    f"{time.monotonic() - began:.0f} s"
+                )
+                recent = []
+    return model.eval(), {
+        "made_by": "python -m llm.agent.regulator.train",
+        "seed": seed,
+        "course": asdict(course),
+        "seconds": round(time.monotonic() - began),
+        "judged_on": f"{48 * families} simulated federations of {families} families that nobody "
+        "learned from; mean reward in nats: fall of the best validation loss less the price of "
+        "circuits and waiting",
+        "rivals": rivals,
+        "curve": curve,
+        "data": "simulated federations of softmax regressions and small tanh networks on random "
+        "Gaussian mixtures; see llm/agent/regulator/tasks.py. No real data.",
+    }
+
+
+def main(given: list[str]) -> int:
+    """Train and write the weights."""
+    parser = argparse.ArgumentParser(prog="llm.agent.regulator.train", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--imitation", type=int, default=Course.imitation)
+    parser.add_argument("--reinforcement", type=int, default=Course.reinforcement)
+    asked = parser.parse_args(given)
+    torch.set_num_threads(1)  # the same numbers on any machine with as many
+    course = Course(imitation=asked.imitation, reinforcement=asked.reinforcement)
+    model, about = train(course, asked.seed, lambda line: print(line, flush=True))
+    state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    write_text(asked.out, pack(state, about))
+    print(asked.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,144 @@
+"""An agent that asks a language model, and lets a rule decide where that brings nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from federation import ModelError, Settings, derive_seed
+from llm.agent import Agent, Attempt, Decision, Observation
+from llm.agent.choices import choices
+from llm.agent.prompt import as_answer, asked_again, may_stop, question
+from llm.agent.speaker import Answer, Question, Speaker, SpeakerError, open_speaker
+from strategies.reading import LONGEST_ANSWER, Reading, read_answer, sentence
+
+
+@dataclass
+class AskingAgent:
+    """Asks a language model for each round's decision.
+
+    Parameters
+    ----------
+    name : str
+        For the report.
+    speaker : Speaker
+        The model.
+    fallback : Agent
+        Who decides where no usable answer comes.
+    retries : int
+        Times that an unusable answer is told back and asked for anew.
+    min_rounds : int
+        Rounds before which no stop is allowed.
+    closed : bool
+        Whether the model chooses from a closed set of decisions.
+
+    Attributes
+    ----------
+    attempts : tuple of Attempt
+        Questions of the last decision, in order.
+    decided_by : str
+        Who decided last.
+    """
+
+    name: str
+    speaker: Speaker
+    fallback: Agent
+    retries: int = 2
+    min_rounds: int = 1
+    closed: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    decided_by: str = ""
+    _begun: bool = field(default=False, repr=False)
+
+    def decide(self, observation: Observation) -> Decision:
+        """Ask, read, ask again with the problem told; in the end let the fallback decide.
+
+        A model that does not answer at all is not asked again in this round: its time is up.
+
+        Raises
+        ------
+        federation.ModelError
+            If the first question of a run shows that no answer will ever come: a wrong address,
+            key or model name.
+        """
+        self.attempts, self.decided_by, problem = (), self.name, ""
+        first, self._begun = not self._begun, True
+        rule = self.fallback.decide(observation)
+        asked = self._question(observation, rule)
+        for _ in range(1 + self.retries):
+            try:
+                answer = self.speaker.ask(asked)
+            except SpeakerError as error:
+                if error.lasting and first:
+                    raise ModelError(str(error)) from error
+                problem = sentence(str(error))
+                self._note(asked, error.answer, Reading(None, problem))
+                break
+            reading = read_answer(answer.text, observation, answer.truncated)
+            self._note(asked, answer, reading)
+            if reading.decision is not None:
+                return _explained(reading.decision, answer)
+            problem = reading.problem
+            asked = asked_again(asked, answer.text, problem)
+        self.decided_by = self.fallback.name
+        why = f"{self.fallback.name} instead of {self.name} ({problem})"
+        return rule.model_copy(update={"reason": sentence(f"{why}: {rule.reason}")})
+
+    def _question(self, seen: Observation, rule: Decision) -> Question:
+        if not self.closed:
+            return question(seen, self.min_rounds)
+        offered = choices(seen, rule, may_stop(seen, self.min_rounds))
+        return question(
+            seen,
+            self.min_rounds,
+            {label: (one.told, as_answer(one.decision, seen)) for label, one in offered.items()},
+        )
+
+    def _note(self, asked: Question, answer: Answer, reading: Reading) -> None:
+        """Put a question and what came of it on record."""
+        attempt = Attempt(
+            prompt=asked.text,
+            answer=answer.text[: LONGEST_ANSWER + 1],
+            problem=reading.problem,
+            notes=reading.notes,
+            prompt_tokens=answer.prompt_tokens,
+            answer_tokens=answer.answer_tokens,
+            seconds=answer.seconds,
+        )
+        self.attempts = (*self.attempts, attempt)
+
+
+def _explained(decision: Decision, answer: Answer) -> Decision:
+    """Add to the reason of a choice from a closed set how likely it was."""
+    if not answer.likelihoods:
+        return decision
+    best = max(answer.likelihoods.values())
+    reason = f"{decision.reason} (probability {best:.2f} among {len(answer.likelihoods)} options)"
+    return decision.model_copy(update={"reason": reason})
+
+
+def build_asking(settings: Settings, fallback: Agent) -> AskingAgent:
+    """Build the agent of `agent.kind = llm` or `endpoint`.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+    fallback : Agent
+        Who decides where no usable answer comes.
+
+    Raises
+    ------
+    federation.UserError
+        If there is no such model or server.
+    """
+    agent = settings.agent
+    speaker = open_speaker(agent, settings.run.clients, derive_seed(settings.run.seed, "agent"))
+    closed = agent.kind == "llm" and agent.decoding == "choices"
+    return AskingAgent(
+        name=f"{agent.kind} ({speaker.name})",
+        speaker=speaker,
+        fallback=fallback,
+        retries=0 if closed else agent.retries,
+        min_rounds=settings.stop.min_rounds,
+        closed=closed,
+    )

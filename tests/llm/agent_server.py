@@ -1,0 +1,154 @@
+"""An OpenAI-compatible server on loopback that misbehaves as it is told: real HTTP, no model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY = "sk-s3cret-that-nobody-may-see-0123456789"
+
+
+class AgentServer:
+    """What a server keeps; `script` has one behaviour for each question, then all is well."""
+
+    def __init__(self) -> None:
+        self.script: list[Behaviour] = []
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.models = 200
+        self.url = ""
+        self.over = threading.Event()
+
+    @property
+    def prompts(self) -> list[str]:
+        """Everything that was ever told, as text."""
+        return [json.dumps(body) for body in self.asked]
+
+
+Behaviour = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    told: AgentServer
+
+    def do_GET(self) -> None:
+        self._note()
+        self.reply(self.told.models, {"object": "list", "data": [{"id": "tiny"}]})
+
+    def do_POST(self) -> None:
+        self._note()
+        size = int(self.headers.get("content-length", 0))
+        self.told.asked.append(json.loads(self.rfile.read(size)))
+        behave = self.told.script.pop(0) if self.told.script else says(plain(self.told.asked[-1]))
+        with contextlib.suppress(OSError):  # who asked has gone
+            behave(self)
+
+    def _note(self) -> None:
+        self.told.headers.append({name.lower(): x for name, x in self.headers.items()})
+        self.told.paths.append(self.path)
+
+    def reply(self, status: int, body: Any, kind: str = "application/json", **headers: str) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[AgentServer]:
+    """Serve on a free port until the context ends."""
+    told = AgentServer()
+    handler = type("Told", (Handler,), {"told": told})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    told.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield told
+    finally:
+        told.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def plain(body: dict[str, Any], steps: int = 2) -> str:
+    """Return a sound decision for a question: the clients are those of its table."""
+    table = body["messages"][1]["content"].split("\nclient ")[1].split("\n\n")[0]
+    clients = [line.split()[0] for line in table.splitlines()[1:]]
+    return json.dumps(
+        {"reason": "as always", "steps": dict.fromkeys(clients, steps), "stop": False}
+    )
+
+
+def completion(text: Any, finish: str = "stop", usage: Any = None) -> dict[str, Any]:
+    """Return a chat completion's body."""
+    spent = {"prompt_tokens": 100, "completion_tokens": 20} if usage is None else usage
+    message = {"role": "assistant", "content": text}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": spent}
+
+
+def says(text: Any, finish: str = "stop", usage: Any = None) -> Behaviour:
+    return lambda at: at.reply(200, completion(text, finish, usage))
+
+
+def sends(body: Any, status: int = 200, kind: str = "application/json", **more: str) -> Behaviour:
+    return lambda at: at.reply(status, body, kind, **more)
+
+
+def drips(text: str, pause: float = 0.02, headers: bool = False) -> Behaviour:
+    """Send a whole answer byte by byte: of the body, or of the header already."""
+
+    def behave(at: Handler) -> None:
+        content = json.dumps(completion(text)).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+        if not headers:
+            at.wfile.write(head)
+        for byte in (head if headers else b"") + content:
+            if at.told.over.wait(pause):
+                return
+            at.wfile.write(bytes([byte]))
+
+    return behave
+
+
+def hangs(at: Handler) -> None:
+    at.told.over.wait(10)
+    at.close_connection = True
+
+
+def closes(at: Handler) -> None:
+    at.close_connection = True
+
+
+def breaks_off(at: Handler) -> None:
+    at.send_response(200)
+    at.send_header("Content-Length", "1000")
+    at.end_headers()
+    at.wfile.write(b'{"choices": [')
+    at.close_connection = True
+
+
+def floods(at: Handler) -> None:
+    """Send without end, as fast as it goes."""
+    at.send_response(200)
+    at.end_headers()
+    end = time.monotonic() + 10
+    while time.monotonic() < end and not at.told.over.is_set():
+        at.wfile.write(b" " * 65536)

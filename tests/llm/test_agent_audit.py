@@ -1,0 +1,99 @@
+"""Runs that a language model directed, replayed: its answers are read anew, it is not asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("strategies.asking")
+
+from server_app.audit import audit
+from tests.llm.agent_server import AgentServer, closes, hangs, says, sends, serving
+from tests.server_app.test_audit import change
+
+Federate = Callable[..., Any]
+ENDPOINT = ("agent.kind=endpoint", "agent.model=tiny", "train.steps=1", "train.max_steps=3")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentServer]:
+    with serving() as told:
+        monkeypatch.setenv("LLM_QFL_AGENT_URL", told.url)
+        yield told
+
+
+def answer(steps: dict[str, Any], **more: Any) -> str:
+    return json.dumps({"reason": "as I please", "steps": steps, "stop": False, **more})
+
+
+FINE = answer({"0": 2, "1": 0, "2": 1})
+CUT = says(FINE[:30], finish="length")
+ROUNDS = [
+    [says(answer({"0": 2, "7": 3}, mood="fine"))],
+    [says(answer({"0": 50, "1": "2", "2": 1.4}))],
+    [says(answer({"0": 0, "1": 0, "2": 0})), says(FINE)],
+    [says(answer({"1": 3}, stop=True))],
+    [CUT, CUT, CUT],
+    [hangs],
+    [CUT, sends(b"<html>", kind="text/html")],
+    [closes, says(FINE)],
+    [says("x" * 30_000), says("<think>no</think>" + FINE)],
+]
+"""Answers that are repaired, refused, late, cut off, too long, and none at all."""
+
+
+@pytest.fixture
+def directed(federate: Federate, server: AgentServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a run that an endpoint directed, and that the endpoint is gone since."""
+    server.script = [behaviour for script in ROUNDS for behaviour in script]
+    count = len(ROUNDS)
+    ran = federate(*ENDPOINT, f"run.rounds={count}", f"stop.min_rounds={count}", "agent.timeout=4")
+    assert server.script == []
+    monkeypatch.delenv("LLM_QFL_AGENT_URL")
+    return ran, server
+
+
+def test_answers_are_read_anew_and_nobody_is_asked(directed: Any) -> None:
+    ran, server = directed
+    asked, lines = len(server.asked), ran.decisions()
+    name, same = audit(ran.folder)
+    assert name == "endpoint (tiny)"
+    assert [one.differs for one in same] == [()] * len(ROUNDS)
+    assert [line["round"] for line in lines if line["decided_by"] != name] == [5, 6, 7]
+
+    def changed(number: int, place: int, **values: Any) -> list[Any]:
+        attempts = lines[number - 1]["attempts"]
+        return [one | values if k == place else one for k, one in enumerate(attempts)]
+
+    change(ran.folder, 1, attempts=changed(1, 0, answer=FINE))
+    change(ran.folder, 2, attempts=changed(2, 0, prompt="choose everybody"))
+    change(ran.folder, 3, attempts=lines[2]["attempts"][1:])
+    change(ran.folder, 4, attempts=changed(4, 0, notes=["mended"]))
+    change(ran.folder, 5, decided_by="endpoint (tiny)")
+    found = {one.round: one.differs for one in audit(ran.folder)[1]}
+    assert found[1][0] == "participants [0] recorded, [0, 2] replayed"
+    assert found[2] == ("question 1: the prompt is not the one that the observation gives",)
+    assert found[3] == ("question 1: the prompt is not the one that the observation gives",)
+    assert found[4] == ('question 1: notes ["mended"] recorded, [] replayed',)
+    assert found[5] == ('decided_by "endpoint (tiny)" recorded, "rule (adaptive)" replayed',)
+    assert not any(found[number] for number in range(6, len(ROUNDS) + 1))
+    assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize("decoding", ["schema", "choices"])
+def test_a_model_in_this_process_is_not_loaded_again(
+    federate: Federate, causal_folder: Callable[..., Path], tmp_path: Path, decoding: str
+) -> None:
+    gone = tmp_path / "model"
+    gone.symlink_to(causal_folder(0, ""))
+    ran = federate("agent.kind=llm", f"agent.model={gone}", f"agent.decoding={decoding}")
+    gone.unlink()
+    name, found = audit(ran.folder)
+    assert name == ran.events("prepared")[0]["agent"]
+    assert [one.differs for one in found] == [(), ()]
+    if decoding == "choices":
+        assert "probability" in ran.decisions()[0]["reason"]

@@ -1,0 +1,373 @@
+"""The endpoint's side of the wire, against a real HTTP server that does everything wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from federation import ModelError, UserError
+from llm.agent import ClientView, Observation
+from llm.agent.endpoint import EndpointSpeaker, open_speaker
+from llm.agent.prompt import question
+from llm.agent.speaker import SpeakerError
+from tests.llm.agent_server import (
+    KEY,
+    AgentServer,
+    breaks_off,
+    closes,
+    completion,
+    drips,
+    floods,
+    hangs,
+    says,
+    sends,
+    serving,
+)
+
+SEEN = Observation(
+    round=2,
+    rounds_left=3,
+    min_steps=1,
+    max_steps=9,
+    plain_steps=4,
+    clients=tuple(ClientView(client=k, rows=10 + k, steps=4) for k in (0, 1)),
+)
+ASKED = question(SEEN, min_rounds=1)
+WORDS = '{"reason": "so", "steps": {"0": 3, "1": 0}, "stop": false}'
+
+
+@pytest.fixture
+def server() -> Iterator[AgentServer]:
+    with serving() as told:
+        yield told
+
+
+@pytest.fixture
+def speaker(server: AgentServer) -> Callable[..., EndpointSpeaker]:
+    def make(timeout: float = 5.0, key: str = KEY, base: str = "") -> EndpointSpeaker:
+        return EndpointSpeaker(base or server.url, key, "tiny", timeout, 200, seed=7)
+
+    return make
+
+
+def refused(speaker: EndpointSpeaker) -> SpeakerError:
+    with pytest.raises(SpeakerError) as told:
+        speaker.ask(ASKED)
+    assert KEY not in str(told.value)
+    assert "\n" not in str(told.value)
+    return told.value
+
+
+def test_a_question_arrives_whole_and_the_answer_comes_back(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [says(WORDS)]
+    answer = speaker().ask(ASKED)
+    assert answer.text == WORDS
+    assert (answer.prompt_tokens, answer.answer_tokens, answer.truncated) == (100, 20, False)
+    assert answer.seconds > 0
+    (body,) = server.asked
+    assert body["messages"] == [dict(m) for m in ASKED.messages]
+    assert body["response_format"]["json_schema"]["schema"] == ASKED.schema
+    told = {k: body[k] for k in ("model", "temperature", "seed", "max_tokens", "stream")}
+    assert told == {
+        "model": "tiny",
+        "temperature": 0,
+        "seed": 7,
+        "max_tokens": 200,
+        "stream": False,
+    }
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+    assert server.paths == ["/v1/chat/completions"]
+
+
+def test_without_a_key_none_is_sent(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    speaker(key="").ask(ASKED)
+    assert "authorization" not in server.headers[0]
+
+
+# --- servers that do not know every parameter -----------------------------------------------
+
+
+def test_a_server_without_schemas_is_asked_simpler_and_remembered(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    unknown = sends({"error": {"message": "response_format: no such type"}}, 400)
+    server.script = [unknown, sends({"detail": [{"loc": ["response_format"]}]}, 422)]
+    asking = speaker()
+    asking.ask(ASKED)
+    asking.ask(ASKED)
+    schema, loose, first, second = [body.get("response_format") for body in server.asked]
+    assert schema["json_schema"]["schema"]["properties"]["reason"]["maxLength"] == 160
+    assert "maxLength" not in json.dumps(loose)
+    assert "maximum" not in json.dumps(loose)
+    assert loose["json_schema"]["schema"]["properties"]["steps"]["required"] == ["0", "1"]
+    assert first == second == {"type": "json_object"}
+
+
+def test_a_server_that_knows_no_format_at_all_answers_in_the_end(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [sends(b"what?", 400, "text/plain")] * 3 + [says(WORDS)]
+    assert speaker().ask(ASKED).text == WORDS
+    assert "response_format" not in server.asked[-1]
+
+
+def test_a_parameter_that_the_server_names_is_dropped_alone(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [
+        sends({"error": {"message": "use 'max_completion_tokens'", "param": "max_tokens"}}, 400),
+        sends({"error": {"message": "unsupported value", "param": "temperature"}}, 400),
+    ]
+    speaker().ask(ASKED)
+    last = server.asked[-1]
+    assert last["max_completion_tokens"] == 200
+    assert not {"max_tokens", "temperature"} & set(last)
+    assert last["seed"] == 7
+    assert last["response_format"]["type"] == "json_schema"
+
+
+def test_a_server_that_takes_nothing_is_a_lasting_error_and_nothing_is_unlearned(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [sends({"error": {"message": "context too long"}}, 400)] * 4
+    asking = speaker()
+    error = refused(asking)
+    assert error.lasting
+    assert "agent.model = 'tiny'" in str(error)
+    assert "HTTP 400: context too long" in str(error)
+    assert asking.dialect.form == "schema"
+
+
+# --- late, busy, broken ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [hangs, drips(WORDS), drips(WORDS, headers=True)],
+    ids=["hangs", "drips its body", "drips its header"],
+)
+def test_no_server_holds_a_round(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker], behaviour: Any
+) -> None:
+    server.script = [behaviour]
+    error = refused(speaker(timeout=0.3))
+    assert "gave no whole answer within 0.3 s (agent.timeout)" in str(error)
+    assert not error.lasting
+    assert error.answer.seconds >= 0.3
+
+
+def test_busy_and_broken_servers_are_asked_again_within_the_deadline(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [sends({}, 500), closes, breaks_off]
+    assert json.loads(speaker(timeout=2.0).ask(ASKED).text)["steps"] == {"0": 2, "1": 2}
+    assert len(server.asked) == 4
+
+
+def test_a_busy_server_says_how_long_to_wait(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [sends({}, 429, Retry_After="0.2")]
+    began = time.monotonic()
+    speaker(timeout=5.0).ask(ASKED)
+    assert time.monotonic() - began >= 0.2
+    server.script = [sends({"error": {"message": "slow down"}}, 429, Retry_After="60")]
+    assert "HTTP 429: slow down" in str(refused(speaker(timeout=5.0)))
+    server.script = [sends({}, 429, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT")]
+    assert speaker().ask(ASKED).text
+
+
+def test_a_server_that_stays_broken_is_given_up(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [sends({"error": "overloaded"}, 503)] * 9
+    error = refused(speaker(timeout=1.0))
+    assert "HTTP 503: overloaded" in str(error)
+    assert not error.lasting
+    assert len(server.asked) == 4
+
+
+def test_nobody_there(speaker: Callable[..., EndpointSpeaker]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    error = refused(speaker(timeout=2.0, base=f"http://127.0.0.1:{port}/v1"))
+    assert f"127.0.0.1:{port} cannot be reached" in str(error)
+
+
+# --- answers that are none ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        sends(b"<html>welcome</html>", kind="text/html"),
+        sends(b"data: {}\n\n", kind="text/event-stream"),
+        sends(b'{"choices": [{"message": {"content": "\xff\xfe"}}]}'),
+        sends({"choices": []}),
+        sends({"choices": [{"text": WORDS}]}),
+        sends([1, 2]),
+        sends(b""),
+        sends(b"[" * 100_000),
+        says({"steps": 1}),
+    ],
+    ids=["html", "a stream", "bad utf-8", "empty", "old form", "list", "void", "nested", "object"],
+)
+def test_a_200_that_is_no_completion(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker], behaviour: Any
+) -> None:
+    server.script = [behaviour]
+    error = refused(speaker())
+    assert "answers HTTP 200 without a chat completion" in str(error)
+    assert not error.lasting
+
+
+def test_a_completion_of_the_wrong_content_type_is_read(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [sends(completion(WORDS), kind="text/plain")]
+    assert speaker().ask(ASKED).text == WORDS
+
+
+def test_a_huge_body_is_not_read_to_its_end(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [floods]
+    assert "answers more than 1,000,000 bytes" in str(refused(speaker()))
+
+
+@pytest.mark.parametrize("usage", [{}, [], {"prompt_tokens": -3, "completion_tokens": "many"}])
+def test_unknown_or_silly_usage_counts_as_none(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker], usage: Any
+) -> None:
+    server.script = [says(WORDS, usage=usage)]
+    answer = speaker().ask(ASKED)
+    assert (answer.prompt_tokens, answer.answer_tokens) == (0, 0)
+
+
+def test_the_limit_of_tokens_parts_silence_and_broken_letters_are_told(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    parts = [{"type": "text", "text": WORDS[:9]}, {"type": "text", "text": WORDS[9:]}]
+    server.script = [says(WORDS[:20], "length"), says(parts), says(None), says("a\ud800b")]
+    asking = speaker()
+    assert asking.ask(ASKED).truncated
+    assert asking.ask(ASKED).text == WORDS
+    assert asking.ask(ASKED).text == ""
+    assert asking.ask(ASKED).text == "a?b"
+
+
+# --- the key --------------------------------------------------------------------------------
+
+
+def test_a_redirect_is_not_followed_and_the_key_stays(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    with serving() as other:
+        server.script = [sends({}, 307, Location=f"{other.url}/chat/completions")]
+        error = refused(speaker())
+        assert "redirects elsewhere (HTTP 307), which is not followed" in str(error)
+        assert error.lasting
+        assert other.paths == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_server_that_says_the_key_back_does_not_get_it_into_an_error(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker], status: int
+) -> None:
+    server.script = [sends({"error": {"message": f"no: {KEY}"}}, status)] * 4
+    error = refused(speaker(timeout=0.5))
+    assert error.lasting == (status != 500)
+    server.script = [says(f"{WORDS} {KEY}")]
+    assert speaker().ask(ASKED).text == f"{WORDS} ***"
+    server.script = [sends(b" " * 70 + KEY.encode())]
+    assert KEY[:4] not in str(refused(speaker()))
+
+
+def test_requests_are_not_logged(
+    monkeypatch: pytest.MonkeyPatch, server: AgentServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        opened(monkeypatch, server.url).ask(ASKED)
+    assert server.url not in caplog.text
+    assert KEY not in repr(opened(monkeypatch, server.url))
+
+
+# --- before a run ---------------------------------------------------------------------------
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, url: str, key: str = KEY) -> EndpointSpeaker:
+    from federation import parse_run
+
+    monkeypatch.setenv("LLM_QFL_AGENT_URL", url)
+    monkeypatch.setenv("LLM_QFL_AGENT_KEY", key)
+    given = ["agent.kind=endpoint", "agent.model=tiny", "agent.timeout=0.5"]
+    return open_speaker(parse_run([], given)[0].agent, clients=4, seed=0)
+
+
+def test_opening_looks_whether_somebody_is_there(
+    monkeypatch: pytest.MonkeyPatch, server: AgentServer
+) -> None:
+    speaker = opened(monkeypatch, f"{server.url}/chat/completions/")
+    assert speaker.base == server.url
+    assert speaker.max_tokens == 250 + 12 * 4
+    assert server.paths == ["/v1/models"]
+    server.models = 404  # not every server has a list
+    opened(monkeypatch, server.url)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", "LLM_QFL_AGENT_URL is not set"),
+        ("127.0.0.1:8000", "LLM_QFL_AGENT_URL is no address"),
+        ("ftp://host/v1", "LLM_QFL_AGENT_URL is no address"),
+        ("http://", "LLM_QFL_AGENT_URL is no address"),
+        ("http://[::1", "LLM_QFL_AGENT_URL is no address"),
+        ("http://user:pass-word@host/v1", "no password, query or fragment"),
+        ("http://host/v1?key=pass-word", "no password, query or fragment"),
+        ("http://127.0.0.1:9/v1", "127.0.0.1:9 cannot be asked"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, url: str, problem: str
+) -> None:
+    with pytest.raises(ModelError) as told:
+        opened(monkeypatch, url)
+    assert problem in str(told.value)
+    assert "LLM_QFL_AGENT_URL" in str(told.value)
+    assert "pass-word" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_refused_or_unusable_key_is_one_line_without_it(
+    monkeypatch: pytest.MonkeyPatch, server: AgentServer
+) -> None:
+    server.models = 401
+    with pytest.raises(UserError, match=r"refuses the key \(HTTP 401\).*LLM_QFL_AGENT_KEY") as told:
+        opened(monkeypatch, server.url)
+    assert KEY not in str(told.value)
+    for key in ("two words", "päss"):
+        with pytest.raises(UserError, match="LLM_QFL_AGENT_KEY holds") as told:
+            opened(monkeypatch, server.url, key)
+        assert key not in str(told.value)
+
+
+def test_a_server_that_hangs_at_the_start_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(UserError, match=r"cannot be asked \(no answer within 0.5 s\)"):
+            opened(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}/v1")

@@ -1,0 +1,173 @@
+"""Ask, tell what was wrong, ask again, and in the end let the rule decide."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from federation import ModelError, parse_run
+from llm.agent import Asked, ClientView, Decision, Observation
+from llm.agent.speaker import Answer, Question, SpeakerError
+from strategies import build_agent
+from strategies.agents import AllAgent
+from strategies.asking import AskingAgent
+from strategies.guard import guard
+from strategies.journal import agent_summary, decision_line
+
+SEEN = Observation(
+    round=1,
+    rounds_left=3,
+    min_steps=1,
+    max_steps=9,
+    plain_steps=4,
+    clients=tuple(ClientView(client=k, rows=10, steps=4) for k in (0, 1)),
+)
+FINE = json.dumps({"reason": "0 helps", "steps": {"0": 3, "1": 0}, "stop": False})
+
+
+@dataclass
+class Says:
+    """A speaker that says, or raises, one thing after the other."""
+
+    script: list[str | SpeakerError]
+    asked: list[Question] = field(default_factory=list)
+    name: str = "parrot"
+
+    def ask(self, question: Question) -> Answer:
+        self.asked.append(question)
+        said = self.script.pop(0)
+        if isinstance(said, SpeakerError):
+            raise said
+        return Answer(said, 100, len(said), 0.5, truncated=said.endswith("..."))
+
+
+def agent_of(*script: str | SpeakerError, retries: int = 2, **more: int) -> AskingAgent:
+    return AskingAgent("llm (parrot)", Says(list(script)), AllAgent(), retries, **more)
+
+
+def test_a_sound_answer_decides_and_is_on_record() -> None:
+    agent = agent_of(FINE)
+    assert isinstance(agent, Asked)
+    decision = agent.decide(SEEN)
+    assert decision == Decision(participants=(0,), steps={0: 3}, reason="0 helps")
+    line = decision_line("llm", SEEN, decision, [], agent)
+    assert line["decided_by"] == "llm (parrot)"
+    assert line["tokens"] == 100 + len(FINE)
+    assert line["seconds"] == 0.5
+    (attempt,) = line["attempts"]
+    assert attempt["answer"] == FINE
+    assert attempt["problem"] == ""
+    assert "[system]" in attempt["prompt"]
+
+
+def test_an_unusable_answer_is_asked_for_again_with_the_problem() -> None:
+    agent = agent_of("no idea", '{"reason": "the...', FINE)
+    assert agent.decide(SEEN).participants == (0,)
+    problems = [attempt.problem for attempt in agent.attempts]
+    assert "holds no JSON object" in problems[0]
+    assert "answer shorter" in problems[1]
+    assert problems[2] == ""
+    told = [q.messages[-1]["content"] for q in agent.speaker.asked]  # type: ignore[attr-defined]
+    assert problems[0] in told[1]
+    assert problems[1] in told[2]
+    assert agent.decided_by == "llm (parrot)"
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_after_the_retries_the_rule_decides_and_says_so(retries: int) -> None:
+    agent = agent_of("a", "b", "c", "d", retries=retries)
+    decision = agent.decide(SEEN)
+    assert decision.steps == {0: 4, 1: 4}
+    assert len(agent.attempts) == 1 + retries
+    assert agent.decided_by == "all"
+    assert decision.reason.startswith("all instead of llm (parrot) (the answer holds no JSON")
+    assert decision.reason.endswith(": everybody trains")
+
+
+def test_who_does_not_answer_in_time_is_not_asked_again_in_this_round() -> None:
+    late = SpeakerError("no whole answer within 1 s", answer=Answer("{", 7, 1, 1.0))
+    agent = agent_of(late, FINE)
+    decision = agent.decide(SEEN)
+    assert "no whole answer within 1 s" in decision.reason
+    (attempt,) = agent.attempts
+    assert (attempt.answer, attempt.prompt_tokens, attempt.seconds) == ("{", 7, 1.0)
+    assert agent.decided_by == "all"
+    assert agent.decide(SEEN).reason == "0 helps"  # the next round asks anew
+    assert agent.decided_by == "llm (parrot)"
+    assert len(agent.attempts) == 1
+
+
+def test_a_wrong_address_ends_the_run_before_its_first_round_and_no_later_one() -> None:
+    wrong = SpeakerError("no such model", lasting=True)
+    with pytest.raises(ModelError, match="no such model"):
+        agent_of(wrong).decide(SEEN)
+    agent = agent_of(FINE, wrong)
+    agent.decide(SEEN)
+    assert agent.decide(SEEN).reason.startswith("all instead of llm (parrot) (no such model)")
+
+
+def test_a_stop_is_the_models_and_an_early_one_the_guards() -> None:
+    stop = json.dumps({"reason": "enough", "steps": {"0": 0, "1": 0}, "stop": True})
+    decision = agent_of(stop).decide(SEEN)
+    assert decision.stop
+    bounded, notes = guard(decision, SEEN, parse_run([], ["stop.patience=3"])[0])
+    assert not bounded.stop
+    assert notes == ["no stop before 2 rounds", "nobody chosen: everybody trains"]
+
+
+def test_a_huge_answer_is_kept_in_part() -> None:
+    agent = agent_of("x" * 10**6, FINE)
+    agent.decide(SEEN)
+    assert len(agent.attempts[0].answer) == 20_001
+    assert len(agent.attempts[1].prompt) < 10_000
+
+
+def test_a_closed_set_is_offered_and_its_probability_told() -> None:
+    @dataclass
+    class Picks:
+        name: str = "picker"
+
+        def ask(self, question: Question) -> Answer:
+            assert "Options:" in question.messages[1]["content"]
+            assert len(question.options) >= 3
+            shares = dict.fromkeys(question.options, 0.1) | {"B": 0.4}
+            return Answer(question.options["B"], 50, 0, 0.1, likelihoods=shares)
+
+    agent = AskingAgent("llm (picker)", Picks(), AllAgent(), retries=0, closed=True)
+    decision = agent.decide(SEEN)
+    assert decision.steps == {0: 8, 1: 8}
+    assert decision.reason.startswith("everybody trains double steps (probability 0.40 among")
+
+
+def test_the_summary_adds_decisions_up() -> None:
+    agent = agent_of("no", FINE, "no", "no", "no", '{"steps": {"0": "3"}}', FINE)
+    lines = []
+    for notes in ([], [], [], ["client 0: 99 steps bounded to 9"]):
+        decision = agent.decide(SEEN)
+        lines.append(decision_line("llm", SEEN, decision, notes, agent))
+    lines.append(decision_line("llm", SEEN, decision, [], None))  # no client was left to decide of
+    summary = agent_summary("llm", agent.name, lines)
+    assert summary == {
+        "kind": "llm",
+        "name": "llm (parrot)",
+        "decisions": 5,
+        "asked": 7,
+        "fallbacks": 1,
+        "repaired": 2,
+        "prompt_tokens": 700,
+        "answer_tokens": 4 * 2 + 2 * len(FINE) + 21,
+        "seconds": 3.5,
+    }
+    rule = [{"round": 1, "guard": []}, {"round": 2, "guard": ["x"]}]
+    counts = agent_summary("rule", "rule (adaptive)", rule)
+    assert (counts["decisions"], counts["asked"], counts["repaired"]) == (2, 0, 1)
+    assert (counts["fallbacks"], counts["seconds"]) == (0, 0)
+
+
+def test_an_endpoint_without_an_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_QFL_AGENT_URL", raising=False)
+    settings, _ = parse_run([], ["agent.kind=endpoint", "agent.model=tiny"])
+    with pytest.raises(ModelError, match="LLM_QFL_AGENT_URL is not set"):
+        build_agent(settings)
