@@ -252,7 +252,7 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
 def _asked(agent: Event) -> list[str]:
     """Say what asking a language model took; nothing where none was asked."""
     tokens = [agent.get(key) for key in ("prompt_tokens", "answer_tokens")]
-    spent = sum(count for count in tokens if is_number(count))
+    spent = sum(count for count in tokens if count is not None and is_number(count))
     if not spent:
         return []
     said = f"{whole(spent)} tokens, {duration(agent.get('seconds'))}"

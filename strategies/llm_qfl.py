@@ -213,10 +213,9 @@ class LlmQfl(Strategy):
 
     def read_evaluations(self, replies: Iterable[Message], split: str) -> dict[int, EvaluateReport]:
         """Unpack evaluation answers by client; failures are noted, empty answers left out."""
-        members = {client: member.about for client, member in self.state.members.items()}
 
         def check(client: int, report: EvaluateReport) -> str:
-            about = members[client]
+            about = self.state.members[client].about
             rows = about.test_rows if split == "test" else about.val_rows
             return check_evaluation(report, rows, len(about.classes))
 
@@ -394,10 +393,8 @@ class LlmQfl(Strategy):
     def _select(self, updates: list[Update]) -> list[Update]:
         """Keep the closest updates, where selection acts at the aggregation stage."""
         agent = self.settings.agent
-        if agent.kind != "rule" or agent.stage != "aggregation" or not updates:
-            return updates
-        if not self.state.losses:
+        known = updates and self.state.losses
+        if agent.kind != "rule" or agent.stage != "aggregation" or not known:
             return updates
         gaps = distances({u.client: u.report.loss for u in updates}, self.state.losses[-1])
-        kept = closest(gaps, agent.fraction)
-        return [update for update in updates if update.client in kept]
+        return [u for u in updates if u.client in closest(gaps, agent.fraction)]
