@@ -12,8 +12,9 @@ The mean of its last three validation accuracies, less half a point, is the targ
 agent, plain QFL among them, runs until the mean of its own last three is there: what it has paid
 by then is compared, and the model of that round is judged on the test rows, once. Three rounds
 and not one, since a curve that jumps would otherwise be rewarded for its jumps, and few
-participants make it jump. An agent that wishes to stop before the target repeats its last
-decision instead: here the question is what the target costs it. A run that never gets there pays
+participants make it jump. An agent that wishes to stop before the target trains whom it
+would otherwise (the regulator says so), or whom it trained last: here the question is what the
+target costs it. A run that never gets there pays
 for all rounds and is marked ``>=``: the true figure is above it. ``--free`` adds runs without a
 target, in which the agent's own stop counts (for the paper's rule also its two criteria).
 
@@ -167,13 +168,18 @@ class UntilTarget:
         decision = self.inner.decide(observation)
         if decision.stop:
             self.overruled += 1
-            decision = self.last or _everybody(observation)
+            decision = _going_on(decision) or self.last or _everybody(observation)
         self.last = decision
         return decision
 
     def __getattr__(self, name: str) -> Any:
         """Hand out what else the agent has: an LLM's attempts belong into the journal."""
         return getattr(self.inner, name)
+
+
+def _going_on(decision: Decision) -> Decision | None:
+    """Return who would train if the run must go on, where the agent says so with its wish."""
+    return decision.model_copy(update={"stop": False}) if decision.participants else None
 
 
 def _everybody(seen: Observation) -> Decision:

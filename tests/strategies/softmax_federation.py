@@ -168,8 +168,7 @@ class Federation:
             found = credits(
                 models, lambda some: self.average(models, some), self.score, before, after
             )
-            for client, worth in found.items():
-                self.state.credited(client, worth.credit, worth.gain)
+            self.state.credited(found)
         self.state.finish_round(decision.participants, after, 0.5)
         self.state.ledger.add(number, with_idle({k: cost for k, (_, cost) in done.items()}))
 

@@ -18,6 +18,10 @@ FAR = 12.0
 """Rounds beyond which one is like another: simulated runs are no longer than 18."""
 
 
+SETTLED = 3
+"""Rounds whose mean loss is what training has come to: a curve that jumps earns nothing by it."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """States of B federations of K clients each; NaN is not known.
@@ -53,6 +57,23 @@ def numbers(seen: Seen) -> Numbers:
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing known are NaN
         return _run(seen), _clients(seen)
+
+
+def settled(losses: Floats) -> Floats:
+    """Return the mean of each loss and of the two before it, where there are any.
+
+    Parameters
+    ----------
+    losses : ndarray, shape (B, T)
+        Of the first parameters, then after each round, nats.
+
+    Returns
+    -------
+    ndarray, shape (B, T)
+    """
+    return np.stack(
+        [losses[:, max(0, t + 1 - SETTLED) : t + 1].mean(1) for t in range(losses.shape[1])], axis=1
+    )
 
 
 def merit(seen: Seen) -> npt.NDArray[np.int64]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from llm.agent.contract import Decision, Observation
+from llm.agent.regulator.features import settled
 from llm.agent.regulator.policy import likelihood
 
 if TYPE_CHECKING:
@@ -30,13 +32,14 @@ def earned(before: Observation, decision: Decision, after: Observation) -> float
     Returns
     -------
     float or None
-        Fall of the best validation loss less what circuits and waiting are worth; None if no loss
-        was known before.
+        Fall of the best settled validation loss less what circuits and waiting are worth; None if
+        no loss was known before.
     """
     losses = [loss for loss in (before.start_loss, *before.losses) if loss is not None]
     if not losses or len(after.losses) <= len(before.losses):
         return None
-    fall = max(0.0, min(losses) - after.losses[-1])
+    course = settled(np.array([[*losses, after.losses[-1]]]))[0]
+    fall = max(0.0, float(course[:-1].min() - course[-1]))
     priced = {
         view.client: view.spend(decision.steps.get(view.client, 0)) for view in before.clients
     }

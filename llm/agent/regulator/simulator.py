@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from llm.agent.regulator.features import Seen
+from llm.agent.regulator.features import SETTLED, Seen, settled
 from llm.agent.regulator.tasks import Task
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +27,10 @@ ANGLES = 64  # a gradient by parameter shift costs 1 + 2 * ANGLES circuits a row
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round of B federations gave: reward in nats, and its parts."""
+    """What a round of B federations gave: reward in nats, and its parts.
+
+    ``improvement`` is the fall of the best settled loss (`settled`).
+    """
 
     reward: Floats
     improvement: Floats
@@ -199,8 +202,10 @@ class Federations:
         jitter = np.exp(self.rng.normal(0, 0.1, asked.shape))
         busy = steps * task.pace * jitter + self.rng.exponential(1.0, asked.shape) * task.queue
         self._note(back, trained, weights, self.losses[-1], after, busy, steps)
-        improvement = np.maximum(self.best - after, 0)
-        self.best = np.minimum(self.best, after)
+        self.losses.append(after)
+        now = settled(np.stack(self.losses[-SETTLED:], axis=1))[:, -1]
+        improvement = np.maximum(self.best - now, 0)
+        self.best = np.minimum(self.best, now)
         busy = np.where(back, busy, 0.0)
         idle = np.where(back, busy.max(1, keepdims=True) - busy, 0.0).sum(1)
         plain = (task.plain[:, None] * task.pace + task.queue).sum(1)
@@ -208,7 +213,6 @@ class Federations:
             task.plain[:, None]
         ).sum(1)
         waited = idle / plain
-        self.losses.append(after)
         self.round += 1
         self.done = self.done | (self.round > task.rounds)
         reward = improvement - task.price * paid - task.idle_price * waited
