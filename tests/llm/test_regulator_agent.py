@@ -196,7 +196,8 @@ def test_what_a_round_earned_is_counted_as_in_the_simulation() -> None:
     )
     said = Decision(participants=(0, 1), steps={0: 5, 1: 5})
     paid, idle = 2 / 3, 3.0 / 5.0
-    expected = 0.1 - 0.005 * paid - 0.0025 * idle
+    # Means of at most three: 0.7, 0.65 before and 0.6 after.
+    expected = 0.05 - 0.005 * paid - 0.0025 * idle
     assert earned(before, said, after) == pytest.approx(expected)
     assert earned(before, said, before) is None
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llm.agent.contract import ClientView, Observation
-from llm.agent.regulator.features import merit, read, seen_of
+from llm.agent.regulator.features import merit, read, seen_of, settled
 from llm.agent.regulator.oracle import hindsight
 from llm.agent.regulator.rollouts import advantages, in_order, in_place, play, to_go
 from llm.agent.regulator.simulator import (
@@ -156,18 +156,30 @@ def test_credit_is_the_loss_without_the_client_less_the_loss() -> None:
     assert (before >= 0).all()
 
 
-def test_reward_is_the_fall_of_the_best_loss_less_what_was_paid() -> None:
+def test_reward_is_the_fall_of_the_best_settled_loss_less_what_was_paid() -> None:
     task, running = small(4)
     task.drop[:] = 0
     everybody = steps_of(np.ones((3, 4)), task.plain, task.most)
     first = running.losses[0].copy()
     outcome = running.step(everybody)
     assert outcome.spend == pytest.approx(np.ones(3))
-    fall = np.maximum(first - running.losses[1], 0)
+    best = np.minimum(first, (first + running.losses[1]) / 2)
     costs = task.price * outcome.spend + task.idle_price * outcome.idle
-    assert outcome.reward == pytest.approx(fall - costs)
-    nobody = running.step(np.zeros((3, 4), dtype=np.int64))
-    assert (nobody.reward == 0).all()
+    assert outcome.reward == pytest.approx(first - best - costs)
+    for _ in range(2):
+        outcome = running.step(everybody)
+    three = np.mean(running.losses[1:], axis=0)
+    assert running.best == pytest.approx(
+        np.minimum.reduce([best, np.mean(running.losses[:3], axis=0), three])
+    )
+    assert outcome.improvement == pytest.approx(
+        np.maximum(np.minimum(best, np.mean(running.losses[:3], axis=0)) - three, 0)
+    )
+
+
+def test_a_settled_loss_is_the_mean_of_three_rounds() -> None:
+    course = settled(np.array([[3.0, 0.0, 6.0, 3.0, 0.0]]))
+    assert course == pytest.approx(np.array([[3.0, 1.5, 3.0, 3.0, 3.0]]))
 
 
 def test_a_stopped_federation_stands_still_and_costs_nothing() -> None:

@@ -204,8 +204,8 @@ class Federations:
         self._note(back, trained, weights, self.losses[-1], after, busy, steps)
         self.losses.append(after)
         now = settled(np.stack(self.losses[-SETTLED:], axis=1))[:, -1]
-        improvement = np.maximum(self.best - now, 0)
-        self.best = np.minimum(self.best, now)
+        improvement = np.where(self.done, 0.0, np.maximum(self.best - now, 0))
+        self.best -= improvement
         busy = np.where(back, busy, 0.0)
         idle = np.where(back, busy.max(1, keepdims=True) - busy, 0.0).sum(1)
         plain = (task.plain[:, None] * task.pace + task.queue).sum(1)
