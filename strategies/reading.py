@@ -107,9 +107,7 @@ def _only_object(text: str, notes: list[str], truncated: bool) -> dict[str, Any]
     if not spoken:
         raise _RefusedError("the answer is empty")
     if len(spoken) > LONGEST_ANSWER:
-        raise _RefusedError(
-            f"the answer has more than {LONGEST_ANSWER:,} characters: answer shorter"
-        )
+        raise _RefusedError(f"the answer has over {LONGEST_ANSWER:,} characters: answer shorter")
     cut = " because the limit of tokens cut it off: answer shorter" if truncated else ""
     found, broken = [], False
     for value, source in _objects(spoken, notes):

@@ -129,7 +129,7 @@ def test_what_can_be_understood_is_repaired_with_a_note(
         ({"participants": [None]}, "null instead of a client's number"),
         ({"participants": [0], "stop": "maybe"}, 'stop is "maybe" instead of true or false'),
         ({"participants": [0], "stop": None}, "stop is null instead of true or false"),
-        ("x" * 20_001, "20001 characters"),
+        ("x" * 20_001, "over 20,000 characters"),
         ('{"a":' * 4000, "broken or not complete"),
         ('{"steps":' * 1900 + "1" + "}" * 1900, "broken or not complete"),
     ],
