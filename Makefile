@@ -48,6 +48,7 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.features $(KEEP)/features.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.adapters $(KEEP)/adapters.jsonl $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.distillation $(KEEP)/distillation.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench.agent $(KEEP)/agent.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
