@@ -87,14 +87,15 @@ TEMPLATE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }} · LLM-QFL report</title>
+<title>{{ title }} · LLM-QFL {{ 'report' if kind == 'run' else kind }}</title>
 <style>{{ css }}</style>
 </head>
 <body>
 <header><div>
-<h1><small>LLM-QFL run · {{ folder }}</small>{{ title }}</h1>
-<span class="status {{ status }}">{{ status }}</span>
+<h1><small>LLM-QFL {{ kind }} · {{ folder }}</small>{{ title }}</h1>
+{% if status %}<span class="status {{ status }}">{{ status }}</span>
 <p class="verdict">{{ verdict }}</p>
+{% endif %}
 {% if facts %}<dl class="facts">
 {% for name, value in facts %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>
 {% endfor %}</dl>{% endif %}
@@ -119,7 +120,7 @@ TEMPLATE = """<!doctype html>
 {% set pictures = section.pictures | select | list %}
 {% if pictures %}<div class="pictures">
 {% for picture in pictures %}
-<div class="{{ 'wide' if loop.index > 2 or pictures | length == 1 else '' }}
+<div class="{{ 'wide' if (loop.index > 2 and kind == 'run') or pictures | length == 1 else '' }}
 {{- ' scroll' if picture.startswith('<img') }}">{{ picture | safe }}</div>
 {% endfor %}</div>{% endif %}
 {% for table in section.tables if table.rows %}
@@ -163,7 +164,8 @@ TEMPLATE = """<!doctype html>
 {% endif %}
 </section>
 {% endfor %}
-<footer>Made by <code>llm-qfl report</code> from the files of this folder alone.</footer>
+<footer>Made by <code>{{ maker }}</code> from
+{{ 'the files of this folder' if kind == 'run' else 'the results folders' }} alone.</footer>
 </main>
 </body>
 </html>
@@ -179,6 +181,8 @@ def render(
     facts: Sequence[tuple[str, str]],
     sections: Sequence[Any],
     legend: Sequence[tuple[str, str]],
+    kind: str = "run",
+    maker: str = "llm-qfl report",
 ) -> str:
     """Fill the template; all text is escaped, only our own pictures are not.
 
@@ -191,7 +195,9 @@ def render(
     sections : sequence of Section
         The parts, in order.
     legend : sequence of (CSS of its line, name)
-        The clients.
+        The clients, or runs.
+    kind, maker : str
+        What the page is of, ``run`` or ``comparison``, and the command that makes it.
 
     Returns
     -------
@@ -213,4 +219,6 @@ def render(
         facts=facts,
         sections=sections,
         legend=legend,
+        kind=kind,
+        maker=maker,
     )
