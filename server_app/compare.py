@@ -21,7 +21,7 @@ from server_app.report.words import error, status
 WINDOW = 3
 """Rounds over which validation accuracy is averaged before it is held against the target."""
 
-SMOOTHING = f"mean of the last {WINDOW} rounds, of all there are before round {WINDOW}"
+SMOOTHING = f"mean of the last {WINDOW} rounds, of fewer in the first {WINDOW - 1}"
 
 NAMES = ("run.name", "run.output", "run.folder", "run.report")
 """Settings that say nothing of what a run does."""

@@ -12,13 +12,13 @@ from server_app.report.plain import (
     Bill,
     History,
     circuits_run,
-    never_timed,
     plain_bill,
     plain_steps,
     prices,
     real,
     run_bill,
     saved,
+    usual_paces,
     waited,
 )
 from server_app.report.record import Json, Record
@@ -258,15 +258,17 @@ def _plain_note(record: Record, history: History, steps: int | None) -> str:
         "many plain rounds, not a claim that plain QFL would have reached the same accuracy. "
         "Circuits follow from each client's price of a step and of a round. Seconds are of "
         "training alone, without fine-tuning and evaluation: those of the run from what its "
-        "participants took, those of plain rounds an estimate from each client's last measured "
-        "seconds a step."
+        "participants took, those of plain rounds an estimate from each client's measured seconds "
+        "a step, which are noisy."
     )
-    untimed = never_timed(history)
-    if not untimed or len(untimed) == len(history.clients):
+    usual = usual_paces(history, steps or 1)
+    untimed = [client for client in history.clients if client not in usual]
+    if not untimed or not usual:
         return note
     who = ", ".join(map(str, untimed))
-    verb = "clients were" if len(untimed) > 1 else "client was"
-    return f"{note} Never timed {verb} {who}: counted as the mean of the others."
+    return (
+        f"{note} Timed for less than a plain round, and counted as the mean of the others: {who}."
+    )
 
 
 # --- what a language model was asked --------------------------------------------------------

@@ -73,19 +73,26 @@ class History:
         }
         return cls(record.round_ids, record.client_ids, before, after, trained)
 
-    def pace(self, at: int, client: int) -> float | None:
-        """Return the seconds a step that a client was measured at in a round, if it was."""
+    def measured(self, at: int, client: int) -> tuple[float, float] | None:
+        """Return the seconds a step and the steps of a client in a round, if it trained."""
         event = self.trained.get((at, client))
-        if event is None or event.get("dropped"):
+        steps = real(event.get("steps")) if event and not event.get("dropped") else None
+        if event is None or steps is None:
             return None
-        value = real(self.after.get(at, {}).get(client, {}).get("seconds_per_step"))
-        return _own_pace(event) if value is None else value
+        pace, busy = real(self.last_view(at, client).get("seconds_per_step")), _training(event)
+        if pace is None and busy is not None:
+            pace = busy / max(1.0, steps)
+        return None if pace is None else (pace, max(1.0, steps))
+
+    def last_view(self, at: int, client: int) -> Json:
+        """Return what was known of a client once a round was done; empty if nothing."""
+        return self.after.get(at, {}).get(client, {})
 
     def credits(self, record: Record, client: int) -> list[float]:
         """Return a client's credit in each round that it was judged in."""
         counted = {event.get("round"): event.get("aggregated") or () for event in record.rounds}
         found = [
-            real(self.after.get(at, {}).get(client, {}).get("credit"))
+            real(self.last_view(at, client).get("credit"))
             for at in self.rounds
             if client in counted.get(at, ())
         ]
@@ -116,11 +123,6 @@ def _views(listed: Any) -> dict[int, Json]:
         for view in views
         if isinstance(view, Mapping) and is_number(view.get("client"))
     }
-
-
-def _own_pace(event: Json) -> float | None:
-    busy, steps = _training(event), real(event.get("steps"))
-    return None if busy is None or steps is None else busy / max(1.0, steps)
 
 
 def _training(event: Json) -> float | None:
@@ -192,11 +194,8 @@ def run_bill(record: Record, history: History) -> Bill:
         for client in history.clients:
             if (event := history.trained.get((at, client))) is None:
                 continue
-            pace, steps = history.pace(at, client), real(event.get("steps"))
-            if pace is None or steps is None:
-                busy.append(_training(event))
-            else:
-                busy.append(pace * max(1.0, steps))
+            measured = history.measured(at, client)
+            busy.append(measured[0] * measured[1] if measured else _training(event))
         rounds.append(busy)
     return _bill(circuits, prices(record, history), rounds)
 
@@ -204,35 +203,36 @@ def run_bill(record: Record, history: History) -> Bill:
 def plain_bill(record: Record, history: History) -> Bill:
     """Return what as many rounds would have cost with everybody at `train.steps`.
 
-    A client that a round did not measure has the pace of its last one, else of its first; who was
-    never timed counts as the mean of the others.
+    A client has the pace of the round if it trained that long in it, else the mean pace of all its
+    steps: the part of a round that is no steps would make a short one look slow. Who took fewer
+    steps than one plain round in all counts as the mean of the others.
     """
     steps = plain_steps(record)
     if steps is None:
         return Bill(None, None, None, None)
-    paces = _filled(
-        {
-            at: {k: p for k in history.clients if (p := history.pace(at, k)) is not None}
-            for at in history.rounds
-        },
-        history,
-    )
+    usual = usual_paces(history, steps)
+    mean = sum(usual.values()) / len(usual) if usual else None
     rounds = []
     for at in history.rounds:
-        known = paces[at]
-        mean = sum(known.values()) / len(known) if known else None
-        timed = [known.get(client, mean) for client in history.clients]
-        rounds.append([None if pace is None else pace * steps for pace in timed])
+        seconds = []
+        for client in history.clients:
+            pace = usual.get(client, mean)
+            if (measured := history.measured(at, client)) and measured[1] >= steps:
+                pace = measured[0]
+            seconds.append(None if pace is None else pace * steps)
+        rounds.append(seconds)
     return _bill(_plain_circuits(history, steps), prices(record, history), rounds)
 
 
-def never_timed(history: History) -> list[int]:
-    """Return the clients whose pace no round measured."""
-    return [
-        client
-        for client in history.clients
-        if all(history.pace(at, client) is None for at in history.rounds)
-    ]
+def usual_paces(history: History, steps: int) -> dict[int, float]:
+    """Return the mean seconds a step of each client that took so many steps; of all if none did."""
+    seconds, taken = dict.fromkeys(history.clients, 0.0), dict.fromkeys(history.clients, 0.0)
+    for at, client in history.trained:
+        if client in taken and (measured := history.measured(at, client)):
+            seconds[client] += measured[0] * measured[1]
+            taken[client] += measured[1]
+    found = {k: seconds[k] / taken[k] for k in history.clients if taken[k] >= max(1, steps)}
+    return found or {k: seconds[k] / taken[k] for k in history.clients if taken[k]}
 
 
 def _plain_circuits(history: History, steps: int) -> dict[int, float]:

@@ -175,7 +175,7 @@ def versus(runs: Sequence[Run], across: str, title: str, key: str, goal: float |
     def draw(drawing: Any, axes: Any) -> None:
         for place, line in enumerate(known):
             style, xs = client_style(place), [point[0] for point in line]
-            axes.plot(xs, [point[1] for point in line], ".", color=style["color"], alpha=0.45)
+            axes.plot(xs, [point[1] for point in line], ".", color=style["color"], alpha=0.5, ms=7)
             axes.plot(xs, [point[2] for point in line], **style)
         if goal is not None:
             axes.axhline(goal, color=MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
