@@ -91,6 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
         "run", nargs="?", default="runs/latest", metavar="RUN", help="a run's results folder"
     )
     audit.set_defaults(call=_audit)
+    _add_compare(commands)
     clean = commands.add_parser(
         "clean", help="list, or remove, what is kept outside the results folders"
     )
@@ -114,6 +115,31 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--plain", action="store_true", help="no colours, no moving status line")
     run.add_argument("--quiet", action="store_true", help="print the final result only")
     run.set_defaults(call=_run)
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="put runs side by side",
+        description="Print figures, costs and differing settings of runs, what each spent until "
+        "it first reached the same validation accuracy, and draw them in one picture.",
+    )
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="a run's results folder")
+    compare.add_argument(
+        "--target",
+        type=float,
+        metavar="ACC",
+        help="validation accuracy to reach, 0 to 1; default: the lowest of the runs' best",
+    )
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.add_argument(
+        "--out",
+        type=Path,
+        default=Path("compare.html"),
+        metavar="FILE",
+        help="the page with the picture (compare.html)",
+    )
+    compare.set_defaults(call=_compare)
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
@@ -175,6 +201,12 @@ def _audit(chosen: argparse.Namespace) -> int:
     from cli.audit import audit
 
     return audit(Path(chosen.run))
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    from cli.compare import compare
+
+    return compare(chosen.runs, chosen.target, chosen.out, as_json=chosen.json)
 
 
 def _clean(chosen: argparse.Namespace) -> int:

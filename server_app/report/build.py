@@ -3,61 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from federation import scored_at
 from server_app.report import charts, tables, words
+from server_app.report.agent import agent_section
 from server_app.report.page import render
+from server_app.report.parts import Section, Table
 from server_app.report.record import Record, known
 from server_app.report.style import legend_line
 from server_app.report.words import NONE
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: head, rows, and which columns hold figures (they are set right)."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str | tables.Noted]]
-    figures: frozenset[int] = frozenset()
-    folded: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page.
-
-    Parameters
-    ----------
-    anchor, title, note : str
-        Link target, heading, one or two sentences on how to read it.
-    pictures : sequence of str
-        Inline SVG, or an ``<img>``: our own markup, not escaped.
-    tables : sequence of Table
-        Text, escaped by the page.
-    empty : str
-        Why there is nothing to show; shown only if there is nothing.
-    legend : str
-        ``all`` for the global model and the clients, ``clients``, or empty.
-    warnings : sequence of str
-        What went wrong; shown in any case.
-    """
-
-    anchor: str
-    title: str
-    note: str
-    pictures: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    empty: str = ""
-    legend: str = ""
-    warnings: Sequence[str] = ()
-
-    @property
-    def shown(self) -> bool:
-        """Whether there is anything to show."""
-        return any(self.pictures) or any(table.rows for table in self.tables)
 
 
 def build_page(record: Record) -> str:
@@ -83,7 +39,7 @@ def build_page(record: Record) -> str:
         _costs(record),
         _confusion(record),
         _circuit(record),
-        _agent(record),
+        agent_section(record),
         _teachers(record),
         _ledger(record),
         _settings(record),
@@ -260,17 +216,6 @@ def _circuit(record: Record) -> Section:
         "The quantum model as it is executed, with its parameters by name.",
         pictures=[image] if record.circuit else [],
         empty="No drawing of the circuit is in the results folder.",
-    )
-
-
-def _agent(record: Record) -> Section:
-    return Section(
-        "agent",
-        "The agent's decisions",
-        "Each line is the decision for that round, with the reason the agent gave and, where "
-        "the guard had to change it, what it changed.",
-        tables=[Table(("Round", "Clients", "Steps", "Reason"), tables.decisions(record))],
-        empty="The agent decided nothing: the run ended before its first round.",
     )
 
 

@@ -57,7 +57,7 @@ def curves(record: Record, key: str, title: str, *, share: bool = False) -> str:
         _rounds_axis(axes, record.round_ids)
         axes.set_ylabel(title)
         if share:
-            _percent_axis(axes)
+            percent_axis(axes)
 
     return chart(HALF, draw, f"{title} by round: global model and each client")
 
@@ -109,7 +109,7 @@ def idle(record: Record) -> str:
         axes.set_ylabel("time spent waiting")
         axes.grid(visible=False, axis="x")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-        _percent_axis(axes)
+        percent_axis(axes)
 
     return chart(HALF, draw, "Share of the clients' time spent waiting, by round")
 
@@ -287,5 +287,6 @@ def _rounds_axis(axes: Any, rounds: Sequence[int]) -> None:
     axes.set_xlabel("round")
 
 
-def _percent_axis(axes: Any) -> None:
+def percent_axis(axes: Any) -> None:
+    """Show the vertical axis in per cent."""
     axes.yaxis.set_major_formatter(lambda value, at: f"{100 * value:.0f} %")

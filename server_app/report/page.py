@@ -55,6 +55,19 @@ td.figure, th.figure { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
 th.figure { white-space: normal; }
 .first tbody tr:first-child td { font-weight: 700; }
+h3 { font-size: 1rem; margin: 1.3rem 0 .2rem; }
+.tall { max-height: 38rem; overflow: auto; border-bottom: 1px solid var(--line); }
+.tall thead th { position: sticky; top: 0; background: #fff; z-index: 1; }
+td.level, th.level { text-align: center; padding: .34rem .3rem; min-width: 2.1rem;
+  border-left: 1px solid #fff; font-variant-numeric: tabular-nums; }
+table:has(td.level) td:nth-child(4) { min-width: 17rem; overflow-wrap: anywhere; }
+.l0 { color: var(--muted); } .l1 { background: #e6f0f9; } .l2 { background: #c3dcf0; }
+.l3 { background: #93c0e4; } .l4 { background: #2a78b8; color: #fff; }
+.l5 { background: #0b4a83; color: #fff; }
+.asked { border-left: 3px solid var(--line); padding-left: .9rem; margin: .3rem 0; }
+.asked p { margin: .4rem 0; font-size: .9rem; overflow-wrap: anywhere; }
+pre { background: var(--soft); padding: .6rem .8rem; margin: .3rem 0; font-size: .8rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; max-height: 24rem; overflow: auto; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem 1rem; font-size: .85rem; margin: 0 0 .5rem;
   padding: 0; list-style: none; }
 .legend i { display: inline-block; width: 1.4rem; height: 0; margin-right: .4rem;
@@ -64,7 +77,8 @@ footer { color: var(--muted); font-size: .82rem; padding: 1.6rem 0 2.4rem; }
 @media (max-width: 40rem) { h1 { font-size: 1.3rem; } th, td { padding-right: .8rem; } }
 @media print { .pictures > .wide svg { min-width: 0; }
   nav { display: none; } section { break-inside: avoid; padding-top: 1rem; }
-  header { background: none; } .scroll { overflow: visible; } body { font-size: 10pt; }
+  header { background: none; } .scroll, pre { overflow: visible; max-height: none; }
+  body { font-size: 10pt; }
   table { font-size: 8.5pt; } .scroll img { max-width: 100%; } }
 """
 
@@ -73,14 +87,15 @@ TEMPLATE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }} · LLM-QFL report</title>
+<title>{{ title }} · LLM-QFL {{ 'report' if kind == 'run' else kind }}</title>
 <style>{{ css }}</style>
 </head>
 <body>
 <header><div>
-<h1><small>LLM-QFL run · {{ folder }}</small>{{ title }}</h1>
-<span class="status {{ status }}">{{ status }}</span>
+<h1><small>LLM-QFL {{ kind }} · {{ folder }}</small>{{ title }}</h1>
+{% if status %}<span class="status {{ status }}">{{ status }}</span>
 <p class="verdict">{{ verdict }}</p>
+{% endif %}
 {% if facts %}<dl class="facts">
 {% for name, value in facts %}<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>
 {% endfor %}</dl>{% endif %}
@@ -105,27 +120,52 @@ TEMPLATE = """<!doctype html>
 {% set pictures = section.pictures | select | list %}
 {% if pictures %}<div class="pictures">
 {% for picture in pictures %}
-<div class="{{ 'wide' if loop.index > 2 or pictures | length == 1 else '' }}
+<div class="{{ 'wide' if (loop.index > 2 and kind == 'run') or pictures | length == 1 else '' }}
 {{- ' scroll' if picture.startswith('<img') }}">{{ picture | safe }}</div>
 {% endfor %}</div>{% endif %}
 {% for table in section.tables if table.rows %}
+{% if table.title %}<h3>{{ table.title }}</h3>
+{% endif %}
+{% if table.note %}<p class="note">{{ table.note }}</p>
+{% endif %}
 {% if table.folded %}<details><summary>{{ table.folded }}</summary>{% endif %}
-<div class="scroll"><table{% if section.anchor == 'outcome' %} class="first"{% endif %}>
+<div class="scroll{% if table.tall %} tall" tabindex="0" role="region" aria-label="{{ table.title }}
+{%- endif %}"><table{% if section.anchor == 'outcome' %} class="first"{% endif %}>
 <thead><tr>{% for cell in table.head %}
-<th{% if loop.index0 in table.figures %} class="figure"{% endif %}>{{ cell }}</th>
+<th{% if loop.index0 in table.figures %} class="figure"
+{%- elif table.rows[0][loop.index0].level is defined %} class="level"{% endif %}>{{ cell }}</th>
 {%- endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}<tr>{% for cell in row -%}
-<td{% if loop.index0 in table.figures %} class="figure"{% endif %}>{{ cell }}
+<td{% if loop.index0 in table.figures %} class="figure"
+{%- elif cell.level is defined %} class="level l{{ cell.level }}"{% endif %}>{{ cell }}
 {%- if cell.note is defined %}<small>{{ cell.note }}</small>{% endif %}</td>
 {%- endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% if table.folded %}</details>{% endif %}
 {% endfor %}
+{% if section.asked %}<h3>What it was asked, and what it said</h3>
+<p class="note">Raw answers, as they came; what cannot be shown is written as its escape.</p>
+{% if section.asked | length > 20 %}<details><summary>{{ section.asked | length }} rounds</summary>
+{% endif %}
+{% for round in section.asked %}<details class="asked"><summary>{{ round.head }}</summary>
+{% for one in round.questions %}<p>{{ one.facts }}</p>
+{% if one.problem %}<p class="warning">Of no use: {{ one.problem }}</p>
+{% endif %}
+{% for note in one.notes %}<p>Repaired: {{ note }}</p>
+{% endfor %}
+<details><summary>Prompt</summary><pre>{{ one.prompt }}</pre></details>
+<p>Raw answer</p><pre>{{ one.answer }}</pre>
+{% endfor %}</details>
+{% endfor %}
+{% if section.asked | length > 20 %}</details>
+{% endif %}
+{% endif %}
 {% endif %}
 </section>
 {% endfor %}
-<footer>Made by <code>llm-qfl report</code> from the files of this folder alone.</footer>
+<footer>Made by <code>{{ maker }}</code> from
+{{ 'the files of this folder' if kind == 'run' else 'the results folders' }} alone.</footer>
 </main>
 </body>
 </html>
@@ -141,6 +181,8 @@ def render(
     facts: Sequence[tuple[str, str]],
     sections: Sequence[Any],
     legend: Sequence[tuple[str, str]],
+    kind: str = "run",
+    maker: str = "llm-qfl report",
 ) -> str:
     """Fill the template; all text is escaped, only our own pictures are not.
 
@@ -153,7 +195,9 @@ def render(
     sections : sequence of Section
         The parts, in order.
     legend : sequence of (CSS of its line, name)
-        The clients.
+        The clients, or runs.
+    kind, maker : str
+        What the page is of, ``run`` or ``comparison``, and the command that makes it.
 
     Returns
     -------
@@ -175,4 +219,6 @@ def render(
         facts=facts,
         sections=sections,
         legend=legend,
+        kind=kind,
+        maker=maker,
     )

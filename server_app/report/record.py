@@ -28,6 +28,8 @@ class Record:
         The ``client`` and ``round`` events and the agent's decisions, in order.
     circuit : bytes
         ``circuit.svg``; empty if absent.
+    state : Mapping
+        ``state.json`` of the last checkpoint; empty if absent.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Record:
     ledger: Json = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
     circuit: bytes = b""
+    state: Json = field(default_factory=dict)
 
     @property
     def client_ids(self) -> tuple[int, ...]:
@@ -128,6 +131,7 @@ def read_record(folder: Path) -> Record:
         ledger=read_json(folder / "ledger.json"),
         summary=read_json(folder / "summary.json"),
         circuit=_bytes(folder / "circuit.svg"),
+        state=read_json(max(folder.glob("checkpoint/round-*"), default=folder) / "state.json"),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from federation import Settings, flatten, is_number
@@ -58,54 +57,6 @@ def clients(record: Record) -> list[Row]:
             ]
         )
     return rows
-
-
-@dataclass(frozen=True)
-class Noted:
-    """A cell with a small note below its text."""
-
-    text: str
-    note: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def decisions(record: Record) -> list[list[str | Noted]]:
-    """Return a row a decision: round, who, steps, reason with what the guard changed."""
-    rows: list[list[str | Noted]] = []
-    for decision in record.decisions:
-        participants = [int(k) for k in decision.get("participants", [])]
-        stop = bool(decision.get("stop"))
-        rows.append(
-            [
-                str(decision.get("round", NONE)),
-                "stop" if stop else _who(participants, len(record.client_ids)),
-                NONE if stop else _steps(decision.get("steps") or {}, participants),
-                _reason(decision),
-            ]
-        )
-    return rows
-
-
-def _reason(decision: Json) -> str | Noted:
-    text = " ".join(str(decision.get("reason") or NONE).split())
-    notes = decision.get("guard") or []
-    notes = [notes] if isinstance(notes, str) else notes
-    return Noted(text, "guard: " + "; ".join(str(note) for note in notes)) if notes else text
-
-
-def _who(participants: list[int], clients: int) -> str:
-    if clients and len(participants) == clients:
-        return f"all {clients}"
-    return ", ".join(str(k) for k in sorted(participants)) or NONE
-
-
-def _steps(steps: Mapping[str, Any], participants: list[int]) -> str:
-    values = [int(steps[str(k)]) for k in sorted(participants) if str(k) in steps]
-    if len(set(values)) == 1:
-        return f"{values[0]} each" if len(values) > 1 else str(values[0])
-    return ", ".join(str(value) for value in values) or NONE
 
 
 def teachers(record: Record) -> list[Row]:

@@ -1,0 +1,216 @@
+"""The page that puts runs side by side: their figures, and all of them in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from server_app.report.agent import visible
+from server_app.report.charts import percent_axis, short
+from server_app.report.page import render
+from server_app.report.parts import Section, Table
+from server_app.report.style import HALF, MUTED, chart, client_style, legend_line
+from server_app.report.words import NONE, amount, duration, figure, percent, size, whole
+
+if TYPE_CHECKING:
+    from server_app.compare import Run
+
+FIGURES = (
+    ("status", "Status", str),
+    ("agent", "Agent", str),
+    ("data", "Data", str),
+    ("test_accuracy", "Test accuracy", percent),
+    ("test_loss", "Test loss", figure),
+    ("majority", "Test accuracy, majority class", percent),
+    ("linear", "Test accuracy, logistic regression on the same features", percent),
+    ("best_validation", "Best validation accuracy, smoothed", percent),
+    ("rounds", "Rounds", whole),
+    ("circuits", "Circuits", amount),
+    ("spend", "Spend: circuits times their price", amount),
+    ("idle_share", "Share of time spent waiting", percent),
+    ("bytes", "Sent, both ways", size),
+    ("seconds", "Wall time", duration),
+    ("error", "Error", str),
+)
+
+REACHED = (
+    ("round", "Round", whole),
+    ("circuits", "Circuits", amount),
+    ("idle_seconds", "Seconds waited", duration),
+    ("bytes", "Sent, both ways", size),
+)
+
+
+def build_comparison(runs: Sequence[Run], found: Mapping[str, Any]) -> str:
+    """Build the page of a comparison.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The runs.
+    found : Mapping
+        What `server_app.compare.compare` says of them.
+
+    Returns
+    -------
+    str
+        HTML, one file that needs no network.
+    """
+    names = [visible(run.name) for run in runs]
+    return render(
+        title=f"{len(runs)} runs side by side",
+        folder=", ".join(names),
+        status="",
+        verdict="",
+        facts=[],
+        sections=[
+            _figures(names, found),
+            _target(names, found),
+            _curves(runs, found),
+            _settings(names, found),
+        ],
+        legend=[(legend_line(place), name) for place, name in enumerate(names)],
+        kind="comparison",
+        maker="llm-qfl compare",
+    )
+
+
+def _figures(names: Sequence[str], found: Mapping[str, Any]) -> Section:
+    rows = [
+        [name, *(_written(run.get(key), write) for run in found["runs"])]
+        for key, name, write in FIGURES
+        if any(run.get(key) not in (None, "") for run in found["runs"])
+    ]
+    return Section(
+        "figures",
+        "The runs",
+        "A dash: not on record. Costs are of the whole run, preparation and final test included.",
+        tables=[Table(("", *names), rows, frozenset(range(1, len(names) + 1)))],
+        warnings=[found["warning"]] if found["warning"] else [],
+    )
+
+
+def _written(value: Any, write: Any) -> str:
+    return NONE if value in (None, "") else visible(write(value))
+
+
+def _target(names: Sequence[str], found: Mapping[str, Any]) -> Section:
+    goal = found["target"]
+    how = "as asked" if found["given"] else "the lowest of the runs' best"
+    rows = [
+        [name, *(_reached(run["reached"], key, write) for key, _, write in REACHED)]
+        for name, run in zip(names, found["runs"], strict=True)
+    ]
+    return Section(
+        "target",
+        "What each spent to reach the same accuracy",
+        f"Validation accuracy {percent(goal)} ({how}), {found['smoothing']}, for all runs alike. "
+        "Costs are of everything until the round was done, preparation included.",
+        tables=[
+            Table(
+                ("Run", *(name for _, name, _ in REACHED)),
+                rows if goal is not None else [],
+                frozenset({1, 2, 3, 4}),
+            )
+        ],
+        empty="No run has finished a round.",
+    )
+
+
+def _reached(point: Mapping[str, Any] | None, key: str, write: Any) -> str:
+    return "never" if point is None else _written(point[key], write)
+
+
+def _curves(runs: Sequence[Run], found: Mapping[str, Any]) -> Section:
+    goal = found["target"]
+    pictures = [
+        versus(runs, across, f"{kind}{unit}", key, goal if key == "accuracy" else None)
+        for key, kind, unit in (
+            ("accuracy", "validation accuracy", ""),
+            ("loss", "validation loss", ", nats"),
+        )
+        for across in ("circuits", "round")
+    ]
+    return Section(
+        "curves",
+        "Accuracy and loss by circuits and by rounds",
+        f"Of the global model on validation rows. Dots: as measured; lines: {found['smoothing']}. "
+        "Dashed: the accuracy to reach.",
+        pictures=pictures,
+        empty="No run has finished a round.",
+        legend="clients",
+    )
+
+
+def versus(runs: Sequence[Run], across: str, title: str, key: str, goal: float | None) -> str:
+    """Draw a figure of several runs in one picture.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The runs, in the order of their colours.
+    across : str
+        What goes across: ``circuits`` or ``round``.
+    title : str
+        Label of the vertical axis.
+    key : str
+        ``accuracy`` or ``loss``.
+    goal : float or None
+        Where to draw a dashed line.
+
+    Returns
+    -------
+    str
+        SVG; empty if no run has the figure.
+    """
+    lines = [
+        [(getattr(p, across), getattr(p, key), getattr(p, f"smooth_{key}")) for p in run.points]
+        for run in runs
+    ]
+    known = [[point for point in line if None not in point] for line in lines]
+    if not any(known):
+        return ""
+    from matplotlib.ticker import MaxNLocator
+
+    def draw(drawing: Any, axes: Any) -> None:
+        for place, line in enumerate(known):
+            style, xs = client_style(place), [point[0] for point in line]
+            axes.plot(xs, [point[1] for point in line], ".", color=style["color"], alpha=0.5, ms=7)
+            axes.plot(xs, [point[2] for point in line], **style)
+        if goal is not None:
+            axes.axhline(goal, color=MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
+        axes.set_ylabel(title)
+        if across == "round":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+            axes.set_xlabel("round")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+            axes.xaxis.set_major_formatter(lambda value, at: short(value))
+            axes.set_xlim(left=0)
+            axes.set_xlabel("circuits executed so far")
+        if key == "accuracy":
+            percent_axis(axes)
+
+    named = "circuits" if across == "circuits" else "rounds"
+    return chart(HALF, draw, f"{title} of {len(runs)} runs by {named}")
+
+
+def _settings(names: Sequence[str], found: Mapping[str, Any]) -> Section:
+    rows = [
+        [key, *(_value(value) for value in values)] for key, values in found["settings"].items()
+    ]
+    return Section(
+        "settings",
+        "Settings in which they differ",
+        "Names and folders of the runs are left out. A dash: the run knows no such setting.",
+        tables=[Table(("Setting", *names), rows)],
+        empty="They have the same settings.",
+    )
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return str(value).lower()
+    return '""' if value == "" else visible(value)
