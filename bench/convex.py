@@ -83,7 +83,7 @@ class Sites:
         raise RuntimeError(f"Newton's method ends at a gradient of {np.linalg.norm(slope):.1e}")
 
     def noise(self, point: Floats) -> tuple[Floats, Floats]:
-        """Return each site's gradient (N, d) at a point, and the covariance (N, d, d) of a row's."""
+        """Return each site's gradient (N, d) at a point, and its rows' covariance (N, d, d)."""
         slopes = -expit(-(self.signed @ point))[..., None] * self.signed
         mean = slopes.sum(axis=1) / self.rows[:, None]
         second = np.einsum("kni,knj->kij", slopes, slopes) / self.rows[:, None, None]
