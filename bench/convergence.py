@@ -160,7 +160,9 @@ def problems() -> dict[str, dict[str, float]]:
             "F*": known.least,
             "F(0) - F*": float(sites.loss(np.zeros_like(known.optimum), sites.shares))
             - known.least,
-            "|grad F(w*)|": float(np.linalg.norm(sites.gradient(known.optimum, sites.shares))),
+            "norm of grad F(w*)": float(
+                np.linalg.norm(sites.gradient(known.optimum, sites.shares))
+            ),
             "Gamma": known.apart,
             "sum p^2 sigma^2": float(sites.shares**2 @ known.variance),
             "G^2": known.gradient,
@@ -203,7 +205,7 @@ def bound_table(found: Mapping[str, Finding]) -> str:
         "apart": "6 L Gamma",
         "drift": "8 (E-1)^2 G^2",
         "sampling": "C",
-        "start": "mu gamma / 2 |w_0 - w*|^2",
+        "start": "mu gamma / 2 x squared distance of w_0",
     }
     lines = [head(["case", *terms.values()])]
     for name, one in found.items():

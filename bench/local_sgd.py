@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from scipy.special import expit
 
 from bench.convex import Constants, Floats, Ints, Sites
-from federation import parse_run
+from federation import Settings, parse_run
 from federation.messages import ARRAYS, METRICS, WEIGHT_KEY, pack_parameters, unpack_parameters
 from quantum.optimisers import inverse_time
 from strategies.aggregation import build_aggregator
@@ -97,9 +98,15 @@ def rates_of(plan: Plan, known: Constants, horizon: int) -> Floats:
 
 
 def train(
-    sites: Sites, known: Constants, plan: Plan, horizon: int, repetitions: int, seed: int
+    sites: Sites,
+    known: Constants,
+    plan: Plan,
+    horizon: int,
+    repetitions: int,
+    seed: int,
+    start: Floats | None = None,
 ) -> Course:
-    """Run federated averaging from w = 0.
+    """Run federated averaging.
 
     Parameters
     ----------
@@ -113,16 +120,19 @@ def train(
         Independent ones.
     seed : int
         Of the rows and sites drawn.
+    start : ndarray of float64, shape (d,), or None
+        w_0; None: 0.
     """
     rng = np.random.default_rng(seed)
     count, most, width = sites.signed.shape
     flat, rates = sites.signed.reshape(-1, width), rates_of(plan, known, horizon)
     everybody = np.broadcast_to(np.arange(count), (repetitions, count))
     taken = np.zeros((repetitions, count), dtype=np.int64)
-    shared = np.zeros((repetitions, width))
+    first = np.zeros(width) if start is None else start
+    shared = np.tile(first, (repetitions, 1))
     steps, gaps = [0], [sites.loss(shared, sites.shares) - known.least]
     met = _Met(sites)
-    met.look(np.zeros((1, count, width)), np.arange(count)[None])
+    met.look(np.tile(first, (1, count, 1)), np.arange(count)[None])
     marks = set(looked_at(horizon, plan.period).tolist())
     for number in range(1, horizon // plan.period + 1):
         drawn = everybody
@@ -183,17 +193,21 @@ class _Met:
         self.deviation = max(self.deviation, off)
 
 
+@cache
+def _weighted() -> Settings:
+    return parse_run([], ["aggregation.rule=weighted"])[0]
+
+
 def aggregated(models: Floats, rows: Ints) -> Floats:
     """Average models (K, ...) by rows with the run's own aggregation (`weighted`)."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    settings, _ = parse_run([], ["aggregation.rule=weighted"])
     replies = []
     for model, number in zip(models, rows, strict=True):
         metrics = MetricRecord({WEIGHT_KEY: int(number)})
         content = RecordDict({ARRAYS: pack_parameters({"w": model}), METRICS: metrics})
         replies.append(Message(content, reply_to=Message(RecordDict(), 1, "train")))
-    arrays, _ = build_aggregator(settings, len(replies)).aggregate_train(1, replies)
+    arrays, _ = build_aggregator(_weighted(), len(replies)).aggregate_train(1, replies)
     assert arrays is not None
     return unpack_parameters(arrays)["w"]
 
