@@ -229,14 +229,22 @@ def law_table(found: Mapping[str, Law]) -> str:
 def picture(path: Path, courses: Mapping[str, Course], told: Mapping[str, Sequence[float]]) -> None:
     """Draw gaps against t + gamma, and the quantum model's losses by round."""
     import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "llm-qfl", "font.size": 9})
-    import matplotlib.pyplot as plt
+    with matplotlib.rc_context({"svg.hashsalt": "llm-qfl", "font.size": 9}):
+        figure = Figure(figsize=(10, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+        _draw_gaps(left, courses)
+        _draw_losses(right, told)
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(alpha=0.25, linewidth=0.5)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})
 
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10, 4.4), width_ratios=(2, 1), layout="constrained"
-    )
+
+def _draw_gaps(axes: Any, courses: Mapping[str, Course]) -> None:
+    """Draw the mean gaps, and the limits of those that the theorem covers."""
     drawn = (
         ("all, E = 5, constant rate", "all sites, constant rate", "#D55E00"),
         ("all, E = 5, a tenth of it", "all sites, a tenth of it", "#E69F00"),
@@ -249,25 +257,22 @@ def picture(path: Path, courses: Mapping[str, Course], told: Mapping[str, Sequen
         sites = draw_sites(ROWS[case.rows], SEED)
         known = constants_of(sites)
         shifted = courses[name].steps + known.gamma(case.plan.period)
-        left.loglog(shifted, courses[name].mean, color=colour, label=label, linewidth=1.6)
+        axes.loglog(shifted, courses[name].mean, color=colour, label=label, linewidth=1.6)
         if case.covered:
             line = limit(sites, known, case.plan.period, case.plan.chosen) / shifted
-            left.loglog(shifted, line, color=colour, linestyle="--", linewidth=1)
-    left.plot([], [], color="#666666", linestyle="--", linewidth=1, label=r"limit / $(t + \gamma)$")
-    left.set(xlabel=r"$t + \gamma$, local steps", ylabel="F(w) - F*, mean of the repetitions")
-    left.set_title("Convex problem, E = 5: theorem 6.4", fontsize=10)
-    left.legend(frameon=False, fontsize=8, loc="lower left")
+            axes.loglog(shifted, line, color=colour, linestyle="--", linewidth=1)
+    axes.plot([], [], color="#666666", linestyle="--", linewidth=1, label=r"limit / $(t + \gamma)$")
+    axes.set(xlabel=r"$t + \gamma$, local steps", ylabel="F(w) - F*, mean of the repetitions")
+    axes.set_title("Convex problem, E = 5: theorem 6.4", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+
+
+def _draw_losses(axes: Any, told: Mapping[str, Sequence[float]]) -> None:
     for (name, losses), colour in zip(told.items(), ("#D55E00", "#009E73"), strict=True):
-        right.plot(range(1, len(losses) + 1), losses, color=colour, label=name, linewidth=1.6)
-    right.set(xlabel="round", ylabel="validation loss, nats")
-    right.set_title("Quantum model: not convex, not covered", fontsize=10)
-    right.legend(frameon=False, fontsize=8)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.5)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+        axes.plot(range(1, len(losses) + 1), losses, color=colour, label=name, linewidth=1.6)
+    axes.set(xlabel="round", ylabel="validation loss, nats")
+    axes.set_title("Quantum model: not convex, not covered", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def report(
