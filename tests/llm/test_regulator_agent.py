@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 
 from federation import ModelError, parse_run
 from llm.agent import Asked, ClientView, Decision, Observation
-from llm.agent.regulator import build_regulator
-from llm.agent.regulator.agent import GROUP, groups
+from llm.agent.regulator import build_regulator, online
+from llm.agent.regulator import train as training
+from llm.agent.regulator.agent import GROUP, RegulatorAgent, groups
+from llm.agent.regulator.features import read, seen_of
 from llm.agent.regulator.model import WEIGHTS, load, new_model
 from llm.agent.regulator.online import earned
 from llm.agent.regulator.policy import Choice, allowed, compose, draw, likelihood, words_of
+from llm.agent.regulator.rollouts import Steps
 from llm.agent.regulator.train import Course, drawn, family, imitate, judged, reinforce, train
 from llm.agent.regulator.words import GO_ID, LEVELS, SKIP_ID, STOP_ID, VOCABULARY
 from llm.packed import pack, read_packed
@@ -130,6 +134,60 @@ def test_reinforcement_makes_what_earned_more_likelier() -> None:
     assert not torch.equal(before, model.lm_head.weight)
 
 
+def test_what_earns_more_is_said_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[float] = []
+
+    def play_once(running: Any, decide: Any) -> tuple[Steps, Any]:
+        read_ids, order = read(running.seen())
+        ids = torch.as_tensor(read_ids)
+        stop, levels = decide(running, ids, order)
+        many = (levels > 0).sum(1).astype(np.float64)
+        counted.append(float(many.mean()))
+        words = torch.as_tensor(words_of(stop, levels))
+        places = np.arange(len(many))
+        return Steps(ids, words, places, np.zeros_like(places)), -many[None]
+
+    monkeypatch.setattr(training, "play", play_once)
+    torch.manual_seed(0)
+    model = new_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(8):
+        reinforce(model, optimizer, family(0, "test", 1, 4, 8), Course(group=8))
+    assert counted[-1] < 0.8 * counted[0]
+
+
+@pytest.mark.parametrize("surprise", [1.0, -1.0])
+def test_online_what_earned_more_than_before_becomes_likelier(
+    untrained: Any, monkeypatch: pytest.MonkeyPatch, surprise: float
+) -> None:
+    rewards = iter([0.0, surprise])
+    monkeypatch.setattr(online, "earned", lambda before, after: next(rewards))
+    learner, now = online.Learner(copy.deepcopy(untrained)), seen(3)
+    ids, free = torch.as_tensor(read(seen_of(now))[0]), torch.tensor([False])
+    words = draw(learner.model, ids, free, chance(0)).words
+
+    def likely() -> float:
+        with torch.no_grad():
+            return float(likelihood(learner.model, ids, words, free)[0])
+
+    before = likely()
+    for _ in range(3):
+        learner.learn(now)
+        learner.said(ids, words, free)
+        learner.remember(now)
+    assert (likely() - before) * surprise > 0
+
+
+def test_online_a_wish_to_stop_that_is_not_granted_is_not_what_earned(untrained: Any) -> None:
+    agent = RegulatorAgent(copy.deepcopy(untrained), online=True)
+    wishes = 0
+    for number in range(2, 40):
+        wishes += agent.decide(seen(3, round=number)).stop
+        assert agent.learner is not None
+        assert [int(words[0, 0]) for _, words, _ in agent.learner._words] == [GO_ID]
+    assert wishes
+
+
 def test_training_says_what_it_did() -> None:
     lines: list[str] = []
     course = Course(imitation=1, reinforcement=1, federations=2, group=2)
@@ -194,12 +252,12 @@ def test_what_a_round_earned_is_counted_as_in_the_simulation() -> None:
             view(2, rounds_since=1),
         ),
     )
-    said = Decision(participants=(0, 1), steps={0: 5, 1: 5})
-    paid, idle = 2 / 3, 3.0 / 5.0
+    # Client 2 was not timed: it counts as the mean of the others.
+    paid, idle = 2 / 3, 3.0 / 7.5
     # Means of at most three: 0.7, 0.65 before and 0.6 after.
     expected = 0.05 - 0.005 * paid - 0.0025 * idle
-    assert earned(before, said, after) == pytest.approx(expected)
-    assert earned(before, said, before) is None
+    assert earned(before, after) == pytest.approx(expected)
+    assert earned(before, before) is None
 
 
 def test_online_it_learns_in_the_run_and_draws_the_same_with_the_same_seed() -> None:

@@ -15,6 +15,7 @@ from llm.agent.contract import Attempt, ClientView, Decision, Observation
 from llm.agent.regulator.features import read, seen_of
 from llm.agent.regulator.online import Learner
 from llm.agent.regulator.policy import Choice, draw
+from llm.agent.regulator.simulator import steps_of
 from llm.agent.regulator.words import spell
 
 if TYPE_CHECKING:
@@ -69,21 +70,20 @@ class RegulatorAgent:
             part = observation.model_copy(update={"clients": tuple(views[i] for i in places)})
             read_ids, order = read(seen_of(part))
             ids = torch.as_tensor(read_ids)
-            said, stop = self._say(ids, chance, may_stop=observation.round > 1)
+            said, wish = self._say(ids, chance, may_stop=observation.round > 1)
             levels[np.asarray(places)[order[0]]] = said.levels[0]
-            stops.append(stop)
-            attempts.append(_attempt(ids, said, stop=stop, seconds=time.monotonic() - began))
+            stops.append(wish)
+            attempts.append(_attempt(ids, said, stop=wish, seconds=time.monotonic() - began))
         self.attempts = tuple(attempts)
-        steps = {
-            view.client: max(1, round(level * observation.plain_steps))
-            for view, level in zip(views, levels, strict=True)
-            if level > 0
-        }
+        plain = np.array([observation.plain_steps], dtype=np.float64)
+        given = steps_of(levels[None], plain, observation.max_steps)[0]
+        steps = {view.client: int(m) for view, m in zip(views, given, strict=True) if m > 0}
         chosen = [view for view in views if view.client in steps]
         reason = _reason(observation, chosen, steps)
-        decision = Decision(participants=tuple(steps), steps=steps, stop=all(stops), reason=reason)
+        stop = 2 * sum(stops) > len(stops)
+        decision = Decision(participants=tuple(steps), steps=steps, stop=stop, reason=reason)
         if self.learner is not None:
-            self.learner.remember(observation, decision)
+            self.learner.remember(observation)
         return decision
 
     def _say(self, ids: Tensor, chance: torch.Generator, *, may_stop: bool) -> tuple[Choice, bool]:
@@ -91,10 +91,11 @@ class RegulatorAgent:
         free = torch.tensor([may_stop])
         said = draw(self.model, ids, free, chance)
         stop = bool(said.stop[0])
+        if stop:  # who would train if the run must go on: `stop.min_rounds`, or other groups
+            free = torch.tensor([False])
+            said = draw(self.model, ids, free, chance)
         if self.learner is not None:
             self.learner.said(ids, said.words, free)
-        if stop:  # who would train if the run must go on: `stop.min_rounds`, or other groups
-            said = draw(self.model, ids, torch.tensor([False]), chance)
         return said, stop
 
 

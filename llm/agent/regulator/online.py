@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm.agent.contract import Decision, Observation
+from llm.agent.contract import Observation
 from llm.agent.regulator.features import settled
 from llm.agent.regulator.policy import likelihood
 
@@ -19,15 +19,13 @@ RATE = 3e-5
 MEMORY = 0.7  # of the mean reward that a decision is compared with
 
 
-def earned(before: Observation, decision: Decision, after: Observation) -> float | None:
+def earned(before: Observation, after: Observation) -> float | None:
     """Return what a round earned, nats, as in the simulated federations.
 
     Parameters
     ----------
     before, after : Observation
-        What was seen when the round was decided, and after it.
-    decision : Decision
-        Who trained, for how many steps.
+        What was seen when the round was decided, and after it: who came back, after how many steps.
 
     Returns
     -------
@@ -40,17 +38,14 @@ def earned(before: Observation, decision: Decision, after: Observation) -> float
         return None
     course = settled(np.array([[*losses, after.losses[-1]]]))[0]
     fall = max(0.0, float(course[:-1].min() - course[-1]))
-    priced = {
-        view.client: view.spend(decision.steps.get(view.client, 0)) for view in before.clients
-    }
-    spend = sum(priced[client] for client in decision.participants if client in priced)
-    busy = [
-        view.busy_seconds
-        for view in after.clients
-        if view.client in decision.participants and view.rounds_since == 0
-    ]
-    plain = sum((view.seconds_per_step or 0.0) * after.plain_steps for view in after.clients)
-    idle = sum(max(busy) - seconds for seconds in busy) if busy else 0.0
+    rounds = {view.client: view.chosen for view in before.clients}
+    trained = [view for view in after.clients if view.chosen > rounds.get(view.client, 0)]
+    spend = sum(view.spend(view.steps) for view in trained)
+    longest = max((view.busy_seconds for view in trained), default=0.0)
+    idle = sum(longest - view.busy_seconds for view in trained)
+    paces = [v.seconds_per_step for v in after.clients if v.seconds_per_step is not None]
+    # Who was not timed yet counts as the mean of the rest.
+    plain = len(after.clients) * after.plain_steps * sum(paces) / max(1, len(paces))
     paid = before.price * spend / before.plain_spend if before.plain_spend else 0.0
     return fall - paid - (before.idle_price * idle / plain if plain else 0.0)
 
@@ -70,22 +65,22 @@ class Learner:
         self.mean: float | None = None
         self.size = 0.0
         self._words: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._last: tuple[Observation, Decision] | None = None
+        self._last: Observation | None = None
 
     def said(self, ids: Tensor, words: Tensor, may_stop: Tensor) -> None:
-        """Note what was read and said."""
+        """Note what was read, and the words that were acted on."""
         self._words.append((ids, words, may_stop))
 
-    def remember(self, seen: Observation, decision: Decision) -> None:
-        """Note the decision that the words came to."""
-        self._last = (seen, decision)
+    def remember(self, seen: Observation) -> None:
+        """Note what was seen when the words were said."""
+        self._last = seen
 
     def learn(self, seen: Observation) -> None:
         """Take a step: words that earned more than the mean so far become likelier."""
         words, self._words = self._words, []
         if self._last is None or not words:
             return
-        reward = earned(*self._last, seen)
+        reward = earned(self._last, seen)
         if reward is None:
             return
         if self.mean is None:  # nothing to compare the first with

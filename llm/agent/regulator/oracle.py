@@ -47,7 +47,7 @@ def _grow(
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     task = running.task
     size, clients = steps.shape
-    models = running._train(steps)
+    models = running.train_clients(steps)
     weights = torch.as_tensor(task.rows * (1 - task.drop), dtype=torch.float32).unsqueeze(-1)
     paid = running.spend(steps.astype(np.float64)) / running.spend(task.plain[:, None]).sum(
         1, keepdims=True

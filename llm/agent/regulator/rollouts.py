@@ -86,9 +86,9 @@ def play(running: Federations, decide: Decide) -> tuple[Steps, Floats]:
         words = torch.as_tensor(words_of(stop, ordered))
         levels = in_place(ordered, order)
         kept.append((ids[live], words[live], live, np.full(len(live), len(rewards))))
-        running.stop(stop)
+        ended = running.stop(stop)
         task = running.task
-        rewards.append(running.step(steps_of(levels, task.plain, task.most)).reward)
+        rewards.append(ended + running.step(steps_of(levels, task.plain, task.most)).reward)
     steps = Steps(
         torch.cat([ids for ids, _, _, _ in kept]),
         torch.cat([words for _, words, _, _ in kept]),
@@ -139,9 +139,11 @@ def advantages(rewards: Floats, group: int) -> Floats:
     Returns
     -------
     ndarray, shape (T, B)
-        Divided by their standard deviation over all.
+        Divided by their standard deviation over the group.
     """
     future = to_go(rewards)
     grouped = future.reshape(len(future), -1, group)
-    centred = (grouped - grouped.mean(2, keepdims=True)).reshape(future.shape)
-    return np.asarray(centred / max(float(centred.std()), 1e-9))
+    centred = grouped - grouped.mean(2, keepdims=True)
+    # By each group's own spread: else cheap federations would drown in those with much to learn.
+    size = np.maximum(centred.std(axis=(0, 2), keepdims=True), 1e-6)
+    return np.asarray((centred / size).reshape(future.shape))

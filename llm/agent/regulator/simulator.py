@@ -8,7 +8,6 @@ All arrays carry the federations first: B of them, K clients each.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -171,15 +170,19 @@ class Federations:
     def seen(self) -> Seen:
         """Return what an agent sees."""
         task, size = self.task, len(self.task.rows)
+        losses, known = np.stack(self.losses, axis=1), dict(self.known)
+        losses[task.blind, 0] = np.nan
+        for name in ("credit", "standing"):
+            known[name] = np.where(task.blind[:, None], np.nan, known[name])
         return Seen(
             round=np.full(size, float(self.round)),
             left=task.rounds - self.round + 1.0,
             classes=np.full(size, float(task.classes)),
             price=task.price,
             idle_price=task.idle_price,
-            losses=np.stack(self.losses, axis=1),
+            losses=losses,
             spend=self.spend(task.plain[:, None]),
-            **self.known,
+            **known,
         )
 
     def spend(self, steps: Floats) -> Floats:
@@ -193,7 +196,7 @@ class Federations:
         steps = np.where(self.done[:, None], 0, steps)
         asked = steps > 0
         back = asked & (self.rng.random(asked.shape) >= task.drop)
-        trained = self._train(np.where(back, steps, 0))
+        trained = self.train_clients(np.where(back, steps, 0))
         weights = torch.as_tensor(task.rows * back, dtype=torch.float32)
         held = weights.sum(1, keepdim=True)
         fresh = (weights.unsqueeze(-1) * trained).sum(1) / held.clamp(min=1)
@@ -203,8 +206,8 @@ class Federations:
         busy = steps * task.pace * jitter + self.rng.exponential(1.0, asked.shape) * task.queue
         self._note(back, trained, weights, self.losses[-1], after, busy, steps)
         self.losses.append(after)
-        now = settled(np.stack(self.losses[-SETTLED:], axis=1))[:, -1]
-        improvement = np.where(self.done, 0.0, np.maximum(self.best - now, 0))
+        ends = self.round + 1 > task.rounds
+        improvement = np.where(self.done, 0.0, self._improvement(ends))
         self.best -= improvement
         busy = np.where(back, busy, 0.0)
         idle = np.where(back, busy.max(1, keepdims=True) - busy, 0.0).sum(1)
@@ -214,15 +217,24 @@ class Federations:
         ).sum(1)
         waited = idle / plain
         self.round += 1
-        self.done = self.done | (self.round > task.rounds)
+        self.done = self.done | ends
         reward = improvement - task.price * paid - task.idle_price * waited
         return Outcome(reward, improvement, paid, waited)
 
-    def stop(self, which: npt.NDArray[np.bool_]) -> None:
-        """End some federations."""
+    def stop(self, which: npt.NDArray[np.bool_]) -> Floats:
+        """End some federations; return what their last losses add to the improvement, (B,)."""
+        improvement = np.where(which & ~self.done, self._improvement(which), 0.0)
+        self.best -= improvement
         self.done = self.done | which
+        return improvement
 
-    def _train(self, steps: npt.NDArray[np.int64]) -> Tensor:
+    def _improvement(self, ends: npt.NDArray[np.bool_]) -> Floats:
+        """Return the fall of the best settled loss; of a run that ends its last loss counts."""
+        now = settled(np.stack(self.losses[-SETTLED:], axis=1))[:, -1]
+        now = np.where(ends, np.minimum(now, self.losses[-1]), now)
+        return np.maximum(self.best - now, 0)
+
+    def train_clients(self, steps: npt.NDArray[np.int64]) -> Tensor:
         """Return every client's model (B, K, P); of those without steps the global one."""
         task = self.task
         out = self.weights.unsqueeze(1).repeat(1, steps.shape[1], 1)
@@ -294,8 +306,3 @@ def steps_of(levels: Floats, plain: Floats, most: int) -> npt.NDArray[np.int64]:
     """Return multiples of the plain steps as whole steps from 1 to `most`; 0 stays 0."""
     wanted = np.floor(levels * plain[:, None] + 0.5)
     return np.where(levels > 0, np.clip(wanted, 1, most), 0).astype(np.int64)
-
-
-def chance(classes: int) -> float:
-    """Return the loss of a model that knows nothing, nats."""
-    return math.log(classes)

@@ -1,11 +1,11 @@
-"""Train the regulator: first it imitates hindsight, then its own rewards teach it.
+"""Train the regulator: first it imitates a good rule, then its own rewards teach it.
 
 ``python -m llm.agent.regulator.train [--seed 0] [--out FILE]``: simulated federations
 (`simulator`, `tasks`), nothing else; about half an hour of one core. Imitation: cross-entropy on
-what the oracle would do in states that the oracle, and chance, lead to. Reinforcement: groups of
-runs that begin alike, each decision weighed by what its future earned beyond its group's mean
-(GRPO, arXiv 2402.03300, without its KL term), with PPO's clipped ratio. Reward: fall of the best
-validation loss, a mean of three rounds, less the price of circuits and of waiting, in nats.
+what the rule (`rivals.steady`) would do in states that it, and chance, lead to. Reinforcement:
+groups of runs that begin alike, each decision weighed by what its future earned beyond its group's
+mean (GRPO, arXiv 2402.03300, without its KL term), with PPO's clipped ratio. Reward: fall of the
+best validation loss, a mean of three rounds, less the price of circuits and of waiting, in nats.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ import torch
 
 from federation import derive_seed, write_text
 from llm.agent.regulator.model import WEIGHTS, new_model
-from llm.agent.regulator.oracle import hindsight
 from llm.agent.regulator.policy import likelihood, words_of
-from llm.agent.regulator.rivals import RIVALS
+from llm.agent.regulator.rivals import RIVALS, steady
 from llm.agent.regulator.rollouts import (
     Bools,
     Decide,
@@ -33,13 +32,11 @@ from llm.agent.regulator.rollouts import (
     Places,
     advantages,
     by_model,
-    in_order,
     may_stop,
     play,
 )
 from llm.agent.regulator.simulator import Federations, repeated
 from llm.agent.regulator.tasks import draw_task
-from llm.agent.regulator.words import LEVELS
 from llm.packed import pack
 
 if TYPE_CHECKING:
@@ -63,8 +60,8 @@ class Course:
         Weight of the decisions' entropy under reinforcement.
     """
 
-    imitation: int = 40
-    reinforcement: int = 150
+    imitation: int = 30
+    reinforcement: int = 70
     federations: int = 12
     group: int = 8
     rate: float = 1e-3
@@ -73,7 +70,7 @@ class Course:
     clip: float = 0.2
     batch: int = 64
     passes: int = 2
-    epsilon: float = 0.4
+    epsilon: float = 0.25
 
 
 def family(seed: int, stage: str, number: int, federations: int, group: int = 1) -> Federations:
@@ -84,14 +81,11 @@ def family(seed: int, stage: str, number: int, federations: int, group: int = 1)
 
 
 def _wandering(epsilon: float) -> tuple[Decide, list[Tensor]]:
-    """Follow the oracle, or chance with probability epsilon; keep what the oracle would say."""
+    """Follow the steady half, or chance with probability epsilon; keep what the rule would say."""
     wanted: list[Tensor] = []
 
     def decide(running: Federations, ids: Tensor, order: Places) -> tuple[Bools, Floats]:
-        stop, known = hindsight(running)
-        levels = in_order(known, order)
-        # The client of most merit has to train: a little, where the oracle would skip it.
-        levels[:, 0] = np.maximum(levels[:, 0], LEVELS[0])
+        stop, levels = steady(running, ids, order)
         stop &= may_stop(running).numpy()
         live = ~running.done
         wanted.append(torch.as_tensor(words_of(stop, levels))[torch.as_tensor(live)])
@@ -111,7 +105,7 @@ def _wandering(epsilon: float) -> tuple[Decide, list[Tensor]]:
 def imitate(
     model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, running: Federations, course: Course
 ) -> float:
-    """Learn one family's oracle; return the first pass's mean negative log-likelihood."""
+    """Learn the rule in one family; return the first pass's mean negative log-likelihood."""
     decide, wanted = _wandering(course.epsilon)
     steps, _ = play(running, decide)
     words = torch.cat(wanted)
