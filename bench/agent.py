@@ -12,11 +12,12 @@ The mean of its last three validation accuracies, less half a point, is the targ
 agent, plain QFL among them, runs until the mean of its own last three is there: what it has paid
 by then is compared, and the model of that round is judged on the test rows, once. Three rounds
 and not one, since a curve that jumps would otherwise be rewarded for its jumps, and few
-participants make it jump. An agent that wishes to stop before the target trains whom it
-would otherwise (the regulator says so), or whom it trained last: here the question is what the
-target costs it. A run that never gets there pays
-for all rounds and is marked ``>=``: the true figure is above it. ``--free`` adds runs without a
-target, in which the agent's own stop counts (for the paper's rule also its two criteria).
+participants make it jump. An agent that wishes to stop before the target trains whom it would
+train otherwise, or whom it trained last: here the question is what the target costs it. A run that
+never gets there pays for all rounds and is marked ``>=``: the true figure is above it. ``--free``
+adds runs without a target, in which the agent's own stop counts (for the paper's rule also its two
+criteria). Judging each returned model for its credit costs the server up to two evaluations of its
+rows a participant, which are exact simulations here and cost no circuits.
 
 Seconds are not measured but modelled, since those of a busy machine are noise: a circuit takes
 `MILLISECONDS`, of a slow client `SLOWNESS` times that; queues and language models take none. They
@@ -87,7 +88,7 @@ COMMON = (
 
 Five steps of 64 rows a round, at the configurations' rate, were plain QFL's best of those tried
 on seeds 100 to 102: ten steps, full batches or other rates ended no higher on more circuits, or
-jumped. Thirty rounds bring it to its plateau.
+jumped. Thirty rounds bring it near its plateau; at some seeds it jumps on, and ends below its best.
 """
 
 

@@ -32,6 +32,9 @@ RESAMPLES = 10_000
 WITHIN = 0.5
 """Points of test accuracy that it may lose."""
 
+FEWEST = 5
+"""Seeds of which a verdict is given."""
+
 
 def smoothed(accuracies: Sequence[float]) -> float | None:
     """Return the mean accuracy of the last rounds; None before there are so many."""
@@ -131,8 +134,8 @@ def lost(runs: BySeed, others: BySeed) -> list[float]:
     ]
 
 
-def verdict(mean: float, low: float, least: float, bound: bool = False) -> str:
-    """Say whether what is wanted was found.
+def verdict(mean: float, low: float, least: float, seeds: int, mark: str = "") -> str:
+    """Say whether what is wanted was found; nothing of fewer than `FEWEST` seeds.
 
     Parameters
     ----------
@@ -140,14 +143,23 @@ def verdict(mean: float, low: float, least: float, bound: bool = False) -> str:
         What was found, and the lower end of its interval.
     least : float
         What is wanted.
-    bound : bool
-        Whether the figures are upper bounds only.
+    seeds : int
+        Seeds that the figures are of.
+    mark : str
+        Of a `Saving`: what the figures bound.
+
+    Returns
+    -------
+    str
+        In brackets, behind a blank; or nothing.
     """
+    if seeds < FEWEST:
+        return ""
+    if mark == "~ " or (mark == "<= " and mean >= least) or (mark == ">= " and mean < least):
+        return " (open)"
     if mean < least:
-        return "missed"
-    if bound:
-        return "open"
-    return "met" if low >= least else "met on average"
+        return " (missed)"
+    return " (met)" if low >= least else " (met on average)"
 
 
 def _idle(line: Line) -> float:
@@ -187,10 +199,11 @@ def savings(agents: Mapping[str, BySeed], whole: BySeed) -> str:
     """Return what agents saved against plain QFL of the same seeds, and whether that is enough.
 
     Test accuracy is held against plain QFL at the target, and, for the verdict, against plain QFL
-    after all its rounds, which has had more of them.
+    after all its rounds, which has had more of them; with the seeds that are within `WITHIN` of it
+    or above. Where some never reached the target, intervals are those of what they had paid.
     """
     titles = [f"{name.replace('_', ' ')} saved, % [95 %], seeds" for name in SAVED]
-    rows = [head(("agent", *titles, "test, to plain at target", "to plain's end, points"))]
+    rows = [head(("agent", *titles, "test, to plain at target", "to plain's end, points, seeds"))]
     for name, runs in agents.items():
         if name == PLAIN:
             continue
@@ -199,12 +212,13 @@ def savings(agents: Mapping[str, BySeed], whole: BySeed) -> str:
             found = saving(runs, agents[PLAIN], key)
             said = str(found) if found else "-"
             if found and least is not None:
-                said += f" ({verdict(found.total, found.low, least, bool(found.mark))})"
+                said += verdict(found.total, found.low, least, found.seeds, found.mark)
             cells.append(said)
         cells.append(spread(lost(runs, agents[PLAIN]), "+.2f"))
         ends = lost(runs, whole)
-        mean = statistics.fmean(ends)
-        cells.append(f"{spread(ends, '+.2f')} ({verdict(mean, mean - interval(ends), -WITHIN)})")
+        mean, near = statistics.fmean(ends), sum(points >= -WITHIN for points in ends)
+        judged = verdict(mean, mean - interval(ends), -WITHIN, len(ends))
+        cells.append(f"{spread(ends, '+.2f')}, {near}/{len(ends)}{judged}")
         rows.append(row((name, *cells)))
     return "\n".join(rows)
 

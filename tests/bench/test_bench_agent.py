@@ -199,28 +199,32 @@ def test_intervals_are_students() -> None:
 
 
 def test_verdicts_look_at_the_mean_and_its_interval() -> None:
-    assert verdict(61.0, 55.0, 50) == "met"
-    assert verdict(61.0, 45.0, 50) == "met on average"
-    assert verdict(49.0, 45.0, 50) == "missed"
-    # An upper bound can miss, but not meet.
-    assert verdict(61.0, 55.0, 50, bound=True) == "open"
-    assert verdict(49.0, 45.0, 50, bound=True) == "missed"
+    assert verdict(61.0, 55.0, 50, 10) == " (met)"
+    assert verdict(61.0, 45.0, 50, 10) == " (met on average)"
+    assert verdict(49.0, 45.0, 50, 10) == " (missed)"
+    # An upper bound can miss, but not meet; a lower bound meet, but not miss.
+    assert verdict(61.0, 55.0, 50, 10, "<= ") == " (open)"
+    assert verdict(49.0, 45.0, 50, 10, "<= ") == " (missed)"
+    assert verdict(61.0, 55.0, 50, 10, ">= ") == " (met)"
+    assert verdict(49.0, 45.0, 50, 10, ">= ") == " (open)"
+    assert verdict(61.0, 55.0, 50, 10, "~ ") == " (open)"
+    assert verdict(61.0, 55.0, 50, 4) == ""
 
 
 def test_tables_mark_what_never_reached_the_target() -> None:
-    plain = {0: line(), 1: line()}
-    whole = {0: line(target=None, reached=False, rounds=30)}
-    cheap = {0: line(circuits=1_000_000), 1: line(circuits=1_000_000, reached=False)}
+    plain = {seed: line() for seed in range(6)}
+    whole = {seed: line(target=None, reached=False, rounds=30) for seed in range(6)}
+    cheap = {seed: line(circuits=1_000_000, reached=seed > 0) for seed in range(6)}
     agents = {PLAIN: plain, "x": cheap, OURS: plain}
     paid, saves, ours = (part.splitlines() for part in proof(agents, whole).split("\n\n"))
-    assert paid[2].startswith("| plain, all rounds | - | 90.00 | 30.0 | 4.00 |")
-    assert paid[3].startswith("| plain | 2/2 | 90.00 ± 0.00 | 20.0 ± 0.0 | 4.00 ± 0.00 |")
+    assert paid[2].startswith("| plain, all rounds | - | 90.00 ± 0.00 | 30.0 ± 0.0 | 4.00 ± 0.00 |")
+    assert paid[3].startswith("| plain | 6/6 | 90.00 ± 0.00 | 20.0 ± 0.0 | 4.00 ± 0.00 |")
     assert "| 60.0 ± 0.0 |" in paid[3]
-    assert paid[4].startswith("| x | 1/2 | 90.00 ± 0.00 | >= 20.0 ± 0.0 | >= 1.00 ± 0.00 |")
-    assert saves[2].startswith("| x | <= +75.0 [+75.0, +75.0], 1/2 (open) | <= +0.0")
+    assert paid[4].startswith("| x | 5/6 | 90.00 ± 0.00 | >= 20.0 ± 0.0 | >= 1.00 ± 0.00 |")
+    assert saves[2].startswith("| x | <= +75.0 [+75.0, +75.0], 5/6 (open) | <= +0.0")
     assert saves[2].count("(missed)") == 2
-    assert saves[2].endswith("| +0.00 (met) |")
-    assert ours[2].startswith("| x | >= -300.0 [-300.0, -300.0], 1/2 |")
+    assert saves[2].endswith("| +0.00 ± 0.00, 6/6 (met) |")
+    assert ours[2].startswith("| x | >= -300.0 [-300.0, -300.0], 1/6 |")
     assert len(ours) == 3
     for table in (paid, saves, ours):
         assert len({row.count("|") for row in table}) == 1
