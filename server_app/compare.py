@@ -21,7 +21,7 @@ from server_app.report.words import error, status
 WINDOW = 3
 """Rounds over which validation accuracy is averaged before it is held against the target."""
 
-SMOOTHING = f"mean of the last {WINDOW} rounds, of fewer in the first {WINDOW - 1}"
+SMOOTHING = f"mean of the last {WINDOW} rounds, none before; of all where a run has fewer"
 
 NAMES = ("run.name", "run.output", "run.folder", "run.report")
 """Settings that say nothing of what a run does."""
@@ -34,6 +34,7 @@ ALIKE = {
     "partition": ("run.clients", "data.partition", "data.alpha", "data.partition_column",
                   "data.label_noise", "data.noisy_clients", "data.heterogeneity"),
     "seed": ("run.seed",),
+    "judge": ("evaluation.mode", "evaluation.backend"),
 }  # fmt: skip
 """Settings in which runs must be alike to be compared, by what they are."""
 
@@ -200,6 +201,7 @@ def _facts(record: Record) -> dict[str, Any]:
 def _points(record: Record) -> Iterable[Point]:
     entries = record.ledger.get("entries") or record.clients
     accuracies, losses = record.series("accuracy"), record.series("loss")
+    window = min(WINDOW, len(record.round_ids))
     for place, at in enumerate(record.round_ids):
         spent = [e for e in entries if (real(e.get("round")) or 0) <= at]
         yield Point(
@@ -209,8 +211,8 @@ def _points(record: Record) -> Iterable[Point]:
             bytes=_total(spent, ("bytes_up", "bytes_down")),
             accuracy=real(accuracies[place]),
             loss=real(losses[place]),
-            smooth_accuracy=smoothed(accuracies[: place + 1]),
-            smooth_loss=smoothed(losses[: place + 1]),
+            smooth_accuracy=smoothed(accuracies[: place + 1], window),
+            smooth_loss=smoothed(losses[: place + 1], window),
         )
 
 
@@ -219,11 +221,11 @@ def _total(entries: Sequence[Json], keys: Sequence[str]) -> float | None:
     return None if not values or None in values else sum(v for v in values if v is not None)
 
 
-def smoothed(values: Sequence[float]) -> float | None:
-    """Return the mean of the last `WINDOW` values, of fewer at a run's begin; None of none."""
-    last = [real(value) for value in values[-WINDOW:]]
+def smoothed(values: Sequence[float], window: int = WINDOW) -> float | None:
+    """Return the mean of the last values; None before there are `window` of them."""
+    last = [real(value) for value in values[-window:]]
     known = [value for value in last if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(last) else None
+    return sum(known) / window if len(known) == window else None
 
 
 # --- comparing --------------------------------------------------------------------------------

@@ -57,14 +57,14 @@ class RegulatorAgent:
         return "regulator (online)" if self.learner else "regulator"
 
     def decide(self, observation: Observation) -> Decision:
-        """Read the observation and draw the words of a decision, from the run's seed and round.
+        """Read the observation and say the likeliest words; online drawn ones, for learning.
 
-        Drawn, and not the likeliest word by word: each of many clients may be unlikely to train.
+        What is drawn depends on the run's seed and the round alone.
         """
         if self.learner is not None:
             self.learner.learn(observation)
         began, views = time.monotonic(), observation.clients
-        chance = torch.Generator().manual_seed(derive_seed(self.seed, "agent", observation.round))
+        chance = self._chance(observation.round)
         levels, attempts, stops = np.zeros(len(views)), [], []
         for places in groups(len(views)):
             part = observation.model_copy(update={"clients": tuple(views[i] for i in places)})
@@ -86,7 +86,14 @@ class RegulatorAgent:
             self.learner.remember(observation)
         return decision
 
-    def _say(self, ids: Tensor, chance: torch.Generator, *, may_stop: bool) -> tuple[Choice, bool]:
+    def _chance(self, number: int) -> torch.Generator | None:
+        if self.learner is None:
+            return None
+        return torch.Generator().manual_seed(derive_seed(self.seed, "agent", number))
+
+    def _say(
+        self, ids: Tensor, chance: torch.Generator | None, *, may_stop: bool
+    ) -> tuple[Choice, bool]:
         """Return who trains, and whether the model would rather stop."""
         free = torch.tensor([may_stop])
         said = draw(self.model, ids, free, chance)

@@ -91,7 +91,7 @@ class Learner:
         self.size = MEMORY * self.size + (1 - MEMORY) * abs(surprise)
         weight = max(-2.0, min(2.0, surprise / self.size)) if self.size > 0 else 0.0
         with torch.enable_grad():
-            said = torch.stack([likelihood(self.model, *one)[0].sum() for one in words]).sum()
+            said = torch.stack([likelihood(self.model, *one).sum() for one in words]).sum()
             self.optimizer.zero_grad()
             (-weight * said).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -153,17 +153,55 @@ def draw(
     return Choice(words, total)
 
 
-def likelihood(
-    model: LlamaForCausalLM, ids: Tensor, words: Tensor, may_stop: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return log probability and entropy of given decisions, each of shape (B,)."""
+@dataclass(frozen=True)
+class Opinion:
+    """What a model thinks of the words at each place of B decisions.
+
+    Attributes
+    ----------
+    scores : Tensor, shape (B, K + 1, V)
+        Log probabilities; -inf where a word may not stand.
+    counts : Tensor, shape (B, K + 1)
+        1 where a place counts: after ``stop`` none does.
+    words : Tensor of int64, shape (B, K + 1)
+        What was said.
+    """
+
+    scores: Tensor
+    counts: Tensor
+    words: Tensor
+
+    def log_probability(self) -> Tensor:
+        """Return that of what was said, shape (B,)."""
+        said = self.scores.gather(2, self.words.unsqueeze(2)).squeeze(2)
+        return (self.counts * said).sum(1)
+
+    def entropy(self) -> Tensor:
+        """Return the summed entropy of the places, nats, shape (B,)."""
+        return self.divergence(None)
+
+    def divergence(self, other: Opinion | None) -> Tensor:
+        """Return KL(this, other) summed over the places, nats, (B,); of None the entropy."""
+        held = self.scores.masked_fill(self.scores == -torch.inf, 0.0)
+        if other is None:
+            each = -(self.scores.exp() * held).sum(-1)
+        else:
+            theirs = other.scores.masked_fill(other.scores == -torch.inf, 0.0)
+            each = (self.scores.exp() * (held - theirs)).sum(-1)
+        return (self.counts * each).sum(1)
+
+
+def opinion(model: LlamaForCausalLM, ids: Tensor, words: Tensor, may_stop: Tensor) -> Opinion:
+    """Return what a model thinks of given decisions; arguments as of `draw` and `compose`."""
     text = compose(ids, words)[:, :-1]
     places = len(RUN) - 1 + torch.arange(words.shape[1]) * (len(CLIENT) + 1)
     logits = model(input_ids=text, use_cache=False, logits_to_keep=places).logits.float()
     shut = ~allowed(may_stop, words.shape[1] - 1)
-    scores = torch.log_softmax(logits.masked_fill(shut, -torch.inf), -1)
     counts = torch.ones(words.shape)
     counts[:, 1:] = (words[:, :1] == GO_ID).float()
-    said = scores.gather(2, words.unsqueeze(2)).squeeze(2)
-    entropy = -(scores.exp() * scores.masked_fill(scores == -torch.inf, 0.0)).sum(-1)
-    return (counts * said).sum(1), (counts * entropy).sum(1)
+    return Opinion(torch.log_softmax(logits.masked_fill(shut, -torch.inf), -1), counts, words)
+
+
+def likelihood(model: LlamaForCausalLM, ids: Tensor, words: Tensor, may_stop: Tensor) -> Tensor:
+    """Return the log probability of given decisions, shape (B,)."""
+    return opinion(model, ids, words, may_stop).log_probability()

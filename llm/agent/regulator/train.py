@@ -4,13 +4,15 @@
 (`simulator`, `tasks`), nothing else; about half an hour of one core. Imitation: cross-entropy on
 what the rule (`rivals.steady`) would do in states that it, and chance, lead to. Reinforcement:
 groups of runs that begin alike, each decision weighed by what its future earned beyond its group's
-mean (GRPO, arXiv 2402.03300, without its KL term), with PPO's clipped ratio. Reward: fall of the
-best validation loss, a mean of three rounds, less the price of circuits and of waiting, in nats.
+mean, less the divergence from what imitation made (GRPO, arXiv 2402.03300), with PPO's clipped
+ratio. Reward: fall of the best validation loss, a mean of three rounds, less the price of circuits
+and of waiting, in nats.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +25,7 @@ import torch
 
 from federation import derive_seed, write_text
 from llm.agent.regulator.model import WEIGHTS, new_model
-from llm.agent.regulator.policy import likelihood, words_of
+from llm.agent.regulator.policy import likelihood, opinion, words_of
 from llm.agent.regulator.rivals import RIVALS, steady
 from llm.agent.regulator.rollouts import (
     Bools,
@@ -56,17 +58,17 @@ class Course:
         Federations of a family, and runs of each of them under reinforcement.
     rate, reinforced_rate : float
         AdamW's step sizes.
-    entropy : float
-        Weight of the decisions' entropy under reinforcement.
+    divergence : float
+        Weight of the divergence from what imitation made, under reinforcement.
     """
 
     imitation: int = 30
-    reinforcement: int = 70
+    reinforcement: int = 40
     federations: int = 12
     group: int = 8
     rate: float = 1e-3
     reinforced_rate: float = 3e-4
-    entropy: float = 0.001
+    divergence: float = 0.1
     clip: float = 0.2
     batch: int = 64
     passes: int = 2
@@ -114,8 +116,7 @@ def imitate(
         order = torch.as_tensor(running.rng.permutation(len(words)))
         for part in torch.split(order, course.batch):
             free = torch.as_tensor(steps.round[part.numpy()] > 0)
-            said, _ = likelihood(model, steps.ids[part], words[part], free)
-            loss = -said.mean()
+            loss = -likelihood(model, steps.ids[part], words[part], free).mean()
             _update(model, optimizer, loss)
             losses.append(float(loss.detach()))
     first = losses[: max(1, len(losses) // course.passes)]
@@ -123,9 +124,17 @@ def imitate(
 
 
 def reinforce(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, running: Federations, course: Course
+    model: LlamaForCausalLM,
+    optimizer: torch.optim.Optimizer,
+    running: Federations,
+    course: Course,
+    reference: LlamaForCausalLM | None = None,
 ) -> float:
-    """Learn from one family's own runs; return their mean reward, nats."""
+    """Learn from one family's own runs; return their mean reward, nats.
+
+    ``reference`` is the model that imitation made, which the regulator is held near to: without
+    it, it learned what paid in simulation only.
+    """
     likely: list[Tensor] = []
     chance = torch.Generator().manual_seed(int(running.rng.integers(2**31)))
     steps, rewards = play(running, by_model(model, chance, likely))
@@ -134,11 +143,15 @@ def reinforce(
     free, before = torch.as_tensor(steps.round > 0), torch.cat(likely)
     order = torch.as_tensor(running.rng.permutation(len(weight)))
     for part in torch.split(order, 3 * course.batch):
-        said, entropy = likelihood(model, steps.ids[part], steps.words[part], free[part])
-        ratio = (said - before[part]).exp()
+        said = opinion(model, steps.ids[part], steps.words[part], free[part])
+        ratio = (said.log_probability() - before[part]).exp()
         bounded = ratio.clamp(1 - course.clip, 1 + course.clip)
         worth = torch.minimum(ratio * weight[part], bounded * weight[part])
-        _update(model, optimizer, -(worth + course.entropy * entropy).mean())
+        if reference is not None:
+            with torch.no_grad():
+                known = opinion(reference, steps.ids[part], steps.words[part], free[part])
+            worth = worth - course.divergence * said.divergence(known)
+        _update(model, optimizer, -worth.mean())
     return float(rewards.sum(0).mean())
 
 
@@ -152,11 +165,6 @@ def _update(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, loss: Ten
 def faded(updates: int) -> Callable[[int], float]:
     """Return the rate's factor after so many updates: up in five, then down to a tenth."""
     return lambda done: min(1.0, (done + 1) / 5) * (1 - 0.9 * done / max(updates, 1))
-
-
-def drawn(model: LlamaForCausalLM) -> Decide:
-    """Return the regulator as it decides when it is deployed: its words drawn, from one seed."""
-    return by_model(model, torch.Generator().manual_seed(0))
 
 
 def judged(seed: int, deciders: dict[str, Decide], families: int = 6) -> dict[str, float]:
@@ -195,20 +203,25 @@ def train(
     rivals = judged(seed, RIVALS, families)
     tell("rivals " + ", ".join(f"{name} {value:.4f}" for name, value in rivals.items()))
     curve: list[dict[str, float]] = []
-    for stage, updates, rate, learn, group in (
-        ("imitation", course.imitation, course.rate, imitate, 1),
-        ("reinforcement", course.reinforcement, course.reinforced_rate, reinforce, course.group),
+    for stage, updates, rate, group in (
+        ("imitation", course.imitation, course.rate, 1),
+        ("reinforcement", course.reinforcement, course.reinforced_rate, course.group),
     ):
+        reference = copy.deepcopy(model).eval()
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
         fade = torch.optim.lr_scheduler.LambdaLR(optimizer, faded(updates))
         recent = []
         size = course.federations if group > 1 else 4 * course.federations
         for number in range(updates):
             running = family(seed, stage, number, size, group)
-            recent.append(learn(model, optimizer, running, course))
+            recent.append(
+                imitate(model, optimizer, running, course)
+                if stage == "imitation"
+                else reinforce(model, optimizer, running, course, reference)
+            )
             fade.step()
             if (number + 1) % 20 == 0 or number + 1 == updates:
-                reward = judged(seed, {"model": drawn(model)}, families)["model"]
+                reward = judged(seed, {"model": by_model(model)}, families)["model"]
                 curve.append(
                     {stage: number + 1, "learned": float(np.mean(recent)), "reward": reward}
                 )
@@ -218,7 +231,8 @@ def train(
                 )
                 recent = []
     return model.eval(), {
-        "made_by": "python -m llm.agent.regulator.train",
+        "made_by": f"python -m llm.agent.regulator.train --seed {seed} "
+        f"--imitation {course.imitation} --reinforcement {course.reinforcement}",
         "seed": seed,
         "course": asdict(course),
         "seconds": round(time.monotonic() - began),
