@@ -42,6 +42,8 @@ ROUNDS = [
     [CUT, sends(b"<html>", kind="text/html")],
     [closes, says(FINE)],
     [says("x" * 30_000), says("<think>no</think>" + FINE)],
+    [says(f"<think>{'x' * 25_000}</think>" + FINE)],
+    [says(answer({"0": 0, "1": 0, "2": 0}, stop=True))],
 ]
 """Answers that are repaired, refused, late, cut off, too long, and none at all."""
 
@@ -63,7 +65,8 @@ def test_answers_are_read_anew_and_nobody_is_asked(directed: Any) -> None:
     name, same = audit(ran.folder)
     assert name == "endpoint (tiny)"
     assert [one.differs for one in same] == [()] * len(ROUNDS)
-    assert [line["round"] for line in lines if line["decided_by"] != name] == [5, 6, 7]
+    assert [line["round"] for line in lines if line["decided_by"] != name] == [5, 6, 7, 11]
+    assert "since endpoint (tiny) would stop" in lines[10]["reason"]
 
     def changed(number: int, place: int, **values: Any) -> list[Any]:
         attempts = lines[number - 1]["attempts"]
