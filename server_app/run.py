@@ -80,14 +80,7 @@ def run(
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
         prepared = prepare(grid, settings, journal)
-        strategy = LlmQfl(
-            settings,
-            agent,
-            prepared.members,
-            prepared.projection.to_bytes(),
-            prepared.class_weights,
-            journal,
-        )
+        strategy = _strategy(settings, agent, prepared, journal)
         judge = _judge(grid, settings, prepared, strategy, run_id)
         strategy.score = judge.score
         first = _first_parameters(settings, prepared, journal)
@@ -106,6 +99,11 @@ def run(
     kept = _kept(result.arrays, strategy)
     journal.model({**unpack_parameters(kept), **_projection_arrays(prepared)})
     return _concluded(strategy, kept, judge, clock, journal, _adapter(prepared))
+
+
+def _strategy(settings: Settings, agent: Agent, prepared: Prepared, journal: RunJournal) -> LlmQfl:
+    projection = prepared.projection.to_bytes()
+    return LlmQfl(settings, agent, prepared.members, projection, prepared.class_weights, journal)
 
 
 def _concluded(
