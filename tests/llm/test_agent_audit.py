@@ -75,13 +75,15 @@ def test_answers_are_read_anew_and_nobody_is_asked(directed: Any) -> None:
     change(ran.folder, 1, attempts=changed(1, 0, answer=FINE))
     change(ran.folder, 2, attempts=changed(2, 0, prompt="choose everybody"))
     change(ran.folder, 3, attempts=lines[2]["attempts"][1:])
+    absent = "no steps said of clients 0, 2: they sit out"
+    assert lines[3]["attempts"][0]["notes"] == [absent]
     change(ran.folder, 4, attempts=changed(4, 0, notes=["mended"]))
     change(ran.folder, 5, decided_by="endpoint (tiny)")
     found = {one.round: one.differs for one in audit(ran.folder)[1]}
     assert found[1][0] == "participants [0] recorded, [0, 2] replayed"
     assert found[2] == ("question 1: the prompt is not the one that the observation gives",)
     assert found[3] == ("question 1: the prompt is not the one that the observation gives",)
-    assert found[4] == ('question 1: notes ["mended"] recorded, [] replayed',)
+    assert found[4] == (f'question 1: notes ["mended"] recorded, ["{absent}"] replayed',)
     assert found[5] == ('decided_by "endpoint (tiny)" recorded, "rule (adaptive)" replayed',)
     assert not any(found[number] for number in range(6, len(ROUNDS) + 1))
     assert len(server.asked) == asked
