@@ -7,13 +7,13 @@ from typing import Literal
 from federation.declare import Section, setting
 
 ASKED = ("llm", "endpoint")
-RULED = ("rule", "regulator", *ASKED)
+RULED = ("rule", *ASKED)
 """Agents that the paper's rules are, or that fall back on them."""
 
 WEIGHING = ("greedy", "bandit", "regulator", *ASKED)
 """Agents that weigh what a client gives against what it costs."""
 
-MAY_STOP = ("regulator", *ASKED)
+MAY_STOP = ("greedy", "bandit", "regulator", *ASKED)
 """Agents that may end a run by themselves."""
 
 KIND = "agent.kind"
@@ -34,7 +34,7 @@ class AgentSettings(Section):
     )
     rule: Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"] = setting(
         "adaptive",
-        "Step rule of REFERENCE: next steps from r = L_Q / L_LLM; other agents fall back on it.",
+        "Step rule of REFERENCE: next steps from r = L_Q / L_LLM; language models fall back on it.",
         used_when=((KIND, RULED),),
     )
     max_increment: int = setting(
@@ -45,8 +45,8 @@ class AgentSettings(Section):
     )
     fraction: float = setting(
         1.0,
-        "Share of clients selected a round: by |L_k - L_server| (rule), by chance (random), or "
-        "the most that greedy and bandit select.",
+        "Share of clients selected a round: by |L_k - L_server| (rule, and where a language model "
+        "falls back on it), by chance (random), or the most that greedy and bandit select.",
         used_when=((KIND, (*RULED, "random", "greedy", "bandit")),),
         gt=0,
         le=1,

@@ -91,7 +91,8 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
             "lower run.min_replies",
         ),
         (
-            agent.kind not in ("rule", "random", "greedy") or settings.run.min_replies <= chosen,
+            agent.kind not in ("rule", "random", "greedy", "bandit")
+            or settings.run.min_replies <= chosen,
             f"agent.fraction = {agent.fraction:g} of {settings.run.clients} clients selects "
             f"{chosen} with run.min_replies = {settings.run.min_replies}",
             "at least run.min_replies clients",

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from federation import (
     Settings,
@@ -30,7 +30,7 @@ from federation import (
     read_jsonl,
 )
 from federation.agent_settings import ASKED
-from llm.agent import Agent, Observation
+from llm.agent import Agent, Attempt, Decision, Observation
 from strategies import build_agent, loss_ratio
 from strategies.guard import decide
 from strategies.journal import decision_line
@@ -47,6 +47,7 @@ ATTEMPTED = ("prompt", "answer", "problem", "notes")
 LONGEST = 120
 """Characters that are shown of a value."""
 
+_Part = TypeVar("_Part", bound=BaseModel)
 _LIKELIHOOD = re.compile(r"\(probability (\d\.\d\d) among (\d+) options\)$")
 
 
@@ -157,16 +158,26 @@ def _line(path: Path, number: int, text: str) -> Line:
     absent = [key for key in ("round", "observation", *DECIDED[:-1]) if key not in value]
     if absent:
         raise UserError(_damaged(path, f"line {number} lacks {', '.join(absent)}"))
-    try:
-        seen = Observation.model_validate(value["observation"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, ("observation", *first["loc"])))
-        raise UserError(_damaged(path, f"line {number}, {where}: {first['msg']}")) from None
+    decided = {key: value[key] for key in Decision.model_fields}
+    attempts = value.get("attempts") or []
+    seen = _as(Observation, value["observation"], path, number, "observation")
+    _as(Decision, decided, path, number, "decision")
+    for attempt in attempts if isinstance(attempts, list) else [attempts]:
+        _as(Attempt, attempt, path, number, "attempts")
     if not value["round"] == seen.round == number:
         told = f"line {number} is of round {value['round']}, its observation of {seen.round}"
         raise UserError(_damaged(path, told))
     return Line(value, _restored(seen))
+
+
+def _as(kind: type[_Part], value: Any, path: Path, number: int, name: str) -> _Part:
+    """Read a part of a line; the first thing that is wrong with it is told."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (name, *first["loc"])))
+        raise UserError(_damaged(path, f"line {number}, {where}: {first['msg']}")) from None
 
 
 def _damaged(path: Path, why: str) -> str:
@@ -197,21 +208,12 @@ def _rebuilt(settings: Settings, folder: Path) -> tuple[Agent, Callable[[Mapping
     if kind not in ASKED:
         return build_agent(settings), lambda line: None
     from strategies.agents import build_rule
-    from strategies.asking import AskingAgent
+    from strategies.asking import build_asking
 
     prepared = (e for e in read_jsonl(folder / "metrics.jsonl") if e.get("event") == "prepared")
     name = str(next(prepared, {}).get("agent", f"{kind} ({settings.agent.model})"))
-    closed = kind == "llm" and settings.agent.decoding == "choices"
-    recorded = RecordedSpeaker(name)
-    agent = AskingAgent(
-        name=name,
-        speaker=recorded,
-        fallback=build_rule(settings),
-        retries=0 if closed else settings.agent.retries,
-        min_rounds=settings.stop.min_rounds,
-        closed=closed,
-    )
-    return agent, recorded.rewind
+    recorded = RecordedSpeaker(name.removeprefix(f"{kind} (").removesuffix(")"))
+    return build_asking(settings, build_rule(settings), recorded), recorded.rewind
 
 
 class RecordedSpeaker:
@@ -220,7 +222,7 @@ class RecordedSpeaker:
     Parameters
     ----------
     name : str
-        The agent's name.
+        The model's name.
     """
 
     def __init__(self, name: str) -> None:

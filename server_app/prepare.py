@@ -174,6 +174,7 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
         try:
             about, arrays = read_site_report(reply)
             _check_self(about, arrays)
+            _check_costs(about)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"node {reply.metadata.src_node_id} sent a malformed report ({error!r}); give all "
@@ -199,6 +200,20 @@ def _check_self(about: SiteReport, arrays: Parameters) -> None:
                 "give all nodes the same version of the app",
             )
         )
+
+
+def _check_costs(about: SiteReport) -> None:
+    """Refuse a report of costs that are none: budgets and prices are reckoned with them."""
+    for name in ("circuits_per_step", "circuits_fixed", "shots_per_circuit"):
+        value = getattr(about, name)
+        if type(value) is not int or value < 0:
+            raise UserError(
+                explain(
+                    f"client {about.client} reports {name} = {value!r}",
+                    "a whole number of at least 0",
+                    "give all nodes the same version of the app",
+                )
+            )
 
 
 def _check_agreement(reports: Sequence[SiteReport]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import INFO
 from typing import Any
@@ -80,14 +80,7 @@ def run(
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
         prepared = prepare(grid, settings, journal)
-        strategy = LlmQfl(
-            settings,
-            agent,
-            prepared.members,
-            prepared.projection.to_bytes(),
-            prepared.class_weights,
-            journal,
-        )
+        strategy = _strategy(settings, agent, prepared, journal)
         judge = _judge(grid, settings, prepared, strategy, run_id)
         strategy.score = judge.score
         first = _first_parameters(settings, prepared, journal)
@@ -105,12 +98,30 @@ def run(
         )
     kept = _kept(result.arrays, strategy)
     journal.model({**unpack_parameters(kept), **_projection_arrays(prepared)})
+    return _concluded(strategy, kept, judge, clock, journal, _adapter(prepared))
+
+
+def _strategy(settings: Settings, agent: Agent, prepared: Prepared, journal: RunJournal) -> LlmQfl:
+    projection = prepared.projection.to_bytes()
+    return LlmQfl(settings, agent, prepared.members, projection, prepared.class_weights, journal)
+
+
+def _concluded(
+    strategy: LlmQfl,
+    kept: ArrayRecord,
+    judge: Judge,
+    clock: Clock,
+    journal: RunJournal,
+    adapter: dict[str, Any],
+) -> dict[str, Any]:
+    """Test the kept model, once, and write the summary."""
+    settings = strategy.settings
     with clock.phase("evaluation"):
         verdict, baselines = judge.test(kept)
     log(INFO, "test accuracy %.4f", verdict["accuracy"])
     journal.ledger(strategy.state.ledger)
-    summary = _summary(strategy, verdict, baselines, clock)
-    summary |= _adapter(prepared)
+    summary = _summary(strategy, verdict, baselines, clock) | adapter
+    agent = strategy.agent
     summary["agent"] = agent_summary(settings.agent.kind, agent.name, journal.decisions())
     summary["judge"] = {"backend": _judged_on(settings), **judge.spent()}
     journal.summary(summary)
@@ -220,20 +231,27 @@ def _features(prepared: Prepared) -> str:
     return said if "," in said else f"{said}, {len(prepared.projection.mean)}"
 
 
+def _place(losses: Sequence[float], keep: str) -> int:
+    """Return where in the history the kept model is: lost rounds are not in it."""
+    if keep == "last":
+        return len(losses) - 1
+    return max((k for k, loss in enumerate(losses) if loss == min(losses)), default=0)
+
+
 def _summary(
     strategy: LlmQfl, verdict: Verdict, baselines: dict[str, Verdict], clock: Clock
 ) -> dict[str, Any]:
     """Put the summary together; ``seconds`` of clients are summed over clients."""
     state = strategy.state
     spent = state.ledger.totals()
-    kept = strategy.best_round
+    place = _place(state.losses, strategy.settings.evaluation.keep)
     return {
         "status": "completed",
         "rounds": len(state.losses),
-        "best_round": kept,
+        "best_round": strategy.best_round,
         "stop_reason": strategy.stop_reason,
         "test": verdict,
-        "validation": {"loss": state.losses[kept - 1], "accuracy": state.accuracies[kept - 1]},
+        "validation": {"loss": state.losses[place], "accuracy": state.accuracies[place]},
         "baselines": baselines,
         "teachers": [strategy.teachers[client] for client in sorted(strategy.teachers)],
         "ledger": totals(state.ledger),

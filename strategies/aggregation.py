@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.common.logger import FLOWER_LOGGER
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Strategy
 
 from federation import Settings
@@ -81,3 +86,46 @@ def build_aggregator(settings: Settings, updates: int) -> Strategy:
         beta = max(settings.aggregation.trim, least)
         return FedTrimmedAvg(beta=beta, weighted_by_key=WEIGHT_KEY)
     return FedAvg(weighted_by_key=WEIGHT_KEY if rule == "weighted" else UNIFORM_KEY)
+
+
+def aggregate(
+    settings: Settings, server_round: int, replies: Sequence[Message], *, quiet: bool = False
+) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    """Aggregate checked replies, and leave them as they are.
+
+    Parameters
+    ----------
+    settings : Settings
+        The rule.
+    server_round : int
+        The round.
+    replies : sequence of Message
+        What is aggregated. Flower's median and trimmed mean take the arrays out of the messages
+        that they are given, so they are given copies.
+    quiet : bool
+        Whether Flower's line for each aggregation is kept out of the log.
+    """
+    aggregator = build_aggregator(settings, len(replies))
+    with _silence() if quiet else nullcontext():
+        return aggregator.aggregate_train(server_round, [_copied(reply) for reply in replies])
+
+
+def _copied(reply: Message) -> Message:
+    """Return a message with array records of its own; the arrays themselves are shared."""
+    content = RecordDict(dict(reply.content))
+    for name, record in reply.content.array_records.items():
+        content[name] = ArrayRecord(dict(record))
+    fresh = copy.copy(reply)
+    fresh.content = content
+    return fresh
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep Flower's notes, though not its warnings, out of the log."""
+    before = FLOWER_LOGGER.level
+    FLOWER_LOGGER.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        FLOWER_LOGGER.setLevel(before)

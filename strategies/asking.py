@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+import time
+from dataclasses import dataclass, field, replace
 
 from federation import ModelError, Settings, derive_seed
 from llm.agent import Agent, Attempt, Decision, Observation
 from llm.agent.choices import choices
 from llm.agent.prompt import as_answer, asked_again, may_stop, question
 from llm.agent.speaker import Answer, Question, Speaker, SpeakerError, open_speaker
-from strategies.reading import LONGEST_ANSWER, Reading, read_answer, sentence
+from strategies.reading import Reading, read_answer, sentence
 
 
 @dataclass
@@ -52,7 +54,8 @@ class AskingAgent:
     def decide(self, observation: Observation) -> Decision:
         """Ask, read, ask again with the problem told; in the end let the fallback decide.
 
-        A model that does not answer at all is not asked again in this round: its time is up.
+        A model that does not answer at all is not asked again in this round: its time is up. One
+        that would only stop, too early, leaves the round to the fallback.
 
         Raises
         ------
@@ -64,11 +67,13 @@ class AskingAgent:
         first, self._begun = not self._begun, True
         rule = self.fallback.decide(observation)
         asked = self._question(observation, rule)
+        left = math.inf if observation.seconds_left is None else observation.seconds_left
+        until = time.monotonic() + left
         for _ in range(1 + self.retries):
             try:
-                answer = self.speaker.ask(asked)
+                answer = self.speaker.ask(replace(asked, seconds=until - time.monotonic()))
             except SpeakerError as error:
-                if error.lasting and first:
+                if error.lasting and first and not self.attempts:
                     raise ModelError(str(error)) from error
                 problem = sentence(str(error))
                 self._note(asked, error.answer, Reading(None, problem))
@@ -76,12 +81,20 @@ class AskingAgent:
             reading = read_answer(answer.text, observation, answer.truncated)
             self._note(asked, answer, reading)
             if reading.decision is not None:
-                return _explained(reading.decision, answer)
+                return self._allowed(_explained(reading.decision, answer), observation, rule)
             problem = reading.problem
             asked = asked_again(asked, answer.text, problem)
         self.decided_by = self.fallback.name
         why = f"{self.fallback.name} instead of {self.name} ({problem})"
         return rule.model_copy(update={"reason": sentence(f"{why}: {rule.reason}")})
+
+    def _allowed(self, said: Decision, seen: Observation, rule: Decision) -> Decision:
+        """Add the fallback's participants to a stop that the guard will refuse."""
+        if not said.stop or said.participants or may_stop(seen, self.min_rounds):
+            return said
+        self.decided_by = self.fallback.name
+        why = f"{self.fallback.name}, since {self.name} would stop ({said.reason}): {rule.reason}"
+        return rule.model_copy(update={"stop": True, "reason": sentence(why)})
 
     def _question(self, seen: Observation, rule: Decision) -> Question:
         if not self.closed:
@@ -97,7 +110,7 @@ class AskingAgent:
         """Put a question and what came of it on record."""
         attempt = Attempt(
             prompt=asked.text,
-            answer=answer.text[: LONGEST_ANSWER + 1],
+            answer=answer.text,
             problem=reading.problem,
             notes=reading.notes,
             prompt_tokens=answer.prompt_tokens,
@@ -116,7 +129,9 @@ def _explained(decision: Decision, answer: Answer) -> Decision:
     return decision.model_copy(update={"reason": reason})
 
 
-def build_asking(settings: Settings, fallback: Agent) -> AskingAgent:
+def build_asking(
+    settings: Settings, fallback: Agent, speaker: Speaker | None = None
+) -> AskingAgent:
     """Build the agent of `agent.kind = llm` or `endpoint`.
 
     Parameters
@@ -125,6 +140,8 @@ def build_asking(settings: Settings, fallback: Agent) -> AskingAgent:
         The run's settings.
     fallback : Agent
         Who decides where no usable answer comes.
+    speaker : Speaker or None
+        Who is asked; None: the model that the settings name.
 
     Raises
     ------
@@ -132,7 +149,9 @@ def build_asking(settings: Settings, fallback: Agent) -> AskingAgent:
         If there is no such model or server.
     """
     agent = settings.agent
-    speaker = open_speaker(agent, settings.run.clients, derive_seed(settings.run.seed, "agent"))
+    if speaker is None:
+        seed = derive_seed(settings.run.seed, "agent")
+        speaker = open_speaker(agent, settings.run.clients, seed)
     closed = agent.kind == "llm" and agent.decoding == "choices"
     return AskingAgent(
         name=f"{agent.kind} ({speaker.name})",

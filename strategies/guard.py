@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from federation import Settings
-from llm.agent import Agent, Decision, Observation
+from llm.agent import Agent, ClientView, Decision, Observation
+from strategies.budget import budgets, within
 from strategies.termination import stop_reason
+
+OVERRULED = "the run's limits stop here instead"
 
 
 def decide(
@@ -18,11 +21,13 @@ def decide(
     -------
     tuple
         The bounded decision, a sentence for each change, and who was asked: nobody, if no client
-        is left to choose from.
+        is left to choose from or the run's limits end it whatever an agent says.
     """
     if not seen.clients:
-        spent = "the budget of every client is spent"
-        return Decision(participants=(), steps={}, stop=True, reason=spent), [], None
+        return _stop("the budget of every client is spent"), [], None
+    reason = stop_reason(seen, settings)
+    if reason:
+        return _stop(reason), [], None
     decision, notes = guard(agent.decide(seen), seen, settings)
     return decision, notes, agent
 
@@ -31,8 +36,9 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
     """Bound a decision by the run's limits.
 
     Stops where a criterion or budget says so, drops unknown and repeated participants, falls
-    back to everybody on an empty choice, clips steps into their bounds, scales steps to the
-    circuits left, and refuses a stop before ``stop.min_rounds``.
+    back to everybody on an empty choice, adds participants up to ``run.min_replies``, clips steps
+    into their bounds, fits them to the circuits and shots left, and refuses a stop before
+    ``stop.min_rounds``.
 
     Parameters
     ----------
@@ -50,63 +56,58 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
     """
     reason = stop_reason(seen, settings)
     if reason:
-        return Decision(participants=(), steps={}, stop=True, reason=reason), []
+        return _stop(reason), [] if decision.stop else [OVERRULED]
     notes: list[str] = []
     if decision.stop:
         if len(seen.losses) >= settings.stop.min_rounds:
-            return Decision(participants=(), steps={}, stop=True, reason=decision.reason), []
+            return _stop(decision.reason), []
         notes.append(f"no stop before {settings.stop.min_rounds} rounds")
     known = {view.client: view for view in seen.clients}
-    chosen = tuple(sorted({k for k in decision.participants if k in known}))
-    if len(chosen) != len(decision.participants):
-        notes.append("unknown or repeated participants dropped")
-    if not chosen:
-        chosen = tuple(sorted(known))
-        notes.append("nobody chosen: everybody trains")
+    quorum = min(settings.run.min_replies, len(known))
+    chosen = _participants(decision, seen, known, quorum, notes)
     steps = {}
     for k in chosen:
         wanted = decision.steps.get(k, known[k].steps)
         steps[k] = max(seen.min_steps, min(seen.max_steps, wanted))
         if steps[k] != wanted:
             notes.append(f"client {k}: {wanted} steps bounded to {steps[k]}")
-    everybody = settings.evaluation.mode == "federated"
-    shots = {k: view.shots_per_circuit for k, view in known.items()}
-    for unit, left, prices in (
-        ("circuits", seen.circuits_left, dict.fromkeys(known, 1)),
-        ("shots", seen.shots_left, shots),
-    ):
-        steps, cut = _within_budget(steps, seen, unit, left, prices, everybody=everybody)
-        if cut == "stop":
-            spent = f"the {left} {unit} left do not pay for another round"
-            return Decision(participants=(), steps={}, stop=True, reason=spent), []
-        if cut:
-            notes.append(cut)
-    return Decision(participants=chosen, steps=steps, reason=decision.reason), notes
+    steps, said = within(steps, budgets(seen, settings), seen.min_steps, quorum)
+    if not steps:
+        (spent,) = said
+        return _stop(spent), [*notes, OVERRULED]
+    fitted = Decision(participants=tuple(steps), steps=steps, reason=decision.reason)
+    return fitted, [*notes, *said]
 
 
-def _within_budget(
-    steps: dict[int, int],
+def _stop(reason: str) -> Decision:
+    return Decision(participants=(), steps={}, stop=True, reason=reason)
+
+
+def _participants(
+    decision: Decision,
     seen: Observation,
-    unit: str,
-    left: int | None,
-    prices: Mapping[int, int],
-    *,
-    everybody: bool,
-) -> tuple[dict[int, int], str]:
-    """Scale steps so that the round's circuits, or shots, fit what is left of the budget.
+    known: Mapping[int, ClientView],
+    quorum: int,
+    notes: list[str],
+) -> tuple[int, ...]:
+    """Return the known clients of a decision, sorted; everybody if it has none.
 
-    ``prices`` are units a circuit, by client. Under federated evaluation everybody runs the
-    circuits that are not steps.
+    Where a round needs more replies than it has participants, those of best standing are added,
+    of equal ones the cheapest.
     """
-    if left is None:
-        return steps, ""
-    view = {v.client: v for v in seen.clients}
-    fixed = sum(prices[k] * v.circuits_fixed for k, v in view.items() if everybody or k in steps)
-    wanted = sum(m * prices[k] * view[k].circuits_per_step for k, m in steps.items())
-    rest = left - fixed
-    if wanted <= rest:
-        return steps, ""
-    scaled = {k: int(m * rest / wanted) for k, m in steps.items()} if wanted else {}
-    if rest <= 0 or not scaled or min(scaled.values()) < seen.min_steps:
-        return steps, "stop"
-    return scaled, f"steps scaled by {rest / wanted:.2f} to the {left} {unit} left"
+    chosen = {k for k in decision.participants if k in known}
+    if len(chosen) != len(decision.participants):
+        notes.append("unknown or repeated participants dropped")
+    if not chosen:
+        notes.append("nobody chosen: everybody trains")
+        return tuple(sorted(known))
+
+    def rank(view: ClientView) -> tuple[float, float, int]:
+        return -(view.standing or 0.0), view.spend(seen.plain_steps), view.client
+
+    others = sorted((view for k, view in known.items() if k not in chosen), key=rank)
+    added = sorted(view.client for view in others[: max(0, quorum - len(chosen))])
+    if added:
+        who = ", ".join(str(k) for k in added)
+        notes.append(f"clients added up to run.min_replies = {quorum}: {who}")
+    return tuple(sorted(chosen.union(added)))

@@ -104,7 +104,10 @@ def round_event(
     accuracy: float,
     seconds: float,
 ) -> dict[str, Any]:
-    """Return a round's line of ``metrics.jsonl``, once its costs are in the ledger."""
+    """Return a round's line of ``metrics.jsonl``, once its costs are in the ledger.
+
+    A lost round aggregates nobody; its loss and accuracy are those of the model that it kept.
+    """
     spent = state.ledger.totals()
     return {
         "event": "round",
@@ -114,7 +117,7 @@ def round_event(
         "steps": now.decision.steps,
         "loss": loss,
         "accuracy": accuracy,
-        "alignment": state.alignments[-1],
+        "alignment": state.alignments[-1] if state.alignments else 0.0,
         "llm_loss": state.llm_loss(),
         "circuits": sum(cost.circuits for cost in costs.values()),
         "circuits_total": spent.circuits,

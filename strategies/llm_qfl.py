@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from logging import INFO
+from logging import INFO, WARNING
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -12,10 +12,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from federation import Settings, UserError, explain, with_idle
+from federation import Settings, UserError, with_idle
 from federation.agent_settings import WEIGHING
 from federation.messages import (
-    ARRAYS,
     EVALUATE,
     METRICS,
     TRAIN,
@@ -30,20 +29,18 @@ from federation.messages import (
     unpack_parameters,
 )
 from llm.agent import Agent, Decision
-from strategies.aggregation import UNIFORM_KEY, build_aggregator, check_update
-from strategies.credit import credits
+from strategies.aggregation import UNIFORM_KEY, aggregate, check_update
 from strategies.guard import decide
 from strategies.journal import Journal, client_event, decision_line, round_event, teacher_of
+from strategies.judging import may_lose, not_judged, select, too_few, worth
 from strategies.replies import (
     Round,
-    Update,
     check_evaluation,
     check_numbers,
     collect_evaluations,
     collect_updates,
     diagonal,
 )
-from strategies.selection import closest, distances
 from strategies.state import FederationState, Member, add_costs
 
 
@@ -141,7 +138,7 @@ class LlmQfl(Strategy):
         Raises
         ------
         UserError
-            If fewer than ``run.min_replies`` updates are valid.
+            If fewer than ``run.min_replies`` updates are valid, and nobody else is left to ask.
         """
         reference, bound = self._reference, self.settings.aggregation.max_norm
         collect_updates(
@@ -153,20 +150,12 @@ class LlmQfl(Strategy):
         )
         now = self.current
         self.state.settle(now.decision.steps, now.failed, now.exhausted)
+        for update in now.updates.values():
+            self.teachers.setdefault(update.client, teacher_of(update))
         valid = [u for _, u in sorted(self.current.updates.items()) if not u.dropped]
         if len(valid) < self.settings.run.min_replies:
-            if self.current.exhausted and self.state.losses:
-                return self._end_of_budgets()
-            raise UserError(
-                explain(
-                    f"round {server_round} has {len(valid)} valid replies of "
-                    f"{len(self.current.decision.participants)} "
-                    f"({'; '.join(self.current.failures) or 'no failure reported'})",
-                    f"at least run.min_replies = {self.settings.run.min_replies}",
-                    "mend those clients or lower run.min_replies",
-                )
-            )
-        counted = self._select(valid)
+            return self._without_quorum(len(valid))
+        counted = select(valid, self.settings, self.state)
         self.current.counted = counted
         self.current.aggregated = tuple(update.client for update in counted)
         for update in counted:
@@ -174,14 +163,12 @@ class LlmQfl(Strategy):
             metrics = update.message.content.metric_records[METRICS]
             metrics[WEIGHT_KEY] = self.state.members[update.client].about.train_rows
             metrics[UNIFORM_KEY] = 1
-        arrays, metrics_record = build_aggregator(self.settings, len(counted)).aggregate_train(
-            server_round, [update.message for update in counted]
-        )
+        messages = [update.message for update in counted]
+        arrays, metrics_record = aggregate(self.settings, server_round, messages)
         for client, update in self.current.updates.items():
             if not update.dropped:
                 ordered = self.current.decision.steps[client]
                 self.state.trained(client, update.report, update.cost, ordered)
-            self.teachers.setdefault(update.client, teacher_of(update))
         return arrays, metrics_record
 
     def configure_evaluate(
@@ -267,10 +254,10 @@ class LlmQfl(Strategy):
         self.summary()
         result, arrays = Result(), initial_arrays
         train, evaluate = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
-        if self.score is not None and self.settings.agent.kind in WEIGHING:
-            self.state.start_loss = self.score(initial_arrays)
         for server_round in range(1, num_rounds + 1):
             began = time.monotonic()
+            if server_round == 1 and self.score is not None and self._weighs:
+                self.state.start_loss = self.score(initial_arrays)
             if self.decide(server_round).stop:
                 self.stop_reason = self.current.decision.reason
                 break
@@ -289,7 +276,7 @@ class LlmQfl(Strategy):
                 result.evaluate_metrics_clientapp[server_round] = verdict
             else:
                 result.evaluate_metrics_serverapp[server_round] = verdict
-            self._finish(arrays, verdict, time.monotonic() - began)
+            self._finish(arrays, verdict, began)
         self.stop_reason = self.stop_reason or f"all {num_rounds} rounds are done"
         result.arrays = self.best_arrays if self.best_arrays is not None else arrays
         return result
@@ -304,6 +291,9 @@ class LlmQfl(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
     ) -> MetricRecord | None:
         """Judge a round; None if no client can pay for it, which ends the run."""
+        if self.current.lost and self.state.losses:  # the model is that of the round before
+            loss, accuracy = self.state.losses[-1], self.state.accuracies[-1]
+            return MetricRecord({"loss": loss, "accuracy": accuracy})
         orders = list(self.configure_evaluate(server_round, arrays, config, grid))
         verdict = None
         if orders:
@@ -318,35 +308,45 @@ class LlmQfl(Strategy):
             self._end_of_budgets()
             return None
         if verdict is None:
-            raise UserError(
-                explain(
-                    f"round {server_round} could not be evaluated "
-                    f"({'; '.join(self.current.failures) or 'no validation rows'})",
-                    "validation rows at the server or at a client",
-                    "mend those clients or raise data.val_fraction",
-                )
-            )
+            raise UserError(not_judged(self.current))
         return verdict
 
-    def _finish(self, arrays: ArrayRecord, verdict: MetricRecord, seconds: float) -> None:
+    def _finish(self, arrays: ArrayRecord, verdict: MetricRecord, began: float) -> None:
         """Close a round: history, ledger, events, checkpoint."""
         now, state = self.current, self.state
         loss, accuracy = float(verdict["loss"]), float(verdict["accuracy"])  # type: ignore[arg-type]
-        self._give_credit(loss)
-        state.finish_round(now.decision.participants, loss, accuracy)
+        if now.lost:
+            state.lose_round(now.failed, self.settings.run.min_replies)
+        else:
+            if self.score is not None and self._weighs:
+                state.credited(worth(now, self.settings, state, self.score, loss))
+            state.finish_round(now.decision.participants, loss, accuracy)
         # Training and federated evaluation each end at a barrier of their own.
         trained = with_idle({k: update.cost for k, update in now.updates.items()})
         costs = add_costs(trained, with_idle(now.evaluation))
         state.ledger.add(now.number, costs)
         best = self.best_arrays is None or loss <= min(state.losses)
-        if best or self.settings.evaluation.keep == "last":
+        if not now.lost and (best or self.settings.evaluation.keep == "last"):
             self.best_round, self.best_arrays = now.number, arrays
         for client, update in sorted(now.updates.items()):
             self.journal.event(
                 client_event(now.number, update, costs[client], client in now.aggregated)
             )
+        seconds = time.monotonic() - began
         self.journal.event(round_event(now, state, costs, loss, accuracy, seconds))
         self.journal.checkpoint(now.number, arrays, state, self.best_round == now.number)
+
+    def _without_quorum(self, valid: int) -> tuple[None, None]:
+        """Lose the round, not the run, where others are left to ask; the model stays as it is."""
+        now = self.current
+        if may_lose(now, self.state, self.settings):
+            now.lost = True
+            log(WARNING, "round %d is lost: %d valid replies; the run goes on", now.number, valid)
+        elif now.exhausted and self.state.losses:
+            self._end_of_budgets()
+        else:
+            raise UserError(too_few(now, valid, self.settings.run.min_replies))
+        return None, None
 
     def _end_of_budgets(self) -> tuple[None, None]:
         """End the run with the model so far: too few clients could still pay for the round."""
@@ -358,6 +358,10 @@ class LlmQfl(Strategy):
         return None, None
 
     # --- small parts --------------------------------------------------------------------
+
+    @property
+    def _weighs(self) -> bool:
+        return self.settings.agent.kind in WEIGHING
 
     def _message(self, content: Any, client: int, kind: str, server_round: int) -> Message:
         return Message(
@@ -373,28 +377,3 @@ class LlmQfl(Strategy):
         steps = now.decision.steps.get(client)
         most = self.state.most_circuits(client, steps or 0) + self.state.owed.get(client, 0)
         return check_numbers(report, now.number, steps, most, about.shots_per_circuit)
-
-    def _give_credit(self, after: float) -> None:
-        """Judge what each aggregated model was worth, where an agent wants to know it."""
-        if self.score is None or self.settings.agent.kind not in WEIGHING:
-            return
-        messages = {update.client: update.message for update in self.current.counted}
-
-        def aggregate(clients: list[int]) -> ArrayRecord:
-            inner = build_aggregator(self.settings, len(clients))
-            kept = [messages[client] for client in clients]
-            arrays, _ = inner.aggregate_train(self.current.number, kept)
-            return arrays if arrays is not None else ArrayRecord()
-
-        models = {k: message.content.array_records[ARRAYS] for k, message in messages.items()}
-        before = self.state.losses[-1] if self.state.losses else self.state.start_loss
-        self.state.credited(credits(models, aggregate, self.score, before, after))
-
-    def _select(self, updates: list[Update]) -> list[Update]:
-        """Keep the closest updates, where selection acts at the aggregation stage."""
-        agent = self.settings.agent
-        known = updates and self.state.losses
-        if agent.kind != "rule" or agent.stage != "aggregation" or not known:
-            return updates
-        gaps = distances({u.client: u.report.loss for u in updates}, self.state.losses[-1])
-        return [u for u in updates if u.client in closest(gaps, agent.fraction)]

@@ -7,7 +7,6 @@ told back to the model. The run's limits (bounds of steps, budgets, early stops)
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ LARGEST = 10**6
 """No number of steps or client is larger."""
 
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_BEGINS_THOUGHT = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_FENCE = "` \t\r\n"
 _CLIENT = re.compile(r"\s*(?:client\s*)?(\d{1,6})\s*", re.IGNORECASE)
 _LOOKS_LIKE_JSON = re.compile(r'\{\s*"')
 _STOPS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
@@ -109,18 +110,23 @@ def _only_object(text: str, notes: list[str], truncated: bool) -> dict[str, Any]
     if len(spoken) > LONGEST_ANSWER:
         raise _RefusedError(f"the answer has over {LONGEST_ANSWER:,} characters: answer shorter")
     cut = " because the limit of tokens cut it off: answer shorter" if truncated else ""
-    found, broken = [], False
+    found, broken, around = [], False, spoken
     for value, source in _objects(spoken, notes):
+        around = around.replace(source, "", 1)
         if value is None:
             broken = True
         elif any(key in value for key in KEYS):
             found.append((value, source))
+    if _BEGINS_THOUGHT.search(around):  # a draft in it is no decision
+        raise _RefusedError(f"the answer's thoughts have no end{cut}")
     if broken:
         raise _RefusedError(f"the answer's JSON is broken or not complete{cut}")
     if not found:
         raise _RefusedError(f'the answer holds no JSON object with "steps" and "stop"{cut}')
     if any(value != found[0][0] for value, _ in found):
         raise _RefusedError(f"the answer holds {len(found)} different JSON objects instead of one")
+    if truncated and not spoken.rstrip(_FENCE).endswith(found[-1][1]):
+        raise _RefusedError(f"the answer goes on after its JSON object and has no end{cut}")
     if len(found) > 1:
         notes.append("the same object said more than once")
     elif found[0][1] != spoken:
@@ -202,11 +208,14 @@ def _chosen(said: dict[str, Any], seen: Observation, notes: list[str]) -> dict[i
     if named is None:
         if isinstance(told, int):
             raise _RefusedError("steps is one number: give each client its own")
+        absent = sorted(set(before) - set(told))
+        if absent and told:
+            notes.append(f"no steps said of clients {_listed(absent)}: they sit out")
         return {k: told[k] for k in sorted(told) if told[k] > 0}
     chosen = _named(named, told if isinstance(told, dict) else {}, before, notes)
     if isinstance(told, int):
         notes.append(f"{told} steps read as each participant's")
-        return dict.fromkeys(sorted(chosen), told)
+        told = dict.fromkeys(chosen, told)
     idle = sorted(k for k in told if told[k] > 0 and k not in chosen)
     if idle:
         notes.append(f"steps of clients that do not train dropped: {_listed(idle)}")
@@ -214,7 +223,10 @@ def _chosen(said: dict[str, Any], seen: Observation, notes: list[str]) -> dict[i
     for k in sorted(chosen):
         if k not in told:
             notes.append(f"client {k}: no steps said, {before[k]} as before")
-        steps[k] = told.get(k, before[k])
+        if told.get(k, before[k]) > 0:
+            steps[k] = told.get(k, before[k])
+        else:
+            notes.append(f"client {k}: {told[k]} steps, so it sits out")
     return steps
 
 
@@ -271,12 +283,13 @@ def _client(who: Any) -> int | None:
     if isinstance(who, str):
         match = _CLIENT.fullmatch(who)
         return int(match.group(1)) if match else None
-    return int(who) if math.isfinite(who) and who == int(who) and 0 <= who <= LARGEST else None
+    # Compared before anything else: an integer of JSON may be too large for a float.
+    return int(who) if 0 <= who <= LARGEST and who == int(who) else None
 
 
 def _whole(value: Any, what: str, notes: list[str]) -> int:
     """Read a whole number; text and fractions are repaired with a note."""
-    number: float | None = None
+    number: int | float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = value
     elif isinstance(value, str):
@@ -284,7 +297,7 @@ def _whole(value: Any, what: str, notes: list[str]) -> int:
             number = float(value)
         except ValueError:
             number = None
-    if number is None or not math.isfinite(number) or abs(number) > LARGEST:
+    if number is None or not -LARGEST <= number <= LARGEST:  # neither is NaN or an infinity
         raise _RefusedError(f"{what}: {_shown(value)} is not a number of steps")
     if not isinstance(value, int):
         notes.append(f"{what}: {_shown(value)} read as {round(number)}")

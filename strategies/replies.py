@@ -58,6 +58,7 @@ class Round:
     failed: set[int] = field(default_factory=set)
     exhausted: set[int] = field(default_factory=set)
     evaluation: dict[int, Cost] = field(default_factory=dict)
+    lost: bool = False
 
     def fail(self, client: int | None, why: str | None) -> None:
         """Note a failure, in one line, and log it."""

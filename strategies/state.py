@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from federation import Cost, Ledger, Settings, circuit_prices, total
@@ -49,6 +49,10 @@ class FederationState:
         Clients whose loss was measured in the round under way.
     owed : dict
         By client, the circuits of orders that failed: what they cost may come with a later report.
+    lost : int
+        Rounds lost in a row for want of replies.
+    resting : frozenset of int
+        Who failed in a round that was lost: the next does without them.
     started : float
         Monotonic clock at the start, seconds.
     """
@@ -63,6 +67,8 @@ class FederationState:
     start_loss: float | None = None
     measured: set[int] = field(default_factory=set)
     owed: dict[int, int] = field(default_factory=dict)
+    lost: int = 0
+    resting: frozenset[int] = frozenset()
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -105,8 +111,11 @@ class FederationState:
         circuits, shots = spent.circuits, spent.shots
         if settings.evaluation.mode == "federated":  # the final test must still fit the budget
             for about in (member.about for member in self.members.values()):
-                circuits += about.test_rows
-                shots += about.test_rows * about.shots_per_circuit
+                rows = about.test_rows
+                if about.client in self.resting & set(self.views):  # not shown, and yet evaluates
+                    rows += about.val_rows
+                circuits += rows
+                shots += rows * about.shots_per_circuit
         elapsed = time.monotonic() - self.started
         return Observation(
             round=server_round,
@@ -133,6 +142,8 @@ class FederationState:
     def _priced(self, server_round: int, settings: Settings) -> Iterator[ClientView]:
         """Yield the views; a warm round costs the circuits of federated evaluation only."""
         for client, view in self.views.items():
+            if client in self.resting:
+                continue
             if server_round > settings.train.warm_rounds:
                 yield view
                 continue
@@ -241,6 +252,24 @@ class FederationState:
             )
         known = [view.gap for view in self.views.values() if view.gap is not None]
         self.alignments.append(sum(known) / len(known) if known else 0.0)
+        self.measured.clear()
+        self.lost, self.resting = 0, frozenset()
+
+    def lose_round(self, failed: Set[int], quorum: int) -> None:
+        """Note a round without enough replies: it has no model, and who failed sits out the next.
+
+        Parameters
+        ----------
+        failed : set of int
+            Clients whose order failed.
+        quorum : int
+            Clients that a round needs; where fewer are left without them, nobody sits out.
+        """
+        self.lost += 1
+        enough = len(set(self.views) - failed) >= quorum
+        self.resting = frozenset(failed) if enough else frozenset()
+        for client, view in self.views.items():
+            self.views[client] = replace_view(view, rounds_since=view.rounds_since + 1)
         self.measured.clear()
 
 

@@ -73,10 +73,13 @@ def choices(seen: Observation, rule: Decision, stop_allowed: bool) -> dict[str, 
 
 
 def _worth(view: ClientView, seen: Observation) -> tuple[float, float]:
-    """Rank by credit (or gain) per cost, then by rows per cost."""
+    """Rank by credit (or gain) per cost, then by rows per cost.
+
+    Harm counts the more the dearer it is: below 0 the credit is multiplied.
+    """
     spend = max(1.0, view.spend(seen.plain_steps))
-    known = view.gain if view.credit is None else view.credit
-    return (known or 0.0) / spend, view.rows / spend
+    known = (view.gain if view.credit is None else view.credit) or 0.0
+    return known / spend if known > 0 else known * spend, view.rows / spend
 
 
 def _choice(name: str, views: Iterable[ClientView], steps: int, seen: Observation) -> Choice:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ import httpx
 from federation import ModelError, explain
 from federation.agent_settings import AgentSettings
 from llm.agent.dialect import Dialect
-from llm.agent.speaker import Answer, Question, SpeakerError, answer_tokens
+from llm.agent.speaker import Answer, Question, SpeakerError, answer_tokens, patience
 
 URL, KEY = "LLM_QFL_AGENT_URL", "LLM_QFL_AGENT_KEY"
 LARGEST_BODY = 1_000_000
@@ -29,9 +30,13 @@ LARGEST_BODY = 1_000_000
 TRIES = 4
 """Times that a request is sent where the server is busy or the connection breaks."""
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BUSY = {408, 409, 425, 429}
-_SECRET = 6
 _HIDDEN = "***"
+_UNREACHABLE = (httpx.HTTPError, ValueError, OSError, OverflowError, ExceptionGroup)
+"""ValueError: a proxy's bad address; a group: of the attempts to connect, inside the client."""
+
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -75,6 +80,12 @@ class EndpointSpeaker:
         """Host and port, for messages: an address may hold more than is to be told."""
         return httpx.URL(self.base).netloc.decode("ascii", "replace")
 
+    @property
+    def private(self) -> bool:
+        """Whether nobody on the way can read what is sent."""
+        url = httpx.URL(self.base)
+        return url.scheme == "https" or url.host in _LOOPBACK
+
     def ask(self, question: Question) -> Answer:
         """Answer a question; the deadline holds for connecting, retrying and reading together.
 
@@ -84,13 +95,14 @@ class EndpointSpeaker:
             If no answer came in time, or an error instead.
         """
         began = time.monotonic()
+        seconds, setting = patience(self.timeout, question)
         try:
-            answer = _within(self.timeout, self._converse(question, began + self.timeout))
+            answer = _within(seconds, self._converse(question, began + seconds))
         except SpeakerError as error:
             spent = Answer(seconds=time.monotonic() - began)
             raise SpeakerError(str(error), lasting=error.lasting, answer=spent) from None
         except TimeoutError:
-            late = f"{self.host} gave no whole answer within {self.timeout:g} s (agent.timeout)"
+            late = f"{self.host} gave no whole answer within {seconds:g} s ({setting})"
             spent = Answer(seconds=time.monotonic() - began)
             raise SpeakerError(late, answer=spent) from None
         return replace(answer, seconds=time.monotonic() - began)
@@ -108,7 +120,7 @@ class EndpointSpeaker:
             status, _, _ = _within(self.timeout, self._send("GET", "models", None))
         except TimeoutError:
             raise ModelError(self._absent(f"no answer within {self.timeout:g} s")) from None
-        except (httpx.HTTPError, ValueError) as error:
+        except (*_UNREACHABLE, SpeakerError) as error:
             raise ModelError(self._absent(self._clean(_why(error)))) from None
         if status in (401, 403):
             raise ModelError(self._refused(status))
@@ -139,7 +151,7 @@ class EndpointSpeaker:
                 status, headers, content = await self._send("POST", "chat/completions", body)
             except SpeakerError:
                 raise
-            except (httpx.HTTPError, ValueError) as error:  # ValueError: a proxy's bad address
+            except _UNREACHABLE as error:
                 problem = f"{self.host} cannot be reached ({self._clean(_why(error))})"
             else:
                 if status == 200:
@@ -178,7 +190,7 @@ class EndpointSpeaker:
         url = httpx.URL(self.base)
         return httpx.AsyncClient(
             timeout=None,
-            trust_env=url.host not in ("127.0.0.1", "localhost", "::1"),  # no proxy for these
+            trust_env=url.host not in _LOOPBACK,  # no proxy for these
             verify=url.scheme == "https",  # certificates take 50 ms to load
         )
 
@@ -229,8 +241,11 @@ class EndpointSpeaker:
         return " ".join(line.split())[:200].rstrip(".") or "no reason given"
 
     def _hidden(self, text: str) -> str:
-        """Take the key out of a text: a server may say it back. Shorter ones are no secrets."""
-        return text.replace(self.key, _HIDDEN) if len(self.key) >= _SECRET else text
+        """Take the key out of a text: a server may say it back, as it is or in JSON's escapes."""
+        if not self.key:
+            return text
+        forms = (rf"\\*(?:{re.escape(sign)}|u00{_either_case(sign)})" for sign in self.key)
+        return re.sub("".join(forms), _HIDDEN, text)
 
 
 def _within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
@@ -250,6 +265,11 @@ def _within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+def _either_case(sign: str) -> str:
+    """Return a pattern of a sign's two hexadecimal digits."""
+    return "".join(f"[{digit}{digit.upper()}]" for digit in f"{ord(sign):02x}")
 
 
 def _why(error: Exception) -> str:
@@ -315,6 +335,10 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> EndpointSp
         max_tokens=answer_tokens(settings, clients),
         seed=seed,
     )
+    if key and not speaker.private:
+        _log.warning(
+            "the key goes to %s over http://, readable on its way: use https://", speaker.host
+        )
     speaker.check()
     return speaker
 
@@ -325,6 +349,7 @@ def _address(text: str) -> str:
         url = httpx.URL(text)
         fine = url.scheme in ("http", "https") and bool(url.host)
         fine = fine and not (url.userinfo or url.query or url.fragment)
+        fine = fine and (url.port is None or 0 < url.port < 65536)
     except httpx.InvalidURL:
         fine = False
     if not fine:

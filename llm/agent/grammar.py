@@ -108,6 +108,8 @@ class Held:
         scores : Tensor, shape (1, vocabulary)
             The next token's logits.
         """
+        if bool(torch.isnan(scores).any()):
+            raise ValueError("its scores are no numbers")
         self._advance(ids)
         mask = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
         allowed = torch.zeros(scores.shape[-1], dtype=torch.bool)

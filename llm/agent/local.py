@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +24,14 @@ from transformers import GenerationConfig
 from federation import ModelError, explain
 from federation.agent_settings import AgentSettings
 from llm.agent.grammar import Held, grammar_tokenizer
-from llm.agent.speaker import Answer, Messages, Question, SpeakerError, answer_tokens
+from llm.agent.speaker import (
+    Answer,
+    Messages,
+    Question,
+    SpeakerError,
+    answer_tokens,
+    patience,
+)
 from llm.device import choose_device, device_of, has_bfloat16
 from llm.quiet import quiet
 from llm.sources import Source, first_line, locate, offline
@@ -69,19 +80,19 @@ class LocalSpeaker:
         Raises
         ------
         SpeakerError
-            If the time is up before the answer is complete, the question is too long, or memory
-            does not do.
+            If the time is up before the answer is complete, the question is too long, or
+            anything fails on the way.
         """
         began = time.monotonic()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _all_threads():
                 ids = self._tokens(question.messages)
                 act = self._choose if question.options else self._write
                 answer = act(question, ids)
         except SpeakerError as error:
             spent = replace(error.answer, seconds=time.monotonic() - began)
             raise SpeakerError(str(error), lasting=error.lasting, answer=spent) from None
-        except RuntimeError as error:  # torch's, of memory first of all
+        except Exception as error:  # of memory, of the grammar, of a model's own code: no answer
             spent = Answer(seconds=time.monotonic() - began)
             raise SpeakerError(
                 f"{self.name} failed ({type(error).__name__}: {first_line(error)})", answer=spent
@@ -130,7 +141,8 @@ class LocalSpeaker:
     def _write(self, question: Question, ids: torch.Tensor) -> Answer:
         """Write an answer, each token within the grammar."""
         asked = ids.shape[1]
-        held = Held(self.grammar, question.schema, asked, time.monotonic() + self.timeout)
+        seconds, setting = patience(self.timeout, question)
+        held = Held(self.grammar, question.schema, asked, time.monotonic() + seconds)
         written = self._generate(
             ids, self.max_tokens, logits_processor=[held.allow], stopping_criteria=[held.ends]
         )
@@ -142,7 +154,7 @@ class LocalSpeaker:
             truncated=not held.complete,
         )
         if held.late and not held.complete:
-            late = f"{self.name} had no whole answer within {self.timeout:g} s (agent.timeout)"
+            late = f"{self.name} had no whole answer within {seconds:g} s ({setting})"
             raise SpeakerError(late, answer=answer)
         return answer
 
@@ -156,6 +168,8 @@ class LocalSpeaker:
             scores.append(self._likelihood(tokens, start, read))
             scored += len(tokens)
         shares = torch.softmax(torch.tensor(scores, dtype=torch.float64), dim=0).tolist()
+        if not all(map(math.isfinite, shares)):
+            raise ValueError("the scores of its answers are no numbers")
         likelihoods = dict(zip(question.options, shares, strict=True))
         best = max(likelihoods, key=likelihoods.__getitem__)
         return Answer(
@@ -192,6 +206,23 @@ class LocalSpeaker:
         )
         mask = torch.ones_like(ids)
         return self.module.generate(ids, attention_mask=mask, generation_config=config, **more)
+
+
+@contextmanager
+def _all_threads() -> Iterator[None]:
+    """Let torch use every core that this process may; the server's judge sets few for itself.
+
+    `OMP_NUM_THREADS` holds where it is set.
+    """
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    allowed = getattr(os, "sched_getaffinity", None)
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(told) if told.isdecimal() and int(told) else cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def plain_chat(messages: Messages) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llm.agent.contract import ClientView, Decision, Observation
@@ -104,13 +105,20 @@ def question(
 
 
 def asked_again(before: Question, answer: str, problem: str) -> Question:
-    """Put a question once more, with the unusable answer and what is wrong with it."""
+    """Put a question once more, with the unusable answer and what is wrong with it.
+
+    An empty answer is no turn of the chat, which servers may refuse: the question then says it.
+    """
     problem_told = f"That cannot be used: {problem}. Answer again with one JSON object only."
+    system, user = before.messages[:2]
+    if not answer.strip():
+        content = f"{user['content']}\n\nYou were asked before. {problem_told}"
+        return replace(before, messages=(system, {**user, "content": content}))
     more = (
         {"role": "assistant", "content": answer[:2000]},
         {"role": "user", "content": problem_told},
     )
-    return Question((*before.messages[:2], *more), before.schema, before.options)
+    return replace(before, messages=(system, user, *more))
 
 
 def may_stop(seen: Observation, min_rounds: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -28,11 +29,14 @@ class Question:
         JSON Schema of the answer, for speakers that can be held to one.
     options : dict
         A closed set of answers by their label; empty: the answer is free within the schema.
+    seconds : float
+        What the run has left: an answer that takes longer is of no use, whatever `agent.timeout`.
     """
 
     messages: Messages
     schema: Mapping[str, Any]
     options: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = math.inf
 
     @property
     def text(self) -> str:
@@ -123,6 +127,13 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> Speaker:
     """
     home = importlib.import_module(_HOMES[settings.kind])
     return cast(Speaker, home.open_speaker(settings, clients, seed))
+
+
+def patience(timeout: float, question: Question) -> tuple[float, str]:
+    """Return the seconds that an answer may take, and the setting that says so."""
+    if question.seconds < timeout:
+        return max(0.0, question.seconds), "stop.wall_seconds"
+    return timeout, "agent.timeout"
 
 
 def answer_tokens(settings: AgentSettings, clients: int) -> int:

@@ -105,6 +105,16 @@ def test_what_only_some_agents_use() -> None:
         parse_run([], [*asked, "agent.decoding=choices", "agent.retries=1"])
     settings, _ = parse_run([], [*asked, "stop.min_rounds=5"])  # it may stop the run by itself
     assert settings.stop.min_rounds == 5
+    for kind in ("greedy", "bandit", "regulator"):
+        settings, _ = parse_run([], [f"agent.kind={kind}", "stop.min_rounds=5"])
+        assert settings.stop.min_rounds == 5
+    for ignored in ("agent.rule=hybrid", "agent.fraction=0.5"):
+        with pytest.raises(SettingsError, match=r"would be ignored because agent.kind = 'regula"):
+            parse_run([], ["agent.kind=regulator", ignored])
+    for kind in ("greedy", "bandit"):
+        few = [f"agent.kind={kind}", "agent.fraction=0.2", "run.min_replies=2", "run.clients=4"]
+        with pytest.raises(SettingsError, match=r"selects 1 with run.min_replies = 2"):
+            parse_run([], few)
 
 
 def test_lambda_falls_from_round_to_round() -> None:

@@ -42,6 +42,8 @@ ROUNDS = [
     [CUT, sends(b"<html>", kind="text/html")],
     [closes, says(FINE)],
     [says("x" * 30_000), says("<think>no</think>" + FINE)],
+    [says(f"<think>{'x' * 25_000}</think>" + FINE)],
+    [says(answer({"0": 0, "1": 0, "2": 0}, stop=True))],
 ]
 """Answers that are repaired, refused, late, cut off, too long, and none at all."""
 
@@ -63,7 +65,8 @@ def test_answers_are_read_anew_and_nobody_is_asked(directed: Any) -> None:
     name, same = audit(ran.folder)
     assert name == "endpoint (tiny)"
     assert [one.differs for one in same] == [()] * len(ROUNDS)
-    assert [line["round"] for line in lines if line["decided_by"] != name] == [5, 6, 7]
+    assert [line["round"] for line in lines if line["decided_by"] != name] == [5, 6, 7, 11]
+    assert "since endpoint (tiny) would stop" in lines[10]["reason"]
 
     def changed(number: int, place: int, **values: Any) -> list[Any]:
         attempts = lines[number - 1]["attempts"]
@@ -72,13 +75,15 @@ def test_answers_are_read_anew_and_nobody_is_asked(directed: Any) -> None:
     change(ran.folder, 1, attempts=changed(1, 0, answer=FINE))
     change(ran.folder, 2, attempts=changed(2, 0, prompt="choose everybody"))
     change(ran.folder, 3, attempts=lines[2]["attempts"][1:])
+    absent = "no steps said of clients 0, 2: they sit out"
+    assert lines[3]["attempts"][0]["notes"] == [absent]
     change(ran.folder, 4, attempts=changed(4, 0, notes=["mended"]))
     change(ran.folder, 5, decided_by="endpoint (tiny)")
     found = {one.round: one.differs for one in audit(ran.folder)[1]}
     assert found[1][0] == "participants [0] recorded, [0, 2] replayed"
     assert found[2] == ("question 1: the prompt is not the one that the observation gives",)
     assert found[3] == ("question 1: the prompt is not the one that the observation gives",)
-    assert found[4] == ('question 1: notes ["mended"] recorded, [] replayed',)
+    assert found[4] == (f'question 1: notes ["mended"] recorded, ["{absent}"] replayed',)
     assert found[5] == ('decided_by "endpoint (tiny)" recorded, "rule (adaptive)" replayed',)
     assert not any(found[number] for number in range(6, len(ROUNDS) + 1))
     assert len(server.asked) == asked

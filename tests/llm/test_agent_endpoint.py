@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -267,40 +267,12 @@ def test_the_limit_of_tokens_parts_silence_and_broken_letters_are_told(
     assert asking.ask(ASKED).text == "a?b"
 
 
-# --- the key --------------------------------------------------------------------------------
-
-
-def test_a_redirect_is_not_followed_and_the_key_stays(
+def test_the_runs_own_time_ends_an_answer(
     server: AgentServer, speaker: Callable[..., EndpointSpeaker]
 ) -> None:
-    with serving() as other:
-        server.script = [sends({}, 307, Location=f"{other.url}/chat/completions")]
-        error = refused(speaker())
-        assert "redirects elsewhere (HTTP 307), which is not followed" in str(error)
-        assert error.lasting
-        assert other.paths == []
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 500])
-def test_a_server_that_says_the_key_back_does_not_get_it_into_an_error(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker], status: int
-) -> None:
-    server.script = [sends({"error": {"message": f"no: {KEY}"}}, status)] * 4
-    error = refused(speaker(timeout=0.5))
-    assert error.lasting == (status != 500)
-    server.script = [says(f"{WORDS} {KEY}")]
-    assert speaker().ask(ASKED).text == f"{WORDS} ***"
-    server.script = [sends(b" " * 70 + KEY.encode())]
-    assert KEY[:4] not in str(refused(speaker()))
-
-
-def test_requests_are_not_logged(
-    monkeypatch: pytest.MonkeyPatch, server: AgentServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO):
-        opened(monkeypatch, server.url).ask(ASKED)
-    assert server.url not in caplog.text
-    assert KEY not in repr(opened(monkeypatch, server.url))
+    server.script = [hangs]
+    with pytest.raises(SpeakerError, match=r"within 0.2 s \(stop.wall_seconds\)"):
+        speaker(timeout=30.0).ask(replace(ASKED, seconds=0.2))
 
 
 # --- before a run ---------------------------------------------------------------------------
@@ -334,6 +306,8 @@ def test_opening_looks_whether_somebody_is_there(
         ("ftp://host/v1", "LLM_QFL_AGENT_URL is no address"),
         ("http://", "LLM_QFL_AGENT_URL is no address"),
         ("http://[::1", "LLM_QFL_AGENT_URL is no address"),
+        ("http://127.0.0.1:99999/v1", "LLM_QFL_AGENT_URL is no address"),
+        ("http://127.0.0.1:0/v1", "LLM_QFL_AGENT_URL is no address"),
         ("http://user:pass-word@host/v1", "no password, query or fragment"),
         ("http://host/v1?key=pass-word", "no password, query or fragment"),
         ("http://127.0.0.1:9/v1", "127.0.0.1:9 cannot be asked"),
@@ -348,6 +322,18 @@ def test_an_address_that_cannot_be_asked_is_one_line(
     assert "LLM_QFL_AGENT_URL" in str(told.value)
     assert "pass-word" not in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_attempts_that_fail_together_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    async def fails(*_: Any) -> Any:
+        raise ExceptionGroup("two addresses", [OverflowError("port"), OSError("route")])
+
+    monkeypatch.setattr(EndpointSpeaker, "_send", fails)
+    with pytest.raises(ModelError, match=r"cannot be asked \(two addresses"):
+        speaker().check()
+    assert "cannot be reached (two addresses" in str(refused(speaker(timeout=0.2)))
 
 
 def test_a_refused_or_unusable_key_is_one_line_without_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,58 @@ def test_a_question_that_the_model_cannot_hold_is_a_lasting_error(
     with pytest.raises(SpeakerError, match=r"together at most the 512 that agent\.model") as told:
         speaker.ask(ASKED)
     assert told.value.lasting
+
+
+def test_whatever_fails_is_no_answer_and_no_end_of_the_run(
+    causal_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaker = opened(causal_folder(0))
+    with pytest.raises(SpeakerError, match=r"failed \(ValueError: no grammar for this schema"):
+        speaker.ask(replace(ASKED, schema={"type": "nonsense"}))
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise IndexError("index out of range in self\nat line 3")
+
+    monkeypatch.setattr(LocalSpeaker, "_generate", fails)
+    with pytest.raises(SpeakerError, match=r"failed \(IndexError: index out of range") as told:
+        speaker.ask(ASKED)
+    assert not told.value.lasting
+
+
+@pytest.mark.parametrize("decoding", ["schema", "choices"])
+def test_scores_that_are_no_numbers_are_no_answer(
+    causal_folder: Callable[..., Path], decoding: str
+) -> None:
+    speaker = opened(causal_folder(0), f"agent.decoding={decoding}")
+    for weights in speaker.module.parameters():
+        weights.data.fill_(float("nan"))
+    with pytest.raises(SpeakerError, match="are no numbers"):
+        speaker.ask(offered(list("ABC")) if decoding == "choices" else ASKED)
+
+
+def test_it_computes_on_every_core_and_gives_them_back(
+    causal_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    speaker, used = opened(causal_folder(0), "agent.decoding=choices"), []
+    choose = speaker._choose
+
+    def watched(*given: Any) -> Any:
+        used.append(torch.get_num_threads())
+        return choose(*given)
+
+    monkeypatch.setattr(speaker, "_choose", watched)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        speaker.ask(offered(list("ABC")))
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        speaker.ask(offered(list("ABC")))
+        assert used == [3, 2]
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- choosing -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.agent import ClientView, Decision, Observation
-from llm.agent.choices import LABELS, choices
+from llm.agent.choices import LABELS, _worth, choices
 from llm.agent.prompt import (
     as_answer,
     asked_again,
@@ -212,3 +212,13 @@ def test_options_are_told_by_their_letters() -> None:
     assert "A: everybody\nB: stop\nAnswer with the letter" in asked.messages[1]["content"]
     assert "one JSON object" not in asked.messages[1]["content"]
     assert asked.options == {"A": "{}", "B": '{"stop": true}'}
+
+
+def test_harm_that_is_dear_ranks_last() -> None:
+    def worth(credit: float, circuits: int) -> tuple[float, float]:
+        one = view(0, credit=credit, circuits_fixed=circuits, circuits_per_step=0)
+        return _worth(one, seen(one))
+
+    ranked = [worth(0.2, 10), worth(0.2, 100), worth(0.0, 10), worth(-0.2, 10), worth(-0.2, 100)]
+    assert ranked == sorted(ranked, reverse=True)
+    assert len(set(ranked)) == 5

@@ -77,7 +77,11 @@ def test_every_misbehaviour_is_on_record_and_none_ends_the_run(
     ]
     notes = [[note for a in line["attempts"] for note in a["notes"]] for line in lines]
     assert told[0] == ([0], {"0": 2}, [""])
-    assert notes[0] == ["extra keys dropped: mood", 'unknown client "7" dropped']
+    assert notes[0] == [
+        "extra keys dropped: mood",
+        'unknown client "7" dropped',
+        "no steps said of clients 1, 2: they sit out",
+    ]
     assert told[1] == ([0, 1], {"0": 2, "1": 2}, [""])
     assert notes[1][0] == "text round the JSON dropped"
     assert "repeated client 0 dropped" in notes[1]

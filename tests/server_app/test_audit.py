@@ -142,6 +142,28 @@ def test_what_is_no_record_is_refused_in_one_line(
     assert len(told.splitlines()) == 1
 
 
+def test_a_line_whose_decision_is_none_is_refused_in_one_line(
+    federate: Federate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = federate("agent.kind=all", "run.rounds=1")
+    path = ran.folder / "agent.jsonl"
+    whole = path.read_text()
+    spoilt: list[tuple[dict[str, Any], str]] = [
+        ({"participants": 3}, "line 1, decision.participants: Input should be a valid tuple"),
+        ({"steps": {"0": None}}, "line 1, decision.steps.0: Input should be a valid integer"),
+        ({"stop": [1]}, "line 1, decision.stop: Input should be a valid boolean"),
+        ({"attempts": ["x"]}, "line 1, attempts: Input should be a valid dictionary"),
+        ({"attempts": 7}, "line 1, attempts: Input should be a valid dictionary"),
+        ({"attempts": [{"prompt": 5}]}, "line 1, attempts.prompt: Input should be a valid string"),
+    ]
+    for values, told in spoilt:
+        path.write_text(whole)
+        change(ran.folder, 1, **values)
+        assert main([str(ran.folder)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+
+
 def llm_qfl(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cli", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -289,6 +289,22 @@ def test_a_report_of_itself_that_cannot_be_true_ends_the_preparation(federate: F
         federate(spoil=inflate)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("circuits_per_step", -1), ("circuits_fixed", -5), ("shots_per_circuit", 0.5)],
+)
+def test_costs_that_are_none_end_the_preparation(
+    federate: Federate, name: str, value: float
+) -> None:
+    def spoil(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == "query.prepare" and order.metadata.dst_node_id == 1001:
+            reply.content.config_records["about"][name] = value
+        return reply
+
+    with pytest.raises(UserError, match=rf"client 1 reports {name} = {value}; accepted: a whole"):
+        federate(spoil=spoil)
+
+
 def test_baselines_can_be_left_out(federate: Federate) -> None:
     for mode in ("evaluation.mode=central", "evaluation.mode=federated"):
         assert (

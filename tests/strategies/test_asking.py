@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -108,19 +109,61 @@ def test_a_wrong_address_ends_the_run_before_its_first_round_and_no_later_one() 
     assert agent.decide(SEEN).reason.startswith("all instead of llm (parrot) (no such model)")
 
 
-def test_a_stop_is_the_models_and_an_early_one_the_guards() -> None:
+def test_after_an_unusable_answer_a_lasting_error_leaves_the_round_to_the_rule() -> None:
+    agent = agent_of("no idea", SpeakerError("HTTP 400: no", lasting=True))
+    assert agent.decide(SEEN).reason.startswith("all instead of llm (parrot) (HTTP 400: no)")
+    assert agent.decided_by == "all"
+
+
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_an_empty_answer_is_no_turn_of_the_chat(nothing: str) -> None:
+    agent = agent_of(nothing, FINE)
+    agent.decide(SEEN)
+    first, again = [q.messages for q in agent.speaker.asked]  # type: ignore[attr-defined]
+    assert [m["role"] for m in again] == ["system", "user"]
+    assert again[1]["content"].startswith(first[1]["content"])
+    assert "the answer is empty" in again[1]["content"]
+
+
+def test_no_answer_is_waited_for_beyond_the_runs_own_time() -> None:
+    agent = agent_of("no idea", FINE)
+    agent.decide(SEEN.model_copy(update={"seconds_left": 5.0}))
+    first, again = [q.seconds for q in agent.speaker.asked]  # type: ignore[attr-defined]
+    assert 0 < again < first <= 5.0
+    agent = agent_of(FINE)
+    agent.decide(SEEN)
+    assert agent.speaker.asked[0].seconds == math.inf  # type: ignore[attr-defined]
+
+
+@dataclass
+class Second:
+    """A rule that names client 1."""
+
+    name: str = "second"
+
+    def decide(self, observation: Observation) -> Decision:
+        return Decision(participants=(1,), steps={1: 2}, reason="1 is next")
+
+
+def test_a_stop_is_the_models_and_an_early_one_leaves_the_round_to_the_rule() -> None:
     stop = json.dumps({"reason": "enough", "steps": {"0": 0, "1": 0}, "stop": True})
-    decision = agent_of(stop).decide(SEEN)
+    agent = AskingAgent("llm (parrot)", Says([stop, stop]), Second(), min_rounds=2)
+    decision = agent.decide(SEEN)
     assert decision.stop
+    assert agent.decided_by == "second"
     bounded, notes = guard(decision, SEEN, parse_run([], ["stop.patience=3"])[0])
-    assert not bounded.stop
-    assert notes == ["no stop before 2 rounds", "nobody chosen: everybody trains"]
+    assert (bounded.stop, bounded.steps) == (False, {1: 2})
+    assert bounded.reason == "second, since llm (parrot) would stop (enough): 1 is next"
+    assert notes == ["no stop before 2 rounds"]
+    late = SEEN.model_copy(update={"losses": (0.5, 0.4)})
+    assert agent.decide(late) == Decision(participants=(), steps={}, stop=True, reason="enough")
+    assert agent.decided_by == "llm (parrot)"
 
 
-def test_a_huge_answer_is_kept_in_part() -> None:
+def test_a_huge_answer_is_kept_whole_and_told_back_in_part() -> None:
     agent = agent_of("x" * 10**6, FINE)
     agent.decide(SEEN)
-    assert len(agent.attempts[0].answer) == 20_001
+    assert len(agent.attempts[0].answer) == 10**6
     assert len(agent.attempts[1].prompt) < 10_000
 
 

@@ -63,14 +63,15 @@ def test_what_is_written_is_read_back(steps: dict[int, int], stop: bool) -> None
         ('{"steps": {"0": 5, "0": 5}}', (0,), {0: 5}, '"0" is said twice'),
         ({"steps": {"0": 5}, "mood": 1, "x\ny": 2}, (0,), {0: 5}, "keys dropped: mood, x y"),
         ({"steps": {"0": 5, "9": 5, "zoe": 1}}, (0,), {0: 5}, 'unknown client "9" dropped'),
-        ({"steps": {"client 0": 5}}, (0,), {0: 5}, ""),
+        ({"steps": {"client 0": 5}}, (0,), {0: 5}, "no steps said of clients 1, 2, 3"),
+        ({"steps": {"0": 5, "1": 0, "2": 0, "3": 0}}, (0,), {0: 5}, ""),
         ({"steps": {"0": "5"}}, (0,), {0: 5}, 'steps of client 0: "5" read as 5'),
         ({"steps": {"0": 5.6}}, (0,), {0: 6}, "steps of client 0: 5.6 read as 6"),
         ({"steps": {"0": 5, "1": -3}}, (0,), {0: 5}, "steps of client 1: -3 is below 0"),
-        ({"steps": {"0": 999}}, (0,), {0: 999}, ""),  # bounds are the guard's
+        ({"steps": {"0": 999}}, (0,), {0: 999}, "they sit out"),  # bounds are the guard's
         ({"steps": {"0": 5}, "stop": "False"}, (0,), {0: 5}, 'stop "False" read as false'),
         ({"steps": {"0": 5}, "reason": ["no"]}, (0,), {0: 5}, "reason is not text"),
-        ({"steps": [{"client": 2, "steps": 5}]}, (2,), {2: 5}, ""),
+        ({"steps": [{"client": 2, "steps": 5}]}, (2,), {2: 5}, "of clients 0, 1, 3"),
         (
             {"steps": [{"client": 2, "steps": 5}, {"client": 2, "steps": 6}]},
             (2,),
@@ -84,6 +85,12 @@ def test_what_is_written_is_read_back(steps: dict[int, int], stop: bool) -> None
         ({"participants": [0], "steps": {"0": 5, "1": 6}}, (0,), {0: 5}, "do not train dropped: 1"),
         ({"participants": [0, 1], "steps": 8}, (0, 1), {0: 8, 1: 8}, "8 steps read as each"),
         ({"participants": [{"client": 1, "steps": 4}]}, (1,), {1: 4}, ""),
+        (
+            {"participants": [0, 1], "steps": {"0": 0, "1": 5}},
+            (1,),
+            {1: 5},
+            "client 0: 0 steps, so it sits out",
+        ),
         ({"participants": ["1", 2.0], "steps": 3}, (1, 2), {1: 3, 2: 3}, "3 steps read as each"),
     ],
 )
@@ -115,6 +122,12 @@ def test_what_can_be_understood_is_repaired_with_a_note(
         ('{"steps": {"0": 1e999}}', "steps of client 0: Infinity is not a number"),
         ('{"steps": {"0": 1e7}}', "steps of client 0: 10000000.0 is not a number"),
         ('{"steps": {"0": %s}}' % ("9" * 5000), "broken or not complete"),
+        ('{"steps": {"0": 1%s}}' % ("0" * 400), "steps of client 0: 1000"),
+        ('{"steps": {"0": -1%s}}' % ("0" * 400), "steps of client 0: -1000"),
+        ('{"participants": [1%s], "steps": 3}' % ("0" * 400), "nobody is chosen"),
+        ('<think> maybe {"steps":{"0":5},"stop":true} but no, client 1 is', "thoughts have no end"),
+        ('{"steps":{"0":5}}<THINKING>or not', "thoughts have no end"),
+        ({"participants": [0, 1], "steps": 0}, "nobody is chosen and stop is false"),
         ({"steps": {"0": True}}, "steps of client 0: true is not a number"),
         ({"steps": {"0": "lots"}}, 'steps of client 0: "lots" is not a number'),
         ({"steps": {"0": None}}, "steps of client 0: null is not a number"),
@@ -153,8 +166,14 @@ def test_no_depth_is_an_exception(depth: int) -> None:
 def test_a_cut_off_answer_is_told_to_be_shorter() -> None:
     assert "answer shorter" in read('{"reason": "since the', truncated=True).problem
     assert "answer shorter" in read("Well, first of all", truncated=True).problem
-    whole = read('{"steps": {"0": 5}}\nThis is bec', truncated=True)
-    assert whole.decision is not None
+    draft = read('{"steps": {"0": 5}}\nOr better, since', truncated=True)
+    assert "goes on after its JSON object" in draft.problem
+    assert "answer shorter" in draft.problem
+    for end in ("", "\n", "\n```\n"):
+        whole = read('So: {"steps": {"0": 5}}' + end, truncated=True)
+        assert whole.decision is not None
+    tag = '{"reason": "a <think> in it", "steps": {"0": 5}}'
+    assert read(tag).decision is not None
 
 
 def test_a_stop_needs_nobody_and_keeps_whom_it_names() -> None:

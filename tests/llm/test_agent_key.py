@@ -1,0 +1,107 @@
+"""The key of an endpoint: in the request's header, and in no error, answer or log."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from llm.agent.endpoint import EndpointSpeaker
+from llm.agent.speaker import SpeakerError
+from tests.llm.agent_server import KEY, AgentServer, says, sends, serving
+from tests.llm.test_agent_endpoint import ASKED, WORDS, opened, refused
+
+
+@pytest.fixture
+def server() -> Iterator[AgentServer]:
+    with serving() as told:
+        yield told
+
+
+@pytest.fixture
+def speaker(server: AgentServer) -> Callable[..., EndpointSpeaker]:
+    def make(timeout: float = 5.0, key: str = KEY) -> EndpointSpeaker:
+        return EndpointSpeaker(server.url, key, "tiny", timeout, 200)
+
+    return make
+
+
+def test_a_redirect_is_not_followed_and_the_key_stays(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    with serving() as other:
+        server.script = [sends({}, 307, Location=f"{other.url}/chat/completions")]
+        error = refused(speaker())
+        assert "redirects elsewhere (HTTP 307), which is not followed" in str(error)
+        assert error.lasting
+        assert other.paths == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_server_that_says_the_key_back_does_not_get_it_into_an_error(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker], status: int
+) -> None:
+    server.script = [sends({"error": {"message": f"no: {KEY}"}}, status)] * 4
+    error = refused(speaker(timeout=0.5))
+    assert error.lasting == (status != 500)
+    server.script = [says(f"{WORDS} {KEY}")]
+    assert speaker().ask(ASKED).text == f"{WORDS} ***"
+    server.script = [sends(b" " * 70 + KEY.encode())]
+    assert KEY[:4] not in str(refused(speaker()))
+
+
+def test_a_key_that_is_said_back_in_escapes_is_blotted_out(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    escaped = f"\\u{ord(KEY[0]):04x}{KEY[1:]}"
+    upper = "".join(f"\\u{ord(sign):04X}" for sign in KEY)
+    for told in (escaped, upper):
+        bodies = (
+            (200, f'{{"choices": "{told}"}}'),
+            (404, f'{{"error": {{"reason": "{told}"}}}}'),
+            (404, f'{{"error": "{told}"}}'),
+        )
+        for status, body in bodies:
+            server.script = [sends(body.encode(), status)]
+            error = str(refused(speaker()))
+            assert "***" in error
+            assert KEY[1:] not in error
+            assert told[2:] not in error
+        server.script = [says(WORDS.replace('"so"', f'"{told}"'))]
+        answer = speaker().ask(ASKED).text
+        assert KEY not in json.loads(answer)["reason"]
+
+
+def test_a_short_key_is_blotted_out_too(
+    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+) -> None:
+    server.script = [sends({"error": {"message": "no: k7#"}}, 404)]
+    with pytest.raises(SpeakerError) as told:
+        speaker(key="k7#").ask(ASKED)
+    assert "k7#" not in str(told.value)
+    assert "***" in str(told.value)
+    assert speaker(key="").ask(ASKED).text
+
+
+def test_a_key_in_the_clear_is_warned_of_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, server: AgentServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(EndpointSpeaker, "check", lambda self: None)
+    for url, key in ((server.url, KEY), ("https://host/v1", KEY), ("http://host/v1", "")):
+        opened(monkeypatch, url, key)
+    assert caplog.messages == []
+    opened(monkeypatch, "http://host:8000/v1")
+    (line,) = caplog.messages
+    assert line.startswith("the key goes to host:8000 over http://")
+    assert KEY not in line
+
+
+def test_requests_are_not_logged(
+    monkeypatch: pytest.MonkeyPatch, server: AgentServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        opened(monkeypatch, server.url).ask(ASKED)
+    assert server.url not in caplog.text
+    assert KEY not in repr(opened(monkeypatch, server.url))
