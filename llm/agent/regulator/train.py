@@ -1,7 +1,7 @@
 """Train the regulator: first it imitates a good rule, then its own rewards teach it.
 
 ``python -m llm.agent.regulator.train [--seed 0] [--out FILE]``: simulated federations
-(`simulator`, `tasks`), nothing else; about half an hour of one core. Imitation: cross-entropy on
+(`simulator`, `tasks`), nothing else; a quarter of an hour of one core. Imitation: cross-entropy on
 what the rule (`rivals.steady`) would do in states that it, and chance, lead to. Reinforcement:
 groups of runs that begin alike, each decision weighed by what its future earned beyond its group's
 mean, less the divergence from what imitation made (GRPO, arXiv 2402.03300), with PPO's clipped
@@ -63,12 +63,12 @@ class Course:
     """
 
     imitation: int = 30
-    reinforcement: int = 40
+    reinforcement: int = 20
     federations: int = 12
     group: int = 8
     rate: float = 1e-3
     reinforced_rate: float = 3e-4
-    divergence: float = 0.1
+    divergence: float = 1.0
     clip: float = 0.2
     batch: int = 64
     passes: int = 2
