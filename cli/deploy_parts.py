@@ -19,11 +19,14 @@ from cli.follow import last_words, read_log
 from cli.plan import FILE_KEYS
 from cli.processes import die_with_parent
 from cli.superlink import environment, free_port, healthy
+from cli.words import one_line
 from federation import STORE_VARIABLE, DataError, UserError, explain
 
 SUPERLINK_FILES = ("superlink.toml", "ca.crt", "server.crt", "server.key")
 NODE_FILES = ("connection.toml", "node.toml", "ca.crt", "node.key")
 
+_REFUSED = "Failed to activate SuperNode"
+_EXIT = re.compile(r"Exit Code: \d+\n(.+?)(?:\n\s*\n|\Z)", re.DOTALL)
 _JOINED = re.compile(r"SuperNode ID: (\d+)")
 
 
@@ -97,9 +100,22 @@ class Part:
         """Whether it answers and, if it is a node, has been admitted."""
         return not self.dead() and bool(not self.is_node or self.node_id()) and self.answers()
 
+    def refused(self) -> bool:
+        """Whether it ended because the SuperLink did not let it in."""
+        return self.dead() and _REFUSED in self.said()
+
     def why(self) -> str:
-        """Return the last that it said, in one line."""
-        return last_words(self.said()) or "it says nothing"
+        """Say in one line why it ended, as far as it is known."""
+        code = 0 if self.process is None else self.process.returncode or 0
+        if code < 0:
+            return f"killed by signal {-code}"
+        if self.refused():
+            return (
+                "the SuperLink did not admit it: its key is not registered there, or it was "
+                "killed within the last minute and is still thought to be running"
+            )
+        match = _EXIT.search(self.said())
+        return one_line(match.group(1)) if match else last_words(self.said()) or "it says nothing"
 
 
 def superlink_part(

@@ -28,8 +28,10 @@ START_SECONDS = 180.0
 """Longest wait for a part; on a quiet machine a SuperLink takes 3 s, a SuperNode 5 s."""
 
 AGAIN_SECONDS = 10.0
-"""Wait before a part that ended is started again. After a kill Flower lets a node in again only
-when it has missed it, within a minute: the first attempts may fail."""
+"""Wait before a part that ended is started again."""
+
+ADMIT_SECONDS = 75.0
+"""How long a node knocks at first: after a kill Flower lets it in only when it has missed it."""
 
 _KNOWN = "already"
 """In Flower's answer when a node's key has been registered before."""
@@ -81,24 +83,23 @@ class Supervisor:
         self._write(ready=True)
 
     def _wait(self, part: Part) -> None:
-        """Wait for a part; one that the SuperLink still takes for alive is tried again."""
-        deadline = time.monotonic() + START_SECONDS
+        """Wait for a part; a node that is not let in yet tries again for a while."""
+        began, told = time.monotonic(), False
         while not part.ready():
+            waited = time.monotonic() - began
             if part.dead():
-                if not self._too_soon(part) or time.monotonic() > deadline:
+                if not part.refused() or waited > ADMIT_SECONDS:
                     raise LaunchError(_line(f"{part.name} did not start: {part.why()}", part))
+                if not told:
+                    self.say(f"  {part.name:<11}not admitted yet; trying again for a minute")
+                    told = True
                 time.sleep(AGAIN_SECONDS)
                 part.start()
-            elif time.monotonic() > deadline:
+            elif waited > START_SECONDS:
                 raise LaunchError(
                     _line(f"{part.name} is not ready after {START_SECONDS:.0f} s", part)
                 )
             time.sleep(0.2)
-
-    @staticmethod
-    def _too_soon(part: Part) -> bool:
-        code = None if part.process is None else part.process.returncode
-        return part.is_node and code is not None and "already" in part.said().lower()
 
     def register(self, superlink: Part) -> None:
         """Tell the SuperLink which nodes it may admit: those whose public keys it has.
