@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cli.deploy_folder import Options
 
 Commands = Any
+"""What `add_subparsers` returns, which argparse does not name."""
 
 
 def add_deploy(commands: Commands) -> None:
@@ -76,7 +80,7 @@ def _call(chosen: argparse.Namespace) -> int:
 
     step = chosen.step
     if step in ("up", "init"):
-        options = _options(chosen)
+        options = read_options(chosen)
         if step == "init":
             return deploy.init(chosen.folder, options)
         return deploy.up(chosen.folder, options, detach=chosen.detach)
@@ -90,7 +94,14 @@ def _call(chosen: argparse.Namespace) -> int:
     return call(chosen.folder)
 
 
-def _options(chosen: argparse.Namespace) -> Any:
+def read_options(chosen: argparse.Namespace) -> Options | None:
+    """Return what `up` or `init` is asked to make; None if nothing is said of it.
+
+    Raises
+    ------
+    UserError
+        If options of a new deployment come without their number of nodes.
+    """
     from cli.deploy_folder import Options
     from federation import UserError, explain
 

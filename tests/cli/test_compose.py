@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cli.app import make_parser
-from cli.deploy_args import _options
+from cli.deploy_args import read_options
 from cli.deploy_folder import FACTS, make_deployment
 from cli.plan import make_plan
 from federation import UserError, parse_settings
@@ -58,7 +58,8 @@ def test_every_command_is_one_of_ours(name: str, words: list[str]) -> None:
 
 def test_the_deployment_it_makes_is_the_one_it_mounts(tmp_path: Path) -> None:
     words = SERVICES["deployment"]["command"]
-    options = _options(make_parser().parse_args(words))
+    options = read_options(make_parser().parse_args(words))
+    assert options is not None
     assert make_deployment(tmp_path, options)
     folders = {path.name for path in tmp_path.iterdir()}
     assert set(mounts("deployment").values()) == {f"/deployment/{name}" for name in folders}
@@ -70,7 +71,8 @@ def test_the_deployment_it_makes_is_the_one_it_mounts(tmp_path: Path) -> None:
 
 
 def test_the_three_nodes_have_their_own_rows_and_backends(tmp_path: Path) -> None:
-    options = _options(make_parser().parse_args(SERVICES["deployment"]["command"]))
+    options = read_options(make_parser().parse_args(SERVICES["deployment"]["command"]))
+    assert options is not None
     make_deployment(tmp_path, options)
     run = make_plan([ROOT / "config" / "deployed.toml"], [], None, clients=len(NODES))
     families = []
@@ -199,4 +201,4 @@ def test_a_word_that_the_command_does_not_know_would_be_seen() -> None:
     with pytest.raises(SystemExit):
         make_parser().parse_args(["deploy", "init", "/deployment", "--node=3"])
     with pytest.raises(UserError):
-        _options(make_parser().parse_args(["deploy", "init", "x", "--host", "a"]))
+        read_options(make_parser().parse_args(["deploy", "init", "x", "--host", "a"]))
