@@ -16,6 +16,7 @@ from typing import Any
 from cli.deploy_keys import check_host, make_authority, make_node_key, make_server
 from cli.plan import absolute_paths
 from cli.runconfig import to_toml
+from cli.superlink import CHECKOUT
 from federation import SettingsError, UserError, explain, parse_node
 
 Scalar = bool | int | float | str
@@ -89,6 +90,7 @@ def make_deployment(folder: Path, options: Options) -> bool:
         For impossible options, or a folder that holds another deployment or a half of one.
     """
     texts = _texts(folder, options)
+    _refuse_bundled(folder)
     if (folder / FACTS).exists():
         _refuse_other(folder, texts)
         return False
@@ -116,6 +118,24 @@ def make_deployment(folder: Path, options: Options) -> bool:
         (path.parent / "ca.crt").write_bytes(authority[0].read_bytes())
         path.write_text(text, encoding="utf-8")
     return True
+
+
+def _refuse_bundled(folder: Path) -> None:
+    """Refuse a folder in the app's checkout: Flower bundles that, for every node to have.
+
+    Raises
+    ------
+    SettingsError
+        If the folder is inside.
+    """
+    if folder.resolve().is_relative_to(CHECKOUT):
+        raise SettingsError(
+            explain(
+                f"{str(folder)!r} is in the app's checkout, which each run sends to every node",
+                f"a folder outside {str(CHECKOUT)!r}",
+                "name another, for instance ~/fed",
+            )
+        )
 
 
 def _texts(folder: Path, options: Options) -> dict[Path, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from federation import STORE_VARIABLE, DataError, UserError, explain
 
 SUPERLINK_FILES = ("superlink.toml", "ca.crt", "server.crt", "server.key")
 NODE_FILES = ("connection.toml", "node.toml", "ca.crt", "node.key")
+
+MOST_LOG = 20_000_000
+"""Bytes of a part's log before it begins anew: each node's questions add a line every 3 s."""
 
 _REFUSED = "Failed to activate SuperNode"
 _EXIT = re.compile(r"Exit Code: \d+\n(.+?)(?:\n\s*\n|\Z)", re.DOTALL)
@@ -61,6 +65,7 @@ class Part:
     answers: Callable[[], bool]
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
     _began: int = field(init=False, default=0)
+    _node_id: str = field(init=False, default="")
 
     @property
     def is_node(self) -> bool:
@@ -70,6 +75,7 @@ class Part:
     def start(self) -> None:
         """Start the process, its output added to its log."""
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._node_id = ""
         with self.log.open("ab") as log:
             self._began = log.tell()
             self.process = subprocess.Popen(
@@ -93,8 +99,20 @@ class Part:
 
     def node_id(self) -> str:
         """Return the id under which the SuperLink has admitted this node; empty before."""
-        match = _JOINED.search(self.said())
-        return match.group(1) if match else ""
+        if not self._node_id and (match := _JOINED.search(self.said())):
+            self._node_id = match.group(1)
+        return self._node_id
+
+    def trim_log(self, most: int = MOST_LOG) -> None:
+        """Begin the log anew when it is long, keeping the old one beside it."""
+        try:
+            if self.log.stat().st_size <= most:
+                return
+            shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+            os.truncate(self.log, 0)  # the process adds to its end, wherever that is
+        except OSError:
+            return  # a full disk: the processes themselves must go on
+        self._began = 0
 
     def ready(self) -> bool:
         """Whether it answers and, if it is a node, has been admitted."""

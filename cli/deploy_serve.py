@@ -88,7 +88,7 @@ class Supervisor:
         while not part.ready():
             waited = time.monotonic() - began
             if part.dead():
-                if not part.refused() or waited > ADMIT_SECONDS:
+                if not part.refused() or (told and waited > ADMIT_SECONDS):
                     raise LaunchError(_line(f"{part.name} did not start: {part.why()}", part))
                 if not told:
                     self.say(f"  {part.name:<11}not admitted yet; trying again for a minute")
@@ -133,6 +133,7 @@ class Supervisor:
     def look(self, now: float) -> None:
         """Look at each part once: start one again whose time has come, note who is ready."""
         for part in self.parts:
+            part.trim_log()
             if not part.dead():
                 continue
             due = self._again.get(part.name)

@@ -223,6 +223,13 @@ def test_the_deployment_says_how_many_clients_a_run_has(tmp_path: Path) -> None:
         make_plan([file], ["run.clients=4"], None, clients=3)
 
 
+def test_a_folder_that_runs_would_send_to_every_node_is_refused() -> None:
+    inside = Path(cli.deploy_keys.__file__).parents[1] / "never-made"
+    with pytest.raises(UserError, match="in the app's checkout, which each run sends to every"):
+        make_deployment(inside, Options(2))
+    assert not inside.exists()
+
+
 def test_init_says_what_goes_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["deploy", "init", str(tmp_path / "fed"), "--nodes", "3", "--host", "hub.example.org"]
     assert main(words) == 0

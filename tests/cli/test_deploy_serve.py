@@ -142,6 +142,24 @@ def test_a_state_of_another_process_of_that_id_is_no_state(fakes: Fakes) -> None
     assert read_state(fakes.folder) == {}
 
 
+def test_a_long_log_begins_anew_and_the_node_stays_known(fakes: Fakes) -> None:
+    part = fakes.part(JOINS)
+    part.start()
+    try:
+        assert wait_for(part.ready, 10.0)
+        part.trim_log()
+        assert "77" in part.log.read_text()
+        part.trim_log(most=5)
+        assert part.log.read_text() == ""
+        assert "77" in part.log.with_name("node-0.log.1").read_text()
+        assert part.ready()
+        assert part.node_id() == "77"
+    finally:
+        assert part.process is not None
+        part.process.kill()
+        part.process.wait()
+
+
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     def choose(answers: bool) -> None:
