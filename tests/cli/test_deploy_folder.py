@@ -194,8 +194,8 @@ def test_an_expired_certificate_is_told_and_renewed(
         patched.setattr(cli.deploy_keys, "datetime", Past)
         make_server(authority, *server, ["hub.example.org"])
     assert -4 < days_left(server[0]) < -2
-    assert main(["deploy", "superlink", str(folder / "superlink")]) == 2
-    assert "expired 3 days ago" in capsys.readouterr().err
+    with pytest.raises(UserError, match="expired 3 days ago"):
+        superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
     assert main(["deploy", "renew", str(folder)]) == 0
     assert "good for 397 days" in capsys.readouterr().out
     superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
