@@ -69,7 +69,7 @@ compose-demo:
 	$(COMPOSE) up --detach --no-build node-0 node-1 node-2; \
 	$(COMPOSE) run --rm -T run; \
 	mkdir -p runs/compose; \
-	$(COMPOSE) run --rm -T --no-deps --entrypoint tar run -C /runs -cf - . | tar -C runs/compose -xf -; \
+	$(COMPOSE) run --rm -T --no-deps --entrypoint tar run -C /runs -cf - . | tar --no-same-owner -C runs/compose -xf -; \
 	echo "report: runs/compose/latest/report.html"
 
 clean:
