@@ -7,12 +7,21 @@ STAMP := $(VENV)/.installed
 KEPT := runs/bench
 KEEP := --out $(KEPT)
 
-.PHONY: help demo test lint bench clean
+# make compose-demo BASE_IMAGE=... PIP_CONFIG=pip.conf: the latter is there during the build alone.
+DOCKER ?= docker
+COMPOSE ?= $(shell $(DOCKER) compose version >/dev/null 2>&1 && echo "$(DOCKER) compose" || echo docker-compose)
+BASE_IMAGE ?= python:3.11-slim
+PIP_CONFIG ?=
+BUILD_OPTIONS ?=
+COMMA := ,
+
+.PHONY: help demo test lint bench compose-demo clean
 help:
 	@echo "make demo   set everything up and run the demo (3 minutes after installation)"
 	@echo "make test   set everything up and run the tests"
 	@echo "make lint   ruff, mypy, the layer check, generated files"
 	@echo "make bench  the benchmarks behind bench/RESULTS.md; DATA=FOLDER with the real data"
+	@echo "make compose-demo  a federation in containers, over TLS, to its report (needs Docker)"
 	@echo "make clean  remove the virtual environment and caches (results in runs/ are kept)"
 
 $(STAMP): pyproject.toml
@@ -50,6 +59,18 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.adapters $(KEEP)/adapters.jsonl $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.distillation $(KEEP)/distillation.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.agent $(KEEP)/agent.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
+
+compose-demo:
+	DOCKER_BUILDKIT=1 $(DOCKER) build --file docker/Dockerfile --tag llm-qfl:local \
+		--build-arg BASE_IMAGE=$(BASE_IMAGE) \
+		--build-arg COMMIT=$$(git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown) \
+		$(if $(PIP_CONFIG),--secret id=pip$(COMMA)src=$(PIP_CONFIG)) $(BUILD_OPTIONS) .
+	@trap '$(COMPOSE) down' EXIT; set -e; \
+	$(COMPOSE) up --detach --no-build node-0 node-1 node-2; \
+	$(COMPOSE) run --rm -T run; \
+	mkdir -p runs/compose; \
+	$(COMPOSE) run --rm -T --no-deps --entrypoint tar run -C /runs -cf - . | tar --no-same-owner -C runs/compose -xf -; \
+	echo "report: runs/compose/latest/report.html"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cli.deploy_args import add_deploy
+
 FAILED = 1
 USER_MISTAKE = 2
 
@@ -58,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="command")
     _add_run(commands)
+    add_deploy(commands)
     cost = commands.add_parser(
         "cost",
         help="estimate what a run would take of its backends, without running it",
@@ -106,12 +109,16 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = commands.add_parser(
         "run",
-        help="run a federation on this machine",
-        description="Run a federation on this machine, in Flower's simulation, and follow it. "
+        help="run a federation and follow it",
+        description="Run a federation on this machine, in Flower's simulation or, with --on, on a "
+        "deployment, and follow it. "
         "Exit code: 0 completed, 1 failed, 2 a mistake in the settings, 130 interrupted.",
     )
     _add_settings(run)
     run.add_argument("--name", help="name of the run, part of its results folder (run.name)")
+    run.add_argument(
+        "--on", type=Path, metavar="FOLDER", help="run on a deployment: its folder, or its control/"
+    )
     run.add_argument("--plain", action="store_true", help="no colours, no moving status line")
     run.add_argument("--quiet", action="store_true", help="print the final result only")
     run.set_defaults(call=_run)
@@ -176,7 +183,14 @@ def version() -> str:
 def _run(chosen: argparse.Namespace) -> int:
     from cli.run import run
 
-    return run(chosen.config, chosen.set, chosen.name, plain=chosen.plain, quiet=chosen.quiet)
+    return run(
+        chosen.config,
+        chosen.set,
+        chosen.name,
+        on=chosen.on,
+        plain=chosen.plain,
+        quiet=chosen.quiet,
+    )
 
 
 def _cost(chosen: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,13 @@ class ClientLines:
     ----------
     path : Path
         The run's log; it need not exist yet.
+    begin : int
+        Bytes that were there before: an earlier run's.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, begin: int = 0) -> None:
         self._path = path
-        self._read = 0
+        self._read = begin
         self._seen: set[str] = set()
 
     def new(self) -> list[str]:
@@ -89,10 +92,13 @@ class ClientLines:
         return fresh
 
 
-def read_log(path: Path) -> str:
-    """Return a log without colour codes; empty if there is none."""
+def read_log(path: Path, begin: int = 0) -> str:
+    """Return a log without colour codes, from byte `begin` on; empty if there is none."""
     try:
-        return plain_text(path.read_text(encoding="utf-8", errors="replace"))
+        with path.open("rb") as file:
+            file.seek(begin)
+            lines = io.TextIOWrapper(file, encoding="utf-8", errors="replace")
+            return plain_text(lines.read())
     except OSError:
         return ""
 

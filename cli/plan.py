@@ -52,7 +52,12 @@ class Plan:
     programs: dict[str, str]
 
 
-def make_plan(files: Iterable[Path], assignments: Iterable[str], name: str | None) -> Plan:
+def make_plan(
+    files: Iterable[Path],
+    assignments: Iterable[str],
+    name: str | None,
+    clients: int | None = None,
+) -> Plan:
     """Read and check everything that can be checked before Flower starts.
 
     Parameters
@@ -63,6 +68,8 @@ def make_plan(files: Iterable[Path], assignments: Iterable[str], name: str | Non
         ``key=value``, winning over the files.
     name : str, optional
         The run's name, winning over both.
+    clients : int, optional
+        Nodes of a deployment: that many clients the run has, whatever the files say.
 
     Returns
     -------
@@ -75,7 +82,16 @@ def make_plan(files: Iterable[Path], assignments: Iterable[str], name: str | Non
         One line, for a mistake in the settings, a missing data file, or no checkout.
     """
     named = [] if name is None else [f"run.name={name}"]
-    settings, overrides = parse_run(files, [*assignments, *named])
+    there = [] if clients is None else [f"run.clients={clients}"]
+    settings, overrides = parse_run(files, [*there, *assignments, *named])
+    if clients is not None and settings.run.clients != clients:
+        raise SettingsError(
+            explain(
+                f"run.clients = {settings.run.clients} on a deployment of {clients} nodes",
+                f"run.clients = {clients}",
+                "leave run.clients out, or use another deployment",
+            )
+        )
     overrides = absolute_paths(overrides, Path.cwd())
     check_paths(overrides, per_site=settings.data.per_site)
     return Plan(settings, overrides, find_app(), find_programs())
@@ -159,11 +175,11 @@ def find_app() -> Path:
     return root
 
 
-def find_programs() -> dict[str, str]:
-    """Find Flower's programs: beside this Python first, then on the path."""
+def find_programs(*more: str) -> dict[str, str]:
+    """Find Flower's programs, and `more` of them: beside this Python first, then on the path."""
     beside = Path(sys.executable).parent
     found: dict[str, str] = {}
-    for program in ("flwr", "flower-superlink"):
+    for program in ("flwr", "flower-superlink", *more):
         place = shutil.which(program, path=str(beside)) or shutil.which(program)
         if place is None:
             raise UserError(

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from cli.flower import Flwr
 from cli.follow import ClientLines, Tail, last_error, last_words, read_log
 from cli.outcome import Evidence, Verdict, judge
 from cli.plan import Plan, make_plan, make_run_folder, run_config
@@ -19,6 +20,9 @@ from cli.runconfig import federation_config
 from cli.screen import Screen
 from cli.superlink import LaunchError, SuperLink
 from federation import UserError, backend_names, family, read_json
+
+if TYPE_CHECKING:
+    from cli.deploy_folder import Facts
 
 LOOK_SECONDS = 0.3
 """How often the run's files are looked at."""
@@ -36,6 +40,7 @@ def run(
     assignments: Iterable[str],
     name: str | None,
     *,
+    on: Path | None = None,
     plain: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -45,6 +50,8 @@ def run(
     ----------
     files, assignments, name
         As `cli.plan.make_plan` takes them.
+    on : Path, optional
+        A deployment's folder; without one a simulation of our own is started.
     plain : bool
         No colours and no moving line.
     quiet : bool
@@ -60,17 +67,28 @@ def run(
     UserError
         For a mistake in the settings, before anything is started or written.
     """
-    plan = make_plan(files, assignments, name)
+    facts = None if on is None else _deployment(on)
+    plan = make_plan(files, assignments, name, clients=None if facts is None else facts.nodes)
     folder = make_run_folder(plan)
-    screen = Screen(plain=plain, quiet=quiet)
+    screen = Screen(plain=plain, quiet=quiet, deployed=facts is not None)
     screen.start(plan.settings.run.name, folder)
     with signals():
         try:
-            verdict = launch(plan, folder, screen)
+            verdict = launch(plan, folder, screen, facts)
         except Interrupted:  # once more, after everything had been ended
             verdict = judge(Evidence(interrupted=True))
     screen.finish(folder, read_json(folder / "summary.json"), verdict)
     return verdict.code
+
+
+def _deployment(folder: Path) -> Facts:
+    """Read a deployment and see that it is up, before anything is written."""
+    from cli.deploy import running_port
+    from cli.deploy_folder import read_facts
+
+    facts = read_facts(folder)
+    running_port(facts)
+    return facts
 
 
 @contextmanager
@@ -89,12 +107,29 @@ def signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def launch(plan: Plan, folder: Path, screen: Screen) -> Verdict:
-    """Run one federation on a SuperLink of its own, which is gone when this returns."""
-    superlink = SuperLink(plan.programs, folder / "logs", plan.settings.quantum.threads)
-    watch = Watch(superlink, folder, screen)
+class Link(Protocol):
+    """A SuperLink that a run is submitted to: our own, or a deployment's."""
+
+    flwr: Flwr
+
+    def start(self) -> None:
+        """Make sure that it is there."""
+
+    def dead(self) -> bool:
+        """Whether it has ended."""
+
+    def tail(self) -> str:
+        """Return its last words."""
+
+    def close(self, grace: float = ...) -> int:
+        """End what is ours of it."""
+
+
+def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None) -> Verdict:
+    """Run one federation to its end; of what was started here nothing is left afterwards."""
+    link, watch = _link(plan, folder, screen, facts)
     try:
-        superlink.start()
+        link.start()
         evidence = watch.follow(plan)
     except LaunchError as error:
         evidence = Evidence(launch_error=str(error))
@@ -103,10 +138,22 @@ def launch(plan: Plan, folder: Path, screen: Screen) -> Verdict:
         screen.say("stopping the run ...")
         _unless_again(watch.stop)
     finally:
-        _unless_again(superlink.close, lambda: superlink.close(grace=0.0))
+        _unless_again(link.close, lambda: link.close(grace=0.0))
     watch.show_news()  # what was written while we were ending
-    _unless_again(lambda: _cancel_jobs(plan, watch.run_id, screen))
+    if facts is None:  # a site's jobs are its own: llm-qfl jobs, at the site
+        _unless_again(lambda: _cancel_jobs(plan, watch.run_id, screen))
     return judge(evidence)
+
+
+def _link(plan: Plan, folder: Path, screen: Screen, facts: Facts | None) -> tuple[Link, Watch]:
+    """Return what the run is submitted to, and who follows it."""
+    if facts is None:
+        own = SuperLink(plan.programs, folder / "logs", plan.settings.quantum.threads)
+        return own, Watch(own, folder, screen)
+    from cli.deployed import Deployed
+
+    theirs = Deployed(facts, plan.programs["flwr"], folder / "logs")
+    return theirs, Watch(theirs, folder, screen, theirs.node_logs, simulated=False)
 
 
 def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
@@ -139,13 +186,24 @@ def _unless_again(action: Callable[[], object], otherwise: Callable[[], object] 
 class Watch:
     """Follows one run from its submission to its end."""
 
-    def __init__(self, superlink: SuperLink, folder: Path, screen: Screen) -> None:
+    def __init__(
+        self,
+        superlink: Link,
+        folder: Path,
+        screen: Screen,
+        node_logs: Iterable[Path] = (),
+        *,
+        simulated: bool = True,
+    ) -> None:
         self.superlink = superlink
+        self.simulated = simulated
         self.folder = folder
         self.screen = screen
         self.metrics = Tail(folder / "metrics.jsonl")
         self.decisions = Tail(folder / "agent.jsonl")
-        self.clients = ClientLines(superlink.run_log)
+        # A simulation's clients write to the run's log, a deployment's to their nodes' logs.
+        self.clients = [ClientLines(superlink.flwr.run_log)]
+        self.clients += [ClientLines(log, log.stat().st_size) for log in node_logs]
         self.run_id = ""
         self.end: dict[str, Any] | None = None
 
@@ -158,10 +216,10 @@ class Watch:
             If Flower does not take the run.
         """
         settings = plan.settings
-        nodes = federation_config(
-            settings.run.clients, settings.quantum.threads, os.cpu_count() or 1
-        )
-        stream = self.superlink.submit(plan.app, run_config(plan, self.folder), nodes)
+        cores = os.cpu_count() or 1
+        shares = settings.run.clients, settings.quantum.threads, cores
+        nodes = federation_config(*shares) if self.simulated else ""
+        stream = self.superlink.flwr.submit(plan.app, run_config(plan, self.folder), nodes)
         status, details = "", ""
         asked = time.monotonic()
         while not status.startswith("finished"):
@@ -171,11 +229,11 @@ class Watch:
             self._note_run_id(stream)
             ended = stream.poll() is not None
             if self.run_id and (ended or time.monotonic() - asked > ASK_SECONDS):
-                status, details = self.superlink.status(self.run_id)
+                status, details = self.superlink.flwr.status(self.run_id)
                 asked = time.monotonic()
                 if ended and not status.startswith("finished"):
                     time.sleep(5.0)  # the stream broke: follow anew, without haste
-                    stream = self.superlink.stream(self.run_id)
+                    stream = self.superlink.flwr.stream(self.run_id)
             time.sleep(LOOK_SECONDS)
         try:
             stream.wait(10.0)  # the log's last lines
@@ -188,22 +246,23 @@ class Watch:
         if self.run_id:
             return
         ended = stream.poll() is not None
-        self.run_id = self.superlink.run_id()
+        self.run_id = self.superlink.flwr.run_id()
         if ended and not self.run_id:
-            said = last_words(read_log(self.superlink.run_log)) or "it says nothing"
+            said = last_words(read_log(self.superlink.flwr.run_log)) or "it says nothing"
             raise LaunchError(f"Flower did not take the run: {said}")
 
     def stop(self) -> None:
         """Ask Flower to stop the run, if it got that far."""
         if self.run_id and not self.superlink.dead():
-            self.superlink.stop_run(self.run_id)
+            self.superlink.flwr.stop_run(self.run_id)
 
     def show_news(self) -> None:
         """Show what the run has written since the last look."""
         for decision in self.decisions.new():
             self.screen.decision(decision)
-        for line in self.clients.new():
-            self.screen.client(line)
+        for clients in self.clients:
+            for line in clients.new():
+                self.screen.client(line)
         for event in self.metrics.new():
             if event.get("event") == "end":
                 self.end = event
@@ -216,7 +275,7 @@ class Watch:
             details=details,
             summary=read_json(self.folder / "summary.json"),
             end=self.end,
-            log_error=last_error(read_log(self.superlink.run_log)),
+            log_error=last_error(read_log(self.superlink.flwr.run_log)),
             superlink_died=died,
             superlink_tail=self.superlink.tail() if died else "",
         )

@@ -28,9 +28,12 @@ class Screen:
         No colours, no moving line; so it is too when the output is no terminal.
     quiet : bool
         Only the result.
+    deployed : bool
+        Whether the clients are nodes of a deployment, not of a simulation.
     """
 
-    def __init__(self, *, plain: bool, quiet: bool) -> None:
+    def __init__(self, *, plain: bool, quiet: bool, deployed: bool = False) -> None:
+        self._place = "server" if deployed else "simulation"
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         if plain or not self._console.is_terminal:
             self._console = Console(
@@ -120,7 +123,9 @@ class Screen:
         if not self._prepared and self._adapting:
             return "the sites train one adapter of their LLMs together"
         if not self._prepared:
-            return "preparing the sites' data and features" if here else "starting the simulation"
+            return (
+                "preparing the sites' data and features" if here else f"starting the {self._place}"
+            )
         upcoming = self._last_round + 1
         if self._next.get("stop") or (self._rounds and upcoming > self._rounds):
             return "final test and report"

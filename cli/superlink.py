@@ -6,9 +6,9 @@ What Flower 1.41 wants, and why each switch is there, is told in `docs/cli.md`.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,25 +18,16 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from cli.flower import Flwr
 from cli.follow import last_words, read_log, strip_log
-from cli.outcome import read_status
 from cli.processes import TAG, die_with_parent, end_all, members, wait_for
-from cli.runconfig import to_toml
-
-Scalar = bool | int | float | str
-
-CONNECTION = "llm-qfl"
-"""Name of our connection in the private Flower home."""
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 """The folder that the packages are in."""
 
 START_SECONDS = 120.0
 """Longest wait for the SuperLink; it takes 2 s on a quiet machine."""
-
-_STARTED = re.compile(r"Successfully started run (\d+)")
 
 
 class LaunchError(RuntimeError):
@@ -64,21 +55,18 @@ class SuperLink:
     home: Path = field(init=False)
     environment: dict[str, str] = field(init=False)
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
-    commands: list[subprocess.Popen[bytes]] = field(init=False, default_factory=list)
+    flwr: Flwr = field(init=False)
 
     def __post_init__(self) -> None:
         self.home = private_folder(self.tag)
         self.environment = environment(os.environ, self.home, self.tag, self.threads)
+        run_log = self.logs / "run.log"
+        self.flwr = Flwr(self.programs["flwr"], self.home, self.environment, run_log)
 
     @property
     def log(self) -> Path:
         """Log of the SuperLink."""
         return self.logs / "superlink.log"
-
-    @property
-    def run_log(self) -> Path:
-        """Log of the run: server, clients and Ray."""
-        return self.logs / "run.log"
 
     def start(self) -> None:
         """Start it and wait until it answers.
@@ -93,7 +81,7 @@ class SuperLink:
             self._spawn(port)
             if wait_for(lambda: self.dead() or healthy(port), START_SECONDS):  # noqa: B023
                 if not self.dead():
-                    self._write_connection(port)
+                    self.flwr.connect(f"127.0.0.1:{port}")
                     return
                 if attempt < 2 and "address already in use" in read_log(self.log).lower():
                     continue  # somebody took the port in between
@@ -114,14 +102,6 @@ class SuperLink:
                 preexec_fn=die_with_parent(),
             )
 
-    def _write_connection(self, port: int) -> None:
-        connection: dict[str, Scalar] = {
-            "superlink.default": CONNECTION,
-            f"superlink.{CONNECTION}.address": f"127.0.0.1:{port}",
-            f"superlink.{CONNECTION}.insecure": True,
-        }
-        (self.home / "config.toml").write_text(to_toml(connection), encoding="utf-8")
-
     def dead(self) -> bool:
         """Whether the SuperLink has ended."""
         return self.process is None or self.process.poll() is not None
@@ -129,61 +109,6 @@ class SuperLink:
     def tail(self) -> str:
         """Return the last line of its log."""
         return last_words(read_log(self.log)) or "its log is empty"
-
-    def flwr(self, *words: str, log: Path | None = None) -> subprocess.Popen[bytes]:
-        """Start a ``flwr`` command against this SuperLink.
-
-        Parameters
-        ----------
-        *words : str
-            Its arguments.
-        log : Path, optional
-            File for its output; a pipe otherwise.
-        """
-        output: Any = subprocess.PIPE if log is None else log.open("wb")
-        try:
-            command = subprocess.Popen(
-                [self.programs["flwr"], *words],
-                cwd=self.home / "empty",
-                env={**self.environment, "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT if log else subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=die_with_parent(),
-            )
-            self.commands.append(command)
-            return command
-        finally:
-            if log is not None:
-                output.close()
-
-    def submit(
-        self, app: Path, config: Mapping[str, Scalar], federation: str
-    ) -> subprocess.Popen[bytes]:
-        """Submit a run; the returned process writes the run's log and ends with the run."""
-        file = self.home / "run-config.toml"
-        file.write_text(to_toml(config), encoding="utf-8")
-        words = ("run", str(app), CONNECTION, "--run-config", str(file))
-        return self.flwr(*words, "--federation-config", federation, "--stream", log=self.run_log)
-
-    def run_id(self) -> str:
-        """Return the run's id once Flower has told it; empty before."""
-        match = _STARTED.search(read_log(self.run_log))
-        return match.group(1) if match else ""
-
-    def stream(self, run_id: str) -> subprocess.Popen[bytes]:
-        """Follow a run's log anew, from its beginning, after the first stream broke."""
-        return self.flwr("log", run_id, CONNECTION, "--stream", log=self.run_log)
-
-    def status(self, run_id: str, seconds: float = 60.0) -> tuple[str, str]:
-        """Ask Flower for a run's status and its details; two empty strings if it won't say."""
-        asked = self.flwr("ls", CONNECTION, "--run-id", run_id, "--format", "json")
-        return read_status(_output(asked, seconds))
-
-    def stop_run(self, run_id: str, seconds: float = 20.0) -> None:
-        """Ask Flower to stop a run."""
-        _output(self.flwr("stop", run_id, CONNECTION), seconds)
 
     def close(self, grace: float = 10.0) -> int:
         """End the SuperLink, all its children and the private folder.
@@ -195,8 +120,7 @@ class SuperLink:
         """
         roots = [] if self.process is None else [self.process.pid]
         family = members(self.tag, roots)
-        for command in self.commands:
-            command.terminate()  # the SuperLink would wait for an open log stream
+        self.flwr.end()
         if self.process is not None:
             self.process.terminate()
             try:
@@ -205,25 +129,11 @@ class SuperLink:
                 self.process.kill()
                 self.process.wait()
         left = end_all(family | members(self.tag), grace=3.0)
-        for command in self.commands:
-            command.wait()  # so that no zombie stays
+        self.flwr.reap()
         shutil.rmtree(self.home, ignore_errors=True)
-        for log in (self.log, self.run_log):
+        for log in (self.log, self.flwr.run_log):
             strip_log(log)
         return len(left)
-
-
-def _output(process: subprocess.Popen[bytes], seconds: float) -> str:
-    try:
-        text, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return ""
-    except BaseException:
-        process.kill()  # interrupted while waiting: nobody reads the answer any more
-        raise
-    return text.decode("utf-8", errors="replace")
 
 
 def private_folder(tag: str) -> Path:
@@ -266,7 +176,7 @@ def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int
     env.update(
         {
             TAG: tag,
-            "LLM_QFL_COMMIT": commit(),
+            "LLM_QFL_COMMIT": known_commit(inherited),
             "PATH": os.pathsep.join([beside, env.get("PATH", os.defpath)]),
             "NO_PROXY": ",".join([*without_proxy, local]),
             "no_proxy": ",".join([*without_proxy, local]),
@@ -303,6 +213,12 @@ def commit(root: Path = CHECKOUT) -> str:
     return found.stdout.strip() or "unknown"
 
 
+def known_commit(inherited: Mapping[str, str]) -> str:
+    """Return the checkout's commit; without git what the environment says, as in an image."""
+    found = commit()
+    return inherited.get("LLM_QFL_COMMIT", found) if found == "unknown" else found
+
+
 def free_port() -> int:
     """Return a loopback port that is free just now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -310,11 +226,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def healthy(port: int) -> bool:
-    """Whether a SuperLink answers on the port; never through a proxy."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def healthy(port: int, host: str = "127.0.0.1", authority: Path | None = None) -> bool:
+    """Whether a SuperLink or SuperNode answers on the port; never through a proxy.
+
+    Parameters
+    ----------
+    port, host
+        Where it listens.
+    authority : Path, optional
+        Certificate of the authority that must vouch for it; without one there is no TLS.
+    """
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if authority is not None:
+        context = ssl.create_default_context(cafile=str(authority))
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(*handlers)
+    scheme = "http" if authority is None else "https"
     try:
-        with opener.open(f"http://127.0.0.1:{port}/health", timeout=2.0) as reply:
+        with opener.open(f"{scheme}://{host}:{port}/health", timeout=2.0) as reply:
             return bool(200 <= reply.status < 300)
     except (urllib.error.URLError, OSError, ValueError):
         return False

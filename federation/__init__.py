@@ -25,7 +25,15 @@ from federation.errors import (
 from federation.hardware_settings import HardwareSettings
 from federation.ledger import COST_KEYS, Cost, Ledger, idle_share, total, with_idle
 from federation.llm_settings import DistillSettings, LlmSettings
-from federation.parsing import accepted, fields, flatten, meta, parse_run, parse_settings
+from federation.parsing import (
+    accepted,
+    fields,
+    flatten,
+    meta,
+    parse_node,
+    parse_run,
+    parse_settings,
+)
 from federation.pennylane_text import (
     CHANNELS,
     NOISELESS,
@@ -112,6 +120,7 @@ __all__ = [
     "meta",
     "new_run_folder",
     "parse_device_options",
+    "parse_node",
     "parse_noise",
     "parse_run",
     "parse_settings",

@@ -85,28 +85,10 @@ def parse_settings(
         For an unknown key, a wrong type, a value out of bounds, a key that may not differ
         per node, or a value that would be ignored. One line.
     """
+    own = {k: v for k, v in (node_config or {}).items() if k not in FLOWER_NODE_KEYS}
+    _refuse_foreign(own)
+    settings = _validated({**run_config, **own})
     known = dict(fields())
-    flat = dict(run_config)
-    for key, value in (node_config or {}).items():
-        if key in FLOWER_NODE_KEYS:
-            continue
-        if key in known and not meta(known[key]).get("per_node"):
-            allowed = ", ".join(k for k, f in known.items() if meta(f).get("per_node"))
-            raise SettingsError(
-                explain(f"node config sets {key}", allowed, "set it for the whole run instead")
-            )
-        flat[key] = value
-    tree: dict[str, dict[str, Any]] = {}
-    for key, value in flat.items():
-        field = known.get(key)
-        if field is None:
-            raise SettingsError(_unknown(key, known))
-        section, _, leaf = key.partition(".")
-        tree.setdefault(section, {})[leaf] = _coerced(field, value)
-    try:
-        settings = Settings.model_validate(tree)
-    except ValidationError as error:
-        raise SettingsError(_first(error, known)) from None
     refuse_unknown_backends(settings)
     # What the run sets for all nodes may have no effect on one with a backend of its own.
     _refuse_ignored(settings, set(known if node_config is None else node_config))
@@ -141,14 +123,67 @@ def parse_run(
     overrides: dict[str, Scalar] = {}
     for path in files:
         overrides.update(_read_toml(Path(path)))
-    for text in assignments:
-        key, sign, raw = text.partition("=")
-        if not sign or not key.strip():
-            raise SettingsError(
-                explain(f"--set {text!r}", "key=value", "write for instance --set run.rounds=5")
-            )
-        overrides[key.strip()] = _toml_value(key.strip(), raw.strip())
+    overrides.update(_assignment(text, "--set") for text in assignments)
     return parse_settings(overrides), overrides
+
+
+def parse_node(assignments: Iterable[str]) -> dict[str, Scalar]:
+    """Read ``key=value`` assignments of one node: settings that may differ per node, or its name.
+
+    Whether a value has an effect depends on the run, so that is judged at the node when one comes.
+
+    Raises
+    ------
+    SettingsError
+        As `parse_settings`, for a key, type or bound; and for a malformed assignment.
+    """
+    given = dict(_assignment(text, "--node-set") for text in assignments)
+    own = {key: value for key, value in given.items() if key != "site"}
+    _refuse_foreign(own)
+    settings = _validated(own)
+    refuse_unknown_backends(settings)
+    parse_device_options(settings.quantum.device_options)
+    parse_noise(settings.quantum.noise)
+    if not isinstance(given.get("site", ""), str):
+        raise SettingsError(explain(f"site = {given['site']!r}", "text", "quote it"))
+    return given
+
+
+def _refuse_foreign(node_config: Mapping[str, Any]) -> None:
+    """Refuse settings in a node's own config that all nodes must share."""
+    known = dict(fields())
+    for key in node_config:
+        if key in known and not meta(known[key]).get("per_node"):
+            allowed = ", ".join(k for k, f in known.items() if meta(f).get("per_node"))
+            raise SettingsError(
+                explain(f"node config sets {key}", allowed, "set it for the whole run instead")
+            )
+
+
+def _validated(flat: Mapping[str, Any]) -> Settings:
+    """Build the tree from flat keys; each key's own bounds are checked, combinations are not."""
+    known = dict(fields())
+    tree: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        field = known.get(key)
+        if field is None:
+            raise SettingsError(_unknown(key, known))
+        section, _, leaf = key.partition(".")
+        tree.setdefault(section, {})[leaf] = _coerced(field, value)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError(_first(error, known)) from None
+
+
+def _assignment(text: str, option: str) -> tuple[str, Scalar]:
+    key, sign, raw = text.partition("=")
+    if not sign or not key.strip():
+        example = "quantum.backend=exact" if option == "--node-set" else "run.rounds=5"
+        raise SettingsError(
+            explain(f"{option} {text!r}", "key=value", f"write for instance {option} {example}")
+        )
+    return key.strip(), _toml_value(key.strip(), raw.strip())
 
 
 def _read_toml(path: Path) -> dict[str, Scalar]:

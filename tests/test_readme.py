@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 
 BACKENDS = (ROOT / "docs" / "backends.md").read_text()
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 
 
 def commands(text: str = README) -> list[list[str]]:
@@ -28,13 +29,13 @@ def commands(text: str = README) -> list[list[str]]:
 
 
 def runs() -> list[list[str]]:
-    found = [*commands(), *commands(BACKENDS)]
+    found = [*commands(), *commands(BACKENDS), *commands(DEPLOYMENT)]
     return [words[2:] for words in found if words[:2] in (["llm-qfl", "run"], ["llm-qfl", "cost"])]
 
 
 def settings_of(words: list[str]) -> tuple[list[Path], list[str]]:
     pairs = list(zip(words[::2], words[1::2], strict=True))
-    assert {flag for flag, _ in pairs} <= {"--config", "--set"}
+    assert {flag for flag, _ in pairs} <= {"--config", "--set", "--on"}
     files = [ROOT / value for flag, value in pairs if flag == "--config"]
     return files, [value for flag, value in pairs if flag == "--set"]
 
@@ -48,6 +49,23 @@ def test_every_run_command_is_accepted(words: list[str]) -> None:
     files, assignments = settings_of(words)
     _, overrides = parse_run(files, assignments)
     assert {value.partition("=")[0] for value in assignments} <= set(overrides)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [w for w in [*commands(), *commands(DEPLOYMENT)] if w[:2] == ["llm-qfl", "deploy"]],
+    ids=" ".join,
+)
+def test_every_deploy_command_is_accepted(words: list[str], tmp_path: Path) -> None:
+    from cli.app import make_parser
+    from cli.deploy_args import read_options
+    from cli.deploy_folder import make_deployment
+
+    chosen = make_parser().parse_args(words[1:])
+    if chosen.step in ("up", "init"):
+        options = read_options(chosen)
+        assert options is not None
+        assert make_deployment(tmp_path, options)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.toml")), ids=lambda p: p.name)

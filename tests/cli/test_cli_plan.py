@@ -193,3 +193,5 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit() == "unknown"
     assert environment({}, tmp_path, "tag", 1)["LLM_QFL_COMMIT"] == "unknown"
+    image = {"LLM_QFL_COMMIT": "0123abc"}  # an image knows what it was built from
+    assert environment(image, tmp_path, "tag", 1)["LLM_QFL_COMMIT"] == "0123abc"

@@ -1,0 +1,244 @@
+"""`llm-qfl deploy`: a federation of separate processes, on one machine or one part of it here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+from cli.deploy_folder import FACTS, Facts, Options, make_deployment, read_facts
+from cli.deploy_keys import SERVER_DAYS, days_left, make_server, server_names
+from cli.deploy_parts import Part, node_part, superlink_part
+from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
+from cli.follow import last_words, read_log
+from cli.plan import find_programs
+from cli.processes import wait_for
+from cli.superlink import free_port, healthy
+from federation import UserError, explain
+
+FAILED = 1
+
+SOON_DAYS = 30
+"""A certificate that ends within so many days is warned of."""
+
+
+def say(line: str) -> None:
+    """Print a line at once: a supervisor's output is often a file or a pipe."""
+    print(line, flush=True)
+
+
+def init(folder: Path, options: Options | None) -> int:
+    """Make certificates, keys and the parts' folders; start nothing."""
+    folder = folder.absolute()
+    if options is None:
+        raise UserError(_how_many(folder))
+    made = make_deployment(folder, options)
+    say(f"{'made' if made else 'nothing to do, it is there already:'} {folder}")
+    if made:
+        nodes = f"node-0 ... node-{options.nodes - 1}" if options.nodes > 1 else "node-0"
+        say(f"  {'ca/':<12}signs certificates: keep it here and to yourself")
+        say(f"  {'superlink/':<12}for the machine of the SuperLink")
+        say(f"  {nodes:<12}one for each site, with its private key")
+        say(f"  {'control/':<12}for whoever submits runs")
+        if options.hosts:
+            say("next, on each machine: llm-qfl deploy superlink FOLDER, or: deploy node FOLDER")
+        else:
+            say(f"next: llm-qfl deploy up {folder}")
+    return 0
+
+
+def up(folder: Path, options: Options | None, *, detach: bool) -> int:
+    """Make a deployment if there is none, and run all of it on this machine."""
+    folder = folder.absolute()
+    if options is not None:
+        make_deployment(folder, options)
+    elif not (folder / FACTS).exists():
+        raise UserError(_how_many(folder))
+    facts = read_facts(folder)
+    _refuse_running(folder)
+    programs = find_programs("flower-supernode")
+    if detach:
+        # Everything that can be checked is, before the user's terminal is left alone.
+        _all_parts(folder, facts, programs, "")
+        return _detached(folder)
+    tag = uuid.uuid4().hex
+    parts = _all_parts(folder, facts, programs, tag)
+    say(f"LLM-QFL deployment {folder}: a SuperLink and {_nodes(facts.nodes)}")
+    _warn_of_expiry(folder / "superlink")
+
+    def ready() -> None:
+        say(f"ready; in another terminal: llm-qfl run --on {folder}")
+        say(f"stop with Ctrl-C, or: llm-qfl deploy stop {folder}")
+
+    return serve(Supervisor(folder, parts, tag, programs["flwr"], say), ready)
+
+
+def _all_parts(folder: Path, facts: Facts, programs: dict[str, str], tag: str) -> list[Part]:
+    logs = folder / "logs"
+    port = facts.port or free_port()
+    parts = [superlink_part(folder / "superlink", programs, tag, port, logs / "superlink.log")]
+    for node in range(facts.nodes):
+        name = f"node-{node}"
+        log = logs / f"{name}.log"
+        parts.append(node_part(folder / name, programs, tag, f"127.0.0.1:{port}", log))
+    return parts
+
+
+def _detached(folder: Path) -> int:
+    log = folder / "logs" / "up.log"
+    log.parent.mkdir(mode=0o700, exist_ok=True)
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", "deploy", "up", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_for(
+            lambda: process.poll() is not None or read_state(folder).get("ready", False), 600.0
+        )
+    except KeyboardInterrupt:
+        stop_supervisor(folder)
+        raise
+    if not read_state(folder).get("ready"):
+        said = last_words(read_log(log)).removeprefix("llm-qfl: ")
+        stop_supervisor(folder)
+        told = said if "(log:" in said else f"{said or 'it did not come up'} (log: {log})"
+        print(f"llm-qfl: {told}", file=sys.stderr)
+        return FAILED
+    for line in read_log(log).splitlines():
+        say(line.replace("stop with Ctrl-C, or", "stop with"))
+    return 0
+
+
+def superlink(folder: Path) -> int:
+    """Run the SuperLink of a deployment on this machine, for nodes on others."""
+    folder = folder.absolute()
+    _refuse_running(folder)
+    programs, tag = find_programs("flower-supernode"), uuid.uuid4().hex
+    part = superlink_part(folder, programs, tag, 0, folder / "superlink.log")
+    _warn_of_expiry(folder)
+    return serve(
+        Supervisor(folder, [part], tag, programs["flwr"], say),
+        lambda: say("ready: nodes may join"),
+    )
+
+
+def node(folder: Path) -> int:
+    """Run one site's SuperNode on this machine."""
+    folder = folder.absolute()
+    _refuse_running(folder)
+    programs, tag = find_programs("flower-supernode"), uuid.uuid4().hex
+    part = node_part(folder, programs, tag, "", folder / "node.log")
+    return serve(
+        Supervisor(folder, [part], tag, programs["flwr"], say),
+        lambda: say("ready: this node takes part in the runs of the SuperLink"),
+    )
+
+
+def status(folder: Path) -> int:
+    """Say whether the parts that run from a folder are well; 0 only if all are."""
+    folder = folder.absolute()
+    state = read_state(folder)
+    if not state:
+        say(f"nothing runs from {folder}")
+        return FAILED
+    well = bool(state.get("ready"))
+    for name, part in state.get("parts", {}).items():
+        is_node = name != "superlink"
+        authority = None if is_node else _authority(folder)
+        answers = healthy(int(part["port"]), authority=authority)
+        well = well and answers
+        said = "well" if answers else "does not answer"
+        if is_node:
+            said += f", node {part['node']}" if part["node"] else ", not admitted yet"
+        say(f"  {name:<11}{said} (process {part['pid']}, port {part['port']})")
+    return 0 if well else FAILED
+
+
+def _authority(folder: Path) -> Path:
+    whole = folder / "superlink" / "ca.crt"
+    return whole if whole.exists() else folder / "ca.crt"
+
+
+def stop(folder: Path) -> int:
+    """End what runs from a folder, in order."""
+    folder = folder.absolute()
+    was = stop_supervisor(folder)
+    say(f"stopped {folder}" if was else f"nothing runs from {folder}")
+    return 0
+
+
+def renew(folder: Path) -> int:
+    """Make a new server certificate for the same names, signed by the same authority."""
+    folder = folder.absolute()
+    authority = folder / "ca" / "ca.crt", folder / "ca" / "ca.key"
+    certificate, key = folder / "superlink" / "server.crt", folder / "superlink" / "server.key"
+    for path in (*authority, certificate):
+        if not path.exists():
+            raise UserError(
+                explain(f"{str(path)!r} is missing", "the folder with ca/", "renew it there")
+            )
+    names = server_names(certificate)
+    certificate.unlink()
+    key.unlink(missing_ok=True)
+    make_server(authority, certificate, key, names)
+    say(f"good for {SERVER_DAYS} days: {certificate}; start the SuperLink anew with it")
+    return 0
+
+
+def running_port(facts: Facts) -> int:
+    """Return the port of a deployment's SuperLink, from what runs if it is not fixed.
+
+    Raises
+    ------
+    UserError
+        If it does not run here.
+    """
+    if facts.port:
+        return facts.port
+    state = read_state(facts.control.parent)
+    if not state.get("ready"):
+        raise UserError(
+            explain(
+                f"the deployment {str(facts.control.parent)!r} is not up",
+                "one that runs, with all its nodes",
+                f"start it: llm-qfl deploy up {facts.control.parent}",
+            )
+        )
+    return int(state["parts"]["superlink"]["port"])
+
+
+def _refuse_running(folder: Path) -> None:
+    state = read_state(folder)
+    if state:
+        raise UserError(
+            explain(
+                f"{str(folder)!r} is up already (process {state['pid']})",
+                "a deployment that does not run",
+                f"use it, or end it first: llm-qfl deploy stop {folder}",
+            )
+        )
+    if (folder / STATE).exists():
+        stop_supervisor(folder)  # a killed one's leavings
+
+
+def _warn_of_expiry(folder: Path) -> None:
+    left = days_left(folder / "server.crt")
+    if left < SOON_DAYS:
+        say(f"the server's certificate ends in {left:.0f} days: llm-qfl deploy renew FOLDER")
+
+
+def _nodes(count: int) -> str:
+    return f"{count} SuperNode{'s' * (count != 1)}"
+
+
+def _how_many(folder: Path) -> str:
+    return explain(
+        f"no deployment in {str(folder)!r}, and no --nodes",
+        "how many SuperNodes to make",
+        "add for instance --nodes 3",
+    )

@@ -1,0 +1,263 @@
+"""The processes of a deployment: a SuperLink and SuperNodes, how each is started and seen.
+
+TLS and node authentication are not options here: a part that lacks its certificate or key is
+refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cli.deploy_folder import need_files, read_table
+from cli.deploy_keys import days_left
+from cli.follow import last_words, read_log
+from cli.plan import FILE_KEYS
+from cli.processes import die_with_parent
+from cli.superlink import environment, free_port, healthy
+from cli.words import one_line
+from federation import STORE_VARIABLE, DataError, UserError, explain
+
+SUPERLINK_FILES = ("superlink.toml", "ca.crt", "server.crt", "server.key")
+NODE_FILES = ("connection.toml", "node.toml", "ca.crt", "node.key")
+
+MOST_LOG = 20_000_000
+"""Bytes of a part's log before it begins anew: each node's questions add a line every 3 s."""
+
+_REFUSED = "Failed to activate SuperNode"
+_EXIT = re.compile(r"Exit Code: \d+\n(.+?)(?:\n\s*\n|\Z)", re.DOTALL)
+_JOINED = re.compile(r"SuperNode ID: (\d+)")
+
+
+@dataclass
+class Part:
+    """One process of a deployment, which can be started again.
+
+    Parameters
+    ----------
+    name : str
+        ``superlink`` or a node's.
+    folder : Path
+        Its folder.
+    command : list of str
+        Flower's program with its arguments.
+    environment : Mapping
+        Of the process.
+    log : Path
+        File that its output is added to.
+    port : int
+        Where it answers on this machine.
+    answers : callable
+        Whether it answers there.
+    """
+
+    name: str
+    folder: Path
+    command: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    port: int
+    answers: Callable[[], bool]
+    process: subprocess.Popen[bytes] | None = field(init=False, default=None)
+    _began: int = field(init=False, default=0)
+    _node_id: str = field(init=False, default="")
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is a SuperNode."""
+        return self.name != "superlink"
+
+    def start(self) -> None:
+        """Start the process, its output added to its log."""
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._node_id = ""
+        with self.log.open("ab") as log:
+            self._began = log.tell()
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=Path(self.environment["FLWR_HOME"]) / "empty",
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+
+    def dead(self) -> bool:
+        """Whether it does not run."""
+        return self.process is None or self.process.poll() is not None
+
+    def said(self) -> str:
+        """Return its log since it was last started."""
+        return read_log(self.log, self._began)
+
+    def node_id(self) -> str:
+        """Return the id under which the SuperLink has admitted this node; empty before."""
+        if not self._node_id and (match := _JOINED.search(self.said())):
+            self._node_id = match.group(1)
+        return self._node_id
+
+    def trim_log(self, most: int = MOST_LOG) -> None:
+        """Begin the log anew when it is long, keeping the old one beside it."""
+        try:
+            if self.log.stat().st_size <= most:
+                return
+            shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+            os.truncate(self.log, 0)  # the process adds to its end, wherever that is
+        except OSError:
+            return  # a full disk: the processes themselves must go on
+        self._began = 0
+
+    def ready(self) -> bool:
+        """Whether it answers and, if it is a node, has been admitted."""
+        return not self.dead() and bool(not self.is_node or self.node_id()) and self.answers()
+
+    def refused(self) -> bool:
+        """Whether it ended because the SuperLink did not let it in."""
+        return self.dead() and _REFUSED in self.said()
+
+    def why(self) -> str:
+        """Say in one line why it ended, as far as it is known."""
+        code = 0 if self.process is None else self.process.returncode or 0
+        if code < 0:
+            return f"killed by signal {-code}"
+        if self.refused():
+            return (
+                "the SuperLink did not admit it: its key is not registered there, or it was "
+                "killed within the last minute and is still thought to be running"
+            )
+        match = _EXIT.search(self.said())
+        return one_line(match.group(1)) if match else last_words(self.said()) or "it says nothing"
+
+
+def superlink_part(
+    folder: Path, programs: Mapping[str, str], tag: str, port: int, log: Path
+) -> Part:
+    """Describe the SuperLink of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        ``superlink/`` of a deployment.
+    programs : Mapping
+        Flower's programs.
+    tag : str
+        Mark of the launch.
+    port : int
+        Port to take; 0: the folder's own, else a free one.
+    log : Path
+        Its log.
+
+    Raises
+    ------
+    UserError
+        If the folder lacks something, or its certificate has expired.
+    """
+    need_files(folder, SUPERLINK_FILES, "superlink/")
+    told = read_table(folder / "superlink.toml", {"bind": str, "port": int})
+    _refuse_expired(folder / "server.crt")
+    port = port or told["port"] or free_port()
+    command = [programs["flower-superlink"], "--host", told["bind"], "--port", str(port)]
+    for option, name in (
+        ("--ssl-ca-certfile", "ca.crt"),
+        ("--ssl-certfile", "server.crt"),
+        ("--ssl-keyfile", "server.key"),
+        ("--database", "state.db"),
+    ):
+        command += [option, str(folder / name)]
+    command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
+    env = environment(os.environ, flower_home(folder), tag, 1)
+    authority = folder / "ca.crt"
+
+    def answers() -> bool:
+        return healthy(port, authority=authority)
+
+    return Part("superlink", folder, command, env, log, port, answers)
+
+
+def node_part(folder: Path, programs: Mapping[str, str], tag: str, address: str, log: Path) -> Part:
+    """Describe the SuperNode of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        ``node-K/`` of a deployment.
+    programs, tag, log
+        As for `superlink_part`.
+    address : str
+        ``host:port`` of the SuperLink; empty: the folder's own.
+
+    Raises
+    ------
+    UserError
+        If the folder lacks something, or a data file that it names is not there.
+    """
+    need_files(folder, NODE_FILES, "node-K/")
+    told = read_table(folder / "connection.toml", {"host": str, "port": int})
+    if not address and not told["port"]:
+        raise UserError(
+            explain(
+                f"{str(folder / 'connection.toml')!r} has port = 0: a deployment on one machine",
+                "the SuperLink's port",
+                "make the deployment with --host, or start the whole with `llm-qfl deploy up`",
+            )
+        )
+    own = read_table(folder / "node.toml", {})
+    check_data(folder, own)
+    port = free_port()
+    command = [programs["flower-supernode"], "--superlink"]
+    command += [address or f"{told['host']}:{told['port']}", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--root-certificates", str(folder / "ca.crt")]
+    command += ["--auth-supernode-private-key", str(folder / "node.key")]
+    command += ["--node-config", str(folder / "node.toml")]
+    threads = own.get("quantum", {}).get("threads", 1)
+    env = environment(os.environ, flower_home(folder), tag, threads)
+    env[STORE_VARIABLE] = str(folder / "store")  # a site's memory is its own, also on one machine
+    return Part(folder.name, folder, command, env, log, port, lambda: healthy(port))
+
+
+def flower_home(folder: Path) -> Path:
+    """Return a part's own Flower home, made if need be."""
+    home = folder / "home"
+    (home / "empty").mkdir(mode=0o700, parents=True, exist_ok=True)
+    return home
+
+
+def check_data(folder: Path, own: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuse a node whose data is not there, before anybody waits for it.
+
+    Raises
+    ------
+    DataError
+        With the file that is missing.
+    """
+    client = str(own.get("partition-id", ""))
+    for key in FILE_KEYS:
+        section, _, leaf = key.partition(".")
+        path = str(own.get(section, {}).get(leaf, "")).replace("{client}", client)
+        if path and not os.path.exists(path):
+            raise DataError(
+                explain(
+                    f"{key} = {path!r} of {folder.name} does not exist",
+                    "a file or folder of this machine",
+                    f"put the data there, or change {folder / 'node.toml'}",
+                )
+            )
+
+
+def _refuse_expired(certificate: Path) -> None:
+    left = days_left(certificate)
+    if left <= 0:
+        raise UserError(
+            explain(
+                f"{str(certificate)!r} expired {-left:.0f} days ago",
+                "a certificate that is good",
+                "make a new one: llm-qfl deploy renew FOLDER",
+            )
+        )

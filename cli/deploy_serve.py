@@ -1,0 +1,249 @@
+"""Keeping the parts of a deployment running: start, register, watch, start again, end.
+
+One supervisor serves a whole deployment (`deploy up`) or one part of it on its own machine
+(`deploy superlink`, `deploy node`). It writes what it knows to ``state.json`` beside the parts,
+which is all that `deploy status`, `deploy stop` and `llm-qfl run --on` read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cli.deploy_parts import Part, flower_home
+from cli.flower import CONNECTION, Flwr, output
+from cli.outcome import INTERRUPTED, LONGEST
+from cli.processes import Process, end_all, members, running, wait_for
+from cli.superlink import LaunchError
+from cli.words import clip, one_line
+from federation import read_json, write_json
+
+STATE = "state.json"
+
+START_SECONDS = 180.0
+"""Longest wait for a part; on a quiet machine a SuperLink takes 3 s, a SuperNode 5 s."""
+
+AGAIN_SECONDS = 10.0
+"""Wait before a part that ended is started again."""
+
+ADMIT_SECONDS = 75.0
+"""How long a node knocks at first: after a kill Flower lets it in only when it has missed it."""
+
+_KNOWN = "already"
+"""In Flower's answer when a node's key has been registered before."""
+
+
+@dataclass
+class Supervisor:
+    """Starts parts in their order and keeps them running until it is told to stop.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``state.json`` is written.
+    parts : sequence of Part
+        A SuperLink, if there is one, comes first.
+    tag : str
+        Mark of every process that descends from us.
+    flwr : str
+        Absolute path of Flower's command.
+    say : callable
+        Takes each line for the user.
+    """
+
+    folder: Path
+    parts: Sequence[Part]
+    tag: str
+    flwr: str
+    say: Callable[[str], None]
+    _again: dict[str, float] = field(init=False, default_factory=dict)
+
+    def start(self) -> None:
+        """Start every part and wait until all are ready.
+
+        Raises
+        ------
+        LaunchError
+            If one does not come up.
+        """
+        self._write(ready=False)
+        for part in self.parts:
+            part.start()
+            if not part.is_node:
+                self._wait(part)
+                self.register(part)
+        for part in self.parts:
+            if part.is_node:
+                self._wait(part)
+                self.say(f"  {part.name:<11}joined as {part.node_id()}")
+        self._write(ready=True)
+
+    def _wait(self, part: Part) -> None:
+        """Wait for a part; a node that is not let in yet tries again for a while."""
+        began, told = time.monotonic(), False
+        while not part.ready():
+            waited = time.monotonic() - began
+            if part.dead():
+                if not part.refused() or (told and waited > ADMIT_SECONDS):
+                    raise LaunchError(_line(f"{part.name} did not start: {part.why()}", part))
+                if not told:
+                    self.say(f"  {part.name:<11}not admitted yet; trying again for a minute")
+                    told = True
+                time.sleep(AGAIN_SECONDS)
+                part.start()
+            elif waited > START_SECONDS:
+                raise LaunchError(
+                    _line(f"{part.name} is not ready after {START_SECONDS:.0f} s", part)
+                )
+            time.sleep(0.2)
+
+    def register(self, superlink: Part) -> None:
+        """Tell the SuperLink which nodes it may admit: those whose public keys it has.
+
+        Raises
+        ------
+        LaunchError
+            If it refuses a key.
+        """
+        keys = sorted((superlink.folder / "nodes").glob("*.pub"))
+        home = flower_home(superlink.folder)
+        flwr = Flwr(self.flwr, home, superlink.environment, home / "flwr.log")
+        flwr.connect(f"127.0.0.1:{superlink.port}", superlink.folder / "ca.crt")
+        words = ("supernode", "register")
+        told = ("--format", "json", "--name")
+        asked = [flwr.start(*words, str(key), CONNECTION, *told, key.stem) for key in keys]
+        answers = [output(command, 120.0) for command in asked]
+        for key, command, answer in zip(keys, asked, answers, strict=True):
+            if command.returncode and _KNOWN not in answer.lower():
+                said = one_line(answer) or "Flower gives no reason"
+                raise LaunchError(_line(f"{key} was not registered: {said}", superlink))
+        count = f"{len(keys)} node{'s' * (len(keys) != 1)} registered"
+        self.say(f"  {'superlink':<11}127.0.0.1:{superlink.port}, TLS, {count}")
+
+    def watch(self) -> None:
+        """Start again what ends, for ever; the caller's signal ends this."""
+        while True:
+            self.look(time.monotonic())
+            time.sleep(0.5)
+
+    def look(self, now: float) -> None:
+        """Look at each part once: start one again whose time has come, note who is ready."""
+        for part in self.parts:
+            part.trim_log()
+            if not part.dead():
+                continue
+            due = self._again.get(part.name)
+            if due is None:
+                self.say(f"  {part.name:<11}ended ({part.why()}); starting it again")
+                self._again[part.name] = now + AGAIN_SECONDS
+                self._write(ready=False)
+            elif now >= due:
+                part.start()
+                self._again[part.name] = now + AGAIN_SECONDS
+        for part in self.parts:
+            if part.name in self._again and part.ready():
+                del self._again[part.name]
+                self.say(f"  {part.name:<11}is back")
+                self._write(ready=not self._again)
+
+    def close(self, grace: float = 10.0) -> int:
+        """End the nodes, then the SuperLink, so that the nodes can take their leave.
+
+        Returns
+        -------
+        int
+            Processes that could not be ended; 0 unless the system refuses.
+        """
+        for nodes in (True, False):
+            leaving = [part for part in self.parts if part.is_node is nodes]
+            for part in leaving:
+                if part.process is not None:
+                    part.process.terminate()
+            wait_for(lambda: all(part.dead() for part in leaving), grace)  # noqa: B023 - at once
+        left = end_all(members(self.tag), grace=3.0)
+        (self.folder / STATE).unlink(missing_ok=True)
+        return len(left)
+
+    def _write(self, *, ready: bool) -> None:
+        us = running()[os.getpid()]
+        parts = {
+            part.name: {
+                "pid": None if part.process is None else part.process.pid,
+                "port": part.port,
+                "node": part.node_id() if part.is_node else "",
+                "log": str(part.log),
+            }
+            for part in self.parts
+        }
+        known = {"pid": us.pid, "start": us.start, "tag": self.tag, "ready": ready, "parts": parts}
+        write_json(self.folder / STATE, known)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what a running supervisor knows; empty if none runs for this folder."""
+    state = read_json(folder / STATE)
+    process = running().get(int(state.get("pid") or 0))
+    return state if process is not None and process.start == state.get("start") else {}
+
+
+def stop_supervisor(folder: Path, seconds: float = 40.0) -> bool:
+    """Ask the supervisor of a folder to end, and end what it leaves.
+
+    Returns
+    -------
+    bool
+        False if none runs; what a killed one left behind is ended all the same.
+    """
+    state = read_state(folder)
+    left = read_json(folder / STATE)
+    if state:
+        end_all({Process(state["pid"], 0, state["start"])}, grace=seconds)
+    if left.get("tag"):
+        end_all(members(str(left["tag"])), grace=5.0)
+    (folder / STATE).unlink(missing_ok=True)
+    return bool(state)
+
+
+def serve(supervisor: Supervisor, ready: Callable[[], object]) -> int:
+    """Run a supervisor until SIGINT, SIGTERM or SIGHUP; everything has ended afterwards.
+
+    Parameters
+    ----------
+    supervisor : Supervisor
+        Not started yet.
+    ready : callable
+        Called once all is up.
+
+    Returns
+    -------
+    int
+        0 after an orderly end, 1 if a part did not come up, 130 if interrupted before.
+    """
+    from cli.run import Interrupted, signals
+
+    code = INTERRUPTED
+    with signals():
+        try:
+            supervisor.start()
+            code = 0
+            ready()
+            supervisor.watch()
+        except Interrupted:
+            supervisor.say("stopping the parts ...")
+        except LaunchError as error:
+            supervisor.say(f"llm-qfl: {error}")
+            code = 1
+        finally:
+            try:
+                supervisor.close()
+            except Interrupted:  # once more: without patience
+                supervisor.close(grace=0.0)
+    return code
+
+
+def _line(text: str, part: Part) -> str:
+    return f"{clip(one_line(text), LONGEST)} (log: {part.log})"

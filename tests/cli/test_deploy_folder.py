@@ -1,0 +1,240 @@
+"""A deployment's folder: each machine gets what it needs and no more; mistakes are one line."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import cli.deploy_keys
+from cli import main
+from cli.deploy_folder import Options, make_deployment, read_facts
+from cli.deploy_keys import days_left, make_server
+from cli.deploy_parts import node_part, superlink_part
+from cli.plan import make_plan
+from federation import UserError, parse_settings
+
+PROGRAMS = {"flower-superlink": "flower-superlink", "flower-supernode": "flower-supernode"}
+
+
+def table(path: Path) -> dict[str, object]:
+    return tomllib.loads(path.read_text())
+
+
+def made(folder: Path, *node_sets: str, nodes: int = 2, **more: object) -> Path:
+    assert make_deployment(folder, Options(nodes, node_sets=node_sets, **more))  # type: ignore[arg-type]
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_part_gets_its_own_files_and_no_others(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed")
+    node = {"ca.crt", "connection.toml", "node.key", "node.toml"}
+    superlink = {"ca.crt", "server.crt", "server.key", "superlink.toml"}
+    public = {"nodes/node-0.pub", "nodes/node-1.pub"}
+    assert files(folder / "ca") == {"ca.crt", "ca.key"}
+    assert files(folder / "control") == {"ca.crt", "deployment.toml"}
+    assert files(folder / "superlink") == superlink | public
+    assert files(folder / "node-0") == files(folder / "node-1") == node
+    assert (folder / "node-0/node.key").read_bytes() != (folder / "node-1/node.key").read_bytes()
+    for part in folder.iterdir():
+        assert part.stat().st_mode & 0o077 == 0
+        assert (part / "ca.crt").read_bytes() == (folder / "ca" / "ca.crt").read_bytes()
+
+
+def test_a_nodes_file_is_what_its_client_app_reads(tmp_path: Path) -> None:
+    sets = ("quantum.backend=exact", "1:quantum.backend=fake:manila", "1:hardware.shots=64")
+    folder = made(tmp_path / "fed", *sets, "0:site=north")
+    from flwr.common.config import parse_config_args
+
+    configs = [parse_config_args([str(folder / f"node-{k}" / "node.toml")]) for k in range(2)]
+    assert configs[0] == {
+        "partition-id": 0,
+        "num-partitions": 2,
+        "site": "north",
+        "quantum.backend": "exact",
+    }
+    settings = parse_settings({"run.clients": 2}, configs[1])
+    assert settings.quantum.backend == "fake:manila"
+    assert settings.hardware.shots == 64
+
+
+def test_relative_data_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = made(tmp_path / "fed", "data.source=csv", "data.path=site-{client}.csv")
+    own = table(folder / "node-1" / "node.toml")["data"]
+    assert own == {"source": "csv", "path": str(tmp_path / "site-{client}.csv")}
+    with pytest.raises(UserError, match=r"site-1.csv' of node-1 does not exist"):
+        node_part(folder / "node-1", PROGRAMS, "tag", "127.0.0.1:1", tmp_path / "log")
+    (tmp_path / "site-1.csv").write_text("text,label\n")
+    node_part(folder / "node-1", PROGRAMS, "tag", "127.0.0.1:1", tmp_path / "log")
+
+
+def test_on_one_machine_nothing_listens_outside_it(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed")
+    part = superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
+    words = part.command
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert part.port > 0
+    assert "--enable-supernode-auth" in words
+    assert "--ssl-certfile" in words
+    assert "--insecure" not in words
+    with pytest.raises(UserError, match="port = 0: a deployment on one machine"):
+        node_part(folder / "node-0", PROGRAMS, "tag", "", tmp_path / "log")
+
+
+def test_with_a_host_the_parts_know_where_to_go(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed", hosts=("hub.example.org",))
+    link = superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
+    assert link.command[1:5] == ["--host", "0.0.0.0", "--port", "8000"]
+    part = node_part(folder / "node-1", PROGRAMS, "tag", "", tmp_path / "log")
+    words = part.command
+    assert words[words.index("--superlink") + 1] == "hub.example.org:8000"
+    assert words[words.index("--root-certificates") + 1] == str(folder / "node-1" / "ca.crt")
+    assert words[words.index("--auth-supernode-private-key") + 1].endswith("node-1/node.key")
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert "--insecure" not in words
+    assert part.environment["LLM_QFL_HOME"] == str(folder / "node-1" / "store")
+    assert part.environment["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+
+
+def test_a_copy_of_control_is_enough_to_find_it(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed", hosts=("hub.example.org",), port=9000)
+    copied = (folder / "control").rename(tmp_path / "elsewhere")
+    facts = read_facts(copied)
+    assert (facts.nodes, facts.host, facts.port) == (2, "hub.example.org", 9000)
+    assert facts.authority == copied / "ca.crt"
+
+
+def test_made_again_it_stays_and_another_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert not make_deployment(folder, Options(2))
+    with pytest.raises(UserError, match=r"another deployment: node-0/node.toml differs"):
+        make_deployment(folder, Options(3))
+    with pytest.raises(UserError, match=r"another deployment: node-1/node.toml differs"):
+        make_deployment(folder, Options(2, node_sets=("1:quantum.threads=2",)))
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_half_a_deployment_is_told(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed")
+    (folder / "control" / "deployment.toml").unlink()
+    with pytest.raises(UserError, match="is there, but no whole deployment"):
+        make_deployment(folder, Options(2))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--nodes", "0"], "--nodes 0; accepted: 1 to 1000"),
+        (["--nodes", "2", "--port", "70000"], "--port 70000; accepted: 1 to 65535"),
+        (["--nodes", "2", "--host", "a:1"], "--host 'a:1'; accepted: a host name"),
+        (["--nodes", "2", "--node-set", "2:site=x"], "accepted: a node from 0 to 1"),
+        (["--nodes", "2", "--node-set", "quantum.backend"], "accepted: key=value"),
+        (["--nodes", "2", "--node-set", "run.rounds=5"], "set it for the whole run instead"),
+        (["--nodes", "2", "--node-set", "quantum.bakend=aer"], "did you mean 'quantum.backend'?"),
+        (["--nodes", "2", "--node-set", "quantum.backend=qpu"], "quantum.backend = 'qpu'"),
+        (["--nodes", "2", "--node-set", "quantum.threads=none"], "quantum.threads = 'none'"),
+        (["--port", "8000"], "--host, --port or --node-set without --nodes"),
+        ([], "and no --nodes; accepted: how many"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["deploy", "init", str(tmp_path / "fed"), *words]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert not (tmp_path / "fed").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "lacks"), [("superlink", "superlink.toml"), ("node", "connection.toml")]
+)
+def test_a_part_without_its_files_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], step: str, lacks: str
+) -> None:
+    assert main(["deploy", step, str(tmp_path)]) == 2
+    assert lacks in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_node_without_its_key_does_not_go_without(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed", hosts=("hub.example.org",))
+    (folder / "node-0" / "node.key").unlink()
+    with pytest.raises(UserError, match=r"node-0' lacks node.key"):
+        node_part(folder / "node-0", PROGRAMS, "tag", "", tmp_path / "log")
+
+
+def test_an_expired_certificate_is_told_and_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = made(tmp_path / "fed", hosts=("hub.example.org",))
+    authority = folder / "ca" / "ca.crt", folder / "ca" / "ca.key"
+    server = folder / "superlink" / "server.crt", folder / "superlink" / "server.key"
+    for path in server:
+        path.unlink()
+
+    class Past(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return datetime.now(UTC) - timedelta(days=400)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cli.deploy_keys, "datetime", Past)
+        make_server(authority, *server, ["hub.example.org"])
+    assert -4 < days_left(server[0]) < -2
+    with pytest.raises(UserError, match="expired 3 days ago"):
+        superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
+    assert main(["deploy", "renew", str(folder)]) == 0
+    assert "good for 397 days" in capsys.readouterr().out
+    superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
+    assert server[1].stat().st_mode & 0o777 == 0o600
+
+
+def test_a_run_on_what_is_not_up_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made(tmp_path / "fed")
+    assert main(["run", "--on", "fed"]) == 2
+    assert "is not up" in capsys.readouterr().err
+    assert main(["run", "--on", "nowhere"]) == 2
+    assert "no deployment in 'nowhere'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_deployment_says_how_many_clients_a_run_has(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[run]\nclients = 7\n")
+    plan = make_plan([file], ["run.rounds=1"], None, clients=3)
+    assert plan.settings.run.clients == plan.overrides["run.clients"] == 3
+    with pytest.raises(UserError, match=r"run.clients = 4 on a deployment of 3 nodes"):
+        make_plan([file], ["run.clients=4"], None, clients=3)
+
+
+def test_a_folder_that_runs_would_send_to_every_node_is_refused() -> None:
+    inside = Path(cli.deploy_keys.__file__).parents[1] / "never-made"
+    with pytest.raises(UserError, match="in the app's checkout, which each run sends to every"):
+        make_deployment(inside, Options(2))
+    assert not inside.exists()
+
+
+def test_init_says_what_goes_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["deploy", "init", str(tmp_path / "fed"), "--nodes", "3", "--host", "hub.example.org"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    for part in ("ca/", "superlink/", "node-0 ... node-2", "control/", "deploy node FOLDER"):
+        assert part in said
+    assert main(words) == 0
+    assert "nothing to do" in capsys.readouterr().out

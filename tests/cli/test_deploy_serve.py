@@ -1,0 +1,190 @@
+"""A deployment's supervisor: parts start, are seen, come back and end; light processes here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cli.deploy_serve
+from cli.deploy import status
+from cli.deploy_parts import Part
+from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
+from cli.processes import TAG, members, wait_for
+from cli.superlink import LaunchError
+from federation import read_json, write_json
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+
+JOINS = "import time; print('SuperNode ID: 77', flush=True); time.sleep(60)"
+REFUSED = "print('Exit Code: 305\\nFailed\\n[code: 2004] Failed to activate SuperNode.\\n\\nmore')"
+FAILS = "print('Exit Code: 300\\nUnable to parse\\nthe private key file.\\n\\nmore')"
+
+
+class Fakes:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tag = f"test-{os.getpid()}-{time.monotonic_ns()}"
+        self.said: list[str] = []
+
+    def part(self, code: str, name: str = "node-0") -> Part:
+        home = self.folder / "home"
+        (home / "empty").mkdir(parents=True, exist_ok=True)
+        env = {**os.environ, TAG: self.tag, "FLWR_HOME": str(home)}
+        log = self.folder / f"{name}.log"
+        command = [sys.executable, "-c", code]
+        return Part(name, self.folder, command, env, log, 9, lambda: True)
+
+    def supervisor(self, *parts: Part) -> Supervisor:
+        return Supervisor(self.folder, parts, self.tag, "flwr", self.said.append)
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return Fakes(tmp_path)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.deploy_serve, "AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(cli.deploy_serve, "ADMIT_SECONDS", 0.5)
+
+
+def test_parts_start_are_known_and_end(fakes: Fakes) -> None:
+    supervisor = fakes.supervisor(fakes.part(JOINS), fakes.part(JOINS, "node-1"))
+    try:
+        supervisor.start()
+        state = read_state(fakes.folder)
+        assert state["ready"]
+        assert state["pid"] == os.getpid()
+        assert [part["node"] for part in state["parts"].values()] == ["77", "77"]
+        assert [line.split() for line in fakes.said] == [
+            ["node-0", "joined", "as", "77"],
+            ["node-1", "joined", "as", "77"],
+        ]
+    finally:
+        assert supervisor.close(grace=3.0) == 0
+    assert not members(fakes.tag)
+    assert read_state(fakes.folder) == {}
+
+
+def test_a_part_that_is_killed_is_started_again(fakes: Fakes, impatient: None) -> None:
+    part = fakes.part(JOINS)
+    supervisor = fakes.supervisor(part)
+    try:
+        supervisor.start()
+        assert part.process is not None
+        first = part.process.pid
+        os.kill(first, signal.SIGKILL)
+        assert wait_for(part.dead, 5.0)
+        supervisor.look(time.monotonic())
+        assert "ended (killed by signal 9); starting it again" in fakes.said[-1]
+        assert not read_state(fakes.folder)["ready"]
+
+        def back() -> bool:
+            supervisor.look(time.monotonic())
+            return "is back" in fakes.said[-1]
+
+        assert wait_for(back, 10.0)
+        state = read_state(fakes.folder)
+        assert state["ready"]
+        assert state["parts"]["node-0"]["pid"] == part.process.pid != first
+    finally:
+        supervisor.close(grace=3.0)
+
+
+def test_a_node_that_is_not_let_in_knocks_for_a_while(fakes: Fakes, impatient: None) -> None:
+    supervisor = fakes.supervisor(fakes.part(REFUSED))
+    try:
+        with pytest.raises(LaunchError, match="node-0 did not start: the SuperLink did not admit"):
+            supervisor.start()
+    finally:
+        supervisor.close(grace=1.0)
+    assert sum("not admitted yet" in line for line in fakes.said) == 1
+    assert (fakes.folder / "node-0.log").read_text().count("305") > 1
+
+
+def test_a_part_that_cannot_start_says_why_at_once(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.monotonic()
+    assert serve(fakes.supervisor(fakes.part(FAILS)), lambda: None) == 1
+    assert time.monotonic() - began < 10.0
+    assert "Unable to parse the private key file. (log: " in fakes.said[-1]
+    assert read_state(fakes.folder) == {}
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_in_order(fakes: Fakes, sign: signal.Signals) -> None:
+    supervisor = fakes.supervisor(fakes.part(JOINS))
+    assert serve(supervisor, lambda: os.kill(os.getpid(), sign)) == 0
+    assert "stopping the parts ..." in fakes.said
+    assert not members(fakes.tag)
+
+
+def test_what_a_killed_supervisor_left_is_ended(fakes: Fakes) -> None:
+    part = fakes.part(JOINS)
+    part.start()
+    write_json(fakes.folder / STATE, {"pid": 999999999, "start": "1", "tag": fakes.tag})
+    assert read_state(fakes.folder) == {}
+    assert not stop_supervisor(fakes.folder)
+    assert wait_for(part.dead, 5.0)
+    assert not (fakes.folder / STATE).exists()
+
+
+def test_a_state_of_another_process_of_that_id_is_no_state(fakes: Fakes) -> None:
+    write_json(fakes.folder / STATE, {"pid": os.getpid(), "start": "1", "tag": "x"})
+    assert read_state(fakes.folder) == {}
+
+
+def test_a_long_log_begins_anew_and_the_node_stays_known(fakes: Fakes) -> None:
+    part = fakes.part(JOINS)
+    part.start()
+    try:
+        assert wait_for(part.ready, 10.0)
+        part.trim_log()
+        assert "77" in part.log.read_text()
+        part.trim_log(most=5)
+        assert part.log.read_text() == ""
+        assert "77" in part.log.with_name("node-0.log.1").read_text()
+        assert part.ready()
+        assert part.node_id() == "77"
+    finally:
+        assert part.process is not None
+        part.process.kill()
+        part.process.wait()
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    def choose(answers: bool) -> None:
+        monkeypatch.setattr("cli.deploy.healthy", lambda *_, **__: answers)
+
+    return choose
+
+
+def test_status_is_0_only_if_all_is_well(
+    fakes: Fakes, answering: Callable[[bool], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(fakes.folder) == 1
+    assert "nothing runs from" in capsys.readouterr().out
+    supervisor = fakes.supervisor(fakes.part(JOINS))
+    try:
+        supervisor.start()
+        answering(True)
+        assert status(fakes.folder) == 0
+        assert "well, node 77" in capsys.readouterr().out
+        answering(False)
+        assert status(fakes.folder) == 1
+        assert "does not answer" in capsys.readouterr().out
+        answering(True)
+        state = read_json(fakes.folder / STATE)
+        write_json(fakes.folder / STATE, {**state, "ready": False})
+        assert status(fakes.folder) == 1
+    finally:
+        supervisor.close(grace=3.0)
