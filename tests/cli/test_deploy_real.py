@@ -31,7 +31,7 @@ def llm_qfl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=180,
     )
 
 
