@@ -20,7 +20,7 @@ from cli.outcome import INTERRUPTED, LONGEST
 from cli.processes import Process, end_all, members, running, wait_for
 from cli.superlink import LaunchError
 from cli.words import clip, one_line
-from federation import read_json, write_json
+from federation import json_object, read_json, write_json
 
 STATE = "state.json"
 
@@ -33,7 +33,7 @@ AGAIN_SECONDS = 10.0
 ADMIT_SECONDS = 75.0
 """How long a node knocks at first: after a kill Flower lets it in only when it has missed it."""
 
-_KNOWN = "already"
+_KNOWN = "already in use"
 """In Flower's answer when a node's key has been registered before."""
 
 
@@ -113,14 +113,14 @@ class Supervisor:
         home = flower_home(superlink.folder)
         flwr = Flwr(self.flwr, home, superlink.environment, home / "flwr.log")
         flwr.connect(f"127.0.0.1:{superlink.port}", superlink.folder / "ca.crt")
-        words = ("supernode", "register")
-        told = ("--format", "json", "--name")
-        asked = [flwr.start(*words, str(key), CONNECTION, *told, key.stem) for key in keys]
-        answers = [output(command, 120.0) for command in asked]
-        for key, command, answer in zip(keys, asked, answers, strict=True):
-            if command.returncode and _KNOWN not in answer.lower():
-                said = one_line(answer) or "Flower gives no reason"
-                raise LaunchError(_line(f"{key} was not registered: {said}", superlink))
+        at_once = os.cpu_count() or 1  # each is a Python process of 1.5 s
+        for first in range(0, len(keys), at_once):
+            some = keys[first : first + at_once]
+            asked = [flwr.start(*_registration(key), errors=True) for key in some]
+            answers = [output(command, 120.0) for command in asked]
+            for key, command, answer in zip(some, asked, answers, strict=True):
+                if refusal := _refusal(answer, command.returncode):
+                    raise LaunchError(_line(f"{key} was not registered: {refusal}", superlink))
         count = f"{len(keys)} node{'s' * (len(keys) != 1)} registered"
         self.say(f"  {'superlink':<11}127.0.0.1:{superlink.port}, TLS, {count}")
 
@@ -243,6 +243,23 @@ def serve(supervisor: Supervisor, ready: Callable[[], object]) -> int:
             except Interrupted:  # once more: without patience
                 supervisor.close(grace=0.0)
     return code
+
+
+def _registration(key: Path) -> list[str]:
+    words = ["supernode", "register", str(key), CONNECTION]
+    return [*words, "--format", "json", "--name", key.stem]
+
+
+def _refusal(answer: str, code: int) -> str:
+    """Say why Flower did not register a node; empty if it did, now or before.
+
+    Its exit code is 0 also when the SuperLink refuses: only the answer tells.
+    """
+    told = json_object(answer[answer.find("{") : answer.rfind("}") + 1]) or {}
+    if told.get("success") is True and code == 0:
+        return ""
+    said = one_line(str(told.get("error-message") or answer))
+    return "" if _KNOWN in said.lower() else said or "Flower gives no reason"
 
 
 def _line(text: str, part: Part) -> str:

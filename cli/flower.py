@@ -66,7 +66,9 @@ class Flwr:
             connection[f"{here}.root-certificates"] = str(authority.absolute())
         (self.home / "config.toml").write_text(to_toml(connection), encoding="utf-8")
 
-    def start(self, *words: str, log: Path | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *words: str, log: Path | None = None, errors: bool = False
+    ) -> subprocess.Popen[bytes]:
         """Start a ``flwr`` command.
 
         Parameters
@@ -75,6 +77,8 @@ class Flwr:
             Its arguments.
         log : Path, optional
             File for its output; a pipe otherwise.
+        errors : bool
+            Whether what it says of errors goes to the pipe too; to a log it always does.
         """
         output: Any = subprocess.PIPE if log is None else log.open("wb")
         try:
@@ -84,7 +88,7 @@ class Flwr:
                 env={**self.environment, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT if log else subprocess.DEVNULL,
+                stderr=subprocess.STDOUT if log or errors else subprocess.DEVNULL,
                 start_new_session=True,
                 preexec_fn=die_with_parent(),
             )
@@ -128,9 +132,11 @@ class Flwr:
         asked = self.start("ls", CONNECTION, "--run-id", run_id, "--format", "json")
         return read_status(output(asked, seconds))
 
-    def stop_run(self, run_id: str, seconds: float = 20.0) -> None:
-        """Ask Flower to stop a run."""
-        output(self.start("stop", run_id, CONNECTION), seconds)
+    def stop_run(self, run_id: str, seconds: float = 20.0) -> bool:
+        """Ask Flower to stop a run; return whether it says that it did."""
+        asked = self.start("stop", run_id, CONNECTION)
+        output(asked, seconds)
+        return asked.returncode == 0
 
     def end(self) -> None:
         """End the commands that still run: a SuperLink would wait for an open log stream."""

@@ -185,3 +185,43 @@ def test_status_is_0_only_if_all_is_well(
         assert status(fakes.folder) == 1
     finally:
         supervisor.close(grace=3.0)
+
+
+def register(fakes: Fakes, prints: str, code: int = 0, keys: int = 1) -> str:
+    """Register keys with a fake `flwr` that prints something and ends; return what we say."""
+    program = fakes.folder / "flwr"
+    text = f"import sys\nprint({prints!r})\nprint('warning', file=sys.stderr)\nsys.exit({code})\n"
+    program.write_text(f"#!{sys.executable}\n{text}")
+    program.chmod(0o755)
+    (fakes.folder / "nodes").mkdir()
+    for key in range(keys):
+        (fakes.folder / "nodes" / f"node-{key}.pub").write_text("key")
+    Supervisor(fakes.folder, [], fakes.tag, str(program), fakes.said.append).register(
+        fakes.part(JOINS, "superlink")
+    )
+    return fakes.said[-1]
+
+
+@pytest.mark.parametrize(
+    "prints",
+    [
+        '{"success": true, "node-id": 5}',
+        '{\n  "success": false,\n  "error-message": "Public key already in use."\n}',
+    ],
+)
+def test_a_key_is_registered_once_and_again(fakes: Fakes, prints: str) -> None:
+    assert "TLS, 3 nodes registered" in register(fakes, prints, keys=3)
+
+
+@pytest.mark.parametrize(
+    ("prints", "code", "said"),
+    [
+        # Flower's exit code is 0 when the SuperLink refuses.
+        ('{"success": false, "error-message": "No room\\nfor it"}', 0, "registered: No room for it"),
+        ("Unable to load the already spoilt key", 1, "registered: Unable to load the already"),
+        ("{}", 0, "registered: {}"),
+    ],
+)
+def test_a_refused_key_is_told(fakes: Fakes, prints: str, code: int, said: str) -> None:
+    with pytest.raises(LaunchError, match=said):
+        register(fakes, prints, code)
