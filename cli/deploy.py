@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import uuid
@@ -12,10 +13,12 @@ from cli.deploy_keys import SERVER_DAYS, days_left, make_server, server_names
 from cli.deploy_parts import Part, node_part, superlink_part
 from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
 from cli.follow import last_words, read_log
+from cli.outcome import INTERRUPTED
 from cli.plan import find_programs
 from cli.processes import wait_for
+from cli.run import Interrupted, signals
 from cli.superlink import free_port, healthy
-from federation import UserError, explain
+from federation import UserError, explain, read_json
 
 FAILED = 1
 
@@ -88,30 +91,61 @@ def _all_parts(folder: Path, facts: Facts, programs: dict[str, str], tag: str) -
 def _detached(folder: Path) -> int:
     log = folder / "logs" / "up.log"
     log.parent.mkdir(mode=0o700, exist_ok=True)
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "deploy", "up", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        wait_for(
-            lambda: process.poll() is not None or read_state(folder).get("ready", False), 600.0
-        )
-    except KeyboardInterrupt:
-        stop_supervisor(folder)
-        raise
-    if not read_state(folder).get("ready"):
+    process: subprocess.Popen[bytes] | None = None
+    is_up = False
+    with signals():
+        try:
+            process = _supervise(folder, log)
+            is_up = _comes_up(folder, process)
+        except Interrupted:
+            return INTERRUPTED
+        finally:
+            if process is not None and not is_up:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)  # nothing may be left running
+                _end(folder, process)
+    if not is_up:
         said = last_words(read_log(log)).removeprefix("llm-qfl: ")
-        stop_supervisor(folder)
         told = said if "(log:" in said else f"{said or 'it did not come up'} (log: {log})"
         print(f"llm-qfl: {told}", file=sys.stderr)
         return FAILED
     for line in read_log(log).splitlines():
         say(line.replace("stop with Ctrl-C, or", "stop with"))
     return 0
+
+
+def _supervise(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "cli", "deploy", "up", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _comes_up(folder: Path, process: subprocess.Popen[bytes], seconds: float = 600.0) -> bool:
+    """Wait until all that a supervisor of ours started is ready, or until it has ended."""
+
+    def is_up() -> bool:
+        state = read_state(folder)  # perhaps another's, who was faster
+        return state.get("pid") == process.pid and bool(state.get("ready"))
+
+    wait_for(lambda: process.poll() is not None or is_up(), seconds)
+    return is_up()
+
+
+def _end(folder: Path, process: subprocess.Popen[bytes], seconds: float = 40.0) -> None:
+    """End a supervisor of ours and all it started, however far it got."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if read_json(folder / STATE).get("pid") == process.pid:
+        stop_supervisor(folder)  # it could not tidy up itself
 
 
 def superlink(folder: Path) -> int:

@@ -8,8 +8,10 @@ which is all that `deploy status`, `deploy stop` and `llm-qfl run --on` read.
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,12 @@ from cli.outcome import INTERRUPTED, LONGEST
 from cli.processes import Process, end_all, members, running, wait_for
 from cli.superlink import LaunchError
 from cli.words import clip, one_line
-from federation import json_object, read_json, write_json
+from federation import UserError, explain, json_object, read_json, write_json
 
 STATE = "state.json"
+
+LOCK = "lock"
+"""File that a folder's supervisor holds locked as long as it lives."""
 
 START_SECONDS = 180.0
 """Longest wait for a part; on a quiet machine a SuperLink takes 3 s, a SuperNode 5 s."""
@@ -165,7 +170,7 @@ class Supervisor:
                     part.process.terminate()
             wait_for(lambda: all(part.dead() for part in leaving), grace)  # noqa: B023 - at once
         left = end_all(members(self.tag), grace=3.0)
-        (self.folder / STATE).unlink(missing_ok=True)
+        _forget(self.folder, self.tag)
         return len(left)
 
     def _write(self, *, ready: bool) -> None:
@@ -185,7 +190,10 @@ class Supervisor:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """Return what a running supervisor knows; empty if none runs for this folder."""
-    state = read_json(folder / STATE)
+    return _if_running(read_json(folder / STATE))
+
+
+def _if_running(state: dict[str, Any]) -> dict[str, Any]:
     process = running().get(int(state.get("pid") or 0))
     return state if process is not None and process.start == state.get("start") else {}
 
@@ -198,14 +206,48 @@ def stop_supervisor(folder: Path, seconds: float = 40.0) -> bool:
     bool
         False if none runs; what a killed one left behind is ended all the same.
     """
-    state = read_state(folder)
-    left = read_json(folder / STATE)
+    left = read_json(folder / STATE)  # once: another supervisor may write its own meanwhile
+    state = _if_running(left)
     if state:
         end_all({Process(state["pid"], 0, state["start"])}, grace=seconds)
     if left.get("tag"):
         end_all(members(str(left["tag"])), grace=5.0)
-    (folder / STATE).unlink(missing_ok=True)
+    _forget(folder, left.get("tag"))
     return bool(state)
+
+
+def _forget(folder: Path, tag: object) -> None:
+    """Remove the state of one launch; another's is not ours to remove."""
+    if read_json(folder / STATE).get("tag") == tag:
+        (folder / STATE).unlink(missing_ok=True)
+
+
+@contextmanager
+def sole(folder: Path) -> Iterator[None]:
+    """Be a folder's only supervisor; the system gives the place up when we end, however.
+
+    Raises
+    ------
+    UserError
+        If another one runs.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with (folder / LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                explain(
+                    f"{str(folder)!r} is being started or run by another process",
+                    "a deployment that does not run",
+                    f"use it, or end it first: llm-qfl deploy stop {folder}",
+                )
+            ) from None
+        yield
 
 
 def serve(supervisor: Supervisor, ready: Callable[[], object]) -> int:
@@ -222,11 +264,16 @@ def serve(supervisor: Supervisor, ready: Callable[[], object]) -> int:
     -------
     int
         0 after an orderly end, 1 if a part did not come up, 130 if interrupted before.
+
+    Raises
+    ------
+    UserError
+        If another supervisor runs for the folder.
     """
     from cli.run import Interrupted, signals
 
     code = INTERRUPTED
-    with signals():
+    with sole(supervisor.folder), signals():
         try:
             supervisor.start()
             code = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+import cli.deploy
 import cli.deploy_serve
 from cli.deploy import status
 from cli.deploy_parts import Part
 from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
 from cli.processes import TAG, members, wait_for
 from cli.superlink import LaunchError
-from federation import read_json, write_json
+from federation import UserError, read_json, write_json
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -217,7 +219,11 @@ def test_a_key_is_registered_once_and_again(fakes: Fakes, prints: str) -> None:
     ("prints", "code", "said"),
     [
         # Flower's exit code is 0 when the SuperLink refuses.
-        ('{"success": false, "error-message": "No room\\nfor it"}', 0, "registered: No room for it"),
+        (
+            '{"success": false, "error-message": "No room\\nfor it"}',
+            0,
+            "registered: No room for it",
+        ),
         ("Unable to load the already spoilt key", 1, "registered: Unable to load the already"),
         ("{}", 0, "registered: {}"),
     ],
@@ -225,3 +231,43 @@ def test_a_key_is_registered_once_and_again(fakes: Fakes, prints: str) -> None:
 def test_a_refused_key_is_told(fakes: Fakes, prints: str, code: int, said: str) -> None:
     with pytest.raises(LaunchError, match=said):
         register(fakes, prints, code)
+
+
+def test_a_folder_has_one_supervisor(fakes: Fakes) -> None:
+    """A second one neither starts anything nor takes away what the first one wrote."""
+    first = fakes.supervisor(fakes.part(JOINS))
+    other = Supervisor(fakes.folder, [fakes.part(JOINS)], "other", "flwr", fakes.said.append)
+    refused: list[str] = []
+
+    def meet() -> None:
+        with pytest.raises(UserError, match="by another process") as caught:
+            serve(other, lambda: None)
+        refused.append(str(caught.value))
+        other.close(grace=0.0)
+        assert read_state(fakes.folder)["tag"] == fakes.tag
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert serve(first, meet) == 0
+    assert len(refused) == 1
+    assert other.parts[0].process is None
+    assert not (fakes.folder / STATE).exists()
+
+
+def test_up_that_is_interrupted_early_leaves_nothing(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor has not written a state yet: only its process is known."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def supervise(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+        begun.append(subprocess.Popen([sys.executable, "-c", JOINS]))
+        return begun[0]
+
+    def interrupt(*_: object) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return wait_for(lambda: False, 60.0)
+
+    monkeypatch.setattr(cli.deploy, "_supervise", supervise)
+    monkeypatch.setattr(cli.deploy, "_comes_up", interrupt)
+    assert cli.deploy._detached(fakes.folder) == 130
+    assert begun[0].returncode == -signal.SIGTERM
