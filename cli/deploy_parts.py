@@ -13,18 +13,31 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cli.deploy_folder import need_files, read_table
 from cli.deploy_keys import days_left
 from cli.follow import last_words, read_log
-from cli.plan import FILE_KEYS
+from cli.plan import FILE_KEYS, absolute_paths
 from cli.processes import die_with_parent
+from cli.runconfig import Scalar, to_toml
 from cli.superlink import environment, free_port, healthy
 from cli.words import one_line
-from federation import STORE_VARIABLE, DataError, UserError, explain
+from federation import (
+    STORE_VARIABLE,
+    DataError,
+    SettingsError,
+    UserError,
+    explain,
+    parse_node,
+    toml_value,
+)
 
 SUPERLINK_FILES = ("superlink.toml", "ca.crt", "server.crt", "server.key")
 NODE_FILES = ("connection.toml", "node.toml", "ca.crt", "node.key")
+
+FLOWER_KEYS = ("partition-id", "num-partitions")
+"""Flower's own keys in a node's config: its place among the nodes."""
 
 MOST_LOG = 20_000_000
 """Bytes of a part's log before it begins anew: each node's questions add a line every 3 s."""
@@ -208,15 +221,17 @@ def node_part(folder: Path, programs: Mapping[str, str], tag: str, address: str,
                 "make the deployment with --host, or start the whole with `llm-qfl deploy up`",
             )
         )
-    own = read_table(folder / "node.toml", {})
+    own = own_settings(folder)
     check_data(folder, own)
+    resolved = flower_home(folder) / "node.toml"
+    resolved.write_text(to_toml(own), encoding="utf-8")
     port = free_port()
     command = [programs["flower-supernode"], "--superlink"]
     command += [address or f"{told['host']}:{told['port']}", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--root-certificates", str(folder / "ca.crt")]
     command += ["--auth-supernode-private-key", str(folder / "node.key")]
-    command += ["--node-config", str(folder / "node.toml")]
-    threads = own.get("quantum", {}).get("threads", 1)
+    command += ["--node-config", str(resolved)]
+    threads = int(own.get("quantum.threads", 1))
     env = environment(os.environ, flower_home(folder), tag, threads)
     env[STORE_VARIABLE] = str(folder / "store")  # a site's memory is its own, also on one machine
     return Part(folder.name, folder, command, env, log, port, lambda: healthy(port))
@@ -229,7 +244,50 @@ def flower_home(folder: Path) -> Path:
     return home
 
 
-def check_data(folder: Path, own: Mapping[str, Mapping[str, object]]) -> None:
+def own_settings(folder: Path) -> dict[str, Scalar]:
+    """Read a node's ``node.toml``, which its site may have edited.
+
+    Returns
+    -------
+    dict
+        Flat keys; relative paths are taken from the node's folder.
+
+    Raises
+    ------
+    UserError
+        For what is no setting of a node, or no place among the nodes.
+    """
+    file = folder / "node.toml"
+    flat = _flat(read_table(file, {}))
+    for key in FLOWER_KEYS:
+        if type(flat.get(key)) is not int:
+            said = f"{key} = {flat[key]!r}" if key in flat else f"no {key}"
+            raise UserError(explain(f"{said} in {str(file)!r}", "a whole number", "restore it"))
+    own = {key: value for key, value in flat.items() if key not in FLOWER_KEYS}
+    for key, value in own.items():
+        if not isinstance(value, bool | int | float | str):
+            raise UserError(
+                explain(f"{key} = {value!r} in {str(file)!r}", "text or a number", "mend that line")
+            )
+    try:
+        parse_node(f"{key}={toml_value(value)}" for key, value in own.items())
+        resolved = absolute_paths(own, folder.absolute())
+    except SettingsError as error:
+        raise SettingsError(f"{str(file)!r}: {error}") from None
+    return {**{key: flat[key] for key in FLOWER_KEYS}, **resolved}
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{above}{key}."))
+        else:
+            flat[f"{above}{key}"] = value
+    return flat
+
+
+def check_data(folder: Path, own: Mapping[str, object]) -> None:
     """Refuse a node whose data is not there, before anybody waits for it.
 
     Raises
@@ -239,8 +297,7 @@ def check_data(folder: Path, own: Mapping[str, Mapping[str, object]]) -> None:
     """
     client = str(own.get("partition-id", ""))
     for key in FILE_KEYS:
-        section, _, leaf = key.partition(".")
-        path = str(own.get(section, {}).get(leaf, "")).replace("{client}", client)
+        path = str(own.get(key, "")).replace("{client}", client)
         if path and not os.path.exists(path):
             raise DataError(
                 explain(

@@ -16,6 +16,7 @@ from cli.flower import Flwr
 from cli.follow import ClientLines, Tail, last_error, last_words, read_log
 from cli.outcome import Evidence, Verdict, judge
 from cli.plan import Plan, make_plan, make_run_folder, run_config
+from cli.processes import wait_for
 from cli.runconfig import federation_config
 from cli.screen import Screen
 from cli.superlink import LaunchError, SuperLink
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.3
 """How often the run's files are looked at."""
+
+SUBMIT_SECONDS = 30.0
+"""Longest wait, when interrupted, for Flower to say which run it has just begun."""
 
 ASK_SECONDS = 60.0
 """How often Flower is asked outright: each question starts a Python process of 1.5 s."""
@@ -252,9 +256,21 @@ class Watch:
             raise LaunchError(f"Flower did not take the run: {said}")
 
     def stop(self) -> None:
-        """Ask Flower to stop the run, if it got that far."""
-        if self.run_id and not self.superlink.dead():
-            self.superlink.flwr.stop_run(self.run_id)
+        """Ask Flower to stop the run, if it got that far; a deployment would go on with it."""
+        flwr = self.superlink.flwr
+        if self.simulated:  # our own SuperLink ends in any case
+            if self.run_id and not self.superlink.dead():
+                flwr.stop_run(self.run_id)
+            return
+        if not flwr.commands:
+            return  # nothing was submitted
+        submission = flwr.commands[0]
+        wait_for(lambda: bool(flwr.run_id()) or submission.poll() is not None, SUBMIT_SECONDS)
+        self.run_id = self.run_id or flwr.run_id()
+        if self.run_id and not flwr.stop_run(self.run_id):
+            self.screen.say(f"run {self.run_id} may go on: Flower did not confirm that it stopped")
+        elif not self.run_id and submission.poll() is None:
+            self.screen.say("a run may have begun all the same: Flower has not told of one yet")
 
     def show_news(self) -> None:
         """Show what the run has written since the last look."""

@@ -238,3 +238,48 @@ def test_init_says_what_goes_where(tmp_path: Path, capsys: pytest.CaptureFixture
         assert part in said
     assert main(words) == 0
     assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('data = "x"', "'data'"),
+        ("quantum.threads = [1]", "accepted: text or a number"),
+        ("run.rounds = 5", "set it for the whole run instead"),
+        ('quantum.bakend = "aer"', "did you mean 'quantum.backend'?"),
+        ('partition-id = "one"', "partition-id = 'one'"),
+        ("partition-id = true", "partition-id = True"),
+    ],
+)
+def test_an_edited_node_is_checked_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    file = made(tmp_path / "fed") / "node-0" / "node.toml"
+    place = "num-partitions = 2\n" + ("" if "partition-id" in text else "partition-id = 0\n")
+    file.write_text(place + text)
+    with pytest.raises(UserError) as caught:
+        node_part(file.parent, PROGRAMS, "tag", "127.0.0.1:1", tmp_path / "log")
+    assert said in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_edited_path_is_found_from_the_nodes_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = made(tmp_path / "fed") / "node-1"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (node / "own.csv").touch()
+    (tmp_path / "test.csv").touch()
+    with (node / "node.toml").open("a") as file:
+        file.write('data.source = "csv"\ndata.path = "own.csv"\ndata.test_path = "~/test.csv"\n')
+    part = node_part(node, PROGRAMS, "tag", "127.0.0.1:1", tmp_path / "log")
+    config = Path(part.command[part.command.index("--node-config") + 1])
+    assert table(config) == {
+        "partition-id": 1,
+        "num-partitions": 2,
+        "site": "node-1",
+        "data": {
+            "source": "csv",
+            "path": str(node / "own.csv"),
+            "test_path": str(tmp_path / "test.csv"),
+        },
+    }
