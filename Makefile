@@ -65,7 +65,7 @@ compose-demo:
 		--build-arg BASE_IMAGE=$(BASE_IMAGE) \
 		--build-arg COMMIT=$$(git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || echo unknown) \
 		$(if $(PIP_CONFIG),--secret id=pip$(COMMA)src=$(PIP_CONFIG)) $(BUILD_OPTIONS) .
-	@trap '$(COMPOSE) down' EXIT; set -e; \
+	@trap '$(COMPOSE) down' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; set -e; \
 	$(COMPOSE) up --detach --no-build node-0 node-1 node-2; \
 	$(COMPOSE) run --rm -T run; \
 	mkdir -p runs/compose; \

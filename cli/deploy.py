@@ -217,9 +217,16 @@ def renew(folder: Path) -> int:
                 explain(f"{str(path)!r} is missing", "the folder with ca/", "renew it there")
             )
     names = server_names(certificate)
-    certificate.unlink()
-    key.unlink(missing_ok=True)
-    make_server(authority, certificate, key, names)
+    new = certificate.with_name("server.crt.new"), key.with_name("server.key.new")
+    try:  # the old ones stay until the new ones are whole
+        for path in new:
+            path.unlink(missing_ok=True)
+        make_server(authority, *new, names)
+        new[1].replace(key)
+        new[0].replace(certificate)
+    finally:
+        for path in new:
+            path.unlink(missing_ok=True)
     say(f"good for {SERVER_DAYS} days: {certificate}; start the SuperLink anew with it")
     return 0
 

@@ -15,11 +15,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from federation import SettingsError, explain
+from federation import SettingsError, UserError, explain
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names every server certificate holds: Flower's own parts speak to each other on loopback."""
@@ -112,10 +113,8 @@ def make_server(
     hosts : iterable of str
         Names and addresses under which the server is reached, besides loopback.
     """
-    above = x509.load_pem_x509_certificate(authority[0].read_bytes())
-    signer = serialization.load_pem_private_key(authority[1].read_bytes(), None)
-    if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{authority[1]} is no elliptic-curve key")
+    above = _certificate(authority[0])
+    signer = _signer(authority[1])
     private = ec.generate_private_key(ec.SECP384R1())
     names = list(dict.fromkeys([*hosts, *LOOPBACK]))
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
@@ -144,15 +143,39 @@ def make_node_key(private: Path, public: Path) -> None:
 
 def days_left(certificate: Path) -> float:
     """Return the days until a certificate expires; negative afterwards."""
-    made = x509.load_pem_x509_certificate(certificate.read_bytes())
+    made = _certificate(certificate)
     return (made.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
 
 
 def server_names(certificate: Path) -> tuple[str, ...]:
     """Return the names and addresses that a server certificate is made out to."""
-    made = x509.load_pem_x509_certificate(certificate.read_bytes())
-    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    made = _certificate(certificate)
+    try:
+        names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        raise _damaged(certificate, "a certificate with names") from None
     return tuple(str(name.value) for name in names)
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        raise _damaged(path, "a certificate in PEM") from None
+
+
+def _signer(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise _damaged(path, "an elliptic-curve key in PEM, without a password")
+    return key
+
+
+def _damaged(path: Path, accepted: str) -> UserError:
+    return UserError(explain(f"{str(path)!r} is damaged", accepted, "restore the file"))
 
 
 def _builder(

@@ -283,3 +283,20 @@ def test_an_edited_path_is_found_from_the_nodes_folder(
             "test_path": str(tmp_path / "test.csv"),
         },
     }
+
+
+@pytest.mark.parametrize("name", ["ca/ca.crt", "ca/ca.key", "superlink/server.crt"])
+def test_a_damaged_certificate_is_one_line_and_renewal_keeps_the_old(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    folder = made(tmp_path / "fed")
+    (folder / name).write_text("-----BEGIN NOTHING-----\n")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main(["deploy", "renew", str(folder)]) == 2
+    shown = capsys.readouterr().err
+    assert f"{str(folder / name)!r} is damaged" in shown
+    assert shown.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    if name == "superlink/server.crt":
+        with pytest.raises(UserError, match=r"server.crt' is damaged"):
+            superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
