@@ -15,10 +15,11 @@ PIP_CONFIG ?=
 BUILD_OPTIONS ?=
 COMMA := ,
 
-.PHONY: help demo test lint bench compose-demo clean
+.PHONY: help demo test test-deploy lint bench compose-demo clean
 help:
 	@echo "make demo   set everything up and run the demo (3 minutes after installation)"
 	@echo "make test   set everything up and run the tests"
+	@echo "make test-deploy  a real deployment of two nodes over TLS, and a run on it"
 	@echo "make lint   ruff, mypy, the layer check, generated files"
 	@echo "make bench  the benchmarks behind bench/RESULTS.md; DATA=FOLDER with the real data"
 	@echo "make compose-demo  a federation in containers, over TLS, to its report (needs Docker)"
@@ -38,6 +39,10 @@ demo: $(STAMP)
 # Two processes, a file at a time: tests are single-threaded, and share what a file sets up.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Minutes on two cores, so not part of CI.
+test-deploy: $(STAMP)
+	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/cli/test_deploy_real.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -36,6 +36,7 @@ def llm_qfl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-deploy runs it")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
     other = "1:quantum.backend=pennylane:default.qubit"
