@@ -138,18 +138,12 @@ def train(
         drawn = everybody
         if plan.chosen is not None:
             drawn = rng.random((repetitions, count)).argsort(axis=1)[:, : plan.chosen]
-        rows, local = sites.rows[drawn], np.repeat(shared[:, None], drawn.shape[1], axis=1)
+        rows, own = sites.rows[drawn], np.take_along_axis(taken, drawn, axis=1)
+        done = own if plan.rate == "own" else np.full_like(own, (number - 1) * plan.period)
         uniform = rng.random((plan.period, *drawn.shape))
-        for step in range(plan.period):
-            z = flat.take(drawn * most + (uniform[step] * rows).astype(np.int64), axis=0)
-            pull = expit(-np.einsum("rkd,rkd->rk", z, local))[..., None] * z
-            rate = rates[(number - 1) * plan.period + step]
-            if plan.rate == "own":
-                rate = rates[np.take_along_axis(taken, drawn, axis=1) + step][..., None]
-            local += rate * (pull - sites.weight * local)
-        np.put_along_axis(
-            taken, drawn, np.take_along_axis(taken, drawn, axis=1) + plan.period, axis=1
-        )
+        local = np.repeat(shared[:, None], drawn.shape[1], axis=1)
+        _local_steps(local, flat, drawn * most, uniform * rows, rates, done, sites.weight)
+        np.put_along_axis(taken, drawn, own + plan.period, axis=1)
         weights = rows / rows.sum(axis=1, keepdims=True)
         shared = np.einsum("rk,rkd->rd", weights, local)
         if number in marks:
@@ -159,6 +153,40 @@ def train(
             gaps.append(sites.loss(shared, sites.shares) - known.least)
     found = np.stack(gaps, axis=1)
     return Course(np.array(steps), found, met.gradient, met.variance, met.deviation)
+
+
+def _local_steps(
+    local: Floats,
+    flat: Floats,
+    first: Ints,
+    drawn: Floats,
+    rates: Floats,
+    done: Ints,
+    weight: float,
+) -> None:
+    """Let R x K sites take a round's steps, a row each, in place.
+
+    Parameters
+    ----------
+    local : ndarray, shape (R, K, d)
+        Their parameters.
+    flat : ndarray, shape (rows of all sites, d)
+        Rows times labels.
+    first : ndarray of int64, shape (R, K)
+        Where each site's rows begin.
+    drawn : ndarray, shape (steps, R, K)
+        Places of the rows in their sites, to be rounded down.
+    rates : ndarray, shape (T,)
+        Rates by step.
+    done : ndarray of int64, shape (R, K)
+        Steps before this round, by which the rate goes.
+    weight : float
+        Of the l2 term.
+    """
+    for step, rows in enumerate(drawn):
+        z = flat.take(first + rows.astype(np.int64), axis=0)
+        pull = expit(-np.einsum("rkd,rkd->rk", z, local))[..., None] * z
+        local += rates[done + step][..., None] * (pull - weight * local)
 
 
 class _Met:

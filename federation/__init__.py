@@ -23,7 +23,7 @@ from federation.errors import (
     explain,
 )
 from federation.hardware_settings import HardwareSettings
-from federation.ledger import COST_KEYS, Cost, Ledger, idle_share, total, with_idle
+from federation.ledger import COST_KEYS, Asking, Cost, Ledger, idle_share, total, with_idle
 from federation.llm_settings import DistillSettings, LlmSettings
 from federation.parsing import (
     accepted,
@@ -79,6 +79,7 @@ __all__ = [
     "NOISELESS",
     "RUN_DECIDES",
     "STORE_VARIABLE",
+    "Asking",
     "BackendError",
     "BudgetError",
     "Cost",

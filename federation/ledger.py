@@ -88,15 +88,40 @@ def idle_share(costs: Iterable[Cost]) -> float:
     return summed.idle_seconds / span if span > 0 else 0.0
 
 
+@dataclass(frozen=True)
+class Asking:
+    """What asking a language model for decisions took.
+
+    Attributes
+    ----------
+    questions : int
+        Asked, answered or not.
+    prompt_tokens, answer_tokens : int
+        Of all of them, as the model or its server counted them.
+    seconds : float
+        That the answers took. Sites wait meanwhile, which is in no client's idle time.
+    """
+
+    questions: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    seconds: float = 0.0
+
+
 @dataclass
 class Ledger:
-    """All costs of a run, by round and client; the strategy appends to it."""
+    """All costs of a run, by round and client, and the agent's; the strategy appends to it."""
 
     entries: list[tuple[int, int, Cost]] = field(default_factory=list)
+    askings: list[tuple[int, Asking]] = field(default_factory=list)
 
     def add(self, server_round: int, costs: Mapping[int, Cost]) -> None:
         """Append one round's costs, by client."""
         self.entries += [(server_round, client, costs[client]) for client in sorted(costs)]
+
+    def asked(self, server_round: int, asking: Asking) -> None:
+        """Append what deciding a round took of a language model."""
+        self.askings.append((server_round, asking))
 
     def totals(self) -> Cost:
         """Return the sum over all entries."""
@@ -107,7 +132,7 @@ class Ledger:
         return total(cost for _, who, cost in self.entries if who == client)
 
     def as_json(self) -> dict[str, object]:
-        """Return ``{"entries", "totals", "clients"}`` for `ledger.json`."""
+        """Return ``{"entries", "totals", "clients", "agent"}`` for `ledger.json`."""
         clients = sorted({client for _, client, _ in self.entries})
         return {
             "entries": [
@@ -116,4 +141,11 @@ class Ledger:
             ],
             "totals": asdict(self.totals()),
             "clients": {str(client): asdict(self.of(client)) for client in clients},
+            "agent": {
+                "entries": [{"round": number, **asdict(one)} for number, one in self.askings],
+                "totals": {
+                    one.name: sum(getattr(asking, one.name) for _, asking in self.askings)
+                    for one in fields(Asking)
+                },
+            },
         }

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from flwr.app import ArrayRecord
 
-from federation import Cost, idle_share
+from federation import Asking, Cost, idle_share
 from llm.agent import Agent, Asked, Decision, Observation
 from strategies.regulation import loss_ratio
 from strategies.replies import Round, Update
@@ -30,6 +30,16 @@ class Journal(Protocol):
         """Keep the round's parameters and state."""
 
 
+def asking(attempts: Sequence[Mapping[str, Any]]) -> Asking:
+    """Add up what questions took, as `agent.jsonl` has them."""
+    return Asking(
+        questions=len(attempts),
+        prompt_tokens=sum(attempt["prompt_tokens"] for attempt in attempts),
+        answer_tokens=sum(attempt["answer_tokens"] for attempt in attempts),
+        seconds=sum(attempt["seconds"] for attempt in attempts),
+    )
+
+
 def decision_line(
     kind: str, seen: Observation, decision: Decision, notes: list[str], agent: Agent | None
 ) -> dict[str, Any]:
@@ -39,8 +49,9 @@ def decision_line(
         attempts = [attempt.model_dump() for attempt in agent.attempts]
         line["decided_by"] = agent.decided_by
         line["attempts"] = attempts
-        line["tokens"] = sum(one["prompt_tokens"] + one["answer_tokens"] for one in attempts)
-        line["seconds"] = sum(one["seconds"] for one in attempts)
+        took = asking(attempts)
+        line["tokens"] = took.prompt_tokens + took.answer_tokens
+        line["seconds"] = took.seconds
     return {**line, "observation": seen.model_dump()}
 
 
@@ -62,7 +73,7 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
         questions, with the tokens and seconds of all of them.
     """
     asked = [line.get("attempts") or [] for line in lines]
-    attempts = [attempt for tries in asked for attempt in tries]
+    took = asking([attempt for tries in asked for attempt in tries])
     mended = [
         bool(line["guard"]) or bool(tries and not tries[-1]["problem"] and tries[-1]["notes"])
         for line, tries in zip(lines, asked, strict=True)
@@ -71,12 +82,12 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
         "kind": kind,
         "name": name,
         "decisions": len(lines),
-        "asked": len(attempts),
+        "asked": took.questions,
         "fallbacks": sum(bool(tries and tries[-1]["problem"]) for tries in asked),
         "repaired": sum(mended),
-        "prompt_tokens": sum(attempt["prompt_tokens"] for attempt in attempts),
-        "answer_tokens": sum(attempt["answer_tokens"] for attempt in attempts),
-        "seconds": sum(attempt["seconds"] for attempt in attempts),
+        "prompt_tokens": took.prompt_tokens,
+        "answer_tokens": took.answer_tokens,
+        "seconds": took.seconds,
     }
 
 

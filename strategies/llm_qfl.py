@@ -31,7 +31,7 @@ from federation.messages import (
 from llm.agent import Agent, Decision
 from strategies.aggregation import UNIFORM_KEY, aggregate, check_update
 from strategies.guard import decide
-from strategies.journal import Journal, client_event, decision_line, round_event, teacher_of
+from strategies.journal import Journal, asking, client_event, decision_line, round_event, teacher_of
 from strategies.judging import may_lose, not_judged, select, too_few, worth
 from strategies.replies import (
     Round,
@@ -105,7 +105,10 @@ class LlmQfl(Strategy):
         seen = self.state.observe(server_round, self.settings)
         decision, notes, said = decide(self.agent, seen, self.settings)
         self.current = Round(server_round, decision)
-        self.journal.decision(decision_line(self.settings.agent.kind, seen, decision, notes, said))
+        line = decision_line(self.settings.agent.kind, seen, decision, notes, said)
+        if attempts := line.get("attempts"):
+            self.state.ledger.asked(server_round, asking(attempts))
+        self.journal.decision(line)
         return decision
 
     def configure_train(

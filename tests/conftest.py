@@ -27,6 +27,15 @@ SMALL = (
 """A federated run of about a second; rows are few, nothing is mocked."""
 
 
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """Serve as an OpenAI-compatible server that misbehaves as it is told."""
+    from tests.llm.agent_server import serving
+
+    with serving() as told:
+        yield told
+
+
 @pytest.fixture(autouse=True, scope="session")
 def site_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     store = tmp_path_factory.mktemp("store")

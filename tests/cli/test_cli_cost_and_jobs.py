@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from cli.cost import cost_lines
 from quantum.devices.book import JobBook
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.command import ROOT, llm_qfl
 
 
 def call(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
-    import os
-
-    environment = {**os.environ, "LLM_QFL_HOME": str(home), "HOME": str(home)}
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=environment,
-    )
+    return llm_qfl(ROOT, *words, LLM_QFL_HOME=str(home), HOME=str(home))
 
 
 @pytest.mark.slow

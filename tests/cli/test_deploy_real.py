@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from cli.processes import members
 from cli.superlink import healthy
+from tests.command import llm_qfl
 
 SMALL = (
     "run.rounds=1",
@@ -21,18 +21,6 @@ SMALL = (
     "llm.epochs=1",
     "train.steps=2",
 )
-
-
-def llm_qfl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
 
 
 @pytest.mark.slow

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import command
 
 SMALL = (
     "run.clients=2",
@@ -21,18 +21,8 @@ SMALL = (
 )
 
 
-def llm_qfl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "LLM_QFL_HOME": str(folder / "store"), "COLUMNS": "100"}
-    root = str(Path(__file__).resolve().parents[2])
-    environment["PYTHONPATH"] = root
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def llm_qfl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return command.llm_qfl(folder, *words, LLM_QFL_HOME=str(folder / "store"), COLUMNS="100")
 
 
 def sets(*assignments: str) -> list[str]:

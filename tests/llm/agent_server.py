@@ -13,6 +13,18 @@ from typing import Any
 KEY = "sk-s3cret-that-nobody-may-see-0123456789"
 
 
+ENDPOINT = ("agent.kind=endpoint", "agent.model=tiny", "train.steps=1", "train.max_steps=3")
+"""Settings of a run that such a server directs."""
+
+
+def answer(steps: dict[str, Any], **more: Any) -> str:
+    """Write an answer, well-formed or not."""
+    return json.dumps({"reason": "as I please", "steps": steps, "stop": False, **more})
+
+
+FINE = answer({"0": 2, "1": 0, "2": 1})
+
+
 class AgentServer:
     """What a server keeps; `script` has one behaviour for each question, then all is well."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,27 @@ import pytest
 pytest.importorskip("strategies.asking")
 
 from server_app.audit import audit
-from tests.llm.agent_server import AgentServer, closes, hangs, says, sends, serving
+from tests.llm.agent_server import (
+    ENDPOINT,
+    FINE,
+    AgentServer,
+    answer,
+    closes,
+    hangs,
+    says,
+    sends,
+)
 from tests.server_app.test_audit import change
 
 Federate = Callable[..., Any]
-ENDPOINT = ("agent.kind=endpoint", "agent.model=tiny", "train.steps=1", "train.max_steps=3")
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentServer]:
-    with serving() as told:
-        monkeypatch.setenv("LLM_QFL_AGENT_URL", told.url)
-        yield told
+def server(server: AgentServer, monkeypatch: pytest.MonkeyPatch) -> AgentServer:
+    monkeypatch.setenv("LLM_QFL_AGENT_URL", server.url)
+    return server
 
 
-def answer(steps: dict[str, Any], **more: Any) -> str:
-    return json.dumps({"reason": "as I please", "steps": steps, "stop": False, **more})
-
-
-FINE = answer({"0": 2, "1": 0, "2": 1})
 CUT = says(FINE[:30], finish="length")
 ROUNDS = [
     [says(answer({"0": 2, "7": 3}, mood="fine"))],

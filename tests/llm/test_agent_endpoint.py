@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,6 @@ from tests.llm.agent_server import (
     hangs,
     says,
     sends,
-    serving,
 )
 
 SEEN = Observation(
@@ -40,12 +39,6 @@ SEEN = Observation(
 )
 ASKED = question(SEEN, min_rounds=1)
 WORDS = '{"reason": "so", "steps": {"0": 3, "1": 0}, "stop": false}'
-
-
-@pytest.fixture
-def server() -> Iterator[AgentServer]:
-    with serving() as told:
-        yield told
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -12,12 +12,6 @@ from llm.agent.endpoint import EndpointSpeaker
 from llm.agent.speaker import SpeakerError
 from tests.llm.agent_server import KEY, AgentServer, says, sends, serving
 from tests.llm.test_agent_endpoint import ASKED, WORDS, opened, refused
-
-
-@pytest.fixture
-def server() -> Iterator[AgentServer]:
-    with serving() as told:
-        yield told
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,61 +12,57 @@ from flwr.app import Error, Message
 from federation import UserError
 from federation.messages import ABOUT, PREPARE, TRAIN
 from tests.llm.agent_server import (
+    ENDPOINT,
+    FINE,
     KEY,
     AgentServer,
+    answer,
     closes,
     completion,
     drips,
     hangs,
     says,
     sends,
-    serving,
 )
 
 Federate = Callable[..., Any]
-ENDPOINT = ("agent.kind=endpoint", "agent.model=tiny", "train.steps=1", "train.max_steps=3")
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentServer]:
-    with serving() as told:
-        monkeypatch.setenv("LLM_QFL_AGENT_URL", told.url)
-        monkeypatch.setenv("LLM_QFL_AGENT_KEY", KEY)
-        yield told
+def server(server: AgentServer, monkeypatch: pytest.MonkeyPatch) -> AgentServer:
+    monkeypatch.setenv("LLM_QFL_AGENT_URL", server.url)
+    monkeypatch.setenv("LLM_QFL_AGENT_KEY", KEY)
+    return server
 
 
-def answer(steps: dict[str, Any], **more: Any) -> str:
-    return json.dumps({"reason": "as I please", "steps": steps, "stop": False, **more})
-
-
-FINE = answer({"0": 2, "1": 0, "2": 1})
+CUT = says(FINE[:30], finish="length")
+MISBEHAVIOURS: list[list[Any]] = [
+    [says(answer({"0": 2, "7": 3}, mood="fine"))],  # unknown client, extra key
+    [says('Sure:\n```json\n{"participants": [0, 0, 1], "steps": 2}\n```\nOK?')],
+    [says(answer({"0": 50, "1": "2", "2": 1.4}))],  # out of bounds, text, fraction
+    [says(answer({"0": 0, "1": 0, "2": 0})), says(FINE)],  # nobody, then better
+    [says(answer({"1": 3}, stop=True))],  # too early
+    [CUT, CUT, CUT],
+    [hangs],
+    [drips(FINE, pause=0.1)],
+    [sends({}, 500), sends({}, 429), closes, says(FINE)],
+    [sends(b"<html>", kind="text/html")],
+    [sends({"choices": []})],
+    [sends(completion(FINE), kind="text/plain")],
+    [says("\udcff{"), says(None), says("{'steps': 1}")],
+    [says(answer({"0": 1, "1": 1, "2": 1}, reason="so\n\x1b[31mred " + "x" * 400))],
+]
+"""One script a round: what the server does at each question."""
 
 
 def test_every_misbehaviour_is_on_record_and_none_ends_the_run(
     federate: Federate, server: AgentServer
 ) -> None:
-    cut = says(FINE[:30], finish="length")
-    rounds: list[list[Any]] = [
-        [says(answer({"0": 2, "7": 3}, mood="fine"))],  # unknown client, extra key
-        [says('Sure:\n```json\n{"participants": [0, 0, 1], "steps": 2}\n```\nOK?')],
-        [says(answer({"0": 50, "1": "2", "2": 1.4}))],  # out of bounds, text, fraction
-        [says(answer({"0": 0, "1": 0, "2": 0})), says(FINE)],  # nobody, then better
-        [says(answer({"1": 3}, stop=True))],  # too early
-        [cut, cut, cut],
-        [hangs],
-        [drips(FINE, pause=0.1)],
-        [sends({}, 500), sends({}, 429), closes, says(FINE)],
-        [sends(b"<html>", kind="text/html")],
-        [sends({"choices": []})],
-        [sends(completion(FINE), kind="text/plain")],
-        [says("\udcff{"), says(None), says("{'steps': 1}")],
-        [says(answer({"0": 1, "1": 1, "2": 1}, reason="so\n\x1b[31mred " + "x" * 400))],
-    ]
-    server.script = [behaviour for script in rounds for behaviour in script]
+    server.script = [behaviour for script in MISBEHAVIOURS for behaviour in script]
     ran = federate(
         *ENDPOINT,
-        f"run.rounds={len(rounds)}",
-        f"stop.min_rounds={len(rounds)}",
+        f"run.rounds={len(MISBEHAVIOURS)}",
+        f"stop.min_rounds={len(MISBEHAVIOURS)}",
         "agent.timeout=1.0",
     )
     assert server.script == []
@@ -76,6 +72,27 @@ def test_every_misbehaviour_is_on_record_and_none_ends_the_run(
         for line in lines
     ]
     notes = [[note for a in line["attempts"] for note in a["notes"]] for line in lines]
+    _each_round(told, notes, lines)
+    ruled = _ruled(lines)
+    summary = ran.summary["agent"]
+    assert summary["decisions"] == len(MISBEHAVIOURS)
+    assert summary["asked"] == sum(len(t[2]) for t in told)
+    assert summary["fallbacks"] == len(ruled)
+    assert summary["repaired"] == 4
+    assert summary["prompt_tokens"] == 100 * 15
+    assert summary["answer_tokens"] == 20 * 15
+    assert summary["seconds"] > 2
+    ledger = json.loads((ran.folder / "ledger.json").read_text())["agent"]
+    assert [entry["questions"] for entry in ledger["entries"]] == [len(t[2]) for t in told]
+    assert ledger["totals"] == {
+        "questions": summary["asked"],
+        **{key: summary[key] for key in ("prompt_tokens", "answer_tokens", "seconds")},
+    }
+    assert ran.summary["status"] == "completed"
+
+
+def _each_round(told: list[Any], notes: list[list[str]], lines: list[dict[str, Any]]) -> None:
+    """Hold participants, steps, problems and notes of each round against its script."""
     assert told[0] == ([0], {"0": 2}, [""])
     assert notes[0] == [
         "extra keys dropped: mood",
@@ -90,7 +107,7 @@ def test_every_misbehaviour_is_on_record_and_none_ends_the_run(
     assert told[3][0] == [0, 2]
     assert "nobody is chosen" in told[3][2][0]
     assert told[4] == ([1], {"1": 3}, [""])
-    assert lines[4]["guard"] == [f"no stop before {len(rounds)} rounds"]
+    assert lines[4]["guard"] == [f"no stop before {len(MISBEHAVIOURS)} rounds"]
     assert len(told[5][2]) == 3
     assert all("limit of tokens cut it off" in problem for problem in told[5][2])
     assert "gave no whole answer within 1 s" in told[6][2][0]
@@ -103,19 +120,15 @@ def test_every_misbehaviour_is_on_record_and_none_ends_the_run(
     assert "the answer is empty" in told[12][2][1]
     assert lines[13]["reason"].startswith("so [31mred xxx")
     assert len(lines[13]["reason"]) == 300
+
+
+def _ruled(lines: list[dict[str, Any]]) -> list[int]:
+    """Return the rounds that the rule decided, after a look at how they say so."""
     ruled = [k for k, line in enumerate(lines) if line["decided_by"] == "rule (adaptive)"]
     assert ruled == [5, 6, 7, 9, 10, 12]
     assert all("rule (adaptive) instead of endpoint (tiny)" in lines[k]["reason"] for k in ruled)
     assert all(len(line["participants"]) == 3 for k, line in enumerate(lines) if k in ruled)
-    summary = ran.summary["agent"]
-    assert summary["decisions"] == len(rounds)
-    assert summary["asked"] == sum(len(t[2]) for t in told)
-    assert summary["fallbacks"] == len(ruled)
-    assert summary["repaired"] == 4
-    assert summary["prompt_tokens"] == 100 * 15
-    assert summary["answer_tokens"] == 20 * 15
-    assert summary["seconds"] > 2
-    assert ran.summary["status"] == "completed"
+    return ruled
 
 
 def test_the_key_is_in_no_file_of_a_run(federate: Federate, server: AgentServer) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 from cli.audit import audit_lines
 from federation import UserError
 from server_app.audit import audit, main
+from tests.command import llm_qfl
 
 ROOT = Path(__file__).resolve().parents[2]
 Federate = Callable[..., Any]
@@ -164,26 +162,20 @@ def test_a_line_whose_decision_is_none_is_refused_in_one_line(
         assert told in line
 
 
-def llm_qfl(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cli", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-
 def test_the_command_prints_a_table_and_says_it_by_its_exit_code(
     federate: Federate, tmp_path: Path
 ) -> None:
     ran = federate("agent.kind=random", "agent.fraction=0.6", "run.rounds=3")
-    same = llm_qfl("audit", str(ran.folder))
+    same = llm_qfl(tmp_path, "audit", str(ran.folder))
     assert same.returncode == 0, same.stderr
     assert same.stdout.splitlines()[0] == "agent: random"
     assert same.stdout.splitlines()[-1] == "3 of 3 decisions come out the same"
     change(ran.folder, 3, reason="because")
-    other = llm_qfl("audit", str(ran.folder))
+    other = llm_qfl(tmp_path, "audit", str(ran.folder))
     assert other.returncode == 1
     assert other.stdout.splitlines()[-2:] == ["", "2 of 3 decisions come out the same"]
     assert 'reason "because" recorded, "drawn at random: 2" replayed' in other.stdout
-    mistaken = llm_qfl("audit", str(tmp_path / "nowhere"))
+    mistaken = llm_qfl(tmp_path, "audit", str(tmp_path / "nowhere"))
     assert mistaken.returncode == 2
     assert len(mistaken.stderr.splitlines()) == 1
     assert mistaken.stderr.startswith("llm-qfl: no folder")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 from federation import UserError
 from server_app.compare import compare, read_run, smoothed
 from server_app.report.versus import build_comparison
+from tests.command import llm_qfl
 from tests.server_app.test_report_page import Page
 from tests.server_app.test_report_runs import make_run, write
 
@@ -48,14 +46,6 @@ def hand_written(folder: Path, accuracies: list[float], **more: Any) -> Path:
     ]
     write(folder, "ledger.json", ledger)
     return folder
-
-
-def llm_qfl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cli", "compare", *words]
-    told = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=told, cwd=folder
-    )
 
 
 def test_accuracy_is_averaged_over_three_rounds() -> None:
@@ -214,7 +204,7 @@ def test_the_command_prints_tables_and_writes_one_page(tmp_path: Path) -> None:
     hand_written(tmp_path / "one", [0.5, 0.6, 0.7])
     two = hand_written(tmp_path / "two", [0.5, 0.5, 0.5])
     change(two, "run.seed", 3)
-    done = llm_qfl(tmp_path, "one", str(two), "--target", "0.55")
+    done = llm_qfl(tmp_path, "compare", "one", str(two), "--target", "0.55")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:3] == [
@@ -229,7 +219,7 @@ def test_the_command_prints_tables_and_writes_one_page(tmp_path: Path) -> None:
     assert lines[-1] == f"picture   {tmp_path.resolve() / 'compare.html'}"
     assert Page((tmp_path / "compare.html").read_text()).names["svg"] == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["compare.html", "one", "two"]
-    told = llm_qfl(tmp_path, "one", "two", "--json", "--out", "new/page.html")
+    told = llm_qfl(tmp_path, "compare", "one", "two", "--json", "--out", "new/page.html")
     found = json.loads(told.stdout)
     assert found["page"] == str(tmp_path.resolve() / "new" / "page.html")
     assert [len(points) for points in found["points"]] == [3, 3]
@@ -250,7 +240,7 @@ def test_the_command_prints_tables_and_writes_one_page(tmp_path: Path) -> None:
 def test_a_mistake_is_one_line(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     for name in ("one", "two"):
         make_run(tmp_path / name, clients=2, rounds=1)
-    done = llm_qfl(tmp_path, *words)
+    done = llm_qfl(tmp_path, "compare", *words)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("llm-qfl: ")
@@ -261,7 +251,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, words: tuple[str, ...], told: str
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make_run(tmp_path / name, clients=2, rounds=1)
-    done = llm_qfl(tmp_path, "one", "two", "--out", "one")
+    done = llm_qfl(tmp_path, "compare", "one", "two", "--out", "one")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "could not be compared: cannot use" in done.stderr

@@ -24,7 +24,6 @@ from llm.agent.regulator.words import (
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-FIRST_ONLY = (GO_ID, STOP_ID)
 CHOICES = (SKIP_ID, *LEVEL_IDS)
 
 
@@ -176,19 +175,11 @@ class Opinion:
         said = self.scores.gather(2, self.words.unsqueeze(2)).squeeze(2)
         return (self.counts * said).sum(1)
 
-    def entropy(self) -> Tensor:
-        """Return the summed entropy of the places, nats, shape (B,)."""
-        return self.divergence(None)
-
-    def divergence(self, other: Opinion | None) -> Tensor:
-        """Return KL(this, other) summed over the places, nats, (B,); of None the entropy."""
+    def divergence(self, other: Opinion) -> Tensor:
+        """Return KL(this, other) summed over the places that count, nats, shape (B,)."""
         held = self.scores.masked_fill(self.scores == -torch.inf, 0.0)
-        if other is None:
-            each = -(self.scores.exp() * held).sum(-1)
-        else:
-            theirs = other.scores.masked_fill(other.scores == -torch.inf, 0.0)
-            each = (self.scores.exp() * (held - theirs)).sum(-1)
-        return (self.counts * each).sum(1)
+        theirs = other.scores.masked_fill(other.scores == -torch.inf, 0.0)
+        return (self.counts * (self.scores.exp() * (held - theirs)).sum(-1)).sum(1)
 
 
 def opinion(model: LlamaForCausalLM, ids: Tensor, words: Tensor, may_stop: Tensor) -> Opinion:

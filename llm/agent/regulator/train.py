@@ -230,17 +230,21 @@ def train(
                     f"{time.monotonic() - began:.0f} s"
                 )
                 recent = []
-    return model.eval(), {
+    about = _about(course, seed, families)
+    about |= {"seconds": round(time.monotonic() - began), "rivals": rivals, "curve": curve}
+    return model.eval(), about
+
+
+def _about(course: Course, seed: int, families: int) -> dict[str, Any]:
+    """Return what the shipped file says of the weights, but for what came out."""
+    return {
         "made_by": f"python -m llm.agent.regulator.train --seed {seed} "
         f"--imitation {course.imitation} --reinforcement {course.reinforcement}",
         "seed": seed,
         "course": asdict(course),
-        "seconds": round(time.monotonic() - began),
         "judged_on": f"{48 * families} simulated federations of {families} families that nobody "
         "learned from; mean reward in nats: fall of the best validation loss (mean of three "
         "rounds) less the price of circuits and waiting",
-        "rivals": rivals,
-        "curve": curve,
         "data": "simulated federations of softmax regressions and small tanh networks on random "
         "Gaussian mixtures; see llm/agent/regulator/tasks.py. No real data.",
     }
