@@ -21,7 +21,7 @@ from server_app.report.words import error, status
 WINDOW = 3
 """Rounds over which validation accuracy is averaged before it is held against the target."""
 
-SMOOTHING = f"mean of the last {WINDOW} rounds, none before; of all where a run has fewer"
+SMOOTHING = f"mean of the last {WINDOW} rounds (of all rounds where a run has fewer)"
 
 NAMES = ("run.name", "run.output", "run.folder", "run.report")
 """Settings that say nothing of what a run does."""

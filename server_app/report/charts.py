@@ -288,5 +288,7 @@ def _rounds_axis(axes: Any, rounds: Sequence[int]) -> None:
 
 
 def percent_axis(axes: Any) -> None:
-    """Show the vertical axis in per cent."""
-    axes.yaxis.set_major_formatter(lambda value, at: f"{100 * value:.0f} %")
+    """Show the vertical axis in per cent, with decimals where ticks are close."""
+    from matplotlib.ticker import PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -167,16 +168,18 @@ def versus(runs: Sequence[Run], across: str, title: str, key: str, goal: float |
         [(getattr(p, across), getattr(p, key), getattr(p, f"smooth_{key}")) for p in run.points]
         for run in runs
     ]
-    known = [[point for point in line if None not in point] for line in lines]
+    known = [[point for point in line if None not in point[:2]] for line in lines]
     if not any(known):
         return ""
     from matplotlib.ticker import MaxNLocator
 
     def draw(drawing: Any, axes: Any) -> None:
         for place, line in enumerate(known):
-            style, xs = client_style(place), [point[0] for point in line]
-            axes.plot(xs, [point[1] for point in line], ".", color=style["color"], alpha=0.5, ms=7)
-            axes.plot(xs, [point[2] for point in line], **style)
+            style = client_style(place)
+            xs, measured, smooth = zip(*line, strict=True) if line else ((), (), ())
+            axes.plot(xs, measured, ".", color=style["color"], alpha=0.5, ms=7)
+            # None before there are enough rounds: matplotlib leaves a gap.
+            axes.plot(xs, [math.nan if value is None else value for value in smooth], **style)
         if goal is not None:
             axes.axhline(goal, color=MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
         axes.set_ylabel(title)

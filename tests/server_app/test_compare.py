@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from federation import UserError
 from server_app.compare import compare, read_run, smoothed
+from server_app.report import versus as pictures
 from server_app.report.versus import build_comparison
 from tests.command import llm_qfl
 from tests.server_app.test_report_page import Page
@@ -58,6 +60,32 @@ def test_accuracy_is_averaged_over_three_rounds() -> None:
     ]
     assert smoothed([0.3, 0.6], 2) == pytest.approx(0.45)
     assert smoothed([0.5, float("nan")], 2) is None
+
+
+def test_every_round_is_a_dot_and_the_line_begins_with_the_third(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Any] = []
+
+    def chart(size: Any, draw: Any, told: str) -> str:
+        figure = Figure()
+        axes = figure.add_subplot()
+        draw(None, axes)
+        figure.canvas.draw()
+        drawn.append(axes)
+        return "<svg></svg>"
+
+    monkeypatch.setattr(pictures, "chart", chart)
+    run = read_run(hand_written(tmp_path / "one", [0.981, 0.982, 0.983, 0.984]))
+    assert pictures.versus([run], "round", "accuracy", "accuracy", None)
+    dots, line = drawn[0].lines
+    assert dots.get_xydata().tolist() == [[1, 0.981], [2, 0.982], [3, 0.983], [4, 0.984]]
+    assert np.isnan(line.get_ydata()[:2]).all()
+    assert line.get_ydata()[2:].tolist() == pytest.approx([0.982, 0.983])
+    ticks = [text.get_text() for text in drawn[0].get_yticklabels()]
+    assert len(set(ticks)) == len(ticks)
 
 
 def test_what_each_spent_until_it_first_reached_the_target(tmp_path: Path) -> None:
