@@ -52,7 +52,7 @@ from federation.messages import METRICS, TRAIN
 from llm.agent import Agent, Decision, Observation
 from server_app.journal import RunJournal
 from server_app.run import run
-from strategies import FederationState, build_agent
+from strategies import build_agent
 
 CLIENTS = 10
 SLOW = (2, 3)
@@ -203,9 +203,10 @@ class BareJournal(RunJournal):
         """Keep the ledger at hand."""
         self.spent = ledger
 
-    def checkpoint(
-        self, server_round: int, arrays: Any, state: FederationState, best: bool
-    ) -> None:
+    def underway(self, server_round: int, costs: Any) -> None:
+        """Keep nothing."""
+
+    def checkpoint(self, server_round: int, arrays: Any, kept: Any, state: Any) -> None:
         """Keep nothing."""
 
     def circuit(self, svg: str) -> None:

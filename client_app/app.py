@@ -20,9 +20,11 @@ from federation.messages import (
     USER_ERROR_CODE,
     AdaptOrder,
     EvaluateOrder,
+    RejoinOrder,
     TrainOrder,
     read_order,
     read_parameters,
+    rejoined,
     report,
     site_report,
 )
@@ -83,6 +85,22 @@ def adopt(message: Message, context: Context) -> RecordDict:
     return report(numbers, moments)
 
 
+@app.query("rejoin")
+@answers
+def rejoin(message: Message, context: Context) -> RecordDict:
+    """Answer REJOIN: keep the shared adapter, if there is one, and say who this is."""
+    from client_app.memory import note_adopted, recall
+    from client_app.work import prepare_site
+
+    adapter, told = read_order(message, RejoinOrder)
+    memory = recall(context, told.run)
+    if adapter:
+        memory.adopt(adapter)
+        note_adopted(context, memory.adopted_digest)
+    about, _ = prepare_site(memory)
+    return rejoined(about)
+
+
 @app.train()
 @answers
 def train(message: Message, context: Context) -> RecordDict:
@@ -91,7 +109,9 @@ def train(message: Message, context: Context) -> RecordDict:
     from client_app.work import train_round
 
     parameters, told = read_order(message, TrainOrder)
-    numbers, trained = train_round(recall(context), parameters, told)
+    memory = recall(context, told.run, told.adapter)
+    memory.fresh = memory.fresh and not told.fine_tuned
+    numbers, trained = train_round(memory, parameters, told)
     note_fine_tuned(context)
     return report(numbers, trained)
 
@@ -104,4 +124,4 @@ def evaluate(message: Message, context: Context) -> RecordDict:
     from client_app.work import evaluate_round
 
     parameters, told = read_order(message, EvaluateOrder)
-    return report(evaluate_round(recall(context), parameters, told))
+    return report(evaluate_round(recall(context, told.run, told.adapter), parameters, told))

@@ -29,6 +29,7 @@ from federation import (
     parse_settings,
     store_root,
 )
+from federation.messages import NOTHING
 
 if TYPE_CHECKING:
     from data import DataInfo, Site
@@ -55,7 +56,8 @@ class SiteMemory:
     site : Site
         Its rows.
     run : str
-        Flower's id of the run and the client's index: whose jobs and budgets these are.
+        Flower's id of the run, of a resumed one that of its first part, and the client's index:
+        whose jobs and budgets these are.
     fresh : bool
         Whether the language model is still to be fine-tuned in this run.
     adopted_digest : str
@@ -213,8 +215,16 @@ class SiteMemory:
         )
 
 
-def recall(context: Context) -> SiteMemory:
+def recall(context: Context, run: str = NOTHING, adapter: str = NOTHING) -> SiteMemory:
     """Return the memory of the site that a message reached.
+
+    Parameters
+    ----------
+    context : Context
+        Flower's: settings, the node's own, and the state that it kept of this run.
+    run, adapter : str
+        What the order says of the run's first part and of the shared adapter: a node that was
+        started again, or that a resumed run finds, has no state.
 
     Raises
     ------
@@ -242,11 +252,14 @@ def recall(context: Context) -> SiteMemory:
         )
     settings = on_backend(settings, backend_of(settings.quantum.backend, client))
     name = str(context.node_config.get("site") or f"client {client}")
-    memory = _remember(settings, client, name, context.run_id)
+    first = str(context.run_id) if run == NOTHING else run
+    memory = _remember(settings, client, name, first)
     seen = context.state.config_records.get(STATE_KEY)
     if seen is not None:
         memory.fresh = memory.fresh and not seen.get("fine-tuned")
         memory.adopted_digest = memory.adopted_digest or str(seen.get("adapter") or "")
+    if adapter != NOTHING:
+        memory.adopted_digest = adapter
     return memory
 
 
@@ -266,7 +279,7 @@ def _note(context: Context, key: str, value: bool | str) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _remember(settings: Settings, client: int, name: str, run_id: int) -> SiteMemory:
+def _remember(settings: Settings, client: int, name: str, run_id: str) -> SiteMemory:
     from data import load_site
 
     info, site = load_site(settings, client, settings.run.clients)

@@ -35,6 +35,7 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
         The report, and the arrays ``count`` (C,), ``sums`` (C, d) and ``second`` (d, d).
     """
     from client_app.adapting import packed, site_moments
+    from client_app.identity import rows_digest
     from data import class_rows, feature_kind
     from llm import resolve
     from quantum import circuits_before_steps, circuits_per_step
@@ -69,6 +70,7 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
         circuits_fixed=judged + circuits_before_steps(settings.train, len(site.train)),
         shots_per_circuit=int(getattr(classifier.engine, "shots", 0)),
         seconds=time.monotonic() - began,
+        rows_digest=rows_digest(memory),
     )
     return about, packed(moments)
 

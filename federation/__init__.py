@@ -12,6 +12,15 @@ from federation.backends import (
     is_shot_based,
     local_optimizer,
 )
+from federation.checkpoints import (
+    Checkpoint,
+    alone,
+    last_checkpoint,
+    note_underway,
+    rewind,
+    settle_repeated,
+    write_checkpoint,
+)
 from federation.data_settings import DataSettings, FeatureSettings
 from federation.errors import (
     BackendError,
@@ -56,6 +65,7 @@ from federation.results import (
     write_json,
     write_text,
 )
+from federation.resuming import may_change, no_run, recorded_settings, refuse_changes
 from federation.seeds import derive_seed
 from federation.settings import QuantumSettings, Settings, TrainSettings
 from federation.shares import selection_size
@@ -82,6 +92,7 @@ __all__ = [
     "Asking",
     "BackendError",
     "BudgetError",
+    "Checkpoint",
     "Cost",
     "DataError",
     "DataSettings",
@@ -99,6 +110,7 @@ __all__ = [
     "TrainSettings",
     "UserError",
     "accepted",
+    "alone",
     "append_jsonl",
     "atomic_write",
     "backend_names",
@@ -117,9 +129,13 @@ __all__ = [
     "is_number",
     "is_shot_based",
     "json_object",
+    "last_checkpoint",
     "local_optimizer",
+    "may_change",
     "meta",
     "new_run_folder",
+    "no_run",
+    "note_underway",
     "parse_device_options",
     "parse_node",
     "parse_noise",
@@ -129,13 +145,18 @@ __all__ = [
     "plain",
     "read_json",
     "read_jsonl",
+    "recorded_settings",
+    "refuse_changes",
+    "rewind",
     "scored_at",
     "selection_size",
+    "settle_repeated",
     "store_root",
     "toml_value",
     "total",
     "whole",
     "with_idle",
+    "write_checkpoint",
     "write_json",
     "write_text",
 ]

@@ -77,6 +77,12 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
     default_minimum = stop.min_rounds == type(stop)().min_rounds
     return (
         (
+            bool(settings.run.folder) or not settings.run.resume,
+            "run.resume = true without run.folder",
+            "the folder of the run that goes on",
+            "use llm-qfl run --resume FOLDER, or set run.folder",
+        ),
+        (
             train.min_steps <= train.steps <= train.max_steps,
             f"train.steps = {train.steps}, min_steps = {train.min_steps}, "
             f"max_steps = {train.max_steps}",

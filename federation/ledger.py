@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,21 @@ class Asking:
 
 @dataclass
 class Ledger:
-    """All costs of a run, by round and client, and the agent's; the strategy appends to it."""
+    """All costs of a run, by round and client, and the agent's; the strategy appends to it.
+
+    Attributes
+    ----------
+    entries : list of (int, int, Cost)
+        Round, client, cost.
+    askings : list of (int, Asking)
+        Round, what deciding it took of a language model.
+    repeated : list of (int, int, Cost)
+        What rounds cost that were broken off and begun anew: paid, and in no total of the run.
+    """
 
     entries: list[tuple[int, int, Cost]] = field(default_factory=list)
     askings: list[tuple[int, Asking]] = field(default_factory=list)
+    repeated: list[tuple[int, int, Cost]] = field(default_factory=list)
 
     def add(self, server_round: int, costs: Mapping[int, Cost]) -> None:
         """Append one round's costs, by client."""
@@ -127,18 +139,19 @@ class Ledger:
         """Return the sum over all entries."""
         return total(cost for _, _, cost in self.entries)
 
+    def paid(self) -> Cost:
+        """Return the totals with what was paid twice: budgets are held against these."""
+        return total((self.totals(), total(cost for _, _, cost in self.repeated)))
+
     def of(self, client: int) -> Cost:
         """Return the sum over one client's entries."""
         return total(cost for _, who, cost in self.entries if who == client)
 
-    def as_json(self) -> dict[str, object]:
-        """Return ``{"entries", "totals", "clients", "agent"}`` for `ledger.json`."""
+    def as_json(self) -> dict[str, Any]:
+        """Return ``{"entries", "totals", "clients", "agent", "repeated"}`` for `ledger.json`."""
         clients = sorted({client for _, client, _ in self.entries})
         return {
-            "entries": [
-                {"round": server_round, "client": client, **asdict(cost)}
-                for server_round, client, cost in self.entries
-            ],
+            "entries": _told(self.entries),
             "totals": asdict(self.totals()),
             "clients": {str(client): asdict(self.of(client)) for client in clients},
             "agent": {
@@ -148,4 +161,34 @@ class Ledger:
                     for one in fields(Asking)
                 },
             },
+            "repeated": {
+                "entries": _told(self.repeated),
+                "totals": asdict(total(cost for _, _, cost in self.repeated)),
+            },
         }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Ledger:
+        """Read what `as_json` has written."""
+        askings = [
+            (entry["round"], Asking(**{one.name: entry[one.name] for one in fields(Asking)}))
+            for entry in told["agent"]["entries"]
+        ]
+        return cls(
+            read_entries(told["entries"]), askings, read_entries(told["repeated"]["entries"])
+        )
+
+
+def _told(entries: Iterable[tuple[int, int, Cost]]) -> list[dict[str, Any]]:
+    return [
+        {"round": server_round, "client": client, **asdict(cost)}
+        for server_round, client, cost in entries
+    ]
+
+
+def read_entries(told: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, Cost]]:
+    """Read entries of `ledger.json`: round, client, cost."""
+    return [
+        (entry["round"], entry["client"], Cost(**{key: entry[key] for key in COST_KEYS}))
+        for entry in told
+    ]

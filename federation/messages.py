@@ -17,7 +17,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
-ADAPT, ADOPT = "train.adapt", "query.adopt"
+ADAPT, ADOPT, REJOIN = "train.adapt", "query.adopt", "query.rejoin"
 """Message types: Flower's category, and our action behind the dot."""
 
 ARRAYS, CONFIG, METRICS, ABOUT = "arrays", "config", "metrics", "about"
@@ -34,6 +34,9 @@ WEIGHT_KEY = "num-examples"
 
 NO_ENCODER = "none"
 """Encoder of features that no model makes (Flower cannot size an empty string)."""
+
+NOTHING = "none"
+"""A word of an order that says nothing, for the same reason."""
 
 Parameters = dict[str, npt.NDArray[Any]]
 
@@ -69,6 +72,8 @@ class SiteReport:
         Shots of a circuit; 0 where expectations are exact.
     seconds : float
         Time it took to prepare.
+    rows_digest : str
+        Which secret of the site's, and a digest of all its rows that is keyed with it.
     """
 
     client: int
@@ -89,6 +94,14 @@ class SiteReport:
     circuits_fixed: int
     shots_per_circuit: int
     seconds: float
+    rows_digest: str
+
+
+@dataclass(frozen=True)
+class RejoinOrder:
+    """What a client is told of a run that goes on: Flower's id of its first part."""
+
+    run: str
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,14 @@ class TrainOrder:
         Weights of the classes, all ones if unweighted.
     projection : bytes
         The federated projection (`data.Projection.to_bytes`).
+    run : str
+        Flower's id of the run, of a resumed one that of its first part: whose jobs and budgets
+        these are; or `NOTHING`.
+    adapter : str
+        Digest of the shared adapter, or `NOTHING`.
+    fine_tuned : bool
+        Whether the client has fine-tuned its language model in this run: one that was started
+        again may have forgotten.
     """
 
     round: int
@@ -149,6 +170,9 @@ class TrainOrder:
     step_offset: int
     class_weights: list[float]
     projection: bytes
+    run: str
+    adapter: str
+    fine_tuned: bool
 
 
 @dataclass(frozen=True)
@@ -185,11 +209,13 @@ class TrainReport:
 
 @dataclass(frozen=True)
 class EvaluateOrder:
-    """What a client is to evaluate: ``split`` is ``validation`` or ``test``."""
+    """What a client is to evaluate; ``split`` is ``validation`` or ``test``, the rest as above."""
 
     round: int
     split: str
     projection: bytes
+    run: str
+    adapter: str
 
 
 @dataclass(frozen=True)
@@ -225,7 +251,9 @@ def unpack_parameters(record: ArrayRecord) -> Parameters:
     return {name: np.array(array.numpy()) for name, array in record.items()}
 
 
-def order(parameters: Parameters, config: AdaptOrder | TrainOrder | EvaluateOrder) -> RecordDict:
+def order(
+    parameters: Parameters, config: AdaptOrder | RejoinOrder | TrainOrder | EvaluateOrder
+) -> RecordDict:
     """Pack an order: parameters and what is to be done with them."""
     return RecordDict(
         {ARRAYS: pack_parameters(parameters), CONFIG: ConfigRecord(dataclasses.asdict(config))}
@@ -271,6 +299,16 @@ def read_site_report(message: Message) -> tuple[SiteReport, Parameters]:
     """Unpack a client's answer to PREPARE."""
     about = _build(SiteReport, dict(message.content.config_records[ABOUT]))
     return about, read_parameters(message)
+
+
+def rejoined(about: SiteReport) -> RecordDict:
+    """Pack a client's answer to REJOIN: who it is; its moments are known."""
+    return RecordDict({ABOUT: ConfigRecord(dataclasses.asdict(about))})
+
+
+def read_rejoined(message: Message) -> SiteReport:
+    """Unpack a client's answer to REJOIN."""
+    return _build(SiteReport, dict(message.content.config_records[ABOUT]))
 
 
 def payload_bytes(content: RecordDict) -> int:

@@ -35,6 +35,10 @@ class RunSettings(Section):
     )
     output: str = setting("runs", "Folder that collects the results folders.")
     folder: str = setting("", "This run's results folder; empty: made under `run.output`.")
+    resume: bool = setting(
+        False,
+        "Go on with the interrupted run in `run.folder`; `llm-qfl run --resume` sets both.",
+    )
     report: bool = setting(True, "Write `report.html` at the end.")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llm.models import Model, load_base
     from llm.shared import shared_bytes
     from llm.sources import Source, resolve
+    from llm.store import content_key, private_folder
 
 _HOMES = {
     "Adopted": "llm.adopted",
@@ -28,6 +29,7 @@ _HOMES = {
     "Source": "llm.sources",
     "Teacher": "llm.fine_tuning",
     "adopt": "llm.adopted",
+    "content_key": "llm.store",
     "cross_fit": "llm.cross_fitting",
     "embed": "llm.embedding",
     "fine_tune": "llm.fine_tuning",
@@ -37,6 +39,7 @@ _HOMES = {
     "load_base": "llm.models",
     "load_fine_tuned": "llm.fine_tuning",
     "local_round": "llm.federated",
+    "private_folder": "llm.store",
     "resolve": "llm.sources",
     "shared_bytes": "llm.shared",
     "softmax": "llm.calibration",
@@ -50,6 +53,7 @@ __all__ = [
     "Source",
     "Teacher",
     "adopt",
+    "content_key",
     "cross_fit",
     "embed",
     "fine_tune",
@@ -59,6 +63,7 @@ __all__ = [
     "load_base",
     "load_fine_tuned",
     "local_round",
+    "private_folder",
     "resolve",
     "shared_bytes",
     "softmax",

@@ -14,6 +14,7 @@ from federation import (
     Settings,
     SettingsError,
     UserError,
+    alone,
     explain,
     new_run_folder,
     parse_settings,
@@ -36,11 +37,17 @@ def main(grid: Grid, context: Context) -> None:
             if settings.run.folder
             else new_run_folder(Path(settings.run.output), settings.run.name)
         )
-        _refuse_used(folder)
+        if not settings.run.resume:
+            _refuse_used(folder)
     except UserError as error:
         log(ERROR, "%s", error)
         raise RunFailedError(str(error)) from None
-    drive(grid, settings, folder, str(context.run_id))
+    try:
+        with alone(folder):
+            drive(grid, settings, folder, str(context.run_id))
+    except UserError as error:
+        log(ERROR, "%s", error)
+        raise RunFailedError(str(error)) from None
 
 
 def _refuse_used(folder: Path) -> None:
@@ -52,10 +59,12 @@ def _refuse_used(folder: Path) -> None:
 
 
 def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> None:
-    """Run, write down how it ended, and make the report.
+    """Run, or go on with the run in the folder, write down how it ended, and make the report.
 
     Raises
     ------
+    UserError
+        If the folder holds no run that could go on; it is left as it was.
     RunFailedError
         If the run did not complete. ``summary.json`` and the last event say why.
     """
@@ -63,11 +72,19 @@ def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> Non
     from server_app.run import run
 
     began = time.monotonic()
+    past = None
+    if settings.run.resume:
+        from server_app.resume import take_up
+
+        past = take_up(folder, settings)
     journal = RunJournal(folder)
-    journal.begin(settings)
+    if past is None:
+        journal.begin(settings)
+    else:
+        journal.again(settings, past.number)
     log(INFO, "results: %s", folder)
     try:
-        summary = run(grid, settings, journal, run_id)
+        summary = run(grid, settings, journal, run_id, past=past)
     except Exception as error:
         known = isinstance(error, UserError)
         text = str(error) if known else f"{type(error).__name__}: {error}"

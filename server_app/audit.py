@@ -24,10 +24,10 @@ from federation import (
     UserError,
     explain,
     json_object,
-    parse_settings,
+    no_run,
     plain,
-    read_json,
     read_jsonl,
+    recorded_settings,
 )
 from federation.agent_settings import ASKED
 from llm.agent import Agent, Attempt, Decision, Observation
@@ -101,7 +101,7 @@ def audit(folder: Path) -> tuple[str, list[Finding]]:
     UserError
         If there is no such record, or it is damaged.
     """
-    settings = _settings(folder)
+    settings = recorded_settings(folder)
     lines = read_lines(folder / "agent.jsonl")
     agent, rewind = _rebuilt(settings, folder)
     found = []
@@ -116,20 +116,6 @@ def audit(folder: Path) -> tuple[str, list[Finding]]:
 # --- the record ---------------------------------------------------------------------------
 
 
-def _settings(folder: Path) -> Settings:
-    if not folder.is_dir():
-        raise UserError(_no_run(f"no folder {str(folder)!r}"))
-    tree = read_json(folder / "config.json").get("settings")
-    if not isinstance(tree, dict) or not all(isinstance(part, dict) for part in tree.values()):
-        raise UserError(_no_run(f"no settings in {str(folder / 'config.json')!r}"))
-    flat = {f"{section}.{key}": v for section, part in tree.items() for key, v in part.items()}
-    return parse_settings(flat)
-
-
-def _no_run(given: str) -> str:
-    return explain(given, "a run's results folder, for instance runs/latest", "name one")
-
-
 def read_lines(path: Path) -> list[Line]:
     """Read every decision of a run.
 
@@ -141,7 +127,7 @@ def read_lines(path: Path) -> list[Line]:
     try:
         said = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        raise UserError(_no_run(f"no {str(path)!r}")) from None
+        raise UserError(no_run(f"no {str(path)!r}")) from None
     except UnicodeDecodeError:
         raise UserError(_damaged(path, "it is no text")) from None
     if said == [""]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,16 +14,23 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from federation import (
+    Cost,
     Ledger,
     Settings,
     append_jsonl,
     atomic_write,
+    note_underway,
+    read_json,
     read_jsonl,
+    write_checkpoint,
     write_json,
     write_text,
 )
 from federation.messages import Parameters, unpack_parameters
-from strategies import FederationState
+
+MODEL, KEPT, ADAPTER = "model.safetensors", "kept.safetensors", "adapter.safetensors"
+"""Files of arrays. In a checkpoint: the global parameters, and the model to be kept so far where it
+is another one; of the run: the kept model, and the adapter that the sites trained together."""
 
 PACKAGES = [
     "llm-qfl",
@@ -48,10 +55,16 @@ class RunJournal:
     ----------
     folder : Path
         The results folder; made if absent.
+
+    Attributes
+    ----------
+    also : callable
+        Returns what a checkpoint holds besides the strategy's state; JSON values.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.also: Callable[[], dict[str, Any]] = dict
         folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self, settings: Settings) -> None:
@@ -64,7 +77,7 @@ class RunJournal:
                 "commit": os.environ.get("LLM_QFL_COMMIT", "unknown"),
                 "seed": settings.run.seed,
                 "name": settings.run.name,
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "started": _now(),
             },
         )
 
@@ -80,30 +93,33 @@ class RunJournal:
         """Return the lines of ``agent.jsonl``."""
         return list(read_jsonl(self.folder / "agent.jsonl"))
 
+    def again(self, settings: Settings, server_round: int) -> None:
+        """Note in ``config.json`` that the run goes on after a round, and what is set now."""
+        before = read_json(self.folder / "config.json")
+        parts = [*before.get("resumed", []), {"round": server_round, "at": _now()}]
+        now = {"settings": settings.model_dump(), "versions": versions(), "resumed": parts}
+        write_json(self.folder / "config.json", {**before, **now})
+
+    def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:
+        """Write down what a round has cost so far, in case that it is never closed."""
+        note_underway(self.folder, server_round, {k: asdict(cost) for k, cost in costs.items()})
+
     def checkpoint(
-        self, server_round: int, arrays: ArrayRecord, state: FederationState, best: bool
+        self,
+        server_round: int,
+        arrays: ArrayRecord,
+        kept: ArrayRecord | None,
+        state: Mapping[str, Any],
     ) -> None:
-        """Write ``checkpoint/round-NNN/`` (model and state) in one move, and ``ledger.json``."""
-        target = self.folder / "checkpoint" / f"round-{server_round:03d}"
-        draft = target.with_name(f".{target.name}")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        save_arrays(draft / "model.safetensors", unpack_parameters(arrays))
-        write_json(
-            draft / "state.json",
-            {
-                "round": server_round,
-                "best": best,
-                "losses": state.losses,
-                "accuracies": state.accuracies,
-                "alignments": state.alignments,
-                "steps_done": state.steps_done,
-                "views": [view.model_dump() for view in state.views.values()],
-            },
-        )
-        shutil.rmtree(target, ignore_errors=True)
-        draft.replace(target)
-        self.ledger(state.ledger)
+        """Write ``ledger.json``, then ``checkpoint/round-NNN/`` in one move."""
+        write_json(self.folder / "ledger.json", state["ledger"])
+
+        def save(folder: Path) -> None:
+            save_arrays(folder / MODEL, unpack_parameters(arrays))
+            if kept is not None:
+                save_arrays(folder / KEPT, unpack_parameters(kept))
+
+        write_checkpoint(self.folder, server_round, {**state, **self.also()}, save)
 
     def ledger(self, ledger: Ledger) -> None:
         """Write ``ledger.json``."""
@@ -111,11 +127,11 @@ class RunJournal:
 
     def model(self, parameters: Parameters) -> None:
         """Write the kept model, with the projection it needs, to ``model.safetensors``."""
-        save_arrays(self.folder / "model.safetensors", parameters)
+        save_arrays(self.folder / MODEL, parameters)
 
     def adapter(self, parameters: Parameters) -> None:
         """Write the adapter that the clients trained together, to ``adapter.safetensors``."""
-        save_arrays(self.folder / "adapter.safetensors", parameters)
+        save_arrays(self.folder / ADAPTER, parameters)
 
     def circuit(self, svg: str) -> None:
         """Write the drawn circuit."""
@@ -124,6 +140,17 @@ class RunJournal:
     def summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
         write_json(self.folder / "summary.json", summary)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def load_arrays(path: Path) -> Parameters:
+    """Read named arrays from safetensors."""
+    from safetensors.numpy import load_file
+
+    return load_file(path)
 
 
 def save_arrays(path: Path, arrays: Parameters) -> None:

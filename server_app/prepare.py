@@ -174,7 +174,7 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
         try:
             about, arrays = read_site_report(reply)
             _check_self(about, arrays)
-            _check_costs(about)
+            check_costs(about)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"node {reply.metadata.src_node_id} sent a malformed report ({error!r}); give all "
@@ -183,7 +183,7 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
         size = payload_bytes(reply.content)
         answers.append((Member(reply.metadata.src_node_id, about), arrays, size))
     answers.sort(key=lambda answer: answer[0].client)
-    _check_agreement([member.about for member, _, _ in answers])
+    check_agreement([member.about for member, _, _ in answers])
     return answers
 
 
@@ -202,7 +202,7 @@ def _check_self(about: SiteReport, arrays: Parameters) -> None:
         )
 
 
-def _check_costs(about: SiteReport) -> None:
+def check_costs(about: SiteReport) -> None:
     """Refuse a report of costs that are none: budgets and prices are reckoned with them."""
     for name in ("circuits_per_step", "circuits_fixed", "shots_per_circuit"):
         value = getattr(about, name)
@@ -216,7 +216,7 @@ def _check_costs(about: SiteReport) -> None:
             )
 
 
-def _check_agreement(reports: Sequence[SiteReport]) -> None:
+def check_agreement(reports: Sequence[SiteReport]) -> None:
     """Refuse two nodes of one index, and nodes that mean different things."""
     indices = [report.client for report in reports]
     if len(set(indices)) != len(indices):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from logging import INFO
 from typing import Any
 
@@ -14,29 +16,46 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from federation import Settings, UserError, derive_seed, explain
-from federation.messages import Parameters, pack_parameters, unpack_parameters
+from federation.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
 from llm.agent import Agent
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
 from server_app.journal import RunJournal, totals
 from server_app.prepare import Prepared, prepare
+from server_app.resume import Past, carry_on, rejoin
 from strategies import LlmQfl, agent_summary, build_agent
 
 
 class Clock:
-    """Wall seconds by phase."""
+    """Wall seconds by phase, with those of the run's earlier parts.
 
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.seconds: dict[str, float] = {}
+    Parameters
+    ----------
+    before : mapping, optional
+        What `told` said when the run was broken off.
+    """
+
+    def __init__(self, before: Mapping[str, float] | None = None) -> None:
+        earlier = dict(before or {})
+        self.began = time.monotonic() - earlier.pop("total", 0.0)
+        self.seconds: dict[str, float] = earlier
+        self._open: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time what happens inside."""
-        began = time.monotonic()
+        self._open[name] = time.monotonic()
         try:
             yield
         finally:
+            began = self._open.pop(name)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+    def told(self) -> dict[str, float]:
+        """Return the seconds so far, of phases under way too, and their ``total``."""
+        now, found = time.monotonic(), dict(self.seconds)
+        for name, began in self._open.items():
+            found[name] = found.get(name, 0.0) + now - began
+        return {**found, "total": self.total}
 
     @property
     def total(self) -> float:
@@ -50,6 +69,7 @@ def run(
     journal: RunJournal,
     run_id: str = "",
     agent: Agent | None = None,
+    past: Past | None = None,
 ) -> dict[str, Any]:
     """Drive a whole run and return its summary.
 
@@ -65,6 +85,8 @@ def run(
         Flower's id of the run.
     agent : Agent or None
         Who decides; None: the agent that the settings name.
+    past : Past or None
+        What the run was when it was broken off; None: it begins.
 
     Returns
     -------
@@ -76,18 +98,26 @@ def run(
     UserError
         If nodes, data or settings do not allow the run.
     """
-    clock = Clock()
+    clock = Clock(past.told["seconds"] if past else None)
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
-        prepared = prepare(grid, settings, journal)
+        prepared = (
+            rejoin(grid, settings, past, journal.folder)
+            if past
+            else prepare(grid, settings, journal)
+        )
         strategy = _strategy(settings, agent, prepared, journal)
-        judge = _judge(grid, settings, prepared, strategy, run_id)
+        strategy.run = past.run if past else run_id or NOTHING
+        judge = _judge(grid, settings, prepared, strategy, strategy.run)
         strategy.score = judge.score
-        first = _first_parameters(settings, prepared, journal)
-    strategy.state.ledger.add(0, prepared.costs)
-    if prepared.adapter is not None:
-        journal.adapter(prepared.adapter.arrays)
-    journal.event(_prepared_event(settings, prepared, strategy, judge, clock.total))
+        spent = partial(_spent, judge, past.told["judge"] if past else {})
+        journal.also = lambda: _beside(strategy, prepared, clock) | {"judge": spent()}
+        first = past.arrays if past else _first_parameters(settings, prepared, journal)
+    if past is None:
+        _begin(strategy, prepared, judge, journal, clock, first)
+    else:
+        carry_on(strategy, past, prepared, journal.folder)
+        journal.event(_resumed_event(past, prepared, clock))
     with clock.phase("rounds"):
         result = strategy.start(
             grid,
@@ -98,12 +128,68 @@ def run(
         )
     kept = _kept(result.arrays, strategy)
     journal.model({**unpack_parameters(kept), **_projection_arrays(prepared)})
-    return _concluded(strategy, kept, judge, clock, journal, _adapter(prepared))
+    summary = _concluded(strategy, kept, judge, clock, journal)
+    summary |= _adapter(prepared) | {"judge": {"backend": _judged_on(settings), **spent()}}
+    journal.summary(summary)
+    return summary
 
 
 def _strategy(settings: Settings, agent: Agent, prepared: Prepared, journal: RunJournal) -> LlmQfl:
     projection = prepared.projection.to_bytes()
-    return LlmQfl(settings, agent, prepared.members, projection, prepared.class_weights, journal)
+    made = LlmQfl(settings, agent, prepared.members, projection, prepared.class_weights, journal)
+    if prepared.adapter is not None:
+        from llm import adopt
+
+        classes = len(prepared.first.classes)
+        made.adapter = adopt(prepared.adapter.arrays, classes, settings.run.seed).digest
+    return made
+
+
+def _begin(
+    strategy: LlmQfl,
+    prepared: Prepared,
+    judge: Judge,
+    journal: RunJournal,
+    clock: Clock,
+    first: Parameters,
+) -> None:
+    """Write down what round 0 has found, and keep it: a run broken off in round 1 goes on here."""
+    strategy.state.ledger.add(0, prepared.costs)
+    if prepared.adapter is not None:
+        journal.adapter(prepared.adapter.arrays)
+    journal.event(_prepared_event(strategy.settings, prepared, strategy, judge, clock.total))
+    strategy.checkpoint(0, pack_parameters(first))
+
+
+def _beside(strategy: LlmQfl, prepared: Prepared, clock: Clock) -> dict[str, Any]:
+    """Return what a checkpoint holds besides the strategy's own state."""
+    return {
+        "run": strategy.run,
+        "projection": base64.b64encode(prepared.projection.to_bytes()).decode("ascii"),
+        "class_weights": prepared.class_weights,
+        "adapter": prepared.adapter.facts() if prepared.adapter else None,
+        "seconds": clock.told(),
+    }
+
+
+def _spent(judge: Judge, before: Mapping[str, float]) -> dict[str, float]:
+    """Return what the server's own evaluations cost, with those of the run's earlier parts."""
+    now = judge.spent()
+    return {key: now.get(key, 0) + before.get(key, 0) for key in {**before, **now}}
+
+
+def _resumed_event(past: Past, prepared: Prepared, clock: Clock) -> dict[str, Any]:
+    """Say that a run goes on."""
+    return {
+        "event": "resumed",
+        "round": past.number,
+        "clients": [
+            {"client": m.client, "backend": m.about.backend, "seconds": m.about.seconds}
+            for m in prepared.members
+        ],
+        "damaged": past.checkpoint.damaged,
+        "seconds": clock.total,
+    }
 
 
 def _concluded(
@@ -112,19 +198,16 @@ def _concluded(
     judge: Judge,
     clock: Clock,
     journal: RunJournal,
-    adapter: dict[str, Any],
 ) -> dict[str, Any]:
-    """Test the kept model, once, and write the summary."""
+    """Test the kept model, once, and return the summary."""
     settings = strategy.settings
     with clock.phase("evaluation"):
         verdict, baselines = judge.test(kept)
     log(INFO, "test accuracy %.4f", verdict["accuracy"])
     journal.ledger(strategy.state.ledger)
-    summary = _summary(strategy, verdict, baselines, clock) | adapter
+    summary = _summary(strategy, verdict, baselines, clock)
     agent = strategy.agent
     summary["agent"] = agent_summary(settings.agent.kind, agent.name, journal.decisions())
-    summary["judge"] = {"backend": _judged_on(settings), **judge.spent()}
-    journal.summary(summary)
     return summary
 
 

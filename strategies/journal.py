@@ -24,10 +24,17 @@ class Journal(Protocol):
     def decision(self, decision: dict[str, Any]) -> None:
         """Append one line to ``agent.jsonl``."""
 
+    def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:
+        """Write down what a round has cost so far, in case that it is never closed."""
+
     def checkpoint(
-        self, server_round: int, arrays: ArrayRecord, state: FederationState, best: bool
+        self,
+        server_round: int,
+        arrays: ArrayRecord,
+        kept: ArrayRecord | None,
+        state: Mapping[str, Any],
     ) -> None:
-        """Keep the round's parameters and state."""
+        """Keep the global parameters after a round, the kept model and the strategy's state."""
 
 
 def asking(attempts: Sequence[Mapping[str, Any]]) -> Asking:

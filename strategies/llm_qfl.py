@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from logging import INFO, WARNING
 from typing import Any
 
@@ -17,6 +17,7 @@ from federation.agent_settings import WEIGHING
 from federation.messages import (
     EVALUATE,
     METRICS,
+    NOTHING,
     TRAIN,
     WEIGHT_KEY,
     EvaluateOrder,
@@ -41,6 +42,7 @@ from strategies.replies import (
     collect_updates,
     diagonal,
 )
+from strategies.snapshot import restored, snapshot
 from strategies.state import FederationState, Member, add_costs
 
 
@@ -67,6 +69,10 @@ class LlmQfl(Strategy):
     score : callable or None
         Validation loss at the server of any parameters, where judging them costs nothing: it gives
         each participant its credit.
+    run, adapter : str
+        What orders say of the run's first part and of the shared adapter (`TrainOrder`).
+    first_round : int
+        The first that `start` runs: beyond 1 in a resumed run.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class LlmQfl(Strategy):
         self.best_arrays: ArrayRecord | None = None
         self.stop_reason = ""
         self.teachers: dict[int, dict[str, float]] = {}
+        self.run, self.adapter, self.first_round = NOTHING, NOTHING, 1
         self._reference: Parameters = {}
 
     def summary(self) -> None:
@@ -124,6 +131,9 @@ class LlmQfl(Strategy):
                 step_offset=self.state.steps_done[client],
                 class_weights=self.class_weights,
                 projection=self.projection,
+                run=self.run,
+                adapter=self.adapter,
+                fine_tuned=client in self.teachers,
             )
             messages.append(self._message(order(parameters, told), client, TRAIN, server_round))
         self.current.sent = {
@@ -152,6 +162,7 @@ class LlmQfl(Strategy):
             lambda update: check_update(update, reference, bound),
         )
         now = self.current
+        self.journal.underway(now.number, {k: update.cost for k, update in now.updates.items()})
         self.state.settle(now.decision.steps, now.failed, now.exhausted)
         for update in now.updates.values():
             self.teachers.setdefault(update.client, teacher_of(update))
@@ -181,7 +192,7 @@ class LlmQfl(Strategy):
         if self.settings.evaluation.mode != "federated":
             return []
         split = str(config.get("split", "validation"))
-        told = EvaluateOrder(round=server_round, split=split, projection=self.projection)
+        told = EvaluateOrder(server_round, split, self.projection, self.run, self.adapter)
         content = order(unpack_parameters(arrays), told)
         asked = sorted(self.state.members if split == "test" else self.state.views)
         self.current.sent_to_evaluate = dict.fromkeys(asked, payload_bytes(content))
@@ -257,7 +268,7 @@ class LlmQfl(Strategy):
         self.summary()
         result, arrays = Result(), initial_arrays
         train, evaluate = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
-        for server_round in range(1, num_rounds + 1):
+        for server_round in range(self.first_round, num_rounds + 1):
             began = time.monotonic()
             if server_round == 1 and self.score is not None and self._weighs:
                 self.state.start_loss = self.score(initial_arrays)
@@ -337,7 +348,21 @@ class LlmQfl(Strategy):
             )
         seconds = time.monotonic() - began
         self.journal.event(round_event(now, state, costs, loss, accuracy, seconds))
-        self.journal.checkpoint(now.number, arrays, state, self.best_round == now.number)
+        self.checkpoint(now.number, arrays)
+
+    def checkpoint(self, number: int, arrays: ArrayRecord) -> None:
+        """Keep everything that the run needs to go on after a round; 0: before the first."""
+        told = {**snapshot(self.state), "round": number, "best_round": self.best_round}
+        told["teachers"] = list(self.teachers.values())
+        kept = None if self.best_round == number else self.best_arrays
+        self.journal.checkpoint(number, arrays, kept, told)
+
+    def resume(self, told: Mapping[str, Any], kept: ArrayRecord | None) -> None:
+        """Take up what `checkpoint` has told, and the kept model that it held."""
+        self.state = restored(told, list(self.state.members.values()), self.settings)
+        self.best_round, self.best_arrays = int(told["best_round"]), kept
+        self.teachers = {int(one["client"]): dict(one) for one in told["teachers"]}
+        self.first_round = int(told["round"]) + 1
 
     def _without_quorum(self, valid: int) -> tuple[None, None]:
         """Lose the round, not the run, where others are left to ask; the model stays as it is."""

@@ -107,7 +107,7 @@ class FederationState:
     def observe(self, server_round: int, settings: Settings) -> Observation:
         """Make the observation for a round to be decided."""
         stop = settings.stop
-        spent = self.ledger.totals()
+        spent = self.ledger.paid()
         circuits, shots = spent.circuits, spent.shots
         if settings.evaluation.mode == "federated":  # the final test must still fit the budget
             for about in (member.about for member in self.members.values()):

@@ -1,0 +1,268 @@
+"""Checkpoints of a run on disk: whole or absent, and the record cut back to one of them.
+
+``checkpoint/round-NNN`` is all that a run needs to go on after that round; round 0 is the
+preparation. ``manifest.json`` in it lists the other files' sha256: one that does not match its
+list counts as damaged, and the one before it is taken. ``checkpoint/underway.json`` holds what a
+round has cost that is not closed yet, and ``checkpoint/repeated.json`` what such rounds cost when
+they were begun anew: paid, though nothing came of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from federation.errors import UserError, explain
+from federation.results import atomic_write, json_object, read_json, write_json
+
+FORMAT = 1
+"""Of a checkpoint; another one is refused."""
+
+STATE, MANIFEST, UNDERWAY, REPEATED = (
+    "state.json",
+    "manifest.json",
+    "underway.json",
+    "repeated.json",
+)
+RECORDS = ("metrics.jsonl", "agent.jsonl")
+"""What a run appends to; a checkpoint knows how long each was."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint, read.
+
+    Attributes
+    ----------
+    number : int
+        The last round that it holds; 0: the preparation.
+    folder : Path
+        Where its arrays lie.
+    state : dict
+        ``state.json``.
+    damaged : tuple of str
+        Names of later ones that cannot be used.
+    """
+
+    number: int
+    folder: Path
+    state: dict[str, Any]
+    damaged: tuple[str, ...] = ()
+
+
+def write_checkpoint(
+    run: Path, number: int, state: Mapping[str, Any], save: Callable[[Path], object]
+) -> Path:
+    """Write ``checkpoint/round-NNN`` in one move.
+
+    Parameters
+    ----------
+    run : Path
+        The results folder.
+    number : int
+        The last finished round.
+    state : mapping
+        JSON values; the records' lengths are added.
+    save : callable
+        Writes the arrays into the folder that it is given.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written; what was there is then still there.
+    """
+    home = run / "checkpoint"
+    home.mkdir(parents=True, exist_ok=True)
+    target = home / f"round-{number:03d}"
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
+    try:
+        draft.chmod(0o755)
+        save(draft)
+        lengths = {name: _kept_length(run / name) for name in RECORDS}
+        write_json(draft / STATE, {"format": FORMAT, **state, "records": lengths})
+        files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
+        write_json(draft / MANIFEST, {"files": files})
+        if target.exists():  # a round repeated after a damaged checkpoint
+            target.rename(draft.with_name(f".old{draft.name}"))
+        draft.rename(target)
+        _sync(home)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(draft.with_name(f".old{draft.name}"), ignore_errors=True)
+    return target
+
+
+def last_checkpoint(run: Path) -> Checkpoint | None:
+    """Return the last whole checkpoint of a run, or None if there is none.
+
+    Raises
+    ------
+    UserError
+        If it was written by another version of the format.
+    """
+    damaged: list[str] = []
+    for folder in sorted((run / "checkpoint").glob("round-*"), reverse=True):
+        state = _read(folder)
+        if state is None or not _long_enough(run, state):
+            damaged.append(folder.name)
+            continue
+        if state.get("format") != FORMAT:
+            raise UserError(
+                explain(
+                    f"{str(folder)!r} has format {state.get('format')!r}",
+                    f"format {FORMAT}",
+                    "resume with the version of llm-qfl that wrote it",
+                )
+            )
+        return Checkpoint(int(folder.name[6:]), folder, state, tuple(damaged))
+    return None
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Return a checkpoint's state if all its files are as they were written."""
+    files = read_json(folder / MANIFEST).get("files")
+    if not folder.name[6:].isdigit() or not isinstance(files, dict) or STATE not in files:
+        return None
+    try:
+        if any(_sha256(folder / name) != wanted for name, wanted in files.items()):
+            return None
+        return json_object((folder / STATE).read_bytes())
+    except OSError:
+        return None
+
+
+def _long_enough(run: Path, state: Mapping[str, Any]) -> bool:
+    """Whether the records still hold what was in them."""
+    lengths = state.get("records", {})
+    try:
+        wanted = {name: lengths[name] for name in RECORDS if lengths[name]}
+        return all((run / name).stat().st_size >= length for name, length in wanted.items())
+    except (OSError, KeyError):
+        return False
+
+
+def rewind(run: Path, checkpoint: Checkpoint) -> None:
+    """Cut the records back to a checkpoint, and drop what it does not know of.
+
+    Each file is replaced as a whole, so a crash on the way leaves it long or short, never torn;
+    doing it twice is doing it once.
+    """
+    for name in RECORDS:
+        path, length = run / name, int(checkpoint.state["records"][name])
+        if path.exists() and path.stat().st_size > length:
+            kept = path.read_bytes()[:length]
+            atomic_write(path, lambda file, kept=kept: file.write_bytes(kept))  # type: ignore[misc]
+    (run / "summary.json").unlink(missing_ok=True)
+    (run / "report.html").unlink(missing_ok=True)
+
+
+# --- what an unfinished round has cost ------------------------------------------------------
+
+
+def note_underway(run: Path, number: int, costs: Mapping[int, Mapping[str, Any]]) -> None:
+    """Write down what a round has cost by client, before it is closed."""
+    told = [{"round": number, "client": client, **cost} for client, cost in sorted(costs.items())]
+    write_json(run / "checkpoint" / UNDERWAY, {"entries": told})
+
+
+def settle_repeated(
+    run: Path, number: int, more: Iterable[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Return everything that was paid for rounds that are done again, and for going on.
+
+    What the record holds of rounds beyond `number` is added to ``repeated.json`` first, once.
+
+    Parameters
+    ----------
+    run : Path
+        The results folder.
+    number : int
+        The round of the checkpoint that the run goes on from.
+    more : iterable of mapping
+        Entries of what going on itself has cost.
+
+    Returns
+    -------
+    list of dict
+        Entries as ``ledger.json`` has them: ``round``, ``client`` and costs.
+    """
+    home = run / "checkpoint"
+    book = read_json(home / REPEATED)
+    entries, settled = list(book.get("entries", [])), list(book.get("settled", []))
+    closed = [e for e in read_json(run / "ledger.json").get("entries", []) if e["round"] > number]
+    rounds = {entry["round"] for entry in closed}
+    open_ = [
+        entry
+        for entry in read_json(home / UNDERWAY).get("entries", [])
+        if entry["round"] > number and entry["round"] not in rounds
+    ]
+    for batch in (closed, open_):
+        mark = hashlib.sha256(json.dumps(batch, sort_keys=True).encode()).hexdigest()
+        if batch and mark not in settled:
+            entries += batch
+            settled.append(mark)
+    entries += map(dict, more)
+    if entries:
+        write_json(home / REPEATED, {"entries": entries, "settled": settled})
+    (home / UNDERWAY).unlink(missing_ok=True)
+    return entries
+
+
+# --- one at a time ----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold a run's folder: two that write to it would mix their lines.
+
+    Raises
+    ------
+    UserError
+        If another process holds it.
+    """
+    home = run / "checkpoint"
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                explain(
+                    f"the run in {str(run)!r} is still going on",
+                    "a run that has ended",
+                    "wait for its end, or stop it (llm-qfl clean ends what was left behind)",
+                )
+            ) from None
+        yield
+
+
+def _kept_length(path: Path) -> int:
+    """Return a record's length, once that much of it is on the disk."""
+    try:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
