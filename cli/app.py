@@ -119,6 +119,13 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument(
         "--on", type=Path, metavar="FOLDER", help="run on a deployment: its folder, or its control/"
     )
+    run.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with an interrupted run: its results folder; --set may change run.rounds, "
+        "stop.*, timeouts and budgets",
+    )
     run.add_argument("--plain", action="store_true", help="no colours, no moving status line")
     run.add_argument("--quiet", action="store_true", help="print the final result only")
     run.set_defaults(call=_run)
@@ -183,11 +190,18 @@ def version() -> str:
 def _run(chosen: argparse.Namespace) -> int:
     from cli.run import run
 
+    if chosen.resume is not None and (chosen.config or chosen.name):
+        from federation import SettingsError, explain
+
+        given = "--config" if chosen.config else "--name"
+        why = "a run goes on with its own settings", f"leave {given} out, or start a new run"
+        raise SettingsError(explain(f"{given} with --resume", *why))
     return run(
         chosen.config,
         chosen.set,
         chosen.name,
         on=chosen.on,
+        resume=chosen.resume,
         plain=chosen.plain,
         quiet=chosen.quiet,
     )

@@ -93,7 +93,7 @@ def make_plan(
             )
         )
     overrides = absolute_paths(overrides, Path.cwd())
-    check_paths(overrides, per_site=settings.data.per_site)
+    check_paths(overrides, per_site=settings.data.per_site, used=settings.run.resume)
     return Plan(settings, overrides, find_app(), find_programs())
 
 
@@ -123,8 +123,8 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
     return resolved
 
 
-def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool) -> None:
-    """Refuse data that is not there and a results folder that is not empty.
+def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool, used: bool = False) -> None:
+    """Refuse data that is not there and a results folder that is not empty, unless it is `used`.
 
     A per-site path belongs to another machine, or is a pattern: it is not looked at here.
     """
@@ -135,14 +135,14 @@ def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool) -> None:
                 explain(f"{key} = {value!r} does not exist", "a file or folder", "check the path")
             )
     folder = overrides.get("run.folder")
-    if isinstance(folder, str) and folder:
+    if isinstance(folder, str) and folder and not used:
         try:
-            used = os.path.exists(folder) and bool(os.listdir(folder))
+            full = os.path.exists(folder) and bool(os.listdir(folder))
         except NotADirectoryError:
-            used = True
+            full = True
         except OSError as error:
             raise SettingsError(_unusable("run.folder", folder, error)) from None
-        if used:
+        if full:
             raise SettingsError(
                 explain(f"run.folder = {folder!r} is in use", "a new or empty folder", "name one")
             )

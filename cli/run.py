@@ -45,6 +45,7 @@ def run(
     name: str | None,
     *,
     on: Path | None = None,
+    resume: Path | None = None,
     plain: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -56,6 +57,8 @@ def run(
         As `cli.plan.make_plan` takes them.
     on : Path, optional
         A deployment's folder; without one a simulation of our own is started.
+    resume : Path, optional
+        Results folder of an interrupted run that is to go on.
     plain : bool
         No colours and no moving line.
     quiet : bool
@@ -72,7 +75,13 @@ def run(
         For a mistake in the settings, before anything is started or written.
     """
     facts = None if on is None else _deployment(on)
-    plan = make_plan(files, assignments, name, clients=None if facts is None else facts.nodes)
+    clients = None if facts is None else facts.nodes
+    if resume is not None:
+        from cli.resume import resumed_plan
+
+        plan = resumed_plan(resume, assignments, clients)
+    else:
+        plan = make_plan(files, assignments, name, clients)
     folder = make_run_folder(plan)
     screen = Screen(plain=plain, quiet=quiet, deployed=facts is not None)
     screen.start(plan.settings.run.name, folder)

@@ -93,6 +93,8 @@ class Screen:
             self._rounds = int(event.get("rounds", 0))
             for line in words.header(event, self.width):
                 self.say(line)
+        elif kind == "resumed":
+            self.say(words.resumed_line(event, self.width))
         elif kind in ("adapter-begin", "adapter"):
             self._adapting = True
             self.say(words.adapter_line(event, self.width))
@@ -175,6 +177,8 @@ class Screen:
             self._console.print(Text(f"  {'report':<10}{report}"))
         elif (folder / "metrics.jsonl").exists():
             self._console.print(Text(f"  {'report':<10}none yet: llm-qfl report {folder}"))
+        if verdict.code != COMPLETED and any(folder.glob("checkpoint/round-*")):
+            self._console.print(Text(f"  {'go on':<10}llm-qfl run --resume {folder}"))
         self._console.file.flush()
         if verdict.code != COMPLETED:
             print(f"llm-qfl: {verdict.line} (logs: {folder / 'logs'})", file=sys.stderr)

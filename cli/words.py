@@ -54,6 +54,15 @@ def header(event: Event, width: int = WIDTH) -> list[str]:
     return [*lines, *client_table(clients, classes, width)]
 
 
+def resumed_line(event: Event, width: int = WIDTH) -> str:
+    """Say that a run goes on, from the ``resumed`` event."""
+    after, there = int(event.get("round", 0)), len(event.get("clients", []))
+    done = f"after round {after}" if after else "before its first round"
+    passed = ", ".join(map(str, event.get("damaged", [])))
+    told = f"; damaged, and passed over: {passed}" if passed else ""
+    return _pair("goes on", f"{done}; {there} clients are there{told}", width)
+
+
 def adapter_words(event: Event) -> str:
     """Say what the shared adapter came to."""
     return (

@@ -95,6 +95,7 @@ def write_checkpoint(
             target.rename(draft.with_name(f".old{draft.name}"))
         draft.rename(target)
         _sync(home)
+        (home / UNDERWAY).unlink(missing_ok=True)  # the round is closed
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(draft.with_name(f".old{draft.name}"), ignore_errors=True)
@@ -125,6 +126,15 @@ def last_checkpoint(run: Path) -> Checkpoint | None:
             )
         return Checkpoint(int(folder.name[6:]), folder, state, tuple(damaged))
     return None
+
+
+def no_checkpoint(run: Path) -> str:
+    """Say that a run has nothing to go on from."""
+    return explain(
+        f"no whole checkpoint in {str(run)!r}",
+        "a run whose sites had been prepared",
+        "start it anew",
+    )
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -54,14 +54,29 @@ def no_run(given: str) -> str:
     return explain(given, "a run's results folder, for instance runs/latest", "name one")
 
 
-def refuse_changes(before: Settings, now: Settings) -> None:
+def refuse_changes(before: Settings, now: Settings, done: int = 0) -> None:
     """Refuse settings that would make another run of the one that goes on.
+
+    Parameters
+    ----------
+    before, now : Settings
+        What the run began with, and what it is to go on with.
+    done : int
+        Rounds that are done.
 
     Raises
     ------
     SettingsError
         With the first such key.
     """
+    if now.run.rounds < done:
+        raise SettingsError(
+            explain(
+                f"run.rounds = {now.run.rounds} in a run that has done {done}",
+                f"at least {done}",
+                "raise run.rounds, or leave it out",
+            )
+        )
     was, is_ = flatten(before), flatten(now)
     for key, _ in fields():
         if was[key] != is_[key] and not may_change(key):

@@ -150,7 +150,8 @@ def load_arrays(path: Path) -> Parameters:
     """Read named arrays from safetensors."""
     from safetensors.numpy import load_file
 
-    return load_file(path)
+    arrays: Parameters = load_file(path)
+    return arrays
 
 
 def save_arrays(path: Path, arrays: Parameters) -> None:

@@ -20,6 +20,7 @@ from federation import (
     UserError,
     explain,
     last_checkpoint,
+    no_checkpoint,
     recorded_settings,
     refuse_changes,
     rewind,
@@ -97,24 +98,15 @@ def take_up(folder: Path, settings: Settings) -> Past:
     UserError
         If there is none, or the settings would make another run of it.
     """
-    refuse_changes(recorded_settings(folder), settings)
     found = last_checkpoint(folder)
     if found is None:
-        raise UserError(nothing_to_resume(folder))
+        raise UserError(no_checkpoint(folder))
+    refuse_changes(recorded_settings(folder), settings, found.number)
     if found.damaged:
         log(WARNING, "damaged, and passed over: %s", ", ".join(found.damaged))
     log(INFO, "the run goes on after round %d", found.number)
     rewind(folder, found)
     return Past(found)
-
-
-def nothing_to_resume(folder: Path) -> str:
-    """Say that a run has no checkpoint."""
-    return explain(
-        f"no checkpoint in {str(folder)!r}: the run was broken off before its sites were prepared",
-        "a run with one",
-        "start it anew",
-    )
 
 
 def rejoin(grid: Grid, settings: Settings, past: Past, folder: Path) -> Prepared:

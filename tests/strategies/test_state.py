@@ -29,6 +29,7 @@ def member(client: int) -> Member:
             circuits_fixed=5,
             shots_per_circuit=0,
             seconds=0.0,
+            rows_digest="none",
         ),
     )
 
