@@ -100,7 +100,6 @@ COMPARED = (
     "class_rows",
     "classes",
     "kind",
-    "features",
     "encoder",
 )
 """Fields of a `SiteReport` in which a site that goes on must be what it was."""

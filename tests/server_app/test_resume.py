@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Message
 from safetensors.numpy import load_file
 
 from bench.grid import InProcessGrid
 from client_app.app import app
 from client_app.memory import forget
-from federation import flatten, parse_run, read_jsonl
+from federation import UserError, flatten, parse_run, read_jsonl
+from federation.messages import TRAIN
 from server_app.journal import RunJournal
 from server_app.resume import take_up
 from server_app.run import run
@@ -137,3 +140,153 @@ def test_broken_off_anywhere_it_ends_with_the_same_numbers(
         for part in wanted:
             assert differences(found[part], wanted[part]) == []
         assert same_model(folder, tmp_path / "whole")
+
+
+def broken(folder: Path, at: int, *given: str, **grid: Any) -> None:
+    with pytest.raises(Killed):
+        start(folder, *given, journal=Breaking(folder, at), **grid)
+
+
+def test_what_a_broken_round_cost_is_in_the_ledger_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        start(folder, journal=Breaking(folder, 3, after=True))
+    go_on(folder)
+    ledger = json.loads((folder / "ledger.json").read_text())
+    first = [e["circuits"] for e in ledger["entries"] if e["round"] == 1]
+    again = [e for e in ledger["repeated"]["entries"] if e["round"] == 1]
+    assert [e["circuits"] for e in again] == first
+    assert ledger["repeated"]["totals"]["circuits"] == sum(first) > 0
+    assert ledger["totals"]["circuits"] == sum(e["circuits"] for e in ledger["entries"])
+    # What going on itself sent is there too.
+    assert [e["client"] for e in ledger["repeated"]["entries"] if e["bytes_up"] and not e["steps"]]
+
+
+def test_a_budget_counts_what_was_paid_twice(tmp_path: Path) -> None:
+    whole = start(tmp_path / "whole")
+    circuits = whole["ledger"]["circuits"]
+    budget = f"stop.circuits={circuits}"
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        start(folder, budget, journal=Breaking(folder, 3, after=True))
+    summary = go_on(folder, budget)
+    ledger = json.loads((folder / "ledger.json").read_text())
+    assert summary["rounds"] < whole["rounds"]
+    assert ledger["totals"]["circuits"] + ledger["repeated"]["totals"]["circuits"] <= circuits
+
+
+def test_a_damaged_checkpoint_costs_a_round_and_no_more(tmp_path: Path) -> None:
+    start(tmp_path / "first", "run.rounds=1")
+    whole = start(tmp_path / "whole")
+    folder = tmp_path / "run"
+    broken(folder, 16)
+    last = max((folder / "checkpoint").glob("round-*"))
+    (last / "model.safetensors").write_bytes(b"torn")
+    summary = go_on(folder)
+    assert timeless(summary) == timeless(whole)
+    (event,) = [e for e in read_jsonl(folder / "metrics.jsonl") if e["event"] == "resumed"]
+    assert event["damaged"] == [last.name]
+    ledger = json.loads((folder / "ledger.json").read_text())
+    assert {e["round"] for e in ledger["repeated"]["entries"]} >= {event["round"] + 1}
+
+
+def test_a_failed_run_goes_on_when_its_sites_are_mended(tmp_path: Path) -> None:
+    def spoil(order: Message, reply: Message) -> Message | None:
+        late = order.metadata.group_id == "3"
+        return None if order.metadata.message_type == TRAIN and late else reply
+
+    start(tmp_path / "first", "run.rounds=1")
+    whole = start(tmp_path / "whole")
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match="round 3 has 0 valid replies"):
+        start(folder, spoil=spoil)
+    assert timeless(go_on(folder)) == timeless(whole)
+
+
+def test_other_rows_at_a_site_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for client in range(3):
+        rows = ["".join(rng.choice(list("ACGT"), 60)) for _ in range(30)]
+        lines = [f"{row},{k % 2}" for k, row in enumerate(rows)]
+        (tmp_path / f"{client}.csv").write_text("\n".join(["text,label", *lines, ""]))
+    words = (
+        "data.source=csv",
+        f"data.path={tmp_path}/{{client}}.csv",
+        "data.per_site=true",
+        "data.labels=0,1",
+        "data.kind=dna",
+        "evaluation.mode=federated",
+        "data.train_rows=0",
+        "data.test_rows=0",
+        "data.server_rows=0",
+    )
+    folder = tmp_path / "run"
+    broken(folder, 9, *words)
+    record = (folder / "checkpoint" / "round-001" / "state.json").read_text()
+    assert not any(row in record for row in rows)
+    path = tmp_path / "1.csv"
+    before = path.read_text()
+    lines = before.splitlines()
+    path.write_text("\n".join([*lines[:5], lines[5].replace("A", "C", 1), *lines[6:], ""]))
+    with pytest.raises(
+        UserError, match=r"client 1 is not the one that .*: its rows are other ones"
+    ):
+        go_on(folder, *words)
+    path.write_text("\n".join([*lines, lines[-1], lines[-2], ""]))
+    with pytest.raises(UserError, match=r"client 1 is not the one that .*: train_rows was"):
+        go_on(folder, *words)
+    path.write_text(before)
+    assert go_on(folder, *words)["status"] == "completed"
+
+
+def test_sites_that_forgot_do_not_fine_tune_again(tmp_path: Path) -> None:
+    given = ("llm.reuse=false", f"llm.store={tmp_path / 'store'}")
+    folder = tmp_path / "run"
+    broken(folder, 9, *given)
+    done = [e for e in read_jsonl(folder / "metrics.jsonl") if e["event"] == "client"]
+    assert all(event["llm_tokens"] > 0 for event in done)
+    go_on(folder, *given)
+    later = [e for e in read_jsonl(folder / "metrics.jsonl") if e["event"] == "client"][len(done) :]
+    assert later
+    assert all(event["llm_tokens"] == 0 for event in later)
+
+
+def test_orders_name_the_first_part_of_the_run(tmp_path: Path) -> None:
+    """A site finds the jobs and the budget that it began with."""
+    seen = []
+
+    def watch(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == TRAIN:
+            seen.append(order.content.config_records["config"]["run"])
+        return reply
+
+    settings, _ = parse_run([], [*SMALL, *WORDS])
+    forget()
+    folder = tmp_path / "run"
+    journal = Breaking(folder, 9)
+    journal.begin(settings)
+    with pytest.raises(Killed):
+        run(InProcessGrid(app, flatten(settings), 3, spoil=watch), settings, journal, "77")
+    go_on(folder, spoil=watch)
+    assert set(seen) == {"77"}
+
+
+def test_a_shared_adapter_is_given_to_sites_that_lost_it(tmp_path: Path) -> None:
+    given = ("llm.federated=ffa", "llm.rounds=1", "features.encoder=shared")
+    store = tmp_path / "store"
+    words = (*given, f"llm.store={store}")
+    whole = start(tmp_path / "whole", *words)
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        start(folder, *words, journal=Breaking(folder, 14))
+    shutil.rmtree(store)
+    summary = go_on(folder, *words)
+    assert timeless(summary)["test"] == timeless(whole)["test"]
+    assert summary["adapter"] == whole["adapter"]
+
+
+def test_a_run_without_a_checkpoint_has_nothing_to_go_on_from(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    broken(folder, 0)
+    with pytest.raises(UserError, match=r"no whole checkpoint in .* start it anew"):
+        go_on(folder)
