@@ -110,7 +110,7 @@ def run(
         strategy.run = past.run if past else run_id or NOTHING
         judge = _judge(grid, settings, prepared, strategy, strategy.run)
         strategy.score = judge.score
-        spent = partial(_spent, judge, past.told["judge"] if past else {})
+        spent = partial(added_up, judge, past.told["judge"] if past else {})
         journal.also = lambda: _beside(strategy, prepared, clock) | {"judge": spent()}
         first = past.arrays if past else _first_parameters(settings, prepared, journal)
     if past is None:
@@ -172,7 +172,7 @@ def _beside(strategy: LlmQfl, prepared: Prepared, clock: Clock) -> dict[str, Any
     }
 
 
-def _spent(judge: Judge, before: Mapping[str, float]) -> dict[str, float]:
+def added_up(judge: Judge, before: Mapping[str, float]) -> dict[str, float]:
     """Return what the server's own evaluations cost, with those of the run's earlier parts."""
     now = judge.spent()
     return {key: now.get(key, 0) + before.get(key, 0) for key in {**before, **now}}

@@ -20,7 +20,7 @@ from federation import UserError, flatten, parse_run, read_jsonl
 from federation.messages import TRAIN
 from server_app.journal import RunJournal
 from server_app.resume import take_up
-from server_app.run import run
+from server_app.run import Clock, added_up, run
 from tests.conftest import SMALL
 
 TIMES = (
@@ -290,3 +290,27 @@ def test_a_run_without_a_checkpoint_has_nothing_to_go_on_from(tmp_path: Path) ->
     broken(folder, 0)
     with pytest.raises(UserError, match=r"no whole checkpoint in .* start it anew"):
         go_on(folder)
+
+
+def test_the_clock_counts_the_earlier_parts_and_the_phase_under_way() -> None:
+    clock = Clock({"prepare": 10.0, "rounds": 100.0, "total": 120.0})
+    with clock.phase("rounds"):
+        told = clock.told()
+        assert told["rounds"] >= 100
+        assert told["total"] >= 120
+    assert set(told) == {"prepare", "rounds", "total"}
+    assert clock.seconds["rounds"] >= told["rounds"]
+    again = Clock(told)
+    assert again.total >= told["total"]
+
+
+def test_what_the_judge_spent_before_is_added() -> None:
+    class Judged:
+        def spent(self) -> dict[str, float]:
+            return {"jobs": 2, "shots": 30}
+
+    assert added_up(Judged(), {"jobs": 1, "qpu_seconds": 4.0}) == {  # type: ignore[arg-type]
+        "jobs": 3,
+        "shots": 30,
+        "qpu_seconds": 4.0,
+    }
