@@ -29,6 +29,7 @@ from federation import (
 from federation.agent_settings import ASKED
 from federation.ledger import read_entries
 from federation.messages import (
+    NOTHING,
     REJOIN,
     Parameters,
     RejoinOrder,
@@ -73,8 +74,8 @@ class Past:
 
     @property
     def run(self) -> str:
-        """Flower's id of the run's first part."""
-        return str(self.told["run"])
+        """Flower's id of the run's first part; empty outside Flower."""
+        return str(self.told["run"]).replace(NOTHING, "")
 
     @property
     def arrays(self) -> Parameters:
@@ -119,7 +120,7 @@ def rejoin(grid: Grid, settings: Settings, past: Past, folder: Path) -> Prepared
     """
     nodes = wait_for_nodes(grid, settings)
     adapter = _adapter(past, folder)
-    content = order(adapter.arrays if adapter else {}, RejoinOrder(past.run))
+    content = order(adapter.arrays if adapter else {}, RejoinOrder(past.run or NOTHING))
     messages = [Message(content, node, REJOIN) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
     members = _read(replies, len(nodes), [report_of(one) for one in past.told["members"]])

@@ -107,8 +107,8 @@ def run(
             else prepare(grid, settings, journal)
         )
         strategy = _strategy(settings, agent, prepared, journal)
-        strategy.run = past.run if past else run_id or NOTHING
-        judge = _judge(grid, settings, prepared, strategy, strategy.run)
+        strategy.run = (past.run if past else run_id) or NOTHING
+        judge = _judge(grid, settings, prepared, strategy, past.run if past else run_id)
         strategy.score = judge.score
         spent = partial(added_up, judge, past.told["judge"] if past else {})
         journal.also = lambda: _beside(strategy, prepared, clock) | {"judge": spent()}

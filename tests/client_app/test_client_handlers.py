@@ -116,3 +116,12 @@ def test_a_round_trains_with_its_own_lambda_and_the_hidden_states(
     monkeypatch.setattr(quantum, "train_local", note)
     federate("distill.weight=0.5", "distill.decay=0.5", "distill.features=100")
     assert seen == [(0.5, (32, 128))] * 3 + [(0.25, (32, 128))] * 3
+
+
+def test_an_order_says_whose_jobs_and_which_adapter() -> None:
+    """A node that was started again has forgotten, and a resumed run has another id."""
+    node = context(**{"partition-id": 1})
+    assert recall(node).run == f"{node.run_id}/1"
+    memory = recall(node, "77", "abc")
+    assert (memory.run, memory.adopted_digest) == ("77/1", "abc")
+    assert recall(node, "77") is memory

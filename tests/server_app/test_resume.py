@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from bench.grid import InProcessGrid
 from client_app.app import app
 from client_app.memory import forget
-from federation import UserError, flatten, parse_run, read_jsonl
+from federation import UserError, flatten, last_checkpoint, parse_run, read_jsonl
 from federation.messages import TRAIN
 from server_app.journal import RunJournal
 from server_app.resume import take_up
@@ -145,6 +145,20 @@ def test_broken_off_anywhere_it_ends_with_the_same_numbers(
 def broken(folder: Path, at: int, *given: str, **grid: Any) -> None:
     with pytest.raises(Killed):
         start(folder, *given, journal=Breaking(folder, at), **grid)
+
+
+def test_the_best_model_so_far_is_kept(tmp_path: Path) -> None:
+    """The last round's is another one: with such a rate a loss goes up."""
+    given = ("train.learning_rate=3.0",)
+    start(tmp_path / "first", *given, "run.rounds=1")
+    whole = start(tmp_path / "whole", *given)
+    assert 1 <= whole["best_round"] < whole["rounds"]
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        start(folder, *given, journal=Breaking(folder, 30))
+    assert last_checkpoint(folder).number == 4  # type: ignore[union-attr]
+    assert timeless(go_on(folder, *given)) == timeless(whole)
+    assert same_model(folder, tmp_path / "whole")
 
 
 def test_what_a_broken_round_cost_is_in_the_ledger_apart(tmp_path: Path) -> None:
