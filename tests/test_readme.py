@@ -35,7 +35,7 @@ def runs() -> list[list[str]]:
 
 def settings_of(words: list[str]) -> tuple[list[Path], list[str]]:
     pairs = list(zip(words[::2], words[1::2], strict=True))
-    assert {flag for flag, _ in pairs} <= {"--config", "--set", "--on"}
+    assert {flag for flag, _ in pairs} <= {"--config", "--set", "--on", "--resume"}
     files = [ROOT / value for flag, value in pairs if flag == "--config"]
     return files, [value for flag, value in pairs if flag == "--set"]
 
