@@ -42,6 +42,8 @@ class InProcessGrid(Grid):
         May change or drop a reply.
     log : list
         Message types sent, with the client.
+    kept : dict
+        Replies that were not pulled yet, by the id of the order.
     """
 
     client_app: ClientApp
@@ -51,6 +53,7 @@ class InProcessGrid(Grid):
     spoil: Spoil = lambda order, reply: reply
     log: list[tuple[str, int]] = field(default_factory=list)
     contexts: dict[int, Context] = field(default_factory=dict)
+    kept: dict[str, Message] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
@@ -75,20 +78,18 @@ class InProcessGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Let each node answer; an exception becomes an error reply, as in Flower."""
-        replies = []
-        for number, message in enumerate(messages):
-            node = message.metadata.dst_node_id
-            self.log.append((message.metadata.message_type, node - FIRST_NODE))
-            message.metadata.__dict__["_message_id"] = f"message-{len(self.log)}-{number}"
-            try:
-                reply = self.client_app(message, self.contexts[node])
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                reply = Message(Error(CRASHED, reason), reply_to=message)
-            arrived = self.spoil(message, reply)
-            if arrived is not None:
-                replies.append(arrived)
-        return replies
+        return [reply for message in messages if (reply := self._ask(message)) is not None]
+
+    def _ask(self, message: Message) -> Message | None:
+        node = message.metadata.dst_node_id
+        self.log.append((message.metadata.message_type, node - FIRST_NODE))
+        message.metadata.__dict__["_message_id"] = f"message-{len(self.log)}"
+        try:
+            reply = self.client_app(message, self.contexts[node])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            reply = Message(Error(CRASHED, reason), reply_to=message)
+        return self.spoil(message, reply)
 
     @property
     def run(self) -> NoReturn:
@@ -102,10 +103,16 @@ class InProcessGrid(Grid):
         """Messages are made directly."""
         raise RuntimeError("make a flwr.app.Message")
 
-    def push_messages(self, messages: Iterable[Message]) -> NoReturn:
-        """Not offered: the strategy sends and receives in one call."""
-        raise RuntimeError("use send_and_receive")
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Let each node answer at once, and keep the replies."""
+        sent = []
+        for message in messages:
+            reply = self._ask(message)
+            sent.append(str(message.metadata.message_id))
+            if reply is not None:
+                self.kept[sent[-1]] = reply
+        return sent
 
-    def pull_messages(self, message_ids: Iterable[str]) -> NoReturn:
-        """Not offered: the strategy sends and receives in one call."""
-        raise RuntimeError("use send_and_receive")
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Hand out kept replies, each once."""
+        return [self.kept.pop(name) for name in message_ids if name in self.kept]

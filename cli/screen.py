@@ -95,6 +95,10 @@ class Screen:
                 self.say(line)
         elif kind == "resumed":
             self.say(words.resumed_line(event, self.width))
+        elif kind == "late":
+            self.say(words.late_line(event, self.width), "yellow")
+        elif kind == "roll":
+            self.say(words.roll_line(event, self.width), "yellow")
         elif kind in ("adapter-begin", "adapter"):
             self._adapting = True
             self.say(words.adapter_line(event, self.width))

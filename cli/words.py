@@ -63,6 +63,29 @@ def resumed_line(event: Event, width: int = WIDTH) -> str:
     return _pair("goes on", f"{done}; {there} clients are there{told}", width)
 
 
+def late_line(event: Event, width: int = WIDTH) -> str:
+    """Tell of a ``late`` event: a reply whose round had gone on."""
+    who = f"client {event.get('client')}, round {event.get('round')}: answered after its deadline"
+    problem = event.get("problem")
+    cost = f"its {whole(event.get('circuits'))} circuits are counted, its model is not used"
+    return clip(f"  {who}; {problem or cost}", width)
+
+
+def roll_line(event: Event, width: int = WIDTH) -> str:
+    """Tell of a ``roll`` event: who has left, who is not done yet, and who is back."""
+    told = (("gone", "gone"), ("busy", "still at an earlier order"), ("back", "back"))
+    parts = [
+        f"{_clients(event[key])} {words}"
+        for key, words in told
+        if isinstance(event.get(key), list) and event[key]
+    ]
+    return clip(f"  {'; '.join(parts)}", width)
+
+
+def _clients(found: Sequence[Any]) -> str:
+    return f"client{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
+
+
 def adapter_words(event: Event) -> str:
     """Say what the shared adapter came to."""
     return (

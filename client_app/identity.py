@@ -11,7 +11,7 @@ from pathlib import Path
 from client_app.memory import SiteMemory
 from federation import store_root
 
-SECRET = "secret"
+KEY_FILE = "rows.key"
 """File of the site's store that keys its digests; it never leaves the site."""
 
 UNKNOWN = "none"
@@ -40,10 +40,10 @@ def _secret(store: Path) -> str:
     """Return the store's secret; the first process that asks makes it, whole or not at all."""
     from llm import private_folder
 
-    path = store / SECRET
+    path = store / KEY_FILE
     if not path.exists():
         private_folder(store)
-        handle, draft = tempfile.mkstemp(prefix=f".{SECRET}-", dir=store)  # its owner's alone
+        handle, draft = tempfile.mkstemp(prefix=f".{KEY_FILE}-", dir=store)  # its owner's alone
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
                 file.write(secrets.token_hex(16))

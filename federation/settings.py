@@ -28,10 +28,15 @@ class RunSettings(Section):
     seed: int = setting(0, "The one seed: every random choice derives from it.", ge=0, le=2**31 - 1)
     clients: int = setting(4, "Number of client nodes the run waits for.", ge=1)
     rounds: int = setting(10, "Upper bound on communication rounds.", ge=1)
-    min_replies: int = setting(1, "Fewest valid replies a round may aggregate.", ge=1)
+    min_replies: int = setting(
+        1, "Fewest valid replies a round may aggregate; it waits for as many nodes.", ge=1
+    )
     wait_seconds: float = setting(300.0, "Longest wait for the nodes to appear, seconds.", gt=0)
     round_timeout: float = setting(
-        3600.0, "Longest wait for the replies of one round, seconds.", gt=0
+        3600.0,
+        "Longest wait for the replies of one round, seconds. A later reply is counted in the "
+        "ledger and not aggregated; its client is left alone until then, if others are left.",
+        gt=0,
     )
     output: str = setting("runs", "Folder that collects the results folders.")
     folder: str = setting("", "This run's results folder; empty: made under `run.output`.")

@@ -42,12 +42,17 @@ def main(grid: Grid, context: Context) -> None:
     except UserError as error:
         log(ERROR, "%s", error)
         raise RunFailedError(str(error)) from None
+    from strategies.exchange import Exchange
+
+    exchange = Exchange(grid)
     try:
         with alone(folder):
-            drive(grid, settings, folder, str(context.run_id))
+            drive(exchange, settings, folder, str(context.run_id))
     except UserError as error:
         log(ERROR, "%s", error)
         raise RunFailedError(str(error)) from None
+    finally:
+        exchange.close()
 
 
 def _refuse_used(folder: Path) -> None:

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Settings, UserError, derive_seed, explain, store_root
+from federation import Settings, UserError, derive_seed, explain, store_root, with_idle
 from federation.messages import EvaluateReport, SiteReport, unpack_parameters
+from llm.agent import Decision
 from strategies import LlmQfl, Member
+from strategies.replies import Round
 
 if TYPE_CHECKING:
     from data import ServerData
@@ -246,8 +248,7 @@ class FederatedJudge:
 
     def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
         """Let every node judge the kept model on its test rows, and add them up."""
-        timeout = self.strategy.settings.run.round_timeout
-        reports, failures = self.strategy.test(arrays, self.grid, timeout)
+        reports, failures = self._ask(arrays)
         if not reports:
             raise UserError(
                 explain(
@@ -258,6 +259,29 @@ class FederatedJudge:
             )
         verdict, baselines = summed_verdict(list(reports.values()))
         return {**verdict, "sites": len(reports), "failures": failures}, baselines
+
+    def _ask(self, arrays: ArrayRecord) -> tuple[dict[int, EvaluateReport], list[str]]:
+        """Let every client that is there score its test rows.
+
+        Returns
+        -------
+        tuple
+            The answers by client, and what failed. Their cost is the ledger's last entry, one
+            round after the last.
+        """
+        strategy = self.strategy
+        state, timeout = strategy.state, strategy.settings.run.round_timeout
+        begun = (entry[0] for entry in state.ledger.entries)
+        number = max([len(state.losses), *begun]) + 1
+        strategy.current = now = Round(number, Decision(participants=(), steps={}))
+        for client in sorted(strategy.muster(self.grid)):
+            now.fail(client, "it is not there, or still at an old order")
+        split = ConfigRecord({"split": "test"})
+        orders = strategy.configure_evaluate(number, arrays, split, self.grid)
+        replies = self.grid.send_and_receive(list(orders), timeout=timeout)
+        reports = strategy.read_evaluations(replies, "test")
+        state.ledger.add(number, with_idle(now.evaluation))
+        return reports, now.failures
 
 
 def summed_verdict(reports: Sequence[EvaluateReport]) -> tuple[Verdict, dict[str, Verdict]]:

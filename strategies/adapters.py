@@ -19,8 +19,6 @@ from federation.messages import (
     ADAPT,
     ADOPT,
     ARRAYS,
-    METRICS,
-    WEIGHT_KEY,
     AdaptOrder,
     AdaptReport,
     AdoptReport,
@@ -31,7 +29,7 @@ from federation.messages import (
     read_parameters,
     read_report,
 )
-from strategies.aggregation import UNIFORM_KEY, build_aggregator
+from strategies.aggregation import build_aggregator, weigh
 from strategies.journal import Journal
 from strategies.replies import implausible, last_line, one_line
 from strategies.state import Member, add_costs
@@ -295,9 +293,7 @@ def _averaged(
 ) -> Parameters:
     """Average by the run's own aggregation rule; rows as reported before the run."""
     rows = {member.client: member.about.train_rows for member in members}
-    for client, (_, reply) in answers.items():
-        metrics = reply.content.metric_records[METRICS]
-        metrics[WEIGHT_KEY], metrics[UNIFORM_KEY] = rows[client], 1
+    weigh([reply for _, reply in answers.values()], [rows[client] for client in answers])
     arrays, _ = build_aggregator(settings, len(answers)).aggregate_train(
         number, [answers[client][1] for client in sorted(answers)]
     )

@@ -15,12 +15,19 @@ from flwr.common.logger import FLOWER_LOGGER
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Strategy
 
 from federation import Settings
-from federation.messages import WEIGHT_KEY
+from federation.messages import METRICS, WEIGHT_KEY
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 UNIFORM_KEY = "one"
 """Metric that is 1 in every reply: weighting by it is the paper's plain mean."""
+
+
+def weigh(replies: Sequence[Message], rows: Sequence[int]) -> None:
+    """Write into training replies what they weigh: their rows, and 1 for the plain mean."""
+    for reply, count in zip(replies, rows, strict=True):
+        metrics = reply.content.metric_records[METRICS]
+        metrics[WEIGHT_KEY], metrics[UNIFORM_KEY] = count, 1
 
 
 def update_norm(update: Arrays, reference: Arrays) -> float:

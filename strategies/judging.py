@@ -68,7 +68,7 @@ def may_lose(now: Round, state: FederationState, settings: Settings) -> bool:
     So it is while somebody is left whom it did not ask, `MOST_LOST` times in a row at most; a
     last round is lost only where there is a model to keep.
     """
-    others = set(state.views) - set(now.decision.participants)
+    others = set(state.views) - state.absent - set(now.decision.participants)
     later = bool(state.losses) or now.number < settings.run.rounds
     return bool(others) and later and state.lost < MOST_LOST
 

@@ -16,10 +16,8 @@ from federation import Settings, UserError, with_idle
 from federation.agent_settings import WEIGHING
 from federation.messages import (
     EVALUATE,
-    METRICS,
     NOTHING,
     TRAIN,
-    WEIGHT_KEY,
     EvaluateOrder,
     EvaluateReport,
     Parameters,
@@ -30,9 +28,16 @@ from federation.messages import (
     unpack_parameters,
 )
 from llm.agent import Agent, Decision
-from strategies.aggregation import UNIFORM_KEY, aggregate, check_update
+from strategies.aggregation import aggregate, check_update, weigh
 from strategies.guard import decide
-from strategies.journal import Journal, asking, client_event, decision_line, round_event, teacher_of
+from strategies.journal import (
+    Journal,
+    asking,
+    client_event,
+    decision_line,
+    round_event,
+    teacher_of,
+)
 from strategies.judging import may_lose, not_judged, select, too_few, worth
 from strategies.replies import (
     Round,
@@ -40,8 +45,9 @@ from strategies.replies import (
     check_numbers,
     collect_evaluations,
     collect_updates,
-    diagonal,
+    summed_up,
 )
+from strategies.rollcall import book_late, muster
 from strategies.snapshot import restored, snapshot
 from strategies.state import FederationState, Member, add_costs
 
@@ -172,12 +178,9 @@ class LlmQfl(Strategy):
         counted = select(valid, self.settings, self.state)
         self.current.counted = counted
         self.current.aggregated = tuple(update.client for update in counted)
-        for update in counted:
-            # Rows as reported before the run: a client cannot raise its own weight later.
-            metrics = update.message.content.metric_records[METRICS]
-            metrics[WEIGHT_KEY] = self.state.members[update.client].about.train_rows
-            metrics[UNIFORM_KEY] = 1
         messages = [update.message for update in counted]
+        # Rows as reported before the run: a client cannot raise its own weight later.
+        weigh(messages, [self.state.members[one.client].about.train_rows for one in counted])
         arrays, metrics_record = aggregate(self.settings, server_round, messages)
         for client, update in self.current.updates.items():
             if not update.dropped:
@@ -194,7 +197,8 @@ class LlmQfl(Strategy):
         split = str(config.get("split", "validation"))
         told = EvaluateOrder(server_round, split, self.projection, self.run, self.adapter)
         content = order(unpack_parameters(arrays), told)
-        asked = sorted(self.state.members if split == "test" else self.state.views)
+        wanted = set(self.state.members if split == "test" else self.state.views)
+        asked = sorted(wanted - self.state.absent)
         self.current.sent_to_evaluate = dict.fromkeys(asked, payload_bytes(content))
         return [self._message(content, client, EVALUATE, server_round) for client in asked]
 
@@ -205,12 +209,9 @@ class LlmQfl(Strategy):
         reports = self.read_evaluations(replies, "validation")
         if not reports:
             return None
-        rows = sum(report.rows for report in reports.values())
-        loss = sum(report.rows * report.loss for report in reports.values()) / rows
-        right = sum(diagonal(report.confusion) for report in reports.values())
         for client, report in reports.items():
             self.state.evaluated(client, report.loss)
-        return MetricRecord({"loss": loss, "accuracy": right / rows, "rows": rows})
+        return summed_up(reports.values())
 
     def read_evaluations(self, replies: Iterable[Message], split: str) -> dict[int, EvaluateReport]:
         """Unpack evaluation answers by client; failures are noted, empty answers left out."""
@@ -222,26 +223,6 @@ class LlmQfl(Strategy):
 
         reports = collect_evaluations(self.current, replies, self.state.client_of, check)
         return dict(sorted(reports.items()))
-
-    def test(
-        self, arrays: ArrayRecord, grid: Grid, timeout: float
-    ) -> tuple[dict[int, EvaluateReport], list[str]]:
-        """Let every client score its test rows, once, after the last round.
-
-        Returns
-        -------
-        tuple
-            The answers by client, and what failed. Their cost is the ledger's last entry, one
-            round after the last.
-        """
-        begun = (entry[0] for entry in self.state.ledger.entries)
-        number = max([len(self.state.losses), *begun]) + 1
-        self.current = Round(number, Decision(participants=(), steps={}))
-        orders = self.configure_evaluate(number, arrays, ConfigRecord({"split": "test"}), grid)
-        replies = grid.send_and_receive(list(orders), timeout=timeout)
-        reports = self.read_evaluations(replies, "test")
-        self.state.ledger.add(number, with_idle(self.current.evaluation))
-        return reports, self.current.failures
 
     # --- the run ------------------------------------------------------------------------
 
@@ -272,6 +253,7 @@ class LlmQfl(Strategy):
             began = time.monotonic()
             if server_round == 1 and self.score is not None and self._weighs:
                 self.state.start_loss = self.score(initial_arrays)
+            self.muster(grid)
             if self.decide(server_round).stop:
                 self.stop_reason = self.current.decision.reason
                 break
@@ -291,9 +273,14 @@ class LlmQfl(Strategy):
             else:
                 result.evaluate_metrics_serverapp[server_round] = verdict
             self._finish(arrays, verdict, began)
+        book_late(grid, self.state, self.journal.event)
         self.stop_reason = self.stop_reason or f"all {num_rounds} rounds are done"
         result.arrays = self.best_arrays if self.best_arrays is not None else arrays
         return result
+
+    def muster(self, grid: Grid) -> frozenset[int]:
+        """Book what came late, and find out whom a round can ask; return whom it cannot."""
+        return muster(grid, self.state, self.settings, self.journal.event)
 
     def _evaluate(
         self,

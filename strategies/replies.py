@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from logging import WARNING
 
-from flwr.app import Message
+from flwr.app import Message, MetricRecord
 from flwr.common.logger import log
 
 from federation import Cost
@@ -247,20 +247,40 @@ def collect_evaluations(
         answered.add(client)
         if report.rows:
             reports[client] = report
-            now.evaluation[client] = Cost(
-                jobs=report.jobs,
-                circuits=report.circuits,
-                shots=report.shots,
-                two_qubit_gates=report.two_qubit_gates,
-                qpu_seconds=report.qpu_seconds,
-                queue_seconds=report.queue_seconds,
-                train_seconds=report.train_seconds,
-                bytes_up=payload_bytes(reply.content),
-                bytes_down=now.sent_to_evaluate.get(client, 0),
-            )
+            sizes = now.sent_to_evaluate.get(client, 0), payload_bytes(reply.content)
+            now.evaluation[client] = evaluation_cost(report, *sizes)
     for client in sorted({*now.sent_to_evaluate} - answered - now.failed):
         now.fail(client, "no evaluation in time")
     return reports
+
+
+def evaluation_cost(report: EvaluateReport, bytes_down: int, bytes_up: int) -> Cost:
+    """Turn an evaluation into its line of the ledger."""
+    return Cost(
+        jobs=report.jobs,
+        circuits=report.circuits,
+        shots=report.shots,
+        two_qubit_gates=report.two_qubit_gates,
+        qpu_seconds=report.qpu_seconds,
+        queue_seconds=report.queue_seconds,
+        train_seconds=report.train_seconds,
+        bytes_up=bytes_up,
+        bytes_down=bytes_down,
+    )
+
+
+def summed_up(reports: Collection[EvaluateReport]) -> MetricRecord:
+    """Add evaluations up by rows: mean loss (nats), and accuracy from the confusions.
+
+    Parameters
+    ----------
+    reports : collection of EvaluateReport
+        At least one, each with rows.
+    """
+    rows = sum(report.rows for report in reports)
+    loss = sum(report.rows * report.loss for report in reports) / rows
+    right = sum(diagonal(report.confusion) for report in reports)
+    return MetricRecord({"loss": loss, "accuracy": right / rows, "rows": rows})
 
 
 def diagonal(confusion: list[int]) -> int:

@@ -16,7 +16,7 @@ from strategies.state import FederationState, Member, replace_view
 
 NUMBERS = ("losses", "accuracies", "alignments")
 BY_CLIENT = ("steps_done", "owed")
-SETS = ("measured", "resting")
+SETS = ("measured", "resting", "absent")
 PLAIN = ("start_loss", "lost")
 OTHERWISE = ("members", "views", "ledger", "started")
 """Fields of `FederationState` by how they are written; together all of them."""
@@ -74,7 +74,8 @@ def restored(
         setattr(state, name, {int(k): v for k, v in told[name].items()})
     for name in PLAIN:
         setattr(state, name, told[name])
-    state.measured, state.resting = set(told["measured"]), frozenset(told["resting"])
+    state.measured = set(told["measured"])
+    state.resting, state.absent = frozenset(told["resting"]), frozenset(told["absent"])
     state.ledger = Ledger.from_json(told["ledger"])
     state.started = time.monotonic() - told["elapsed"]
     return state

@@ -53,6 +53,8 @@ class FederationState:
         Rounds lost in a row for want of replies.
     resting : frozenset of int
         Who failed in a round that was lost: the next does without them.
+    absent : frozenset of int
+        Who is not to be asked in the round to be decided: gone, or still at an old order.
     started : float
         Monotonic clock at the start, seconds.
     """
@@ -69,6 +71,7 @@ class FederationState:
     owed: dict[int, int] = field(default_factory=dict)
     lost: int = 0
     resting: frozenset[int] = frozenset()
+    absent: frozenset[int] = frozenset()
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -142,7 +145,7 @@ class FederationState:
     def _priced(self, server_round: int, settings: Settings) -> Iterator[ClientView]:
         """Yield the views; a warm round costs the circuits of federated evaluation only."""
         for client, view in self.views.items():
-            if client in self.resting:
+            if client in self.resting | self.absent:
                 continue
             if server_round > settings.train.warm_rounds:
                 yield view
@@ -176,6 +179,23 @@ class FederationState:
             self.owed[client] = owed
         for client in exhausted:
             self.retire(client)
+
+    def book_late(self, client: int, server_round: int, cost: Cost, ordered: int) -> None:
+        """Count what a reply cost that came after its deadline; its order is no longer owed.
+
+        Parameters
+        ----------
+        client, server_round : int
+            Whose it is, and of which round.
+        cost : Cost
+            What it told.
+        ordered : int
+            Most circuits that its order could cost.
+        """
+        self.ledger.add(server_round, {client: cost})
+        left = self.owed.pop(client, 0) - ordered
+        if left > 0:
+            self.owed[client] = left
 
     def retire(self, client: int) -> None:
         """Take a client out of the candidates: its budget is spent."""

@@ -1,0 +1,177 @@
+"""Runs whose nodes are slow, leave, or come back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message
+
+from bench.grid import FIRST_NODE, InProcessGrid
+from client_app.app import app
+from client_app.memory import forget
+from federation import UserError, flatten, parse_run, read_jsonl
+from federation.messages import TRAIN
+from server_app.journal import RunJournal
+from server_app.run import run
+from strategies.exchange import Exchange
+from tests.conftest import SMALL
+
+WORDS = ("agent.kind=all", "run.rounds=4", "run.round_timeout=2.0", "run.wait_seconds=0.1")
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strategies.exchange.LAST_LOOK", 0.05)
+    monkeypatch.setattr("strategies.exchange.LATE_LOOK", 0.05)
+
+
+class Nodes(InProcessGrid):
+    """Nodes that hold back replies of some rounds until a later one, and that may be away."""
+
+    held: dict[tuple[int, int], int]
+    away: dict[int, set[int]]
+    round = 0
+
+    def __init__(self, settings: Any, held: Any = None, away: Any = None) -> None:
+        super().__init__(app, flatten(settings), settings.run.clients)
+        self.held, self.away = held or {}, away or {}
+        self.orders: dict[str, tuple[int, int]] = {}
+        self.come = threading.Event()
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return who is there; the server asks before each round."""
+        gone = self.away.get(self.round + 1, set())
+        return [FIRST_NODE + k for k in range(self.clients) if k not in gone]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        sent = []
+        for message in messages:
+            sent += super().push_messages([message])
+            if message.metadata.message_type == TRAIN:
+                self.round = int(message.metadata.group_id)
+                self.orders[sent[-1]] = self.round, message.metadata.dst_node_id - FIRST_NODE
+        return sent
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        (name,) = message_ids
+        until = self.held.get(self.orders.get(name, (0, -1)), 0)
+        if self.round < until:
+            return []
+        if until:
+            self.come.set()
+        elif self.round in self.held.values():
+            self.come.wait()  # the round does not end before the late reply is there
+        return super().pull_messages([name])
+
+
+def go(folder: Path, *given: str, **nodes: Any) -> tuple[dict[str, Any], Nodes]:
+    forget()
+    settings, _ = parse_run([], [*SMALL, *WORDS, *given])
+    journal = RunJournal(folder)
+    journal.begin(settings)
+    grid = Nodes(settings, **nodes)
+    exchange = Exchange(grid)
+    try:
+        return run(exchange, settings, journal), grid
+    finally:
+        exchange.close()
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [event for event in read_jsonl(folder / "metrics.jsonl") if event["event"] == kind]
+
+
+def participants(folder: Path) -> list[list[int]]:
+    return [event["participants"] for event in events(folder, "round")]
+
+
+def test_with_everybody_in_time_nothing_changes(
+    federate: Callable[..., Any], tmp_path: Path
+) -> None:
+    summary, _ = go(tmp_path / "run", "run.round_timeout=60")
+    plain = federate("agent.kind=all", "run.rounds=4")
+    assert summary["test"] == plain.summary["test"]
+    assert not events(tmp_path / "run", "late")
+    assert not events(tmp_path / "run", "roll")
+
+
+def test_a_slow_site_is_left_alone_and_its_cost_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    # Client 2's reply to round 1 comes when round 2 is under way.
+    summary, _ = go(folder, held={(1, 2): 2})
+    assert summary["status"] == "completed"
+    first, second, *_ = events(folder, "round")
+    assert (first["aggregated"], second["participants"]) == ([0, 1], [0, 1])
+    assert first["failures"] == ["client 2: no reply in time"]
+    (late,) = events(folder, "late")
+    assert (late["client"], late["round"], late["problem"]) == (2, 1, "")
+    assert late["circuits"] > 0
+    entries = json.loads((folder / "ledger.json").read_text())["entries"]
+    (booked,) = [e for e in entries if (e["round"], e["client"]) == (1, 2)]
+    assert booked["circuits"] == late["circuits"]
+    rolls = [(e["gone"], e["busy"], e["back"]) for e in events(folder, "roll")]
+    assert rolls == [([], [2], []), ([], [], [2])]
+    assert participants(folder)[-1] == [0, 1, 2]
+
+
+def test_where_too_few_are_left_the_slow_one_is_asked_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    given = ("run.min_replies=2", "run.clients=2", "run.rounds=2")
+    with pytest.raises(UserError, match="round 1 has 1 valid replies of 2"):
+        go(folder, *given, held={(1, 1): 9})
+
+
+def test_a_late_reply_that_cannot_be_believed_is_not_booked(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    class Liars(Nodes):
+        def _ask(self, message: Message) -> Message | None:
+            reply = super()._ask(message)
+            if message.metadata.message_type == TRAIN and reply is not None:
+                numbers = reply.content.metric_records["metrics"]
+                if message.metadata.dst_node_id == FIRST_NODE + 2:
+                    numbers["circuits"] = 10**12
+            return reply
+
+    forget()
+    settings, _ = parse_run([], [*SMALL, *WORDS, "run.rounds=3"])
+    journal = RunJournal(folder)
+    journal.begin(settings)
+    exchange = Exchange(Liars(settings, held={(1, 2): 2}))
+    run(exchange, settings, journal)
+    exchange.close()
+    (late,) = events(folder, "late")
+    assert "1000000000000 circuits of" in late["problem"]
+    assert late["circuits"] == 0
+
+
+def test_a_node_that_leaves_is_not_asked_and_one_that_returns_is(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    summary, grid = go(folder, away={2: {1}, 3: {1, 2}})
+    assert summary["rounds"] == 4
+    assert participants(folder) == [[0, 1, 2], [0, 2], [0], [0, 1, 2]]
+    assert [e["gone"] for e in events(folder, "roll")] == [[1], [1, 2], []]
+    asked = [client for kind, client in grid.log if kind == TRAIN]
+    assert asked == [0, 1, 2, 0, 2, 0, 0, 1, 2]
+    shown = [line["observation"]["clients"] for line in read_jsonl(folder / "agent.jsonl")]
+    seen = [[view["client"] for view in views] for views in shown]
+    assert seen == [[0, 1, 2], [0, 2], [0], [0, 1, 2]]
+
+
+def test_a_run_whose_nodes_have_gone_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"0 clients are connected \(gone: 0, 1, 2\); accepted"):
+        go(tmp_path / "run", away={2: {0, 1, 2}})
+
+
+def test_who_has_gone_does_not_judge(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    summary, _ = go(
+        folder, "evaluation.mode=federated", "data.server_rows=0", "run.rounds=2", away={3: {1}}
+    )
+    assert summary["test"]["sites"] == 2
+    assert summary["test"]["failures"] == ["client 1: it is not there, or still at an old order"]

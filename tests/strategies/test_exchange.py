@@ -1,0 +1,160 @@
+"""Deadlines hold whatever the connection does, and late replies are not lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+from strategies.exchange import Exchange
+
+SOON, ENOUGH = 0.3, 30.0
+"""Seconds: a deadline that is to pass, and one that is not."""
+
+
+class Post(Grid):
+    """A connection whose nodes answer as they are told: by node, a function of the order."""
+
+    def __init__(self, **nodes: Callable[[Message], Message | None]) -> None:
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        self.nodes = {int(name[1:]): answer for name, answer in nodes.items()}
+        self.sent: dict[str, Message] = {}
+
+    def push_messages(self, messages: Iterable[Message]) -> list[Any]:
+        sent: list[Any] = []
+        for message in messages:
+            if message.metadata.dst_node_id not in self.nodes:
+                raise ConnectionError("no such node")
+            name = f"m{len(self.sent)}"
+            message.metadata.__dict__["_message_id"] = name
+            self.sent[name] = message
+            sent.append(name)
+        return sent
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        (name,) = message_ids
+        reply = self.nodes[self.sent[name].metadata.dst_node_id](self.sent[name])
+        return [] if reply is None else [reply]
+
+    def send_and_receive(self, messages: Iterable[Message], **more: Any) -> list[Message]:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> list[int]:
+        return sorted(self.nodes)
+
+    run = property(lambda self: "the run")
+
+    def set_run(self, run: object) -> None:
+        self.told = run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        raise NotImplementedError
+
+
+def answer(order: Message) -> Message:
+    node = order.metadata.dst_node_id
+    return Message(RecordDict({"said": ConfigRecord({"by": node})}), reply_to=order)
+
+
+def orders(*nodes: int) -> list[Message]:
+    return [Message(RecordDict(), node, "train") for node in nodes]
+
+
+def by(replies: Iterable[Message]) -> list[Any]:
+    return [reply.content.config_records["said"]["by"] for reply in replies]
+
+
+class Slow:
+    """Answers once it is let go."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+
+    def __call__(self, order: Message) -> Message | None:
+        return answer(order) if self.free.is_set() else None
+
+
+def test_replies_come_in_the_order_of_the_messages() -> None:
+    first = Slow()
+
+    def second(order: Message) -> Message:
+        first.free.set()  # the first answers after the second
+        return answer(order)
+
+    exchange = Exchange(Post(n5=first, n6=second, n7=answer))
+    assert by(exchange.send_and_receive(orders(5, 6, 7), timeout=ENOUGH)) == [5, 6, 7]
+    assert by(exchange.send_and_receive(orders(7, 5), timeout=None)) == [7, 5]
+    assert exchange.send_and_receive([], timeout=ENOUGH) == []
+
+
+def test_the_deadline_holds_against_a_pull_that_never_returns() -> None:
+    stuck = threading.Event()
+
+    def uploading(order: Message) -> Message | None:
+        stuck.wait()  # what a node leaves that is killed in the middle of an upload
+        return None
+
+    exchange = Exchange(Post(n5=uploading, n6=answer))
+    assert by(exchange.send_and_receive(orders(5, 6), timeout=SOON)) == [6]
+    assert exchange.busy() == {5}
+    stuck.set()
+    exchange.close()
+
+
+def test_a_late_reply_is_told_once_and_its_node_is_busy_until_then() -> None:
+    slow = Slow()
+    exchange = Exchange(Post(n5=slow, n6=answer))
+    assert by(exchange.send_and_receive(orders(5, 6), timeout=SOON)) == [6]
+    assert (exchange.busy(), exchange.late()) == ({5}, [])
+    slow.free.set()
+    found: list[tuple[Message, Message]] = []
+    while not found:
+        found = exchange.late()
+    ((order, reply),) = found
+    assert (order.metadata.dst_node_id, by([reply])) == (5, [5])
+    assert (exchange.busy(), exchange.late()) == (frozenset(), [])
+
+
+@pytest.mark.parametrize("code", [3, 5])
+def test_what_flower_tells_of_a_node_is_put_down_to_that_node(code: int) -> None:
+    def gone(order: Message) -> Message:
+        reply = Message(Error(code, "node unavailable"), reply_to=order)
+        reply.metadata.__dict__["_src_node_id"] = 1  # the SuperLink's
+        return reply
+
+    (lost,) = Exchange(Post(n5=gone)).send_and_receive(orders(5), timeout=ENOUGH)
+    assert lost.metadata.src_node_id == 5
+    assert lost.error.reason == "node unavailable"
+
+
+def test_an_order_that_cannot_be_sent_costs_the_others_nothing() -> None:
+    exchange = Exchange(Post(n6=answer))
+    lost, fine = exchange.send_and_receive(orders(5, 6), timeout=ENOUGH)
+    assert lost.error.reason == "the connection failed: no such node"
+    assert (lost.metadata.src_node_id, by([fine])) == (5, [6])
+
+
+def test_a_connection_that_fails_for_all_is_an_error() -> None:
+    def broken(order: Message) -> Message:
+        raise ConnectionError("SuperLink gone")
+
+    with pytest.raises(ConnectionError, match="SuperLink gone"):
+        Exchange(Post(n5=broken, n6=broken)).send_and_receive(orders(5, 6), timeout=ENOUGH)
+    with pytest.raises(ConnectionError, match="no such node"):
+        Exchange(Post()).send_and_receive(orders(5), timeout=ENOUGH)
+
+
+def test_all_else_is_flowers() -> None:
+    post = Post(n5=answer)
+    exchange = Exchange(post)
+    assert list(exchange.get_node_ids()) == [5]
+    assert exchange.run == "the run"
+    exchange.set_run("another")
+    assert post.told == "another"
+    (sent,) = exchange.push_messages(orders(5))
+    assert by(exchange.pull_messages([sent])) == [5]
