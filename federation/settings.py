@@ -31,7 +31,9 @@ class RunSettings(Section):
     min_replies: int = setting(
         1, "Fewest valid replies a round may aggregate; it waits for as many nodes.", ge=1
     )
-    wait_seconds: float = setting(300.0, "Longest wait for the nodes to appear, seconds.", gt=0)
+    wait_seconds: float = setting(
+        300.0, "Longest wait for the nodes to appear, or for enough to return, seconds.", gt=0
+    )
     round_timeout: float = setting(
         3600.0,
         "Longest wait for the replies of one round, seconds. A later reply is counted in the "
