@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.modeling_outputs import SequenceClassifierOutput
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import SequenceClassifierOutput
 
 
 def mean_pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -57,6 +59,8 @@ class PooledClassifier(torch.nn.Module):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any
     ) -> SequenceClassifierOutput:
         """Return an output with ``logits``, (rows, classes)."""
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         return SequenceClassifierOutput(
             logits=self.classifier(mean_pool(output.last_hidden_state, attention_mask))

@@ -1,0 +1,105 @@
+"""A deployed client may be a new process for each message: training imports what it needs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message
+
+from federation import read_jsonl
+from federation.messages import TRAIN, TrainOrder, read_order
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = (
+    "transformers",
+    "peft",
+    "datasets",
+    "pennylane",
+    "sklearn",
+    "bitsandbytes",
+    "ray",
+    "qiskit",
+)
+
+HANDLE = """
+import base64, json, sys
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from client_app.app import app
+from federation.messages import TRAIN, TrainOrder, order, read_report, TrainReport
+
+told = json.loads(sys.stdin.read())
+TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+config = {**told["order"], "projection": base64.b64decode(told["order"]["projection"])}
+parameters = {name: np.asarray(value, "f4") for name, value in told["parameters"].items()}
+message = Message(order(parameters, TrainOrder(**config)), 1000, TRAIN)
+message.metadata.__dict__["_message_id"] = "m"
+node = {"partition-id": 0, "num-partitions": 3}
+reply = app(message, Context(1, 1000, node, RecordDict(), told["settings"]))
+report = read_report(reply, TrainReport)
+heavy = [name for name in told["heavy"] if name in sys.modules]
+print(json.dumps({"heavy": heavy, "loss": report.loss, "tokens": report.llm_tokens}))
+"""
+
+TEXT = ("data.source=csv", "data.server_rows=0", "data.train_rows=60", "data.test_rows=20")
+
+
+def table(folder: Path) -> str:
+    """Write short texts of two kinds."""
+    good, bad = ("fine", "lovely", "warm"), ("dull", "grim", "cold")
+    rows = [
+        f"a {(good if k % 2 else bad)[k % 3]} day number {k} of the year,{k % 2}"
+        for k in range(120)
+    ]
+    path = folder / "rows.csv"
+    path.write_text("\n".join(["text,label", *rows, ""]))
+    return str(path)
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["dna", "text"])
+def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
+    text: bool, federate: Callable[..., Any], tmp_path: Path
+) -> None:
+    caught: dict[str, Any] = {}
+
+    def watch(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == TRAIN and order.metadata.dst_node_id == 1000:
+            parameters, told = read_order(order, TrainOrder)
+            caught["order"] = {
+                **told.__dict__,
+                "projection": base64.b64encode(told.projection).decode(),
+            }
+            caught["parameters"] = {name: array.tolist() for name, array in parameters.items()}
+        return reply
+
+    given = (*TEXT, f"data.path={table(tmp_path)}") if text else ()
+    ran = federate(*given, "run.rounds=2", "agent.kind=all", spoil=watch)
+    from federation import flatten, parse_run
+    from tests.conftest import SMALL
+
+    settings, _ = parse_run([], [*SMALL, *given, "run.rounds=2", "agent.kind=all"])
+    sent = json.dumps({**caught, "settings": flatten(settings), "heavy": HEAVY})
+    done = subprocess.run(
+        [sys.executable, "-c", HANDLE],
+        input=sent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["heavy"] == []
+    assert found["tokens"] == 0
+    events = read_jsonl(ran.folder / "metrics.jsonl")
+    last = [e["loss"] for e in events if e["event"] == "client" and e["client"] == 0][-1]
+    assert found["loss"] == last  # a process of its own trains to the same numbers

@@ -1,0 +1,205 @@
+"""A real deployment, a run on it, and the means to break them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from federation import read_json, read_jsonl
+from tests.command import ROOT, llm_qfl
+
+WORDS = (
+    "run.rounds=4",
+    "data.train_rows=160",
+    "data.test_rows=100",
+    "data.server_rows=60",
+    "llm.epochs=1",
+    "train.steps=400",
+    "train.max_steps=400",
+    "agent.kind=all",
+    "run.wait_seconds=120",
+    "run.report=false",
+)
+"""A round lasts some seconds, so that a kill meets it in the middle."""
+
+PATIENCE = 240.0
+"""Longest wait for anything, seconds."""
+
+
+def sets(*assignments: str) -> list[str]:
+    return [part for assignment in assignments for part in ("--set", assignment)]
+
+
+def wait_until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> float:
+    """Wait until something is so; return the seconds that took."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < patience, f"waited {patience:.0f} s for {what}"
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+@dataclass
+class Run:
+    """A run that the launcher follows, in a process of its own."""
+
+    process: subprocess.Popen[str]
+    home: Path
+    before: frozenset[Path]
+    resumed: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Its results folder, once it is there."""
+        if self.resumed is not None:
+            return self.resumed
+        found: list[Path] = []
+        wait_until(
+            lambda: found.extend(set(self.home.glob("runs/2*")) - self.before) or found, "a run"
+        )
+        return found[0]
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        events = read_jsonl(self.folder / "metrics.jsonl")
+        return [event for event in events if event["event"] == kind]
+
+    def in_round(self, number: int) -> None:
+        """Wait until a round is under way: it is decided, and its orders are being worked on."""
+        wait_until(
+            lambda: any(d["round"] == number for d in read_jsonl(self.folder / "agent.jsonl")),
+            f"round {number}",
+        )
+
+    def end(self, patience: float = PATIENCE) -> tuple[int, str]:
+        """Wait for its end; return exit code and everything that it printed."""
+        said, _ = self.process.communicate(timeout=patience)
+        return self.process.returncode, said
+
+
+def start(home: Path, *words: str, resumed: Path | None = None) -> Run:
+    """Start `llm-qfl run` with words."""
+    before = frozenset(home.glob("runs/2*"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "run", *words],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LLM_QFL_HOME": str(home / "store")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return Run(process, home, before, resumed)
+
+
+@dataclass
+class Deployment:
+    """A SuperLink and nodes over TLS."""
+
+    home: Path
+    name: str = "fed"
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.home / self.name
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return read_json(self.folder / "state.json")
+
+    def part(self, name: str) -> dict[str, Any]:
+        return dict(self.state["parts"][name])
+
+    def log(self, name: str) -> str:
+        return (self.folder / "logs" / f"{name}.log").read_text(errors="replace")
+
+    def status(self) -> subprocess.CompletedProcess[str]:
+        return llm_qfl(self.home, "deploy", "status", self.name)
+
+    def well(self) -> bool:
+        return self.status().returncode == 0
+
+    def run(self, *given: str) -> Run:
+        return start(self.home, "--on", self.name, *sets(*WORDS, *given))
+
+    def resume(self, folder: Path, *given: str) -> Run:
+        words = ("--on", self.name, "--resume", str(folder), *sets(*given))
+        return start(self.home, *words, resumed=folder)
+
+
+@contextlib.contextmanager
+def deployed(home: Path, nodes: int = 3, name: str = "fed", *words: str) -> Iterator[Deployment]:
+    """Bring a deployment up, and end all of it whatever happens."""
+    up = llm_qfl(home, "deploy", "up", name, "--nodes", str(nodes), "--detach", *words)
+    assert up.returncode == 0, up.stdout + up.stderr
+    made = Deployment(home, name)
+    tag = made.state["tag"]
+    try:
+        yield made
+    finally:
+        llm_qfl(home, "deploy", "stop", name)
+        for pid in tagged(tag):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def tagged(tag: str) -> list[int]:
+    """Return the processes of a deployment."""
+    from cli.processes import members
+
+    return list(members(tag))
+
+
+def children(pid: int, named: str) -> list[int]:
+    """Return the living processes below one whose command line holds a word."""
+    found, below = [], {pid}
+    for entry in sorted(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()):
+        try:
+            stat = Path(f"/proc/{entry}/stat").read_text()
+            line = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        parent = int(stat.rpartition(")")[2].split()[1])
+        if parent in below:
+            below.add(entry)
+            if line and re.search(named, line):
+                found.append(entry)
+    return found
+
+
+def comparable(folder: Path) -> dict[str, Any]:
+    """Everything of a run that neither a clock nor a fault may change."""
+    summary = read_json(folder / "summary.json")
+    ledger = read_json(folder / "ledger.json")
+    return {
+        "test": summary["test"],
+        "validation": summary["validation"],
+        "losses": [
+            e["loss"] for e in read_jsonl(folder / "metrics.jsonl") if e["event"] == "round"
+        ],
+        "circuits": [(e["round"], e["client"], e["circuits"]) for e in ledger["entries"]],
+    }
+
+
+def same_model(one: Path, other: Path) -> bool:
+    a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def note(fault: str, **figures: object) -> None:
+    """Add a line to the file that docs/reliability.md's figures come from, if one is named."""
+    if path := os.environ.get("LLM_QFL_FAULTS"):
+        with Path(path).open("a") as file:
+            file.write(json.dumps({"fault": fault, **figures}) + "\n")

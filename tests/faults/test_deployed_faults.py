@@ -1,0 +1,171 @@
+"""Parts of a real deployment die in the middle of a run: nothing that was aggregated is lost.
+
+Minutes on two cores: `make test-faults`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from federation import read_json
+from tests.command import llm_qfl
+from tests.faults.harness import (
+    Deployment,
+    children,
+    comparable,
+    deployed,
+    note,
+    same_model,
+    tagged,
+    wait_until,
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-faults"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def fed(home: Path) -> Iterator[Deployment]:
+    with deployed(home) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def whole(fed: Deployment) -> Path:
+    """A run in which nothing happens: what the others must end with."""
+    run = fed.run()
+    code, said = run.end()
+    assert code == 0, said
+    return run.folder
+
+
+def test_a_node_killed_in_training_is_back_and_only_its_round_is_without_it(
+    fed: Deployment, whole: Path
+) -> None:
+    run = fed.run("run.round_timeout=90")
+    run.in_round(2)
+    before = fed.part("node-1")["pid"]
+    wait_until(lambda: children(before, "clientapp"), "the node at work")
+    os.kill(before, signal.SIGKILL)
+    began = time.monotonic()
+    code, said = run.end()
+    assert code == 0, said
+    assert fed.part("node-1")["pid"] != before
+    rounds = run.events("round")
+    assert len(rounds) == 4
+    assert any("client 1:" in failure for failure in rounds[1]["failures"])
+    assert rounds[1]["aggregated"] == [0, 2]
+    assert "client 1" in said
+    back = next(e["round"] for e in rounds[2:] if 1 in e["aggregated"])
+    wait_until(fed.well, "all parts to be well")
+    note(
+        "SuperNode killed in training",
+        round_seconds=rounds[1]["seconds"],
+        back_in_round=back,
+        run_seconds=time.monotonic() - began,
+        load=os.getloadavg()[0],
+        failures=rounds[1]["failures"],
+    )
+
+
+def test_a_node_that_stands_still_costs_a_deadline_and_is_counted_later(fed: Deployment) -> None:
+    run = fed.run("run.round_timeout=25", "run.rounds=5")
+    run.in_round(2)
+    pid = fed.part("node-2")["pid"]
+    wait_until(lambda: children(pid, "clientapp"), "the node at work")
+    stopped = [pid, *children(pid, "flower|flwr|clientapp")]
+    for one in stopped:
+        os.kill(one, signal.SIGSTOP)
+    wait_until(lambda: len(run.events("round")) >= 2, "the round to end")
+    for one in stopped:
+        os.kill(one, signal.SIGCONT)
+    code, said = run.end()
+    assert code == 0, said
+    second = run.events("round")[1]
+    assert second["aggregated"] == [0, 1]
+    assert second["seconds"] < 25 + 20
+    late = run.events("late")
+    note(
+        "client slower than the deadline",
+        deadline=25,
+        round_seconds=second["seconds"],
+        failures=second["failures"],
+        late=[(e["round"], e["client"], e["circuits"], e["problem"]) for e in late],
+        rolls=[{k: e[k] for k in ("gone", "busy", "back")} for e in run.events("roll")],
+        load=os.getloadavg()[0],
+    )
+    wait_until(fed.well, "all parts to be well")
+
+
+def test_the_superlink_dies_and_the_run_goes_on_when_resumed(fed: Deployment, whole: Path) -> None:
+    run = fed.run()
+    run.in_round(3)
+    os.kill(fed.part("superlink")["pid"], signal.SIGKILL)
+    began = time.monotonic()
+    code, said = run.end()
+    told = time.monotonic() - began
+    assert code == 1, said
+    assert "Traceback" not in said
+    assert f"llm-qfl run --resume {run.folder}" in said
+    wait_until(fed.well, "all parts to be well")
+    well = time.monotonic() - began
+    again = fed.resume(run.folder)
+    code, said = again.end()
+    assert code == 0, said
+    assert comparable(run.folder) == comparable(whole)
+    assert same_model(run.folder, whole)
+    note("SuperLink killed", told_seconds=told, well_seconds=well, load=os.getloadavg()[0])
+
+
+def test_the_serverapp_dies_and_the_run_goes_on_when_resumed(fed: Deployment, whole: Path) -> None:
+    run = fed.run()
+    run.in_round(3)
+    (server,) = children(fed.part("superlink")["pid"], "serverapp")
+    os.kill(server, signal.SIGKILL)
+    began = time.monotonic()
+    code, said = run.end()
+    assert code == 1, said
+    assert "Traceback" not in said
+    told = time.monotonic() - began
+    again = fed.resume(run.folder)
+    code, said = again.end()
+    assert code == 0, said
+    assert comparable(run.folder) == comparable(whole)
+    assert same_model(run.folder, whole)
+    note("ServerApp killed", told_seconds=told, load=os.getloadavg()[0])
+
+
+def test_a_stop_in_the_middle_ends_everything_in_order(home: Path, whole: Path) -> None:
+    with deployed(home, 3, "other") as other:
+        run = other.run()
+        run.in_round(2)
+        tag = other.state["tag"]
+        began = time.monotonic()
+        assert llm_qfl(home, "deploy", "stop", "other").returncode == 0
+        stopped = time.monotonic() - began
+        assert not tagged(tag)
+        code, said = run.end()
+        told = time.monotonic() - began
+        assert code == 1, said
+        assert "Traceback" not in said
+    with deployed(home, 3, "other") as other:
+        code, said = other.resume(run.folder).end()
+        assert code == 0, said
+    assert comparable(run.folder) == comparable(whole)
+    assert read_json(run.folder / "summary.json")["status"] == "completed"
+    note("SIGTERM to all", stopped_seconds=stopped, told_seconds=told, load=os.getloadavg()[0])
