@@ -10,7 +10,17 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from federation import BASELINES, byte_size, duration, figure, is_number, percent, scored_at, whole
+from federation import (
+    BASELINES,
+    byte_size,
+    duration,
+    figure,
+    is_number,
+    percent,
+    privacy_words,
+    scored_at,
+    whole,
+)
 
 Event = Mapping[str, Any]
 
@@ -325,6 +335,8 @@ def _costs(summary: Event) -> list[str]:
         said = f"{judge.get('backend')}: {whole(judge.get('jobs'))} jobs of the server's own"
         lines.append(_pair("judged on", f"{said}, {whole(judge.get('circuits'))} circuits", 10**6))
     lines += _asked(summary.get("agent") or {})
+    told = privacy_words(summary.get("privacy") or {})
+    lines += [_pair("privacy" if not at else "", line, 10**6) for at, line in enumerate(told)]
     if totals.get("bytes_up") or totals.get("bytes_down"):
         up, down = byte_size(totals.get("bytes_up")), byte_size(totals.get("bytes_down"))
         lines.append(_pair("sent", f"{up} by the clients, {down} to them", 10**6))

@@ -96,18 +96,27 @@ def adopt_shared(memory: SiteMemory, arrays: Parameters) -> tuple[AdoptReport, P
 
 
 def site_moments(memory: SiteMemory) -> Moments:
-    """Return the moments of the training rows' features, (C,), (C, d) and (d, d).
+    """Return the moments of the training rows' features, (C,), (C, d) and (d, d), as they are told.
 
     Before the shared adapter is there the features that it makes are unknown: d is then 0, and
     only the rows by class are told.
     """
-    from data import moments_of
+    from data import clip_rows, moments_of, noisy, refuse_few
+    from federation.privacy import noise_seed
 
+    privacy = memory.settings.privacy
     labels, rows = memory.site.train.labels, len(memory.site.train)
     shared = memory.settings.features.encoder == "shared"
     unknown = shared and not memory.adopted_digest
     features = np.zeros((rows, 0), np.float32) if unknown else memory.features("train")
-    return moments_of(features, labels, memory.classes)
+    noise, longest = privacy.moment_noise, privacy.moment_clip
+    told = clip_rows(features, longest) if noise else features
+    moments = moments_of(told, labels, memory.classes)
+    refuse_few(moments.count, privacy.min_rows)
+    if not noise:
+        return moments
+    seed = noise_seed(memory.settings, "moments", memory.client, str(unknown))
+    return noisy(moments, noise, longest, np.random.default_rng(seed))
 
 
 def packed(moments: Moments) -> Parameters:

@@ -153,7 +153,21 @@ def train_round(
         train_seconds=max(time.monotonic() - began - spent["queue_seconds"], 0.0),
         **spent,
     )
-    return numbers, result.parameters
+    return numbers, _as_sent(memory, parameters, result.parameters, told.round)
+
+
+def _as_sent(
+    memory: SiteMemory, begun: Parameters, trained: Parameters, server_round: int
+) -> Parameters:
+    """Return the trained parameters as they may leave the site: with local privacy noised."""
+    privacy = memory.settings.privacy
+    if privacy.dp != "local":
+        return trained
+    from federation.privacy import clipped, noise_seed, noised
+
+    seed = noise_seed(memory.settings, "update", memory.client, server_round)
+    update = clipped(trained, begun, privacy.clip)
+    return noised(update, privacy.noise * privacy.clip, seed)
 
 
 def _trained(

@@ -9,6 +9,7 @@ from data.kmers import kmer_frequencies
 from data.loading import load_corpus, load_server, load_site
 from data.metrics import confusion_scores, linear_baseline, majority_baseline, scores
 from data.moments import Moments, merge_moments, moments_of
+from data.private import clip_rows, mended, noisy, refuse_few
 from data.projection import Projection, fit_projection
 from data.rows import Corpus, DataInfo, ServerData, Site, Split, class_rows
 
@@ -21,6 +22,7 @@ __all__ = [
     "Site",
     "Split",
     "class_rows",
+    "clip_rows",
     "confusion_scores",
     "feature_kind",
     "fit_projection",
@@ -30,8 +32,11 @@ __all__ = [
     "load_server",
     "load_site",
     "majority_baseline",
+    "mended",
     "merge_moments",
     "moments_of",
+    "noisy",
     "raw_features",
+    "refuse_few",
     "scores",
 ]

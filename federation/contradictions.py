@@ -18,6 +18,9 @@ from federation.shares import selection_size
 if TYPE_CHECKING:
     from federation.settings import Settings
 
+CREDITED = ("bandit", "regulator")
+"""Agents that learn from each client's credit."""
+
 LEAST_PRECISION = 0.001
 """Smallest standard error that may be asked for: a million shots."""
 
@@ -47,6 +50,7 @@ def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
         *_distill_checks(settings),
         *_data_checks(settings),
         *_agent_checks(settings),
+        *_privacy_checks(settings),
     ):
         if not fine:
             raise SettingsError(explain(given, takes, fix))
@@ -116,6 +120,39 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
             f"stop.min_rounds = {stop.min_rounds} would be ignored because nothing stops the run",
             "stop.rule, stop.patience, stop.target_accuracy, or an agent that may stop the run",
             "set one of them or remove stop.min_rounds",
+        ),
+    )
+
+
+def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
+    privacy, default = settings.privacy, type(settings.privacy)()
+    on = privacy.dp != "none"
+    noisy = on or privacy.moment_noise > 0
+    unused = [k for k in ("delta", "seeded") if getattr(privacy, k) != getattr(default, k)]
+    return (
+        (
+            noisy or not unused,
+            f"privacy.{(unused or ['delta'])[0]} would be ignored because nothing is noised",
+            "privacy.dp or privacy.moment_noise",
+            "set one of them, or remove it",
+        ),
+        (
+            privacy.dp != "central" or settings.aggregation.rule == "uniform",
+            f"aggregation.rule = {settings.aggregation.rule!r} with privacy.dp = 'central'",
+            "aggregation.rule = 'uniform': the noise is made for equal weights",
+            "set aggregation.rule = 'uniform'",
+        ),
+        (
+            not on or settings.agent.kind not in CREDITED,
+            f"agent.kind = {settings.agent.kind!r} with privacy.dp = {privacy.dp!r}",
+            "an agent that needs no credit, which is made of single clients' models",
+            f"choose another than {' and '.join(CREDITED)}",
+        ),
+        (
+            not on or settings.llm.federated == "none",
+            f"llm.federated = {settings.llm.federated!r} with privacy.dp = {privacy.dp!r}",
+            "llm.federated = 'none': adapters would leave the sites without noise",
+            "leave one of them out",
         ),
     )
 

@@ -1,7 +1,7 @@
 """The run's settings: one frozen, typed tree, checked where it is born.
 
-The defaults and the documentation of every key live here and in `data_settings.py`,
-`hardware_settings.py` and `llm_settings.py`, and nowhere else; the
+The defaults and the documentation of every key live here and in the modules
+named ``*_settings``, and nowhere else; the
 ``[tool.flwr.app.config]`` table of ``pyproject.toml`` and ``docs/settings.md`` are generated
 from them (`federation.reference`). Flower's run config knows only whole numbers, numbers,
 booleans and strings, so "not set" is the empty string or zero.
@@ -16,6 +16,7 @@ from federation.data_settings import DataSettings, FeatureSettings
 from federation.declare import Section, setting
 from federation.hardware_settings import DEVICE, IBM, SHOTS, HardwareSettings
 from federation.llm_settings import DistillSettings, LlmSettings
+from federation.privacy_settings import PrivacySettings
 
 EXACT = ("quantum.backend", "^exact")
 PENNYLANE = ("quantum.backend", "^pennylane:")
@@ -255,3 +256,4 @@ class Settings(Section):
     stop: StopSettings = StopSettings()
     aggregation: AggregationSettings = AggregationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    privacy: PrivacySettings = PrivacySettings()

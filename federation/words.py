@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 BASELINES = (
@@ -79,6 +79,20 @@ def scored_at(test: Any, clients: int = 0) -> str:
     if not is_number(sites):
         return ""
     return f"scored at {sites} of {clients} sites" if clients else f"scored at {sites} sites"
+
+
+def privacy_words(told: Mapping[str, Any]) -> list[str]:
+    """Say what a run's privacy has spent, from ``privacy`` of its summary; a line each."""
+    lines = []
+    for name, unit in (("updates", "a client's updates"), ("moments", "a row's part in moments")):
+        spent = told.get(name)
+        if isinstance(spent, Mapping):
+            how = (
+                f" ({spent['dp']}, {whole(spent.get('releases'))} rounds)" if "dp" in spent else ""
+            )
+            bound = f"epsilon {figure(spent.get('epsilon'))} at delta {spent.get('delta')}"
+            lines.append(f"{unit}: {bound}{how}")
+    return lines
 
 
 def toml_value(value: object) -> str:

@@ -125,10 +125,11 @@ def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
 
 def _projection(settings: Settings, sums: Sequence[Parameters]) -> Projection:
     """Fit the projection on the sum of the clients' moments."""
-    from data import Moments, fit_projection, merge_moments
+    from data import Moments, fit_projection, mended, merge_moments
 
+    merged = merge_moments([Moments(**arrays) for arrays in sums])
     return fit_projection(
-        merge_moments([Moments(**arrays) for arrays in sums]),
+        mended(merged) if settings.privacy.moment_noise else merged,
         settings.quantum.qubits,
         settings.features.projection,
         settings.features.shrinkage,

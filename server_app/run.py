@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 
 from federation import Settings, UserError, derive_seed, explain
 from federation.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
+from federation.privacy import spent as privacy_spent
 from llm.agent import Agent
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
 from server_app.journal import RunJournal, totals
@@ -109,7 +110,8 @@ def run(
         strategy = _strategy(settings, agent, prepared, journal)
         strategy.run = (past.run if past else run_id) or NOTHING
         judge = _judge(grid, settings, prepared, strategy, past.run if past else run_id)
-        strategy.score = judge.score
+        # Credit is made of single clients' models: with privacy nobody is told of it.
+        strategy.score = judge.score if settings.privacy.dp == "none" else None
         spent = partial(added_up, judge, past.told["judge"] if past else {})
         journal.also = lambda: _beside(strategy, prepared, clock) | {"judge": spent()}
         first = past.arrays if past else _first_parameters(settings, prepared, journal)
@@ -206,6 +208,8 @@ def _concluded(
     log(INFO, "test accuracy %.4f", verdict["accuracy"])
     journal.ledger(strategy.state.ledger)
     summary = _summary(strategy, verdict, baselines, clock)
+    if told := privacy_spent(settings, strategy.releases):
+        summary["privacy"] = told
     agent = strategy.agent
     summary["agent"] = agent_summary(settings.agent.kind, agent.name, journal.decisions())
     return summary

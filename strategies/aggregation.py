@@ -13,9 +13,17 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import FLOWER_LOGGER
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Strategy
+from flwr.supercore.differential_privacy import compute_stdv
 
 from federation import Settings
-from federation.messages import METRICS, WEIGHT_KEY
+from federation.messages import (
+    ARRAYS,
+    METRICS,
+    WEIGHT_KEY,
+    pack_parameters,
+    unpack_parameters,
+)
+from federation.privacy import clipped, noise_seed, noised
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -96,9 +104,16 @@ def build_aggregator(settings: Settings, updates: int) -> Strategy:
 
 
 def aggregate(
-    settings: Settings, server_round: int, replies: Sequence[Message], *, quiet: bool = False
+    settings: Settings,
+    server_round: int,
+    replies: Sequence[Message],
+    reference: Arrays | None = None,
+    *,
+    quiet: bool = False,
 ) -> tuple[ArrayRecord | None, MetricRecord | None]:
     """Aggregate checked replies, and leave them as they are.
+
+    With central privacy each update is clipped, and noise is added to their mean.
 
     Parameters
     ----------
@@ -109,12 +124,37 @@ def aggregate(
     replies : sequence of Message
         What is aggregated. Flower's median and trimmed mean take the arrays out of the messages
         that they are given, so they are given copies.
+    reference : mapping, optional
+        The round's global arrays, from which updates are measured; central privacy needs them.
     quiet : bool
         Whether Flower's line for each aggregation is kept out of the log.
     """
     aggregator = build_aggregator(settings, len(replies))
+    copies = [_copied(reply) for reply in replies]
+    central = settings.privacy.dp == "central" and reference is not None
+    if central:
+        _clip(copies, reference or {}, settings.privacy.clip)
     with _silence() if quiet else nullcontext():
-        return aggregator.aggregate_train(server_round, [_copied(reply) for reply in replies])
+        arrays, metrics = aggregator.aggregate_train(server_round, copies)
+    if central and arrays is not None:
+        arrays = _noised(arrays, settings, server_round, len(copies))
+    return arrays, metrics
+
+
+def _clip(replies: Sequence[Message], reference: Arrays, bound: float) -> None:
+    for reply in replies:
+        update = unpack_parameters(reply.content.array_records[ARRAYS])
+        reply.content[ARRAYS] = pack_parameters(clipped(update, reference, bound))
+
+
+def _noised(
+    arrays: ArrayRecord, settings: Settings, server_round: int, updates: int
+) -> ArrayRecord:
+    """Add noise to a mean of clipped updates, as for their sum (McMahan 2018)."""
+    privacy = settings.privacy
+    deviation = compute_stdv(privacy.noise, privacy.clip, updates)
+    seed = noise_seed(settings, "aggregate", server_round)
+    return pack_parameters(noised(unpack_parameters(arrays), deviation, seed))
 
 
 def _copied(reply: Message) -> Message:

@@ -79,6 +79,8 @@ class LlmQfl(Strategy):
         What orders say of the run's first part and of the shared adapter (`TrainOrder`).
     first_round : int
         The first that `start` runs: beyond 1 in a resumed run.
+    releases : int
+        Rounds whose orders went out: what a client's updates have told at most.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class LlmQfl(Strategy):
         self.stop_reason = ""
         self.teachers: dict[int, dict[str, float]] = {}
         self.run, self.adapter, self.first_round = NOTHING, NOTHING, 1
+        self.releases = 0
         self._reference: Parameters = {}
 
     def summary(self) -> None:
@@ -146,7 +149,7 @@ class LlmQfl(Strategy):
             client: payload_bytes(message.content)
             for client, message in zip(self.current.decision.participants, messages, strict=True)
         }
-        self._reference = parameters
+        self._reference, self.releases = parameters, self.releases + 1
         return messages
 
     def aggregate_train(
@@ -181,7 +184,7 @@ class LlmQfl(Strategy):
         messages = [update.message for update in counted]
         # Rows as reported before the run: a client cannot raise its own weight later.
         weigh(messages, [self.state.members[one.client].about.train_rows for one in counted])
-        arrays, metrics_record = aggregate(self.settings, server_round, messages)
+        arrays, metrics_record = aggregate(self.settings, server_round, messages, reference)
         for client, update in self.current.updates.items():
             if not update.dropped:
                 ordered = self.current.decision.steps[client]
@@ -340,7 +343,7 @@ class LlmQfl(Strategy):
     def checkpoint(self, number: int, arrays: ArrayRecord) -> None:
         """Keep everything that the run needs to go on after a round; 0: before the first."""
         told = {**snapshot(self.state), "round": number, "best_round": self.best_round}
-        told["teachers"] = list(self.teachers.values())
+        told |= {"teachers": list(self.teachers.values()), "releases": self.releases}
         kept = None if self.best_round == number else self.best_arrays
         self.journal.checkpoint(number, arrays, kept, told)
 
@@ -350,6 +353,7 @@ class LlmQfl(Strategy):
         self.best_round, self.best_arrays = int(told["best_round"]), kept
         self.teachers = {int(one["client"]): dict(one) for one in told["teachers"]}
         self.first_round = int(told["round"]) + 1
+        self.releases = int(told["releases"]) + 1  # the round that was broken off
 
     def _without_quorum(self, valid: int) -> tuple[None, None]:
         """Lose the round, not the run, where others are left to ask; the model stays as it is."""

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from federation import scored_at
+from federation import privacy_words, scored_at
 from server_app.report import charts, tables, words
 from server_app.report.agent import agent_section
 from server_app.report.page import render
@@ -83,6 +83,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Clients", str(len(ready.get("clients", [])))),
         ("Rounds", f"{len(record.round_ids)} of at most {ready.get('rounds', NONE)}"),
         ("Judged on", words.judged(record)),
+        *(("Privacy", line) for line in privacy_words(record.summary.get("privacy") or {})),
     ]
 
 

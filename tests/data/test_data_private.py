@@ -1,0 +1,75 @@
+"""Noisy moments: what they are made of, and that a projection can still be fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from data import clip_rows, fit_projection, mended, merge_moments, moments_of, noisy, refuse_few
+from federation import DataError
+
+
+def rows(seed: int = 0, count: int = 400, features: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    x = rng.normal(size=(count, features)) * np.linspace(1, 2, features)
+    x[:, 0] += 3 * labels
+    return x / np.abs(x).max() / features, labels
+
+
+def test_rows_are_shortened_and_keep_their_direction() -> None:
+    x = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    np.testing.assert_allclose(clip_rows(x, 1.0), [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]])
+
+
+def test_noise_has_the_scale_of_what_a_row_can_change() -> None:
+    x, labels = rows(features=40)
+    moments = moments_of(x, labels, 2)
+    drawn = [noisy(moments, 2.0, 0.5, np.random.default_rng(seed)) for seed in range(40)]
+    sums = np.stack([one.sums - moments.sums for one in drawn])
+    second = np.stack([one.second - moments.second for one in drawn])
+    assert sums.std() == pytest.approx(2.0 * 0.5, rel=0.05)
+    assert second.std() == pytest.approx(2.0 * 0.25, rel=0.05)
+    np.testing.assert_array_equal(drawn[0].second, drawn[0].second.T)
+    np.testing.assert_array_equal(drawn[0].count, moments.count)
+
+
+def test_a_class_that_a_site_lacks_is_told_nothing_of() -> None:
+    x, labels = rows()
+    moments = moments_of(x, 0 * labels, 2)
+    assert not noisy(moments, 5.0, 1.0, np.random.default_rng(0)).sums[1].any()
+
+
+def test_mending_changes_nothing_that_is_whole() -> None:
+    x, labels = rows()
+    moments = moments_of(x, labels, 2)
+    again = mended(moments)
+    np.testing.assert_allclose(again.second, moments.second, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["lda", "pca"])
+def test_a_projection_can_be_fitted_whatever_the_noise(kind: str) -> None:
+    x, labels = rows()
+    parts = [moments_of(x[k::2], labels[k::2], 2) for k in range(2)]
+    rng = np.random.default_rng(3)
+    merged = merge_moments([noisy(part, 50.0, 1.0, rng) for part in parts])
+    assert np.linalg.eigvalsh(merged.within_covariance()).min() < 0
+    whole = mended(merged)
+    assert np.linalg.eigvalsh(whole.within_covariance()).min() > 0
+    projection = fit_projection(whole, 3, kind, 0.1, 3.0, 0)  # type: ignore[arg-type]
+    assert np.isfinite(projection.apply(x)).all()
+
+
+def test_little_noise_leaves_the_projection_nearly_as_it_was() -> None:
+    x, labels = rows(count=4000)
+    moments = moments_of(x, labels, 2)
+    told = mended(noisy(moments, 0.01, 1.0, np.random.default_rng(1)))
+    one, other = (fit_projection(m, 1, "lda", 0.1, 3.0, 0).apply(x) for m in (moments, told))
+    assert np.corrcoef(one[:, 0], other[:, 0])[0, 1] > 0.99
+
+
+def test_few_rows_are_refused_and_none_are_fine() -> None:
+    refuse_few([0, 5], 5)
+    refuse_few([1, 1], 0)
+    with pytest.raises(DataError, match=r"a class with 2 training rows; accepted: none, or at lea"):
+        refuse_few([9, 2], 3)
