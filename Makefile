@@ -15,11 +15,12 @@ PIP_CONFIG ?=
 BUILD_OPTIONS ?=
 COMMA := ,
 
-.PHONY: help demo test test-deploy lint bench compose-demo clean
+.PHONY: help demo test test-deploy test-faults lint bench compose-demo clean
 help:
 	@echo "make demo   set everything up and run the demo (3 minutes after installation)"
 	@echo "make test   set everything up and run the tests"
 	@echo "make test-deploy  a real deployment of two nodes over TLS, and a run on it"
+	@echo "make test-faults  kill parts of real runs, fill their disk, and go on (20 minutes)"
 	@echo "make lint   ruff, mypy, the layer check, generated files"
 	@echo "make bench  the benchmarks behind bench/RESULTS.md; DATA=FOLDER with the real data"
 	@echo "make compose-demo  a federation in containers, over TLS, to its report (needs Docker)"
@@ -43,6 +44,9 @@ test: $(STAMP)
 # Minutes on two cores, so not part of CI.
 test-deploy: $(STAMP)
 	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/cli/test_deploy_real.py
+
+test-faults: $(STAMP)
+	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/faults
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
