@@ -146,6 +146,11 @@ class Part:
                 "killed within the last minute and is still thought to be running"
             )
         match = _EXIT.search(self.said())
+        if self.is_node and self.dead() and not match and not self.node_id():
+            return (
+                "it ended before it was admitted, and Flower gives no reason: so it does when its "
+                "clock is more than 5 seconds ahead of the SuperLink's or 5 minutes behind"
+            )
         return one_line(match.group(1)) if match else last_words(self.said()) or "it says nothing"
 
 

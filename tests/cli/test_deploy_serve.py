@@ -122,6 +122,12 @@ def test_a_part_that_cannot_start_says_why_at_once(fakes: Fakes) -> None:
     assert read_state(fakes.folder) == {}
 
 
+def test_a_node_that_ends_without_a_word_has_a_wrong_clock(fakes: Fakes) -> None:
+    silent = "print('Starting Flower SuperNode'); print('SuperNode terminated gracefully.')"
+    assert serve(fakes.supervisor(fakes.part(silent)), lambda: None) == 1
+    assert "its clock is more than 5 seconds ahead" in fakes.said[-1]
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_in_order(fakes: Fakes, sign: signal.Signals) -> None:
     supervisor = fakes.supervisor(fakes.part(JOINS))
