@@ -8,14 +8,14 @@ import sys
 import uuid
 from pathlib import Path
 
-from cli.deploy_folder import FACTS, Facts, Options, make_deployment, read_facts
+from cli.deploy_folder import FACTS, Facts, Options, make_deployment, read_facts, read_table
 from cli.deploy_keys import SERVER_DAYS, days_left, make_server, server_names
 from cli.deploy_parts import Part, node_part, superlink_part
 from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
 from cli.follow import last_words, read_log
 from cli.outcome import INTERRUPTED
-from cli.plan import find_programs
-from cli.processes import wait_for
+from cli.plan import find_app, find_programs
+from cli.processes import members, wait_for
 from cli.run import Interrupted, signals
 from cli.superlink import free_port, healthy
 from federation import UserError, explain, read_json
@@ -73,6 +73,7 @@ def up(folder: Path, options: Options | None, *, detach: bool) -> int:
     def ready() -> None:
         say(f"ready; in another terminal: llm-qfl run --on {folder}")
         say(f"stop with Ctrl-C, or: llm-qfl deploy stop {folder}")
+        _warn_of_reach(folder / "superlink")
 
     return serve(Supervisor(folder, parts, tag, programs["flwr"], say), ready)
 
@@ -118,6 +119,7 @@ def _supervise(folder: Path, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "cli", "deploy", "up", str(folder)],
+            cwd=find_app(),  # Python imports from there first: not from where the user stands
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -155,10 +157,12 @@ def superlink(folder: Path) -> int:
     programs, tag = find_programs("flower-supernode"), uuid.uuid4().hex
     part = superlink_part(folder, programs, tag, 0, folder / "superlink.log")
     _warn_of_expiry(folder)
-    return serve(
-        Supervisor(folder, [part], tag, programs["flwr"], say),
-        lambda: say("ready: nodes may join"),
-    )
+
+    def ready() -> None:
+        say("ready: nodes may join")
+        _warn_of_reach(folder)
+
+    return serve(Supervisor(folder, [part], tag, programs["flwr"], say), ready)
 
 
 def node(folder: Path) -> int:
@@ -190,6 +194,10 @@ def status(folder: Path) -> int:
         if is_node:
             said += f", node {part['node']}" if part["node"] else ", not admitted yet"
         say(f"  {name:<11}{said} (process {part['pid']}, port {part['port']})")
+    for place in (folder, folder / "superlink"):
+        if (place / "server.crt").exists():
+            say(f"  certificate good for {days_left(place / 'server.crt'):.0f} days")
+            _warn_of_reach(place)
     return 0 if well else FAILED
 
 
@@ -201,7 +209,12 @@ def _authority(folder: Path) -> Path:
 def stop(folder: Path) -> int:
     """End what runs from a folder, in order."""
     folder = folder.absolute()
+    tag = str(read_json(folder / STATE).get("tag") or "")
     was = stop_supervisor(folder)
+    if tag and (left := members(tag)):
+        who = ", ".join(str(process.pid) for process in sorted(left, key=lambda p: p.pid))
+        print(f"llm-qfl: these processes could not be ended: {who}", file=sys.stderr)
+        return FAILED
     say(f"stopped {folder}" if was else f"nothing runs from {folder}")
     return 0
 
@@ -271,6 +284,16 @@ def _warn_of_expiry(folder: Path) -> None:
     left = days_left(folder / "server.crt")
     if left < SOON_DAYS:
         say(f"the server's certificate ends in {left:.0f} days: llm-qfl deploy renew FOLDER")
+
+
+def _warn_of_reach(superlink: Path) -> None:
+    """Say who can do what, where the SuperLink listens to other machines."""
+    bind = read_table(superlink / "superlink.toml", {"bind": str})["bind"]
+    if bind not in ("127.0.0.1", "localhost", "::1"):
+        say(
+            f"note: it listens on {bind}: whoever reaches its port can run code at every node; let "
+            "nobody but the sites reach it (docs/deployment.md, who must trust whom)"
+        )
 
 
 def _nodes(count: int) -> str:

@@ -66,6 +66,7 @@ class Supervisor:
     flwr: str
     say: Callable[[str], None]
     _again: dict[str, float] = field(init=False, default_factory=dict)
+    _full: bool = field(init=False, default=False)
 
     def start(self) -> None:
         """Start every part and wait until all are ready.
@@ -147,8 +148,9 @@ class Supervisor:
                 self._again[part.name] = now + AGAIN_SECONDS
                 self._write(ready=False)
             elif now >= due:
-                part.start()
                 self._again[part.name] = now + AGAIN_SECONDS
+                with self._on_a_full_disk():
+                    part.start()
         for part in self.parts:
             if part.name in self._again and part.ready():
                 del self._again[part.name]
@@ -185,7 +187,21 @@ class Supervisor:
             for part in self.parts
         }
         known = {"pid": us.pid, "start": us.start, "tag": self.tag, "ready": ready, "parts": parts}
-        write_json(self.folder / STATE, known)
+        if not (self.folder / STATE).exists():
+            write_json(self.folder / STATE, known)  # the first must be there: it is the claim
+            return
+        with self._on_a_full_disk():
+            write_json(self.folder / STATE, known)
+
+    @contextmanager
+    def _on_a_full_disk(self) -> Iterator[None]:
+        """Go on without what cannot be written, and say so once: the parts need their watch."""
+        try:
+            yield
+        except OSError as error:
+            if not self._full:
+                self._full = True
+                self.say(f"cannot write in {self.folder}: {error.strerror or error}; going on")
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -300,3 +300,40 @@ def test_a_damaged_certificate_is_one_line_and_renewal_keeps_the_old(
     if name == "superlink/server.crt":
         with pytest.raises(UserError, match=r"server.crt' is damaged"):
             superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
+
+
+def test_a_supervisor_imports_nothing_from_where_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: dict[str, object] = {}
+
+    def popen(words: list[str], **options: object) -> None:
+        started.update(options, words=words)
+
+    monkeypatch.setattr("cli.deploy.subprocess.Popen", popen)
+    from cli.deploy import _supervise
+    from cli.plan import find_app
+
+    _supervise(tmp_path / "fed", tmp_path / "log")
+    assert started["cwd"] == find_app()
+
+
+def test_the_superlink_has_a_store_of_its_own(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    part = superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
+    assert part.environment["LLM_QFL_HOME"] == str(folder / "superlink" / "store")
+
+
+@pytest.mark.parametrize(("bind", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_a_superlink_that_others_reach_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bind: str, warned: bool
+) -> None:
+    from cli.deploy import _warn_of_reach
+
+    folder = made(tmp_path) / "superlink"
+    file = folder / "superlink.toml"
+    text = file.read_text()
+    assert 'bind = "127.0.0.1"' in text
+    file.write_text(text.replace("127.0.0.1", bind))
+    _warn_of_reach(folder)
+    assert ("can run code at every node" in capsys.readouterr().out) is warned

@@ -347,3 +347,47 @@ def test_a_run_that_is_interrupted_before_its_id_is_known_is_stopped(
     shown = capsys.readouterr()
     assert said in shown.out + shown.err
     assert bool(said) == ("may" in shown.out + shown.err)
+
+
+def test_a_full_disk_is_told_once_and_the_parts_are_watched_on(
+    fakes: Fakes, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = fakes.part(JOINS)
+    supervisor = fakes.supervisor(part)
+    try:
+        supervisor.start()
+        assert part.process is not None
+        os.kill(part.process.pid, signal.SIGKILL)
+        assert wait_for(part.dead, 60.0)
+        with monkeypatch.context() as full:
+
+            def fail(*given: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            full.setattr("cli.deploy_serve.write_json", fail)
+            full.setattr(part, "start", fail)
+            now = time.monotonic()
+            for later in (0, 5, 10):
+                supervisor.look(now + later)
+        assert sum("No space left on device; going on" in line for line in fakes.said) == 1
+
+        def back() -> bool:
+            supervisor.look(time.monotonic() + 100)
+            return "is back" in fakes.said[-1]
+
+        assert wait_for(back, 60.0)
+    finally:
+        supervisor.close(grace=3.0)
+
+
+def test_a_stop_that_leaves_something_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cli import deploy
+    from cli.processes import Process
+
+    (tmp_path / "state.json").write_text('{"tag": "some"}')
+    left = {Process(4711, 1, "0"), Process(42, 1, "0")}
+    monkeypatch.setattr("cli.deploy.members", lambda tag: left)
+    assert deploy.stop(tmp_path) == 1
+    assert "these processes could not be ended: 42, 4711" in capsys.readouterr().err
