@@ -184,6 +184,8 @@ def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
+            # How often a part looks for work, seconds; by itself Flower looks once a second.
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
             "RAY_TMPDIR": str(home),
             "RAY_DEDUP_LOGS": "0",
             "RAY_COLOR_PREFIX": "0",

@@ -153,6 +153,7 @@ def test_the_environment_keeps_flower_to_itself(tmp_path: Path) -> None:
     assert env["NO_PROXY"] == env["no_proxy"] == "a.org,127.0.0.1,localhost"
     assert env["FLWR_HOME"] == env["RAY_TMPDIR"] == str(tmp_path)
     assert env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    assert env["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] == "0.2"
     assert env["FLWR_TELEMETRY_ENABLED"] == env["RAY_USAGE_STATS_ENABLED"] == "0"
     assert env["OMP_NUM_THREADS"] == "2"
     assert env["HF_HUB_OFFLINE"] == "1"

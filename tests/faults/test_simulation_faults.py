@@ -5,6 +5,7 @@ Minutes on two cores: `make test-faults`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -55,7 +56,7 @@ def test_a_killed_launcher_leaves_a_run_that_goes_on(home: Path, whole: Path) ->
     run = start(home, *SIMULATED)
     run.in_round(3)
     run.process.kill()
-    run.process.wait()
+    run.process.communicate()
     store = {"LLM_QFL_HOME": str(home / "elsewhere")}  # what is cleaned is no site's memory
     cleaned = llm_qfl(home, "clean", "--yes", **store)
     assert cleaned.returncode == 0, cleaned.stderr
@@ -101,13 +102,9 @@ def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_round(
     run.resumed = small_disk / "run"
     run.in_round(2)
     filler = small_disk / "filler"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-                file.flush()
-        except OSError:
-            pass
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
     began = time.monotonic()
     code, said = run.end()
     told = time.monotonic() - began

@@ -1,0 +1,119 @@
+"""Where the time of a deployed round goes: ``python -m bench.deploy [--nodes 3] [--rounds 6]``.
+
+Brings up a real deployment over TLS on loopback, runs synthetic DNA on it, and ends it. A round's
+overhead is its wall time less the slowest site's own work (training, evaluation, language model).
+The first round, which fine-tunes, is left out. Beside it: what a fresh process needs until it can
+train, import by import, as the least of three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.tables import ROOT
+from federation import read_jsonl
+
+IMPORTS = (
+    ("Python itself", "pass"),
+    ("Flower's message types", "import flwr.app"),
+    ("the ClientApp", "import client_app.app"),
+    ("what training needs", "import client_app.app, client_app.work, torch, data, quantum"),
+)
+SETTINGS = (
+    "data.train_rows=600",
+    "data.test_rows=100",
+    "data.server_rows=100",
+    "llm.epochs=1",
+    "train.steps=100",
+    "train.max_steps=100",
+    "agent.kind=all",
+    "run.report=false",
+    "evaluation.baselines=false",
+)
+
+
+def command(folder: Path, *words: str) -> None:
+    """Run our command in a folder; what it says is shown only if it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(words[:2])} failed: {done.stderr or done.stdout}")
+
+
+def imported(code: str) -> tuple[float, float]:
+    """Return wall seconds and peak memory (MB) of a fresh process that runs some code."""
+    told = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    seconds, memory = [], 0.0
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", f"{code}\n{told}"], cwd=ROOT, capture_output=True, text=True
+        )
+        seconds.append(time.perf_counter() - began)
+        memory = float(done.stdout.split()[-1])
+    return min(seconds), memory
+
+
+def rounds(nodes: int, count: int) -> list[tuple[float, float]]:
+    """Run a deployment; return each round's wall seconds and its slowest site's work."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command(folder, "deploy", "up", "fed", "--nodes", str(nodes), "--detach")
+        try:
+            given = [*SETTINGS, f"run.rounds={count}", f"run.folder={folder / 'run'}"]
+            sets = [word for assignment in given for word in ("--set", assignment)]
+            command(folder, "run", "--on", "fed", *sets)
+            events = list(read_jsonl(folder / "run" / "metrics.jsonl"))
+        finally:
+            command(folder, "deploy", "stop", "fed")
+    found = []
+    for event in events:
+        if event["event"] == "round":
+            mine = [e for e in events if e["event"] == "client" and e["round"] == event["round"]]
+            found.append((event["seconds"], max(e["busy_seconds"] for e in mine)))
+    return found
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the parts of a deployed round."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=6)
+    chosen = parser.parse_args(words)
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
+    print("| a fresh process imports | seconds | MB |\n|---|---|---|")
+    for name, code in IMPORTS:
+        seconds, memory = imported(code)
+        print(f"| {name} | {seconds:.2f} | {memory:.0f} |", flush=True)
+    later = rounds(chosen.nodes, chosen.rounds)[1:]
+    overhead = [wall - work for wall, work in later]
+    print(
+        f"\n| deployed round, {chosen.nodes} nodes, {len(later)} rounds | seconds, median (most) |"
+    )
+    print("|---|---|")
+    for name, values in (
+        ("wall time", [wall for wall, _ in later]),
+        ("the slowest site's work", [work for _, work in later]),
+        ("overhead", overhead),
+    ):
+        print(f"| {name} | {statistics.median(values):.1f} ({max(values):.1f}) |")
+    print(f"\nload {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
