@@ -47,6 +47,12 @@ def test_each_part_gets_its_own_files_and_no_others(tmp_path: Path) -> None:
         assert (part / "ca.crt").read_bytes() == (folder / "ca" / "ca.crt").read_bytes()
 
 
+def test_nobody_else_may_look_into_it(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed")
+    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        assert place.stat().st_mode & 0o777 == 0o700, place
+
+
 def test_a_nodes_file_is_what_its_client_app_reads(tmp_path: Path) -> None:
     sets = ("quantum.backend=exact", "1:quantum.backend=fake:manila", "1:hardware.shots=64")
     folder = made(tmp_path / "fed", *sets, "0:site=north")
@@ -84,6 +90,7 @@ def test_on_one_machine_nothing_listens_outside_it(tmp_path: Path) -> None:
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert part.port > 0
     assert "--enable-supernode-auth" in words
+    assert part.environment["LLM_QFL_HOME"] == str(folder / "superlink" / "store")
     assert "--ssl-certfile" in words
     assert "--insecure" not in words
     with pytest.raises(UserError, match="port = 0: a deployment on one machine"):

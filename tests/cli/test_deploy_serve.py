@@ -16,6 +16,7 @@ import cli.deploy
 import cli.deploy_serve
 import cli.run
 from cli.deploy import status
+from cli.deploy_folder import Options, make_deployment
 from cli.deploy_parts import Part
 from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
 from cli.flower import Flwr
@@ -135,7 +136,7 @@ def test_what_a_killed_supervisor_left_is_ended(fakes: Fakes) -> None:
     part.start()
     write_json(fakes.folder / STATE, {"pid": 999999999, "start": "1", "tag": fakes.tag})
     assert read_state(fakes.folder) == {}
-    assert not stop_supervisor(fakes.folder)
+    assert stop_supervisor(fakes.folder) == (False, set())
     assert wait_for(part.dead, 60.0)
     assert not (fakes.folder / STATE).exists()
 
@@ -341,3 +342,81 @@ def test_a_run_that_is_interrupted_before_its_id_is_known_is_stopped(
     shown = capsys.readouterr()
     assert said in shown.out + shown.err
     assert bool(said) == ("may" in shown.out + shown.err)
+
+
+def test_a_full_disk_is_told_once_and_supervision_goes_on(
+    fakes: Fakes, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, value: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    part = fakes.part(JOINS)
+    supervisor = fakes.supervisor(part)
+    try:
+        supervisor.start()
+        monkeypatch.setattr(cli.deploy_serve, "write_json", full)
+        assert part.process is not None
+        part.process.kill()
+        part.process.wait()
+        supervisor.look(0.0)
+        supervisor.look(1.0)
+        assert not part.dead()
+        assert sum("cannot be written" in line for line in fakes.said) == 1
+        monkeypatch.undo()
+        assert wait_for(lambda: supervisor.look(1.0) or read_state(fakes.folder)["ready"], 30.0)
+    finally:
+        supervisor.close(grace=3.0)
+
+
+def test_stop_names_what_remains(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor = fakes.supervisor(fakes.part(JOINS))
+    supervisor.start()
+    process = supervisor.parts[0].process
+    assert process is not None
+    state = read_json(fakes.folder / STATE)
+    write_json(fakes.folder / STATE, {**state, "start": "of another"})
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.deploy_serve, "end_all", lambda some, grace: set(some))
+        assert cli.deploy.stop(fakes.folder) == 1
+    assert f"still running: {process.pid}" in capsys.readouterr().out
+    assert cli.deploy.stop(fakes.folder) == 0  # the state was kept, so it is found again
+    process.wait()
+    assert not members(fakes.tag)
+
+
+def test_a_node_waits_for_a_superlink_elsewhere(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.deploy_serve, "START_SECONDS", 0.0)
+    late = "import time; time.sleep(0.7); " + JOINS
+    supervisor = fakes.supervisor(fakes.part(late))
+    supervisor.patient = True
+    try:
+        supervisor.start()
+        assert sum("waiting for the SuperLink" in line for line in fakes.said) == 1
+    finally:
+        supervisor.close(grace=3.0)
+
+
+def test_a_detached_supervisor_imports_nothing_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "federation.py").write_text("raise SystemExit('hostile')")
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "log"
+    assert cli.deploy._supervise(tmp_path / "fed", log).wait(60) == 2
+    assert "no deployment in" in log.read_text()
+
+
+@pytest.mark.parametrize("host", ["", "hub.example.org"])
+def test_a_superlink_that_others_reach_is_warned_of(
+    tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_deployment(tmp_path / "fed", Options(1, hosts=(host,) if host else ()))
+    monkeypatch.setattr(cli.deploy, "read_state", lambda folder: {"ready": True})
+    assert status(tmp_path / "fed") == 0
+    out = capsys.readouterr().out
+    assert ("can submit code to all sites" in out) is bool(host)
+    assert "396 days left" in out or "397 days left" in out
