@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,15 +10,15 @@ import uuid
 from pathlib import Path
 
 from cli.deploy_folder import FACTS, Facts, Options, make_deployment, read_facts, read_table
-from cli.deploy_keys import SERVER_DAYS, days_left, make_server, server_names
+from cli.deploy_keys import LOOPBACK, SERVER_DAYS, days_left, make_server, server_names
 from cli.deploy_parts import Part, node_part, superlink_part
 from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
 from cli.follow import last_words, read_log
 from cli.outcome import INTERRUPTED
-from cli.plan import find_app, find_programs
-from cli.processes import members, wait_for
+from cli.plan import find_programs
+from cli.processes import wait_for
 from cli.run import Interrupted, signals
-from cli.superlink import free_port, healthy
+from cli.superlink import CHECKOUT, free_port, healthy
 from federation import UserError, explain, read_json
 
 FAILED = 1
@@ -28,7 +29,10 @@ SOON_DAYS = 30
 
 def say(line: str) -> None:
     """Print a line at once: a supervisor's output is often a file or a pipe."""
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except OSError:  # its file's disk is full: a supervisor must go on
+        return
 
 
 def init(folder: Path, options: Options | None) -> int:
@@ -69,11 +73,11 @@ def up(folder: Path, options: Options | None, *, detach: bool) -> int:
     parts = _all_parts(folder, facts, programs, tag)
     say(f"LLM-QFL deployment {folder}: a SuperLink and {_nodes(facts.nodes)}")
     _warn_of_expiry(folder / "superlink")
+    _warn_of_reach(folder / "superlink")
 
     def ready() -> None:
         say(f"ready; in another terminal: llm-qfl run --on {folder}")
         say(f"stop with Ctrl-C, or: llm-qfl deploy stop {folder}")
-        _warn_of_reach(folder / "superlink")
 
     return serve(Supervisor(folder, parts, tag, programs["flwr"], say), ready)
 
@@ -116,10 +120,12 @@ def _detached(folder: Path) -> int:
 
 
 def _supervise(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    # Never a module that lies in the working folder (-P); this checkout's come first.
+    paths = str(CHECKOUT), os.environ.get("PYTHONPATH")
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "cli", "deploy", "up", str(folder)],
-            cwd=find_app(),  # Python imports from there first: not from where the user stands
+            [sys.executable, "-P", "-m", "cli", "deploy", "up", str(folder)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -157,12 +163,11 @@ def superlink(folder: Path) -> int:
     programs, tag = find_programs("flower-supernode"), uuid.uuid4().hex
     part = superlink_part(folder, programs, tag, 0, folder / "superlink.log")
     _warn_of_expiry(folder)
-
-    def ready() -> None:
-        say("ready: nodes may join")
-        _warn_of_reach(folder)
-
-    return serve(Supervisor(folder, [part], tag, programs["flwr"], say), ready)
+    _warn_of_reach(folder)
+    return serve(
+        Supervisor(folder, [part], tag, programs["flwr"], say),
+        lambda: say("ready: nodes may join"),
+    )
 
 
 def node(folder: Path) -> int:
@@ -172,7 +177,7 @@ def node(folder: Path) -> int:
     programs, tag = find_programs("flower-supernode"), uuid.uuid4().hex
     part = node_part(folder, programs, tag, "", folder / "node.log")
     return serve(
-        Supervisor(folder, [part], tag, programs["flwr"], say),
+        Supervisor(folder, [part], tag, programs["flwr"], say, patient=True),
         lambda: say("ready: this node takes part in the runs of the SuperLink"),
     )
 
@@ -194,9 +199,9 @@ def status(folder: Path) -> int:
         if is_node:
             said += f", node {part['node']}" if part["node"] else ", not admitted yet"
         say(f"  {name:<11}{said} (process {part['pid']}, port {part['port']})")
-    for place in (folder, folder / "superlink"):
-        if (place / "server.crt").exists():
-            say(f"  certificate good for {days_left(place / 'server.crt'):.0f} days")
+    for place in (folder / "superlink", folder):
+        if (place / "superlink.toml").exists():
+            say(f"  certificate of the server: {days_left(place / 'server.crt'):.0f} days left")
             _warn_of_reach(place)
     return 0 if well else FAILED
 
@@ -209,11 +214,10 @@ def _authority(folder: Path) -> Path:
 def stop(folder: Path) -> int:
     """End what runs from a folder, in order."""
     folder = folder.absolute()
-    tag = str(read_json(folder / STATE).get("tag") or "")
-    was = stop_supervisor(folder)
-    if tag and (left := members(tag)):
-        who = ", ".join(str(process.pid) for process in sorted(left, key=lambda p: p.pid))
-        print(f"llm-qfl: these processes could not be ended: {who}", file=sys.stderr)
+    was, remaining = stop_supervisor(folder)
+    if remaining:
+        pids = ", ".join(str(process.pid) for process in sorted(remaining, key=lambda p: p.pid))
+        say(f"not stopped: {folder}; still running: {pids}")
         return FAILED
     say(f"stopped {folder}" if was else f"nothing runs from {folder}")
     return 0
@@ -286,13 +290,12 @@ def _warn_of_expiry(folder: Path) -> None:
         say(f"the server's certificate ends in {left:.0f} days: llm-qfl deploy renew FOLDER")
 
 
-def _warn_of_reach(superlink: Path) -> None:
-    """Say who can do what, where the SuperLink listens to other machines."""
-    bind = read_table(superlink / "superlink.toml", {"bind": str})["bind"]
-    if bind not in ("127.0.0.1", "localhost", "::1"):
+def _warn_of_reach(folder: Path) -> None:
+    told = read_table(folder / "superlink.toml", {"bind": str, "port": int})
+    if told["bind"] not in LOOPBACK:
         say(
-            f"note: it listens on {bind}: whoever reaches its port can run code at every node; let "
-            "nobody but the sites reach it (docs/deployment.md, who must trust whom)"
+            "warning: whoever reaches the SuperLink's port can submit code to all sites: "
+            "let only the sites reach it (docs/deployment.md)"
         )
 
 

@@ -94,6 +94,7 @@ def make_deployment(folder: Path, options: Options) -> bool:
     if (folder / FACTS).exists():
         _refuse_other(folder, texts)
         return False
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in texts:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "ca").mkdir(mode=0o700, exist_ok=True)

@@ -191,7 +191,7 @@ def superlink_part(
         command += [option, str(folder / name)]
     command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
     env = environment(os.environ, flower_home(folder), tag, 1)
-    env[STORE_VARIABLE] = str(folder / "store")  # the judge's features; its home may be read-only
+    env[STORE_VARIABLE] = str(folder / "store")  # ServerApps run here; home may be read-only
     authority = folder / "ca.crt"
 
     def answers() -> bool:

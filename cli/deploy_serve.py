@@ -58,6 +58,8 @@ class Supervisor:
         Absolute path of Flower's command.
     say : callable
         Takes each line for the user.
+    patient : bool
+        Whether a node waits as long as it takes for a SuperLink on another machine.
     """
 
     folder: Path
@@ -65,8 +67,9 @@ class Supervisor:
     tag: str
     flwr: str
     say: Callable[[str], None]
+    patient: bool = False
     _again: dict[str, float] = field(init=False, default_factory=dict)
-    _full: bool = field(init=False, default=False)
+    _unwritten: bool = field(init=False, default=False)
 
     def start(self) -> None:
         """Start every part and wait until all are ready.
@@ -77,6 +80,8 @@ class Supervisor:
             If one does not come up.
         """
         self._write(ready=False)
+        if self._unwritten:  # neither `status` nor `stop` would find us
+            raise LaunchError(f"{self.folder / STATE} cannot be written")
         for part in self.parts:
             part.start()
             if not part.is_node:
@@ -90,7 +95,7 @@ class Supervisor:
 
     def _wait(self, part: Part) -> None:
         """Wait for a part; a node that is not let in yet tries again for a while."""
-        began, told = time.monotonic(), False
+        began, told, waits = time.monotonic(), False, False
         while not part.ready():
             waited = time.monotonic() - began
             if part.dead():
@@ -101,6 +106,10 @@ class Supervisor:
                     told = True
                 time.sleep(AGAIN_SECONDS)
                 part.start()
+            elif waited > START_SECONDS and self.patient and part.is_node:
+                if not waits:
+                    self.say(f"  {part.name:<11}waiting for the SuperLink (log: {part.log})")
+                    waits = True
             elif waited > START_SECONDS:
                 raise LaunchError(
                     _line(f"{part.name} is not ready after {START_SECONDS:.0f} s", part)
@@ -149,13 +158,20 @@ class Supervisor:
                 self._write(ready=False)
             elif now >= due:
                 self._again[part.name] = now + AGAIN_SECONDS
-                with self._on_a_full_disk():
-                    part.start()
+                self._start_again(part)
         for part in self.parts:
             if part.name in self._again and part.ready():
                 del self._again[part.name]
                 self.say(f"  {part.name:<11}is back")
                 self._write(ready=not self._again)
+        if self._unwritten:
+            self._write(ready=not self._again)
+
+    def _start_again(self, part: Part) -> None:
+        try:
+            part.start()
+        except OSError as error:  # no room for its log: it is tried again
+            self.say(f"  {part.name:<11}not started: {error.strerror or error}")
 
     def close(self, grace: float = 10.0) -> int:
         """End the nodes, then the SuperLink, so that the nodes can take their leave.
@@ -172,7 +188,8 @@ class Supervisor:
                     part.process.terminate()
             wait_for(lambda: all(part.dead() for part in leaving), grace)  # noqa: B023 - at once
         left = end_all(members(self.tag), grace=3.0)
-        _forget(self.folder, self.tag)
+        if not left:
+            _forget(self.folder, self.tag)
         return len(left)
 
     def _write(self, *, ready: bool) -> None:
@@ -187,21 +204,14 @@ class Supervisor:
             for part in self.parts
         }
         known = {"pid": us.pid, "start": us.start, "tag": self.tag, "ready": ready, "parts": parts}
-        if not (self.folder / STATE).exists():
-            write_json(self.folder / STATE, known)  # the first must be there: it is the claim
-            return
-        with self._on_a_full_disk():
-            write_json(self.folder / STATE, known)
-
-    @contextmanager
-    def _on_a_full_disk(self) -> Iterator[None]:
-        """Go on without what cannot be written, and say so once: the parts need their watch."""
         try:
-            yield
-        except OSError as error:
-            if not self._full:
-                self._full = True
-                self.say(f"cannot write in {self.folder}: {error.strerror or error}; going on")
+            write_json(self.folder / STATE, known)
+        except OSError as error:  # a full disk: the parts must go on
+            if not self._unwritten:
+                self.say(f"{self.folder / STATE} cannot be written ({error.strerror or error})")
+            self._unwritten = True
+        else:
+            self._unwritten = False
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -214,22 +224,26 @@ def _if_running(state: dict[str, Any]) -> dict[str, Any]:
     return state if process is not None and process.start == state.get("start") else {}
 
 
-def stop_supervisor(folder: Path, seconds: float = 40.0) -> bool:
+def stop_supervisor(folder: Path, seconds: float = 40.0) -> tuple[bool, set[Process]]:
     """Ask the supervisor of a folder to end, and end what it leaves.
 
     Returns
     -------
-    bool
+    was : bool
         False if none runs; what a killed one left behind is ended all the same.
+    remaining : set of Process
+        Those that could not be ended; the folder's state stays while there are any.
     """
     left = read_json(folder / STATE)  # once: another supervisor may write its own meanwhile
     state = _if_running(left)
+    remaining: set[Process] = set()
     if state:
-        end_all({Process(state["pid"], 0, state["start"])}, grace=seconds)
+        remaining |= end_all({Process(state["pid"], 0, state["start"])}, grace=seconds)
     if left.get("tag"):
-        end_all(members(str(left["tag"])), grace=5.0)
-    _forget(folder, left.get("tag"))
-    return bool(state)
+        remaining |= end_all(members(str(left["tag"])), grace=5.0)
+    if not remaining:
+        _forget(folder, left.get("tag"))
+    return bool(state), remaining
 
 
 def _forget(folder: Path, tag: object) -> None:

@@ -47,6 +47,12 @@ def test_each_part_gets_its_own_files_and_no_others(tmp_path: Path) -> None:
         assert (part / "ca.crt").read_bytes() == (folder / "ca" / "ca.crt").read_bytes()
 
 
+def test_nobody_else_may_look_into_it(tmp_path: Path) -> None:
+    folder = made(tmp_path / "fed")
+    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        assert place.stat().st_mode & 0o777 == 0o700, place
+
+
 def test_a_nodes_file_is_what_its_client_app_reads(tmp_path: Path) -> None:
     sets = ("quantum.backend=exact", "1:quantum.backend=fake:manila", "1:hardware.shots=64")
     folder = made(tmp_path / "fed", *sets, "0:site=north")
@@ -84,6 +90,7 @@ def test_on_one_machine_nothing_listens_outside_it(tmp_path: Path) -> None:
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert part.port > 0
     assert "--enable-supernode-auth" in words
+    assert part.environment["LLM_QFL_HOME"] == str(folder / "superlink" / "store")
     assert "--ssl-certfile" in words
     assert "--insecure" not in words
     with pytest.raises(UserError, match="port = 0: a deployment on one machine"):
@@ -300,40 +307,3 @@ def test_a_damaged_certificate_is_one_line_and_renewal_keeps_the_old(
     if name == "superlink/server.crt":
         with pytest.raises(UserError, match=r"server.crt' is damaged"):
             superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
-
-
-def test_a_supervisor_imports_nothing_from_where_the_user_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: dict[str, object] = {}
-
-    def popen(words: list[str], **options: object) -> None:
-        started.update(options, words=words)
-
-    monkeypatch.setattr("cli.deploy.subprocess.Popen", popen)
-    from cli.deploy import _supervise
-    from cli.plan import find_app
-
-    _supervise(tmp_path / "fed", tmp_path / "log")
-    assert started["cwd"] == find_app()
-
-
-def test_the_superlink_has_a_store_of_its_own(tmp_path: Path) -> None:
-    folder = made(tmp_path)
-    part = superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
-    assert part.environment["LLM_QFL_HOME"] == str(folder / "superlink" / "store")
-
-
-@pytest.mark.parametrize(("bind", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
-def test_a_superlink_that_others_reach_is_warned_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], bind: str, warned: bool
-) -> None:
-    from cli.deploy import _warn_of_reach
-
-    folder = made(tmp_path) / "superlink"
-    file = folder / "superlink.toml"
-    text = file.read_text()
-    assert 'bind = "127.0.0.1"' in text
-    file.write_text(text.replace("127.0.0.1", bind))
-    _warn_of_reach(folder)
-    assert ("can run code at every node" in capsys.readouterr().out) is warned

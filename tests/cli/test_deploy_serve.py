@@ -16,12 +16,10 @@ import cli.deploy
 import cli.deploy_serve
 import cli.run
 from cli.deploy import status
+from cli.deploy_folder import Options, make_deployment
 from cli.deploy_parts import Part
 from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
-from cli.flower import Flwr
 from cli.processes import TAG, members, wait_for
-from cli.run import Watch
-from cli.screen import Screen
 from cli.superlink import LaunchError
 from federation import UserError, read_json, write_json
 
@@ -141,7 +139,7 @@ def test_what_a_killed_supervisor_left_is_ended(fakes: Fakes) -> None:
     part.start()
     write_json(fakes.folder / STATE, {"pid": 999999999, "start": "1", "tag": fakes.tag})
     assert read_state(fakes.folder) == {}
-    assert not stop_supervisor(fakes.folder)
+    assert stop_supervisor(fakes.folder) == (False, set())
     assert wait_for(part.dead, 60.0)
     assert not (fakes.folder / STATE).exists()
 
@@ -283,111 +281,79 @@ def test_up_that_is_interrupted_early_leaves_nothing(
     assert begun[0].returncode == -signal.SIGTERM
 
 
-TAKES = "import time; time.sleep(0.5); print('Successfully started run 42'); time.sleep(60)"
-
-
-class Remote:
-    """A deployment's SuperLink; its `flwr` records what it is asked, and ends with a code."""
-
-    def __init__(self, folder: Path, code: int) -> None:
-        (folder / "empty").mkdir()
-        self.asked = folder / "asked"
-        program = folder / "flwr"
-        program.write_text(
-            f"#!{sys.executable}\nimport sys, pathlib\n"
-            f"if sys.argv[1] == 'stop':\n"
-            f"    pathlib.Path({str(self.asked)!r}).write_text(sys.argv[2])\n"
-            f"    sys.exit({code})\nexec(sys.argv[2])\n"
-        )
-        program.chmod(0o755)
-        self.flwr = Flwr(str(program), folder, dict(os.environ), folder / "run.log")
-
-    def start(self) -> None: ...
-
-    def dead(self) -> bool:
-        return False
-
-    def tail(self) -> str:
-        return ""
-
-    def close(self, grace: float = 0.0) -> int:
-        for command in self.flwr.commands:
-            command.kill()
-            command.wait()
-        return 0
-
-
-@pytest.mark.parametrize(
-    ("submission", "code", "stopped", "said"),
-    [
-        (TAKES, 0, "42", ""),
-        (TAKES, 1, "42", "run 42 may go on"),
-        ("print('refused')", 0, "", ""),
-        ("import time; time.sleep(60)", 0, "", "a run may have begun all the same"),
-    ],
-)
-def test_a_run_that_is_interrupted_before_its_id_is_known_is_stopped(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    submission: str,
-    code: int,
-    stopped: str,
-    said: str,
-) -> None:
-    if not stopped:
-        monkeypatch.setattr(cli.run, "SUBMIT_SECONDS", 0.5 if said else 60.0)
-    remote = Remote(tmp_path, code)
-    try:
-        remote.flwr.start("run", submission, log=remote.flwr.run_log)
-        Watch(remote, tmp_path, Screen(plain=True, quiet=False), simulated=False).stop()
-    finally:
-        remote.close()
-    assert (remote.asked.read_text() if remote.asked.exists() else "") == stopped
-    shown = capsys.readouterr()
-    assert said in shown.out + shown.err
-    assert bool(said) == ("may" in shown.out + shown.err)
-
-
-def test_a_full_disk_is_told_once_and_the_parts_are_watched_on(
+def test_a_full_disk_is_told_once_and_supervision_goes_on(
     fakes: Fakes, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def full(path: Path, value: object) -> None:
+        raise OSError(28, "No space left on device")
+
     part = fakes.part(JOINS)
     supervisor = fakes.supervisor(part)
     try:
         supervisor.start()
+        monkeypatch.setattr(cli.deploy_serve, "write_json", full)
         assert part.process is not None
-        os.kill(part.process.pid, signal.SIGKILL)
-        assert wait_for(part.dead, 60.0)
-        with monkeypatch.context() as full:
-
-            def fail(*given: object) -> None:
-                raise OSError(28, "No space left on device")
-
-            full.setattr("cli.deploy_serve.write_json", fail)
-            full.setattr(part, "start", fail)
-            now = time.monotonic()
-            for later in (0, 5, 10):
-                supervisor.look(now + later)
-        assert sum("No space left on device; going on" in line for line in fakes.said) == 1
-
-        def back() -> bool:
-            supervisor.look(time.monotonic() + 100)
-            return "is back" in fakes.said[-1]
-
-        assert wait_for(back, 60.0)
+        part.process.kill()
+        part.process.wait()
+        supervisor.look(0.0)
+        supervisor.look(1.0)
+        assert not part.dead()
+        assert sum("cannot be written" in line for line in fakes.said) == 1
+        monkeypatch.undo()
+        assert wait_for(lambda: supervisor.look(1.0) or read_state(fakes.folder)["ready"], 30.0)
     finally:
         supervisor.close(grace=3.0)
 
 
-def test_a_stop_that_leaves_something_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_stop_names_what_remains(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cli import deploy
-    from cli.processes import Process
+    supervisor = fakes.supervisor(fakes.part(JOINS))
+    supervisor.start()
+    process = supervisor.parts[0].process
+    assert process is not None
+    state = read_json(fakes.folder / STATE)
+    write_json(fakes.folder / STATE, {**state, "start": "of another"})
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.deploy_serve, "end_all", lambda some, grace: set(some))
+        assert cli.deploy.stop(fakes.folder) == 1
+    assert f"still running: {process.pid}" in capsys.readouterr().out
+    assert cli.deploy.stop(fakes.folder) == 0  # the state was kept, so it is found again
+    process.wait()
+    assert not members(fakes.tag)
 
-    (tmp_path / "state.json").write_text('{"tag": "some"}')
-    left = {Process(4711, 1, "0"), Process(42, 1, "0")}
-    monkeypatch.setattr("cli.deploy.members", lambda tag: left)
-    assert deploy.stop(tmp_path) == 1
-    assert "these processes could not be ended: 42, 4711" in capsys.readouterr().err
+
+def test_a_node_waits_for_a_superlink_elsewhere(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.deploy_serve, "START_SECONDS", 0.0)
+    late = "import time; time.sleep(0.7); " + JOINS
+    supervisor = fakes.supervisor(fakes.part(late))
+    supervisor.patient = True
+    try:
+        supervisor.start()
+        assert sum("waiting for the SuperLink" in line for line in fakes.said) == 1
+    finally:
+        supervisor.close(grace=3.0)
+
+
+def test_a_detached_supervisor_imports_nothing_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "federation.py").write_text("raise SystemExit('hostile')")
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "log"
+    assert cli.deploy._supervise(tmp_path / "fed", log).wait(60) == 2
+    assert "no deployment in" in log.read_text()
+
+
+@pytest.mark.parametrize("host", ["", "hub.example.org"])
+def test_a_superlink_that_others_reach_is_warned_of(
+    tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_deployment(tmp_path / "fed", Options(1, hosts=(host,) if host else ()))
+    monkeypatch.setattr(cli.deploy, "read_state", lambda folder: {"ready": True})
+    assert status(tmp_path / "fed") == 0
+    out = capsys.readouterr().out
+    assert ("can submit code to all sites" in out) is bool(host)
+    assert "396 days left" in out or "397 days left" in out

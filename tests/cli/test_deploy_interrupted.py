@@ -1,0 +1,79 @@
+"""A run on a deployment that is interrupted early is stopped there, or told of."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli.run
+from cli.flower import Flwr
+from cli.run import Watch
+from cli.screen import Screen
+
+TAKES = "import time; time.sleep(0.5); print('Successfully started run 42'); time.sleep(60)"
+
+
+class Remote:
+    """A deployment's SuperLink; its `flwr` records what it is asked, and ends with a code."""
+
+    def __init__(self, folder: Path, code: int) -> None:
+        (folder / "empty").mkdir()
+        self.asked = folder / "asked"
+        program = folder / "flwr"
+        program.write_text(
+            f"#!{sys.executable}\nimport sys, pathlib\n"
+            f"if sys.argv[1] == 'stop':\n"
+            f"    pathlib.Path({str(self.asked)!r}).write_text(sys.argv[2])\n"
+            f"    sys.exit({code})\nexec(sys.argv[2])\n"
+        )
+        program.chmod(0o755)
+        self.flwr = Flwr(str(program), folder, dict(os.environ), folder / "run.log")
+
+    def start(self) -> None: ...
+
+    def dead(self) -> bool:
+        return False
+
+    def tail(self) -> str:
+        return ""
+
+    def close(self, grace: float = 0.0) -> int:
+        for command in self.flwr.commands:
+            command.kill()
+            command.wait()
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("submission", "code", "stopped", "said"),
+    [
+        (TAKES, 0, "42", ""),
+        (TAKES, 1, "42", "run 42 may go on"),
+        ("print('refused')", 0, "", ""),
+        ("import time; time.sleep(60)", 0, "", "a run may have begun all the same"),
+    ],
+)
+def test_a_run_that_is_interrupted_before_its_id_is_known_is_stopped(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    submission: str,
+    code: int,
+    stopped: str,
+    said: str,
+) -> None:
+    if not stopped:
+        monkeypatch.setattr(cli.run, "SUBMIT_SECONDS", 0.5 if said else 60.0)
+    remote = Remote(tmp_path, code)
+    try:
+        remote.flwr.start("run", submission, log=remote.flwr.run_log)
+        Watch(remote, tmp_path, Screen(plain=True, quiet=False), simulated=False).stop()
+    finally:
+        remote.close()
+    assert (remote.asked.read_text() if remote.asked.exists() else "") == stopped
+    shown = capsys.readouterr()
+    assert said in shown.out + shown.err
+    assert bool(said) == ("may" in shown.out + shown.err)
