@@ -111,6 +111,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_round(
     assert code == 1, said
     assert "No space left on device" in said.splitlines()[-1]
     assert "Traceback" not in said
+    line = said.splitlines()[-1]
     assert last_checkpoint(run.folder) is not None
     filler.unlink()
     wait_until(lambda: not filler.exists(), "space")
@@ -118,4 +119,4 @@ def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_round(
     code, said = again.end()
     assert code == 0, said
     assert comparable(run.folder) == comparable(whole)
-    note("full disk", told_seconds=told, said=said.splitlines()[-1], load=os.getloadavg()[0])
+    note("full disk", told_seconds=told, said=line, load=os.getloadavg()[0])
