@@ -10,11 +10,11 @@ they were begun anew: paid, though nothing came of it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -239,6 +239,11 @@ def alone(run: Path) -> Iterator[None]:
     UserError
         If another process holds it.
     """
+    if sys.platform == "win32":  # it has no such locks
+        yield
+        return
+    import fcntl
+
     home = run / "checkpoint"
     home.mkdir(parents=True, exist_ok=True)
     with (home / ".lock").open("a") as file:
