@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from logging import ERROR, INFO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Context
 from flwr.common.logger import log
@@ -20,7 +22,13 @@ from federation import (
     parse_settings,
 )
 
+if TYPE_CHECKING:
+    from server_app.journal import RunJournal
+
 app = ServerApp()
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What the system says when a disk takes nothing more."""
 
 
 class RunFailedError(RuntimeError):
@@ -91,12 +99,9 @@ def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> Non
     try:
         summary = run(grid, settings, journal, run_id, past=past)
     except Exception as error:
-        known = isinstance(error, UserError)
-        text = str(error) if known else f"{type(error).__name__}: {error}"
-        journal.summary({"status": "failed", "error": text})
-        seconds = time.monotonic() - began
-        journal.event({"event": "end", "status": "failed", "error": text, "seconds": seconds})
+        known, text = _why(error, folder)
         log(ERROR, "%s", text)
+        _write_failure(journal, text, time.monotonic() - began)
         _report(settings, folder)
         if known:
             raise RunFailedError(text) from None
@@ -114,6 +119,29 @@ def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> Non
         }
     )
     log(INFO, "done: %s; results: %s", summary["stop_reason"], folder)
+
+
+def _why(error: Exception, folder: Path) -> tuple[bool, str]:
+    """Say why a run failed, and whether that is a sentence for its user."""
+    if isinstance(error, UserError):
+        return True, str(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        what = explain(
+            f"{str(folder)!r} cannot be written: {error.strerror}",
+            "a disk with room",
+            f"make room, then go on: llm-qfl run --resume {folder}",
+        )
+        return True, what
+    return False, f"{type(error).__name__}: {error}"
+
+
+def _write_failure(journal: RunJournal, text: str, seconds: float) -> None:
+    """Write down why a run failed, as far as the disk lets us: the reason must not be lost."""
+    try:
+        journal.summary({"status": "failed", "error": text})
+        journal.event({"event": "end", "status": "failed", "error": text, "seconds": seconds})
+    except OSError as error:
+        log(ERROR, "that could not be written down: %s", error)
 
 
 def _report(settings: Settings, folder: Path) -> float:
