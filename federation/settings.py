@@ -38,7 +38,8 @@ class RunSettings(Section):
     round_timeout: float = setting(
         3600.0,
         "Longest wait for the replies of one round, seconds. A later reply is counted in the "
-        "ledger and not aggregated; its client is left alone until then, if others are left.",
+        "ledger and not aggregated; its client is left alone until then, for two "
+        "more such waits at most, if `run.min_replies` others are left.",
         gt=0,
     )
     output: str = setting("runs", "Folder that collects the results folders.")

@@ -31,7 +31,7 @@ from federation.messages import (
 )
 from strategies.aggregation import build_aggregator, weigh
 from strategies.journal import Journal
-from strategies.replies import implausible, last_line, one_line
+from strategies.replies import adaptation_cost, implausible, last_line, one_line
 from strategies.state import Member, add_costs
 
 Signature = tuple[int, tuple[tuple[str, tuple[int, ...], str], ...]]
@@ -235,7 +235,8 @@ class _Replies:
                 continue
             try:
                 report = _read(reply, number)
-                self.costs[client] = _cost(report, reply, self.bytes_down)
+                sizes = self.bytes_down, payload_bytes(reply.content)
+                self.costs[client] = adaptation_cost(report, *sizes)
                 marks[client] = _signature(reply, report.start)
             except (KeyError, TypeError, ValueError) as error:
                 self.wrong[client] = one_line(error)
@@ -299,15 +300,6 @@ def _averaged(
     )
     assert arrays is not None  # there are replies, and they are alike
     return {name: np.array(array.numpy()) for name, array in arrays.items()}
-
-
-def _cost(report: AdaptReport, reply: Message, bytes_down: int) -> Cost:
-    return Cost(
-        bytes_up=payload_bytes(reply.content),
-        bytes_down=bytes_down,
-        llm_tokens=report.llm_tokens,
-        llm_seconds=report.llm_seconds,
-    )
 
 
 def _hand_out(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -26,6 +26,12 @@ LATE_LOOK = 5.0
 LOOKS_A_SECOND = 20.0
 """Most looks of all threads together."""
 
+REST = 2.0
+"""Deadlines for which a node is left alone whose reply is late; then it is asked again.
+
+Flower loses the reply of a node that was started anew between two looks: it would come never.
+"""
+
 
 @dataclass
 class Order:
@@ -37,16 +43,19 @@ class Order:
         What was sent.
     reply : Message or None
         What came back.
-    error : Exception or None
+    error : BaseException or None
         Why nobody looks for a reply any more.
     late : bool
-        Whether that has passed, and the round has gone on.
+        Whether its deadline has passed, and the round has gone on.
+    rests_until : float
+        Until when its node is left alone if it is late, by the exchange's clock, seconds.
     """
 
     message: Message
     reply: Message | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     late: bool = False
+    rests_until: float = float("inf")
 
     @property
     def open(self) -> bool:
@@ -62,9 +71,12 @@ class Exchange(Grid):
     ----------
     grid : Grid
         Flower's own.
+    clock : callable
+        Tells the time, seconds.
     """
 
     grid: Grid
+    clock: Callable[[], float] = time.monotonic
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _orders: list[Order] = field(default_factory=list)
     _looking: int = 0
@@ -86,46 +98,70 @@ class Exchange(Grid):
         ------
         Exception
             What the connection raised, if it did so for every message.
+        BaseException
+            What says that the run is over, at once: Flower's `RunNotRunningException`.
         """
-        due = time.monotonic() + (float("inf") if timeout is None else timeout)
-        orders = [self._send(message) for message in messages]
+        rest = float("inf") if timeout is None else self.clock() + (1 + REST) * timeout
+        orders = [Order(message, rests_until=rest) for message in messages]
+        threading.Thread(target=self._send, args=(orders,), daemon=True).start()
         with self._changed:
-            self._changed.wait_for(
-                lambda: not any(order.open for order in orders),
-                None if timeout is None else max(0.0, due - time.monotonic()),
-            )
+            self._await(orders, timeout)
             for order in orders:
                 order.late = order.open
             self._orders += [order for order in orders if order.late]
             answers = [(order, order.reply, order.error) for order in orders]
         errors = [error for _, _, error in answers if error is not None]
+        if ends := [error for error in errors if not isinstance(error, Exception)]:
+            raise ends[0]
         if orders and len(errors) == len(orders):
             raise errors[0]
         told = ((reply, error, order.message) for order, reply, error in answers)
         return [_answer(*each) for each in told if each[0] or each[1]]
 
-    def _send(self, message: Message) -> Order:
-        """Send one message and start who waits for its reply; others must not suffer for it."""
-        order = Order(message)
+    def _await(self, orders: Sequence[Order], timeout: float | None) -> None:
+        """Wait until all have answered, the deadline passes, or the run is over."""
+
+        def over() -> bool:
+            ended = any(o.error and not isinstance(o.error, Exception) for o in orders)
+            return ended or not any(order.open for order in orders)
+
+        self._changed.wait_for(over, timeout)
+
+    def _send(self, orders: Sequence[Order]) -> None:
+        """Send messages one by one, and start who waits for each reply.
+
+        What goes wrong with one is no loss to the others. Flower tries to send for ever: what it
+        has not sent by the deadline is not sent at all.
+        """
+        for order in orders:
+            if order.late:
+                self._settle(order, error=TimeoutError("not sent in time"))
+                continue
+            try:
+                sent = list(self.grid.push_messages([order.message]))
+                if not sent or sent[0] is None:
+                    raise ConnectionError("the order could not be sent")
+            except BaseException as error:
+                self._settle(order, error=error)
+                continue
+            with self._changed:
+                self._looking += 1
+            threading.Thread(target=self._look, args=(order, sent[0]), daemon=True).start()
+
+    def _look(self, order: Order, sent: str) -> None:
+        """Look for an order's reply until it is there or the run is over."""
         try:
-            (sent,) = self.grid.push_messages([message])
-            if sent is None:
-                raise ConnectionError("the order could not be sent")
-        except Exception as error:
-            order.error = error
-            return order
-        with self._changed:
-            self._looking += 1
-        threading.Thread(target=self._wait, args=(order, sent), daemon=True).start()
-        return order
+            self._wait(order, sent)
+        finally:
+            with self._changed:
+                self._looking -= 1
 
     def _wait(self, order: Order, sent: str) -> None:
-        """Look for an order's reply until it is there or the run is over."""
         pause = FIRST_LOOK
         while order.open and not self._ended.is_set():
             try:
                 found = list(self.grid.pull_messages([sent]))
-            except Exception as error:
+            except BaseException as error:
                 self._settle(order, error=error)
                 return
             if found:
@@ -135,11 +171,10 @@ class Exchange(Grid):
             self._ended.wait(max(pause, self._looking / LOOKS_A_SECOND))
 
     def _settle(
-        self, order: Order, reply: Message | None = None, error: Exception | None = None
+        self, order: Order, reply: Message | None = None, error: BaseException | None = None
     ) -> None:
         with self._changed:
             order.reply, order.error = reply, error
-            self._looking -= 1
             self._changed.notify_all()
 
     def late(self) -> list[tuple[Message, Message]]:
@@ -154,10 +189,13 @@ class Exchange(Grid):
     def busy(self) -> frozenset[int]:
         """Return the nodes that have not answered an order whose deadline has passed.
 
-        A node works on one message at a time: what it is sent now waits for that.
+        A node works on one message at a time: what it is sent now waits for that. After `REST`
+        deadlines it is no longer waited for.
         """
+        now = self.clock()
         with self._changed:
-            return frozenset(o.message.metadata.dst_node_id for o in self._orders if o.open)
+            waited = [order for order in self._orders if order.open and now < order.rests_until]
+            return frozenset(order.message.metadata.dst_node_id for order in waited)
 
     def close(self) -> None:
         """Look for no reply any more."""
@@ -191,7 +229,7 @@ class Exchange(Grid):
         raise RuntimeError("make a flwr.app.Message")
 
 
-def _answer(reply: Message | None, error: Exception | None, order: Message) -> Message:
+def _answer(reply: Message | None, error: BaseException | None, order: Message) -> Message:
     """Return a reply; what went wrong on the way comes in the name of the node that was asked.
 
     Flower tells of a reply lost or a node gone in the SuperLink's name, which says not whose.

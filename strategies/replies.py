@@ -269,6 +269,16 @@ def evaluation_cost(report: EvaluateReport, bytes_down: int, bytes_up: int) -> C
     )
 
 
+def adaptation_cost(report: AdaptReport, bytes_down: int, bytes_up: int) -> Cost:
+    """Turn a part in a round of the shared adapter into its line of the ledger."""
+    return Cost(
+        bytes_up=bytes_up,
+        bytes_down=bytes_down,
+        llm_tokens=report.llm_tokens,
+        llm_seconds=report.llm_seconds,
+    )
+
+
 def summed_up(reports: Collection[EvaluateReport]) -> MetricRecord:
     """Add evaluations up by rows: mean loss (nats), and accuracy from the confusions.
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from logging import INFO, WARNING
 from typing import Any
 
 from flwr.app import Message
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from federation import Cost, Settings, UserError, explain
 from federation.messages import (
+    ADAPT,
     CONFIG,
     EVALUATE,
     TRAIN,
+    AdaptReport,
     EvaluateReport,
     TrainReport,
     payload_bytes,
     read_report,
 )
 from strategies.exchange import Exchange
-from strategies.replies import check_numbers, evaluation_cost, implausible
+from strategies.replies import adaptation_cost, check_numbers, evaluation_cost, implausible
 from strategies.state import FederationState, cost_of
 
 LOOK_SECONDS = 0.5
@@ -44,7 +48,13 @@ def muster(
     if absent != state.absent:
         gone, busy, back = sorted(roll.gone), sorted(roll.busy), sorted(state.absent - absent)
         tell({"event": "roll", "gone": gone, "busy": busy, "back": back})
-    state.absent = absent
+        log(INFO, "clients gone: %s; at an earlier order: %s; back: %s", gone, busy, back)
+    if new := roll.strangers - state.strangers:
+        log(WARNING, "nodes that are no clients of this run are not asked: %s", sorted(new))
+    state.absent, state.strangers = absent, state.strangers | new
+    left = set(state.views) - absent
+    if len(left - state.resting) < min(settings.run.min_replies, len(left)):
+        state.resting = frozenset()  # who failed in the last round is asked rather than nobody
     return absent
 
 
@@ -66,10 +76,13 @@ class Roll:
         Clients whose node is not connected.
     busy : frozenset of int
         Clients that have not answered an order whose deadline has passed.
+    strangers : frozenset of int
+        Ids of nodes that are no clients of the run.
     """
 
     gone: frozenset[int] = frozenset()
     busy: frozenset[int] = frozenset()
+    strangers: frozenset[int] = frozenset()
 
     def absent(self, clients: Iterable[int], quorum: int) -> frozenset[int]:
         """Return who is not to be asked; where too few others are left, the busy are."""
@@ -83,7 +96,7 @@ def call_roll(
     settings: Settings,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Roll:
-    """Find out who is there; wait for enough of them.
+    """Find out who is there; wait for enough of them. Where nobody can tell, all are.
 
     Parameters
     ----------
@@ -103,8 +116,9 @@ def call_roll(
     """
     waited = 0.0
     quorum = min(settings.run.min_replies, len(state.views))
+    nodes = {member.node_id for member in state.members.values()}
     while True:
-        there = set(grid.get_node_ids())
+        there = _connected(grid, nodes)
         gone = frozenset(k for k, m in state.members.items() if m.node_id not in there)
         if len(set(state.views) - gone) >= quorum:
             break
@@ -114,7 +128,16 @@ def call_roll(
         waited += LOOK_SECONDS
     slow = grid.busy() if isinstance(grid, Exchange) else frozenset()
     busy = frozenset(k for k, m in state.members.items() if m.node_id in slow) - gone
-    return Roll(gone, busy)
+    return Roll(gone, busy, frozenset(there - nodes))
+
+
+def _connected(grid: Grid, nodes: set[int]) -> set[int]:
+    """Return the ids of the nodes that are connected; if they cannot be had, the run's."""
+    try:
+        return set(grid.get_node_ids())
+    except Exception as error:
+        log(WARNING, "which nodes are connected is not known: %r", error)
+        return nodes
 
 
 def _too_few(there: int, quorum: int, gone: list[int]) -> str:
@@ -132,11 +155,12 @@ class Late:
     Attributes
     ----------
     client, round : int
-        Whose it is, and of which round.
+        Whose it is, and of which round; 0, the preparation, for the shared adapter's.
     cost : Cost
         What it told; nothing, if it cannot be believed.
     ordered : int
-        Most circuits that its order could cost.
+        Most circuits that its order could cost; 0 if it did not tell them: what a failed order
+        has cost may come with a later report.
     problem : str
         Why it cannot be believed, or what went wrong at the client.
     """
@@ -154,35 +178,63 @@ def late_replies(grid: Grid, state: FederationState) -> list[Late]:
     found = []
     for order, reply in arrived:
         client = state.client_of(order.metadata.dst_node_id)
-        if client is not None and order.metadata.message_type in (TRAIN, EVALUATE):
+        if client is not None and order.metadata.message_type in _READ:
             found.append(_late(client, order, reply, state))
     return found
 
 
 def _late(client: int, order: Message, reply: Message, state: FederationState) -> Late:
     told = order.content.config_records[CONFIG]
-    number, steps = int(str(told["round"])), int(str(told.get("steps", 0)))
-    trained = order.metadata.message_type == TRAIN
-    most = state.most_circuits(client, steps) if trained else 0
-    nothing = Late(client, number, Cost(), most, "")
+    kind, number = order.metadata.message_type, int(str(told["round"]))
+    booked = 0 if kind == ADAPT else number
     if reply.has_error():
-        return _because(nothing, reply.error.reason or "no reason given")
-    sizes = payload_bytes(order.content), payload_bytes(reply.content)
+        return _nothing(client, booked, reply.error.reason or "no reason given")
     try:
-        if trained:
-            report = read_report(reply, TrainReport)
-            shots = state.members[client].about.shots_per_circuit
-            allowed = most + state.owed.get(client, 0)
-            problem = check_numbers(report, number, steps, allowed, shots)
-            cost = cost_of(report, *sizes)
-        else:
-            judged = read_report(reply, EvaluateReport)
-            problem, cost = implausible(judged), evaluation_cost(judged, *sizes)
+        problem, cost, ordered = _READ[kind](client, order, reply, state)
     except (KeyError, TypeError, ValueError) as error:
-        return _because(nothing, f"malformed reply: {error!r}")
-    return _because(nothing, problem) if problem else Late(client, number, cost, most, "")
+        return _nothing(client, booked, f"malformed reply: {error!r}")
+    if problem:
+        return _nothing(client, booked, problem)
+    return Late(client, booked, cost, ordered, "")
 
 
-def _because(late: Late, problem: str) -> Late:
-    text = " ".join(problem.split())[:300]
-    return Late(late.client, late.round, late.cost, late.ordered, text)
+def _nothing(client: int, booked: int, problem: str) -> Late:
+    return Late(client, booked, Cost(), 0, " ".join(problem.split())[:300])
+
+
+def _trained(
+    client: int, order: Message, reply: Message, state: FederationState
+) -> tuple[str, Cost, int]:
+    told = order.content.config_records[CONFIG]
+    number, steps = int(str(told["round"])), int(str(told["steps"]))
+    report = read_report(reply, TrainReport)
+    # What is owed counts this order, unless a later one has been answered meanwhile.
+    ordered = state.most_circuits(client, steps)
+    most = max(ordered, state.owed.get(client, 0))
+    shots = state.members[client].about.shots_per_circuit
+    problem = check_numbers(report, number, steps, most, shots)
+    return problem, cost_of(report, *_sizes(order, reply)), ordered
+
+
+def _evaluated(
+    client: int, order: Message, reply: Message, state: FederationState
+) -> tuple[str, Cost, int]:
+    report = read_report(reply, EvaluateReport)
+    return implausible(report), evaluation_cost(report, *_sizes(order, reply)), 0
+
+
+def _adapted(
+    client: int, order: Message, reply: Message, state: FederationState
+) -> tuple[str, Cost, int]:
+    report = read_report(reply, AdaptReport)
+    number = int(str(order.content.config_records[CONFIG]["round"]))
+    other = "" if report.round == number else f"it answers round {report.round}"
+    return implausible(report) or other, adaptation_cost(report, *_sizes(order, reply)), 0
+
+
+def _sizes(order: Message, reply: Message) -> tuple[int, int]:
+    return payload_bytes(order.content), payload_bytes(reply.content)
+
+
+_READ = {TRAIN: _trained, EVALUATE: _evaluated, ADAPT: _adapted}
+"""What a late reply of each kind is held against: says what is wrong, its cost, and `ordered`."""

@@ -16,7 +16,7 @@ from strategies.state import FederationState, Member, replace_view
 
 NUMBERS = ("losses", "accuracies", "alignments")
 BY_CLIENT = ("steps_done", "owed")
-SETS = ("measured", "resting", "absent")
+SETS = ("measured", "resting", "absent", "strangers")
 PLAIN = ("start_loss", "lost")
 OTHERWISE = ("members", "views", "ledger", "started")
 """Fields of `FederationState` by how they are written; together all of them."""
@@ -76,6 +76,7 @@ def restored(
         setattr(state, name, told[name])
     state.measured = set(told["measured"])
     state.resting, state.absent = frozenset(told["resting"]), frozenset(told["absent"])
+    state.strangers = frozenset(told.get("strangers", ()))  # older checkpoints have none
     state.ledger = Ledger.from_json(told["ledger"])
     state.started = time.monotonic() - told["elapsed"]
     return state

@@ -55,6 +55,8 @@ class FederationState:
         Who failed in a round that was lost: the next does without them.
     absent : frozenset of int
         Who is not to be asked in the round to be decided: gone, or still at an old order.
+    strangers : frozenset of int
+        Ids of nodes that are no clients of the run, and that have been told of.
     started : float
         Monotonic clock at the start, seconds.
     """
@@ -72,6 +74,7 @@ class FederationState:
     lost: int = 0
     resting: frozenset[int] = frozenset()
     absent: frozenset[int] = frozenset()
+    strangers: frozenset[int] = frozenset()
     started: float = field(default_factory=time.monotonic)
 
     @classmethod

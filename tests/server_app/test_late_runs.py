@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,29 @@ from federation import UserError, flatten, parse_run, read_jsonl
 from federation.messages import TRAIN
 from server_app.journal import RunJournal
 from server_app.run import run
-from strategies.exchange import Exchange
+from strategies.exchange import Exchange, Order
 from tests.conftest import SMALL
 
-WORDS = ("agent.kind=all", "run.rounds=4", "run.round_timeout=2.0", "run.wait_seconds=0.1")
+WORDS = ("agent.kind=all", "run.rounds=4", "run.wait_seconds=0.1")
 
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("strategies.exchange.LAST_LOOK", 0.05)
     monkeypatch.setattr("strategies.exchange.LATE_LOOK", 0.05)
+
+
+class Untimed(Exchange):
+    """Waits for all but the replies that are held back, however slow the machine is."""
+
+    grid: Nodes
+
+    def _await(self, orders: Sequence[Order], timeout: float | None) -> None:
+        def over() -> bool:
+            return not any(order.open and not self.grid.holds(order.message) for order in orders)
+
+        while not self._changed.wait_for(over, 0.02):
+            pass
 
 
 class Nodes(InProcessGrid):
@@ -57,6 +70,10 @@ class Nodes(InProcessGrid):
                 self.orders[sent[-1]] = self.round, message.metadata.dst_node_id - FIRST_NODE
         return sent
 
+    def holds(self, message: Message) -> bool:
+        """Whether this order has been carried out, and its reply does not come in its round."""
+        return self.orders.get(str(message.metadata.message_id)) in self.held
+
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         (name,) = message_ids
         until = self.held.get(self.orders.get(name, (0, -1)), 0)
@@ -75,7 +92,7 @@ def go(folder: Path, *given: str, **nodes: Any) -> tuple[dict[str, Any], Nodes]:
     journal = RunJournal(folder)
     journal.begin(settings)
     grid = Nodes(settings, **nodes)
-    exchange = Exchange(grid)
+    exchange = Untimed(grid)
     try:
         return run(exchange, settings, journal), grid
     finally:
@@ -93,7 +110,7 @@ def participants(folder: Path) -> list[list[int]]:
 def test_with_everybody_in_time_nothing_changes(
     federate: Callable[..., Any], tmp_path: Path
 ) -> None:
-    summary, _ = go(tmp_path / "run", "run.round_timeout=60")
+    summary, _ = go(tmp_path / "run")
     plain = federate("agent.kind=all", "run.rounds=4")
     assert summary["test"] == plain.summary["test"]
     assert not events(tmp_path / "run", "late")
@@ -142,7 +159,7 @@ def test_a_late_reply_that_cannot_be_believed_is_not_booked(tmp_path: Path) -> N
     settings, _ = parse_run([], [*SMALL, *WORDS, "run.rounds=3"])
     journal = RunJournal(folder)
     journal.begin(settings)
-    exchange = Exchange(Liars(settings, held={(1, 2): 2}))
+    exchange = Untimed(Liars(settings, held={(1, 2): 2}))
     run(exchange, settings, journal)
     exchange.close()
     (late,) = events(folder, "late")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 
-from strategies.exchange import Exchange
+from strategies.exchange import REST, Exchange
 
 SOON, ENOUGH = 0.3, 30.0
 """Seconds: a deadline that is to pass, and one that is not."""
@@ -106,6 +107,49 @@ def test_the_deadline_holds_against_a_pull_that_never_returns() -> None:
     exchange.close()
 
 
+def test_the_deadline_holds_against_a_message_that_cannot_be_sent() -> None:
+    free = threading.Event()
+
+    class Stuck(Post):
+        def push_messages(self, messages: Iterable[Message]) -> list[Any]:
+            free.wait()  # Flower tries again for ever
+            return super().push_messages(messages)
+
+    post = Stuck(n5=answer, n6=answer)
+    exchange = Exchange(post)
+    assert exchange.send_and_receive(orders(5, 6), timeout=SOON) == []
+    assert exchange.busy() == {5, 6}
+    free.set()
+    late: list[tuple[Message, Message]] = []
+    while exchange.busy():
+        late += exchange.late()
+    # An order of a round that is over is not sent any more.
+    assert [m.metadata.dst_node_id for m in post.sent.values()] == [5]
+    late += exchange.late()
+    assert by(reply for _, reply in late) == [5]
+
+
+def test_that_the_run_is_over_is_no_failure_of_a_node() -> None:
+    def ended(order: Message) -> Message:
+        raise RunNotRunningException
+
+    exchange = Exchange(Post(n5=Slow(), n6=ended))
+    with pytest.raises(RunNotRunningException):
+        exchange.send_and_receive(orders(5, 6), timeout=None)
+    exchange.close()
+
+
+def test_a_node_is_left_alone_for_so_many_deadlines_and_not_for_ever() -> None:
+    now = [0.0]
+    exchange = Exchange(Post(n5=Slow(), n6=answer), clock=lambda: now[0])
+    exchange.send_and_receive(orders(5, 6), timeout=SOON)
+    now[0] = (1 + REST) * SOON - 0.01
+    assert exchange.busy() == {5}
+    now[0] += 0.02
+    assert exchange.busy() == frozenset()
+    exchange.close()
+
+
 def test_a_late_reply_is_told_once_and_its_node_is_busy_until_then() -> None:
     slow = Slow()
     exchange = Exchange(Post(n5=slow, n6=answer))
@@ -137,6 +181,19 @@ def test_an_order_that_cannot_be_sent_costs_the_others_nothing() -> None:
     lost, fine = exchange.send_and_receive(orders(5, 6), timeout=ENOUGH)
     assert lost.error.reason == "the connection failed: no such node"
     assert (lost.metadata.src_node_id, by([fine])) == (5, [6])
+
+
+def test_a_message_that_flower_takes_nothing_of_says_so() -> None:
+    class Full(Post):
+        def push_messages(self, messages: Iterable[Message]) -> list[Any]:
+            (message,) = messages
+            node = message.metadata.dst_node_id
+            return [] if node == 5 else [None] if node == 7 else super().push_messages([message])
+
+    exchange = Exchange(Full(n5=answer, n6=answer, n7=answer))
+    one, fine, other = exchange.send_and_receive(orders(5, 6, 7), timeout=ENOUGH)
+    why = "the connection failed: the order could not be sent"
+    assert (one.error.reason, by([fine]), other.error.reason) == (why, [6], why)
 
 
 def test_a_connection_that_fails_for_all_is_an_error() -> None:

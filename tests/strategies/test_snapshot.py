@@ -44,6 +44,7 @@ def used() -> FederationState:
     state.lose_round({0}, 1)
     state.measured.add(1)
     state.start_loss = 0.69
+    state.absent, state.strangers = frozenset({1}), frozenset({77})
     state.ledger.add(1, {0: Cost(circuits=5, train_seconds=0.1)})
     state.ledger.asked(1, Asking(2, 30, 4, 0.5))
     state.ledger.repeated.append((1, 1, Cost(shots=9)))

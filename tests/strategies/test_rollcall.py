@@ -1,0 +1,254 @@
+"""Who is asked: nodes that left, came back, failed, were never of the run; late replies' costs."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message
+from flwr.common.logger import FLOWER_LOGGER
+from flwr.supercore.task_identity import TaskIdentity
+
+from federation import Settings, UserError, parse_run
+from federation.messages import (
+    ADAPT,
+    EVALUATE,
+    TRAIN,
+    AdaptOrder,
+    AdaptReport,
+    EvaluateOrder,
+    EvaluateReport,
+    TrainOrder,
+    TrainReport,
+    order,
+    report,
+)
+from strategies import FederationState
+from strategies.exchange import Exchange
+from strategies.rollcall import LOOK_SECONDS, call_roll, muster
+from tests.strategies.test_exchange import Post
+from tests.strategies.test_state import begin
+
+Told = list[dict[str, Any]]
+ZEROS = {
+    kind: dict.fromkeys(kind.__dataclass_fields__, 0)
+    for kind in (TrainReport, EvaluateReport, AdaptReport)
+}
+
+
+class Doors(Exchange):
+    """Nodes that are there as they are told, and late replies as they are given."""
+
+    def __init__(self, *there: int) -> None:
+        super().__init__(Post())
+        self.there: Callable[[], set[int]] = lambda: set(there)
+        self.come: list[tuple[Message, Message]] = []
+
+    def get_node_ids(self) -> set[int]:
+        """Return who is there."""
+        return self.there()
+
+    def late(self) -> list[tuple[Message, Message]]:
+        """Return what is given, once."""
+        come, self.come = self.come, []
+        return come
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what is logged, once, whether or not Flower's logger hands it on."""
+    monkeypatch.setattr(FLOWER_LOGGER, "propagate", False)
+    FLOWER_LOGGER.addHandler(caplog.handler)
+    caplog.set_level(logging.INFO)
+    yield caplog
+    FLOWER_LOGGER.removeHandler(caplog.handler)
+
+
+def settings(*given: str) -> Settings:
+    return parse_run([], ["run.clients=2", *given])[0]
+
+
+def shown(state: FederationState) -> list[int]:
+    return [view.client for view in state.observe(2, settings()).clients]
+
+
+def roll(grid: Doors, state: FederationState, *given: str) -> Told:
+    told: Told = []
+    muster(grid, state, settings(*given), told.append)
+    return told
+
+
+def test_who_has_gone_is_not_shown_until_it_is_back(said: Any) -> None:
+    state = begin()
+    assert roll(Doors(1000), state) == [{"event": "roll", "gone": [1], "busy": [], "back": []}]
+    assert "clients gone: [1]" in said.text
+    assert shown(state) == [0]
+    assert roll(Doors(1000), state) == []  # told once
+    assert roll(Doors(1001, 1000), state) == [
+        {"event": "roll", "gone": [], "busy": [], "back": [1]}
+    ]
+    assert shown(state) == [0, 1]
+
+
+def test_who_failed_is_asked_where_everybody_else_has_gone() -> None:
+    state = begin()
+    state.resting = frozenset({0})
+    assert shown(state) == [1]
+    roll(Doors(1000, 1001), state)
+    assert shown(state) == [1]
+    roll(Doors(1000), state)
+    assert shown(state) == [0]
+
+
+def test_a_stranger_is_told_of_once_and_not_asked(said: Any) -> None:
+    state = begin()
+    assert roll(Doors(1000, 1001, 77), state) == []
+    assert roll(Doors(1000, 1001, 77), state) == []
+    assert said.text.count("no clients of this run") == 1
+    assert "[77]" in said.text
+    assert shown(state) == [0, 1]
+    roll(Doors(1000, 1001, 77, 78), state)
+    assert "[78]" in said.text
+
+
+def test_where_nobody_can_tell_who_is_there_everybody_is_asked(said: Any) -> None:
+    def broken() -> set[int]:
+        raise ConnectionError("no answer")
+
+    grid, state = Doors(), begin()
+    grid.there = broken
+    assert roll(grid, state) == []
+    assert shown(state) == [0, 1]
+    assert "not known: ConnectionError('no answer')" in said.text
+
+
+def test_a_round_waits_until_enough_are_back() -> None:
+    grid, state = Doors(), begin()
+    slept: list[float] = []
+    grid.there = lambda: {1000, 1001} if len(slept) == 3 else {1000}
+    found = call_roll(grid, state, settings("run.min_replies=2"), slept.append)
+    assert (found.gone, slept) == (frozenset(), 3 * [LOOK_SECONDS])
+
+
+def test_a_run_whose_nodes_stay_away_ends_with_one_line() -> None:
+    given = settings("run.min_replies=2", "run.wait_seconds=60")
+    slept: list[float] = []
+    with pytest.raises(UserError) as caught:
+        call_roll(Doors(1000), begin(), given, slept.append)
+    assert "1 clients are connected (gone: 1)" in str(caught.value)
+    assert "run.min_replies = 2" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sum(slept) == pytest.approx(60)
+
+
+# --- late replies ----------------------------------------------------------------------------
+
+
+def late(kind: str, told: Any, answer: Any) -> Any:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    sent = Message(order({"a": np.zeros(2)}, told), 1000, kind)
+    if isinstance(answer, Error):
+        return sent, Message(answer, reply_to=sent)
+    return sent, Message(report(answer), reply_to=sent)
+
+
+def train_order() -> TrainOrder:
+    return TrainOrder(1, 3, 0, [1.0, 1.0], b"p", "run", "none", False)
+
+
+def booked(state: FederationState, *replies: Any) -> Told:
+    grid = Doors(1000, 1001)
+    grid.come = list(replies)
+    return roll(grid, state)
+
+
+def failed() -> FederationState:
+    """Client 0 has not answered the order of round 1: 3 steps, 26 circuits at most."""
+    state = begin()
+    state.settle({0: 3}, failed={0}, exhausted=set())
+    assert state.owed == {0: 26}
+    return state
+
+
+def trained_late(**numbers: Any) -> Any:
+    given = {**ZEROS[TrainReport], "round": 1, "steps": 3, "circuits": 26, **numbers}
+    return late(TRAIN, train_order(), TrainReport(**given))
+
+
+def test_what_a_late_update_cost_is_in_the_ledger_of_its_round() -> None:
+    state = failed()
+    (event,) = booked(state, trained_late())
+    assert (event["event"], event["client"], event["round"]) == ("late", 0, 1)
+    ((number, client, cost),) = state.ledger.entries
+    assert (number, client, cost.circuits, cost.steps) == (1, 0, 26, 3)
+    assert cost.bytes_up > 0
+    assert cost.bytes_down > 0
+    assert asdict(cost).items() <= event.items()
+    assert state.owed == {}
+    assert state.steps_done[0] == 0  # its model is not used
+
+
+def test_what_an_order_failed_on_late_may_still_be_told_later() -> None:
+    state = failed()
+    (event,) = booked(state, late(TRAIN, train_order(), Error(2, "the device went away")))
+    assert (event["problem"], event["circuits"]) == ("the device went away", 0)
+    assert state.owed == {0: 26}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "why"),
+    [
+        ({"circuits": 27}, "27 circuits of 26"),
+        ({"round": 2}, "it answers round 2"),
+        ({"steps": 4}, "steps 4 instead of at most 3"),
+        ({"shots": 10}, "10 shots of 0"),
+        ({"qpu_seconds": math.nan}, "qpu_seconds = nan is not a number"),
+        ({"train_seconds": -1.0}, "train_seconds = -1.0 is not a number"),
+    ],
+)
+def test_a_late_update_that_cannot_be_true_is_told_and_not_counted(
+    numbers: dict[str, Any], why: str
+) -> None:
+    state = failed()
+    (event,) = booked(state, trained_late(**numbers))
+    assert why in event["problem"]
+    assert state.ledger.totals().circuits == 0
+    assert state.owed == {0: 26}
+
+
+def test_an_update_whose_owed_circuits_were_cleared_is_held_against_its_own_order() -> None:
+    state = begin()  # nothing is owed: a later order has been answered meanwhile
+    (event,) = booked(state, trained_late())
+    assert (event["problem"], event["circuits"]) == ("", 26)
+
+
+def test_late_evaluations_and_parts_in_the_shared_adapter_are_counted() -> None:
+    state = failed()
+    judged = {**ZEROS[EvaluateReport], "circuits": 5, "confusion": [5, 0, 0, 0]}
+    judged |= {"majority": [], "logistic_projected": [], "logistic_full": []}
+    adapted = {**ZEROS[AdaptReport], "round": 2, "llm_tokens": 70}
+    asked = EvaluateOrder(1, "validation", b"p", "run", "none")
+    events = booked(
+        state,
+        late(EVALUATE, asked, EvaluateReport(**judged)),
+        late(ADAPT, AdaptOrder(2), AdaptReport(**adapted)),
+    )
+    assert [event["problem"] for event in events] == ["", ""]
+    places = [(number, client) for number, client, _ in state.ledger.entries]
+    assert places == [(1, 0), (0, 0)]  # the shared adapter's rounds are the preparation
+    spent = state.ledger.totals()
+    assert (spent.circuits, spent.llm_tokens) == (5, 70)
+    assert state.owed == {0: 26}
+
+
+def test_a_late_part_of_another_round_of_the_shared_adapter_is_not_counted() -> None:
+    state = begin()
+    adapted = {**ZEROS[AdaptReport], "round": 1, "llm_tokens": 70}
+    (event,) = booked(state, late(ADAPT, AdaptOrder(2), AdaptReport(**adapted)))
+    assert event["problem"] == "it answers round 1"
+    assert state.ledger.totals().llm_tokens == 0
