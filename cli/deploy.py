@@ -198,6 +198,8 @@ def status(folder: Path) -> int:
         said = "well" if answers else "does not answer"
         if is_node:
             said += f", node {part['node']}" if part["node"] else ", not admitted yet"
+        if part.get("why") and not answers:
+            said += f": {part['why']}"
         say(f"  {name:<11}{said} (process {part['pid']}, port {part['port']})")
     for place in (folder / "superlink", folder):
         if (place / "superlink.toml").exists():

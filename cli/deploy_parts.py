@@ -12,11 +12,13 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cli.deploy_folder import need_files, read_table
 from cli.deploy_keys import days_left
+from cli.deploy_probe import probe
 from cli.follow import last_words, read_log
 from cli.plan import FILE_KEYS, absolute_paths
 from cli.processes import die_with_parent
@@ -67,6 +69,8 @@ class Part:
         Where it answers on this machine.
     answers : callable
         Whether it answers there.
+    probe : callable
+        Says what keeps it from the SuperLink, if that can be seen; empty otherwise.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Part:
     log: Path
     port: int
     answers: Callable[[], bool]
+    probe: Callable[[], str] = str
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
     _began: int = field(init=False, default=0)
     _node_id: str = field(init=False, default="")
@@ -140,6 +145,8 @@ class Part:
         code = 0 if self.process is None else self.process.returncode or 0
         if code < 0:
             return f"killed by signal {-code}"
+        if seen := self.probe():
+            return seen
         if self.refused():
             return (
                 "the SuperLink did not admit it: its key is not registered there, or it was "
@@ -240,7 +247,9 @@ def node_part(folder: Path, programs: Mapping[str, str], tag: str, address: str,
     threads = int(own.get("quantum.threads", 1))
     env = environment(os.environ, flower_home(folder), tag, threads)
     env[STORE_VARIABLE] = str(folder / "store")  # a site's memory is its own, also on one machine
-    return Part(folder.name, folder, command, env, log, port, lambda: healthy(port))
+    host, _, theirs = (address or f"{told['host']}:{told['port']}").rpartition(":")
+    seen = partial(probe, host, int(theirs), folder / "ca.crt")
+    return Part(folder.name, folder, command, env, log, port, lambda: healthy(port), seen)
 
 
 def flower_home(folder: Path) -> Path:

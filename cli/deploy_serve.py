@@ -32,6 +32,9 @@ LOCK = "lock"
 START_SECONDS = 180.0
 """Longest wait for a part; on a quiet machine a SuperLink takes 3 s, a SuperNode 5 s."""
 
+LOOK_SECONDS = 15.0
+"""Wait for a node to join before it is looked at what may keep it."""
+
 AGAIN_SECONDS = 10.0
 """Wait before a part that ended is started again."""
 
@@ -95,13 +98,14 @@ class Supervisor:
 
     def _wait(self, part: Part) -> None:
         """Wait for a part; a node that is not let in yet tries again for a while."""
-        began, told, waits = time.monotonic(), False, False
+        began, told, waits, looked = time.monotonic(), False, False, False
         while not part.ready():
             waited = time.monotonic() - began
             if part.dead():
                 if not part.refused() or (told and waited > ADMIT_SECONDS):
                     raise LaunchError(_line(f"{part.name} did not start: {part.why()}", part))
                 if not told:
+                    self._write(ready=False)  # with the reason, for `deploy status`
                     self.say(f"  {part.name:<11}not admitted yet; trying again for a minute")
                     told = True
                 time.sleep(AGAIN_SECONDS)
@@ -111,9 +115,12 @@ class Supervisor:
                     self.say(f"  {part.name:<11}waiting for the SuperLink (log: {part.log})")
                     waits = True
             elif waited > START_SECONDS:
-                raise LaunchError(
-                    _line(f"{part.name} is not ready after {START_SECONDS:.0f} s", part)
-                )
+                seen = part.probe() or f"not ready after {START_SECONDS:.0f} s"
+                raise LaunchError(_line(f"{part.name} did not start: {seen}", part))
+            elif not looked and waited > LOOK_SECONDS:
+                looked = True
+                if seen := part.probe():
+                    self.say(f"  {part.name:<11}has not joined yet: {seen}")
             time.sleep(0.2)
 
     def register(self, superlink: Part) -> None:
@@ -199,6 +206,7 @@ class Supervisor:
                 "pid": None if part.process is None else part.process.pid,
                 "port": part.port,
                 "node": part.node_id() if part.is_node else "",
+                "why": part.why() if part.process is not None and part.dead() else "",
                 "log": str(part.log),
             }
             for part in self.parts

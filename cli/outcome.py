@@ -16,6 +16,9 @@ INTERRUPTED = 130
 LONGEST = 300
 """Characters of the line that says what went wrong; the rest is in the logs."""
 
+_SILENT = "No heartbeat received"
+"""In Flower's details of a run whose process ended without a word; it takes a minute to say so."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -108,7 +111,10 @@ def _reason(evidence: Evidence) -> str:
         evidence.log_error,
         "" if details == "N/A" else details.removeprefix(prefix),
     )
-    return next((line for text in candidates if (line := one_line(text))), "")
+    said = next((line for text in candidates if (line := one_line(text))), "")
+    if _SILENT.lower() in said.lower():
+        return f"its server process was killed, hangs, or lost its SuperLink ({said})"
+    return said
 
 
 def read_status(answer: str) -> tuple[str, str]:

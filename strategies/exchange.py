@@ -17,7 +17,7 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-FIRST_LOOK, LAST_LOOK = 0.1, 2.0
+FIRST_LOOK, LAST_LOOK = 0.1, 0.5
 """Seconds between two looks for a reply: the first, and the longest that they grow to."""
 
 LATE_LOOK = 5.0

@@ -50,6 +50,17 @@ def site_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["LLM_QFL_HOME"] = before
 
 
+@pytest.fixture
+def own_jobs(tmp_path: Path, site_store: Path) -> Path:
+    """Return a store with no jobs yet; fine-tuned models and features are the session's."""
+    store = tmp_path / "store"
+    store.mkdir()
+    for shared in ("teachers", "features"):
+        (site_store / shared).mkdir(mode=0o700, exist_ok=True)
+        (store / shared).symlink_to(site_store / shared, target_is_directory=True)
+    return store
+
+
 @dataclass
 class Ran:
     """A finished in-process run."""

@@ -111,6 +111,14 @@ DONE = {"status": "completed"}
             Verdict(1, "the run failed: boom"),
         ),
         (
+            Evidence("finished:failed", "No heartbeat received from the task"),
+            Verdict(
+                1,
+                "the run failed: its server process was killed, hangs, or lost its SuperLink "
+                "(No heartbeat received from the task)",
+            ),
+        ),
+        (
             Evidence("finished:failed", "N/A", None, {"error": "two\nlines"}, "KeyError: 'x'"),
             Verdict(1, "the run failed: two lines"),
         ),

@@ -13,6 +13,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.app import app
+from client_app.identity import rows_digest
 from client_app.memory import forget, note_fine_tuned, recall
 from federation import SettingsError, flatten, parse_run
 from federation.messages import PREPARE, USER_ERROR_CODE, read_site_report
@@ -125,3 +126,18 @@ def test_an_order_says_whose_jobs_and_which_adapter() -> None:
     memory = recall(node, "77", "abc")
     assert (memory.run, memory.adopted_digest) == ("77/1", "abc")
     assert recall(node, "77") is memory
+
+
+def test_a_digest_of_rows_is_keyed_with_the_stores_own_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the secret nobody can test a guess of the rows against it."""
+    memory, found = recall(context(**{"partition-id": 1})), []
+    for store in ("one", "one", "other"):
+        monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / store))
+        found.append(rows_digest(memory).split("-"))
+    assert found[0] == found[1]
+    assert found[0][0] != found[2][0]
+    assert found[0][1] != found[2][1]
+    key = tmp_path / "one" / "rows.key"
+    assert key.stat().st_mode & 0o077 == 0

@@ -104,6 +104,38 @@ def start(home: Path, *words: str, resumed: Path | None = None) -> Run:
 
 
 @dataclass
+class Begun:
+    """A command that runs."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def said(self) -> str:
+        """Return what it has printed."""
+        return self.log.read_text(errors="replace")
+
+    def end(self, patience: float = PATIENCE) -> int:
+        """Wait for its end; return the exit code."""
+        return self.process.wait(patience)
+
+
+def begin(home: Path, *words: str, **environment: str) -> Begun:
+    """Start the command in a folder; its memory is there too."""
+    log = home / f"{words[0]}-{time.monotonic_ns()}.txt"
+    own = {"PYTHONPATH": str(ROOT), "LLM_QFL_HOME": str(home / "store")}
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", *words],
+            cwd=home,
+            env={**os.environ, **own, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    return Begun(process, log)
+
+
+@dataclass
 class Deployment:
     """A SuperLink and nodes over TLS."""
 

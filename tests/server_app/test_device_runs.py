@@ -26,6 +26,8 @@ DEVICE = (
     "train.batch_rows=4",
     "data.val_fraction=0.1",
 )
+FEW = ("run.clients=2", "train.steps=1", "data.train_rows=80")
+"""Noisy devices take their time: two clients, as many rows each, and a step a round."""
 VALIDATED = 4  # rows of each client's validation set
 
 
@@ -35,13 +37,13 @@ def entries(ran: Ran, server_round: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_different_clients_have_different_backends(federate: Federate, tmp_path: Path) -> None:
+def test_different_clients_have_different_backends(federate: Federate, own_jobs: Path) -> None:
     ran = federate(
         *DEVICE,
         "quantum.backend=exact,fake:manila,aer:fake_manila",
         "run.rounds=1",
         "train.steps=2",
-        f"llm.store={tmp_path / 'store'}",
+        f"llm.store={own_jobs}",
     )
     backends = [client["backend"] for client in ran.events("prepared")[0]["clients"]]
     assert backends == ["exact", "fake:manila", "aer:fake_manila"]
@@ -52,24 +54,23 @@ def test_different_clients_have_different_backends(federate: Federate, tmp_path:
         assert device["circuits"] == 2 * 2 * 4 + VALIDATED
         assert device["shots"] == 32 * device["circuits"]
         assert device["two_qubit_gates"] > 20 * device["circuits"]
-    kept = JobBook(tmp_path / "store" / "jobs.sqlite")
+    kept = JobBook(own_jobs / "jobs.sqlite")
     assert kept.spent("1/1").jobs == 3  # fake backends' jobs are in the book of their node
 
 
 @pytest.mark.slow
-def test_a_restarted_client_collects_its_jobs(federate: Federate, tmp_path: Path) -> None:
+def test_a_restarted_client_collects_its_jobs(federate: Federate, own_jobs: Path) -> None:
     """Each order is carried out twice, by clients that remember nothing but what is on disk."""
-    store = tmp_path / "store"
     spent: list[int] = []
 
     def twice(message: Message, context: Context) -> Message:
         first = app(message, context)
         if message.metadata.message_type != TRAIN:
             return first
-        spent.append(JobBook(store / "jobs.sqlite").spent("1/0").jobs)
+        spent.append(JobBook(own_jobs / "jobs.sqlite").spent("1/0").jobs)
         forget()
         second = app(message, context)
-        spent.append(JobBook(store / "jobs.sqlite").spent("1/0").jobs)
+        spent.append(JobBook(own_jobs / "jobs.sqlite").spent("1/0").jobs)
         told = [dict(reply.content.metric_records[METRICS]) for reply in (first, second)]
         for key in ("loss", "jobs", "circuits", "shots"):
             assert told[0][key] == told[1][key]
@@ -78,7 +79,7 @@ def test_a_restarted_client_collects_its_jobs(federate: Federate, tmp_path: Path
         return second
 
     one = ("run.clients=1", "run.rounds=1", "train.steps=2", "quantum.backend=fake:manila")
-    ran = federate(*DEVICE, *one, f"llm.store={store}", client_app=twice)
+    ran = federate(*DEVICE, *one, f"llm.store={own_jobs}", client_app=twice)
     assert spent == [3, 3]  # nothing was submitted again
     assert entries(ran, 1)[0]["jobs"] == 3
 
@@ -103,14 +104,14 @@ def test_a_budget_is_never_overrun(federate: Federate, unit: str, price: int) ->
     assert f"{unit} left do not pay for another round" in ran.summary["stop_reason"]
 
 
-def test_a_nodes_own_budget_ends_its_part(federate: Federate, tmp_path: Path) -> None:
+def test_a_nodes_own_budget_ends_its_part(federate: Federate, own_jobs: Path) -> None:
     """The run ends with the model so far, all that was paid is told, and nothing is overrun."""
     ran = federate(
         *DEVICE,
         "quantum.backend=aer",
         "hardware.budget_jobs=6",
         "run.rounds=9",
-        f"llm.store={tmp_path / 'store'}",
+        f"llm.store={own_jobs}",
     )
     assert ran.summary["stop_reason"] in (
         "the budget of client 0, 1, 2 does not pay for round 3",
@@ -121,20 +122,20 @@ def test_a_nodes_own_budget_ends_its_part(federate: Federate, tmp_path: Path) ->
     assert ran.summary["ledger"]["jobs"] == 3 * 6
 
 
-def test_a_budget_that_pays_for_no_round_is_one_line(federate: Federate, tmp_path: Path) -> None:
-    store = f"llm.store={tmp_path / 'store'}"
+def test_a_budget_that_pays_for_no_round_is_one_line(federate: Federate, own_jobs: Path) -> None:
+    store = f"llm.store={own_jobs}"
     with pytest.raises(
         UserError, match=r"client 0: hardware\.budget_jobs = 1 with 1 spent or kept"
     ):
         federate(*DEVICE, "quantum.backend=aer", "hardware.budget_jobs=1", store)
 
 
-def test_one_clients_budget_does_not_end_the_others(federate: Federate, tmp_path: Path) -> None:
+def test_one_clients_budget_does_not_end_the_others(federate: Federate, own_jobs: Path) -> None:
     ran = federate(
         *DEVICE,
         "quantum.backend=aer",
         "run.rounds=4",
-        f"llm.store={tmp_path / 'store'}",
+        f"llm.store={own_jobs}",
         node_configs={1: {"hardware.budget_jobs": 5}},
     )
     assert ran.summary["rounds"] == 4
@@ -145,8 +146,8 @@ def test_one_clients_budget_does_not_end_the_others(federate: Federate, tmp_path
 
 
 def test_the_server_judges_on_the_device_where_told(federate: Federate) -> None:
-    exact = federate(*DEVICE, "quantum.backend=aer:manila")
-    noisy = federate(*DEVICE, "quantum.backend=aer:manila", "evaluation.backend=aer:manila")
+    few = (*DEVICE, *FEW, "quantum.backend=aer:manila")
+    exact, noisy = federate(*few), federate(*few, "evaluation.backend=aer:manila")
     assert exact.summary["judge"] == {"backend": "exact"}
     judge = noisy.summary["judge"]
     assert (judge["backend"], judge["circuits"]) == ("aer:manila", 2 * 40 + 60)
@@ -170,7 +171,8 @@ def test_federated_evaluation_is_metered(federate: Federate) -> None:
 
 def test_same_seed_same_shots(federate: Federate) -> None:
     one, two, other = (
-        federate(*DEVICE, "quantum.backend=aer:manila", *more) for more in ([], [], ["run.seed=1"])
+        federate(*DEVICE, *FEW, "quantum.backend=aer:manila", *more)
+        for more in ([], [], ["run.seed=1"])
     )
     assert one.summary["test"] == two.summary["test"]
     assert one.summary["test"] != other.summary["test"]
@@ -236,14 +238,13 @@ def test_a_node_is_told_what_it_would_ignore_of_its_own() -> None:
 
 
 def test_the_judges_jobs_belong_to_the_run_and_its_session_is_closed(
-    federate: Federate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    federate: Federate, own_jobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[str] = []
     close = IbmService.close
     monkeypatch.setattr(
         IbmService, "close", lambda self: (closed.append(self.name), close(self))[1]
     )
-    store = tmp_path / "store"
     federate(
         *DEVICE,
         "run.clients=1",
@@ -252,13 +253,13 @@ def test_the_judges_jobs_belong_to_the_run_and_its_session_is_closed(
         "quantum.backend=fake:manila",
         "evaluation.backend=fake:manila",
         "hardware.execution=session",
-        f"llm.store={store}",
+        f"llm.store={own_jobs}",
     )
-    assert JobBook(store / "jobs.sqlite").spent("/judge").jobs == 2  # the grid has no run id
+    assert JobBook(own_jobs / "jobs.sqlite").spent("/judge").jobs == 2  # the grid has no run id
     assert len(closed) >= 1 + 2
 
 
-def test_budgets_that_end_while_judging_keep_the_model(federate: Federate, tmp_path: Path) -> None:
+def test_budgets_that_end_while_judging_keep_the_model(federate: Federate, own_jobs: Path) -> None:
     """Warm rounds train for nothing, but federated evaluation is paid in each."""
     ran = federate(
         *DEVICE,
@@ -268,7 +269,7 @@ def test_budgets_that_end_while_judging_keep_the_model(federate: Federate, tmp_p
         "train.warm_rounds=9",
         "run.rounds=9",
         "hardware.budget_jobs=4",
-        f"llm.store={tmp_path / 'store'}",
+        f"llm.store={own_jobs}",
     )
     assert ran.summary["rounds"] == 3  # a job each, and one kept back for the test
     assert ran.summary["test"]["rows"] == 60

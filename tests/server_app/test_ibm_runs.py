@@ -53,10 +53,10 @@ def paid(cloud: HttpCloud) -> int:
 
 
 def test_a_run_on_hardware_survives_the_line_and_pays_once(
-    federate: Callable[..., Ran], cloud: HttpCloud, tmp_path: Path, caplog: Any
+    federate: Callable[..., Ran], cloud: HttpCloud, own_jobs: Path, caplog: Any
 ) -> None:
     cloud.submit = ["lost", "", "lost-after", "429", "", "503", "lost-after"]
-    ran = federate(*GIVEN, f"llm.store={tmp_path / 'store'}")
+    ran = federate(*GIVEN, f"llm.store={own_jobs}")
     jobs = 2 * 2 * (2 + 1)  # clients, rounds, a job a step and one for the validation rows
     assert paid(cloud) == ran.summary["ledger"]["jobs"] == jobs
     assert ran.summary["ledger"]["qpu_seconds"] == pytest.approx(2.5 * jobs)
@@ -70,13 +70,13 @@ def test_a_run_on_hardware_survives_the_line_and_pays_once(
         path.read_text(errors="ignore") for path in ran.folder.rglob("*") if path.is_file()
     )
     assert TOKEN not in told
-    assert TOKEN.encode() not in (tmp_path / "store" / "jobs.sqlite").read_bytes()
+    assert TOKEN.encode() not in (own_jobs / "jobs.sqlite").read_bytes()
 
 
 def test_a_client_killed_while_it_waits_collects_its_job(
     federate: Callable[..., Ran],
     cloud: HttpCloud,
-    tmp_path: Path,
+    own_jobs: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed in each order's second wait; the same order reaches a new process."""
@@ -101,10 +101,10 @@ def test_a_client_killed_while_it_waits_collects_its_job(
                 forget()
 
     monkeypatch.setattr(JobRunner, "_waited", dying)
-    ran = federate(*GIVEN, f"llm.store={tmp_path / 'store'}", client_app=restarted)
+    ran = federate(*GIVEN, f"llm.store={own_jobs}", client_app=restarted)
     assert len(deaths) >= 3
     assert paid(cloud) == ran.summary["ledger"]["jobs"] == 12
-    book = JobBook(tmp_path / "store" / "jobs.sqlite")
+    book = JobBook(own_jobs / "jobs.sqlite")
     assert book.open_jobs() == []
     assert book.spent("1/0").jobs + book.spent("1/1").jobs == 12
     entries = json.loads((ran.folder / "ledger.json").read_text())["entries"]
@@ -112,8 +112,8 @@ def test_a_client_killed_while_it_waits_collects_its_job(
 
 
 def test_qpu_budget_of_the_federation_ends_the_run(
-    federate: Callable[..., Ran], cloud: HttpCloud, tmp_path: Path
+    federate: Callable[..., Ran], cloud: HttpCloud, own_jobs: Path
 ) -> None:
-    ran = federate(*GIVEN, "stop.qpu_seconds=14", "run.rounds=5", f"llm.store={tmp_path / 'store'}")
+    ran = federate(*GIVEN, "stop.qpu_seconds=14", "run.rounds=5", f"llm.store={own_jobs}")
     assert ran.summary["stop_reason"] == "budget of 14 QPU seconds is spent"
     assert ran.summary["rounds"] == 1  # 2 clients, 3 jobs each, 2.5 s a job

@@ -198,6 +198,11 @@ def test_central_noise_moves_the_model_by_what_was_asked(federate: Federate) -> 
     told = ran.summary["privacy"]["updates"]
     assert (told["dp"], told["releases"], told["delta"]) == ("central", 1, 1e-5)
     assert any("privacy" in line and "epsilon" in line for line in result(ran.summary))
+    from server_app.report import write_report
+
+    write_report(ran.folder)
+    bound = f"epsilon {told['epsilon']:.3f} at delta 1e-05"
+    assert f"a client&#39;s updates: {bound}" in (ran.folder / "report.html").read_text()
 
 
 def test_an_update_is_clipped_before_it_is_averaged(federate: Federate) -> None:
