@@ -85,7 +85,9 @@ def adopt_shared(memory: SiteMemory, arrays: Parameters) -> tuple[AdoptReport, P
     began = time.monotonic()
     memory.adopt(arrays)
     teacher, _ = memory.teacher()
-    moments = site_moments(memory)
+    # Moments of other features have been told: to tell them again would be a release of its own.
+    shared = memory.settings.features.encoder == "shared"
+    moments = site_moments(memory) if shared else _of_no_features(memory)
     numbers = AdoptReport(
         rows=len(memory.site.validation),
         loss=float(teacher.metrics["loss"]),
@@ -104,19 +106,25 @@ def site_moments(memory: SiteMemory) -> Moments:
     from data import clip_rows, moments_of, noisy, refuse_few
     from federation.privacy import noise_seed
 
-    privacy = memory.settings.privacy
-    labels, rows = memory.site.train.labels, len(memory.site.train)
-    shared = memory.settings.features.encoder == "shared"
-    unknown = shared and not memory.adopted_digest
-    features = np.zeros((rows, 0), np.float32) if unknown else memory.features("train")
-    noise, longest = privacy.moment_noise, privacy.moment_clip
+    privacy, counted = memory.settings.privacy, _of_no_features(memory)
+    refuse_few(counted.count, privacy.min_rows)
+    if memory.settings.features.encoder == "shared" and not memory.adopted_digest:
+        return counted
+    noise, longest, features = privacy.moment_noise, privacy.moment_clip, memory.features("train")
     told = clip_rows(features, longest) if noise else features
-    moments = moments_of(told, labels, memory.classes)
-    refuse_few(moments.count, privacy.min_rows)
+    moments = moments_of(told, memory.site.train.labels, memory.classes)
     if not noise:
         return moments
-    seed = noise_seed(memory.settings, "moments", memory.client, str(unknown))
+    seed = noise_seed(memory.settings, "moments", memory.client)
     return noisy(moments, noise, longest, np.random.default_rng(seed))
+
+
+def _of_no_features(memory: SiteMemory) -> Moments:
+    """Return the rows by class as moments of d = 0 features."""
+    from data import moments_of
+
+    labels = memory.site.train.labels
+    return moments_of(np.zeros((len(labels), 0)), labels, memory.classes)
 
 
 def packed(moments: Moments) -> Parameters:

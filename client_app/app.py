@@ -6,9 +6,11 @@ process for each message.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from logging import ERROR
+from pathlib import Path
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -17,6 +19,7 @@ from flwr.common.logger import log
 from federation import BudgetError, UserError
 from federation.messages import (
     BUDGET_CODE,
+    CRASH_CODE,
     USER_ERROR_CODE,
     AdaptOrder,
     EvaluateOrder,
@@ -35,7 +38,7 @@ Handler = Callable[[Message, Context], RecordDict]
 
 
 def answers(handler: Handler) -> Callable[[Message, Context], Message]:
-    """Turn a handler's records into a reply, and a user's mistake into a one-line error."""
+    """Turn a handler's records into a reply, and what goes wrong into a one-line error."""
 
     @wraps(handler)
     def reply(message: Message, context: Context) -> Message:
@@ -45,8 +48,19 @@ def answers(handler: Handler) -> Callable[[Message, Context], Message]:
             log(ERROR, "%s", error)
             code = BUDGET_CODE if isinstance(error, BudgetError) else USER_ERROR_CODE
             return Message(Error(code, str(error)), reply_to=message)
+        except Exception as error:
+            # What a library says of what it could not take may quote a row.
+            log(ERROR, "a defect, or a mistake that nobody foresaw", exc_info=error)
+            return Message(Error(CRASH_CODE, _without_data(error)), reply_to=message)
 
     return reply
+
+
+def _without_data(error: Exception) -> str:
+    """Say what an exception is and where it was raised, without its own words."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return f"{type(error).__name__} in {where}; that node's log has the rest"
 
 
 @app.query("prepare")

@@ -28,7 +28,8 @@ def noisy(moments: Moments, multiplier: float, bound: float, rng: np.random.Gene
         Of clipped rows. Their counts, which a site tells anyhow, stay as they are.
     multiplier : float
         Noise multiplier: the deviation is that times the longest row (sums) or its square
-        (second moments). Another row in the place of one changes either by twice as much at most.
+        (second moments). Another row in the place of one changes the sums by twice the longest
+        row at most, and the second moments, each counted once, by sqrt 2 times its square.
     bound : float
         Longest row.
     rng : numpy.random.Generator

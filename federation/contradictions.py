@@ -128,6 +128,7 @@ def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
     privacy, default = settings.privacy, type(settings.privacy)()
     on = privacy.dp != "none"
     noisy = on or privacy.moment_noise > 0
+    longest = settings.aggregation.max_norm
     unused = [k for k in ("delta", "seeded") if getattr(privacy, k) != getattr(default, k)]
     return (
         (
@@ -141,6 +142,12 @@ def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
             f"aggregation.rule = {settings.aggregation.rule!r} with privacy.dp = 'central'",
             "aggregation.rule = 'uniform': the noise is made for equal weights",
             "set aggregation.rule = 'uniform'",
+        ),
+        (
+            privacy.dp != "central" or longest == type(settings.aggregation)().max_norm,
+            f"aggregation.max_norm = {longest:g} would be ignored because privacy.dp = 'central'",
+            "privacy.clip, which shortens an update instead of dropping it",
+            "remove aggregation.max_norm",
         ),
         (
             not on or settings.agent.kind not in CREDITED,

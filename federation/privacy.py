@@ -5,6 +5,7 @@ Like `federation.messages` a door of its own, since it needs Flower.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -131,7 +132,7 @@ def spent(settings: Settings, releases: int) -> dict[str, Any]:
     -------
     dict
         ``updates``: epsilon of one client's updates against another client or outsider (central:
-        the client is there or is not; local: it is this one or any other, against the server
+        they count, or count as no change; local: these or any others, against the server
         too). ``moments``: epsilon of one row of a site, replaced by another of its class.
     """
     privacy, found = settings.privacy, {}
@@ -147,11 +148,15 @@ def spent(settings: Settings, releases: int) -> dict[str, Any]:
             "delta": privacy.delta,
         }
     if privacy.moment_noise:
-        # Sums and second moments, each with another row in the place of one.
+        # Another row y in the place of x, neither longer than b: |x - y| <= 2 b in the sums, and
+        # |x x^T - y y^T|^2 = |x|^4 + |y|^4 - 2 (x . y)^2 <= 2 b^4 in the second moments.
+        told = {privacy.moment_noise / 2: 1, privacy.moment_noise / math.sqrt(2): 1}
         found["moments"] = {
             "noise": privacy.moment_noise,
             "clip": privacy.moment_clip,
-            "epsilon": epsilon({privacy.moment_noise / 2: 2}, privacy.delta),
+            "epsilon": epsilon(told, privacy.delta),
             "delta": privacy.delta,
         }
+    for one in found.values():
+        one["seeded"] = privacy.seeded
     return found

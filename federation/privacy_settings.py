@@ -34,8 +34,9 @@ class PrivacySettings(Section):
     )
     min_rows: int = setting(
         0,
-        "Fewest training rows of a class that a site may tell moments of; one that has fewer, "
-        "and not none, does not take part. 0: any.",
+        "Fewest training rows of a class that a site may tell moments of; the run does not start "
+        "with one that has fewer, and not none. 0: any.",
+        per_node=True,
         ge=0,
     )
     moment_noise: float = setting(

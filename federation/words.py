@@ -91,7 +91,8 @@ def privacy_words(told: Mapping[str, Any]) -> list[str]:
                 f" ({spent['dp']}, {whole(spent.get('releases'))} rounds)" if "dp" in spent else ""
             )
             bound = f"epsilon {figure(spent.get('epsilon'))} at delta {spent.get('delta')}"
-            lines.append(f"{unit}: {bound}{how}")
+            open_to = "; none for whoever knows run.seed" if spent.get("seeded") else ""
+            lines.append(f"{unit}: {bound}{how}{open_to}")
     return lines
 
 

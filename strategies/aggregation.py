@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -78,6 +79,15 @@ def check_update(update: Arrays, reference: Arrays, max_norm: float) -> str:
     return f"norm {norm:.3g} of the update is above {max_norm:g}" if norm > max_norm else ""
 
 
+def longest_update(settings: Settings) -> float:
+    """Return the 2-norm above which an update is dropped.
+
+    None is under central privacy, where each is clipped: to drop one for its length would change
+    by how many the sum is divided, and the noise is not made for that.
+    """
+    return math.inf if settings.privacy.dp == "central" else settings.aggregation.max_norm
+
+
 def build_aggregator(settings: Settings, updates: int) -> Strategy:
     """Return Flower's strategy that aggregates checked replies.
 
@@ -125,15 +135,22 @@ def aggregate(
         What is aggregated. Flower's median and trimmed mean take the arrays out of the messages
         that they are given, so they are given copies.
     reference : mapping, optional
-        The round's global arrays, from which updates are measured; central privacy needs them.
+        The round's global arrays, from which updates are measured.
     quiet : bool
         Whether Flower's line for each aggregation is kept out of the log.
+
+    Raises
+    ------
+    ValueError
+        If there is central privacy and no reference: nothing goes out without its noise.
     """
+    central = settings.privacy.dp == "central"
+    if central and reference is None:
+        raise ValueError("privacy.dp = 'central' without the round's global arrays")
     aggregator = build_aggregator(settings, len(replies))
     copies = [_copied(reply) for reply in replies]
-    central = settings.privacy.dp == "central" and reference is not None
-    if central:
-        _clip(copies, reference or {}, settings.privacy.clip)
+    if central and reference is not None:
+        _clip(copies, reference, settings.privacy.clip)
     with _silence() if quiet else nullcontext():
         arrays, metrics = aggregator.aggregate_train(server_round, copies)
     if central and arrays is not None:

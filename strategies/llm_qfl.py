@@ -28,7 +28,7 @@ from federation.messages import (
     unpack_parameters,
 )
 from llm.agent import Agent, Decision
-from strategies.aggregation import aggregate, check_update, weigh
+from strategies.aggregation import aggregate, check_update, longest_update, weigh
 from strategies.guard import decide
 from strategies.journal import (
     Journal,
@@ -162,7 +162,7 @@ class LlmQfl(Strategy):
         UserError
             If fewer than ``run.min_replies`` updates are valid, and nobody else is left to ask.
         """
-        reference, bound = self._reference, self.settings.aggregation.max_norm
+        reference, bound = self._reference, longest_update(self.settings)
         collect_updates(
             self.current,
             replies,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data import clip_rows, fit_projection, mended, merge_moments, moments_of, noisy, refuse_few
 from federation import DataError
@@ -32,6 +34,29 @@ def test_noise_has_the_scale_of_what_a_row_can_change() -> None:
     assert second.std() == pytest.approx(2.0 * 0.25, rel=0.05)
     np.testing.assert_array_equal(drawn[0].second, drawn[0].second.T)
     np.testing.assert_array_equal(drawn[0].count, moments.count)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.floats(0.1, 3), st.floats(-1, 1))
+def test_another_row_changes_moments_by_no_more_than_the_noise_is_made_for(
+    seed: int, features: int, bound: float, alike: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=features)
+    y = alike * x + rng.normal(size=features) * (seed % 2)
+    one, other = (moments_of(clip_rows([row], bound), [0], 2) for row in (5 * x, 5 * y))
+    assert np.linalg.norm(one.sums - other.sums) <= 2 * bound * (1 + 1e-9)
+    # Noise is drawn for the upper triangle; the lower repeats it.
+    drawn = np.triu_indices(features)
+    change = np.linalg.norm((one.second - other.second)[drawn])
+    assert change <= np.sqrt(2) * bound**2 * (1 + 1e-9)
+
+
+def test_the_bounds_of_that_change_are_reached() -> None:
+    e, zero = np.eye(2), [0]
+    parts = [moments_of([row], zero, 1) for row in (e[0], e[1], -e[0])]
+    change = np.linalg.norm(np.triu(parts[0].second - parts[1].second))
+    assert change == pytest.approx(np.sqrt(2))
+    assert np.linalg.norm(parts[0].sums - parts[2].sums) == pytest.approx(2)
 
 
 def test_a_class_that_a_site_lacks_is_told_nothing_of() -> None:

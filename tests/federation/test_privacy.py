@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from federation import Settings, SettingsError, parse_run
+from federation import Settings, SettingsError, parse_run, privacy_words
 from federation.privacy import clipped, epsilon, noise_seed, noised, spent
 
 ON = ("privacy.dp=central", "aggregation.rule=uniform")
@@ -102,13 +102,21 @@ def test_what_is_told_of_a_run() -> None:
     assert local["epsilon"] == epsilon({0.5: 5}, 1e-5)  # any update in the place of any other
     told = spent(parse_run([], ["privacy.moment_noise=4"])[0], 5)
     assert set(told) == {"moments"}
-    assert told["moments"]["epsilon"] == epsilon({2.0: 2}, 1e-5)
+    assert told["moments"]["epsilon"] == epsilon({2.0: 1, 4 / math.sqrt(2): 1}, 1e-5)
+    assert not told["moments"]["seeded"]
+
+
+def test_noise_that_can_be_taken_off_again_is_told() -> None:
+    for more, warned in (([], False), (["privacy.seeded=true"], True)):
+        (line,) = privacy_words(spent(parse_run([], [*ON, *more])[0], 5))
+        assert ("none for whoever knows run.seed" in line) == warned
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["privacy.dp=central"], "aggregation.rule = 'weighted' with privacy.dp = 'central'"),
+        ([*ON, "aggregation.max_norm=5"], "aggregation.max_norm = 5 would be ignored because"),
         ([*ON, "agent.kind=bandit"], "agent.kind = 'bandit' with privacy.dp = 'central'; accepted"),
         (["privacy.dp=local", "llm.federated=ffa"], "llm.federated = 'ffa' with privacy.dp"),
         (["privacy.delta=1e-6"], "privacy.delta would be ignored because nothing is noised"),

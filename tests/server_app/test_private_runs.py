@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Array, ArrayRecord, Message
 from safetensors.numpy import load_file
 
 from cli.words import result
 from client_app.memory import recall
+from data import Projection
 from federation import UserError
 
 Federate = Callable[..., Any]
@@ -33,18 +34,44 @@ def table(folder: Path) -> str:
     return str(path)
 
 
-def pieces(value: Any) -> Iterator[bytes]:
-    """Yield everything that a message carries, as bytes; arrays as numbers of four kinds."""
-    for record in value.content.array_records.values():
+def pieces(message: Message) -> Iterator[bytes]:
+    """Yield everything that a message carries, as bytes; matrices by rows and by columns."""
+    if message.has_error():
+        yield message.error.reason.encode()
+        return
+    for record in message.content.array_records.values():
         for name, array in record.items():
             yield name.encode()
             yield array.data
-    for records in (value.content.config_records, value.content.metric_records):
-        for name, record in records.items():
-            yield name.encode()
-            for key, item in record.items():
-                yield key.encode()
-                yield item if isinstance(item, bytes) else repr(item).encode()
+            yield from (array.numpy().tobytes(order) for order in "CF")
+    records = (message.content.config_records, message.content.metric_records)
+    for name, record in (pair for part in records for pair in part.items()):
+        yield name.encode()
+        for key, item in record.items():
+            yield key.encode()
+            yield item if isinstance(item, bytes) else repr(item).encode()
+
+
+def windows(text: bytes) -> np.ndarray:
+    """Return a number for every `LONG` bytes in a row of a text: equal bytes, equal numbers."""
+    bytes_ = np.frombuffer(text, np.uint8).astype(np.uint64)
+    count = max(len(bytes_) - LONG + 1, 0)
+    found = np.zeros(count, np.uint64)
+    for place in range(LONG):
+        found = found * np.uint64(0x9E3779B97F4A7C15) + bytes_[place : place + count]
+    return found
+
+
+def common(told: bytes, texts: Sequence[str]) -> Iterator[str]:
+    """Yield what a message has in common with texts, `LONG` letters at a time."""
+    ours, theirs = np.concatenate([windows(t.encode()) for t in texts]), windows(told)
+    coarse = np.zeros(1 << 20, bool)  # sorts out most, since to sort them all takes seconds
+    coarse[ours >> np.uint64(44)] = True
+    places = np.flatnonzero(coarse[theirs >> np.uint64(44)])
+    for place in places[np.isin(theirs[places], ours)]:
+        cut = told[place : place + LONG]
+        if any(cut in text.encode() for text in texts):
+            yield cut.decode()
 
 
 class Curious:
@@ -58,21 +85,36 @@ class Curious:
         return reply
 
     def finds(self, site: Any) -> list[str]:
-        """Say what of a site's rows, labels and features is in the messages."""
+        """Say what of a site's rows, labels, features and soft labels is in the messages."""
         told = b"\0".join(piece for message in self.seen for piece in pieces(message))
-        found = []
-        for split in (site.site.train, site.site.validation, site.site.test):
-            for text in split.texts:
-                cuts = (text[at : at + LONG] for at in range(0, max(1, len(text) - LONG), LONG))
-                found += [f"text {cut!r}" for cut in cuts if cut.encode() in told]
-        labels = [int(label) for label in site.site.train.labels]
-        found += ["the labels"] * (repr(labels)[1:-1].encode() in told)
-        for kind in ("<i8", "<i4", "<f8", "<f4", "u1"):
-            found += [f"labels as {kind}"] * (np.asarray(labels, kind).tobytes() in told)
-        for row in site.features("train"):
-            for kind in ("<f4", "<f8"):
-                found += [f"a row of features as {kind}"] * (row.astype(kind).tobytes() in told)
+        held = {"train": site.site.train, "validation": site.site.validation}
+        held |= {"test": site.site.test} if len(site.site.test) else {}
+        texts = [text for part in held.values() for text in part.texts]
+        found = [f"text {cut!r}" for cut in common(told, texts)]
+        for split, part in held.items():
+            found += self.labels(told, [int(label) for label in part.labels], split)
+            for what, matrix in self.numbers(site, split).items():
+                for row, kind in ((row, kind) for row in matrix for kind in ("<f4", "<f8")):
+                    found += [f"a row of {what}"] * (row.astype(kind).tobytes() in told)
         return found
+
+    @staticmethod
+    def labels(told: bytes, labels: list[int], split: str) -> list[str]:
+        as_numbers = (np.asarray(labels, kind) for kind in ("<i8", "<i4", "<f8", "<f4", "u1"))
+        written = [repr(labels)[1:-1].encode(), *(array.tobytes() for array in as_numbers)]
+        return [f"the {split} labels"] * any(text in told for text in written)
+
+    def numbers(self, site: Any, split: str) -> dict[str, np.ndarray]:
+        """Return what is made of each row: features, angles, and the teacher's soft labels."""
+        orders = (m for m in self.seen if m.metadata.message_type == "train" and m.has_content())
+        sent = next(m for m in orders if "config" in m.content.config_records)
+        packed = sent.content.config_records["config"]["projection"]
+        features = site.features(split)
+        made = {"features": features, "angles": Projection.from_bytes(packed).apply(features)}
+        if split == "train":
+            soft = site.teacher()[0].soft_labels  # two rows at once: one is but a number or two
+            made["soft labels"] = np.hstack([soft[:-1], soft[1:]])
+        return made
 
 
 CASES = [
@@ -99,21 +141,47 @@ def test_no_message_holds_a_row_a_label_list_or_text(
 
 
 def test_the_curious_server_would_find_what_is_told(federate: Federate) -> None:
-    """The search itself: a row, labels or features put into a message are found."""
+    """The search itself: what a row holds, put into any message in any form, is found."""
     curious = Curious()
     ran = federate(spoil=curious)
     site = recall(next(iter(ran.grid.contexts.values())))
-    record = next(m for m in curious.seen if m.content.metric_records).content.metric_records
-    numbers = next(iter(record.values()))
-    numbers["leak"] = [int(label) for label in site.site.train.labels]
-    assert curious.finds(site) == ["the labels"]
-    del numbers["leak"]
-    about = next(m for m in curious.seen if m.content.config_records).content.config_records
-    told = next(iter(about.values()))
-    told["leak"] = site.site.train.texts[0]
-    assert any(one.startswith("text") for one in curious.finds(site))
-    told["leak"] = site.features("train")[3].tobytes()
-    assert curious.finds(site) == ["a row of features as <f4"]
+    train, soft = site.site.train, site.teacher()[0].soft_labels
+    content = next(m.content for m in curious.seen if m.has_content() and m.content.config_records)
+    about = next(iter(content.config_records.values()))
+    reported = next(m.content for m in curious.seen if m.content.metric_records).metric_records
+    numbers = next(iter(reported.values()))
+
+    def leaked(record: Any, value: Any) -> set[str]:
+        record["leak"] = value
+        found = {one.split(" '")[0] for one in curious.finds(site)}
+        del record["leak"]
+        return found
+
+    assert leaked(numbers, [int(label) for label in train.labels]) == {"the train labels"}
+    assert leaked(about, train.texts[0][5 : 5 + LONG]) == {"text"}
+    assert leaked(about, site.features("validation")[3].tobytes()) == {"a row of features"}
+    columns = np.asfortranarray(soft, np.float64)
+    assert leaked(content, ArrayRecord({"x": Array(columns)})) == {"a row of soft labels"}
+    angles = curious.numbers(site, "train")["angles"]
+    assert leaked(content, ArrayRecord({"x": Array(angles.T)})) == {"a row of angles"}
+
+
+def test_the_words_of_an_unforeseen_error_stay_at_the_site(
+    federate: Federate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library may quote the row that it could not take."""
+    secret = "ACGTTGCAACGTACGTTTGA"
+
+    def fail(*_: Any) -> None:
+        raise ValueError(f"could not convert {secret}")
+
+    monkeypatch.setattr("client_app.work.train_round", fail)
+    replies: list[Message] = []
+    with pytest.raises(UserError, match=r"ValueError in test_private_runs.py, line \d+; that no"):
+        federate(spoil=lambda _, reply: replies.append(reply) or reply)
+    errors = [reply.error.reason for reply in replies if reply.has_error()]
+    assert len(errors) == 3
+    assert not any(secret in error for error in errors)
 
 
 # --- noise ----------------------------------------------------------------------------------------
@@ -144,6 +212,24 @@ def test_an_update_is_clipped_before_it_is_averaged(federate: Federate) -> None:
     last = load_file(ran.folder / "checkpoint" / "round-001" / "model.safetensors")
     moved = np.sqrt(sum(np.sum((last[k] - first[k]) ** 2) for k in first))
     assert 0.001 < moved <= 0.0101
+
+
+def test_a_long_update_counts_and_is_clipped_under_central_privacy(federate: Federate) -> None:
+    """Dropped, it would change how many the sum is divided by, for which no noise is made."""
+
+    def far(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == "train" and order.metadata.dst_node_id == 1000:
+            arrays = reply.content.array_records["arrays"]
+            arrays["angles"] = Array(arrays["angles"].numpy() + np.float32(1000))
+        return reply
+
+    given = ("run.rounds=1", "evaluation.keep=last", "privacy.noise=1e-9", "privacy.clip=0.3")
+    ran = federate(*CENTRAL, *given, spoil=far)
+    assert ran.events("round")[0]["aggregated"] == [0, 1, 2]
+    first = load_file(ran.folder / "checkpoint" / "round-000" / "model.safetensors")
+    last = load_file(ran.folder / "checkpoint" / "round-001" / "model.safetensors")
+    moved = np.sqrt(sum(np.sum((last[k] - first[k]) ** 2) for k in first))
+    assert 0.01 < moved <= 0.3001
 
 
 def test_local_noise_is_there_before_an_update_leaves(federate: Federate) -> None:
@@ -177,13 +263,33 @@ def test_no_credit_is_made_of_single_models(federate: Federate) -> None:
     assert {view["credit"] for view in views} == {None}
 
 
-def test_a_site_with_few_rows_of_a_class_does_not_take_part(federate: Federate) -> None:
+def test_the_run_does_not_start_with_few_rows_of_a_class_at_a_site(federate: Federate) -> None:
     with pytest.raises(UserError, match=r"3 of 3 clients cannot start: .*privacy.min_rows = 17"):
         federate("privacy.min_rows=17")
     assert federate("privacy.min_rows=16", "run.rounds=1").summary["status"] == "completed"
+    with pytest.raises(UserError, match=r"1 of 3 clients cannot start: .*privacy.min_rows = 17"):
+        federate(node_configs={1: {"privacy.min_rows": 17}})
 
 
 def test_noisy_moments_still_give_a_projection(federate: Federate) -> None:
     ran = federate("privacy.moment_noise=0.5", "privacy.seeded=true", "run.rounds=1")
     assert ran.summary["status"] == "completed"
     assert ran.summary["privacy"]["moments"]["epsilon"] > 0
+
+
+@pytest.mark.parametrize("encoder", ["base", "shared"])
+def test_moments_of_features_are_told_once(encoder: str, federate: Federate) -> None:
+    """Twice would be two releases, each with noise of its own, and epsilon is of one."""
+    told: list[tuple[str, int]] = []
+
+    def watch(order: Message, reply: Message) -> Message:
+        record = reply.content.array_records.get("arrays", {})
+        if order.metadata.dst_node_id == 1000 and "second" in record:
+            told.append((order.metadata.message_type, record["second"].numpy().shape[0]))
+        return reply
+
+    given = ("llm.federated=ffa", "llm.rounds=1", "run.rounds=1", "privacy.moment_noise=0.1")
+    given += ("features.encoder=shared",) if encoder == "shared" else ()
+    federate(*given, "train.steps=1", spoil=watch)
+    assert [kind for kind, _ in told] == ["query.prepare", "query.adopt"]
+    assert sorted(features > 0 for _, features in told) == [False, True]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from federation import parse_run
 from federation.messages import ARRAYS, METRICS, WEIGHT_KEY, unpack_parameters
+from strategies import aggregation
 from strategies.aggregation import UNIFORM_KEY, build_aggregator, check_update, update_norm
 
 VALUES = ([1.0, -2.0], [2.0, 0.5], [4.0, 7.0], [100.0, -50.0])
@@ -92,3 +93,9 @@ def test_every_rule_stays_between_the_smallest_and_the_largest(
     rule = data.draw(st.sampled_from(["weighted", "uniform", "median", "trimmed-mean"]))
     found = aggregate(rule, [[v] for v in values], [1] * len(values))[0]
     assert min(values) - 1e-2 <= found <= max(values) + 1e-2
+
+
+def test_central_privacy_gives_nothing_out_without_its_noise() -> None:
+    settings, _ = parse_run([], ["privacy.dp=central", "aggregation.rule=uniform"])
+    with pytest.raises(ValueError, match="without the round's global arrays"):
+        aggregation.aggregate(settings, 1, [])
