@@ -8,7 +8,6 @@ which is all that `deploy status`, `deploy stop` and `llm-qfl run --on` read.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from cli.outcome import INTERRUPTED, LONGEST
 from cli.processes import Process, end_all, members, running, wait_for
 from cli.superlink import LaunchError
 from cli.words import clip, one_line
-from federation import UserError, explain, json_object, read_json, write_json
+from federation import explain, held, json_object, read_json, write_json
 
 STATE = "state.json"
 
@@ -269,22 +268,12 @@ def sole(folder: Path) -> Iterator[None]:
     UserError
         If another one runs.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with (folder / LOCK).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                explain(
-                    f"{str(folder)!r} is being started or run by another process",
-                    "a deployment that does not run",
-                    f"use it, or end it first: llm-qfl deploy stop {folder}",
-                )
-            ) from None
+    taken = explain(
+        f"{str(folder)!r} is being started or run by another process",
+        "a deployment that does not run",
+        f"use it, or end it first: llm-qfl deploy stop {folder}",
+    )
+    with held(folder / LOCK, taken):
         yield
 
 

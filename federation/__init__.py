@@ -35,6 +35,7 @@ from federation.errors import (
 from federation.hardware_settings import HardwareSettings
 from federation.ledger import COST_KEYS, Asking, Cost, Ledger, idle_share, total, with_idle
 from federation.llm_settings import DistillSettings, LlmSettings
+from federation.locking import held
 from federation.parsing import (
     accepted,
     fields,
@@ -127,6 +128,7 @@ __all__ = [
     "fields",
     "figure",
     "flatten",
+    "held",
     "idle_share",
     "is_number",
     "is_shot_based",

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from federation.errors import UserError, explain
+from federation.locking import held
 from federation.results import atomic_write, json_object, read_json, write_json
 
 FORMAT = 1
@@ -239,24 +239,14 @@ def alone(run: Path) -> Iterator[None]:
     UserError
         If another process holds it.
     """
-    if sys.platform == "win32":  # it has no such locks
-        yield
-        return
-    import fcntl
-
     home = run / "checkpoint"
     home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                explain(
-                    f"the run in {str(run)!r} is still going on",
-                    "a run that has ended",
-                    "wait for its end, or stop it (llm-qfl clean ends what was left behind)",
-                )
-            ) from None
+    going_on = explain(
+        f"the run in {str(run)!r} is still going on",
+        "a run that has ended",
+        "wait for its end, or stop it (llm-qfl clean ends what was left behind)",
+    )
+    with held(home / ".lock", going_on):
         yield
 
 

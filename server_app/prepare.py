@@ -177,15 +177,21 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
             _check_self(about, arrays)
             check_costs(about)
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"node {reply.metadata.src_node_id} sent a malformed report ({error!r}); give all "
-                "nodes the same version of the app."
-            ) from None
+            raise UserError(malformed(reply, error)) from None
         size = payload_bytes(reply.content)
         answers.append((Member(reply.metadata.src_node_id, about), arrays, size))
     answers.sort(key=lambda answer: answer[0].client)
     check_agreement([member.about for member, _, _ in answers])
     return answers
+
+
+def malformed(reply: Message, error: Exception) -> str:
+    """Say that a node's report cannot be read."""
+    node = reply.metadata.src_node_id
+    return (
+        f"node {node} sent a malformed report ({error!r}); give all nodes the same version of the "
+        "app."
+    )
 
 
 def _check_self(about: SiteReport, arrays: Parameters) -> None:

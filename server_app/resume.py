@@ -42,7 +42,7 @@ from federation.messages import (
 from llm.agent import Agent
 from server_app.audit import read_lines
 from server_app.journal import ADAPTER, KEPT, MODEL, load_arrays
-from server_app.prepare import Prepared, check_agreement, check_costs, wait_for_nodes
+from server_app.prepare import Prepared, check_agreement, check_costs, malformed, wait_for_nodes
 from strategies import LlmQfl, Member, SharedAdapter, last_line
 from strategies.snapshot import changed, report_of
 
@@ -167,10 +167,7 @@ def _read(replies: list[Message], nodes: int, before: list[SiteReport]) -> tuple
             about = read_rejoined(reply)
             check_costs(about)
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"node {reply.metadata.src_node_id} sent a malformed report ({error!r}); give all "
-                "nodes the same version of the app."
-            ) from None
+            raise UserError(malformed(reply, error)) from None
         members.append(Member(reply.metadata.src_node_id, about))
     members.sort(key=lambda member: member.client)
     check_agreement([member.about for member in members])

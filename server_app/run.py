@@ -100,18 +100,15 @@ def run(
         If nodes, data or settings do not allow the run.
     """
     clock = Clock(past.told["seconds"] if past else None)
+    first_id = past.run if past else run_id
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
-        prepared = (
-            rejoin(grid, settings, past, journal.folder)
-            if past
-            else prepare(grid, settings, journal)
-        )
-        strategy = _strategy(settings, agent, prepared, journal)
-        strategy.run = (past.run if past else run_id) or NOTHING
-        judge = _judge(grid, settings, prepared, strategy, past.run if past else run_id)
-        # Credit is made of single clients' models: with privacy nobody is told of it.
-        strategy.score = judge.score if settings.privacy.dp == "none" else None
+        if past:
+            prepared = rejoin(grid, settings, past, journal.folder)
+        else:
+            prepared = prepare(grid, settings, journal)
+        strategy = _strategy(settings, agent, prepared, journal, first_id)
+        judge = _judge(grid, settings, prepared, strategy, first_id)
         spent = partial(added_up, judge, past.told["judge"] if past else {})
         journal.also = lambda: _beside(strategy, prepared, clock) | {"judge": spent()}
         first = past.arrays if past else _first_parameters(settings, prepared, journal)
@@ -121,14 +118,7 @@ def run(
         carry_on(strategy, past, prepared, journal.folder)
         journal.event(_resumed_event(past, prepared, clock))
     with clock.phase("rounds"):
-        result = strategy.start(
-            grid,
-            pack_parameters(first),
-            num_rounds=settings.run.rounds,
-            timeout=settings.run.round_timeout,
-            evaluate_fn=judge.validate,
-        )
-    kept = _kept(result.arrays, strategy)
+        kept = _rounds(grid, strategy, first, judge)
     journal.model({**unpack_parameters(kept), **_projection_arrays(prepared)})
     summary = _concluded(strategy, kept, judge, clock, journal)
     summary |= _adapter(prepared) | {"judge": {"backend": _judged_on(settings), **spent()}}
@@ -136,15 +126,31 @@ def run(
     return summary
 
 
-def _strategy(settings: Settings, agent: Agent, prepared: Prepared, journal: RunJournal) -> LlmQfl:
+def _strategy(
+    settings: Settings, agent: Agent, prepared: Prepared, journal: RunJournal, run_id: str
+) -> LlmQfl:
     projection = prepared.projection.to_bytes()
     made = LlmQfl(settings, agent, prepared.members, projection, prepared.class_weights, journal)
+    made.run = run_id or NOTHING
     if prepared.adapter is not None:
         from llm import adopt
 
         classes = len(prepared.first.classes)
         made.adapter = adopt(prepared.adapter.arrays, classes, settings.run.seed).digest
     return made
+
+
+def _rounds(grid: Grid, strategy: LlmQfl, first: Parameters, judge: Judge) -> ArrayRecord:
+    """Run the rounds that are left; return the kept parameters."""
+    run = strategy.settings.run
+    result = strategy.start(
+        grid,
+        pack_parameters(first),
+        num_rounds=run.rounds,
+        timeout=run.round_timeout,
+        evaluate_fn=judge.validate,
+    )
+    return _kept(result.arrays, strategy)
 
 
 def _begin(
@@ -232,7 +238,10 @@ def _judge(
     grid: Grid, settings: Settings, prepared: Prepared, strategy: LlmQfl, run_id: str
 ) -> Judge:
     if settings.evaluation.mode == "central":
-        return CentralJudge(settings, prepared, run_id)
+        judge = CentralJudge(settings, prepared, run_id)
+        # Credit is made of single clients' models: with privacy nobody is told of it.
+        strategy.score = judge.score if settings.privacy.dp == "none" else None
+        return judge
     return FederatedJudge(strategy, grid, prepared.members)
 
 

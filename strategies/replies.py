@@ -248,25 +248,10 @@ def collect_evaluations(
         if report.rows:
             reports[client] = report
             sizes = now.sent_to_evaluate.get(client, 0), payload_bytes(reply.content)
-            now.evaluation[client] = evaluation_cost(report, *sizes)
+            now.evaluation[client] = cost_of(report, *sizes)
     for client in sorted({*now.sent_to_evaluate} - answered - now.failed):
         now.fail(client, "no evaluation in time")
     return reports
-
-
-def evaluation_cost(report: EvaluateReport, bytes_down: int, bytes_up: int) -> Cost:
-    """Turn an evaluation into its line of the ledger."""
-    return Cost(
-        jobs=report.jobs,
-        circuits=report.circuits,
-        shots=report.shots,
-        two_qubit_gates=report.two_qubit_gates,
-        qpu_seconds=report.qpu_seconds,
-        queue_seconds=report.queue_seconds,
-        train_seconds=report.train_seconds,
-        bytes_up=bytes_up,
-        bytes_down=bytes_down,
-    )
 
 
 def adaptation_cost(report: AdaptReport, bytes_down: int, bytes_up: int) -> Cost:

@@ -25,7 +25,7 @@ from federation.messages import (
     read_report,
 )
 from strategies.exchange import Exchange
-from strategies.replies import adaptation_cost, check_numbers, evaluation_cost, implausible
+from strategies.replies import adaptation_cost, check_numbers, implausible
 from strategies.state import FederationState, cost_of
 
 LOOK_SECONDS = 0.5
@@ -220,7 +220,7 @@ def _evaluated(
     client: int, order: Message, reply: Message, state: FederationState
 ) -> tuple[str, Cost, int]:
     report = read_report(reply, EvaluateReport)
-    return implausible(report), evaluation_cost(report, *_sizes(order, reply)), 0
+    return implausible(report), cost_of(report, *_sizes(order, reply)), 0
 
 
 def _adapted(

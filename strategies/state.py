@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from federation import Cost, Ledger, Settings, circuit_prices, total
-from federation.messages import SiteReport, TrainReport
+from federation import COST_KEYS, Cost, Ledger, Settings, circuit_prices, total
+from federation.messages import EvaluateReport, SiteReport, TrainReport
 from llm.agent import ClientView, Observation
 from strategies.credit import Credit, standing
 from strategies.regulation import loss_ratio
@@ -301,22 +301,10 @@ def replace_view(view: ClientView, **changes: object) -> ClientView:
     return ClientView.model_validate({**view.model_dump(), **changes})
 
 
-def cost_of(report: TrainReport, bytes_down: int, bytes_up: int) -> Cost:
-    """Turn a participant's report into its line of the ledger."""
-    return Cost(
-        steps=report.steps,
-        jobs=report.jobs,
-        circuits=report.circuits,
-        shots=report.shots,
-        two_qubit_gates=report.two_qubit_gates,
-        qpu_seconds=report.qpu_seconds,
-        queue_seconds=report.queue_seconds,
-        train_seconds=report.train_seconds,
-        bytes_up=bytes_up,
-        bytes_down=bytes_down,
-        llm_tokens=report.llm_tokens,
-        llm_seconds=report.llm_seconds,
-    )
+def cost_of(report: TrainReport | EvaluateReport, bytes_down: int, bytes_up: int) -> Cost:
+    """Turn what a client told of its work into its line of the ledger."""
+    told = {key: value for key, value in asdict(report).items() if key in COST_KEYS}
+    return Cost(**told, bytes_up=bytes_up, bytes_down=bytes_down)
 
 
 def add_costs(costs: Mapping[int, Cost], extra: Mapping[int, Cost]) -> dict[int, Cost]:

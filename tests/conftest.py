@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,6 +60,13 @@ def own_jobs(tmp_path: Path, site_store: Path) -> Path:
         (site_store / shared).mkdir(mode=0o700, exist_ok=True)
         (store / shared).symlink_to(site_store / shared, target_is_directory=True)
     return store
+
+
+@pytest.fixture(autouse=True)
+def flower_speaks() -> None:
+    """Give Flower's logger its level back: benchmarks silence it for their whole process."""
+    logging.getLogger("flwr").setLevel(logging.INFO)
+    logging.disable(logging.NOTSET)
 
 
 @dataclass

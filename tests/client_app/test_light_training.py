@@ -16,6 +16,7 @@ from flwr.app import Message
 
 from federation import read_jsonl
 from federation.messages import TRAIN, TrainOrder, read_order
+from tests.tables import TEXT, text_table
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
@@ -50,20 +51,6 @@ heavy = [name for name in told["heavy"] if name in sys.modules]
 print(json.dumps({"heavy": heavy, "loss": report.loss, "tokens": report.llm_tokens}))
 """
 
-TEXT = ("data.source=csv", "data.server_rows=0", "data.train_rows=60", "data.test_rows=20")
-
-
-def table(folder: Path) -> str:
-    """Write short texts of two kinds."""
-    good, bad = ("fine", "lovely", "warm"), ("dull", "grim", "cold")
-    rows = [
-        f"a {(good if k % 2 else bad)[k % 3]} day number {k} of the year,{k % 2}"
-        for k in range(120)
-    ]
-    path = folder / "rows.csv"
-    path.write_text("\n".join(["text,label", *rows, ""]))
-    return str(path)
-
 
 @pytest.mark.parametrize("text", [False, True], ids=["dna", "text"])
 def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
@@ -81,7 +68,7 @@ def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
             caught["parameters"] = {name: array.tolist() for name, array in parameters.items()}
         return reply
 
-    given = (*TEXT, f"data.path={table(tmp_path)}") if text else ()
+    given = (*TEXT, f"data.path={text_table(tmp_path)}") if text else ()
     ran = federate(*given, "run.rounds=2", "agent.kind=all", spoil=watch)
     from federation import flatten, parse_run
     from tests.conftest import SMALL

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,17 +26,6 @@ from tests.faults.harness import (
     wait_until,
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-faults"),
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
-]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("faults")
-
 
 @pytest.fixture(scope="module")
 def fed(home: Path) -> Iterator[Deployment]:
@@ -52,6 +40,14 @@ def whole(fed: Deployment) -> Path:
     code, said = run.end()
     assert code == 0, said
     return run.folder
+
+
+def goes_on(fed: Deployment, folder: Path, whole: Path) -> None:
+    """Resume a run; it must end as the one in which nothing happened."""
+    code, said = fed.resume(folder).end()
+    assert code == 0, said
+    assert comparable(folder) == comparable(whole)
+    assert same_model(folder, whole)
 
 
 def test_a_node_killed_in_training_is_back_and_only_its_round_is_without_it(
@@ -124,11 +120,7 @@ def test_the_superlink_dies_and_the_run_goes_on_when_resumed(fed: Deployment, wh
     assert f"llm-qfl run --resume {run.folder}" in said
     wait_until(fed.well, "all parts to be well")
     well = time.monotonic() - began
-    again = fed.resume(run.folder)
-    code, said = again.end()
-    assert code == 0, said
-    assert comparable(run.folder) == comparable(whole)
-    assert same_model(run.folder, whole)
+    goes_on(fed, run.folder, whole)
     note("SuperLink killed", told_seconds=told, well_seconds=well, load=os.getloadavg()[0])
 
 
@@ -142,11 +134,7 @@ def test_the_serverapp_dies_and_the_run_goes_on_when_resumed(fed: Deployment, wh
     assert code == 1, said
     assert "Traceback" not in said
     told = time.monotonic() - began
-    again = fed.resume(run.folder)
-    code, said = again.end()
-    assert code == 0, said
-    assert comparable(run.folder) == comparable(whole)
-    assert same_model(run.folder, whole)
+    goes_on(fed, run.folder, whole)
     note("ServerApp killed", told_seconds=told, load=os.getloadavg()[0])
 
 
@@ -164,8 +152,6 @@ def test_a_stop_in_the_middle_ends_everything_in_order(home: Path, whole: Path) 
         assert code == 1, said
         assert "Traceback" not in said
     with deployed(home, 3, "other") as other:
-        code, said = other.resume(run.folder).end()
-        assert code == 0, said
-    assert comparable(run.folder) == comparable(whole)
+        goes_on(other, run.folder, whole)
     assert read_json(run.folder / "summary.json")["status"] == "completed"
     note("SIGTERM to all", stopped_seconds=stopped, told_seconds=told, load=os.getloadavg()[0])

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,17 +29,7 @@ from tests.faults.harness import (
     wait_until,
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-faults"),
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
-]
 SIMULATED = sets(*WORDS, "run.clients=3")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("faults")
 
 
 @pytest.fixture(scope="module")

@@ -15,23 +15,11 @@ from cli.words import result
 from client_app.memory import recall
 from data import Projection
 from federation import UserError
+from tests.tables import TEXT, text_table
 
 Federate = Callable[..., Any]
 LONG = 12
 """Letters that no message may have in common with a row."""
-
-TEXT = ("data.source=csv", "data.server_rows=0", "data.train_rows=60", "data.test_rows=20")
-
-
-def table(folder: Path) -> str:
-    good, bad = ("splendid", "wonderful", "delightful"), ("dreadful", "miserable", "abominable")
-    rows = [
-        f"patient {k * 7919} had a {(good if k % 2 else bad)[k % 3]} week,{k % 2}"
-        for k in range(120)
-    ]
-    path = folder / "rows.csv"
-    path.write_text("\n".join(["text,label", *rows, ""]))
-    return str(path)
 
 
 def pieces(message: Message) -> Iterator[bytes]:
@@ -130,7 +118,7 @@ CASES = [
 def test_no_message_holds_a_row_a_label_list_or_text(
     given: tuple[str, ...], federate: Federate, tmp_path: Path
 ) -> None:
-    words = (*given, f"data.path={table(tmp_path)}") if given is TEXT else given
+    words = (*given, f"data.path={text_table(tmp_path)}") if given is TEXT else given
     curious = Curious()
     ran = federate(*words, f"llm.store={tmp_path / 'store'}", spoil=curious)
     assert len(curious.seen) > 12

@@ -85,8 +85,6 @@ def test_credit_is_what_leaving_one_out_in_numpy_gives(rule: str) -> None:
 
 def test_flower_is_silent_about_leaving_one_out_only() -> None:
     said: list[str] = []
-    level = FLOWER_LOGGER.level
-    FLOWER_LOGGER.setLevel(logging.INFO)  # whatever another test left
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     FLOWER_LOGGER.addHandler(handler)
@@ -102,7 +100,6 @@ def test_flower_is_silent_about_leaving_one_out_only() -> None:
         aggregate(settings_of(), 2, replies())
         assert len(said) == 2
     finally:
-        FLOWER_LOGGER.setLevel(level)
         FLOWER_LOGGER.removeHandler(handler)
 
 
