@@ -1,7 +1,7 @@
 """Which features reach furthest through few qubits: encoders, projections, qubits, uploads.
 
-``python -m bench.features --data FOLDER [--only tweets|dna] [--seeds 0 1 2] [--store FOLDER]
-[--out FILE.jsonl]``. Every case is a whole federated run without distillation, all clients
+``python -m bench.features --data FOLDER [--only tweets|dna] [--qubits 4 8] [--projections lda pca
+random] [--seeds 0 1 2] [--store FOLDER] [--out FILE.jsonl]``. Every case is a whole federated run without distillation, all clients
 training, 20 steps a round at rate 0.05, until the validation loss has not fallen for 5 of at most
 20 rounds. The encoders of one seed share one adapter that the clients have trained together
 (FFA-LoRA) on the very rows that become features. Tweets: 3 clients, 1,500 rows in all, 3,000 of
@@ -13,6 +13,7 @@ validation rows; the test columns are for the report. Runs that FILE holds are n
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import logging
 import sys
@@ -77,13 +78,19 @@ class Case:
     uploads: int
 
 
-def cases(only: str | None) -> Iterator[Case]:
+PROJECTIONS = ("lda", "pca", "random")
+QUBITS = (4, 8)
+
+
+def cases(
+    only: str | None, projections: Sequence[str] = PROJECTIONS, qubits: Sequence[int] = QUBITS
+) -> Iterator[Case]:
     """Yield the grid, the encoder outermost."""
     for name, (_, _, _, encoders) in DATA.items():
         if only in (None, name):
-            grid = itertools.product(encoders, ("lda", "pca", "random"), (4, 8), (1, 2))
-            for features, projection, qubits, uploads in grid:
-                yield Case(name, features, projection, qubits, uploads)
+            grid = itertools.product(encoders, projections, qubits, (1, 2))
+            for features, projection, number, uploads in grid:
+                yield Case(name, features, projection, number, uploads)
 
 
 def assignments(case: Case) -> tuple[str, tuple[str, ...]]:
@@ -157,12 +164,16 @@ HEADER = (
 
 def main(given: list[str]) -> int:
     """Run what is missing and print the table."""
-    asked = arguments("bench.features", __doc__, "human_vs_worm", given)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--qubits", type=int, nargs="+", choices=QUBITS, default=QUBITS)
+    parser.add_argument("--projections", nargs="+", choices=PROJECTIONS, default=PROJECTIONS)
+    chosen, rest = parser.parse_known_args(given)
+    asked = arguments("bench.features", __doc__, "human_vs_worm", rest)
     logging.getLogger("flwr").setLevel(logging.ERROR)
     print(table_head(HEADER), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         store = asked.store or folder
-        for case in cases(asked.only):
+        for case in cases(asked.only, chosen.projections, chosen.qubits):
             runs = [
                 kept(asked.out, given_by(case, seed))
                 or keep(asked.out, measure(case, asked.data, seed, store))
