@@ -1,14 +1,15 @@
 """Which features reach furthest through few qubits: encoders, projections, qubits, uploads.
 
 ``python -m bench.features --data FOLDER [--only tweets|dna] [--qubits 4 8] [--projections lda pca
-random] [--seeds 0 1 2] [--store FOLDER] [--out FILE.jsonl]``. Every case is a whole federated run without distillation, all clients
-training, 20 steps a round at rate 0.05, until the validation loss has not fallen for 5 of at most
-20 rounds. The encoders of one seed share one adapter that the clients have trained together
-(FFA-LoRA) on the very rows that become features. Tweets: 3 clients, 1,500 rows in all, 3,000 of
-the official test rows, classes weighted (in the logistic regression they are not); DNA: 4
-clients, 2,000 rows, all test rows. With two uploads features are clipped at 6 sigma instead of 3:
-each upload then turns half as far, and both together as far as one. Pick by the server's
-validation rows; the test columns are for the report. Runs that FILE holds are not run again.
+random] [--seeds 0 1 2] [--store FOLDER] [--out FILE.jsonl]``. Every case is a whole federated run
+without distillation, all clients training, 20 steps a round at rate 0.05, until the validation loss
+has not fallen for 5 of at most 20 rounds. The encoders of one seed share one adapter that the
+clients have trained together (FFA-LoRA) on the very rows that become features. Tweets: 3 clients,
+1,500 rows in all, 3,000 of the official test rows, classes weighted (in the logistic regression
+they are not); DNA: 4 clients, 2,000 rows, all test rows. With two uploads features are clipped at 6
+sigma instead of 3: each upload then turns half as far, and both together as far as one. Pick by the
+server's validation rows; the test columns are for the report. Runs that FILE holds are not run
+again.
 """
 
 from __future__ import annotations
