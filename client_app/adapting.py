@@ -66,7 +66,7 @@ def adapt_round(
     return numbers, done.arrays
 
 
-def adopt_shared(memory: SiteMemory, arrays: Parameters) -> tuple[AdoptReport, Parameters, str]:
+def adopt_shared(memory: SiteMemory, arrays: Parameters) -> tuple[AdoptReport, Parameters]:
     """Keep the shared adapter, make it the site's teacher, and sum up its features.
 
     Parameters
@@ -80,7 +80,7 @@ def adopt_shared(memory: SiteMemory, arrays: Parameters) -> tuple[AdoptReport, P
     -------
     tuple
         The teacher's figures on the site's validation rows; the moments of the training rows'
-        features, or empty ones where the adapter does not make the features; the adapter's digest.
+        features, or empty ones where the adapter does not make the features.
     """
     began = time.monotonic()
     memory.adopt(arrays)
@@ -94,7 +94,7 @@ def adopt_shared(memory: SiteMemory, arrays: Parameters) -> tuple[AdoptReport, P
         accuracy=float(teacher.metrics["accuracy"]),
         llm_seconds=time.monotonic() - began,
     )
-    return numbers, packed(moments), memory.adopted_digest
+    return numbers, packed(moments)
 
 
 def site_moments(memory: SiteMemory) -> Moments:

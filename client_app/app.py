@@ -91,11 +91,11 @@ def adapt(message: Message, context: Context) -> RecordDict:
 def adopt(message: Message, context: Context) -> RecordDict:
     """Answer ADOPT: keep the shared adapter; the moments of its features, if they are used."""
     from client_app.adapting import adopt_shared
-    from client_app.memory import note_adopted, note_fine_tuned, recall
+    from client_app.memory import note, recall
 
-    numbers, moments, digest = adopt_shared(recall(context), read_parameters(message))
-    note_adopted(context, digest)
-    note_fine_tuned(context)
+    memory = recall(context)
+    numbers, moments = adopt_shared(memory, read_parameters(message))
+    note(context, memory)
     return report(numbers, moments)
 
 
@@ -103,14 +103,14 @@ def adopt(message: Message, context: Context) -> RecordDict:
 @answers
 def rejoin(message: Message, context: Context) -> RecordDict:
     """Answer REJOIN: keep the shared adapter, if there is one, and say who this is."""
-    from client_app.memory import note_adopted, recall
+    from client_app.memory import note, recall
     from client_app.work import prepare_site
 
     adapter, told = read_order(message, RejoinOrder)
     memory = recall(context, told.run)
     if adapter:
         memory.adopt(adapter)
-        note_adopted(context, memory.adopted_digest)
+        note(context, memory)
     about, _ = prepare_site(memory)
     return rejoined(about)
 
@@ -119,14 +119,15 @@ def rejoin(message: Message, context: Context) -> RecordDict:
 @answers
 def train(message: Message, context: Context) -> RecordDict:
     """Answer TRAIN: fine-tune the LLM if that is still to be done, then train."""
-    from client_app.memory import note_fine_tuned, recall
+    from client_app.memory import note, recall
     from client_app.work import train_round
 
     parameters, told = read_order(message, TrainOrder)
     memory = recall(context, told.run, told.adapter)
     memory.fresh = memory.fresh and not told.fine_tuned
     numbers, trained = train_round(memory, parameters, told)
-    note_fine_tuned(context)
+    memory.keep()
+    note(context, memory)
     return report(numbers, trained)
 
 

@@ -68,14 +68,11 @@ def estimate(settings: Settings) -> dict[str, Any]:
     UserError
         If data or a backend cannot be had.
     """
-    from data import load_site
-
     clients, totals = [], {"steps": _NOTHING, "max_steps": _NOTHING}
     rounds = settings.run.rounds - settings.train.warm_rounds
     for client in range(settings.run.clients):
         own = on_backend(settings, backend_of(settings.quantum.backend, client))
-        info, site = load_site(own, client, settings.run.clients)
-        memory = SiteMemory(own, client, f"client {client}", info, site)
+        memory = SiteMemory(own, client, f"client {client}")
         entry, step, fixed, end = _client(memory)
         warm = _warm_judging(memory)
         clients.append(entry)

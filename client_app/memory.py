@@ -1,8 +1,8 @@
 """What a site remembers: its rows, their features, and the language model fine-tuned once.
 
-Rows and features are derived again when a process starts; the fine-tuned model and embeddings
-come from the site's store on disk. Nothing large goes into Flower's ``context.state``, which
-loses it silently beyond some 80 MB.
+A new process takes labels, features and soft labels from what the site kept of this run; without
+that it reads its rows, and the fine-tuned model and embeddings come from the site's store.
+Nothing large goes into Flower's ``context.state``, which loses it silently beyond some 80 MB.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
 from flwr.common.logger import log
 
+from client_app.kept import Kept, path_of, read_kept, write_kept
 from federation import (
     ModelError,
     Settings,
@@ -51,10 +53,6 @@ class SiteMemory:
         Index of the client, from 0.
     name : str
         The site's own name.
-    info : DataInfo
-        Name, kind and classes of its data.
-    site : Site
-        Its rows.
     run : str
         Flower's id of the run, of a resumed one that of its first part, and the client's index:
         whose jobs and budgets these are.
@@ -62,23 +60,56 @@ class SiteMemory:
         Whether the language model is still to be fine-tuned in this run.
     adopted_digest : str
         Digest of the shared adapter, once the federation has agreed on it.
+    kept_digest : str
+        Digest of what this site kept of the run; empty if nothing yet.
     """
 
     settings: Settings
     client: int
     name: str
-    info: DataInfo
-    site: Site
     run: str = ""
     fresh: bool = True
     adopted_digest: str = ""
+    kept_digest: str = ""
+    _to_keep: bool = False
     _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     _teacher: Teacher | None = None
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[DataInfo, Site]:
+        from data import load_site
+
+        return load_site(self.settings, self.client, self.settings.run.clients)
+
+    @property
+    def info(self) -> DataInfo:
+        """Name, kind and classes of the site's data."""
+        return self._loaded[0]
+
+    @property
+    def site(self) -> Site:
+        """The site's rows, read when they are first asked for."""
+        return self._loaded[1]
+
+    @functools.cached_property
+    def kept(self) -> Kept | None:
+        """What the site kept of this run, if it is there and whole."""
+        if not self.kept_digest:
+            return None
+        return read_kept(self._kept_path, self.kept_digest, self.run, self.adopted_digest)
+
+    @property
+    def _kept_path(self) -> Path:
+        return path_of(store_root(self.settings.llm.store), self.client)
 
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return len(self.info.classes)
+        return self.kept.classes if self.kept else len(self.info.classes)
+
+    def labels(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the labels of a split (``train``, ``validation``, ``test``), (rows,)."""
+        return self.kept.labels[split] if self.kept else getattr(self.site, split).labels
 
     @functools.cached_property
     def classifier(self) -> Classifier:
@@ -112,7 +143,7 @@ class SiteMemory:
     @property
     def remembers_teacher(self) -> bool:
         """Whether this process has the teacher at hand."""
-        return self._teacher is not None
+        return self._teacher is not None or self.kept is not None
 
     @functools.cached_property
     def adopted(self) -> Adopted | None:
@@ -146,13 +177,15 @@ class SiteMemory:
                     "set llm.store to one",
                 )
             ) from error
-        self.adopted_digest = adopted.digest
-        self.__dict__["adopted"] = adopted
+        self.adopted_digest, self.kept_digest = adopted.digest, ""
+        self.__dict__.update(adopted=adopted, kept=None)
         self._features.clear()
         self._teacher = None
 
     def features(self, split: str) -> npt.NDArray[np.float32]:
         """Return the raw features of a split (``train``, ``validation``, ``test``), (rows, d)."""
+        if self.kept and split in self.kept.features:
+            return self.kept.features[split]
         if split not in self._features:
             from data import raw_features
 
@@ -183,9 +216,25 @@ class SiteMemory:
         """Return the site's teacher and the seconds it took: fine-tuned once, then remembered."""
         began = time.monotonic()
         if self._teacher is None:
-            self._teacher = self._fine_tuned()
+            self._to_keep = self.kept is None
+            self._teacher = self.kept.teacher if self.kept else self._fine_tuned()
             self.fresh = False
         return self._teacher, time.monotonic() - began
+
+    def keep(self) -> None:
+        """Keep what later processes of this run need; they do without where that fails."""
+        if not self._to_keep:
+            return
+        self._to_keep = False
+        labels = {split: self.labels(split) for split in ("train", "validation", "test")}
+        teacher, _ = self.teacher()
+        kept = Kept(
+            self.run, self.adopted_digest, self.classes, labels, dict(self._features), teacher
+        )
+        try:
+            self.kept_digest = write_kept(self._kept_path, kept)
+        except OSError as error:
+            self.tell(f"labels and features are not kept for later messages ({error})")
 
     def _fine_tuned(self) -> Teacher:
         from llm import cross_fit, fine_tune
@@ -258,32 +307,33 @@ def recall(context: Context, run: str = NOTHING, adapter: str = NOTHING) -> Site
     if seen is not None:
         memory.fresh = memory.fresh and not seen.get("fine-tuned")
         memory.adopted_digest = memory.adopted_digest or str(seen.get("adapter") or "")
+        _know_kept(memory, str(seen.get("kept") or ""))
     if adapter != NOTHING:
         memory.adopted_digest = adapter
     return memory
 
 
-def note_fine_tuned(context: Context) -> None:
-    """Remember, across processes of this run, that the language model has been fine-tuned."""
-    _note(context, "fine-tuned", True)
+def _know_kept(memory: SiteMemory, digest: str) -> None:
+    """Tell a memory that has kept nothing itself what another process of this run has kept."""
+    if digest and not memory.kept_digest:
+        memory.kept_digest = digest
+        memory.__dict__.pop("kept", None)  # it may have been looked for before there was one
 
 
-def note_adopted(context: Context, digest: str) -> None:
-    """Remember, across processes of this run, which shared adapter the site was given."""
-    _note(context, "adapter", digest)
-
-
-def _note(context: Context, key: str, value: bool | str) -> None:
-    kept = dict(context.state.config_records.get(STATE_KEY) or {})
-    context.state[STATE_KEY] = ConfigRecord({**kept, key: value})
+def note(context: Context, memory: SiteMemory) -> None:
+    """Remember, across processes of this run, what the site has: all of it small."""
+    context.state[STATE_KEY] = ConfigRecord(
+        {
+            "fine-tuned": not memory.fresh,
+            "adapter": memory.adopted_digest,
+            "kept": memory.kept_digest,
+        }
+    )
 
 
 @functools.lru_cache(maxsize=32)
 def _remember(settings: Settings, client: int, name: str, run_id: str) -> SiteMemory:
-    from data import load_site
-
-    info, site = load_site(settings, client, settings.run.clients)
-    return SiteMemory(settings, client, name, info, site, run=f"{run_id}/{client}")
+    return SiteMemory(settings, client, name, run=f"{run_id}/{client}")
 
 
 def on_backend(settings: Settings, backend: str) -> Settings:

@@ -121,14 +121,14 @@ def train_round(
     from data import Projection, scores
     from quantum import TrainingData
 
-    settings, site = memory.settings, memory.site
+    settings = memory.settings
     torch.set_num_threads(settings.quantum.threads)
     was_fresh = not memory.remembers_teacher
     teacher, llm_seconds = memory.teacher()
     projection = Projection.from_bytes(told.projection)
     rows = TrainingData(
         features=projection.apply(memory.features("train")),
-        labels=site.train.labels,
+        labels=memory.labels("train"),
         soft_labels=teacher.soft_labels if settings.distill.weight > 0 else None,
         class_weights=np.asarray(told.class_weights),
         hidden=teacher.hidden if settings.distill.features > 0 else None,
@@ -137,9 +137,9 @@ def train_round(
     # Loading rows and features again in a new process is no training.
     began = time.monotonic()
     result, probabilities, spent = _trained(memory, parameters, told, rows, seen)
-    verdict = scores(site.validation.labels, probabilities)
+    verdict = scores(memory.labels("validation"), probabilities)
     numbers = TrainReport(
-        rows=len(site.train),
+        rows=len(rows.labels),
         round=told.round,
         steps=result.steps,
         loss=verdict["loss"],
@@ -191,7 +191,7 @@ def _trained(
     classifier = memory.classifier_in(told.round)
     # Under federated evaluation this site is still to judge the round, and the last model.
     federated = settings.evaluation.mode == "federated"
-    later = (len(seen), len(memory.site.test)) if federated else ()
+    later = (len(seen), len(memory.labels("test"))) if federated else ()
     with metered(classifier, f"train, round {told.round}", free=warm) as meter:
         meter.keep_back(len(seen), *later)
         result = train_local(
@@ -249,8 +249,8 @@ def evaluate_round(
     from quantum import FREE, evaluate, metered
 
     torch.set_num_threads(memory.settings.quantum.threads)
-    rows = memory.site.test if told.split == "test" else memory.site.validation
-    if not len(rows):
+    labels = memory.labels("test" if told.split == "test" else "validation")
+    if not len(labels):
         return EvaluateReport(0, 0.0, [], **FREE, train_seconds=0.0, **NO_BASELINES)
     projection = Projection.from_bytes(told.projection)
     seen = projection.apply(memory.features(told.split))
@@ -258,16 +258,16 @@ def evaluate_round(
     classifier = memory.classifier
     began = time.monotonic()
     with metered(classifier, f"evaluate {told.split}, round {told.round}") as meter:
-        meter.keep_back(*() if told.split == "test" else (len(memory.site.test),))
+        meter.keep_back(*() if told.split == "test" else (len(memory.labels("test")),))
         probabilities, circuits = evaluate(classifier, parameters, seen)
         spent = meter.spent(circuits)
     seconds = max(time.monotonic() - began - spent["queue_seconds"], 0.0)
-    verdict = scores(rows.labels, probabilities)
+    verdict = scores(labels, probabilities)
     baselines = NO_BASELINES
     if told.split == "test" and memory.settings.evaluation.baselines:
         baselines = _local_baselines(memory, projection)
     return EvaluateReport(
-        rows=len(rows),
+        rows=len(labels),
         loss=verdict["loss"],
         confusion=_flat(verdict["confusion"]),
         **spent,
@@ -287,12 +287,12 @@ def _local_baselines(memory: SiteMemory, projection: Projection) -> dict[str, li
     """Confusions of the site's own baselines on its test rows, fitted on its training rows."""
     from data import linear_baseline, majority_baseline
 
-    train, test = memory.site.train, memory.site.test
+    train, test = memory.labels("train"), memory.labels("test")
     full = memory.features("train"), memory.features("test")
     seed = derive_seed(memory.settings.run.seed, "baseline", memory.client)
-    found = [majority_baseline(train.labels, test.labels, memory.classes)]
+    found = [majority_baseline(train, test, memory.classes)]
     for one, other in (tuple(map(projection.apply, full)), full):
-        found.append(linear_baseline(one, train.labels, other, test.labels, memory.classes, seed))
+        found.append(linear_baseline(one, train, other, test, memory.classes, seed))
     flat = [_flat(verdict["confusion"]) for verdict in found]
     return dict(zip(NO_BASELINES, flat, strict=True))
 

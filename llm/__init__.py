@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from llm.embedding import embed
     from llm.feature_store import stored_embedding
     from llm.federated import LocalRound, local_round
-    from llm.fine_tuning import Teacher, fine_tune, load_fine_tuned
+    from llm.fine_tuning import fine_tune, load_fine_tuned
     from llm.models import Model, load_base
     from llm.shared import shared_bytes
     from llm.sources import Source, resolve
     from llm.store import content_key, private_folder
+    from llm.teacher import Teacher
 
 _HOMES = {
     "Adopted": "llm.adopted",
     "LocalRound": "llm.federated",
     "Model": "llm.models",
     "Source": "llm.sources",
-    "Teacher": "llm.fine_tuning",
+    "Teacher": "llm.teacher",
     "adopt": "llm.adopted",
     "content_key": "llm.store",
     "cross_fit": "llm.cross_fitting",

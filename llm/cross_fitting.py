@@ -17,9 +17,10 @@ import numpy as np
 
 from federation import LlmSettings, derive_seed
 from llm import calibration
-from llm.fine_tuning import Teacher, fine_tune
+from llm.fine_tuning import fine_tune
 from llm.sources import Kind
 from llm.tasks import checked_labels
+from llm.teacher import Teacher
 
 Folds = tuple[np.ndarray, ...]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,56 +26,12 @@ from llm.shared import build_adopted
 from llm.sources import Kind, Source, resolve
 from llm.store import Entry, read_entry, write_entry
 from llm.tasks import Progress, Task, checked_labels, plan_of, silent, tokens_of
+from llm.teacher import Teacher, no_rows
 from llm.training import Rows, Trained, predict, train
-
-
-def _nothing() -> np.ndarray:
-    return np.zeros((0, 0), dtype=np.float32)
 
 
 def _tell(name: str, progress: Progress, line: str) -> None:
     progress(f"{name}: {line}")
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """What a fine-tuned model says of a site's rows.
-
-    Attributes
-    ----------
-    soft_logits : np.ndarray
-        float32, (train rows, C): raw logits of the training rows.
-    val_logits : np.ndarray
-        float32, (validation rows, C).
-    temperature : float
-        Fitted on the validation rows, or 1; a cross-fitted teacher's on its training rows.
-    soft_labels : np.ndarray
-        float32, (train rows, C): probabilities at that temperature.
-    val_probabilities : np.ndarray
-        float32, (validation rows, C): likewise, but cross-fitted at a temperature of their own.
-    metrics : dict
-        ``loss`` (nats, at the temperature), ``raw_loss``, ``accuracy``, ``macro_f1`` of the
-        validation rows, or of the training rows where there are none; ``validation_rows``,
-        ``epochs``, ``best_epoch``, ``tokens`` (trained on in this call), ``seconds`` (of this
-        call), ``trainable`` (parameters), ``adapter_bytes`` (float32), ``reused``, ``peft``
-        (lora, qlora or none).
-    folder : Path or None
-        Where adapter and logits are kept.
-    asked_logits : np.ndarray
-        float32, (asked rows, C): raw logits of the rows that it was only asked about.
-    hidden : np.ndarray
-        float32, (train rows, d): mean-pooled last hidden states, where they were asked for.
-    """
-
-    soft_logits: np.ndarray
-    val_logits: np.ndarray
-    temperature: float
-    soft_labels: np.ndarray
-    val_probabilities: np.ndarray
-    metrics: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
-    asked_logits: np.ndarray = field(default_factory=_nothing)
-    hidden: np.ndarray = field(default_factory=_nothing)
 
 
 def fine_tune(
@@ -292,8 +248,8 @@ def teacher_from(entry: Entry, task: Task) -> Teacher:
         val_probabilities=calibration.softmax(entry.val_logits, temperature).astype(np.float32),
         metrics=metrics,
         folder=entry.folder,
-        asked_logits=entry.extra.get("asked", _nothing()),
-        hidden=entry.extra.get("hidden", _nothing()),
+        asked_logits=entry.extra.get("asked", no_rows()),
+        hidden=entry.extra.get("hidden", no_rows()),
     )
 
 

@@ -14,7 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.app import app
 from client_app.identity import rows_digest
-from client_app.memory import forget, note_fine_tuned, recall
+from client_app.memory import forget, note, recall
 from federation import SettingsError, flatten, parse_run
 from federation.messages import PREPARE, USER_ERROR_CODE, read_site_report
 from tests.conftest import SMALL, Ran
@@ -81,7 +81,9 @@ def test_memory_is_kept_within_a_run_and_not_beyond_it() -> None:
     other_run = context(**{"partition-id": 0})
     other_run.run_id = 2
     assert recall(other_run) is not recall(one)
-    note_fine_tuned(one)
+    recall(one).fresh = False
+    note(one, recall(one))
+    forget()
     assert not recall(one).fresh
     assert recall(other_run).fresh
 

@@ -1,0 +1,181 @@
+"""What a site keeps of a run for its later messages: right or not used at all."""
+
+from __future__ import annotations
+
+import logging
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import data
+from client_app.kept import Kept, path_of, read_kept, write_kept
+from client_app.memory import forget
+from federation.messages import EVALUATE, TRAIN
+from llm import Teacher
+from tests.conftest import Ran
+
+
+def kept(rows: int = 5, width: int = 3) -> Kept:
+    rng = np.random.default_rng(rows)
+    logits = rng.normal(size=(rows, 2)).astype(np.float32)
+    teacher = Teacher(logits, logits[:1], 1.5, logits, logits[:1], {"loss": 0.5, "reused": False})
+    labels = {name: rng.integers(0, 2, rows) for name in ("train", "validation", "test")}
+    features = {"train": rng.normal(size=(rows, width)).astype(np.float32)}
+    return Kept("7/0", "a1", 2, labels, features, teacher)
+
+
+@given(st.integers(0, 9), st.integers(0, 4))
+@settings(max_examples=20, deadline=None)
+def test_what_is_kept_comes_back(tmp_path_factory: Any, rows: int, width: int) -> None:
+    path, whole = tmp_path_factory.mktemp("kept") / "client-0.npz", kept(rows, width)
+    found = read_kept(path, write_kept(path, whole), "7/0", "a1")
+    assert found is not None
+    assert (found.run, found.adapter, found.classes) == (whole.run, whole.adapter, whole.classes)
+    for mine, theirs in ((whole.labels, found.labels), (whole.features, found.features)):
+        assert list(mine) == list(theirs)
+        assert all(np.array_equal(mine[split], theirs[split]) for split in mine)
+    assert found.teacher.metrics == whole.teacher.metrics
+    assert found.teacher.temperature == whole.teacher.temperature
+    assert np.array_equal(found.teacher.soft_labels, whole.teacher.soft_labels)
+    assert found.teacher.hidden.shape == (0, 0)
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    path = path_of(tmp_path / "store", 0)
+    write_kept(path, kept())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [file.name for file in path.parent.iterdir()] == ["client-0.npz"]
+
+
+@pytest.mark.parametrize(("run", "adapter"), [("8/0", "a1"), ("7/0", "a2"), ("7/0", "")])
+def test_of_another_run_or_adapter_it_is_not_used(tmp_path: Path, run: str, adapter: str) -> None:
+    digest = write_kept(tmp_path / "k.npz", kept())
+    assert read_kept(tmp_path / "k.npz", digest, run, adapter) is None
+
+
+@pytest.mark.parametrize("spoil", ["gone", "cut", "flipped", "another"])
+def test_damaged_or_replaced_it_is_not_used(tmp_path: Path, spoil: str) -> None:
+    path = tmp_path / "k.npz"
+    digest = write_kept(path, kept())
+    content = bytearray(path.read_bytes())
+    if spoil == "gone":
+        path.unlink()
+    elif spoil == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif spoil == "flipped":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        write_kept(path, replace(kept(), classes=3))
+    assert read_kept(path, digest, "7/0", "a1") is None
+
+
+class Watched:
+    """A federation whose every message meets a new process; counts how often rows are read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[str] = []
+        self.reads: list[int] = []
+        self.before_train: Callable[[], object] = lambda: None
+        real = data.load_site
+
+        def load(*given: Any) -> Any:
+            self.reads[-1] += 1
+            return real(*given)
+
+        monkeypatch.setattr(data, "load_site", load)
+
+    def __call__(self, app: Any) -> Callable[..., Any]:
+        def answer(message: Any, context: Any) -> Any:
+            forget()
+            if message.metadata.message_type == TRAIN:
+                self.before_train()
+            self.seen.append(message.metadata.message_type)
+            self.reads.append(0)
+            return app(message, context)
+
+        return answer
+
+    def of(self, kind: str) -> list[int]:
+        """Return how often each message of a kind read the site's rows."""
+        return [n for seen, n in zip(self.seen, self.reads, strict=True) if seen == kind]
+
+
+def figures(ran: Ran) -> list[tuple[Any, ...]]:
+    keys = ("round", "client", "loss", "train_loss", "llm_loss", "llm_tokens", "circuits")
+    return [tuple(event[key] for key in keys) for event in ran.events("client")]
+
+
+MORE = ("run.rounds=3", "agent.kind=all", "evaluation.mode=federated", "data.server_rows=0")
+
+
+def test_later_messages_read_no_rows_and_give_the_same_numbers(
+    federate: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from client_app.app import app
+
+    one = federate(*MORE, f"llm.store={tmp_path / 'one'}")
+    watched = Watched(monkeypatch)
+    two = federate(*MORE, f"llm.store={tmp_path / 'two'}", client_app=watched(app))
+    assert watched.of(TRAIN) == [1] * 3 + [0] * 6
+    assert set(watched.of(EVALUATE)[:-3]) == {0}
+    assert figures(one) == figures(two)
+    assert one.summary["test"] == two.summary["test"]
+
+
+def test_without_the_file_the_site_heals_itself(
+    federate: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from client_app.app import app
+
+    store = tmp_path / "store"
+    one = federate(*MORE, f"llm.store={tmp_path / 'one'}")
+    watched = Watched(monkeypatch)
+
+    def wipe() -> None:
+        if len(watched.of(TRAIN)) == 4:  # the second round's second message
+            path_of(store, 1).write_bytes(b"rubbish")
+
+    watched.before_train = wipe
+    two = federate(*MORE, f"llm.store={store}", client_app=watched(app))
+    assert watched.of(TRAIN) == [1, 1, 1, 0, 1, 0, 0, 0, 0]  # read once more, kept once more
+    assert figures(one) == figures(two)
+
+
+def test_where_it_cannot_be_kept_the_run_goes_on(
+    federate: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from client_app.app import app
+
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "rounds").write_text("in the way")
+    watched = Watched(monkeypatch)
+    ran = federate(*MORE, f"llm.store={tmp_path / 'store'}", client_app=watched(app))
+    assert watched.of(TRAIN) == [1] * 9
+    assert ran.summary["rounds"] == 3
+    told = [line for line in caplog.messages if "are not kept for later messages" in line]
+    assert len(told) == 9
+
+
+def test_a_new_run_takes_nothing_of_the_last(
+    federate: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from client_app.app import app
+
+    given = (*MORE, f"llm.store={tmp_path / 'store'}")
+    federate(*given)
+    watched = Watched(monkeypatch)
+    federate(*given, client_app=watched(app))
+    assert watched.of(TRAIN) == [1] * 3 + [0] * 6
