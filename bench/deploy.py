@@ -3,7 +3,8 @@
 Brings up a real deployment over TLS on loopback, runs synthetic DNA on it, and ends it. A round's
 overhead is its wall time less the slowest site's own work (training, evaluation, language model).
 The first round, which fine-tunes, is left out. Beside it: what a fresh process needs until it can
-train, import by import, as the least of three.
+train, import by import, as the least of three; and a round's parts, from when the client processes
+are seen.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.deploy_watch import Parts, Watch
 from bench.tables import ROOT
 from federation import read_jsonl
 
@@ -68,16 +70,18 @@ def imported(code: str) -> tuple[float, float]:
     return min(seconds), memory
 
 
-def rounds(nodes: int, count: int) -> list[tuple[float, float]]:
-    """Run a deployment; return each round's wall seconds and its slowest site's work."""
+def rounds(nodes: int, count: int) -> tuple[list[tuple[float, float]], list[Parts]]:
+    """Run a deployment; return each round's wall seconds and its slowest site's work, and parts."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command(folder, "deploy", "up", "fed", "--nodes", str(nodes), "--detach")
         try:
             given = [*SETTINGS, f"run.rounds={count}", f"run.folder={folder / 'run'}"]
             sets = [word for assignment in given for word in ("--set", assignment)]
-            command(folder, "run", "--on", "fed", *sets)
-            events = list(read_jsonl(folder / "run" / "metrics.jsonl"))
+            metrics = folder / "run" / "metrics.jsonl"
+            with Watch(lambda: sum(e["event"] == "round" for e in read_jsonl(metrics))) as watch:
+                command(folder, "run", "--on", "fed", *sets)
+            events = list(read_jsonl(metrics))
         finally:
             command(folder, "deploy", "stop", "fed")
     found = []
@@ -85,7 +89,7 @@ def rounds(nodes: int, count: int) -> list[tuple[float, float]]:
         if event["event"] == "round":
             mine = [e for e in events if e["event"] == "client" and e["round"] == event["round"]]
             found.append((event["seconds"], max(e["busy_seconds"] for e in mine)))
-    return found
+    return found, watch.parts()
 
 
 def main(words: Sequence[str]) -> int:
@@ -99,7 +103,8 @@ def main(words: Sequence[str]) -> int:
     for name, code in IMPORTS:
         seconds, memory = imported(code)
         print(f"| {name} | {seconds:.2f} | {memory:.0f} |", flush=True)
-    later = rounds(chosen.nodes, chosen.rounds)[1:]
+    measured, parts = rounds(chosen.nodes, chosen.rounds)
+    later = measured[1:]
     overhead = [wall - work for wall, work in later]
     print(
         f"\n| deployed round, {chosen.nodes} nodes, {len(later)} rounds | seconds, median (most) |"
@@ -109,6 +114,10 @@ def main(words: Sequence[str]) -> int:
         ("wall time", [wall for wall, _ in later]),
         ("the slowest site's work", [work for _, work in later]),
         ("overhead", overhead),
+        ("until the last client process is there", [one.until for one in parts]),
+        ("from then until all are gone", [one.running for one in parts]),
+        ("from then until the server closes the round", [one.after for one in parts]),
+        ("CPU seconds of a client process", [one.cpu for one in parts]),
     ):
         print(f"| {name} | {statistics.median(values):.1f} ({max(values):.1f}) |")
     print(f"\nload {os.getloadavg()[0]:.1f}")
