@@ -1,0 +1,77 @@
+"""What Flower sends to every node with each run: the packages that it needs, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("client_app", "data", "federation", "llm", "quantum", "server_app", "strategies")
+BESIDE = {"pyproject.toml", "README.md", "LICENSE"}
+
+
+def files_of(package: str) -> set[str]:
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Build it from a checkout in which private rows lie about."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    for name in (*PACKAGES, "bench", "docs"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in BESIDE:
+        shutil.copy(ROOT / name, checkout)
+    for name in (
+        "rows.jsonl",
+        "data/rows.json",
+        "data/rows.jsonl",
+        "notes.md",
+        "client_app/x.yaml",
+    ):
+        (checkout / name).write_text("{}", encoding="utf-8")
+    code = (
+        "import pathlib, sys; from flwr.cli.build import build_fab_from_disk\n"
+        "sys.stdout.buffer.write(build_fab_from_disk(pathlib.Path(sys.argv[1])))"
+    )
+    made = subprocess.run([sys.executable, "-c", code, checkout], capture_output=True, check=False)
+    assert made.returncode == 0, made.stderr[-2000:]
+    return made.stdout
+
+
+def test_all_that_runs_and_nothing_beside_it(bundle: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        sent = {name for name in archive.namelist() if not name.startswith(".info")}
+    assert sent == BESIDE.union(*(files_of(package) for package in PACKAGES))
+
+
+def test_both_apps_load_from_it_alone(bundle: bytes, tmp_path: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import sys; sys.path = ['.', *(p for p in sys.path if 'lib' in p)]\n"
+        "import client_app.app, client_app.work, server_app.app, server_app.run, data, pathlib\n"
+        "home = pathlib.Path.cwd().resolve()\n"
+        "parts = [client_app, server_app, data]\n"
+        "assert all(home in pathlib.Path(p.__file__).resolve().parents for p in parts)\n"
+        "from llm.sources import resolve; resolve('dna-tiny', 'dna')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
