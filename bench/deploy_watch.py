@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import threading
@@ -80,7 +81,7 @@ class Watch:
 def parts_of(ends: Sequence[float], seen: Sequence[Seen]) -> list[Parts]:
     """Return each round's parts, from when rounds ended and when processes were there."""
     found = []
-    for begun, ended in zip(ends[:-1], ends[1:], strict=True):
+    for begun, ended in itertools.pairwise(ends):
         mine = [one for one in seen if begun <= one.first <= ended]
         if mine:
             last_begun, gone = max(one.first for one in mine), max(one.last for one in mine)
