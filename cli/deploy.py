@@ -9,16 +9,32 @@ import sys
 import uuid
 from pathlib import Path
 
-from cli.deploy_folder import FACTS, Facts, Options, make_deployment, read_facts, read_table
+from cli.deploy_admission import admit, revoke_key
+from cli.deploy_folder import (
+    FACTS,
+    Facts,
+    Options,
+    make_deployment,
+    need_files,
+    read_facts,
+    read_table,
+)
 from cli.deploy_keys import LOOPBACK, SERVER_DAYS, days_left, make_server, server_names
-from cli.deploy_parts import Part, node_part, superlink_part
-from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
+from cli.deploy_parts import SUPERLINK_FILES, Part, node_part, superlink_part
+from cli.deploy_serve import (
+    STATE,
+    Supervisor,
+    connected,
+    read_state,
+    serve,
+    stop_supervisor,
+)
 from cli.follow import last_words, read_log
 from cli.outcome import INTERRUPTED
 from cli.plan import find_programs
 from cli.processes import wait_for
 from cli.run import Interrupted, signals
-from cli.superlink import CHECKOUT, free_port, healthy
+from cli.superlink import CHECKOUT, LaunchError, free_port, healthy
 from federation import UserError, explain, read_json
 
 FAILED = 1
@@ -247,6 +263,33 @@ def renew(folder: Path) -> int:
         for path in new:
             path.unlink(missing_ok=True)
     say(f"good for {SERVER_DAYS} days: {certificate}; start the SuperLink anew with it")
+    return 0
+
+
+def revoke(folder: Path, node: str) -> int:
+    """Throw out a node's key for good; in the whole deployment's folder it gets a new one."""
+    folder = folder.absolute()
+    whole = (folder / "superlink").is_dir()
+    superlink = folder / "superlink" if whole else folder
+    need_files(superlink, SUPERLINK_FILES, "superlink/")
+    place = folder / node if whole and (folder / node / "node.key").is_file() else None
+    kept = revoke_key(superlink, node, place)
+    say(f"revoked {node}: its key is now {kept}")
+    port = read_state(folder).get("parts", {}).get("superlink", {}).get("port")
+    if port:
+        programs = find_programs("flower-supernode")
+        log = folder / "superlink.log"
+        part = superlink_part(superlink, programs, uuid.uuid4().hex, int(port), log)
+        try:
+            admit(connected(programs["flwr"], part), superlink)
+        except LaunchError as error:
+            print(f"llm-qfl: {error}", file=sys.stderr)
+            return FAILED
+        say("the SuperLink that runs has thrown it out")
+    else:
+        say("a SuperLink that runs from a copy of this folder needs its nodes/ and revoked/ anew")
+    if place is not None:
+        say(f"a new key is in {place}; where that site is on another machine, give it node.key")
     return 0
 
 

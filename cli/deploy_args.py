@@ -38,6 +38,13 @@ def add_deploy(commands: Commands) -> None:
     )
     _step(steps, "stop", "end what runs", "the folder of up, superlink or node")
     _step(steps, "renew", "make a new server certificate")
+    revoke = _step(
+        steps,
+        "revoke",
+        "throw out a node's key for good, and make it a new one",
+        "the deployment's folder, or superlink/ alone",
+    )
+    revoke.add_argument("node", metavar="NODE", help="its name, for instance node-1")
 
 
 def _step(
@@ -84,6 +91,8 @@ def _call(chosen: argparse.Namespace) -> int:
         if step == "init":
             return deploy.init(chosen.folder, options)
         return deploy.up(chosen.folder, options, detach=chosen.detach)
+    if step == "revoke":
+        return deploy.revoke(chosen.folder, chosen.node)
     call = {
         "superlink": deploy.superlink,
         "node": deploy.node,

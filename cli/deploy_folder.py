@@ -132,7 +132,7 @@ def _refuse_bundled(folder: Path) -> None:
     if folder.resolve().is_relative_to(CHECKOUT):
         raise SettingsError(
             explain(
-                f"{str(folder)!r} is in the app's checkout, which each run sends to every node",
+                f"{str(folder)!r} is in the app's checkout, of which each run sends files away",
                 f"a folder outside {str(CHECKOUT)!r}",
                 "name another, for instance ~/fed",
             )

@@ -7,6 +7,7 @@ calls, not their content, so it is TLS that protects the content: nodes refuse t
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -43,22 +44,21 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def check_host(host: str) -> str:
-    """Return a host name or address if it is one.
+    """Return a host name or IPv4 address if it is one.
 
     Raises
     ------
     SettingsError
-        If it is neither.
+        If it is neither. IPv6 is refused here rather than at the first call: Flower 1.41's
+        SuperLink listens on one family only, and our parts ask it on IPv4.
     """
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        pass
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.IPv4Address(host))
     if not _HOST.fullmatch(host) or re.fullmatch(r"[\d.]+", host):
         raise SettingsError(
             explain(
                 f"--host {host!r}",
-                "a host name or an address, without port or scheme",
+                "a host name or an IPv4 address, without port or scheme",
                 "name the SuperLink's machine as the sites know it",
             )
         )

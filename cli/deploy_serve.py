@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cli.deploy_admission import admit
 from cli.deploy_parts import Part, flower_home
-from cli.flower import CONNECTION, Flwr, output
+from cli.flower import Flwr
 from cli.outcome import INTERRUPTED, LONGEST
 from cli.processes import Process, end_all, members, running, wait_for
 from cli.superlink import LaunchError
 from cli.words import clip, one_line
-from federation import explain, held, json_object, read_json, write_json
+from federation import explain, held, read_json, write_json
 
 STATE = "state.json"
 
@@ -39,9 +40,6 @@ AGAIN_SECONDS = 10.0
 
 ADMIT_SECONDS = 75.0
 """How long a node knocks at first: after a kill Flower lets it in only when it has missed it."""
-
-_KNOWN = "already in use"
-"""In Flower's answer when a node's key has been registered before."""
 
 
 @dataclass
@@ -128,21 +126,14 @@ class Supervisor:
         Raises
         ------
         LaunchError
-            If it refuses a key.
+            If it refuses a key, or to throw out a revoked one.
         """
-        keys = sorted((superlink.folder / "nodes").glob("*.pub"))
-        home = flower_home(superlink.folder)
-        flwr = Flwr(self.flwr, home, superlink.environment, home / "flwr.log")
-        flwr.connect(f"127.0.0.1:{superlink.port}", superlink.folder / "ca.crt")
-        at_once = os.cpu_count() or 1  # each is a Python process of 1.5 s
-        for first in range(0, len(keys), at_once):
-            some = keys[first : first + at_once]
-            asked = [flwr.start(*_registration(key), errors=True) for key in some]
-            answers = [output(command, 120.0) for command in asked]
-            for key, command, answer in zip(some, asked, answers, strict=True):
-                if refusal := _refusal(answer, command.returncode):
-                    raise LaunchError(_line(f"{key} was not registered: {refusal}", superlink))
-        count = f"{len(keys)} node{'s' * (len(keys) != 1)} registered"
+        flwr = connected(self.flwr, superlink)
+        try:
+            number = admit(flwr, superlink.folder)
+        except LaunchError as error:
+            raise LaunchError(_line(str(error), superlink)) from None
+        count = f"{number} node{'s' * (number != 1)} registered"
         self.say(f"  {'superlink':<11}127.0.0.1:{superlink.port}, TLS, {count}")
 
     def watch(self) -> None:
@@ -319,21 +310,12 @@ def serve(supervisor: Supervisor, ready: Callable[[], object]) -> int:
     return code
 
 
-def _registration(key: Path) -> list[str]:
-    words = ["supernode", "register", str(key), CONNECTION]
-    return [*words, "--format", "json", "--name", key.stem]
-
-
-def _refusal(answer: str, code: int) -> str:
-    """Say why Flower did not register a node; empty if it did, now or before.
-
-    Its exit code is 0 also when the SuperLink refuses: only the answer tells.
-    """
-    told = json_object(answer[answer.find("{") : answer.rfind("}") + 1]) or {}
-    if told.get("success") is True and code == 0:
-        return ""
-    said = one_line(str(told.get("error-message") or answer))
-    return "" if _KNOWN in said.lower() else said or "Flower gives no reason"
+def connected(flwr: str, superlink: Part) -> Flwr:
+    """Return Flower's command, connected to a SuperLink of this machine."""
+    home = flower_home(superlink.folder)
+    command = Flwr(flwr, home, superlink.environment, home / "flwr.log")
+    command.connect(f"127.0.0.1:{superlink.port}", superlink.folder / "ca.crt")
+    return command
 
 
 def _line(text: str, part: Part) -> str:

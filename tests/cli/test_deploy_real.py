@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.processes import members
+from cli.processes import members, wait_for
 from cli.superlink import healthy
 from tests.command import llm_qfl
 
@@ -49,6 +49,17 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
         folder = (tmp_path / "runs" / "latest").resolve()
         assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
         assert (folder / "report.html").exists()
+        # A node whose key is revoked is out at once, and comes back as another with the new one.
+        old = {name: part["node"] for name, part in state["parts"].items()}
+        revoked = llm_qfl(tmp_path, "deploy", "revoke", "fed", "node-1")
+        assert revoked.returncode == 0, revoked.stdout + revoked.stderr
+
+        def back() -> bool:
+            parts = json.loads((tmp_path / "fed" / "state.json").read_text())["parts"]
+            return parts["node-1"]["node"] not in ("", old["node-1"])
+
+        assert wait_for(back, 90.0)
+        assert llm_qfl(tmp_path, "deploy", "status", "fed").returncode == 0
         # Each site fine-tuned its own model, and keeps it for itself.
         for node in ("node-0", "node-1"):
             assert any((tmp_path / "fed" / node / "store" / "teachers").iterdir())

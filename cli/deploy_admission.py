@@ -1,0 +1,193 @@
+"""Which nodes a SuperLink admits: keys are registered, and thrown out again for good.
+
+Flower keeps keys in its database and knows a node by a number of its own, which it tells once,
+when a key is registered. We note it, since only by that number can a key be thrown out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from cli.deploy_keys import make_node_key
+from cli.flower import CONNECTION, Flwr, output
+from cli.outcome import LONGEST
+from cli.superlink import LaunchError
+from cli.words import clip, one_line
+from federation import UserError, explain, json_object, read_json, write_json
+
+NODES, REVOKED = "nodes", "revoked"
+"""Folders of ``superlink/`` with the public keys that are admitted, and those that were."""
+
+IDS = "registered.json"
+"""In ``superlink/``: Flower's number of each key's node, by the key's fingerprint."""
+
+OUT = "out"
+"""Instead of a number: that key has been thrown out."""
+
+_KNOWN = "already in use"
+"""In Flower's answer when a node's key has been registered before."""
+
+_UNKNOWN = "node not found"
+"""In Flower's answer when there is no such node (any more)."""
+
+
+def fingerprint(public: Path) -> str:
+    """Return the sha256 of a public key, whatever comment its file has."""
+    key = b" ".join(public.read_bytes().split()[:2])
+    return hashlib.sha256(key).hexdigest()
+
+
+def admit(flwr: Flwr, superlink: Path) -> int:
+    """Throw out the revoked keys of a running SuperLink, and register the others.
+
+    Parameters
+    ----------
+    flwr : Flwr
+        Flower's command, connected to it.
+    superlink : Path
+        Its folder.
+
+    Returns
+    -------
+    int
+        Keys that are registered now.
+
+    Raises
+    ------
+    LaunchError
+        If it refuses a key, or a revoked one could not be thrown out.
+    """
+    throw_out(flwr, superlink)
+    keys = sorted((superlink / NODES).glob("*.pub"))
+    ids = read_json(superlink / IDS)
+    at_once = os.cpu_count() or 1  # each is a Python process of 1.5 s
+    for first in range(0, len(keys), at_once):
+        some = keys[first : first + at_once]
+        asked = [flwr.start(*_registration(key), errors=True) for key in some]
+        answers = [output(command, 120.0) for command in asked]
+        for key, command, answer in zip(some, asked, answers, strict=True):
+            if refusal := _refusal(answer, command.returncode, _KNOWN):
+                raise LaunchError(_clipped(f"{key} was not registered: {refusal}"))
+            if number := _told(answer).get("node-id"):
+                ids[fingerprint(key)] = str(number)
+    write_json(superlink / IDS, ids)
+    return len(keys)
+
+
+def throw_out(flwr: Flwr, superlink: Path) -> int:
+    """Have a running SuperLink forget the nodes of all revoked keys.
+
+    Returns
+    -------
+    int
+        Nodes that were thrown out now.
+
+    Raises
+    ------
+    LaunchError
+        If it refuses to.
+    """
+    ids = read_json(superlink / IDS)
+    gone = 0
+    for key in sorted((superlink / REVOKED).glob("*.pub")):
+        number = ids.get(fingerprint(key)) or _number(flwr, key)
+        if number == OUT:
+            continue
+        ids[fingerprint(key)] = number  # at once: it is told only this once
+        write_json(superlink / IDS, ids)
+        words = ["supernode", "unregister", number, CONNECTION, "--format", "json"]
+        asked = flwr.start(*words, errors=True)
+        answer = output(asked, 120.0)
+        if refusal := _refusal(answer, asked.returncode, _UNKNOWN):
+            raise LaunchError(_clipped(f"{key} was not thrown out: {refusal}"))
+        ids[fingerprint(key)] = OUT
+        write_json(superlink / IDS, ids)
+        gone += 1
+    return gone
+
+
+def _number(flwr: Flwr, key: Path) -> str:
+    """Learn a revoked key's number, where it was not noted: a new database tells it once more."""
+    asked = flwr.start(*_registration(key), errors=True)
+    if number := _told(output(asked, 120.0)).get("node-id"):
+        return str(number)
+    raise LaunchError(
+        f"{key} was not thrown out: an earlier version registered it and did not note its number; "
+        "stop the SuperLink, move its state.db away, and start it: all others are registered anew"
+    )
+
+
+def revoke_key(superlink: Path, name: str, node: Path | None) -> Path:
+    """Put a node's public key to the revoked ones, and make it a new pair if it is at hand.
+
+    Parameters
+    ----------
+    superlink : Path
+        Its folder.
+    name : str
+        The node's, for instance ``node-1``.
+    node : Path or None
+        The node's folder, which gets the new private key.
+
+    Returns
+    -------
+    Path
+        Where the revoked key lies now.
+
+    Raises
+    ------
+    UserError
+        If no such key is admitted.
+    """
+    admitted = {key.stem: key for key in sorted((superlink / NODES).glob("*.pub"))}
+    if name not in admitted:
+        known = ", ".join(admitted) or "none"
+        raise UserError(
+            explain(f"no node {name!r} is admitted", known, f"look into {superlink / NODES}")
+        )
+    public = admitted[name]
+    kept = superlink / REVOKED / f"{name}-{fingerprint(public)[:12]}.pub"
+    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = (public.with_name(f".{name}.new"), (node or superlink) / "node.key.new")
+    try:
+        if node is not None:  # whole before the old one goes
+            for path in fresh:
+                path.unlink(missing_ok=True)
+            make_node_key(fresh[1], fresh[0])
+        kept.write_bytes(public.read_bytes())
+        if node is None:
+            public.unlink()
+        else:  # killed in between: the node is not admitted, and to revoke again mends it
+            fresh[1].replace(node / "node.key")
+            fresh[0].replace(public)
+    finally:
+        for path in fresh:
+            path.unlink(missing_ok=True)
+    return kept
+
+
+def _registration(key: Path) -> list[str]:
+    words = ["supernode", "register", str(key), CONNECTION]
+    return [*words, "--format", "json", "--name", key.stem]
+
+
+def _told(answer: str) -> dict[str, object]:
+    return json_object(answer[answer.find("{") : answer.rfind("}") + 1]) or {}
+
+
+def _refusal(answer: str, code: int, harmless: str) -> str:
+    """Say why Flower did not do it; empty if it did, or gives the harmless reason.
+
+    Its exit code is 0 also when the SuperLink refuses: only the answer tells.
+    """
+    told = _told(answer)
+    if told.get("success") is True and code == 0:
+        return ""
+    said = one_line(str(told.get("error-message") or answer))
+    return "" if harmless in said.lower() else said or "Flower gives no reason"
+
+
+def _clipped(text: str) -> str:
+    return clip(one_line(text), LONGEST)
