@@ -136,6 +136,20 @@ def test_a_slow_site_is_left_alone_and_its_cost_is_counted(tmp_path: Path) -> No
     assert participants(folder)[-1] == [0, 1, 2]
 
 
+def test_what_comes_after_the_last_round_is_booked_too(tmp_path: Path) -> None:
+    """Nothing looks for late replies then but the end of the run itself."""
+    folder = tmp_path / "run"
+    summary, _ = go(folder, "run.rounds=2", held={(1, 2): 2})
+    assert summary["rounds"] == 2
+    (late,) = events(folder, "late")
+    assert (late["client"], late["round"], late["problem"]) == (2, 1, "")
+    booked = json.loads((folder / "ledger.json").read_text())["entries"]
+    assert [e["circuits"] for e in booked if (e["round"], e["client"]) == (1, 2)] == [
+        late["circuits"]
+    ]
+    assert summary["ledger"]["circuits"] >= late["circuits"] > 0
+
+
 def test_where_too_few_are_left_the_slow_one_is_asked_all_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     given = ("run.min_replies=2", "run.clients=2", "run.rounds=2")
