@@ -68,7 +68,7 @@ class Part:
     port : int
         Where it answers on this machine.
     answers : callable
-        Whether it answers there.
+        Whether it answers on a port.
     probe : callable
         Says what keeps it from the SuperLink, if that can be seen; empty otherwise.
     """
@@ -79,7 +79,7 @@ class Part:
     environment: Mapping[str, str]
     log: Path
     port: int
-    answers: Callable[[], bool]
+    answers: Callable[[int], bool]
     probe: Callable[[], str] = str
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
     _began: int = field(init=False, default=0)
@@ -134,7 +134,18 @@ class Part:
 
     def ready(self) -> bool:
         """Whether it answers and, if it is a node, has been admitted."""
-        return not self.dead() and bool(not self.is_node or self.node_id()) and self.answers()
+        return (
+            not self.dead() and bool(not self.is_node or self.node_id()) and self.answers(self.port)
+        )
+
+    def port_taken(self) -> bool:
+        """Whether it ended because another process listens on its port."""
+        return self.dead() and "address already in use" in self.said().lower()
+
+    def move(self) -> None:
+        """Take another free port; a node's own concerns nobody else."""
+        self.port = free_port()
+        self.command[self.command.index("--port") + 1] = str(self.port)
 
     def refused(self) -> bool:
         """Whether it ended because the SuperLink did not let it in."""
@@ -145,6 +156,10 @@ class Part:
         code = 0 if self.process is None else self.process.returncode or 0
         if code < 0:
             return f"killed by signal {-code}"
+        if self.port_taken():
+            return (
+                f"port {self.port} of this machine is in use: end what uses it, or choose another"
+            )
         if seen := self.probe():
             return seen
         if self.refused():
@@ -201,8 +216,8 @@ def superlink_part(
     env[STORE_VARIABLE] = str(folder / "store")  # ServerApps run here; home may be read-only
     authority = folder / "ca.crt"
 
-    def answers() -> bool:
-        return healthy(port, authority=authority)
+    def answers(at: int) -> bool:
+        return healthy(at, authority=authority)
 
     return Part("superlink", folder, command, env, log, port, answers)
 
@@ -249,7 +264,7 @@ def node_part(folder: Path, programs: Mapping[str, str], tag: str, address: str,
     env[STORE_VARIABLE] = str(folder / "store")  # a site's memory is its own, also on one machine
     host, _, theirs = (address or f"{told['host']}:{told['port']}").rpartition(":")
     seen = partial(probe, host, int(theirs), folder / "ca.crt")
-    return Part(folder.name, folder, command, env, log, port, lambda: healthy(port), seen)
+    return Part(folder.name, folder, command, env, log, port, healthy, seen)
 
 
 def flower_home(folder: Path) -> Path:

@@ -38,6 +38,9 @@ LOOK_SECONDS = 15.0
 AGAIN_SECONDS = 10.0
 """Wait before a part that ended is started again."""
 
+MOST_MOVES = 5
+"""How often a starting node takes another port: one that was free may be taken in between."""
+
 ADMIT_SECONDS = 75.0
 """How long a node knocks at first: after a kill Flower lets it in only when it has missed it."""
 
@@ -95,10 +98,14 @@ class Supervisor:
 
     def _wait(self, part: Part) -> None:
         """Wait for a part; a node that is not let in yet tries again for a while."""
-        began, told, waits, looked = time.monotonic(), False, False, False
+        began, told, waits, looked, moves = time.monotonic(), False, False, False, 0
         while not part.ready():
             waited = time.monotonic() - began
-            if part.dead():
+            if part.is_node and part.port_taken() and moves < MOST_MOVES:
+                moves += 1
+                part.move()
+                part.start()
+            elif part.dead():
                 if not part.refused() or (told and waited > ADMIT_SECONDS):
                     raise LaunchError(_line(f"{part.name} did not start: {part.why()}", part))
                 if not told:
@@ -165,6 +172,8 @@ class Supervisor:
             self._write(ready=not self._again)
 
     def _start_again(self, part: Part) -> None:
+        if part.is_node and part.port_taken():
+            part.move()
         try:
             part.start()
         except OSError as error:  # no room for its log: it is tried again
