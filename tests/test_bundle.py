@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("client_app", "data", "federation", "llm", "quantum", "server_app", "strategies")
-BESIDE = {"pyproject.toml", "README.md", "LICENSE"}
+BESIDE = {"pyproject.toml"}
 
 
 def files_of(package: str) -> set[str]:
