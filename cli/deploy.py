@@ -9,7 +9,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from cli.deploy_admission import admit, revoke_key
+from cli.deploy_admission import is_out, revoke_key
 from cli.deploy_folder import (
     FACTS,
     Facts,
@@ -21,26 +21,23 @@ from cli.deploy_folder import (
 )
 from cli.deploy_keys import LOOPBACK, SERVER_DAYS, days_left, make_server, server_names
 from cli.deploy_parts import SUPERLINK_FILES, Part, node_part, superlink_part
-from cli.deploy_serve import (
-    STATE,
-    Supervisor,
-    connected,
-    read_state,
-    serve,
-    stop_supervisor,
-)
+from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
 from cli.follow import last_words, read_log
 from cli.outcome import INTERRUPTED
 from cli.plan import find_programs
 from cli.processes import wait_for
 from cli.run import Interrupted, signals
-from cli.superlink import CHECKOUT, LaunchError, free_port, healthy
+from cli.superlink import CHECKOUT, free_port, healthy
 from federation import UserError, explain, read_json
 
 FAILED = 1
 
 SOON_DAYS = 30
 """A certificate that ends within so many days is warned of."""
+
+
+OUT_SECONDS = 60.0
+"""How long `revoke` waits for the supervisor that is to throw a key out."""
 
 
 def say(line: str) -> None:
@@ -275,21 +272,25 @@ def revoke(folder: Path, node: str) -> int:
     place = folder / node if whole and (folder / node / "node.key").is_file() else None
     kept = revoke_key(superlink, node, place)
     say(f"revoked {node}: its key is now {kept}")
-    port = read_state(folder).get("parts", {}).get("superlink", {}).get("port")
-    if port:
-        programs = find_programs("flower-supernode")
-        log = folder / "superlink.log"
-        part = superlink_part(superlink, programs, uuid.uuid4().hex, int(port), log)
-        try:
-            admit(connected(programs["flwr"], part), superlink)
-        except LaunchError as error:
-            print(f"llm-qfl: {error}", file=sys.stderr)
-            return FAILED
-        say("the SuperLink that runs has thrown it out")
-    else:
-        say("a SuperLink that runs from a copy of this folder needs its nodes/ and revoked/ anew")
     if place is not None:
         say(f"a new key is in {place}; where that site is on another machine, give it node.key")
+    if not (read_state(folder) or read_state(superlink)):
+        say("the next SuperLink that starts here throws it out; one that runs from a copy of")
+        say(f"{superlink} does once it has nodes/ and revoked/ of this one")
+        return 0
+    with signals():
+        try:
+            gone = wait_for(lambda: is_out(superlink, kept), OUT_SECONDS)
+        except Interrupted:
+            return INTERRUPTED
+    if not gone:
+        print(
+            f"llm-qfl: the SuperLink has not thrown it out within {OUT_SECONDS:.0f} s; its "
+            "supervisor goes on trying, and says why not",
+            file=sys.stderr,
+        )
+        return FAILED
+    say("the SuperLink that runs has thrown it out")
     return 0
 
 

@@ -15,7 +15,7 @@ from cli.flower import CONNECTION, Flwr, output
 from cli.outcome import LONGEST
 from cli.superlink import LaunchError
 from cli.words import clip, one_line
-from federation import UserError, explain, json_object, read_json, write_json
+from federation import UserError, atomic_write, explain, json_object, read_json, write_json
 
 NODES, REVOKED = "nodes", "revoked"
 """Folders of ``superlink/`` with the public keys that are admitted, and those that were."""
@@ -29,7 +29,7 @@ OUT = "out"
 _KNOWN = "already in use"
 """In Flower's answer when a node's key has been registered before."""
 
-_UNKNOWN = "node not found"
+_UNKNOWN = "node id not found"
 """In Flower's answer when there is no such node (any more)."""
 
 
@@ -37,6 +37,18 @@ def fingerprint(public: Path) -> str:
     """Return the sha256 of a public key, whatever comment its file has."""
     key = b" ".join(public.read_bytes().split()[:2])
     return hashlib.sha256(key).hexdigest()
+
+
+def keys_seen(superlink: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return what tells one state of a SuperLink's keys from another: names, sizes and times."""
+    files = [file for place in (NODES, REVOKED) for file in (superlink / place).glob("*.pub")]
+    facts = [(str(file.relative_to(superlink)), file.stat()) for file in files]
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts))
+
+
+def is_out(superlink: Path, key: Path) -> bool:
+    """Whether a revoked key has been thrown out of the SuperLink's database."""
+    return read_json(superlink / IDS).get(fingerprint(key)) == OUT
 
 
 def admit(flwr: Flwr, superlink: Path) -> int:
@@ -47,7 +59,7 @@ def admit(flwr: Flwr, superlink: Path) -> int:
     flwr : Flwr
         Flower's command, connected to it.
     superlink : Path
-        Its folder.
+        Its folder. Only its supervisor calls this: nobody else writes ``registered.json``.
 
     Returns
     -------
@@ -60,29 +72,30 @@ def admit(flwr: Flwr, superlink: Path) -> int:
         If it refuses a key, or a revoked one could not be thrown out.
     """
     throw_out(flwr, superlink)
-    keys = sorted((superlink / NODES).glob("*.pub"))
     ids = read_json(superlink / IDS)
+    # A key that was revoked may still lie there: left by a copy, or by an end in between.
+    revoked = {fingerprint(key) for key in (superlink / REVOKED).glob("*.pub")}
+    lying = sorted((superlink / NODES).glob("*.pub"))
+    keys = [key for key in lying if fingerprint(key) not in revoked]
     at_once = os.cpu_count() or 1  # each is a Python process of 1.5 s
     for first in range(0, len(keys), at_once):
         some = keys[first : first + at_once]
         asked = [flwr.start(*_registration(key), errors=True) for key in some]
         answers = [output(command, 120.0) for command in asked]
+        refusals = []
         for key, command, answer in zip(some, asked, answers, strict=True):
             if refusal := _refusal(answer, command.returncode, _KNOWN):
-                raise LaunchError(_clipped(f"{key} was not registered: {refusal}"))
+                refusals.append(f"{key} was not registered: {refusal}")
             if number := _told(answer).get("node-id"):
                 ids[fingerprint(key)] = str(number)
-    write_json(superlink / IDS, ids)
+        write_json(superlink / IDS, ids)  # a number is told only this once
+        if refusals:
+            raise LaunchError(_clipped(refusals[0]))
     return len(keys)
 
 
-def throw_out(flwr: Flwr, superlink: Path) -> int:
+def throw_out(flwr: Flwr, superlink: Path) -> None:
     """Have a running SuperLink forget the nodes of all revoked keys.
-
-    Returns
-    -------
-    int
-        Nodes that were thrown out now.
 
     Raises
     ------
@@ -90,12 +103,11 @@ def throw_out(flwr: Flwr, superlink: Path) -> int:
         If it refuses to.
     """
     ids = read_json(superlink / IDS)
-    gone = 0
     for key in sorted((superlink / REVOKED).glob("*.pub")):
         number = ids.get(fingerprint(key)) or _number(flwr, key)
         if number == OUT:
             continue
-        ids[fingerprint(key)] = number  # at once: it is told only this once
+        ids[fingerprint(key)] = number
         write_json(superlink / IDS, ids)
         words = ["supernode", "unregister", number, CONNECTION, "--format", "json"]
         asked = flwr.start(*words, errors=True)
@@ -104,8 +116,6 @@ def throw_out(flwr: Flwr, superlink: Path) -> int:
             raise LaunchError(_clipped(f"{key} was not thrown out: {refusal}"))
         ids[fingerprint(key)] = OUT
         write_json(superlink / IDS, ids)
-        gone += 1
-    return gone
 
 
 def _number(flwr: Flwr, key: Path) -> str:
@@ -114,7 +124,7 @@ def _number(flwr: Flwr, key: Path) -> str:
     if number := _told(output(asked, 120.0)).get("node-id"):
         return str(number)
     raise LaunchError(
-        f"{key} was not thrown out: an earlier version registered it and did not note its number; "
+        f"{key} was not thrown out: Flower's number of that node was not noted; "
         "stop the SuperLink, move its state.db away, and start it: all others are registered anew"
     )
 
@@ -156,7 +166,7 @@ def revoke_key(superlink: Path, name: str, node: Path | None) -> Path:
             for path in fresh:
                 path.unlink(missing_ok=True)
             make_node_key(fresh[1], fresh[0])
-        kept.write_bytes(public.read_bytes())
+        atomic_write(kept, lambda draft: draft.write_bytes(public.read_bytes()))
         if node is None:
             public.unlink()
         else:  # killed in between: the node is not admitted, and to revoke again mends it

@@ -122,7 +122,7 @@ def make_deployment(folder: Path, options: Options) -> bool:
 
 
 def _refuse_bundled(folder: Path) -> None:
-    """Refuse a folder in the app's checkout: Flower bundles that, for every node to have.
+    """Refuse a folder in the app's checkout, with which keys would be committed or copied away.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def _refuse_bundled(folder: Path) -> None:
     if folder.resolve().is_relative_to(CHECKOUT):
         raise SettingsError(
             explain(
-                f"{str(folder)!r} is in the app's checkout, of which each run sends files away",
+                f"{str(folder)!r} is in the app's checkout, with which its keys would travel",
                 f"a folder outside {str(CHECKOUT)!r}",
                 "name another, for instance ~/fed",
             )

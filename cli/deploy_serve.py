@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cli.deploy_admission import admit
+from cli.deploy_admission import admit, keys_seen
 from cli.deploy_parts import Part, flower_home
 from cli.flower import Flwr
 from cli.outcome import INTERRUPTED, LONGEST
@@ -73,6 +73,9 @@ class Supervisor:
     patient: bool = False
     _again: dict[str, float] = field(init=False, default_factory=dict)
     _unwritten: bool = field(init=False, default=False)
+    _keys: object = field(init=False, default=None)
+    _keys_due: float = field(init=False, default=0.0)
+    _refused: str = field(init=False, default="")
 
     def start(self) -> None:
         """Start every part and wait until all are ready.
@@ -135,7 +138,10 @@ class Supervisor:
         LaunchError
             If it refuses a key, or to throw out a revoked one.
         """
-        flwr = connected(self.flwr, superlink)
+        home = flower_home(superlink.folder)
+        flwr = Flwr(self.flwr, home, superlink.environment, home / "flwr.log")
+        flwr.connect(f"127.0.0.1:{superlink.port}", superlink.folder / "ca.crt")
+        self._keys = keys_seen(superlink.folder)
         try:
             number = admit(flwr, superlink.folder)
         except LaunchError as error:
@@ -170,6 +176,23 @@ class Supervisor:
                 self._write(ready=not self._again)
         if self._unwritten:
             self._write(ready=not self._again)
+        for part in self.parts:
+            if not part.is_node and part.ready() and now >= self._keys_due:
+                self._look_at_keys(part, now)
+
+    def _look_at_keys(self, superlink: Part, now: float) -> None:
+        """Register, or throw out, what has come into its folders since; a refusal is told once."""
+        try:
+            if keys_seen(superlink.folder) == self._keys:
+                return
+            self.register(superlink)
+        except (LaunchError, OSError) as error:  # of the system's: a full disk
+            self._keys, self._keys_due = None, now + AGAIN_SECONDS
+            if str(error) != self._refused:
+                self.say(f"  {'superlink':<11}{error}")
+            self._refused = str(error)
+        else:
+            self._refused = ""
 
     def _start_again(self, part: Part) -> None:
         if part.is_node and part.port_taken():
@@ -317,14 +340,6 @@ def serve(supervisor: Supervisor, ready: Callable[[], object]) -> int:
             except Interrupted:  # once more: without patience
                 supervisor.close(grace=0.0)
     return code
-
-
-def connected(flwr: str, superlink: Part) -> Flwr:
-    """Return Flower's command, connected to a SuperLink of this machine."""
-    home = flower_home(superlink.folder)
-    command = Flwr(flwr, home, superlink.environment, home / "flwr.log")
-    command.connect(f"127.0.0.1:{superlink.port}", superlink.folder / "ca.crt")
-    return command
 
 
 def _line(text: str, part: Part) -> str:

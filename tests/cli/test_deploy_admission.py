@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from cli.deploy import revoke
-from cli.deploy_admission import IDS, OUT, admit, fingerprint, revoke_key
+from cli.deploy_admission import IDS, OUT, admit, fingerprint, is_out, revoke_key
 from cli.deploy_folder import Options, make_deployment
+from cli.deploy_parts import Part
+from cli.deploy_serve import Supervisor
 from cli.flower import Flwr
+from cli.processes import wait_for
 from cli.superlink import LaunchError
 from federation import UserError, read_json
 from tests.command import llm_qfl
 
-# Answers as Flower 1.41's `flwr supernode register` and `unregister` did, from a file.
+# Answers in the words of Flower 1.41's `flwr supernode register` and `unregister`, from a file.
 FLWR = """
 import json, pathlib, sys
 book = pathlib.Path(sys.argv[0]).with_name("book.json")
@@ -33,11 +39,14 @@ if step == "register":
         kept["keys"][key] = kept["next"]
         told = {"success": True, "node-id": kept["next"]}
         kept["next"] += 1
+    if pathlib.Path(what).stem == "node-9":
+        told = {"success": False, "error-message": "No room for it"}
+        kept["keys"].pop(key, None)
 elif int(what) in kept["keys"].values() and int(what) not in kept["gone"]:
     kept["gone"].append(int(what))
     told = {"success": True, "node-id": int(what)}
 else:
-    told = {"success": False, "error-message": "Node not found or you are not its owner."}
+    told = {"success": False, "error-message": "[code: 24] Node ID not found for account."}
 print("Using SuperLink: llm-qfl\\n" + json.dumps(told))
 book.write_text(json.dumps(kept))
 """
@@ -145,6 +154,35 @@ def test_a_new_key_that_cannot_be_made_leaves_the_old_one(
     assert place.key("node-0") == old
 
 
+def test_a_node_that_is_gone_already_is_out(place: Place) -> None:
+    """Ended after Flower forgot it and before that was noted, or forgotten by hand."""
+    admit(place.flwr, place.superlink)
+    noted = (place.superlink / IDS).read_text()
+    kept = revoke_key(place.superlink, "node-0", None)
+    admit(place.flwr, place.superlink)
+    (place.superlink / IDS).write_text(noted)
+    assert not is_out(place.superlink, kept)
+    admit(place.flwr, place.superlink)
+    assert is_out(place.superlink, kept)
+
+
+def test_a_revoked_key_that_still_lies_there_is_not_admitted(place: Place) -> None:
+    kept = revoke_key(place.superlink, "node-0", None)
+    shutil.copy(kept, place.superlink / "nodes" / "node-0.pub")
+    assert admit(place.flwr, place.superlink) == 1
+    place.book.unlink()  # a new database
+    assert admit(place.flwr, place.superlink) == 1
+    assert place.admitted() == {place.key("node-1")}
+
+
+def test_a_refusal_loses_no_number(place: Place) -> None:
+    shutil.copy(place.superlink / "nodes" / "node-0.pub", place.superlink / "nodes" / "node-9.pub")
+    (place.superlink / "nodes" / "node-9.pub").write_text("ecdsa-sha2-nistp384 other")
+    with pytest.raises(LaunchError, match=r"node-9\.pub was not registered: No room for it"):
+        admit(place.flwr, place.superlink)
+    assert len(read_json(place.superlink / IDS)) == 2
+
+
 def test_the_command_says_what_is_to_be_done(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,10 +190,66 @@ def test_the_command_says_what_is_to_be_done(
     assert revoke(place.folder, "node-0") == 0
     said = capsys.readouterr().out
     assert "revoked node-0" in said
-    assert "needs its nodes/ and revoked/ anew" in said
+    assert "the next SuperLink that starts here throws it out" in said
     assert "give it node.key" in said
     assert revoke(place.superlink, "node-1") == 0
     assert "give it node.key" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["fed", "fed/superlink"])
+def test_the_supervisor_that_runs_throws_it_out(
+    place: Place, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`up` keeps its state in the whole folder, `deploy superlink` in its own."""
+    part = Part("superlink", place.superlink, ["-"], dict(os.environ), Path(), 9, lambda _: True)
+    monkeypatch.setattr(Part, "dead", lambda _: False)
+    supervisor = Supervisor(
+        place.folder.parent / where, [part], "tag", place.flwr.program, lambda _: None
+    )
+    supervisor.register(part)
+    supervisor._write(ready=True)
+    old = place.key("node-0")
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            supervisor.look(time.monotonic())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        assert revoke(place.folder, "node-0") == 0
+        assert "has thrown it out" in capsys.readouterr().out
+        assert wait_for(lambda: place.key("node-0") in place.admitted(), 10.0)
+        assert old not in place.admitted()
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_what_is_not_thrown_out_in_time_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cli.deploy.OUT_SECONDS", 0.2)
+    Supervisor(place.folder, [], "tag", "flwr", lambda _: None)._write(ready=True)
+    assert revoke(place.folder, "node-0") == 1
+    assert "has not thrown it out within" in capsys.readouterr().err
+
+
+def test_a_supervisor_tells_a_refused_key_once_and_goes_on(place: Place) -> None:
+    said: list[str] = []
+    part = Part("superlink", place.superlink, ["-"], dict(os.environ), Path(), 9, lambda _: True)
+    supervisor = Supervisor(place.folder, [part], "tag", place.flwr.program, said.append)
+    supervisor.register(part)
+    bad = place.superlink / "nodes" / "node-9.pub"
+    bad.write_text("ecdsa-sha2-nistp384 other")
+    for now in (100.0, 101.0, 200.0, 300.0):
+        supervisor._look_at_keys(part, now)
+    assert [line for line in said if "No room for it" in line] == said[1:]
+    assert len(said) == 2
+    bad.unlink()
+    supervisor._look_at_keys(part, 400.0)
+    assert "2 nodes registered" in said[-1]
 
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:

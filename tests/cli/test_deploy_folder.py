@@ -232,7 +232,7 @@ def test_the_deployment_says_how_many_clients_a_run_has(tmp_path: Path) -> None:
 
 def test_a_folder_that_runs_would_send_to_every_node_is_refused() -> None:
     inside = Path(cli.deploy_keys.__file__).parents[1] / "never-made"
-    with pytest.raises(UserError, match="in the app's checkout, of which each run sends"):
+    with pytest.raises(UserError, match="in the app's checkout, with which its keys"):
         make_deployment(inside, Options(2))
     assert not inside.exists()
 

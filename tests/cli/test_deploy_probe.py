@@ -92,7 +92,9 @@ def test_a_node_that_ends_without_a_word_is_explained(tmp_path: Path) -> None:
     where = {**os.environ, "FLWR_HOME": str(tmp_path)}
     code = [sys.executable, "-c", "print('SuperNode terminated gracefully.')"]
     log = tmp_path / "log"
-    part = Part("node-0", tmp_path, code, where, log, 9, lambda _: False, lambda: "the clock is off")
+    part = Part(
+        "node-0", tmp_path, code, where, log, 9, lambda _: False, lambda: "the clock is off"
+    )
     part.start()
     assert wait_for(part.dead, 60.0)
     assert part.why() == "the clock is off"

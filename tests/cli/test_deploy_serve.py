@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,46 +17,17 @@ import cli.deploy_serve
 import cli.run
 from cli.deploy import status
 from cli.deploy_folder import Options, make_deployment
-from cli.deploy_parts import Part
 from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
-from cli.processes import TAG, members, wait_for
+from cli.processes import members, wait_for
 from cli.superlink import LaunchError
 from federation import UserError, read_json, write_json
+from tests.cli.conftest import Fakes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
 JOINS = "import time; print('SuperNode ID: 77', flush=True); time.sleep(60)"
 REFUSED = "print('Exit Code: 305\\nFailed\\n[code: 2004] Failed to activate SuperNode.\\n\\nmore')"
 FAILS = "print('Exit Code: 300\\nUnable to parse\\nthe private key file.\\n\\nmore')"
-
-
-class Fakes:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.tag = f"test-{os.getpid()}-{time.monotonic_ns()}"
-        self.said: list[str] = []
-
-    def part(self, code: str, name: str = "node-0") -> Part:
-        home = self.folder / "home"
-        (home / "empty").mkdir(parents=True, exist_ok=True)
-        env = {**os.environ, TAG: self.tag, "FLWR_HOME": str(home)}
-        log = self.folder / f"{name}.log"
-        command = [sys.executable, "-c", code]
-        return Part(name, self.folder, command, env, log, 9, lambda _: True)
-
-    def supervisor(self, *parts: Part) -> Supervisor:
-        return Supervisor(self.folder, parts, self.tag, "flwr", self.said.append)
-
-
-@pytest.fixture
-def fakes(tmp_path: Path) -> Fakes:
-    return Fakes(tmp_path)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.deploy_serve, "AGAIN_SECONDS", 0.2)
-    monkeypatch.setattr(cli.deploy_serve, "ADMIT_SECONDS", 0.5)
 
 
 def test_parts_start_are_known_and_end(fakes: Fakes) -> None:
@@ -240,61 +210,6 @@ def test_a_key_is_registered_once_and_again(fakes: Fakes, prints: str) -> None:
 def test_a_refused_key_is_told(fakes: Fakes, prints: str, code: int, said: str) -> None:
     with pytest.raises(LaunchError, match=said):
         register(fakes, prints, code)
-
-
-TAKES = (
-    "import socket, sys, time; s = socket.socket(); s.bind(('127.0.0.1', int(sys.argv[2]))); "
-    "s.listen(); print('SuperNode ID: 77', flush=True); time.sleep(60)"
-)
-
-
-def listens(fakes: Fakes, port: int, name: str = "node-0") -> Part:
-    """Return a part that listens on its port, or ends with Python's words if it is taken."""
-    part = fakes.part(TAKES, name)
-    part.command += ["--port", str(port)]
-    part.port = port
-    return part
-
-
-@pytest.fixture
-def taken() -> Iterator[int]:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        held.listen()
-        yield held.getsockname()[1]
-
-
-def test_a_node_whose_port_was_taken_in_between_takes_another(
-    fakes: Fakes, taken: int, impatient: None
-) -> None:
-    part = listens(fakes, taken)
-    supervisor = fakes.supervisor(part)
-    try:
-        supervisor.start()
-        assert part.port != taken
-        assert read_state(fakes.folder)["parts"]["node-0"]["port"] == part.port
-        part.process.kill()  # type: ignore[union-attr]
-        part.process.wait()  # type: ignore[union-attr]
-        part.command[-1], part.port = str(taken), taken
-        supervisor.look(0.0)
-        supervisor.look(1.0)  # started again on a port that is taken
-        assert wait_for(part.dead, 10.0)
-        supervisor.look(2.0)
-        assert wait_for(part.ready, 10.0)
-        assert part.port != taken
-    finally:
-        supervisor.close(grace=3.0)
-
-
-def test_a_superlink_whose_port_is_taken_says_so(fakes: Fakes, taken: int) -> None:
-    part = listens(fakes, taken, "superlink")
-    part.answers = lambda _: False
-    supervisor = fakes.supervisor(part)
-    try:
-        with pytest.raises(LaunchError, match=rf"superlink did not start: port {taken} of this"):
-            supervisor.start()
-    finally:
-        supervisor.close(grace=3.0)
 
 
 def test_a_folder_has_one_supervisor(fakes: Fakes) -> None:
