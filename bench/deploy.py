@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench.deploy_watch import Parts, Watch
 from bench.tables import ROOT
-from federation import read_jsonl
+from federation import read_json, read_jsonl
 
 IMPORTS = (
     ("Python itself", "pass"),
@@ -79,7 +79,8 @@ def rounds(nodes: int, count: int) -> tuple[list[tuple[float, float]], list[Part
             given = [*SETTINGS, f"run.rounds={count}", f"run.folder={folder / 'run'}"]
             sets = [word for assignment in given for word in ("--set", assignment)]
             metrics = folder / "run" / "metrics.jsonl"
-            with Watch(lambda: sum(e["event"] == "round" for e in read_jsonl(metrics))) as watch:
+            tag = str(read_json(folder / "fed" / "state.json")["tag"])
+            with Watch(lambda: _ended(metrics), tag) as watch:
                 command(folder, "run", "--on", "fed", *sets)
             events = list(read_jsonl(metrics))
         finally:
@@ -90,6 +91,10 @@ def rounds(nodes: int, count: int) -> tuple[list[tuple[float, float]], list[Part
             mine = [e for e in events if e["event"] == "client" and e["round"] == event["round"]]
             found.append((event["seconds"], max(e["busy_seconds"] for e in mine)))
     return found, watch.parts()
+
+
+def _ended(metrics: Path) -> int:
+    return sum(event["event"] == "round" for event in read_jsonl(metrics))
 
 
 def main(words: Sequence[str]) -> int:
@@ -119,7 +124,8 @@ def main(words: Sequence[str]) -> int:
         ("from then until the server closes the round", [one.after for one in parts]),
         ("CPU seconds of a client process", [one.cpu for one in parts]),
     ):
-        print(f"| {name} | {statistics.median(values):.1f} ({max(values):.1f}) |")
+        if values:  # without /proc nobody saw the processes
+            print(f"| {name} | {statistics.median(values):.1f} ({max(values):.1f}) |")
     print(f"\nload {os.getloadavg()[0]:.1f}")
     return 0
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.processes import TAG
+
 CLIENT = b"flwr-clientapp"
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -50,8 +52,8 @@ class Parts:
 class Watch:
     """Watches client processes, and a file's lines that say that a round has ended."""
 
-    def __init__(self, ends: Callable[[], int], every: float = 0.05) -> None:
-        self._ends, self._every = ends, every
+    def __init__(self, ends: Callable[[], int], tag: str, every: float = 0.05) -> None:
+        self._ends, self._tag, self._every = ends, tag, every
         self._seen: dict[int, Seen] = {}
         self._round_ends: list[float] = []
         self._stop = threading.Event()
@@ -68,7 +70,7 @@ class Watch:
     def _look(self) -> None:
         while not self._stop.wait(self._every):
             now = time.monotonic()
-            for pid, cpu in clients():
+            for pid, cpu in clients(self._tag):
                 seen = self._seen.setdefault(pid, Seen(now, now, cpu))
                 seen.last, seen.cpu = now, cpu
             self._round_ends += [now] * (self._ends() - len(self._round_ends))
@@ -90,14 +92,17 @@ def parts_of(ends: Sequence[float], seen: Sequence[Seen]) -> list[Parts]:
     return found
 
 
-def clients(proc: Path = Path("/proc")) -> Iterable[tuple[int, float]]:
-    """Yield id and CPU seconds of each client process."""
+def clients(tag: str, proc: Path = Path("/proc")) -> Iterable[tuple[int, float]]:
+    """Yield id and CPU seconds of each client process of the deployment with that tag."""
+    marked = f"{TAG}={tag}".encode()
     for entry in proc.iterdir():
         if not entry.name.isdigit():
             continue
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")[:3]
             if not any(word.rpartition(b"/")[2] == CLIENT for word in words):
+                continue
+            if marked not in (entry / "environ").read_bytes().split(b"\0"):
                 continue
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:

@@ -1,12 +1,13 @@
 """What a site keeps of a run for its later messages: labels, features and soft labels, no rows.
 
-A deployed client may be a new process for each message. With this file it neither reads rows nor
-makes features nor looks for its fine-tuned model again. One file a client, of its latest run; its
-digest is in the state that Flower keeps of the run, so that no other run's file is taken for it.
+A deployed client may be a new process for each message. With this file training and validation
+neither read rows nor make features nor look for the fine-tuned model again. Its digest is in the
+state that Flower keeps of the run, so that no other run's file is taken for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -22,7 +23,11 @@ import numpy.typing as npt
 from federation import atomic_write
 
 if TYPE_CHECKING:
+    from data import Site
     from llm import Teacher
+
+MOST_RUNS = 4
+"""Runs of which a client keeps its files: as many may share a store at once without loss."""
 
 TEACHER_ARRAYS = ("soft_logits", "val_logits", "soft_labels", "val_probabilities", "hidden")
 
@@ -37,6 +42,8 @@ class Kept:
         The run's id and the client's index.
     adapter : str
         Digest of the shared adapter that the teacher and the features come from; empty for none.
+    rows : str
+        Digest of all its rows and labels.
     classes : int
         Of the whole federation.
     labels : mapping
@@ -49,19 +56,29 @@ class Kept:
 
     run: str
     adapter: str
+    rows: str
     classes: int
     labels: Mapping[str, npt.NDArray[np.int64]]
     features: Mapping[str, npt.NDArray[np.float32]]
     teacher: Teacher
 
 
-def path_of(store: Path, client: int) -> Path:
-    """Return where a client's file lies in its site's store."""
-    return store / "rounds" / f"client-{client}.npz"
+def path_of(store: Path, client: int, run: str) -> Path:
+    """Return where the file of a client and a run lies in its site's store."""
+    name = hashlib.sha256(run.encode()).hexdigest()[:16]
+    return store / "rounds" / f"client-{client}-{name}.npz"
+
+
+def digest_of(site: Site) -> str:
+    """Return the digest of all rows and labels of a site; it is for the site's own files."""
+    from llm import content_key
+
+    parts = (site.train, site.validation, site.test)
+    return content_key([part.texts for part in parts], [part.labels for part in parts], {})
 
 
 def write_kept(path: Path, kept: Kept) -> str:
-    """Write the file, whole or not at all, for its owner alone.
+    """Write the file, whole or not at all, for its owner alone; of older runs' some stay.
 
     Returns
     -------
@@ -73,12 +90,13 @@ def write_kept(path: Path, kept: Kept) -> str:
     OSError
         If it cannot be written.
     """
-    from llm.store import private_file, private_folder
+    from llm import FILE_MODE, private_folder
 
     teacher = kept.teacher
     about = {
         "run": kept.run,
         "adapter": kept.adapter,
+        "rows": kept.rows,
         "classes": kept.classes,
         "temperature": teacher.temperature,
         "metrics": teacher.metrics,
@@ -94,8 +112,8 @@ def write_kept(path: Path, kept: Kept) -> str:
     data = content.getvalue()
 
     private_folder(path.parent)
-    atomic_write(path, lambda draft: draft.write_bytes(data))
-    private_file(path)
+    atomic_write(path, lambda draft: draft.write_bytes(data), mode=FILE_MODE)
+    _forget_older(path)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -131,7 +149,16 @@ def read_kept(path: Path, digest: str, run: str, adapter: str) -> Kept | None:
         folder=None if about["folder"] is None else Path(about["folder"]),
     )
     labels, features = _named(arrays, "labels-"), _named(arrays, "features-")
-    return Kept(run, adapter, about["classes"], labels, features, teacher)
+    return Kept(run, adapter, about["rows"], about["classes"], labels, features, teacher)
+
+
+def _forget_older(path: Path) -> None:
+    """Remove what this client kept of runs before the latest few: any may still go on."""
+    with contextlib.suppress(OSError):  # another process is at it too
+        client = path.name.rpartition("-")[0]
+        kept = sorted(path.parent.glob(f"{client}-*.npz"), key=lambda file: file.stat().st_mtime)
+        for old in kept[:-MOST_RUNS]:
+            old.unlink(missing_ok=True)
 
 
 def _named(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, Any]:

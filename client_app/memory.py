@@ -1,7 +1,7 @@
 """What a site remembers: its rows, their features, and the language model fine-tuned once.
 
-A new process takes labels, features and soft labels from what the site kept of this run; without
-that it reads its rows, and the fine-tuned model and embeddings come from the site's store.
+To train, a new process takes labels, features and soft labels from what the site kept of this run;
+otherwise it reads its rows, and the fine-tuned model and embeddings come from the site's store.
 Nothing large goes into Flower's ``context.state``, which loses it silently beyond some 80 MB.
 """
 
@@ -20,8 +20,9 @@ import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
 from flwr.common.logger import log
 
-from client_app.kept import Kept, path_of, read_kept, write_kept
+from client_app.kept import Kept, digest_of, path_of, read_kept, write_kept
 from federation import (
+    DataError,
     ModelError,
     Settings,
     SettingsError,
@@ -79,7 +80,16 @@ class SiteMemory:
     def _loaded(self) -> tuple[DataInfo, Site]:
         from data import load_site
 
-        return load_site(self.settings, self.client, self.settings.run.clients)
+        info, site = load_site(self.settings, self.client, self.settings.run.clients)
+        if self.kept and digest_of(site) != self.kept.rows:
+            raise DataError(
+                explain(
+                    "rows that changed while the run was going on",
+                    "those with which this site began the run",
+                    "put the old rows back, or start a new run",
+                )
+            )
+        return info, site
 
     @property
     def info(self) -> DataInfo:
@@ -100,7 +110,7 @@ class SiteMemory:
 
     @property
     def _kept_path(self) -> Path:
-        return path_of(store_root(self.settings.llm.store), self.client)
+        return path_of(store_root(self.settings.llm.store), self.client, self.run)
 
     @property
     def classes(self) -> int:
@@ -228,9 +238,8 @@ class SiteMemory:
         self._to_keep = False
         labels = {split: self.labels(split) for split in ("train", "validation", "test")}
         teacher, _ = self.teacher()
-        kept = Kept(
-            self.run, self.adopted_digest, self.classes, labels, dict(self._features), teacher
-        )
+        rows, features = digest_of(self.site), dict(self._features)
+        kept = Kept(self.run, self.adopted_digest, rows, self.classes, labels, features, teacher)
         try:
             self.kept_digest = write_kept(self._kept_path, kept)
         except OSError as error:
@@ -314,8 +323,8 @@ def recall(context: Context, run: str = NOTHING, adapter: str = NOTHING) -> Site
 
 
 def _know_kept(memory: SiteMemory, digest: str) -> None:
-    """Tell a memory that has kept nothing itself what another process of this run has kept."""
-    if digest and not memory.kept_digest:
+    """Tell a memory what another process of this run has kept since."""
+    if digest and digest != memory.kept_digest:
         memory.kept_digest = digest
         memory.__dict__.pop("kept", None)  # it may have been looked for before there was one
 

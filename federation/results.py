@@ -93,10 +93,11 @@ def store_root(store: str = "") -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "llm-qfl"
 
 
-def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object], *, mode: int = 0o644) -> None:
     """Let `write` fill a temporary file beside `path`, then move it into place.
 
-    A reader sees the old file or the new one, never a part.
+    A reader sees the old file or the new one, never a part, and never one that more users may
+    read than its ``mode`` says.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -106,7 +107,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

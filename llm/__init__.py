@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from llm.models import Model, load_base
     from llm.shared import shared_bytes
     from llm.sources import Source, resolve
-    from llm.store import content_key, private_folder
+    from llm.store import FILE_MODE, content_key, private_folder
     from llm.teacher import Teacher
 
 _HOMES = {
     "Adopted": "llm.adopted",
+    "FILE_MODE": "llm.store",
     "LocalRound": "llm.federated",
     "Model": "llm.models",
     "Source": "llm.sources",
@@ -48,6 +49,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "FILE_MODE",
     "Adopted",
     "LocalRound",
     "Model",

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federation import ModelError, atomic_write, explain
-from llm.store import private_file, private_folder
+from llm.store import FILE_MODE, private_folder
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -72,8 +72,7 @@ def keep_adopted(adopted: Adopted, store: Path) -> None:
     path = _path(store, adopted.digest)
     arrays = {name: np.ascontiguousarray(array) for name, array in adopted.arrays.items()}
     private_folder(path.parent)
-    atomic_write(path, lambda file: save_file(arrays, str(file)))
-    private_file(path)
+    atomic_write(path, lambda file: save_file(arrays, str(file)), mode=FILE_MODE)
 
 
 def kept_adopted(store: Path, wanted: str, classes: int, seed: int) -> Adopted:

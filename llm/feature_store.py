@@ -11,7 +11,7 @@ import numpy as np
 from federation import LlmSettings, atomic_write
 from llm.adopted import Adopted
 from llm.sources import Kind, resolve
-from llm.store import content_key, private_file, private_folder
+from llm.store import FILE_MODE, content_key, private_folder
 
 
 def stored_embedding(
@@ -80,8 +80,7 @@ def _keep(path: Path, features: np.ndarray) -> None:
             np.savez(out, features=features)
 
     private_folder(path.parent)
-    atomic_write(path, write)
-    private_file(path)
+    atomic_write(path, write, mode=FILE_MODE)
 
 
 def _adapter_facts(settings: LlmSettings, adopted: Adopted) -> dict[str, object]:

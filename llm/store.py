@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
-_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_FOLDER_MODE, FILE_MODE = 0o700, 0o600
 META, LOGITS = "meta.json", "logits.npz"
 
 
@@ -67,7 +67,7 @@ def private_folder(folder: Path) -> None:
 
 def private_file(path: Path) -> None:
     """Let only its owner read and write a file."""
-    path.chmod(_FILE_MODE)
+    path.chmod(FILE_MODE)
 
 
 def content_key(

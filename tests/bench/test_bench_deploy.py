@@ -35,21 +35,24 @@ def test_client_processes_are_told_from_others(tmp_path: Path) -> None:
     for pid, words in told.items():
         (tmp_path / pid).mkdir()
         (tmp_path / pid / "cmdline").write_bytes(words)
+        (tmp_path / pid / "environ").write_bytes(b"A=b\0LLM_QFL_LAUNCH=mine\0")
         fields = ["S", *"0" * 10, "300", "100", *"0" * 10]
         (tmp_path / pid / "stat").write_text(f"{pid} (a) b) {' '.join(fields)}")
     (tmp_path / "9").mkdir()  # gone while it was looked at
-    assert list(clients(tmp_path)) == [(7, 400 / os.sysconf("SC_CLK_TCK"))]
+    assert list(clients("other", tmp_path)) == []
+    assert list(clients("mine", tmp_path)) == [(7, 400 / os.sysconf("SC_CLK_TCK"))]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 def test_a_real_process_is_found(tmp_path: Path) -> None:
     script = tmp_path / "flwr-clientapp"
     script.write_text("print('ready', flush=True); input()")
+    env = {**os.environ, "LLM_QFL_LAUNCH": "mine"}
     with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert process.pid in dict(clients())
+        assert process.pid in dict(clients("mine"))
         process.communicate(b"\n")
-    assert process.pid not in dict(clients())
+    assert process.pid not in dict(clients("mine"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data
-from client_app.kept import Kept, path_of, read_kept, write_kept
+from client_app.kept import MOST_RUNS, Kept, path_of, read_kept, write_kept
 from client_app.memory import forget
 from federation.messages import EVALUATE, TRAIN
 from llm import Teacher
@@ -28,7 +29,7 @@ def kept(rows: int = 5, width: int = 3) -> Kept:
     teacher = Teacher(logits, logits[:1], 1.5, logits, logits[:1], {"loss": 0.5, "reused": False})
     labels = {name: rng.integers(0, 2, rows) for name in ("train", "validation", "test")}
     features = {"train": rng.normal(size=(rows, width)).astype(np.float32)}
-    return Kept("7/0", "a1", 2, labels, features, teacher)
+    return Kept("7/0", "a1", "r1", 2, labels, features, teacher)
 
 
 @given(st.integers(0, 9), st.integers(0, 4))
@@ -37,7 +38,8 @@ def test_what_is_kept_comes_back(tmp_path_factory: Any, rows: int, width: int) -
     path, whole = tmp_path_factory.mktemp("kept") / "client-0.npz", kept(rows, width)
     found = read_kept(path, write_kept(path, whole), "7/0", "a1")
     assert found is not None
-    assert (found.run, found.adapter, found.classes) == (whole.run, whole.adapter, whole.classes)
+    for name in ("run", "adapter", "rows", "classes"):
+        assert getattr(found, name) == getattr(whole, name)
     for mine, theirs in ((whole.labels, found.labels), (whole.features, found.features)):
         assert list(mine) == list(theirs)
         assert all(np.array_equal(mine[split], theirs[split]) for split in mine)
@@ -48,11 +50,22 @@ def test_what_is_kept_comes_back(tmp_path_factory: Any, rows: int, width: int) -
 
 
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
-    path = path_of(tmp_path / "store", 0)
+    path = path_of(tmp_path / "store", 0, "7/0")
     write_kept(path, kept())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert [file.name for file in path.parent.iterdir()] == ["client-0.npz"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_of_each_client_the_latest_runs_stay(tmp_path: Path) -> None:
+    runs = [f"{run}/{client}" for run in range(6) for client in (1, 11)]
+    for age, run in enumerate(runs):
+        path = path_of(tmp_path, int(run.split("/")[1]), run)
+        digest = write_kept(path, replace(kept(), run=run))
+        os.utime(path, (age, age))
+        assert read_kept(path, digest, run, "a1") is not None
+    left = {path_of(tmp_path, int(run.split("/")[1]), run) for run in runs[-2 * MOST_RUNS :]}
+    assert set((tmp_path / "rounds").iterdir()) == left
 
 
 @pytest.mark.parametrize(("run", "adapter"), [("8/0", "a1"), ("7/0", "a2"), ("7/0", "")])
@@ -117,14 +130,21 @@ def figures(ran: Ran) -> list[tuple[Any, ...]]:
 MORE = ("run.rounds=3", "agent.kind=all", "evaluation.mode=federated", "data.server_rows=0")
 
 
+SHARED = ("llm.federated=ffa", "features.kind=embedding", "features.encoder=shared")
+
+
+@pytest.mark.parametrize("given", [(), SHARED], ids=["own", "shared adapter"])
 def test_later_messages_read_no_rows_and_give_the_same_numbers(
-    federate: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    given: tuple[str, ...],
+    federate: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     from client_app.app import app
 
-    one = federate(*MORE, f"llm.store={tmp_path / 'one'}")
+    one = federate(*MORE, *given, f"llm.store={tmp_path / 'one'}")
     watched = Watched(monkeypatch)
-    two = federate(*MORE, f"llm.store={tmp_path / 'two'}", client_app=watched(app))
+    two = federate(*MORE, *given, f"llm.store={tmp_path / 'two'}", client_app=watched(app))
     assert watched.of(TRAIN) == [1] * 3 + [0] * 6
     assert set(watched.of(EVALUATE)[:-3]) == {0}
     assert figures(one) == figures(two)
@@ -142,7 +162,8 @@ def test_without_the_file_the_site_heals_itself(
 
     def wipe() -> None:
         if len(watched.of(TRAIN)) == 4:  # the second round's second message
-            path_of(store, 1).write_bytes(b"rubbish")
+            (path,) = (store / "rounds").glob("client-1-*.npz")
+            path.write_bytes(b"rubbish")
 
     watched.before_train = wipe
     two = federate(*MORE, f"llm.store={store}", client_app=watched(app))
@@ -167,6 +188,32 @@ def test_where_it_cannot_be_kept_the_run_goes_on(
     assert ran.summary["rounds"] == 3
     told = [line for line in caplog.messages if "are not kept for later messages" in line]
     assert len(told) == 9
+
+
+def test_rows_that_change_in_a_run_are_refused(
+    federate: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The final test reads rows again; only a text has changed, no label and no number of rows."""
+    from client_app.app import app
+
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    watched = Watched(monkeypatch)
+    read = data.load_site
+
+    def changed(*given: Any) -> Any:
+        info, site = read(*given)
+        if len(watched.of(TRAIN)) == 9 and given[1] == 1:
+            texts = ("ACGT" * 20, *site.test.texts[1:])
+            site = replace(site, test=replace(site.test, texts=texts))
+        return info, site
+
+    monkeypatch.setattr(data, "load_site", changed)
+    federate(*MORE, f"llm.store={tmp_path / 'store'}", client_app=watched(app))
+    told = [line for line in caplog.messages if "rows that changed while the run" in line]
+    assert any(line.startswith("round 4, client 1: ") for line in told)
 
 
 def test_a_new_run_takes_nothing_of_the_last(
