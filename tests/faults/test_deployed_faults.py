@@ -79,6 +79,39 @@ def test_a_node_killed_in_training_is_back_and_only_its_round_is_without_it(
     )
 
 
+def test_a_node_killed_while_its_answer_is_on_the_way(fed: Deployment, whole: Path) -> None:
+    """The SuperLink stands still meanwhile, so that the answer stays on the way."""
+    run = fed.run("run.round_timeout=90")
+    run.in_round(2)
+    superlink, node = (fed.part(name)["pid"] for name in ("superlink", "node-1"))
+    sent = fed.log("node-1").count("Sending:")
+    wait_until(lambda: children(node, "clientapp"), "the node at work")
+    os.kill(superlink, signal.SIGSTOP)
+    try:
+        wait_until(lambda: fed.log("node-1").count("Sending:") > sent, "its answer")
+        time.sleep(0.5)
+        os.kill(node, signal.SIGKILL)
+    finally:
+        os.kill(superlink, signal.SIGCONT)
+    began = time.monotonic()
+    code, said = run.end()
+    assert code == 0, said
+    rounds = run.events("round")
+    assert len(rounds) == 4
+    assert rounds[1]["aggregated"] == [0, 2]
+    assert any("client 1:" in failure for failure in rounds[1]["failures"])
+    assert rounds[1]["seconds"] < 90 + 30
+    wait_until(fed.well, "all parts to be well")
+    note(
+        "SuperNode killed in upload",
+        round_seconds=rounds[1]["seconds"],
+        failures=rounds[1]["failures"],
+        aggregated=[e["aggregated"] for e in rounds],
+        run_seconds=time.monotonic() - began,
+        load=os.getloadavg()[0],
+    )
+
+
 def test_a_node_that_stands_still_costs_a_deadline_and_is_counted_later(fed: Deployment) -> None:
     run = fed.run("run.round_timeout=25", "run.rounds=5")
     run.in_round(2)
