@@ -16,11 +16,19 @@ from cli.deploy_folder import (
     Options,
     make_deployment,
     need_files,
+    read_door,
     read_facts,
-    read_table,
 )
-from cli.deploy_keys import LOOPBACK, SERVER_DAYS, days_left, make_server, server_names
-from cli.deploy_parts import SUPERLINK_FILES, Part, node_part, superlink_part
+from cli.deploy_gate import gate_part
+from cli.deploy_keys import SERVER_DAYS, days_left, make_server, server_names
+from cli.deploy_parts import (
+    GATE,
+    SUPERLINK,
+    SUPERLINK_FILES,
+    Part,
+    node_part,
+    superlink_part,
+)
 from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
 from cli.follow import last_words, read_log
 from cli.outcome import INTERRUPTED
@@ -86,7 +94,6 @@ def up(folder: Path, options: Options | None, *, detach: bool) -> int:
     parts = _all_parts(folder, facts, programs, tag)
     say(f"LLM-QFL deployment {folder}: a SuperLink and {_nodes(facts.nodes)}")
     _warn_of_expiry(folder / "superlink")
-    _warn_of_reach(folder / "superlink")
 
     def ready() -> None:
         say(f"ready; in another terminal: llm-qfl run --on {folder}")
@@ -97,8 +104,9 @@ def up(folder: Path, options: Options | None, *, detach: bool) -> int:
 
 def _all_parts(folder: Path, facts: Facts, programs: dict[str, str], tag: str) -> list[Part]:
     logs = folder / "logs"
-    port = facts.port or free_port()
-    parts = [superlink_part(folder / "superlink", programs, tag, port, logs / "superlink.log")]
+    port, home = facts.control_port or free_port(), folder / "superlink"
+    parts = [superlink_part(home, programs, tag, port, logs / "superlink.log")]
+    parts += gate_part(home, tag, port, logs / "gate.log")
     for node in range(facts.nodes):
         name = f"node-{node}"
         log = logs / f"{name}.log"
@@ -175,10 +183,10 @@ def superlink(folder: Path) -> int:
     _refuse_running(folder)
     programs, tag = find_programs("flower-supernode"), uuid.uuid4().hex
     part = superlink_part(folder, programs, tag, 0, folder / "superlink.log")
+    parts = [part, *gate_part(folder, tag, part.port, folder / "gate.log")]
     _warn_of_expiry(folder)
-    _warn_of_reach(folder)
     return serve(
-        Supervisor(folder, [part], tag, programs["flwr"], say),
+        Supervisor(folder, parts, tag, programs["flwr"], say),
         lambda: say("ready: nodes may join"),
     )
 
@@ -204,9 +212,11 @@ def status(folder: Path) -> int:
         return FAILED
     well = bool(state.get("ready"))
     for name, part in state.get("parts", {}).items():
-        is_node = name != "superlink"
+        is_node = name not in (SUPERLINK, GATE)
         authority = None if is_node else _authority(folder)
-        answers = healthy(int(part["port"]), authority=authority)
+        place = folder / "superlink" if (folder / "superlink").is_dir() else folder
+        host = read_door(place).here if name == GATE else "127.0.0.1"
+        answers = healthy(int(part["port"]), host, authority)
         well = well and answers
         said = "well" if answers else "does not answer"
         if is_node:
@@ -217,7 +227,6 @@ def status(folder: Path) -> int:
     for place in (folder / "superlink", folder):
         if (place / "superlink.toml").exists():
             say(f"  certificate of the server: {days_left(place / 'server.crt'):.0f} days left")
-            _warn_of_reach(place)
     return 0 if well else FAILED
 
 
@@ -302,8 +311,8 @@ def running_port(facts: Facts) -> int:
     UserError
         If it does not run here.
     """
-    if facts.port:
-        return facts.port
+    if facts.control_port:
+        return facts.control_port
     state = read_state(facts.control.parent)
     if not state.get("ready"):
         raise UserError(
@@ -334,15 +343,6 @@ def _warn_of_expiry(folder: Path) -> None:
     left = days_left(folder / "server.crt")
     if left < SOON_DAYS:
         say(f"the server's certificate ends in {left:.0f} days: llm-qfl deploy renew FOLDER")
-
-
-def _warn_of_reach(folder: Path) -> None:
-    told = read_table(folder / "superlink.toml", {"bind": str, "port": int})
-    if told["bind"] not in LOOPBACK:
-        say(
-            "warning: whoever reaches the SuperLink's port can submit code to all sites: "
-            "let only the sites reach it (docs/deployment.md)"
-        )
 
 
 def _nodes(count: int) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.deploy_keys import check_host, make_authority, make_node_key, make_server
+from cli.deploy_keys import LOOPBACK, check_host, make_authority, make_node_key, make_server
 from cli.plan import absolute_paths
 from cli.runconfig import to_toml
 from cli.superlink import CHECKOUT
@@ -62,13 +62,16 @@ class Facts:
     control : Path
         The folder with ``deployment.toml`` and ``ca.crt``.
     nodes, host, port
-        Number of SuperNodes, and the SuperLink's address; port 0: see the running deployment.
+        Number of SuperNodes, and the address that they call.
+    control_port : int
+        On the SuperLink's machine, for whoever submits runs; 0: see the running deployment.
     """
 
     control: Path
     nodes: int
     host: str
     port: int
+    control_port: int
 
     @property
     def authority(self) -> Path:
@@ -143,9 +146,9 @@ def _texts(folder: Path, options: Options) -> dict[Path, str]:
     """Return the text of every plain file of a deployment."""
     if not 1 <= options.nodes <= 1000:
         raise SettingsError(explain(f"--nodes {options.nodes}", "1 to 1000", "choose one"))
-    if not 0 <= options.port <= 65535:
+    if not 0 <= options.port <= 65534:
         raise SettingsError(
-            explain(f"--port {options.port}", "1 to 65535, or 0 for a free one", "choose one")
+            explain(f"--port {options.port}", "1 to 65534, or 0 for a free one", "choose one")
         )
     hosts = [check_host(host) for host in options.hosts]
     port = options.port or (PORT if hosts else 0)
@@ -158,8 +161,10 @@ def _texts(folder: Path, options: Options) -> dict[Path, str]:
         here: dict[str, Scalar] = {"partition-id": node, "num-partitions": options.nodes}
         texts[place / "node.toml"] = to_toml({**here, "site": f"node-{node}", **own[node]})
     bind = "0.0.0.0" if hosts else "127.0.0.1"
-    texts[folder / "superlink" / "superlink.toml"] = to_toml({"bind": bind, "port": port})
-    texts[folder / FACTS] = to_toml({"nodes": options.nodes, **address})
+    # Nodes of other machines come through a gate; who submits runs does so on the port behind it.
+    ports: dict[str, Scalar] = {"port": port, "control_port": port + 1 if hosts else port}
+    texts[folder / "superlink" / "superlink.toml"] = to_toml({"bind": bind, **ports})
+    texts[folder / FACTS] = to_toml({"nodes": options.nodes, **address, **ports})
     return texts
 
 
@@ -206,7 +211,8 @@ def read_facts(folder: Path) -> Facts:
     for control in (folder / FACTS.parent, folder):
         if (control / FACTS.name).is_file():
             told = read_table(control / FACTS.name, {"nodes": int, "host": str, "port": int})
-            return Facts(control.absolute(), told["nodes"], told["host"], told["port"])
+            reach = control_port(told, told["host"] not in LOOPBACK)
+            return Facts(control.absolute(), told["nodes"], told["host"], told["port"], reach)
     raise UserError(
         explain(
             f"no deployment in {str(folder)!r}",
@@ -214,6 +220,51 @@ def read_facts(folder: Path) -> Facts:
             f"make one: llm-qfl deploy init {folder} --nodes 3",
         )
     )
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a SuperLink is reached.
+
+    Parameters
+    ----------
+    bind, port
+        Where nodes call: its own port, or the gate's.
+    control_port : int
+        On loopback, for whoever submits runs; 0: a free one whenever it starts.
+    """
+
+    bind: str
+    port: int
+    control_port: int
+
+    @property
+    def gated(self) -> bool:
+        """Whether other machines are to reach it, through a gate."""
+        return self.bind not in LOOPBACK
+
+    @property
+    def here(self) -> str:
+        """Address at which this machine asks the gate."""
+        return "127.0.0.1" if self.bind == "0.0.0.0" else self.bind
+
+
+def read_door(folder: Path) -> Door:
+    """Read ``superlink.toml``.
+
+    Raises
+    ------
+    UserError
+        If it is damaged.
+    """
+    told = read_table(folder / "superlink.toml", {"bind": str, "port": int})
+    control = control_port(told, told["bind"] not in LOOPBACK)
+    return Door(told["bind"], told["port"], control)
+
+
+def control_port(told: Mapping[str, Any], gated: bool) -> int:
+    """Return the port on loopback for whoever submits runs; folders of 0.1 do not name it."""
+    return int(told.get("control_port", told["port"] + 1 if gated else told["port"]))
 
 
 def read_table(path: Path, wanted: dict[str, type]) -> dict[str, Any]:

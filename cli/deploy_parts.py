@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cli.deploy_folder import need_files, read_table
+from cli.deploy_folder import need_files, read_door, read_table
 from cli.deploy_keys import days_left
 from cli.deploy_probe import probe
 from cli.follow import last_words, read_log
@@ -37,6 +37,9 @@ from federation import (
 
 SUPERLINK_FILES = ("superlink.toml", "ca.crt", "server.crt", "server.key")
 NODE_FILES = ("connection.toml", "node.toml", "ca.crt", "node.key")
+
+SUPERLINK, GATE = "superlink", "gate"
+"""Names of the parts that are no nodes."""
 
 FLOWER_KEYS = ("partition-id", "num-partitions")
 """Flower's own keys in a node's config: its place among the nodes."""
@@ -88,7 +91,7 @@ class Part:
     @property
     def is_node(self) -> bool:
         """Whether it is a SuperNode."""
-        return self.name != "superlink"
+        return self.name not in (SUPERLINK, GATE)
 
     def start(self) -> None:
         """Start the process, its output added to its log."""
@@ -190,7 +193,7 @@ def superlink_part(
     tag : str
         Mark of the launch.
     port : int
-        Port to take; 0: the folder's own, else a free one.
+        Port to take on loopback; 0: the folder's own, else a free one.
     log : Path
         Its log.
 
@@ -200,10 +203,9 @@ def superlink_part(
         If the folder lacks something, or its certificate has expired.
     """
     need_files(folder, SUPERLINK_FILES, "superlink/")
-    told = read_table(folder / "superlink.toml", {"bind": str, "port": int})
     _refuse_expired(folder / "server.crt")
-    port = port or told["port"] or free_port()
-    command = [programs["flower-superlink"], "--host", told["bind"], "--port", str(port)]
+    port = port or read_door(folder).control_port or free_port()
+    command = [programs["flower-superlink"], "--host", "127.0.0.1", "--port", str(port)]
     for option, name in (
         ("--ssl-ca-certfile", "ca.crt"),
         ("--ssl-certfile", "server.crt"),
@@ -219,7 +221,7 @@ def superlink_part(
     def answers(at: int) -> bool:
         return healthy(at, authority=authority)
 
-    return Part("superlink", folder, command, env, log, port, answers)
+    return Part(SUPERLINK, folder, command, env, log, port, answers)
 
 
 def node_part(folder: Path, programs: Mapping[str, str], tag: str, address: str, log: Path) -> Part:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.deploy_admission import admit, keys_seen
-from cli.deploy_parts import Part, flower_home
+from cli.deploy_parts import GATE, SUPERLINK, Part, flower_home
 from cli.flower import Flwr
 from cli.outcome import INTERRUPTED, LONGEST
 from cli.processes import Process, end_all, members, running, wait_for
@@ -92,7 +92,10 @@ class Supervisor:
             part.start()
             if not part.is_node:
                 self._wait(part)
+            if part.name == SUPERLINK:
                 self.register(part)
+            elif part.name == GATE:
+                self.say(f"  {GATE:<11}port {part.port}: nodes alone may pass")
         for part in self.parts:
             if part.is_node:
                 self._wait(part)
@@ -177,7 +180,7 @@ class Supervisor:
         if self._unwritten:
             self._write(ready=not self._again)
         for part in self.parts:
-            if not part.is_node and part.ready() and now >= self._keys_due:
+            if part.name == SUPERLINK and part.ready() and now >= self._keys_due:
                 self._look_at_keys(part, now)
 
     def _look_at_keys(self, superlink: Part, now: float) -> None:

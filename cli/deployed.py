@@ -19,6 +19,9 @@ from cli.superlink import LaunchError, environment, healthy, private_folder
 LOOK_SECONDS = 5.0
 """How often the SuperLink is asked whether it is there."""
 
+HOST = "127.0.0.1"
+"""A SuperLink takes runs from its own machine alone: results are written there too."""
+
 MISSED_SECONDS = 90.0
 """A SuperLink that does not answer for so long has ended; one started again is back sooner."""
 
@@ -56,7 +59,7 @@ class Deployed:
         home = private_folder(tag)
         env = environment(os.environ, home, tag, 1)
         self.flwr = Flwr(self.program, home, env, self.logs / "run.log")
-        self.flwr.connect(f"{self.facts.host}:{self.port}", self.facts.authority)
+        self.flwr.connect(f"{HOST}:{self.port}", self.facts.authority)
 
     @property
     def node_logs(self) -> list[Path]:
@@ -74,12 +77,12 @@ class Deployed:
         if not wait_for(self._answers, LOOK_SECONDS, 0.5):
             raise LaunchError(
                 f"no SuperLink that {self.facts.authority} vouches for answers at "
-                f"{self.facts.host}:{self.port}"
+                f"{HOST}:{self.port}; run it on the SuperLink's machine"
             )
         self._heard = self._asked = time.monotonic()
 
     def _answers(self) -> bool:
-        return healthy(self.port, self.facts.host, self.facts.authority)
+        return healthy(self.port, HOST, self.facts.authority)
 
     def dead(self) -> bool:
         """Whether the SuperLink has not answered for a while."""

@@ -64,7 +64,12 @@ def test_the_deployment_it_makes_is_the_one_it_mounts(tmp_path: Path) -> None:
     folders = {path.name for path in tmp_path.iterdir()}
     assert set(mounts("deployment").values()) == {f"/deployment/{name}" for name in folders}
     told = tomllib.loads((tmp_path / FACTS).read_text())
-    assert told == {"nodes": len(NODES), "host": "superlink", "port": 8000}
+    assert told == {
+        "nodes": len(NODES),
+        "host": "superlink",
+        "port": 8000,
+        "control_port": 8001,
+    }
     assert told["host"] in SERVICES
     for name in SERVERS:
         assert SERVICES[name]["command"][2] == mounts(name)[name] == f"/deployment/{name}"
@@ -110,7 +115,10 @@ def test_each_container_is_bounded_and_has_no_power(name: str) -> None:
     assert part["restart"] == ("unless-stopped" if name in SERVERS else "no")
     assert ("healthcheck" in part) == (name in SERVERS)
     assert not {"ports", "privileged", "environment", "env_file", "user"} & set(part)
-    assert part["networks"] == ["federation"]
+    # Nodes meet the SuperLink; who submits runs stands beside it; keys and data need nobody.
+    alone = {"run": "service:superlink"}.get(name, "none")
+    assert part.get("networks") == (["federation"] if name in SERVERS else None)
+    assert part.get("network_mode") == (None if name in SERVERS else alone)
 
 
 def test_the_network_leads_nowhere_and_waiting_is_for_health() -> None:

@@ -100,7 +100,7 @@ def test_on_one_machine_nothing_listens_outside_it(tmp_path: Path) -> None:
 def test_with_a_host_the_parts_know_where_to_go(tmp_path: Path) -> None:
     folder = made(tmp_path / "fed", hosts=("hub.example.org",))
     link = superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
-    assert link.command[1:5] == ["--host", "0.0.0.0", "--port", "8000"]
+    assert link.command[1:5] == ["--host", "127.0.0.1", "--port", "8001"]  # the gate has 8000
     part = node_part(folder / "node-1", PROGRAMS, "tag", "", tmp_path / "log")
     words = part.command
     assert words[words.index("--superlink") + 1] == "hub.example.org:8000"
@@ -117,6 +117,7 @@ def test_a_copy_of_control_is_enough_to_find_it(tmp_path: Path) -> None:
     copied = (folder / "control").rename(tmp_path / "elsewhere")
     facts = read_facts(copied)
     assert (facts.nodes, facts.host, facts.port) == (2, "hub.example.org", 9000)
+    assert facts.control_port == 9001
     assert facts.authority == copied / "ca.crt"
 
 
@@ -142,7 +143,7 @@ def test_half_a_deployment_is_told(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--nodes", "0"], "--nodes 0; accepted: 1 to 1000"),
-        (["--nodes", "2", "--port", "70000"], "--port 70000; accepted: 1 to 65535"),
+        (["--nodes", "2", "--port", "70000"], "--port 70000; accepted: 1 to 65534"),
         (["--nodes", "2", "--host", "a:1"], "--host 'a:1'; accepted: a host name"),
         (["--nodes", "2", "--node-set", "2:site=x"], "accepted: a node from 0 to 1"),
         (["--nodes", "2", "--node-set", "quantum.backend"], "accepted: key=value"),

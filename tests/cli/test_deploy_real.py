@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cli.flower import CONNECTION, Flwr, output
 from cli.processes import members, wait_for
-from cli.superlink import healthy
+from cli.superlink import free_port, healthy
 from tests.command import llm_qfl
+from tests.faults.harness import begin
 
 SMALL = (
     "run.rounds=1",
@@ -69,3 +71,57 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
     assert "stopped" in stopped.stdout
     assert not members(tag)
     assert not (tmp_path / "fed" / "state.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-deploy runs it")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc, and all of 127/8")
+def test_each_part_by_itself_with_a_gate_for_nodes(tmp_path: Path) -> None:
+    """As on machines of their own: nodes know another address than whoever submits runs."""
+    port = free_port()
+    made = llm_qfl(
+        tmp_path,
+        "deploy",
+        "init",
+        "fed",
+        "--nodes",
+        "2",
+        "--host",
+        "127.0.0.2",
+        "--port",
+        f"{port}",
+    )
+    assert made.returncode == 0, made.stderr
+    fed = tmp_path / "fed"
+    told = fed / "superlink" / "superlink.toml"
+    told.write_text(told.read_text().replace("0.0.0.0", "127.0.0.2"))  # never beyond this machine
+    parts = [begin(tmp_path, "deploy", "superlink", "fed/superlink")]
+    try:
+        assert wait_for(lambda: "ready" in parts[0].said(), 120.0), parts[0].said()
+        assert "nodes alone may pass" in parts[0].said()
+        for node in ("fed/node-0", "fed/node-1"):
+            parts.append(begin(tmp_path, "deploy", "node", node))
+        assert wait_for(lambda: all("ready" in part.said() for part in parts), 120.0)
+        status = llm_qfl(tmp_path, "deploy", "status", "fed/superlink")
+        assert status.returncode == 0
+        assert f"port {port})" in status.stdout
+
+        authority = fed / "control" / "ca.crt"
+        flwr = Flwr(flwr_program(), tmp_path / "flwr", os.environ, tmp_path / "flwr.log")
+        (tmp_path / "flwr" / "empty").mkdir(parents=True)
+        for place, listed in (("127.0.0.1", port + 1), ("127.0.0.2", port)):
+            flwr.connect(f"{place}:{listed}", authority)
+            asked = flwr.start("supernode", "list", CONNECTION, "--format", "json", errors=True)
+            answer = output(asked, 60.0)
+            assert ('"success": true' in answer) == (place == "127.0.0.1"), answer
+        sets = [part for assignment in SMALL for part in ("--set", assignment)]
+        ran = llm_qfl(tmp_path, "run", "--on", "fed/control", *sets)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    finally:
+        for place in ("fed/node-0", "fed/node-1", "fed/superlink"):
+            llm_qfl(tmp_path, "deploy", "stop", place)
+    assert [part.end() for part in parts] == [0, 0, 0]
+
+
+def flwr_program() -> str:
+    return str(Path(sys.executable).with_name("flwr"))

@@ -318,13 +318,11 @@ def test_a_detached_supervisor_imports_nothing_from_the_working_folder(
     assert "no deployment in" in log.read_text()
 
 
-@pytest.mark.parametrize("host", ["", "hub.example.org"])
-def test_a_superlink_that_others_reach_is_warned_of(
-    tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_status_says_how_long_the_certificate_is_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_deployment(tmp_path / "fed", Options(1, hosts=(host,) if host else ()))
+    make_deployment(tmp_path / "fed", Options(1))
     monkeypatch.setattr(cli.deploy, "read_state", lambda folder: {"ready": True})
     assert status(tmp_path / "fed") == 0
     out = capsys.readouterr().out
-    assert ("can submit code to all sites" in out) is bool(host)
     assert "396 days left" in out or "397 days left" in out
