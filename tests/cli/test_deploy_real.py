@@ -99,8 +99,7 @@ def test_each_part_by_itself_with_a_gate_for_nodes(tmp_path: Path) -> None:
     try:
         assert wait_for(lambda: "ready" in parts[0].said(), 120.0), parts[0].said()
         assert "nodes alone may pass" in parts[0].said()
-        for node in ("fed/node-0", "fed/node-1"):
-            parts.append(begin(tmp_path, "deploy", "node", node))
+        parts += [begin(tmp_path, "deploy", "node", f"fed/node-{node}") for node in (0, 1)]
         assert wait_for(lambda: all("ready" in part.said() for part in parts), 120.0)
         status = llm_qfl(tmp_path, "deploy", "status", "fed/superlink")
         assert status.returncode == 0
