@@ -106,8 +106,10 @@ def test_each_part_by_itself_with_a_gate_for_nodes(tmp_path: Path) -> None:
         assert f"port {port})" in status.stdout
 
         authority = fed / "control" / "ca.crt"
-        flwr = Flwr(flwr_program(), tmp_path / "flwr", os.environ, tmp_path / "flwr.log")
-        (tmp_path / "flwr" / "empty").mkdir(parents=True)
+        home = tmp_path / "flwr"
+        (home / "empty").mkdir(parents=True)
+        known = {**os.environ, "FLWR_HOME": str(home)}
+        flwr = Flwr(flwr_program(), home, known, tmp_path / "flwr.log")
         for place, listed in (("127.0.0.1", port + 1), ("127.0.0.2", port)):
             flwr.connect(f"{place}:{listed}", authority)
             asked = flwr.start("supernode", "list", CONNECTION, "--format", "json", errors=True)
