@@ -161,10 +161,8 @@ def _texts(folder: Path, options: Options) -> dict[Path, str]:
         here: dict[str, Scalar] = {"partition-id": node, "num-partitions": options.nodes}
         texts[place / "node.toml"] = to_toml({**here, "site": f"node-{node}", **own[node]})
     bind = "0.0.0.0" if hosts else "127.0.0.1"
-    # Nodes of other machines come through a gate; who submits runs does so on the port behind it.
-    ports: dict[str, Scalar] = {"port": port, "control_port": port + 1 if hosts else port}
-    texts[folder / "superlink" / "superlink.toml"] = to_toml({"bind": bind, **ports})
-    texts[folder / FACTS] = to_toml({"nodes": options.nodes, **address, **ports})
+    texts[folder / "superlink" / "superlink.toml"] = to_toml({"bind": bind, "port": port})
+    texts[folder / FACTS] = to_toml({"nodes": options.nodes, **address})
     return texts
 
 
@@ -263,8 +261,13 @@ def read_door(folder: Path) -> Door:
 
 
 def control_port(told: Mapping[str, Any], gated: bool) -> int:
-    """Return the port on loopback for whoever submits runs; folders of 0.1 do not name it."""
-    return int(told.get("control_port", told["port"] + 1 if gated else told["port"]))
+    """Return the port on loopback for whoever submits runs: ``control_port``, or by itself
+    the one after the port of the gate, or of the SuperLink where there is no gate.
+    """
+    port = told.get("control_port", told["port"] + 1 if gated else told["port"])
+    if type(port) is not int or not 0 <= port <= 65535:
+        raise UserError(explain(f"control_port = {port!r}", "0 to 65535", "choose a free port"))
+    return port
 
 
 def read_table(path: Path, wanted: dict[str, type]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from cli.deploy_folder import FACTS, Options, make_deployment, read_door, read_f
 from cli.deploy_gate import gate_part, make_gate, passes
 from cli.deploy_parts import superlink_part
 from cli.processes import wait_for
-from federation import SettingsError
+from federation import SettingsError, UserError
 
 ENDPOINTS = (
     *("activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages"),
@@ -212,15 +211,17 @@ def test_only_a_superlink_that_others_reach_has_a_gate(tmp_path: Path) -> None:
     assert read_facts(alone).control_port == 0
 
 
-def test_a_folder_that_does_not_name_the_port_has_the_next_one(tmp_path: Path) -> None:
-    """So version 0.1 made them."""
+def test_another_port_may_be_named_in_both_files(tmp_path: Path) -> None:
     make_deployment(tmp_path / "fed", Options(1, hosts=("hub.example.org",), port=9000))
-    for path in (tmp_path / "fed" / FACTS, tmp_path / "fed" / "superlink" / "superlink.toml"):
-        told = tomllib.loads(path.read_text())
-        assert told.pop("control_port") == 9001
-        path.write_text("".join(f"{key} = {value!r}\n" for key, value in told.items()))
-    assert read_facts(tmp_path / "fed").control_port == 9001
-    assert read_door(tmp_path / "fed" / "superlink").control_port == 9001
+    files = (tmp_path / "fed" / FACTS, tmp_path / "fed" / "superlink" / "superlink.toml")
+    for path in files:
+        path.write_text(f"{path.read_text()}control_port = 9500\n")
+    assert read_facts(tmp_path / "fed").control_port == 9500
+    assert read_door(tmp_path / "fed" / "superlink").control_port == 9500
+    for wrong in ('"x"', "70000", "true"):
+        files[0].write_text(files[0].read_text().rsplit("=", 1)[0] + f"= {wrong}\n")
+        with pytest.raises(UserError, match="control_port = .*; accepted: 0 to 65535"):
+            read_facts(tmp_path / "fed")
 
 
 def test_there_must_be_a_next_port(tmp_path: Path) -> None:
