@@ -261,8 +261,9 @@ def read_door(folder: Path) -> Door:
 
 
 def control_port(told: Mapping[str, Any], gated: bool) -> int:
-    """Return the port on loopback for whoever submits runs: ``control_port``, or by itself
-    the one after the port of the gate, or of the SuperLink where there is no gate.
+    """Return the port on loopback for whoever submits runs.
+
+    By itself it is the one after the gate's port, or the SuperLink's where there is no gate.
     """
     port = told.get("control_port", told["port"] + 1 if gated else told["port"])
     if type(port) is not int or not 0 <= port <= 65535:

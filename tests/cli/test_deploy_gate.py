@@ -220,7 +220,7 @@ def test_another_port_may_be_named_in_both_files(tmp_path: Path) -> None:
     assert read_door(tmp_path / "fed" / "superlink").control_port == 9500
     for wrong in ('"x"', "70000", "true"):
         files[0].write_text(files[0].read_text().rsplit("=", 1)[0] + f"= {wrong}\n")
-        with pytest.raises(UserError, match="control_port = .*; accepted: 0 to 65535"):
+        with pytest.raises(UserError, match=r"control_port = .*; accepted: 0 to 65535"):
             read_facts(tmp_path / "fed")
 
 
