@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from federation import derive_seed
 from quantum.devices.engine import readouts_of
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class AerService:
     ----------
     simulator : AerSimulator
         With a device's noise, or without.
+    seed : int
+        Of the shots: the same seed and draw give the same numbers.
 
     Notes
     -----
@@ -74,8 +77,8 @@ class AerService:
     grow with them. Read-out errors act: expectations are counted, not computed from the state.
     """
 
-    def __init__(self, simulator: Any) -> None:
-        self._simulator = simulator
+    def __init__(self, simulator: Any, seed: int) -> None:
+        self._simulator, self._seed = simulator, seed
         self._measured: dict[int, tuple[QuantumCircuit, QuantumCircuit]] = {}
 
     @property
@@ -88,7 +91,7 @@ class AerService:
         from qiskit.primitives import DataBin, PubResult
 
         shots = math.ceil(1.0 / request.precision**2)
-        seed = int(request.key[:8], 16)
+        seed = derive_seed(self._seed, "shots", request.draw or request.key)
         values = [self._run(pub, shots, seed + i) for i, pub in enumerate(request.pubs)]
         results = tuple(PubResult(DataBin(evs=evs, shape=evs.shape)) for evs in values)
         return Finished(results, request.key)

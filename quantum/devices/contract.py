@@ -63,6 +63,9 @@ class Request:
         What the job will execute, in all.
     qpu_estimate : float
         Seconds, for the budget.
+    draw : str
+        Names what is drawn: a simulator's shots derive from the seed and this, which is the same
+        in every run of the same settings; empty: the key.
     """
 
     pubs: tuple[Any, ...]
@@ -73,6 +76,7 @@ class Request:
     circuits: int
     shots: int
     qpu_estimate: float = 0.0
+    draw: str = ""
 
 
 @dataclass(frozen=True)

@@ -144,15 +144,17 @@ class CircuitEngine:
     def _job(self, values: np.ndarray) -> np.ndarray:
         """Run one job: angles and features (M, P + n), expectations (R, M)."""
         names = tuple(parameter.name for parameter in self.circuit.circuit.parameters)
+        key, draw = self._names(values)
         request = Request(
             pubs=((self.circuit.circuit, self._observables, {names: values[:, self._columns]}),),
             precision=precision_of(self.shots),
-            key=self._key(values),
+            key=key,
             run=self._run,
             label=self._label,
             circuits=len(values),
             shots=len(values) * self.shots,
             qpu_estimate=self._seconds(len(values)),
+            draw=draw,
         )
         self._number += 1
         try:
@@ -168,12 +170,14 @@ class CircuitEngine:
         facts, level = self.circuit.facts, self._resilience_level
         return qpu_seconds(self.name, facts, circuits, self.shots, level)
 
-    def _key(self, values: np.ndarray) -> str:
+    def _names(self, values: np.ndarray) -> tuple[str, str]:
+        """Name a job for good, and what its shots are drawn for, whichever run it is in."""
         # Not the transpiled circuit: a backend that is calibrated anew while a client is down
         # gets another one, and the job of the old one is paid for all the same.
         said = (self._run, self._label, self._number, self.name, self.circuit.ansatz, self.shots)
         content = np.ascontiguousarray(values, dtype=np.float64).tobytes()
-        return hashlib.sha256(repr(said).encode() + content).hexdigest()[:40]
+        key, draw = (hashlib.sha256(repr(of).encode() + content) for of in (said, said[1:]))
+        return key.hexdigest()[:40], draw.hexdigest()[:40]
 
 
 def precision_of(shots: int) -> float:

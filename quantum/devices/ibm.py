@@ -253,7 +253,7 @@ class IbmService:
     hardware : HardwareSettings
         Execution mode, mitigation, decoupling.
     seed : int
-        Of a fake backend's shots: the same seed and key give the same numbers.
+        Of a fake backend's shots: the same seed and draw give the same numbers.
     service : QiskitRuntimeService or None
         Where jobs are found again. None: the backend runs on this machine, and its jobs end with
         this process.
@@ -357,5 +357,5 @@ class IbmService:
     def _local_options(self, request: Request) -> dict[str, Any]:
         """Return what a fake backend heeds: the seed; all else would only warn."""
         # Odd, for the local service takes a seed of 0 for none.
-        seed = derive_seed(self._seed, "shots", request.key) | 1
+        seed = derive_seed(self._seed, "shots", request.draw or request.key) | 1
         return {"simulator": {"seed_simulator": seed}}

@@ -61,8 +61,10 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
     else:
         noisy = None if settings.backend == "aer" else found.backend
         circuit, simulator = simulated(circuit, noisy, found.backend.name, settings.threads)
-        aer = kind == "aer"
-        service = AerService(simulator) if aer else IbmService(simulator, hardware, host.seed)
+        if kind == "aer":
+            service = AerService(simulator, host.seed)
+        else:
+            service = IbmService(simulator, hardware, host.seed)
     runner = JobRunner(
         service,
         book,

@@ -121,6 +121,22 @@ def test_same_seed_same_shots_and_labels_tell_orders_apart(tmp_path: Path) -> No
     assert (found[0] != found[2]).any()
 
 
+@pytest.mark.parametrize("backend", ["aer:manila", "fake:manila"])
+def test_shots_do_not_depend_on_flowers_number_of_the_run(tmp_path: Path, backend: str) -> None:
+    """Flower draws that number; the same seed gives the same numbers all the same."""
+    found = []
+    for run, seed in (("1/0", 5), ("2/0", 5), ("2/1", 5), ("1/0", 6)):
+        own = HardwareSettings(shots=200, layout_trials=1)
+        host = Host(own, seed=seed, layout_seed=0, store=tmp_path / f"{run}-{seed}", run=run)
+        one = build_classifier(QuantumSettings(qubits=3, backend=backend), 2, host)
+        one.engine.begin("round 1")
+        point = np.full((1, one.angles), 0.3)
+        found.append(evaluate_points(one.engine, point, one.prepare(rows().features)))
+    assert (found[0] == found[1]).all()
+    assert (found[0] == found[2]).all()
+    assert (found[0] != found[3]).any()
+
+
 def test_precision_instead_of_shots(tmp_path: Path) -> None:
     one = open_classifier(tmp_path, shots=0, precision=0.05)
     evaluate_points(one.engine, np.zeros((1, one.angles)), one.prepare(rows().features))
@@ -255,7 +271,7 @@ def test_a_jobs_key_outlives_a_calibration(tmp_path: Path, monkeypatch: Any) -> 
         )
         one = open_classifier(tmp_path, "aer:manila")
         one.engine.begin("train, round 1")
-        keys.append((one.engine.circuit.key, one.engine._key(np.zeros((2, 3)))))
+        keys.append((one.engine.circuit.key, one.engine._names(np.zeros((2, 3)))))
     assert keys[0][0] != keys[1][0]
     assert keys[0][1] == keys[1][1]
 
