@@ -283,7 +283,8 @@ def revoke(folder: Path, node: str) -> int:
     say(f"revoked {node}: its key is now {kept}")
     if place is not None:
         say(f"a new key is in {place}; where that site is on another machine, give it node.key")
-    if not (read_state(folder) or read_state(superlink)):
+    above = superlink.parent if (superlink.parent / FACTS).is_file() else superlink
+    if not (read_state(above) or read_state(superlink)):
         say("the next SuperLink that starts here throws it out; one that runs from a copy of")
         say(f"{superlink} does once it has nodes/ and revoked/ of this one")
         return 0

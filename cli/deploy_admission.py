@@ -6,9 +6,13 @@ when a key is registered. We note it, since only by that number can a key be thr
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cli.deploy_keys import make_node_key
 from cli.flower import CONNECTION, Flwr, output
@@ -23,11 +27,19 @@ NODES, REVOKED = "nodes", "revoked"
 IDS = "registered.json"
 """In ``superlink/``: Flower's number of each key's node, by the key's fingerprint."""
 
+DATABASE = "state.db"
+"""In ``superlink/``: Flower's own."""
+
 OUT = "out"
 """Instead of a number: that key has been thrown out."""
 
 _KNOWN = "already in use"
 """In Flower's answer when a node's key has been registered before."""
+
+_UNNOTED = (
+    "Flower's number of that node was not noted; stop the SuperLink, move its state.db away, and "
+    "start it: all others are registered anew"
+)
 
 _UNKNOWN = "node id not found"
 """In Flower's answer when there is no such node (any more)."""
@@ -71,7 +83,7 @@ def admit(flwr: Flwr, superlink: Path) -> int:
     LaunchError
         If it refuses a key, or a revoked one could not be thrown out.
     """
-    throw_out(flwr, superlink)
+    refusals = throw_out(flwr, superlink)
     ids = read_json(superlink / IDS)
     # A key that was revoked may still lie there: left by a copy, or by an end in between.
     revoked = {fingerprint(key) for key in (superlink / REVOKED).glob("*.pub")}
@@ -79,33 +91,52 @@ def admit(flwr: Flwr, superlink: Path) -> int:
     keys = [key for key in lying if fingerprint(key) not in revoked]
     at_once = os.cpu_count() or 1  # each is a Python process of 1.5 s
     for first in range(0, len(keys), at_once):
-        some = keys[first : first + at_once]
-        asked = [flwr.start(*_registration(key), errors=True) for key in some]
-        answers = [output(command, 120.0) for command in asked]
-        refusals = []
-        for key, command, answer in zip(some, asked, answers, strict=True):
-            if refusal := _refusal(answer, command.returncode, _KNOWN):
-                refusals.append(f"{key} was not registered: {refusal}")
-            if number := _told(answer).get("node-id"):
-                ids[fingerprint(key)] = str(number)
-        write_json(superlink / IDS, ids)  # a number is told only this once
-        if refusals:
-            raise LaunchError(_clipped(refusals[0]))
+        refusals += _register(flwr, superlink, keys[first : first + at_once], ids)
+    if refusals:  # the others are in, or out, all the same
+        raise LaunchError(_clipped(refusals[0]))
     return len(keys)
 
 
-def throw_out(flwr: Flwr, superlink: Path) -> None:
+def _register(flwr: Flwr, superlink: Path, keys: Sequence[Path], ids: dict[str, Any]) -> list[str]:
+    """Register some keys at once, and note their numbers, which are told only this once."""
+    refusals: list[str] = []
+
+    def hear(key: Path, command: subprocess.Popen[bytes], seconds: float) -> None:
+        answer = output(command, seconds)
+        if refusal := _refusal(answer, command.returncode, _KNOWN):
+            refusals.append(f"{key} was not registered: {refusal}")
+        if number := _told(answer).get("node-id"):
+            ids[fingerprint(key)] = str(number)
+
+    asked = [(key, flwr.start(*_registration(key), errors=True)) for key in keys]
+    try:
+        for key, command in asked:
+            hear(key, command, 120.0)
+    except BaseException:  # interrupted: what Flower has done by now is noted all the same
+        for key, command in asked:
+            with contextlib.suppress(Exception):
+                hear(key, command, 10.0)
+        raise
+    finally:
+        write_json(superlink / IDS, ids)
+    return refusals
+
+
+def throw_out(flwr: Flwr, superlink: Path) -> list[str]:
     """Have a running SuperLink forget the nodes of all revoked keys.
 
-    Raises
-    ------
-    LaunchError
-        If it refuses to.
+    Returns
+    -------
+    list of str
+        Why it did not, for each key that it did not forget.
     """
-    ids = read_json(superlink / IDS)
+    ids, refusals = read_json(superlink / IDS), []
     for key in sorted((superlink / REVOKED).glob("*.pub")):
         number = ids.get(fingerprint(key)) or _number(flwr, key)
         if number == OUT:
+            continue
+        if not number:
+            refusals.append(f"{key} was not thrown out: {_UNNOTED}")
             continue
         ids[fingerprint(key)] = number
         write_json(superlink / IDS, ids)
@@ -113,20 +144,24 @@ def throw_out(flwr: Flwr, superlink: Path) -> None:
         asked = flwr.start(*words, errors=True)
         answer = output(asked, 120.0)
         if refusal := _refusal(answer, asked.returncode, _UNKNOWN):
-            raise LaunchError(_clipped(f"{key} was not thrown out: {refusal}"))
+            refusals.append(f"{key} was not thrown out: {refusal}")
+            continue
         ids[fingerprint(key)] = OUT
         write_json(superlink / IDS, ids)
+    return refusals
 
 
 def _number(flwr: Flwr, key: Path) -> str:
-    """Learn a revoked key's number, where it was not noted: a new database tells it once more."""
-    asked = flwr.start(*_registration(key), errors=True)
-    if number := _told(output(asked, 120.0)).get("node-id"):
-        return str(number)
-    raise LaunchError(
-        f"{key} was not thrown out: Flower's number of that node was not noted; "
-        "stop the SuperLink, move its state.db away, and start it: all others are registered anew"
-    )
+    """Learn a revoked key's number where it was not noted: a new database tells it once more."""
+    answer = _told(output(flwr.start(*_registration(key), errors=True), 120.0))
+    return str(answer.get("node-id") or "")
+
+
+def forget_numbers(superlink: Path) -> None:
+    """Before a SuperLink makes a new database: numbers of the old one would mislead."""
+    ids = read_json(superlink / IDS)
+    if ids and not (superlink / DATABASE).exists():
+        write_json(superlink / IDS, {key: OUT for key, number in ids.items() if number == OUT})
 
 
 def revoke_key(superlink: Path, name: str, node: Path | None) -> Path:

@@ -152,7 +152,9 @@ def _texts(folder: Path, options: Options) -> dict[Path, str]:
         )
     hosts = [check_host(host) for host in options.hosts]
     port = options.port or (PORT if hosts else 0)
-    address: dict[str, Scalar] = {"host": hosts[0] if hosts else "127.0.0.1", "port": port}
+    # Nodes call the first name that leads here from elsewhere, if there is one: through the gate.
+    beyond = [host for host in hosts if host not in LOOPBACK]
+    address: dict[str, Scalar] = {"host": [*beyond, *hosts, "127.0.0.1"][0], "port": port}
     own = _own_settings(options)
     texts: dict[Path, str] = {}
     for node in range(options.nodes):
@@ -160,7 +162,7 @@ def _texts(folder: Path, options: Options) -> dict[Path, str]:
         texts[place / "connection.toml"] = to_toml(address)
         here: dict[str, Scalar] = {"partition-id": node, "num-partitions": options.nodes}
         texts[place / "node.toml"] = to_toml({**here, "site": f"node-{node}", **own[node]})
-    bind = "0.0.0.0" if hosts else "127.0.0.1"
+    bind = "0.0.0.0" if beyond else "127.0.0.1"
     texts[folder / "superlink" / "superlink.toml"] = to_toml({"bind": bind, "port": port})
     texts[folder / FACTS] = to_toml({"nodes": options.nodes, **address})
     return texts
@@ -209,8 +211,13 @@ def read_facts(folder: Path) -> Facts:
     for control in (folder / FACTS.parent, folder):
         if (control / FACTS.name).is_file():
             told = read_table(control / FACTS.name, {"nodes": int, "host": str, "port": int})
-            reach = control_port(told, told["host"] not in LOOPBACK)
-            return Facts(control.absolute(), told["nodes"], told["host"], told["port"], reach)
+            control = control.absolute()
+            beside = control.parent / "superlink"
+            if (beside / "superlink.toml").is_file():
+                reach = read_door(beside).control_port  # what will really be there
+            else:
+                reach = control_port(told, told["host"] not in LOOPBACK)
+            return Facts(control, told["nodes"], told["host"], told["port"], reach)
     raise UserError(
         explain(
             f"no deployment in {str(folder)!r}",
@@ -268,6 +275,14 @@ def control_port(told: Mapping[str, Any], gated: bool) -> int:
     port = told.get("control_port", told["port"] + 1 if gated else told["port"])
     if type(port) is not int or not 0 <= port <= 65535:
         raise UserError(explain(f"control_port = {port!r}", "0 to 65535", "choose a free port"))
+    if not gated and port != told["port"]:
+        raise UserError(
+            explain(
+                f"control_port = {port} where only this machine reaches the SuperLink",
+                f"no control_port, or {told['port']} as port",
+                "remove it, or bind to an address that others reach",
+            )
+        )
     return port
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cli.deploy_admission import admit, keys_seen
+from cli.deploy_admission import admit, forget_numbers, keys_seen
 from cli.deploy_parts import GATE, SUPERLINK, Part, flower_home
 from cli.flower import Flwr
 from cli.outcome import INTERRUPTED, LONGEST
@@ -89,7 +89,7 @@ class Supervisor:
         if self._unwritten:  # neither `status` nor `stop` would find us
             raise LaunchError(f"{self.folder / STATE} cannot be written")
         for part in self.parts:
-            part.start()
+            _begin(part)
             if not part.is_node:
                 self._wait(part)
             if part.name == SUPERLINK:
@@ -201,7 +201,7 @@ class Supervisor:
         if part.is_node and part.port_taken():
             part.move()
         try:
-            part.start()
+            _begin(part)
         except OSError as error:  # no room for its log: it is tried again
             self.say(f"  {part.name:<11}not started: {error.strerror or error}")
 
@@ -343,6 +343,12 @@ def serve(supervisor: Supervisor, ready: Callable[[], object]) -> int:
             except Interrupted:  # once more: without patience
                 supervisor.close(grace=0.0)
     return code
+
+
+def _begin(part: Part) -> None:
+    if part.name == SUPERLINK:
+        forget_numbers(part.folder)
+    part.start()
 
 
 def _line(text: str, part: Part) -> str:

@@ -42,8 +42,6 @@ class Kept:
         The run's id and the client's index.
     adapter : str
         Digest of the shared adapter that the teacher and the features come from; empty for none.
-    rows : str
-        Digest of all its rows and labels.
     classes : int
         Of the whole federation.
     labels : mapping
@@ -56,7 +54,6 @@ class Kept:
 
     run: str
     adapter: str
-    rows: str
     classes: int
     labels: Mapping[str, npt.NDArray[np.int64]]
     features: Mapping[str, npt.NDArray[np.float32]]
@@ -96,7 +93,6 @@ def write_kept(path: Path, kept: Kept) -> str:
     about = {
         "run": kept.run,
         "adapter": kept.adapter,
-        "rows": kept.rows,
         "classes": kept.classes,
         "temperature": teacher.temperature,
         "metrics": teacher.metrics,
@@ -149,7 +145,7 @@ def read_kept(path: Path, digest: str, run: str, adapter: str) -> Kept | None:
         folder=None if about["folder"] is None else Path(about["folder"]),
     )
     labels, features = _named(arrays, "labels-"), _named(arrays, "features-")
-    return Kept(run, adapter, about["rows"], about["classes"], labels, features, teacher)
+    return Kept(run, adapter, about["classes"], labels, features, teacher)
 
 
 def _forget_older(path: Path) -> None:

@@ -63,6 +63,8 @@ class SiteMemory:
         Digest of the shared adapter, once the federation has agreed on it.
     kept_digest : str
         Digest of what this site kept of the run; empty if nothing yet.
+    rows : str
+        Digest of the rows with which it first trained in this run; empty before.
     """
 
     settings: Settings
@@ -72,6 +74,7 @@ class SiteMemory:
     fresh: bool = True
     adopted_digest: str = ""
     kept_digest: str = ""
+    rows: str = ""
     _to_keep: bool = False
     _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     _teacher: Teacher | None = None
@@ -81,7 +84,7 @@ class SiteMemory:
         from data import load_site
 
         info, site = load_site(self.settings, self.client, self.settings.run.clients)
-        if self.kept and digest_of(site) != self.kept.rows:
+        if self.rows and digest_of(site) != self.rows:
             raise DataError(
                 explain(
                     "rows that changed while the run was going on",
@@ -238,8 +241,8 @@ class SiteMemory:
         self._to_keep = False
         labels = {split: self.labels(split) for split in ("train", "validation", "test")}
         teacher, _ = self.teacher()
-        rows, features = digest_of(self.site), dict(self._features)
-        kept = Kept(self.run, self.adopted_digest, rows, self.classes, labels, features, teacher)
+        self.rows, features = digest_of(self.site), dict(self._features)
+        kept = Kept(self.run, self.adopted_digest, self.classes, labels, features, teacher)
         try:
             self.kept_digest = write_kept(self._kept_path, kept)
         except OSError as error:
@@ -316,6 +319,7 @@ def recall(context: Context, run: str = NOTHING, adapter: str = NOTHING) -> Site
     if seen is not None:
         memory.fresh = memory.fresh and not seen.get("fine-tuned")
         memory.adopted_digest = memory.adopted_digest or str(seen.get("adapter") or "")
+        memory.rows = memory.rows or str(seen.get("rows") or "")
         _know_kept(memory, str(seen.get("kept") or ""))
     if adapter != NOTHING:
         memory.adopted_digest = adapter
@@ -336,6 +340,7 @@ def note(context: Context, memory: SiteMemory) -> None:
             "fine-tuned": not memory.fresh,
             "adapter": memory.adopted_digest,
             "kept": memory.kept_digest,
+            "rows": memory.rows,
         }
     )
 

@@ -11,16 +11,27 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import cli.deploy_admission
 from cli.deploy import revoke
-from cli.deploy_admission import IDS, OUT, admit, fingerprint, is_out, revoke_key
+from cli.deploy_admission import (
+    IDS,
+    OUT,
+    admit,
+    fingerprint,
+    forget_numbers,
+    is_out,
+    revoke_key,
+)
 from cli.deploy_folder import Options, make_deployment
 from cli.deploy_parts import Part
 from cli.deploy_serve import Supervisor
 from cli.flower import Flwr
 from cli.processes import wait_for
+from cli.run import Interrupted
 from cli.superlink import LaunchError
 from federation import UserError, read_json
 from tests.command import llm_qfl
@@ -30,7 +41,7 @@ FLWR = """
 import json, pathlib, sys
 book = pathlib.Path(sys.argv[0]).with_name("book.json")
 kept = json.loads(book.read_text()) if book.exists() else {"next": 100, "keys": {}, "gone": []}
-step, what = sys.argv[2], sys.argv[3]
+step, what, busy = sys.argv[2], sys.argv[3], book.with_name("busy").exists()
 if step == "register":
     key = pathlib.Path(what).read_text().split()[1]
     if key in kept["keys"]:
@@ -39,16 +50,20 @@ if step == "register":
         kept["keys"][key] = kept["next"]
         told = {"success": True, "node-id": kept["next"]}
         kept["next"] += 1
-    if pathlib.Path(what).stem == "node-9":
+    if pathlib.Path(what).stem == "node-9" and busy:
         told = {"success": False, "error-message": "No room for it"}
         kept["keys"].pop(key, None)
+elif busy:
+    told = {"success": False, "error-message": "No time for it"}
 elif int(what) in kept["keys"].values() and int(what) not in kept["gone"]:
     kept["gone"].append(int(what))
     told = {"success": True, "node-id": int(what)}
 else:
     told = {"success": False, "error-message": "[code: 24] Node ID not found for account."}
 print("Using SuperLink: llm-qfl\\n" + json.dumps(told))
-book.write_text(json.dumps(kept))
+draft = book.with_name("draft")
+draft.write_text(json.dumps(kept))
+draft.replace(book)
 """
 
 
@@ -64,7 +79,7 @@ class Place:
         program = home / "flwr"
         program.write_text(f"#!{sys.executable}\n{FLWR}", encoding="utf-8")
         program.chmod(0o755)
-        self.book = home / "book.json"
+        self.book, self.busy = home / "book.json", home / "busy"
         self.flwr = Flwr(str(program), home, os.environ, home / "log")
 
     def admitted(self) -> set[str]:
@@ -176,11 +191,99 @@ def test_a_revoked_key_that_still_lies_there_is_not_admitted(place: Place) -> No
 
 
 def test_a_refusal_loses_no_number(place: Place) -> None:
+    place.busy.touch()
     shutil.copy(place.superlink / "nodes" / "node-0.pub", place.superlink / "nodes" / "node-9.pub")
     (place.superlink / "nodes" / "node-9.pub").write_text("ecdsa-sha2-nistp384 other")
     with pytest.raises(LaunchError, match=r"node-9\.pub was not registered: No room for it"):
         admit(place.flwr, place.superlink)
     assert len(read_json(place.superlink / IDS)) == 2
+
+
+def test_one_key_that_fails_keeps_no_other(place: Place) -> None:
+    """The first cannot be thrown out: the second is, and the last is let in."""
+    nodes = place.superlink / "nodes"
+    for name in ("node-2", "node-3"):
+        (nodes / f"{name}.pub").write_text(f"ecdsa-sha2-nistp384 {name}")
+    admit(place.flwr, place.superlink)
+    ids = read_json(place.superlink / IDS)
+    first = revoke_key(place.superlink, "node-0", None)
+    ids.pop(fingerprint(first))
+    (place.superlink / IDS).write_text(json.dumps(ids))
+    second = revoke_key(place.superlink, "node-1", None)
+    (nodes / "node-4.pub").write_text("ecdsa-sha2-nistp384 last")
+    with pytest.raises(LaunchError, match="number of that node was not noted"):
+        admit(place.flwr, place.superlink)
+    assert is_out(place.superlink, second)
+    assert {"node-2", "node-3", "last"} <= place.admitted()
+
+
+def test_a_bad_key_keeps_none_after_it_out(place: Place) -> None:
+    nodes = place.superlink / "nodes"
+    nodes.joinpath("node-1.pub").rename(nodes / "node-9-and-a-half.pub")
+    nodes.joinpath("node-9.pub").write_text("ecdsa-sha2-nistp384 bad")
+    place.busy.touch()
+    with pytest.raises(LaunchError, match="No room for it"):
+        admit(place.flwr, place.superlink)
+    assert len(place.admitted()) == 2
+
+
+def test_a_number_that_is_learned_late_is_noted_before_it_is_used(place: Place) -> None:
+    kept = revoke_key(place.superlink, "node-0", None)
+    place.busy.touch()
+    with pytest.raises(LaunchError, match="was not thrown out: No time for it"):
+        admit(place.flwr, place.superlink)
+    place.busy.unlink()
+    admit(place.flwr, place.superlink)
+    assert is_out(place.superlink, kept)
+
+
+def test_what_was_registered_before_an_interrupt_is_noted(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = cli.deploy_admission.output, []
+
+    def interrupted(command: Any, seconds: float) -> str:
+        calls.append(seconds)
+        if len(calls) == 1:
+            raise Interrupted
+        return real(command, seconds)
+
+    monkeypatch.setattr(cli.deploy_admission, "output", interrupted)
+    with pytest.raises(Interrupted):
+        admit(place.flwr, place.superlink)
+    assert list(read_json(place.superlink / IDS).values()) == ["100"]
+
+
+def test_numbers_of_a_database_that_is_gone_are_forgotten(place: Place) -> None:
+    """Else a later revocation would look for them and take what it misses for thrown out."""
+    (place.superlink / "state.db").touch()
+    admit(place.flwr, place.superlink)
+    kept = revoke_key(place.superlink, "node-0", None)
+    admit(place.flwr, place.superlink)
+    forget_numbers(place.superlink)
+    assert len(read_json(place.superlink / IDS)) == 2
+    (place.superlink / "state.db").unlink()
+    forget_numbers(place.superlink)
+    assert read_json(place.superlink / IDS) == {fingerprint(kept): OUT}
+
+
+def test_a_key_that_comes_while_others_are_admitted_is_not_missed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Part("superlink", place.superlink, ["-"], dict(os.environ), Path(), 9, lambda _: True)
+    supervisor = Supervisor(place.folder, [part], "tag", place.flwr.program, lambda _: None)
+    late = place.superlink / "nodes" / "node-5.pub"
+
+    def meanwhile(flwr: Flwr, superlink: Path) -> int:
+        count = admit(flwr, superlink)
+        late.write_text("ecdsa-sha2-nistp384 late")
+        return count
+
+    monkeypatch.setattr("cli.deploy_serve.admit", meanwhile)
+    supervisor.register(part)
+    assert "late" not in place.admitted()
+    supervisor._look_at_keys(part, 0.0)
+    assert "late" in place.admitted()
 
 
 def test_the_command_says_what_is_to_be_done(
@@ -196,9 +299,14 @@ def test_the_command_says_what_is_to_be_done(
     assert "give it node.key" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("named", ["fed", "fed/superlink"])
 @pytest.mark.parametrize("where", ["fed", "fed/superlink"])
 def test_the_supervisor_that_runs_throws_it_out(
-    place: Place, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Place,
+    where: str,
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`up` keeps its state in the whole folder, `deploy superlink` in its own."""
     part = Part("superlink", place.superlink, ["-"], dict(os.environ), Path(), 9, lambda _: True)
@@ -218,9 +326,10 @@ def test_the_supervisor_that_runs_throws_it_out(
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        assert revoke(place.folder, "node-0") == 0
+        assert revoke(place.folder.parent / named, "node-0") == 0
         assert "has thrown it out" in capsys.readouterr().out
-        assert wait_for(lambda: place.key("node-0") in place.admitted(), 10.0)
+        if named == "fed":  # with a new key
+            assert wait_for(lambda: place.key("node-0") in place.admitted(), 10.0)
         assert old not in place.admitted()
     finally:
         ended.set()
@@ -241,15 +350,16 @@ def test_a_supervisor_tells_a_refused_key_once_and_goes_on(place: Place) -> None
     part = Part("superlink", place.superlink, ["-"], dict(os.environ), Path(), 9, lambda _: True)
     supervisor = Supervisor(place.folder, [part], "tag", place.flwr.program, said.append)
     supervisor.register(part)
+    place.busy.touch()
     bad = place.superlink / "nodes" / "node-9.pub"
     bad.write_text("ecdsa-sha2-nistp384 other")
     for now in (100.0, 101.0, 200.0, 300.0):
         supervisor._look_at_keys(part, now)
     assert [line for line in said if "No room for it" in line] == said[1:]
     assert len(said) == 2
-    bad.unlink()
+    place.busy.unlink()  # no file has changed: it is tried again all the same
     supervisor._look_at_keys(part, 400.0)
-    assert "2 nodes registered" in said[-1]
+    assert "3 nodes registered" in said[-1]
 
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:

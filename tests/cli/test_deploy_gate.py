@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,27 +21,21 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from cli.deploy_folder import FACTS, Options, make_deployment, read_door, read_facts
-from cli.deploy_gate import gate_part, make_gate, passes
+from cli.deploy_gate import FLEET, gate_part, make_gate, passes
 from cli.deploy_parts import superlink_part
 from cli.processes import wait_for
 from federation import SettingsError, UserError
 
-ENDPOINTS = (
-    *("activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages"),
-    *("push-messages", "get-run", "get-fab", "push-object", "pull-object"),
-    "confirm-message-received",
-)
-"""What Flower 1.41's `flower-supernode` calls with a registered key."""
 
-
-@pytest.mark.parametrize("name", ENDPOINTS)
-def test_what_a_supernode_calls_passes(name: str) -> None:
+def test_it_knows_what_supernodes_call() -> None:
     """Held against Flower's own client, should it call something new."""
     from flwr.supernode import fleet_http_client
 
-    path = f"/v1/fleet/{name}"
-    assert f'path="{path}"' in Path(fleet_http_client.__file__).read_text(encoding="utf-8")
-    assert passes("POST", path.encode(), b"")
+    text = Path(fleet_http_client.__file__).read_text(encoding="utf-8")
+    called = set(re.findall(r'path="/v1/fleet/([a-z-]+)"', text))
+    # A node with a registered key neither registers itself nor leaves for good.
+    assert set(FLEET) == called - {"register-node", "unregister-node"}
+    assert all(passes("POST", f"/v1/fleet/{name}".encode(), b"") for name in FLEET)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +51,7 @@ def test_what_a_supernode_calls_passes(name: str) -> None:
         ("POST", b"/v1/fleet/pull-messages", b"a=b"),
         ("POST", b"/v1/fleet/pull-messages\n", b""),
         ("POST", b"/v1/fleet/", b""),
+        ("POST", b"/v1/fleet/register-node", b""),
         ("GET", b"/v1/fleet/pull-messages", b""),
         ("POST", b"/health", b""),
         ("GET", b"/docs", b""),
@@ -67,11 +63,10 @@ def test_what_nodes_do_not_call_does_not_pass(method: str, path: bytes, query: b
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"", b"/v1/fleet/", b"/v1/", b"/health"]))
-def test_only_plain_names_pass(text: bytes, before: bytes) -> None:
+def test_nothing_else_passes(text: bytes, before: bytes) -> None:
     path = before + text
-    rest = path.removeprefix(b"/v1/fleet/")
-    plain = rest != path and rest and all(c in b"abcdefghijklmnopqrstuvwxyz-" for c in rest)
-    assert passes("POST", path, b"") == bool(plain)
+    known = path.removeprefix(b"/v1/fleet/") in {name.encode() for name in FLEET}
+    assert passes("POST", path, b"") == (path.startswith(b"/v1/fleet/") and known)
     assert passes("GET", path, b"") == (path == b"/health")
 
 
@@ -93,6 +88,7 @@ class Inner:
                 yield part
 
         headers = {"x-answer": "yes", "date": "Thu, 01 Jan 2026 00:00:00 GMT"}
+        headers |= {"set-cookie": "mine=1", "keep-alive": "timeout=5"}
         return StreamingResponse(parts(), 418, headers, media_type="application/x-protobuf")
 
 
@@ -114,15 +110,22 @@ def test_a_call_passes_as_it_is_both_ways() -> None:
         "POST",
         "/v1/fleet/push-object",
         content=body,
-        headers={**headers, "connection": "close", "te": "trailers"},
+        headers={
+            **headers,
+            **{"connection": "close", "te": "trailers", "cookie": "a=b", "forwarded": "for=x"},
+            **{"x-forwarded-for": "9.9.9.9", "x-forwarded-proto": "http", "host": "evil/"},
+        },
     )
     assert (answer.status_code, answer.content) == (418, b"onetwo" + body)
     assert answer.headers["x-answer"] == "yes"
+    assert "keep-alive" not in answer.headers
     assert answer.headers["date"] == "Thu, 01 Jan 2026 00:00:00 GMT"
     ((method, path, sent, told),) = inner.asked
     assert (method, path, sent) == ("POST", "/v1/fleet/push-object", body)
     assert {name: told[name] for name in headers} == headers
-    assert "te" not in told
+    assert told["x-forwarded-for"] == "127.0.0.1"
+    assert told["host"] == "inner"
+    assert not {"te", "cookie", "forwarded", "x-forwarded-proto"} & set(told)
 
 
 def test_what_does_not_pass_never_reaches_the_superlink() -> None:
@@ -139,6 +142,38 @@ def test_a_superlink_that_is_away_is_a_bad_gateway() -> None:
 
     answer = call(httpx.MockTransport(away), "POST", "/v1/fleet/pull-messages")
     assert answer.status_code == 502
+
+
+def test_no_caller_gets_anothers_cookie() -> None:
+    inner = Inner()
+
+    async def go() -> None:
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(inner.app), base_url="http://inner"
+        )
+        gate = httpx.ASGITransport(make_gate(client))
+        async with client:
+            for _ in range(2):  # each a caller of its own
+                async with httpx.AsyncClient(transport=gate, base_url="http://gate") as outer:
+                    await outer.post("/v1/fleet/get-run")
+
+    asyncio.run(go())
+    assert all("cookie" not in told for *_, told in inner.asked)
+    assert len(inner.asked) == 2
+
+
+def test_a_call_is_neither_endless_nor_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.deploy_gate.MOST_BYTES", 1000)
+    monkeypatch.setattr("cli.deploy_gate.SILENCE", 0.1)
+    inner = httpx.ASGITransport(Inner().app)
+
+    async def silent() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(5)
+
+    assert call(inner, "POST", "/v1/fleet/get-run", content=b"x" * 1000).status_code == 418
+    assert call(inner, "POST", "/v1/fleet/get-run", content=b"x" * 1001).status_code == 413
+    assert call(inner, "POST", "/v1/fleet/get-run", content=silent()).status_code == 408
 
 
 @pytest.fixture
@@ -219,9 +254,42 @@ def test_another_port_may_be_named_in_both_files(tmp_path: Path) -> None:
     assert read_facts(tmp_path / "fed").control_port == 9500
     assert read_door(tmp_path / "fed" / "superlink").control_port == 9500
     for wrong in ('"x"', "70000", "true"):
-        files[0].write_text(files[0].read_text().rsplit("=", 1)[0] + f"= {wrong}\n")
+        files[1].write_text(files[1].read_text().rsplit("=", 1)[0] + f"= {wrong}\n")
         with pytest.raises(UserError, match=r"control_port = .*; accepted: 0 to 65535"):
             read_facts(tmp_path / "fed")
+
+
+def test_what_really_runs_decides_where_runs_go(tmp_path: Path) -> None:
+    """`superlink.toml` may have been edited; a copy of control/ alone knows what was made."""
+    make_deployment(tmp_path / "fed", Options(1, hosts=("hub.example.org",), port=9000))
+    told = tmp_path / "fed" / "superlink" / "superlink.toml"
+    told.write_text(told.read_text().replace("0.0.0.0", "127.0.0.1"))  # a proxy of one's own
+    assert read_facts(tmp_path / "fed").control_port == 9000
+    (tmp_path / "fed" / "control").rename(tmp_path / "control")
+    assert read_facts(tmp_path / "control").control_port == 9001
+    told.write_text(told.read_text() + "control_port = 9001\n")
+    with pytest.raises(UserError, match="where only this machine reaches the SuperLink"):
+        read_door(tmp_path / "fed" / "superlink")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "called", "gated"),
+    [
+        ((), "127.0.0.1", False),
+        (("localhost",), "localhost", False),
+        (("127.0.0.1", "hub.example.org"), "hub.example.org", True),
+        (("hub.example.org", "localhost"), "hub.example.org", True),
+    ],
+)
+def test_names_of_this_machine_alone_need_no_gate(
+    tmp_path: Path, hosts: tuple[str, ...], called: str, gated: bool
+) -> None:
+    make_deployment(tmp_path / "fed", Options(1, hosts=hosts, port=9000))
+    assert read_facts(tmp_path / "fed").host == called
+    door = read_door(tmp_path / "fed" / "superlink")
+    assert door.gated == gated
+    assert read_facts(tmp_path / "fed").control_port == door.control_port
+    assert door.control_port == (9001 if gated else 9000)
 
 
 def test_there_must_be_a_next_port(tmp_path: Path) -> None:

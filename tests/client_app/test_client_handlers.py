@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.app import app
 from client_app.identity import rows_digest
-from client_app.memory import forget, note, recall
+from client_app.memory import STATE_KEY, forget, note, recall
 from federation import SettingsError, flatten, parse_run
 from federation.messages import PREPARE, USER_ERROR_CODE, read_site_report
 from tests.conftest import SMALL, Ran
@@ -86,6 +86,18 @@ def test_memory_is_kept_within_a_run_and_not_beyond_it() -> None:
     forget()
     assert not recall(one).fresh
     assert recall(other_run).fresh
+
+
+def test_what_another_process_has_kept_since_is_taken() -> None:
+    """In a simulation a client's messages may meet several processes, each with a memory."""
+    forget()
+    node = context(**{"partition-id": 0})
+    recall(node).kept_digest = "old"
+    node.state[STATE_KEY] = ConfigRecord({"fine-tuned": True, "kept": "new", "rows": "r"})
+    assert (recall(node).kept_digest, recall(node).rows) == ("new", "r")
+    note(node, recall(node))
+    assert node.state[STATE_KEY]["kept"] == "new"
+    forget()
 
 
 @pytest.mark.parametrize("folds", [0, 2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +30,7 @@ def kept(rows: int = 5, width: int = 3) -> Kept:
     teacher = Teacher(logits, logits[:1], 1.5, logits, logits[:1], {"loss": 0.5, "reused": False})
     labels = {name: rng.integers(0, 2, rows) for name in ("train", "validation", "test")}
     features = {"train": rng.normal(size=(rows, width)).astype(np.float32)}
-    return Kept("7/0", "a1", "r1", 2, labels, features, teacher)
+    return Kept("7/0", "a1", 2, labels, features, teacher)
 
 
 @given(st.integers(0, 9), st.integers(0, 4))
@@ -38,7 +39,7 @@ def test_what_is_kept_comes_back(tmp_path_factory: Any, rows: int, width: int) -
     path, whole = tmp_path_factory.mktemp("kept") / "client-0.npz", kept(rows, width)
     found = read_kept(path, write_kept(path, whole), "7/0", "a1")
     assert found is not None
-    for name in ("run", "adapter", "rows", "classes"):
+    for name in ("run", "adapter", "classes"):
         assert getattr(found, name) == getattr(whole, name)
     for mine, theirs in ((whole.labels, found.labels), (whole.features, found.features)):
         assert list(mine) == list(theirs)
@@ -190,7 +191,9 @@ def test_where_it_cannot_be_kept_the_run_goes_on(
     assert len(told) == 9
 
 
+@pytest.mark.parametrize("kept_file", ["there", "gone"])
 def test_rows_that_change_in_a_run_are_refused(
+    kept_file: str,
     federate: Callable[..., Ran],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -210,8 +213,13 @@ def test_rows_that_change_in_a_run_are_refused(
             site = replace(site, test=replace(site.test, texts=texts))
         return info, site
 
+    def wiping(message: Any, context: Any) -> Any:
+        if kept_file == "gone" and len(watched.of(TRAIN)) == 9:
+            shutil.rmtree(tmp_path / "store" / "rounds", ignore_errors=True)
+        return app(message, context)
+
     monkeypatch.setattr(data, "load_site", changed)
-    federate(*MORE, f"llm.store={tmp_path / 'store'}", client_app=watched(app))
+    federate(*MORE, f"llm.store={tmp_path / 'store'}", client_app=watched(wiping))
     told = [line for line in caplog.messages if "rows that changed while the run" in line]
     assert any(line.startswith("round 4, client 1: ") for line in told)
 
