@@ -213,9 +213,8 @@ def status(folder: Path) -> int:
     well = bool(state.get("ready"))
     for name, part in state.get("parts", {}).items():
         is_node = name not in (SUPERLINK, GATE)
-        authority = None if is_node else _authority(folder)
-        place = folder / "superlink" if (folder / "superlink").is_dir() else folder
-        host = read_door(place).here if name == GATE else "127.0.0.1"
+        authority = None if is_node else _superlink_of(folder) / "ca.crt"
+        host = read_door(_superlink_of(folder)).here if name == GATE else "127.0.0.1"
         answers = healthy(int(part["port"]), host, authority)
         well = well and answers
         said = "well" if answers else "does not answer"
@@ -230,9 +229,10 @@ def status(folder: Path) -> int:
     return 0 if well else FAILED
 
 
-def _authority(folder: Path) -> Path:
-    whole = folder / "superlink" / "ca.crt"
-    return whole if whole.exists() else folder / "ca.crt"
+def _superlink_of(folder: Path) -> Path:
+    """Return the SuperLink's folder: that of a whole deployment, or the one that was given."""
+    whole = folder / "superlink"
+    return whole if whole.is_dir() else folder
 
 
 def stop(folder: Path) -> int:
@@ -275,10 +275,10 @@ def renew(folder: Path) -> int:
 def revoke(folder: Path, node: str) -> int:
     """Throw out a node's key for good; in the whole deployment's folder it gets a new one."""
     folder = folder.absolute()
-    whole = (folder / "superlink").is_dir()
-    superlink = folder / "superlink" if whole else folder
+    superlink = _superlink_of(folder)
     need_files(superlink, SUPERLINK_FILES, "superlink/")
-    place = folder / node if whole and (folder / node / "node.key").is_file() else None
+    at_hand = superlink != folder and (folder / node / "node.key").is_file()
+    place = folder / node if at_hand else None
     kept = revoke_key(superlink, node, place)
     say(f"revoked {node}: its key is now {kept}")
     if place is not None:

@@ -128,6 +128,15 @@ def figures(ran: Ran) -> list[tuple[Any, ...]]:
     return [tuple(event[key] for key in keys) for event in ran.events("client")]
 
 
+@pytest.fixture
+def heard(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Callable[[str], list[str]]:
+    """Return a function that gives the lines of the log that hold some words."""
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    return lambda words: [line for line in caplog.messages if words in line]
+
+
 MORE = ("run.rounds=3", "agent.kind=all", "evaluation.mode=federated", "data.server_rows=0")
 
 
@@ -176,19 +185,17 @@ def test_where_it_cannot_be_kept_the_run_goes_on(
     federate: Callable[..., Ran],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    heard: Callable[[str], list[str]],
 ) -> None:
     from client_app.app import app
 
-    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "rounds").write_text("in the way")
     watched = Watched(monkeypatch)
     ran = federate(*MORE, f"llm.store={tmp_path / 'store'}", client_app=watched(app))
     assert watched.of(TRAIN) == [1] * 9
     assert ran.summary["rounds"] == 3
-    told = [line for line in caplog.messages if "are not kept for later messages" in line]
-    assert len(told) == 9
+    assert len(heard("are not kept for later messages")) == 9
 
 
 @pytest.mark.parametrize("kept_file", ["there", "gone"])
@@ -197,12 +204,11 @@ def test_rows_that_change_in_a_run_are_refused(
     federate: Callable[..., Ran],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    heard: Callable[[str], list[str]],
 ) -> None:
     """The final test reads rows again; only a text has changed, no label and no number of rows."""
     from client_app.app import app
 
-    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     watched = Watched(monkeypatch)
     read = data.load_site
 
@@ -220,7 +226,7 @@ def test_rows_that_change_in_a_run_are_refused(
 
     monkeypatch.setattr(data, "load_site", changed)
     federate(*MORE, f"llm.store={tmp_path / 'store'}", client_app=watched(wiping))
-    told = [line for line in caplog.messages if "rows that changed while the run" in line]
+    told = heard("rows that changed while the run")
     assert any(line.startswith("round 4, client 1: ") for line in told)
 
 
