@@ -281,7 +281,7 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
     title = f"test, {whole(test.get('rows'))} rows" if test else "test"
     lines = [f"{title:<36}{'accuracy':>10}{'macro-F1':>10}{'macro-recall':>14}{'loss':>8}"]
     lines.append(_scores(model, test))
-    lines += [_scores(label, baselines.get(key) or {}) for key, label in BASELINES]
+    lines += [_scores(label, baselines[key]) for key, label in BASELINES if baselines.get(key)]
     teachers = [t for t in summary.get("teachers") or [] if isinstance(t, Mapping)]
     if teachers:
         mean = {key: _mean(teachers, key) for key in ("accuracy", "macro_f1", "loss")}

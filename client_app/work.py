@@ -277,22 +277,24 @@ def evaluate_round(
 
 
 NO_BASELINES: dict[str, list[int]] = {
-    "majority": [],
     "logistic_projected": [],
     "logistic_full": [],
 }
 
 
 def _local_baselines(memory: SiteMemory, projection: Projection) -> dict[str, list[int]]:
-    """Confusions of the site's own baselines on its test rows, fitted on its training rows."""
-    from data import linear_baseline, majority_baseline
+    """Confusions of the site's own regressions on its test rows, fitted on its training rows."""
+    from data import linear_baseline
 
     train, test = memory.labels("train"), memory.labels("test")
+    if len(np.unique(train)) < memory.classes:
+        return NO_BASELINES
     full = memory.features("train"), memory.features("test")
     seed = derive_seed(memory.settings.run.seed, "baseline", memory.client)
-    found = [majority_baseline(train, test, memory.classes)]
-    for one, other in (tuple(map(projection.apply, full)), full):
-        found.append(linear_baseline(one, train, other, test, memory.classes, seed))
+    found = [
+        linear_baseline(one, train, other, test, memory.classes, seed)
+        for one, other in (tuple(map(projection.apply, full)), full)
+    ]
     flat = [_flat(verdict["confusion"]) for verdict in found]
     return dict(zip(NO_BASELINES, flat, strict=True))
 

@@ -225,8 +225,9 @@ class EvaluateOrder:
 class EvaluateReport:
     """Evaluation on a client's rows; confusions are C x C, rows true, flattened.
 
-    The baselines' confusions come with the test split only and are empty otherwise: majority
-    class and logistic regressions fitted on the client's own training rows.
+    The baselines' confusions come with the test split only: logistic regressions fitted on the
+    client's own training rows. They are empty where those rows lack a class: such a model would
+    only repeat what its site happens to hold.
     """
 
     rows: int
@@ -239,7 +240,6 @@ class EvaluateReport:
     qpu_seconds: float
     queue_seconds: float
     train_seconds: float
-    majority: list[int]
     logistic_projected: list[int]
     logistic_full: list[int]
 

@@ -229,7 +229,9 @@ class EvaluationSettings(Section):
         "Validation and test rows at the server, or at every node.",
     )
     baselines: bool = setting(
-        True, "Score majority class and logistic regressions beside the quantum model."
+        True,
+        "Score majority class and logistic regressions beside the quantum model; with "
+        "evaluation.mode = federated each site's own regression, where each holds every class.",
     )
     backend: str = setting(
         "exact",

@@ -13,9 +13,14 @@ from typing import Any
 BASELINES = (
     ("logistic_projected", "logistic regression, same features"),
     ("logistic_full", "logistic regression, all features"),
+    ("local_projected", "own regressions, same features"),
+    ("local_full", "own regressions, all features"),
     ("majority", "majority class"),
 )
-"""Keys of ``summary.json``'s baselines with their names, in the order of the tables."""
+"""Keys of ``summary.json``'s baselines with their names, in the order of the tables.
+
+Own regressions: each site's, fitted on its training rows and scored on its test rows.
+"""
 
 BOUNDS = {">": "above", "<": "below"}
 """How the tests of `federation.declare.setting` that are bounds begin, in words."""

@@ -218,7 +218,8 @@ def _adopted(settings: Settings, prepared: Prepared, classes: int) -> Adopted | 
 class FederatedJudge:
     """Validation and test rows at the nodes; the server adds confusions up.
 
-    The baselines are then the sites' own: each fitted on one site's training rows.
+    The majority class is that of all training rows. The regressions are the sites' own, each
+    fitted on one site's training rows, and left out if a site has no rows of some class.
     """
 
     def __init__(self, strategy: LlmQfl, grid: Grid, members: Sequence[Member]) -> None:
@@ -227,6 +228,7 @@ class FederatedJudge:
             sum(member.about.val_rows for member in members),
             sum(member.about.test_rows for member in members),
         )
+        self._train_rows = np.sum([member.about.class_rows for member in members], axis=0)
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -257,8 +259,9 @@ class FederatedJudge:
                     "give the sites test rows or look at their logs",
                 )
             )
-        verdict, baselines = summed_verdict(list(reports.values()))
-        return {**verdict, "sites": len(reports), "failures": failures}, baselines
+        verdict, baselines = summed_verdict(list(reports.values()), self._train_rows)
+        shown = baselines if self.strategy.settings.evaluation.baselines else {}
+        return {**verdict, "sites": len(reports), "failures": failures}, shown
 
     def _ask(self, arrays: ArrayRecord) -> tuple[dict[int, EvaluateReport], list[str]]:
         """Let every client that is there score its test rows.
@@ -284,30 +287,37 @@ class FederatedJudge:
         return reports, now.failures
 
 
-def summed_verdict(reports: Sequence[EvaluateReport]) -> tuple[Verdict, dict[str, Verdict]]:
+def summed_verdict(
+    reports: Sequence[EvaluateReport], train_rows: npt.ArrayLike
+) -> tuple[Verdict, dict[str, Verdict]]:
     """Add evaluations up: the mean loss by rows, all else from the summed confusions.
 
     Parameters
     ----------
     reports : sequence of EvaluateReport
         The sites' answers, at least one; confusions are C x C, flattened.
+    train_rows : array of int, shape (C,)
+        Training rows of each class at all sites; the most frequent one is the majority class.
 
     Returns
     -------
     tuple
-        The scores over all rows, as `data.scores`, and those of each baseline that every site
-        sent, without a loss.
+        The scores over all rows, as `data.scores`, and those of the baselines, without a loss:
+        the majority class, and ``local_*`` where every site sent its own regression's.
     """
     from data import confusion_scores
 
     rows = sum(report.rows for report in reports)
-    verdict = confusion_scores(_summed([report.confusion for report in reports]))
+    confusion = _summed([report.confusion for report in reports])
+    verdict = confusion_scores(confusion)
     verdict["loss"] = sum(report.rows * report.loss for report in reports) / rows
-    baselines = {
-        name: confusion_scores(_summed([getattr(report, name) for report in reports]))
-        for name in ("majority", "logistic_projected", "logistic_full")
-        if all(getattr(report, name) for report in reports)
-    }
+    constant = np.zeros_like(confusion)
+    constant[:, np.argmax(train_rows)] = confusion.sum(axis=1)
+    baselines = {"majority": confusion_scores(constant)}
+    for name in ("projected", "full"):
+        own = [getattr(report, f"logistic_{name}") for report in reports]
+        if all(own):
+            baselines[f"local_{name}"] = confusion_scores(_summed(own))
     return verdict, baselines
 
 

@@ -25,7 +25,7 @@ from federation.messages import (
 from llm.agent import Decision
 from strategies.state import cost_of
 
-CONFUSIONS = ("confusion", "majority", "logistic_projected", "logistic_full")
+CONFUSIONS = ("confusion", "logistic_projected", "logistic_full")
 """Fields of an `EvaluateReport` that hold a confusion; empty ones were not asked for."""
 
 ClientOf = Callable[[int], int | None]

@@ -63,7 +63,7 @@ def test_more_labels_than_rows_are_not_counted(federate: Federate) -> None:
     def spoil(order: Message, reply: Message) -> Message:
         if order.metadata.message_type == EVALUATE and order.metadata.dst_node_id == 1001:
             for record in reply.content.metric_records.values():
-                for name in ("confusion", "majority"):
+                for name in ("confusion", "logistic_full"):
                     if record.get(name):
                         record[name] = [10**6 for _ in record[name]]
         return reply

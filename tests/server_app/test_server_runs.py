@@ -102,6 +102,41 @@ def test_federated_evaluation_adds_confusions_up(federate: Federate) -> None:
     assert ran.grid.log.count(("evaluate", 0)) == 3  # two rounds and the test
 
 
+def site_table(folder: Path, rows: dict[str, tuple[int, int]]) -> str:
+    """Write DNA rows of two classes: of each site so many of the one and of the other."""
+    rng = np.random.default_rng(0)
+    lines = ["text,label,site"]
+    for site, counts in rows.items():
+        for label, (count, letters) in enumerate(zip(counts, ("ACGT", "AACT"), strict=True)):
+            texts = ("".join(rng.choice(list(letters), 40)) for _ in range(count))
+            lines += [f"{text},{label},{site}" for text in texts]
+    path = folder / "sites.csv"
+    path.write_text("\n".join(lines))
+    return f"data.path={path}"
+
+
+def test_baselines_of_one_class_sites_know_all_sites(federate: Federate, tmp_path: Path) -> None:
+    given = ("evaluation.mode=federated", "data.server_rows=0", "data.source=csv", "data.kind=dna")
+    given += ("data.partition=column", "data.partition_column=site", "run.rounds=1")
+    given += ("data.train_rows=0", "data.test_rows=0", "data.labels=0,1", "distill.weight=0")
+    skewed = site_table(tmp_path, {"a": (60, 0), "b": (0, 40), "c": (60, 40)})
+    found = federate(*given, skewed).summary
+    confusion = np.array(found["test"]["confusion"])
+    # The class with most training rows in all, not each site's own: 120 of 200 rows are class 0.
+    assert set(found["baselines"]) == {"majority"}
+    majority = np.array(found["baselines"]["majority"]["confusion"])
+    assert majority.tolist() == [[confusion[0].sum(), 0], [confusion[1].sum(), 0]]
+    assert found["baselines"]["majority"]["accuracy"] == confusion[0].sum() / confusion.sum()
+    mixed = site_table(tmp_path, {"a": (60, 20), "b": (20, 60), "c": (60, 40)})
+    assert set(federate(*given, mixed).summary["baselines"]) == {
+        "majority",
+        "local_projected",
+        "local_full",
+    }
+    silent = federate(*given, mixed, "evaluation.baselines=false").summary
+    assert silent["baselines"] == {}
+
+
 @pytest.mark.parametrize("rule", ["uniform", "median", "trimmed-mean"])
 def test_other_aggregations_run(federate: Federate, rule: str) -> None:
     assert federate(f"aggregation.rule={rule}").summary["status"] == "completed"

@@ -230,7 +230,7 @@ def test_an_update_whose_owed_circuits_were_cleared_is_held_against_its_own_orde
 def test_late_evaluations_and_parts_in_the_shared_adapter_are_counted() -> None:
     state = failed()
     judged = {**ZEROS[EvaluateReport], "circuits": 5, "confusion": [5, 0, 0, 0]}
-    judged |= {"majority": [], "logistic_projected": [], "logistic_full": []}
+    judged |= {"logistic_projected": [], "logistic_full": []}
     adapted = {**ZEROS[AdaptReport], "round": 2, "llm_tokens": 70}
     asked = EvaluateOrder(1, "validation", b"p", "run", "none")
     events = booked(
