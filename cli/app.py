@@ -24,6 +24,7 @@ def dispatch(arguments: list[str] | None = None) -> int:
     A user's mistake is one line and exit code 2. A file or folder that the system does not let
     us read or write is one line and exit code 1.
     """
+    _print_anything()
     parser = make_parser()
     chosen = parser.parse_args(arguments)
     if chosen.version:
@@ -32,13 +33,13 @@ def dispatch(arguments: list[str] | None = None) -> int:
     if chosen.command is None:
         parser.print_help()
         return USER_MISTAKE
-    from federation import UserError
+    from federation import UserError, display_safe
 
     call: Command = chosen.call
     try:
         return call(chosen)
     except UserError as error:
-        print(f"llm-qfl: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"llm-qfl: {display_safe(' '.join(str(error).split()))}", file=sys.stderr)
         return USER_MISTAKE
     except BrokenPipeError:
         sys.stderr.close()  # the reader (`| head`) has gone: nothing left to say
@@ -49,6 +50,13 @@ def dispatch(arguments: list[str] | None = None) -> int:
         why = error.strerror or type(error).__name__
         print(f"llm-qfl: cannot use {str(error.filename)!r}: {why}", file=sys.stderr)
         return FAILED
+
+
+def _print_anything() -> None:
+    r"""Print what the terminal's encoding lacks as an escape, ``\u2026``: no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where something has put its own stream there
+            stream.reconfigure(errors="backslashreplace")
 
 
 def make_parser() -> argparse.ArgumentParser:

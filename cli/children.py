@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,9 @@ from cli.outcome import LONGEST
 from cli.plan import find_app
 from cli.words import clip, one_line
 from federation import UserError
+
+UNICODE = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+"""Environment of our processes: they write any character, whatever the user's terminal shows."""
 
 USER_MISTAKE = 2
 """Exit code by which a child says that its last line is a user's mistake."""
@@ -49,7 +53,9 @@ def call_module(
             cwd=find_app(),
             input=told,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, **UNICODE},
             check=False,
             timeout=seconds,
         )

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cli.children import UNICODE
 from cli.flower import Flwr
 from cli.follow import last_words, read_log, strip_log
 from cli.processes import TAG, die_with_parent, end_all, members, wait_for
@@ -193,6 +194,7 @@ def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int
             # Ray hides GPUs from workers that ask for none; the apps choose by `quantum.device`.
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "MPLBACKEND": "Agg",
+            **UNICODE,
             "TRANSFORMERS_VERBOSITY": "error",
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -71,6 +71,7 @@ from federation.resuming import may_change, no_run, recorded_settings, refuse_ch
 from federation.seeds import derive_seed
 from federation.settings import QuantumSettings, Settings, TrainSettings
 from federation.shares import selection_size
+from federation.text import display_safe, hidden_character
 from federation.words import (
     BASELINES,
     byte_size,
@@ -122,6 +123,7 @@ __all__ = [
     "circuit_prices",
     "conditions",
     "derive_seed",
+    "display_safe",
     "duration",
     "explain",
     "family",
@@ -129,6 +131,7 @@ __all__ = [
     "figure",
     "flatten",
     "held",
+    "hidden_character",
     "idle_share",
     "is_number",
     "is_shot_based",

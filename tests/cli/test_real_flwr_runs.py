@@ -22,7 +22,10 @@ SMALL = (
 
 
 def llm_qfl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return command.llm_qfl(folder, *words, LLM_QFL_HOME=str(folder / "store"), COLUMNS="100")
+    home = str(folder / "store")
+    # Flower and we print emoji and dots that such a terminal cannot show: no reason to fail.
+    environment = {"LLM_QFL_HOME": home, "COLUMNS": "100", "PYTHONIOENCODING": "latin-1"}
+    return command.llm_qfl(folder, *words, **environment)
 
 
 def sets(*assignments: str) -> list[str]:
