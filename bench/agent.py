@@ -203,6 +203,9 @@ class BareJournal(RunJournal):
         """Keep the ledger at hand."""
         self.spent = ledger
 
+    def released(self, count: int) -> None:
+        """Do nothing."""
+
     def underway(self, server_round: int, costs: Any) -> None:
         """Keep nothing."""
 

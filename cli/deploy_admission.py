@@ -19,7 +19,15 @@ from cli.flower import CONNECTION, Flwr, output
 from cli.outcome import LONGEST
 from cli.superlink import LaunchError
 from cli.words import clip, one_line
-from federation import UserError, atomic_write, explain, json_object, read_json, write_json
+from federation import (
+    UserError,
+    atomic_write,
+    by_number,
+    explain,
+    json_object,
+    read_json,
+    write_json,
+)
 
 NODES, REVOKED = "nodes", "revoked"
 """Folders of ``superlink/`` with the public keys that are admitted, and those that were."""
@@ -87,7 +95,7 @@ def admit(flwr: Flwr, superlink: Path) -> int:
     ids = read_json(superlink / IDS)
     # A key that was revoked may still lie there: left by a copy, or by an end in between.
     revoked = {fingerprint(key) for key in (superlink / REVOKED).glob("*.pub")}
-    lying = sorted((superlink / NODES).glob("*.pub"))
+    lying = sorted((superlink / NODES).glob("*.pub"), key=by_number)
     keys = [key for key in lying if fingerprint(key) not in revoked]
     at_once = os.cpu_count() or 1  # each is a Python process of 1.5 s
     for first in range(0, len(keys), at_once):
@@ -131,7 +139,7 @@ def throw_out(flwr: Flwr, superlink: Path) -> list[str]:
         Why it did not, for each key that it did not forget.
     """
     ids, refusals = read_json(superlink / IDS), []
-    for key in sorted((superlink / REVOKED).glob("*.pub")):
+    for key in sorted((superlink / REVOKED).glob("*.pub"), key=by_number):
         number = ids.get(fingerprint(key)) or _number(flwr, key)
         if number == OUT:
             continue
@@ -186,7 +194,7 @@ def revoke_key(superlink: Path, name: str, node: Path | None) -> Path:
     UserError
         If no such key is admitted.
     """
-    admitted = {key.stem: key for key in sorted((superlink / NODES).glob("*.pub"))}
+    admitted = {key.stem: key for key in sorted((superlink / NODES).glob("*.pub"), key=by_number)}
     if name not in admitted:
         known = ", ".join(admitted) or "none"
         raise UserError(

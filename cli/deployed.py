@@ -15,6 +15,7 @@ from cli.flower import Flwr
 from cli.follow import strip_log
 from cli.processes import wait_for
 from cli.superlink import LaunchError, environment, healthy, private_folder
+from federation import by_number
 
 LOOK_SECONDS = 5.0
 """How often the SuperLink is asked whether it is there."""
@@ -64,7 +65,7 @@ class Deployed:
     @property
     def node_logs(self) -> list[Path]:
         """Logs of the nodes that run on this machine, if any."""
-        return sorted((self.facts.control.parent / "logs").glob("node-*.log"))
+        return sorted((self.facts.control.parent / "logs").glob("node-*.log"), key=by_number)
 
     def start(self) -> None:
         """Look whether it is there.

@@ -11,6 +11,7 @@ from federation import (
     SettingsError,
     UserError,
     alone,
+    by_number,
     explain,
     flatten,
     last_checkpoint,
@@ -75,7 +76,8 @@ def _put_away_logs(logs: Path) -> None:
     """Move the logs of the run's earlier part into a folder of their own: ``logs/part-N``."""
     mine = [path for path in logs.glob("*.log") if path.is_file()]
     if mine:
-        part = logs / f"part-{1 + sum(1 for _ in logs.glob('part-*'))}"
+        taken = [number for part in logs.glob("part-*") for _, number in by_number(part)]
+        part = logs / f"part-{1 + max(taken, default=0)}"
         part.mkdir()
         for path in mine:
             path.rename(part / path.name)

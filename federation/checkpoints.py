@@ -4,7 +4,8 @@
 preparation. ``manifest.json`` in it lists the other files' sha256: one that does not match its
 list counts as damaged, and the one before it is taken. ``checkpoint/underway.json`` holds what a
 round has cost that is not closed yet, and ``checkpoint/repeated.json`` what such rounds cost when
-they were begun anew: paid, though nothing came of it.
+they were begun anew: paid, though nothing came of it. ``checkpoint/releases.json`` counts the
+rounds whose messages went out, broken off ones too: it is written before they do.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,16 +24,17 @@ from typing import Any
 
 from federation.errors import UserError, explain
 from federation.locking import held
-from federation.results import atomic_write, json_object, read_json, write_json
+from federation.results import atomic_write, by_number, json_object, read_json, write_json
 
 FORMAT = 1
 """Of a checkpoint; another one is refused."""
 
-STATE, MANIFEST, UNDERWAY, REPEATED = (
+STATE, MANIFEST, UNDERWAY, REPEATED, RELEASES = (
     "state.json",
     "manifest.json",
     "underway.json",
     "repeated.json",
+    "releases.json",
 )
 RECORDS = ("metrics.jsonl", "agent.jsonl")
 """What a run appends to; a checkpoint knows how long each was."""
@@ -102,6 +105,11 @@ def write_checkpoint(
     return target
 
 
+def checkpoint_folders(run: Path) -> list[Path]:
+    """Return a run's checkpoints in the order of their rounds, whole or not."""
+    return sorted((run / "checkpoint").glob("round-*"), key=by_number)
+
+
 def last_checkpoint(run: Path) -> Checkpoint | None:
     """Return the last whole checkpoint of a run, or None if there is none.
 
@@ -111,7 +119,7 @@ def last_checkpoint(run: Path) -> Checkpoint | None:
         If it was written by another version of the format.
     """
     damaged: list[str] = []
-    for folder in sorted((run / "checkpoint").glob("round-*"), reverse=True):
+    for folder in reversed(checkpoint_folders(run)):
         state = _read(folder)
         if state is None or not _long_enough(run, state):
             damaged.append(folder.name)
@@ -140,7 +148,11 @@ def no_checkpoint(run: Path) -> str:
 def _read(folder: Path) -> dict[str, Any] | None:
     """Return a checkpoint's state if all its files are as they were written."""
     files = read_json(folder / MANIFEST).get("files")
-    if not folder.name[6:].isdigit() or not isinstance(files, dict) or STATE not in files:
+    if (
+        not re.fullmatch("round-[0-9]+", folder.name)
+        or not isinstance(files, dict)
+        or STATE not in files
+    ):
         return None
     try:
         if any(_sha256(folder / name) != wanted for name, wanted in files.items()):
@@ -173,6 +185,42 @@ def rewind(run: Path, checkpoint: Checkpoint) -> None:
             atomic_write(path, lambda file, kept=kept: file.write_bytes(kept))  # type: ignore[misc]
     (run / "summary.json").unlink(missing_ok=True)
     (run / "report.html").unlink(missing_ok=True)
+
+
+# --- what leaves the sites ------------------------------------------------------------------
+
+
+def note_releases(run: Path, count: int) -> None:
+    """Write down how many rounds' messages have gone out, this one included, before it goes."""
+    write_json(run / "checkpoint" / RELEASES, {"releases": count})
+
+
+def count_releases(run: Path, recorded: int) -> int:
+    """Return how many rounds' messages have gone out, broken off ones too.
+
+    Parameters
+    ----------
+    run : Path
+        The results folder.
+    recorded : int
+        What the checkpoint knows of.
+
+    Raises
+    ------
+    UserError
+        If the count is damaged or missing: what was told of a site's data would be unknown.
+    """
+    path = run / "checkpoint" / RELEASES
+    count = read_json(path).get("releases")
+    if type(count) is not int or count < recorded:
+        raise UserError(
+            explain(
+                f"{str(path)!r} is damaged or missing",
+                f"the number of rounds whose messages went out, {recorded} or more",
+                "give it back; without it nobody knows what the privacy budget has spent",
+            )
+        )
+    return count
 
 
 # --- what an unfinished round has cost ------------------------------------------------------

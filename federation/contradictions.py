@@ -128,7 +128,7 @@ def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
     privacy, default = settings.privacy, type(settings.privacy)()
     on = privacy.dp != "none"
     noisy = on or privacy.moment_noise > 0
-    longest = settings.aggregation.max_norm
+    agent, longest = settings.agent, settings.aggregation.max_norm
     unused = [k for k in ("delta", "seeded") if getattr(privacy, k) != getattr(default, k)]
     return (
         (
@@ -160,6 +160,13 @@ def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
             f"llm.federated = {settings.llm.federated!r} with privacy.dp = {privacy.dp!r}",
             "llm.federated = 'none': adapters would leave the sites without noise",
             "leave one of them out",
+        ),
+        (
+            not on or (agent.kind, agent.stage) != ("rule", "aggregation") or agent.fraction == 1,
+            f"agent.stage = 'aggregation' with privacy.dp = {privacy.dp!r}",
+            "agent.stage = 'participation': losses, which carry no noise, would choose whose "
+            "updates of a round count, and epsilon does not cover that",
+            "set agent.stage = 'participation', or agent.fraction = 1",
         ),
     )
 

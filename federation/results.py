@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -160,6 +161,12 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     for line in lines:
         if (value := json_object(line)) is not None:
             yield value
+
+
+def by_number(path: Path) -> list[tuple[str, int]]:
+    """Return a key that sorts names by the numbers in them: ``round-999`` before ``round-1000``."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(word, int(n)) for word, n in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
 
 
 def plain(value: Any) -> Any:

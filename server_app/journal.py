@@ -19,6 +19,7 @@ from federation import (
     Settings,
     append_jsonl,
     atomic_write,
+    note_releases,
     note_underway,
     read_json,
     read_jsonl,
@@ -103,6 +104,10 @@ class RunJournal:
     def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:
         """Write down what a round has cost so far, in case that it is never closed."""
         note_underway(self.folder, server_round, {k: asdict(cost) for k, cost in costs.items()})
+
+    def released(self, count: int) -> None:
+        """Write ``checkpoint/releases.json``."""
+        note_releases(self.folder, count)
 
     def checkpoint(
         self,

@@ -18,6 +18,7 @@ from federation import (
     Cost,
     Settings,
     UserError,
+    count_releases,
     explain,
     last_checkpoint,
     no_checkpoint,
@@ -186,7 +187,10 @@ def _read(replies: list[Message], nodes: int, before: list[SiteReport]) -> tuple
 def carry_on(strategy: LlmQfl, past: Past, prepared: Prepared, folder: Path) -> None:
     """Give strategy and agent back what they knew."""
     kept = past.kept
-    strategy.resume(past.told, None if kept is None else pack_parameters(kept))
+    releases = int(past.told["releases"])
+    if strategy.settings.privacy.dp != "none":
+        releases = count_releases(folder, releases)
+    strategy.resume(past.told, None if kept is None else pack_parameters(kept), releases)
     going_on = [
         {"round": past.number, "client": client, **asdict(cost)}
         for client, cost in sorted(prepared.costs.items())

@@ -166,6 +166,8 @@ def _begin(
     if prepared.adapter is not None:
         journal.adapter(prepared.adapter.arrays)
     journal.event(_prepared_event(strategy.settings, prepared, strategy, judge, clock.total))
+    if strategy.settings.privacy.dp != "none":
+        journal.released(0)
     strategy.checkpoint(0, pack_parameters(first))
 
 

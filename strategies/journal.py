@@ -27,6 +27,9 @@ class Journal(Protocol):
     def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:
         """Write down what a round has cost so far, in case that it is never closed."""
 
+    def released(self, count: int) -> None:
+        """Write down, on the disk, how many rounds' messages go out with the one that begins."""
+
     def checkpoint(
         self,
         server_round: int,

@@ -150,6 +150,8 @@ class LlmQfl(Strategy):
             for client, message in zip(self.current.decision.participants, messages, strict=True)
         }
         self._reference, self.releases = parameters, self.releases + 1
+        if self.settings.privacy.dp != "none":  # before they go out: a crash may come at any time
+            self.journal.released(self.releases)
         return messages
 
     def aggregate_train(
@@ -347,13 +349,13 @@ class LlmQfl(Strategy):
         kept = None if self.best_round == number else self.best_arrays
         self.journal.checkpoint(number, arrays, kept, told)
 
-    def resume(self, told: Mapping[str, Any], kept: ArrayRecord | None) -> None:
-        """Take up what `checkpoint` has told, and the kept model that it held."""
+    def resume(self, told: Mapping[str, Any], kept: ArrayRecord | None, releases: int) -> None:
+        """Take up what `checkpoint` has told, the kept model, and how often updates were told."""
         self.state = restored(told, list(self.state.members.values()), self.settings)
         self.best_round, self.best_arrays = int(told["best_round"]), kept
         self.teachers = {int(one["client"]): dict(one) for one in told["teachers"]}
         self.first_round = int(told["round"]) + 1
-        self.releases = int(told["releases"]) + 1  # the round that was broken off
+        self.releases = releases
 
     def _without_quorum(self, valid: int) -> tuple[None, None]:
         """Lose the round, not the run, where others are left to ask; the model stays as it is."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation import DataError, explain, is_number, read_json, read_jsonl
+from federation import DataError, checkpoint_folders, explain, is_number, read_json, read_jsonl
 
 Json = Mapping[str, Any]
 
@@ -131,7 +131,7 @@ def read_record(folder: Path) -> Record:
         ledger=read_json(folder / "ledger.json"),
         summary=read_json(folder / "summary.json"),
         circuit=_bytes(folder / "circuit.svg"),
-        state=read_json(max(folder.glob("checkpoint/round-*"), default=folder) / "state.json"),
+        state=read_json([folder, *checkpoint_folders(folder)][-1] / "state.json"),
     )
 
 

@@ -15,8 +15,11 @@ from federation import (
     UserError,
     alone,
     append_jsonl,
+    by_number,
+    count_releases,
     last_checkpoint,
     may_change,
+    note_releases,
     note_underway,
     parse_run,
     read_json,
@@ -194,3 +197,41 @@ def test_recorded_settings_are_the_ones_written(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"settings": [1]}))
     with pytest.raises(UserError, match=r"no settings in .*config.json"):
         recorded_settings(tmp_path)
+
+
+# --- order and releases ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [1000, 10_000, 100_003])
+def test_checkpoints_are_in_the_order_of_their_rounds(tmp_path: Path, more: int) -> None:
+    for number in (998, 999, more, more - 1):
+        grow(tmp_path, number)
+    assert last(tmp_path).number == more
+    (tmp_path / "checkpoint" / f"round-{more}" / "model").write_text("torn")
+    found = last(tmp_path)
+    assert (found.number, found.damaged) == (max(999, more - 1), (f"round-{more}",))
+
+
+def test_names_are_sorted_by_the_numbers_in_them() -> None:
+    names = ["node-10.log", "node-2.log", "a-1-b-10", "a-1-b-9", "node-0.log", "7", "10", "x"]
+    assert [path.name for path in sorted(map(Path, names), key=by_number)] == [
+        "7",
+        "10",
+        "a-1-b-9",
+        "a-1-b-10",
+        "node-0.log",
+        "node-2.log",
+        "node-10.log",
+        "x",
+    ]
+
+
+def test_releases_are_what_was_written_and_never_less(tmp_path: Path) -> None:
+    note_releases(tmp_path, 5)
+    assert count_releases(tmp_path, 3) == 5
+    for damaged in ("", "{", '{"releases": null}', '{"releases": 2}', '{"releases": true}'):
+        (tmp_path / "checkpoint" / "releases.json").write_text(damaged)
+        with pytest.raises(
+            UserError, match=r"releases.json' is damaged or missing; accepted: .* 3"
+        ):
+            count_releases(tmp_path, 3)

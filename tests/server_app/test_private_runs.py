@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,10 @@ from safetensors.numpy import load_file
 from cli.words import result
 from client_app.memory import recall
 from data import Projection
-from federation import UserError
+from federation import UserError, parse_run
 from tests.tables import TEXT, text_table
 
+ROOT = Path(__file__).resolve().parents[2]
 Federate = Callable[..., Any]
 LONG = 12
 """Letters that no message may have in common with a row."""
@@ -281,3 +285,59 @@ def test_moments_of_features_are_told_once(encoder: str, federate: Federate) -> 
     federate(*given, "train.steps=1", spoil=watch)
     assert [kind for kind, _ in told] == ["query.prepare", "query.adopt"]
     assert sorted(features > 0 for _, features in told) == [False, True]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from server_app.resume import take_up
+from tests.server_app.test_resume import go_on, start
+
+def spoil(order, reply):
+    if order.metadata.message_type == "train" and order.metadata.group_id == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return reply
+
+folder = Path(sys.argv[1])
+(go_on if folder.exists() else start)(folder, *sys.argv[3:], spoil=spoil)
+"""
+
+
+def test_a_round_counts_as_often_as_its_messages_went_out(tmp_path: Path) -> None:
+    """Killed in rounds 1, 1 and 3 of 4: 7 releases, though 4 rounds are on record."""
+    from federation.privacy import epsilon
+    from tests.server_app.test_resume import go_on
+
+    for killed_in in ("1", "1", "3"):
+        words = [sys.executable, "-c", KILLED, str(tmp_path / "run"), killed_in, *CENTRAL]
+        ended = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+    told = go_on(tmp_path / "run", *CENTRAL)["privacy"]["updates"]
+    assert told["releases"] == 7
+    assert told["epsilon"] == epsilon({1.0: 7}, 1e-5) > epsilon({1.0: 5}, 1e-5)
+    assert told["epsilon"] == pytest.approx(best_order(7 / 2, 1e-5), rel=0.02)
+
+
+def best_order(rho: float, delta: float) -> float:
+    """Return epsilon of zero-concentrated privacy, by the bound of Canonne et al. (2020)."""
+    orders = np.linspace(1.01, 60, 6000)
+    bound = orders * rho + np.log1p(-1 / orders) - np.log(delta * orders) / (orders - 1)
+    return float(bound.min())
+
+
+def test_without_its_count_of_releases_a_private_run_does_not_go_on(tmp_path: Path) -> None:
+    from tests.server_app.test_resume import broken, go_on
+
+    broken(tmp_path / "run", 9, *CENTRAL)
+    (tmp_path / "run" / "checkpoint" / "releases.json").unlink()
+    with pytest.raises(UserError, match=r"releases.json' is damaged or missing"):
+        go_on(tmp_path / "run", *CENTRAL)
+
+
+@pytest.mark.parametrize("dp", ["central", "local"])
+def test_losses_may_not_choose_whose_noised_update_counts(dp: str) -> None:
+    private = [f"privacy.dp={dp}", *(["aggregation.rule=uniform"] if dp == "central" else [])]
+    late = [*private, "agent.stage=aggregation"]
+    with pytest.raises(UserError, match=r"agent.stage = 'aggregation' with privacy.dp = .*epsilon"):
+        parse_run([], [*late, "agent.fraction=0.5"])
+    parse_run([], [*private, "agent.fraction=0.5"])
