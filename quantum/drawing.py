@@ -10,7 +10,7 @@ import numpy as np
 import pennylane as qml
 
 from quantum.ansatz import QCNN, VQC
-from quantum.gates import Block
+from quantum.gates import Block, Trainable, block_of
 from quantum.templates import BlockTemplate, operations
 
 GATE_LIMIT = 6  # up to so many qubits the VQC is drawn gate by gate, beyond it block by block
@@ -26,6 +26,7 @@ def draw_svg(ansatz: QCNN | VQC) -> str:
 
     Convolution and pooling blocks are boxes with their name (15 gates each would be
     unreadable), all else is drawn gate by gate; a VQC of more than 6 qubits as boxes too.
+    Below a name stand the places of its trainable angles in the vector of all angles.
 
     Parameters
     ----------
@@ -62,7 +63,9 @@ def _queue(ansatz: QCNN | VQC, blocks: Sequence[Block], boxed: bool) -> None:
     """Queue the blocks' operations: a box each, or their gates."""
     angles, features = np.zeros(ansatz.angles), np.zeros(ansatz.n_qubits)
     for block in blocks:
-        if boxed:
-            BlockTemplate(angles, block.wires, block)
-        else:
-            operations((block,), qml.wires.Wires(range(ansatz.n_qubits)), angles, features)
+        parts = (block,) if boxed else [block_of(g.name, g.wires, [g]) for g in block.gates]
+        for part in parts:
+            if boxed or isinstance(part.gates[0].angle, Trainable):
+                BlockTemplate(angles, part.wires, part)
+            else:
+                operations((part,), qml.wires.Wires(range(ansatz.n_qubits)), angles, features)

@@ -187,8 +187,13 @@ class BlockTemplate(Operation):  # type: ignore[misc]
         base_label: str | None = None,
         cache: dict[str, Any] | None = None,
     ) -> str:
-        """Text on the box."""
-        return str(self.hyperparameters["block"].label)
+        """Text on the box: the block's name and the angles that it trains."""
+        block = self.hyperparameters["block"]
+        used = [g.angle.index for g in block.gates if isinstance(g.angle, Trainable)]
+        if not used:
+            return str(block.label)
+        first, last = min(used), max(used)
+        return f"{block.label}\nθ{first}" + (f"-{last}" if last > first else "")
 
 
 def circuit_templates(

@@ -214,7 +214,7 @@ def _circuit(record: Record) -> Section:
     return Section(
         "circuit",
         "The circuit",
-        "The quantum model as it is executed, with its parameters by name.",
+        "The quantum model. Below a name: which of the trainable angles (θ) the box has.",
         pictures=[image] if record.circuit else [],
         empty="No drawing of the circuit is in the results folder.",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pennylane as qml
 import pytest
@@ -135,6 +137,11 @@ def test_a_circuit_is_its_templates(ansatz: QCNN | VQC) -> None:
         circuit_templates(ansatz, np.zeros(1), x, wires)
 
 
+def _ends(part: str) -> tuple[int, int]:
+    first, _, last = part.partition("-")
+    return int(first), int(last or first) + 1
+
+
 @pytest.mark.parametrize("ansatz", [QCNN(4), QCNN(5, 3, "paper"), VQC(4), VQC(9)])
 def test_drawing_is_svg_with_readable_labels(ansatz: QCNN | VQC) -> None:
     svg = draw_svg(ansatz)
@@ -142,5 +149,11 @@ def test_drawing_is_svg_with_readable_labels(ansatz: QCNN | VQC) -> None:
     assert svg.rstrip().endswith("</svg>")
     expected = {"su4": "SU(4)", "paper": "conv"}[ansatz.block] if isinstance(ansatz, QCNN) else "RY"
     assert f">{expected}</text>" in svg
+    named = re.findall(r">θ([\d-]+)</text>", svg)
+    places = {k for part in named for k in range(*_ends(part))}
+    assert places == set(range(ansatz.angles))
+    height = float(re.findall(r'viewBox="0 0 [\d.]+ ([\d.]+)"', svg)[0])
+    lowest = max(float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", svg.split("axes_1")[1]))
+    assert height - lowest < 40  # half a wire's distance
     assert len(svg) < 200_000
     assert svg == draw_svg(ansatz)
