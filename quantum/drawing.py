@@ -41,6 +41,7 @@ def draw_svg(ansatz: QCNN | VQC) -> str:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
     boxed = isinstance(ansatz, QCNN) or ansatz.n_qubits > GATE_LIMIT
 
@@ -54,7 +55,9 @@ def draw_svg(ansatz: QCNN | VQC) -> str:
         wires = list(range(ansatz.n_qubits))
         figure, _ = qml.draw_mpl(circuit, wire_order=wires, style=None, fig=canvas.figure)()
         target = io.BytesIO()
-        figure.savefig(target, format="svg", metadata={"Date": None})
+        # PennyLane leaves half an inch, a wire's distance, blank on every side.
+        inner = Bbox.from_extents(0.3, 0.45, *(figure.get_size_inches() - (0.4, 0.45)))
+        figure.savefig(target, format="svg", metadata={"Date": None}, bbox_inches=inner)
     text = target.getvalue().decode()
     return text[text.index("<svg") :]
 

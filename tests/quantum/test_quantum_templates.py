@@ -137,6 +137,17 @@ def test_a_circuit_is_its_templates(ansatz: QCNN | VQC) -> None:
         circuit_templates(ansatz, np.zeros(1), x, wires)
 
 
+def drawn_box(svg: str) -> tuple[float, float, float, float]:
+    """Return the blank points left, above, right and below of what is drawn."""
+    _, drawn = svg.split('id="axes_1"')
+    width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0])
+    points = np.array(
+        re.findall(r"(?:[ML] |rotate\(-0 |translate\()(-?[\d.]+) (-?[\d.]+)", drawn), float
+    )
+    (x, y), (far_x, far_y) = points.min(axis=0), points.max(axis=0)
+    return x, y, width - far_x, height - far_y
+
+
 def _ends(part: str) -> tuple[int, int]:
     first, _, last = part.partition("-")
     return int(first), int(last or first) + 1
@@ -152,8 +163,7 @@ def test_drawing_is_svg_with_readable_labels(ansatz: QCNN | VQC) -> None:
     named = re.findall(r">θ([\d-]+)</text>", svg)
     places = {k for part in named for k in range(*_ends(part))}
     assert places == set(range(ansatz.angles))
-    height = float(re.findall(r'viewBox="0 0 [\d.]+ ([\d.]+)"', svg)[0])
-    lowest = max(float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", svg.split("axes_1")[1]))
-    assert height - lowest < 40  # half a wire's distance
+    left, top, right, bottom = drawn_box(svg)
+    assert max(left, top, right, bottom) < 20  # points: no blank margin
     assert len(svg) < 200_000
     assert svg == draw_svg(ansatz)
