@@ -134,6 +134,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="go on with an interrupted run: its results folder; --set may change run.rounds, "
         "stop.*, timeouts and budgets",
     )
+    run.add_argument(
+        "--dry-run", action="store_true", help="check, print what would run, and start nothing"
+    )
     run.add_argument("--plain", action="store_true", help="no colours, no moving status line")
     run.add_argument("--quiet", action="store_true", help="print the final result only")
     run.set_defaults(call=_run)
@@ -180,6 +183,13 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="one setting, for instance run.rounds=5; wins over files",
     )
+    command.add_argument(
+        "--unset",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="one setting of the files back to its default",
+    )
 
 
 def version() -> str:
@@ -198,10 +208,12 @@ def version() -> str:
 def _run(chosen: argparse.Namespace) -> int:
     from cli.run import run
 
-    if chosen.resume is not None and (chosen.config or chosen.name):
+    fresh = {"--config": chosen.config, "--name": chosen.name, "--unset": chosen.unset}
+    fresh |= {"--dry-run": chosen.dry_run}
+    if chosen.resume is not None and any(fresh.values()):
         from federation import SettingsError, explain
 
-        given = "--config" if chosen.config else "--name"
+        given = next(option for option, value in fresh.items() if value)
         why = "a run goes on with its own settings", f"leave {given} out, or start a new run"
         raise SettingsError(explain(f"{given} with --resume", *why))
     return run(
@@ -212,13 +224,15 @@ def _run(chosen: argparse.Namespace) -> int:
         resume=chosen.resume,
         plain=chosen.plain,
         quiet=chosen.quiet,
+        unset=chosen.unset,
+        dry=chosen.dry_run,
     )
 
 
 def _cost(chosen: argparse.Namespace) -> int:
     from cli.cost import cost
 
-    return cost(chosen.config, chosen.set, as_json=chosen.json)
+    return cost(chosen.config, chosen.set, chosen.unset, as_json=chosen.json)
 
 
 def _jobs(chosen: argparse.Namespace) -> int:

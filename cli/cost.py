@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.children import ChildFailedError, call_module
-from cli.plan import Plan, make_plan
+from cli.plan import Plan, make_plan, say_notices
 from federation import byte_size, duration, flatten, percent, whole
 
 COUNTS = (
@@ -26,12 +26,18 @@ COUNTS = (
 """Keys of a cost, their names, and how they are written."""
 
 
-def cost(files: Iterable[Path], assignments: Iterable[str], *, as_json: bool = False) -> int:
+def cost(
+    files: Iterable[Path],
+    assignments: Iterable[str],
+    unset: Iterable[str] = (),
+    *,
+    as_json: bool = False,
+) -> int:
     """Print the estimated cost of a configuration.
 
     Parameters
     ----------
-    files, assignments
+    files, assignments, unset
         As `cli.plan.make_plan` takes them.
     as_json : bool
         Print JSON instead of tables.
@@ -46,8 +52,10 @@ def cost(files: Iterable[Path], assignments: Iterable[str], *, as_json: bool = F
     UserError
         For a mistake in the settings, data or backend, in one line.
     """
+    plan = make_plan(files, assignments, None, unset=unset)
+    say_notices(plan)
     try:
-        found = ask(make_plan(files, assignments, None))
+        found = ask(plan)
     except ChildFailedError as error:
         print(f"llm-qfl: the cost could not be estimated: {error}", file=sys.stderr)
         return 1

@@ -44,12 +44,15 @@ class Plan:
         The checkout whose ``pyproject.toml`` describes the Flower app.
     programs : dict
         Absolute path of each Flower program by name.
+    notices : tuple of str
+        Keys of the files that were dropped, each with its reason.
     """
 
     settings: Settings
     overrides: dict[str, Scalar]
     app: Path
     programs: dict[str, str]
+    notices: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -57,6 +60,7 @@ def make_plan(
     assignments: Iterable[str],
     name: str | None,
     clients: int | None = None,
+    unset: Iterable[str] = (),
 ) -> Plan:
     """Read and check everything that can be checked before Flower starts.
 
@@ -70,6 +74,8 @@ def make_plan(
         The run's name, winning over both.
     clients : int, optional
         Nodes of a deployment: that many clients the run has, whatever the files say.
+    unset : iterable of str
+        Keys of the files that go back to their defaults.
 
     Returns
     -------
@@ -83,7 +89,8 @@ def make_plan(
     """
     named = [] if name is None else [f"run.name={name}"]
     there = [] if clients is None else [f"run.clients={clients}"]
-    settings, overrides = parse_run(files, [*there, *assignments, *named])
+    notices: list[str] = []
+    settings, overrides = parse_run(files, [*there, *assignments, *named], unset, notices)
     if clients is not None and settings.run.clients != clients:
         raise SettingsError(
             explain(
@@ -94,7 +101,13 @@ def make_plan(
         )
     overrides = absolute_paths(overrides, Path.cwd())
     check_paths(overrides, per_site=settings.data.per_site, used=settings.run.resume)
-    return Plan(settings, overrides, find_app(), find_programs())
+    return Plan(settings, overrides, find_app(), find_programs(), tuple(notices))
+
+
+def say_notices(plan: Plan) -> None:
+    """Tell, on stderr, which keys of the files were dropped."""
+    for line in plan.notices:
+        print(f"llm-qfl: {line}", file=sys.stderr)
 
 
 def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,10 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cli.children import ChildFailedError
 from cli.flower import Flwr
 from cli.follow import ClientLines, Tail, last_error, last_words, read_log
-from cli.outcome import Evidence, Verdict, judge
+from cli.outcome import COMPLETED, FAILED, INTERRUPTED, Evidence, Verdict, judge
 from cli.plan import Plan, make_plan, make_run_folder, run_config
+from cli.preflight import preflight
 from cli.processes import wait_for
 from cli.runconfig import federation_config
 from cli.screen import Screen
@@ -48,6 +51,8 @@ def run(
     resume: Path | None = None,
     plain: bool = False,
     quiet: bool = False,
+    unset: Iterable[str] = (),
+    dry: bool = False,
 ) -> int:
     """Check the settings, run the federation, and follow it to its end.
 
@@ -63,6 +68,10 @@ def run(
         No colours and no moving line.
     quiet : bool
         Only the result.
+    unset : iterable of str
+        As `cli.plan.make_plan` takes it.
+    dry : bool
+        Check, print what would run, and stop.
 
     Returns
     -------
@@ -81,7 +90,17 @@ def run(
 
         plan = resumed_plan(resume, assignments, clients)
     else:
-        plan = make_plan(files, assignments, name, clients)
+        plan = make_plan(files, assignments, name, clients, unset)
+    try:
+        with signals():
+            preflight(plan, here=facts is None, dry=dry)
+    except Interrupted:
+        return INTERRUPTED
+    except ChildFailedError as error:
+        print(f"llm-qfl: the check broke off: {error}", file=sys.stderr)
+        return FAILED
+    if dry:
+        return COMPLETED
     folder = make_run_folder(plan)
     screen = Screen(plain=plain, quiet=quiet, deployed=facts is not None)
     screen.start(plan.settings.run.name, folder)
@@ -171,7 +190,6 @@ def _link(plan: Plan, folder: Path, screen: Screen, facts: Facts | None) -> tupl
 
 def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
     """Cancel what the run left waiting at a device: nobody will collect it."""
-    from cli.children import ChildFailedError
     from cli.jobs import cancel_run
 
     settings = plan.settings

@@ -6,7 +6,7 @@ needs them.
 
 from data.features import feature_kind, raw_features
 from data.kmers import kmer_frequencies
-from data.loading import load_corpus, load_server, load_site
+from data.loading import load_corpus, load_federation, load_server, load_site
 from data.metrics import confusion_scores, linear_baseline, majority_baseline, scores
 from data.moments import Moments, merge_moments, moments_of
 from data.private import clip_rows, mended, noisy, refuse_few
@@ -29,6 +29,7 @@ __all__ = [
     "kmer_frequencies",
     "linear_baseline",
     "load_corpus",
+    "load_federation",
     "load_server",
     "load_site",
     "majority_baseline",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from federation import DataError, explain
+from federation import DataError, explain, hub_reachable
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def read_hub(name: str, config: str | None, text: str, splits: tuple[str, ...]) 
     return HubData(columns, names)
 
 
-def _load(name: str, config: str | None, what: str) -> Mapping[str, Any]:
+def _load(name: str, subset: str | None, what: str) -> Mapping[str, Any]:
     try:
-        from datasets import load_dataset
+        from datasets import config, load_dataset
     except ImportError as error:
         raise DataError(
             explain(
@@ -86,16 +86,17 @@ def _load(name: str, config: str | None, what: str) -> Mapping[str, Any]:
                 "pip install datasets, or set data.path",
             )
         ) from error
+    # It would try for 25 s to reach a hub that is not there before it looks into its cache.
+    config.HF_HUB_OFFLINE = not hub_reachable()
     try:
-        found: Mapping[str, Any] = load_dataset(name, config)
+        found: Mapping[str, Any] = load_dataset(name, subset)
     except Exception as error:  # whatever the network, the cache or the hub's files raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
         raise DataError(
             explain(
                 f"{what} could not be loaded ({reason})",
-                "a data set of the hub, reachable or in the cache of datasets, or a local copy",
-                "check the network and the name, or set data.path to a local folder "
-                "(docs: data.source)",
+                "one that the hub or its cache has, or local files",
+                "check the network and the name, or set data.path to a local copy",
             )
         ) from error
     return found

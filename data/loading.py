@@ -291,7 +291,27 @@ def load_server(settings: Settings) -> ServerData:
     """
     if settings.data.per_site:
         return own_server(settings)
+    return load_federation(settings)[0]
+
+
+def load_federation(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
+    """Load what the server and every client hold, reading a shared data set once.
+
+    Returns
+    -------
+    (ServerData, tuple of Site)
+        As `load_server` and `load_site` return them, the sites by client.
+
+    Raises
+    ------
+    DataError, SettingsError
+        As `load_server` and `load_site`.
+    """
     clients = settings.run.clients
+    if settings.data.per_site:
+        sites = tuple(own_site(settings, client)[1] for client in range(clients))
+        return own_server(settings), sites
     shares = _share_out(settings, clients)
-    sites = tuple(_site(settings, shares, client).train for client in range(clients))
-    return ServerData(shares.corpus.info, sites, shares.validation, shares.test)
+    sites = tuple(_site(settings, shares, client) for client in range(clients))
+    train = tuple(site.train for site in sites)
+    return ServerData(shares.corpus.info, train, shares.validation, shares.test), sites

@@ -36,6 +36,7 @@ from federation.errors import (
     explain,
 )
 from federation.hardware_settings import HardwareSettings
+from federation.hub import hub_reachable
 from federation.ledger import COST_KEYS, Asking, Cost, Ledger, idle_share, total, with_idle
 from federation.llm_settings import DistillSettings, LlmSettings
 from federation.locking import held
@@ -139,6 +140,7 @@ __all__ = [
     "flatten",
     "held",
     "hidden_character",
+    "hub_reachable",
     "idle_share",
     "is_number",
     "is_shot_based",

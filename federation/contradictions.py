@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from federation.agent_settings import ASKED, MAY_STOP, circuit_prices
 from federation.backends import (
@@ -24,8 +24,28 @@ CREDITED = ("bandit", "regulator")
 LEAST_PRECISION = 0.001
 """Smallest standard error that may be asked for: a million shots."""
 
-Check = tuple[bool, str, str, str]
-"""Whether all is well; else what was given, what is accepted, what to do."""
+
+class Check(NamedTuple):
+    """Whether all is well; else what was given, what is accepted, what to do.
+
+    `ignored` names the key that would be without effect, `by` the keys that decide it; a check
+    without is of keys that contradict each other.
+    """
+
+    fine: bool
+    given: str
+    takes: str
+    fix: str
+    ignored: str = ""
+    by: tuple[str, ...] = ()
+
+
+class IgnoredError(SettingsError):
+    """A key would have no effect: `key`, because of the keys `by`."""
+
+    def __init__(self, message: str, key: str, by: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.key, self.by = key, by
 
 
 def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
@@ -43,7 +63,7 @@ def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
     SettingsError
         One line: what was given, what is accepted, what to do.
     """
-    for fine, given, takes, fix in (
+    for check in (
         *_run_checks(settings),
         *_backend_checks(settings),
         *(() if at_node else _ignored_checks(settings)),
@@ -52,8 +72,12 @@ def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
         *_agent_checks(settings),
         *_privacy_checks(settings),
     ):
-        if not fine:
-            raise SettingsError(explain(given, takes, fix))
+        if check.fine:
+            continue
+        message = explain(check.given, check.takes, check.fix)
+        if check.ignored:
+            raise IgnoredError(message, check.ignored, check.by)
+        raise SettingsError(message)
 
 
 def may_count_shots(backend: str) -> bool:
@@ -80,27 +104,27 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
     chosen = selection_size(settings.run.clients, agent.fraction)
     default_minimum = stop.min_rounds == type(stop)().min_rounds
     return (
-        (
+        Check(
             bool(settings.run.folder) or not settings.run.resume,
             "run.resume = true without run.folder",
             "the folder of the run that goes on",
             "use llm-qfl run --resume FOLDER, or set run.folder",
         ),
-        (
+        Check(
             train.min_steps <= train.steps <= train.max_steps,
             f"train.steps = {train.steps}, min_steps = {train.min_steps}, "
             f"max_steps = {train.max_steps}",
             "min_steps <= steps <= max_steps",
             "change train.steps or its bounds",
         ),
-        (
+        Check(
             settings.run.min_replies <= settings.run.clients,
             f"run.min_replies = {settings.run.min_replies} with run.clients = "
             f"{settings.run.clients}",
             "at most run.clients",
             "lower run.min_replies",
         ),
-        (
+        Check(
             agent.kind not in ("rule", "random", "greedy", "bandit")
             or settings.run.min_replies <= chosen,
             f"agent.fraction = {agent.fraction:g} of {settings.run.clients} clients selects "
@@ -108,18 +132,22 @@ def _run_checks(settings: Settings) -> tuple[Check, ...]:
             "at least run.min_replies clients",
             "raise agent.fraction or lower run.min_replies",
         ),
-        (
+        Check(
             default_minimum or stop.min_rounds <= settings.run.rounds,
             f"stop.min_rounds = {settings.stop.min_rounds} with run.rounds = {settings.run.rounds}",
             "at most run.rounds",
             "lower stop.min_rounds or raise run.rounds",
+            "stop.min_rounds",
+            ("run.rounds",),
         ),
-        (
+        Check(
             bool(default_minimum or stop.rule != "none" or stop.patience or stop.target_accuracy)
             or agent.kind in MAY_STOP,
             f"stop.min_rounds = {stop.min_rounds} would be ignored because nothing stops the run",
             "stop.rule, stop.patience, stop.target_accuracy, or an agent that may stop the run",
             "set one of them or remove stop.min_rounds",
+            "stop.min_rounds",
+            ("stop.rule", "stop.patience", "stop.target_accuracy", "agent.kind"),
         ),
     )
 
@@ -131,37 +159,41 @@ def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
     agent, longest = settings.agent, settings.aggregation.max_norm
     unused = [k for k in ("delta", "seeded") if getattr(privacy, k) != getattr(default, k)]
     return (
-        (
+        Check(
             noisy or not unused,
             f"privacy.{(unused or ['delta'])[0]} would be ignored because nothing is noised",
             "privacy.dp or privacy.moment_noise",
             "set one of them, or remove it",
+            f"privacy.{(unused or ['delta'])[0]}",
+            ("privacy.dp", "privacy.moment_noise"),
         ),
-        (
+        Check(
             privacy.dp != "central" or settings.aggregation.rule == "uniform",
             f"aggregation.rule = {settings.aggregation.rule!r} with privacy.dp = 'central'",
             "aggregation.rule = 'uniform': the noise is made for equal weights",
             "set aggregation.rule = 'uniform'",
         ),
-        (
+        Check(
             privacy.dp != "central" or longest == type(settings.aggregation)().max_norm,
             f"aggregation.max_norm = {longest:g} would be ignored because privacy.dp = 'central'",
             "privacy.clip, which shortens an update instead of dropping it",
             "remove aggregation.max_norm",
+            "aggregation.max_norm",
+            ("privacy.dp",),
         ),
-        (
+        Check(
             not on or settings.agent.kind not in CREDITED,
             f"agent.kind = {settings.agent.kind!r} with privacy.dp = {privacy.dp!r}",
             "an agent that needs no credit, which is made of single clients' models",
             f"choose another than {' and '.join(CREDITED)}",
         ),
-        (
+        Check(
             not on or settings.llm.federated == "none",
             f"llm.federated = {settings.llm.federated!r} with privacy.dp = {privacy.dp!r}",
             "llm.federated = 'none': adapters would leave the sites without noise",
             "leave one of them out",
         ),
-        (
+        Check(
             not on or (agent.kind, agent.stage) != ("rule", "aggregation") or agent.fraction == 1,
             f"agent.stage = 'aggregation' with privacy.dp = {privacy.dp!r}",
             "agent.stage = 'participation': losses, which carry no noise, would choose whose "
@@ -174,19 +206,19 @@ def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
 def _agent_checks(settings: Settings) -> tuple[Check, ...]:
     agent, clients = settings.agent, settings.run.clients
     return (
-        (
+        Check(
             circuit_prices(agent.circuit_prices, clients) is not None,
             f"agent.circuit_prices = {agent.circuit_prices!r} with run.clients = {clients}",
             "a number above 0 for all clients, or one for each, comma-separated",
             "name as many prices as there are clients",
         ),
-        (
+        Check(
             agent.kind not in ASKED or bool(agent.model),
             f"agent.kind = {agent.kind!r} without agent.model",
             "a model's hub id or path (llm), or the server's name of it (endpoint)",
             "set agent.model",
         ),
-        (
+        Check(
             settings.data.noisy_clients <= clients,
             f"data.noisy_clients = {settings.data.noisy_clients} with run.clients = {clients}",
             "at most run.clients",
@@ -200,26 +232,26 @@ def _backend_checks(settings: Settings) -> tuple[Check, ...]:
     names = backend_names(text)
     counting = [name for name in names if is_shot_based(name)]
     return (
-        (
+        Check(
             len(names) in (1, settings.run.clients),
             f"quantum.backend names {len(names)} backends with run.clients = "
             f"{settings.run.clients}",
             "one backend for all, or one for each client",
             "name as many as there are clients",
         ),
-        (
+        Check(
             train.optimizer != "adam" or not counting,
             f"train.optimizer = 'adam' with quantum.backend = {', '.join(counting)}",
             "auto, spsa, parameter-shift or cobyla where shots are counted",
             "set train.optimizer=auto",
         ),
-        (
+        Check(
             train.warm_rounds <= settings.run.rounds,
             f"train.warm_rounds = {train.warm_rounds} with run.rounds = {settings.run.rounds}",
             "at most run.rounds",
             "lower train.warm_rounds",
         ),
-        (
+        Check(
             hardware.precision == 0 or hardware.precision >= LEAST_PRECISION,
             f"hardware.precision = {hardware.precision:g}, {hardware.circuit_shots:,} shots",
             f"0, or {LEAST_PRECISION:g} and above",
@@ -237,29 +269,37 @@ def _ignored_checks(settings: Settings) -> tuple[Check, ...]:
     chosen = f"train.optimizer = {train.optimizer!r} on {text}"
     judged = settings.evaluation.backend
     return (
-        (
+        Check(
             judged in ("exact", *names),
             f"evaluation.backend = {judged!r}",
             f"exact, or one that quantum.backend names ({text})",
             "choose one of them",
+            "evaluation.backend",
+            ("quantum.backend",),
         ),
-        (
+        Check(
             "spsa" in used or train.perturbation == type(train)().perturbation,
             f"train.perturbation = {train.perturbation} would be ignored by {chosen}",
             "an optimizer that perturbs: spsa",
             "remove train.perturbation or set train.optimizer=spsa",
+            "train.perturbation",
+            ("quantum.backend", "train.optimizer"),
         ),
-        (
+        Check(
             used != {"spsa"} or train.schedule == "constant",
             f"train.schedule = {train.schedule!r} would be ignored by {chosen}",
             "adam or parameter-shift; SPSA has gains of its own",
             "remove train.schedule",
+            "train.schedule",
+            ("quantum.backend", "train.optimizer"),
         ),
-        (
+        Check(
             not stop.shots or settings.hardware.shots > 0 or any(map(may_count_shots, names)),
             f"stop.shots = {stop.shots} would be ignored: {text} computes exact expectations",
             "hardware.shots above 0, or a backend that counts shots",
             "set hardware.shots or remove stop.shots",
+            "stop.shots",
+            ("quantum.backend", "hardware.shots"),
         ),
     )
 
@@ -267,31 +307,31 @@ def _ignored_checks(settings: Settings) -> tuple[Check, ...]:
 def _distill_checks(settings: Settings) -> tuple[Check, ...]:
     folds, features = settings.distill.folds, settings.distill.features
     return (
-        (
+        Check(
             not (folds and features),
             f"distill.folds = {folds} with distill.features = {features:g}",
             "one of them: the hidden states of several models are not one space",
             "set distill.folds = 0 or distill.features = 0",
         ),
-        (
+        Check(
             folds != 1,
             "distill.folds = 1",
             "0, or 2 to 10",
             "set distill.folds = 2 or more, or 0 to label rows by the model that saw them",
         ),
-        (
+        Check(
             not folds or settings.llm.federated == "none",
             f"distill.folds = {folds} with llm.federated = {settings.llm.federated!r}",
             "folds of each site's own teacher; the shared adapter is one model",
             "set distill.folds = 0, or llm.federated = none",
         ),
-        (
+        Check(
             settings.llm.peft != "none" or settings.llm.federated == "none",
             f"llm.federated = {settings.llm.federated!r} with llm.peft = none",
             "adapters: auto, lora or qlora",
             "set llm.peft = auto, or llm.federated = none",
         ),
-        (
+        Check(
             not settings.distill.features or settings.train.batch_rows != 1,
             f"distill.features = {settings.distill.features:g} with train.batch_rows = 1",
             "steps of two rows or more: it compares pairs of rows",
@@ -305,43 +345,43 @@ def _data_checks(settings: Settings) -> tuple[Check, ...]:
     tabular = data.source in ("csv", "jsonl")
     text = data.source == "tweet-eval" or (tabular and data.kind == "text")
     return (
-        (
+        Check(
             tabular or data.partition != "column",
             f"data.partition = 'column' with data.source = {data.source!r}",
             "data.source = csv or jsonl",
             "choose another partition",
         ),
-        (
+        Check(
             not text or settings.features.kind != "kmer",
             "features.kind = 'kmer' with rows of text",
             "embedding or auto; k-mers are of DNA",
             "change features.kind, or data.kind if the rows are DNA",
         ),
-        (
+        Check(
             not data.labels or data.labels.count(",") > 0,
             f"data.labels = {data.labels!r}",
             "two or more class names, comma-separated",
             "name every class",
         ),
-        (
+        Check(
             data.source not in ("csv", "jsonl") or bool(data.path) or data.per_site,
             f"data.source = {data.source!r} without data.path",
             "a file",
             "set data.path",
         ),
-        (
+        Check(
             not data.per_site or bool(data.labels),
             "data.per_site without data.labels",
             "the class names in order",
             "set data.labels, since no site sees them all",
         ),
-        (
+        Check(
             data.partition != "column" or bool(data.partition_column),
             "data.partition = 'column' without data.partition_column",
             "a column's name",
             "set data.partition_column",
         ),
-        (
+        Check(
             not (data.per_site and evaluation.mode == "central" and not data.test_path),
             "evaluation.mode = 'central' with data.per_site and no data.test_path",
             "evaluation.mode = 'federated', or rows for the server",

@@ -12,7 +12,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from federation.backends import backend_names
-from federation.contradictions import refuse_contradictions, refuse_unknown_backends
+from federation.contradictions import (
+    IgnoredError,
+    refuse_contradictions,
+    refuse_unknown_backends,
+)
 from federation.declare import Section
 from federation.errors import SettingsError, explain
 from federation.pennylane_text import parse_device_options, parse_noise
@@ -99,9 +103,15 @@ def parse_settings(
 
 
 def parse_run(
-    files: Iterable[Path], assignments: Iterable[str]
+    files: Iterable[Path],
+    assignments: Iterable[str],
+    unset: Iterable[str] = (),
+    notices: list[str] | None = None,
 ) -> tuple[Settings, dict[str, Scalar]]:
     """Read config files and ``key=value`` assignments, later ones winning.
+
+    A later file or assignment may leave an earlier file's key without effect: that key is dropped,
+    with a notice. What would be ignored by something given in the same place is refused.
 
     Parameters
     ----------
@@ -109,6 +119,10 @@ def parse_run(
         TOML files with tables named like the sections.
     assignments : iterable of str
         ``key=value``; the value is read as TOML, else taken as plain text.
+    unset : iterable of str
+        Keys of the files that go back to their defaults.
+    notices : list of str, optional
+        Takes one line for each key that was dropped.
 
     Returns
     -------
@@ -118,13 +132,42 @@ def parse_run(
     Raises
     ------
     SettingsError
-        As `parse_settings`, and for a missing or malformed file or assignment.
+        As `parse_settings`; for a missing or malformed file or assignment; and for a key of
+        `unset` that no file sets.
     """
-    overrides: dict[str, Scalar] = {}
-    for path in files:
-        overrides.update(_read_toml(Path(path)))
-    overrides.update(_assignment(text, "--set") for text in assignments)
-    return parse_settings(overrides), overrides
+    given: dict[str, Scalar] = {}
+    places: dict[str, int] = {}  # where a key was set last: the file's number; the command line
+    paths = [Path(path) for path in files]
+    for place, path in enumerate(paths):
+        held = _read_toml(path)
+        given.update(held)
+        places.update(dict.fromkeys(held, place))
+    for key in unset:
+        if key not in given:
+            raise SettingsError(_not_set(key, given))
+        del given[key]
+        places[key] = len(paths)
+    own = dict(_assignment(text, "--set") for text in assignments)
+    given.update(own)
+    places.update(dict.fromkeys(own, len(paths)))
+    while True:
+        try:
+            return parse_settings(given), given
+        except IgnoredError as error:
+            why = max(places.get(key, -1) for key in error.by)
+            if places.get(error.key, -1) >= why:
+                raise
+            if notices is not None:
+                notices.append(f"{paths[places[error.key]]}: {str(error).split(';')[0]}; dropped")
+            del given[error.key]
+            places[error.key] = why
+
+
+def _not_set(key: str, given: Mapping[str, Scalar]) -> str:
+    known = dict(fields())
+    if key not in known:
+        return _unknown(key, known)
+    return explain(f"--unset {key}", ", ".join(given) or "keys of a --config file", "leave it out")
 
 
 def parse_node(assignments: Iterable[str]) -> dict[str, Scalar]:
@@ -259,9 +302,8 @@ def _why_ignored(
     """Return (the governing key, what it must be) if `key` has no effect here, else None."""
     for other, test in meta(known[key]).get("used_when", []):
         # A governing key that is itself unused is at its default, or refused on its own account.
-        value = flat[other]
-        if not _holds(value, test):
-            return f"{other} = {value!r}", wanted(test)
+        if not _holds(flat[other], test):
+            return other, wanted(test)
     return None
 
 
@@ -273,10 +315,10 @@ def _refuse_ignored(settings: Settings, looked_at: Collection[str]) -> None:
             continue
         why = _why_ignored(key, flat, known)
         if why is not None:
-            raise SettingsError(
-                explain(
-                    f"{key} = {flat[key]!r} would be ignored because {why[0]}",
-                    f"{why[0].split(' = ')[0]} = {why[1]}",
-                    f"remove {key} or change {why[0].split(' = ')[0]}",
-                )
+            other, wanted_value = why
+            message = explain(
+                f"{key} = {flat[key]!r} would be ignored because {other} = {flat[other]!r}",
+                f"{other} = {wanted_value}",
+                f"remove {key} or change {other}",
             )
+            raise IgnoredError(message, key, (other,))

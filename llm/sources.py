@@ -9,13 +9,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from federation import ModelError, explain
+from federation import ModelError, explain, hub_reachable
 from llm import dna_tiny
 
 Kind = Literal["text", "dna"]
@@ -34,7 +32,6 @@ TOKENIZER_FILES = (
 )
 _SMALL_FILE = 1_000_000
 _BLOCKS, _BLOCK = 256, 4096  # of a large file, spread evenly over it
-_PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -312,23 +309,3 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, without a final dot or colon."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].strip().rstrip(".:")[:200]
-
-
-def hub_reachable() -> bool:
-    """Say whether the hub answers at all, within seconds.
-
-    The hub client repeats a failed request for 23 s per file; one short question first keeps an
-    offline start short.
-    """
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False

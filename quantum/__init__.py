@@ -14,7 +14,14 @@ from quantum.costs import circuits_before_steps, circuits_per_step
 if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier
     from quantum.devices.contract import Usage
-    from quantum.engines import DeviceEngine, Engine, Host, Prepared, build_engine
+    from quantum.engines import (
+        DeviceEngine,
+        Engine,
+        Host,
+        Prepared,
+        build_engine,
+        check_backend,
+    )
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
     from quantum.meter import FREE, Spent, metered
     from quantum.training import TrainingData, TrainResult, evaluate, train_local
@@ -32,6 +39,7 @@ _LAZY = {
     "Usage": "quantum.devices.contract",
     "build_classifier": "quantum.classifier",
     "build_engine": "quantum.engines",
+    "check_backend": "quantum.engines",
     "cross_entropy": "quantum.losses",
     "distillation": "quantum.losses",
     "distilled_loss": "quantum.losses",
@@ -57,6 +65,7 @@ __all__ = [
     "build_ansatz",
     "build_classifier",
     "build_engine",
+    "check_backend",
     "circuits_before_steps",
     "circuits_per_step",
     "cross_entropy",

@@ -222,3 +222,29 @@ def build_engine(
             "change quantum.backend",
         )
     )
+
+
+def check_backend(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | None = None) -> None:
+    """Refuse a backend that `build_engine` could not open here; nothing is transpiled.
+
+    Parameters
+    ----------
+    ansatz, settings, host
+        As `build_engine` takes them.
+
+    Raises
+    ------
+    BackendError, SettingsError
+        As `build_engine`.
+    """
+    if is_shot_based(settings.backend):
+        from quantum.devices import check_device
+
+        check_device(ansatz, settings, host or Host())
+    elif settings.backend != "exact" or settings.device == "cuda":
+        family, _, name = settings.backend.partition(":")
+        if family == "pennylane":  # told before torch is loaded
+            from quantum.pennylane_device import find_device
+
+            find_device(name)
+        build_engine(ansatz, settings, host)

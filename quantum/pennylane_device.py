@@ -58,9 +58,7 @@ def open_device(
     BackendError
         If there is no such device, it does not take an option, or it does not open.
     """
-    installed = sorted(qml.plugin_devices)
-    if name not in installed:
-        raise not_installed(name, installed)
+    find_device(name)
     with blaming(name):
         signature = inspect.signature(qml.plugin_devices[name].load()).parameters
     check_options(name, options, signature)
@@ -69,6 +67,19 @@ def open_device(
         if "seed" in signature:
             arguments["seed"] = seed
         return qml.device(name, wires=n_qubits, **arguments)
+
+
+def find_device(name: str) -> None:
+    """Refuse a device that no installed plugin brings.
+
+    Raises
+    ------
+    BackendError
+        With those that are installed.
+    """
+    installed = sorted(qml.plugin_devices)
+    if name not in installed:
+        raise not_installed(name, installed)
 
 
 def check_options(

@@ -24,6 +24,9 @@ from llm.agent.dialect import Dialect
 from llm.agent.speaker import Answer, Question, SpeakerError, answer_tokens, patience
 
 URL, KEY = "LLM_QFL_AGENT_URL", "LLM_QFL_AGENT_KEY"
+PROBE_SECONDS = 4.0
+"""Longest wait for a server's first answer, its list of models, whatever `agent.timeout`."""
+
 LARGEST_BODY = 1_000_000
 """Bytes of a server's answer that are read; a decision takes some hundreds."""
 
@@ -116,10 +119,11 @@ class EndpointSpeaker:
             If it cannot be reached in time or refuses the key. Any other answer will do: not
             every server has such a list, or lists all that it can load.
         """
+        seconds = min(self.timeout, PROBE_SECONDS)
         try:
-            status, _, _ = _within(self.timeout, self._send("GET", "models", None))
+            status, _, _ = _within(seconds, self._send("GET", "models", None))
         except TimeoutError:
-            raise ModelError(self._absent(f"no answer within {self.timeout:g} s")) from None
+            raise ModelError(self._absent(f"no answer within {seconds:g} s")) from None
         except (*_UNREACHABLE, SpeakerError) as error:
             raise ModelError(self._absent(self._clean(_why(error)))) from None
         if status in (401, 403):
@@ -356,9 +360,9 @@ def _address(text: str) -> str:
         raise ModelError(
             explain(
                 f"agent.kind = 'endpoint' and {URL} is {'no address' if text else 'not set'}",
-                "http:// or https://, a host and a path, such as http://127.0.0.1:8000/v1; no "
-                f"password, query or fragment (a key goes into {KEY})",
-                f"set {URL} in the environment that the run starts from",
+                "one like http://127.0.0.1:8000/v1, no password, query or fragment (a key goes "
+                f"into {KEY})",
+                f"set it first: export {URL}=http://HOST:PORT/v1",
             )
         )
     return text.rstrip("/").removesuffix("/chat/completions")

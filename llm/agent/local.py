@@ -25,19 +25,20 @@ from federation import ModelError, explain
 from federation.agent_settings import AgentSettings
 from llm.agent.grammar import Held, grammar_tokenizer
 from llm.agent.speaker import (
+    ACCEPTED,
+    SETTING,
     Answer,
     Messages,
     Question,
     SpeakerError,
     answer_tokens,
+    find_model,
     patience,
 )
 from llm.device import choose_device, device_of, has_bfloat16
 from llm.quiet import quiet
-from llm.sources import Source, first_line, locate, offline
+from llm.sources import Source, first_line, offline
 
-SETTING = "agent.model"
-ACCEPTED = "a folder of a causal language model of transformers, or a hub id such as gpt2"
 _CUE = "Answer:\n"
 _UNLIMITED = 10**9
 
@@ -256,7 +257,7 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> LocalSpeak
         If it is missing, gated, unreachable, damaged, or no causal language model.
     """
     quiet()
-    source = locate(settings.model, SETTING, ACCEPTED)
+    source = find_model(settings)
     device = choose_device(settings.device, "agent.device")
     module, tokenizer = _load(source, device)
     grammar = None

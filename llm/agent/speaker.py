@@ -10,9 +10,13 @@ from typing import Any, Protocol, cast
 
 from federation import UserError
 from federation.agent_settings import AgentSettings
+from llm.sources import Source, locate
 
 Messages = tuple[Mapping[str, str], ...]
 """A chat: each message has ``role`` (system, user or assistant) and ``content``."""
+
+SETTING = "agent.model"
+ACCEPTED = "a folder of a causal language model of transformers, or a hub id such as gpt2"
 
 _HOMES = {"llm": "llm.agent.local", "endpoint": "llm.agent.endpoint"}
 
@@ -142,3 +146,14 @@ def answer_tokens(settings: AgentSettings, clients: int) -> int:
     A client takes about six tokens (``"12": 20,``), a tokenizer of single letters ten.
     """
     return settings.max_tokens or 250 + 12 * clients
+
+
+def find_model(settings: AgentSettings) -> Source:
+    """Find the model of an agent in this process; nothing is loaded.
+
+    Raises
+    ------
+    federation.ModelError
+        If it is missing, not a model, gated or not reachable.
+    """
+    return locate(settings.model, SETTING, ACCEPTED)

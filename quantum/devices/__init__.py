@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from quantum.devices.contract import Usage
 
 if TYPE_CHECKING:
-    from quantum.devices.opening import open_engine
+    from quantum.devices.opening import check_device, open_engine
 
-__all__ = ["Usage", "open_engine"]
+__all__ = ["Usage", "check_device", "open_engine"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "open_engine":
+    if name in ("check_device", "open_engine"):
         from quantum.devices import opening
 
-        return opening.open_engine
+        return getattr(opening, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

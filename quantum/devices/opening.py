@@ -10,7 +10,6 @@ import numpy as np
 
 from federation import BackendError, explain, family, write_text
 from quantum.ansatz import QCNN, VQC
-from quantum.devices.aer import AerService
 from quantum.devices.book import JobBook
 from quantum.devices.contract import Budget
 from quantum.devices.ibm import IbmService, connect, fake_backend, pick_backend
@@ -62,6 +61,8 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
         noisy = None if settings.backend == "aer" else found.backend
         circuit, simulator = simulated(circuit, noisy, found.backend.name, settings.threads)
         if kind == "aer":
+            from quantum.devices.aer import AerService
+
             service = AerService(simulator, host.seed)
         else:
             service = IbmService(simulator, hardware, host.seed)
@@ -74,6 +75,18 @@ def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> Ci
         np.random.default_rng(host.seed),
     )
     return CircuitEngine(settings.backend, circuit, runner, hardware, host.run)
+
+
+def check_device(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> None:
+    """Refuse a device that `open_engine` would not find, or a store that it could not write.
+
+    Raises
+    ------
+    BackendError
+        As `open_engine`.
+    """
+    make_store(host)
+    find_backend(settings.backend, host.hardware.account, ansatz.n_qubits, host)
 
 
 def make_store(host: Host) -> None:

@@ -178,6 +178,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[Any, ..
 
     module = ModuleType("datasets")
     module.load_dataset = load_dataset  # type: ignore[attr-defined]
+    module.config = ModuleType("datasets.config")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
     return asked
 
@@ -216,7 +217,7 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         DataError,
         match=r"hub data set cardiffnlp/tweet_eval \(hate\) could not be loaded \(no route\); "
-        r".* local copy; check the network and the name, or set data.path to a local folder",
+        r".* or local files; check the network and the name, or set data.path to a local copy",
     ):
         load_corpus(DataSettings(source="tweet-eval", task="hate"), 0)
 

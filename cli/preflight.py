@@ -1,0 +1,87 @@
+"""Before a run starts: look for what would end it later, and say what would run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from cli.children import ChildFailedError, call_module
+from cli.plan import Plan, say_notices
+from federation import flatten, whole
+
+PATIENCE = 60.0
+"""Longest wait for the check, seconds; then the run starts unchecked, and says so."""
+
+
+def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
+    """Refuse what would end the run later; with `dry` print what would run.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its settings are checked already.
+    here : bool
+        Whether the run is on this machine. What a deployment's parts find is not known here.
+    dry : bool
+        Print what would run, however long the check takes.
+
+    Raises
+    ------
+    UserError
+        One line: the mistake.
+    ChildFailedError
+        If a dry check breaks off; a run starts all the same, and says so.
+    """
+    say_notices(plan)
+    found: Mapping[str, Any] = {}
+    if here:
+        settings = {**flatten(plan.settings), **plan.overrides}
+        try:
+            said = call_module(
+                "server_app.preflight",
+                told=json.dumps(settings),
+                seconds=None if dry else PATIENCE,
+            )
+            found = json.loads(said)
+        except ChildFailedError as error:
+            if dry:
+                raise
+            print(f"llm-qfl: starting unchecked: {error}", file=sys.stderr)
+    if dry:
+        print("\n".join(lines(plan, found)))
+
+
+def lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
+    """Write what would run."""
+    settings = plan.settings
+    said = [
+        f"run      {settings.run.name}: {settings.run.clients} clients, at most "
+        f"{settings.run.rounds} rounds",
+    ]
+    if not found:
+        agent, backend = settings.agent.kind, settings.quantum.backend
+        said += [
+            f"agent    {agent}",
+            f"backend  {backend}, or what a node sets",
+            "Rows, models and backends are at the deployment's nodes and were not looked at.",
+        ]
+        return said
+    clients = found["clients"]
+    rows = [client["train_rows"] for client in clients]
+    few, many = (sum(client["circuits"][k] for client in clients) for k in (0, 1))
+    train = settings.train
+    spread = whole(rows[0]) if min(rows) == max(rows) else f"{whole(min(rows))} to {max(rows):,}"
+    said += [
+        f"data     {found['data']}: {spread} training rows a client; the server has "
+        f"{whole(found['server_rows'])} validation and {whole(found['test_rows'])} test rows",
+        f"classes  {len(found['classes'])}: {', '.join(found['classes'])}",
+        f"backend  {', '.join(dict.fromkeys(client['backend'] for client in clients))}",
+        f"model    {found['model']}",
+        f"agent    {found['agent']}",
+        f"circuits {whole(few)} at {train.steps} steps a round, {whole(many)} at "
+        f"{train.max_steps}, if every client trains in every round",
+        "Nothing was started or written.",
+    ]
+    return said

@@ -1,0 +1,28 @@
+"""Whether the Hugging Face hub can be reached, found out before its client tries for long."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+
+PROBE_SECONDS = 3.0
+
+
+def hub_reachable() -> bool:
+    """Say whether the hub answers at all, within seconds.
+
+    The hub client repeats a failed request for 23 s per file; one short question first keeps an
+    offline start short.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False

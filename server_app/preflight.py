@@ -1,0 +1,154 @@
+"""What would end a run later, found before Flower starts: `python -m server_app.preflight`.
+
+Reads the flat settings as JSON from standard input and writes what would run as JSON. The launcher
+calls it as a process of its own. Everything is found by the functions that the run itself uses:
+the agent's model or server, the backends, the language model, the rows. No weight is loaded and
+no circuit transpiled, and a library loads only where a setting needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from federation import (
+    Settings,
+    UserError,
+    backend_names,
+    backend_of,
+    parse_settings,
+    store_root,
+)
+
+if TYPE_CHECKING:
+    from data import DataInfo
+
+
+def check(settings: Settings) -> dict[str, Any]:
+    """Check what this machine can know of a run, and describe it.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+
+    Returns
+    -------
+    dict
+        ``agent``, ``model``, ``data``, ``classes``, ``server_rows`` and ``test_rows`` of the
+        server; ``clients``: each one's ``backend``, ``train_rows`` and ``circuits``, the list
+        of its circuits at ``train.steps`` and at ``train.max_steps`` in every round.
+
+    Raises
+    ------
+    UserError
+        One line, for whatever would end the run.
+    """
+    agent = _agent(settings)  # first what takes no time
+    _check_backends(settings)
+    info, server, sites = _rows(settings)
+    model = _model(settings, info)
+    return {
+        "agent": agent,
+        "model": model,
+        "data": info.name,
+        "classes": list(info.classes),
+        "server_rows": server[0],
+        "test_rows": server[1],
+        "clients": [
+            {
+                "backend": backend_of(settings.quantum.backend, client),
+                "train_rows": rows[0],
+                "circuits": _circuits(settings, client, rows, len(info.classes)),
+            }
+            for client, rows in enumerate(sites)
+        ],
+    }
+
+
+def _agent(settings: Settings) -> str:
+    """Find the agent, without loading a language model; return its name."""
+    if settings.agent.kind == "llm":
+        from llm.agent.speaker import find_model
+
+        return f"llm ({find_model(settings.agent).short})"
+    if settings.agent.kind != "endpoint":
+        return settings.agent.kind  # it comes with us: nothing to find
+    from strategies import build_agent
+
+    return build_agent(settings).name
+
+
+def _check_backends(settings: Settings) -> None:
+    """Look whether each backend can be had here and has the qubits; classes matter to none."""
+    from quantum import Host, build_ansatz, check_backend
+
+    host = Host(settings.hardware, store=store_root(settings.llm.store))
+    for name in dict.fromkeys(backend_names(settings.quantum.backend)):
+        own = settings.quantum.model_copy(update={"backend": name})
+        check_backend(build_ansatz(own, classes=2), own, host)
+
+
+def _rows(settings: Settings) -> tuple[DataInfo, tuple[int, int], list[tuple[int, int, int]]]:
+    """Load all rows.
+
+    Returns
+    -------
+    tuple
+        The data; the server's validation and test rows; each client's training, validation and
+        test rows.
+    """
+    from data import class_rows, load_federation, refuse_few
+
+    server, sites = load_federation(settings)
+    for site in sites:
+        count = class_rows(site.train.labels, len(server.classes))
+        refuse_few(count, settings.privacy.min_rows)
+    rows = [(len(site.train), len(site.validation), len(site.test)) for site in sites]
+    return server.info, (len(server.validation), len(server.test)), rows
+
+
+def _model(settings: Settings, info: DataInfo) -> str:
+    """Find the local language model and the device that it is to compute on; return its name."""
+    from data import feature_kind
+    from llm import resolve
+
+    feature_kind(info.kind, settings.features)
+    if settings.llm.device == "cuda":
+        from llm.device import choose_device
+
+        choose_device("cuda")
+    return resolve(settings.llm.model, info.kind).name
+
+
+def _circuits(settings: Settings, client: int, rows: Sequence[int], classes: int) -> list[int]:
+    """Return a client's circuits over the run, training in every round."""
+    from quantum import build_ansatz, circuits_before_steps, circuits_per_step
+
+    train, run, (trained, validation, test) = settings.train, settings.run, rows
+    angles = build_ansatz(settings.quantum, classes).angles
+    backend = backend_of(settings.quantum.backend, client)
+    step = circuits_per_step(train, trained, angles, backend)
+    federated = settings.evaluation.mode == "federated"
+    paid = run.rounds - train.warm_rounds
+    fixed = circuits_before_steps(train, trained) + validation
+    judged = validation * run.rounds + test if federated else 0
+    return [paid * (steps * step + fixed) + judged for steps in (train.steps, train.max_steps)]
+
+
+def main() -> int:
+    """Read settings, write what would run; a user's mistake is one line and exit code 2."""
+    try:
+        print(json.dumps(check(parse_settings(json.load(sys.stdin)))), flush=True)
+    except UserError as error:
+        print(" ".join(str(error).split()), file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    # Not sys.exit: a thread of a library may still wait for a name that no server resolves.
+    os._exit(main())

@@ -1,0 +1,126 @@
+"""What would end a run later ends it before Flower starts: one line, exit code 2, nothing written.
+
+Each fault goes through the process that users start.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command import llm_qfl
+from tests.tables import TEXT, text_table
+
+URL = "LLM_QFL_AGENT_URL"
+ENDPOINT = ("agent.kind=endpoint", "agent.model=some-model")
+
+
+def refused(folder: Path, *settings: str, **environment: str) -> str:
+    """Run; return the one line of the refusal."""
+    home = folder / "home"
+    home.mkdir()
+    words = [word for setting in settings for word in ("--set", setting)]
+    places = {"HOME": str(home), "LLM_QFL_HOME": str(home / "store"), "FLWR_HOME": str(home)}
+    before = sorted(folder.iterdir())
+    done = llm_qfl(folder, "run", *words, timeout=120, **{URL: ""} | places | environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert sorted(folder.iterdir()) == before  # no results folder
+    libraries = {".cache", ".config", ".qiskit"}
+    assert {path.name for path in home.iterdir()} <= {"store", *libraries}  # no SuperLink's either
+    return line
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """Listen at a port, take connections, and never answer."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["quantum.backend=fake:nowhere"], "fake:nowhere', there is no such snapshot"),
+        (["quantum.backend=pennylane:no.device"], "no such device is installed"),
+        (["quantum.backend=ibm:least_busy"], "no IBM Quantum account is saved"),
+        (["quantum.backend=fake:manila", "quantum.qubits=8"], "has 5 qubits and the circuit needs"),
+        (["llm.model=/no/model"], "llm.model /no/model: there is no such folder"),
+        (["agent.kind=llm", "agent.model=/no/model"], "agent.model /no/model: there is no such"),
+        ([*ENDPOINT], f"{URL} is not set; .* export {URL}=http"),
+        (["data.source=tweet-eval"], "tweet_eval .* could not be loaded .* set data.path to a loc"),
+        (["llm.model=some/model"], "some/model is no folder here, the hub cannot be reached"),
+        (["privacy.min_rows=500"], "min_rows"),
+        (["data.train_rows=5", "run.clients=4"], "5 training rows for 4 clients|train_rows"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_fault_is_found_first(settings: list[str], said: str, tmp_path: Path) -> None:
+    line = refused(tmp_path, *settings)
+    assert line.startswith("llm-qfl: ")
+    assert re.search(said, line), line
+    assert line.endswith(".")
+
+
+def test_a_wrong_column_is_found_first(tmp_path: Path) -> None:
+    path = text_table(tmp_path)
+    line = refused(tmp_path, *TEXT, f"data.path={path}", "data.text_column=words")
+    assert "'words'" in line
+    assert "label" in line  # the columns that there are
+
+
+def test_an_endpoint_that_does_not_answer_is_found_first(tmp_path: Path, silent: int) -> None:
+    line = refused(tmp_path, *ENDPOINT, **{URL: f"http://127.0.0.1:{silent}/v1"})
+    assert f"127.0.0.1:{silent} cannot be asked (no answer within 4 s)" in line
+
+
+def test_an_endpoint_that_is_not_there_is_found_first(tmp_path: Path) -> None:
+    line = refused(tmp_path, *ENDPOINT, **{URL: "http://127.0.0.1:9/v1"})
+    assert "127.0.0.1:9 cannot be asked" in line
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["run.clients=2", "data.train_rows=100", "train.batch_rows=8", "run.rounds=3"],
+        ["run.clients=2", "data.train_rows=90", "train.optimizer=cobyla", "quantum.model=vqc"],
+        ["data.train_rows=100", "evaluation.mode=federated", "train.optimizer=spsa"],
+    ],
+)
+def test_a_dry_run_says_what_would_run(settings: list[str], tmp_path: Path) -> None:
+    words = [word for setting in settings for word in ("--set", setting)]
+    dry = llm_qfl(tmp_path, "run", "--dry-run", *words)
+    assert dry.returncode == 0, dry.stderr
+    assert list(tmp_path.iterdir()) == []
+    told = dict(line.split(maxsplit=1) for line in dry.stdout.splitlines())
+    assert told["data"].startswith("dna-demo (synthetic): ")
+    assert told["classes"] == "2: human, worm"
+    assert told["model"] == "dna-tiny"
+    assert told["agent"] == "rule"
+    cost = json.loads(llm_qfl(tmp_path, "cost", "--json", *words).stdout)
+    few, many = (cost["totals"][which]["circuits"] for which in ("steps", "max_steps"))
+    assert told["circuits"].startswith(f"{few:,} at ")
+    assert f" {many:,} at " in told["circuits"]
+
+
+def test_a_dry_run_of_a_deployment_looks_at_no_rows() -> None:
+    from cli.plan import make_plan
+    from cli.preflight import lines
+
+    site = ("data.source=csv", "data.per_site=true", "data.labels=a,b", "evaluation.mode=federated")
+    plan = make_plan([], site, None, 2)
+    assert "not looked at" in "\n".join(lines(plan, {}))
+
+
+def test_a_dry_run_goes_on_with_nothing(tmp_path: Path) -> None:
+    done = llm_qfl(tmp_path, "run", "--dry-run", "--resume", "somewhere")
+    assert done.returncode == 2
+    assert "--dry-run with --resume" in done.stderr
