@@ -6,14 +6,18 @@ Each command's code is imported when it is called, so `llm-qfl --help` stays qui
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from cli.deploy_args import add_deploy
 
 FAILED = 1
 USER_MISTAKE = 2
+SIGNALLED = 128
+"""Added to a signal's number, as shells do: 130 for Ctrl-C, 143 for SIGTERM."""
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -22,7 +26,8 @@ def dispatch(arguments: list[str] | None = None) -> int:
     """Parse the words and run their command.
 
     A user's mistake is one line and exit code 2. A file or folder that the system does not let
-    us read or write is one line and exit code 1.
+    us read or write is one line and exit code 1. Ctrl-C and SIGTERM end a command with 128 and
+    the signal's number, and what it had started with it.
     """
     _print_anything()
     parser = make_parser()
@@ -32,10 +37,39 @@ def dispatch(arguments: list[str] | None = None) -> int:
         return 0
     if chosen.command is None:
         parser.print_help()
-        return USER_MISTAKE
+        return 0
+    heard = [n for n in _ENDING if signal.getsignal(n) != signal.SIG_IGN]  # nohup stays nohup
+    before = {number: signal.signal(number, _end) for number in heard}
+    try:
+        return _called(chosen.call, chosen)
+    except Ended as ended:
+        print(f"llm-qfl: ended by {signal.Signals(ended.number).name}", file=sys.stderr)
+        return SIGNALLED + ended.number
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Ended(BaseException):
+    """Ctrl-C was pressed, or somebody ended us politely."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+_ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # what is being ended is not to be ended twice
+    raise Ended(number)
+
+
+def _called(call: Command, chosen: argparse.Namespace) -> int:
+    """Call a command, and say its mistakes in one line."""
     from federation import UserError, display_safe
 
-    call: Command = chosen.call
     try:
         return call(chosen)
     except UserError as error:
@@ -45,10 +79,9 @@ def dispatch(arguments: list[str] | None = None) -> int:
         sys.stderr.close()  # the reader (`| head`) has gone: nothing left to say
         return FAILED
     except OSError as error:
-        if error.filename is None:
-            raise
-        why = error.strerror or type(error).__name__
-        print(f"llm-qfl: cannot use {str(error.filename)!r}: {why}", file=sys.stderr)
+        why = error.strerror or str(error) or type(error).__name__
+        what = "" if error.filename is None else f"cannot use {str(error.filename)!r}: "
+        print(f"llm-qfl: {what}{why}", file=sys.stderr)
         return FAILED
 
 

@@ -6,7 +6,6 @@ The launcher does not import the apps: a process of its own rebuilds the agent. 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from cli.children import ChildFailedError, call_module
 from cli.words import one_line, steps_words, who
+from federation import real_path
 
 
 def audit(run: Path) -> int:
@@ -34,7 +34,7 @@ def audit(run: Path) -> int:
     UserError
         If there is no such record, or it is damaged.
     """
-    folder = os.path.realpath(os.path.expanduser(run))
+    folder = str(real_path(run))
     try:
         found: dict[str, Any] = json.loads(call_module("server_app.audit", [folder]))
     except ChildFailedError as error:

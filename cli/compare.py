@@ -6,7 +6,6 @@ The launcher does not import the apps, and the picture is drawn with matplotlib.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,17 @@ from typing import Any
 
 from cli.children import ChildFailedError, call_module
 from cli.words import clip, one_line
-from federation import UserError, byte_size, duration, explain, figure, percent, toml_value, whole
+from federation import (
+    UserError,
+    byte_size,
+    duration,
+    explain,
+    figure,
+    percent,
+    real_path,
+    toml_value,
+    whole,
+)
 
 FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("status", "status", str),
@@ -69,7 +78,7 @@ def compare(runs: Sequence[str], target: float | None, out: Path, *, as_json: bo
     UserError
         If there are fewer than two runs, one is no run or damaged, or the target is no share.
     """
-    folders = [os.path.realpath(os.path.expanduser(run)) for run in runs]
+    folders = [str(real_path(run)) for run in runs]
     if len(set(folders)) < 2 or len(set(folders)) < len(folders):
         told = "one run" if len(set(folders)) < 2 else "a run named twice"
         raise UserError(explain(told, "two or more runs, each once", "name another run"))
@@ -77,7 +86,7 @@ def compare(runs: Sequence[str], target: float | None, out: Path, *, as_json: bo
         raise UserError(
             explain(f"--target {target}", "an accuracy above 0, at most 1", "say 0.9 for 90 %")
         )
-    page = Path(os.path.realpath(os.path.expanduser(out)))
+    page = real_path(out)
     asked = {"folders": folders, "target": target, "out": str(page)}
     try:
         found = json.loads(call_module("server_app.compare", told=json.dumps(asked)))

@@ -21,11 +21,11 @@ from cli.superlink import LaunchError
 from cli.words import clip, one_line
 from federation import (
     UserError,
-    atomic_write,
     by_number,
     explain,
     json_object,
     read_json,
+    write_bytes,
     write_json,
 )
 
@@ -209,7 +209,7 @@ def revoke_key(superlink: Path, name: str, node: Path | None) -> Path:
             for path in fresh:
                 path.unlink(missing_ok=True)
             make_node_key(fresh[1], fresh[0])
-        atomic_write(kept, lambda draft: draft.write_bytes(public.read_bytes()))
+        write_bytes(kept, public.read_bytes())
         if node is None:
             public.unlink()
         else:  # killed in between: the node is not admitted, and to revoke again mends it

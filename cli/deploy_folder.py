@@ -17,7 +17,15 @@ from cli.deploy_keys import LOOPBACK, check_host, make_authority, make_node_key,
 from cli.plan import absolute_paths
 from cli.runconfig import to_toml
 from cli.superlink import CHECKOUT
-from federation import SettingsError, UserError, explain, parse_node
+from federation import (
+    SettingsError,
+    UserError,
+    explain,
+    parse_node,
+    real_path,
+    write_bytes,
+    write_text,
+)
 
 Scalar = bool | int | float | str
 
@@ -119,8 +127,8 @@ def make_deployment(folder: Path, options: Options) -> bool:
             )
         ) from None
     for path, text in texts.items():  # the facts, which come last, make it whole
-        (path.parent / "ca.crt").write_bytes(authority[0].read_bytes())
-        path.write_text(text, encoding="utf-8")
+        write_bytes(path.parent / "ca.crt", authority[0].read_bytes())
+        write_text(path, text)
     return True
 
 
@@ -132,7 +140,7 @@ def _refuse_bundled(folder: Path) -> None:
     SettingsError
         If the folder is inside.
     """
-    if folder.resolve().is_relative_to(CHECKOUT):
+    if real_path(folder).is_relative_to(CHECKOUT):
         raise SettingsError(
             explain(
                 f"{str(folder)!r} is in the app's checkout, with which its keys would travel",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from federation import SettingsError, UserError, explain
+from federation import SettingsError, UserError, explain, write_bytes, write_once
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names every server certificate holds: Flower's own parts speak to each other on loopback."""
@@ -38,9 +37,7 @@ _HOST = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-
 
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that nobody but its owner can read, at no moment; refuse to replace one."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
+    write_once(path, content)
 
 
 def check_host(host: str) -> str:
@@ -96,7 +93,7 @@ def make_authority(certificate: Path, key: Path) -> None:
         .sign(private, hashes.SHA384())
     )
     write_private(key, _pem(private))
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    write_bytes(certificate, made.public_bytes(serialization.Encoding.PEM))
 
 
 def make_server(
@@ -129,7 +126,7 @@ def make_server(
         .sign(signer, hashes.SHA384())
     )
     write_private(key, _pem(private))
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    write_bytes(certificate, made.public_bytes(serialization.Encoding.PEM))
 
 
 def make_node_key(private: Path, public: Path) -> None:
@@ -138,7 +135,7 @@ def make_node_key(private: Path, public: Path) -> None:
     openssh = serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH
     write_private(private, key.private_bytes(*openssh, serialization.NoEncryption()))
     formats = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    public.write_bytes(key.public_key().public_bytes(*formats) + b"\n")
+    write_bytes(public, key.public_key().public_bytes(*formats) + b"\n")
 
 
 def days_left(certificate: Path) -> float:

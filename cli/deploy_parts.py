@@ -30,9 +30,11 @@ from federation import (
     DataError,
     SettingsError,
     UserError,
+    atomic_write,
     explain,
     parse_node,
     toml_value,
+    write_text,
 )
 
 SUPERLINK_FILES = ("superlink.toml", "ca.crt", "server.crt", "server.key")
@@ -129,7 +131,8 @@ class Part:
         try:
             if self.log.stat().st_size <= most:
                 return
-            shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+            older = self.log.with_name(f"{self.log.name}.1")
+            atomic_write(older, lambda draft: shutil.copyfile(self.log, draft), mode=0o600)
             os.truncate(self.log, 0)  # the process adds to its end, wherever that is
         except OSError:
             return  # a full disk: the processes themselves must go on
@@ -254,7 +257,7 @@ def node_part(folder: Path, programs: Mapping[str, str], tag: str, address: str,
     own = own_settings(folder)
     check_data(folder, own)
     resolved = flower_home(folder) / "node.toml"
-    resolved.write_text(to_toml(own), encoding="utf-8")
+    write_text(resolved, to_toml(own))
     port = free_port()
     command = [programs["flower-supernode"], "--superlink"]
     command += [address or f"{told['host']}:{told['port']}", "--host", "127.0.0.1"]

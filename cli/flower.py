@@ -13,6 +13,7 @@ from cli.follow import read_log
 from cli.outcome import read_status
 from cli.processes import die_with_parent
 from cli.runconfig import to_toml
+from federation import write_text
 
 Scalar = bool | int | float | str
 
@@ -64,7 +65,7 @@ class Flwr:
             connection[f"{here}.insecure"] = True
         else:
             connection[f"{here}.root-certificates"] = str(authority.absolute())
-        (self.home / "config.toml").write_text(to_toml(connection), encoding="utf-8")
+        write_text(self.home / "config.toml", to_toml(connection))
 
     def start(
         self, *words: str, log: Path | None = None, errors: bool = False
@@ -113,7 +114,7 @@ class Flwr:
             Federation config; a simulation's only.
         """
         file = self.home / "run-config.toml"
-        file.write_text(to_toml(config), encoding="utf-8")
+        write_text(file, to_toml(config))
         words = ["run", str(app), CONNECTION, "--run-config", str(file)]
         nodes = ["--federation-config", federation] if federation else []
         return self.start(*words, *nodes, "--stream", log=self.run_log)

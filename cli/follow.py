@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.words import one_line, plain_text
-from federation import json_object
+from federation import json_object, write_text
 
 Event = dict[str, Any]
 
@@ -107,7 +107,7 @@ def strip_log(path: Path) -> None:
     """Rewrite a finished log without colour codes."""
     text = read_log(path)
     if text:
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def last_words(text: str) -> str:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from cli.children import ChildFailedError, call_module
-from federation import UserError, explain
+from federation import UserError, explain, real_path
 
 
 def remake_report(run: Path) -> int:
@@ -31,7 +31,7 @@ def remake_report(run: Path) -> int:
     UserError
         If the folder holds no run.
     """
-    folder = Path(os.path.realpath(os.path.expanduser(run)))  # Path's own raise for "~who-is-it"
+    folder = real_path(run)
     if not any(os.path.isfile(folder / name) for name in ("config.json", "metrics.jsonl")):
         raise UserError(
             explain(

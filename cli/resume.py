@@ -18,6 +18,7 @@ from federation import (
     may_change,
     no_checkpoint,
     read_json,
+    real_path,
     recorded_settings,
     refuse_changes,
     rewind,
@@ -48,7 +49,7 @@ def resumed_plan(run: Path, assignments: Iterable[str], clients: int | None = No
         One line: no such run, one that has ended or still goes on, nothing to go on from, or a
         setting that would make another run of it.
     """
-    folder = run.expanduser().resolve()
+    folder = real_path(run)
     before = recorded_settings(folder)
     if read_json(folder / "summary.json").get("status") == "completed":
         raise UserError(

@@ -23,6 +23,7 @@ from cli.children import UNICODE
 from cli.flower import Flwr
 from cli.follow import last_words, read_log, strip_log
 from cli.processes import TAG, die_with_parent, end_all, members, wait_for
+from federation import write_text
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 """The folder that the packages are in."""
@@ -146,7 +147,7 @@ def private_folder(tag: str) -> Path:
     base = short if os.access(short, os.W_OK) else Path(tempfile.gettempdir())
     home = Path(tempfile.mkdtemp(prefix="llm-qfl-", dir=base))
     (home / "empty").mkdir()  # a neutral cwd: Ray puts the cwd ahead of the app's bundle
-    (home / "launch").write_text(f"{os.getpid()} {tag}", encoding="utf-8")
+    write_text(home / "launch", f"{os.getpid()} {tag}")
     return home
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import tempfile
 from pathlib import Path
 
 from client_app.memory import SiteMemory
-from federation import store_root
+from federation import store_root, write_once
 
 KEY_FILE = "rows.key"
 """File of the site's store that keys its digests; it never leaves the site."""
@@ -43,12 +41,6 @@ def _secret(store: Path) -> str:
     path = store / KEY_FILE
     if not path.exists():
         private_folder(store)
-        handle, draft = tempfile.mkstemp(prefix=f".{KEY_FILE}-", dir=store)  # its owner's alone
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(16))
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                os.link(draft, path)
-        finally:
-            os.unlink(draft)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            write_once(path, secrets.token_hex(16).encode())
     return path.read_text(encoding="ascii")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from federation import atomic_write
+from federation import write_bytes
 
 if TYPE_CHECKING:
     from data import Site
@@ -108,7 +108,7 @@ def write_kept(path: Path, kept: Kept) -> str:
     data = content.getvalue()
 
     private_folder(path.parent)
-    atomic_write(path, lambda draft: draft.write_bytes(data), mode=FILE_MODE)
+    write_bytes(path, data, mode=FILE_MODE)
     _forget_older(path)
     return hashlib.sha256(data).hexdigest()
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from data.checks import checked_dna, number_labels
 from data.kmers import kmer_positions
 from data.tables import read_table
+from federation import write_text
 
 CLASSES = ("human", "worm")
 
@@ -79,7 +80,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     table = fit(given.path, given.order)
-    given.output.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")
+    write_text(given.output, json.dumps(table, separators=(",", ":")) + "\n")
     print(f"{given.output}: {given.output.stat().st_size} bytes")
 
 

@@ -7,11 +7,12 @@ A real site mounts a folder of its own instead; nothing else changes.
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from pathlib import Path
 
 from data import load_site
-from federation import parse_settings
+from federation import parse_settings, write_text
 
 SITES = 3
 CHOICES = {
@@ -37,8 +38,9 @@ def write_sites(folder: Path) -> list[int]:
             for split in (site.train, site.validation)
             for text, label in zip(split.texts, split.labels, strict=True)
         ]
-        with (own / "rows.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("text", "label"), *rows])
+        table = io.StringIO(newline="")
+        csv.writer(table).writerows([("text", "label"), *rows])
+        write_text(own / "rows.csv", table.getvalue())
         counts.append(len(rows))
     return counts
 

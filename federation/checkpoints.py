@@ -24,7 +24,14 @@ from typing import Any
 
 from federation.errors import UserError, explain
 from federation.locking import held
-from federation.results import atomic_write, by_number, json_object, read_json, write_json
+from federation.results import (
+    by_number,
+    json_object,
+    read_json,
+    sync_folder,
+    write_bytes,
+    write_json,
+)
 
 FORMAT = 1
 """Of a checkpoint; another one is refused."""
@@ -97,7 +104,7 @@ def write_checkpoint(
         if target.exists():  # a round repeated after a damaged checkpoint
             target.rename(draft.with_name(f".old{draft.name}"))
         draft.rename(target)
-        _sync(home)
+        sync_folder(home)
         (home / UNDERWAY).unlink(missing_ok=True)  # the round is closed
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -181,8 +188,7 @@ def rewind(run: Path, checkpoint: Checkpoint) -> None:
     for name in RECORDS:
         path, length = run / name, int(checkpoint.state["records"][name])
         if path.exists() and path.stat().st_size > length:
-            kept = path.read_bytes()[:length]
-            atomic_write(path, lambda file, kept=kept: file.write_bytes(kept))  # type: ignore[misc]
+            write_bytes(path, path.read_bytes()[:length])
     (run / "summary.json").unlink(missing_ok=True)
     (run / "report.html").unlink(missing_ok=True)
 
@@ -306,14 +312,6 @@ def _kept_length(path: Path) -> int:
             return os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         return 0
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from federation.contradictions import (
 from federation.declare import Section
 from federation.errors import SettingsError, explain
 from federation.pennylane_text import parse_device_options, parse_noise
+from federation.results import read_file
 from federation.settings import Settings
 from federation.words import wanted
 
@@ -211,6 +213,10 @@ def _validated(flat: Mapping[str, Any]) -> Settings:
         field = known.get(key)
         if field is None:
             raise SettingsError(_unknown(key, known))
+        if isinstance(value, int) and abs(value) >= 2**63:  # Flower's messages carry 64 bits
+            raise SettingsError(
+                explain(f"{key} = {shown(value)}", accepted(field), "name a smaller number")
+            )
         section, _, leaf = key.partition(".")
         tree.setdefault(section, {})[leaf] = _coerced(field, value)
     try:
@@ -224,22 +230,25 @@ def _assignment(text: str, option: str) -> tuple[str, Scalar]:
     if not sign or not key.strip():
         example = "quantum.backend=exact" if option == "--node-set" else "run.rounds=5"
         raise SettingsError(
-            explain(f"{option} {text!r}", "key=value", f"write for instance {option} {example}")
+            explain(
+                f"{option} {shown(text)}", "key=value", f"write for instance {option} {example}"
+            )
         )
     return key.strip(), _toml_value(key.strip(), raw.strip())
 
 
 def _read_toml(path: Path) -> dict[str, Scalar]:
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(read_file(path).decode())
     except OSError as error:
         why = error.strerror or str(error)
         raise SettingsError(
             explain(f"no config file {str(path)!r} ({why})", "a TOML file", "check the path")
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 3,000 brackets
+        why = shown(str(error))[1:-1]
         raise SettingsError(
-            explain(f"{str(path)!r} is not TOML ({error})", "TOML in UTF-8", "mend that line")
+            explain(f"{str(path)!r} is not TOML ({why})", "TOML in UTF-8", "mend that line")
         ) from None
     flat: dict[str, Scalar] = {}
     for section, table in tree.items():
@@ -256,7 +265,7 @@ def _toml_value(key: str, raw: str) -> Scalar:
         return raw
     try:
         value: Scalar = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return raw
     return value
 
@@ -264,17 +273,18 @@ def _toml_value(key: str, raw: str) -> Scalar:
 def _coerced(field: FieldInfo, value: Any) -> Any:
     """Let a whole number stand where a number is wanted; nothing else is bent."""
     if field.annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):  # too large: refused as it is
+            return float(value)
     return value
 
 
 def _unknown(key: str, known: Mapping[str, FieldInfo]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key[:60], known, n=1, cutoff=0.5)
     leaf = key.rpartition(".")[2]
     same_leaf = [k for k in known if k.rpartition(".")[2] == leaf]
     guess = (same_leaf or near or ["run.rounds"])[0]
     return explain(
-        f"unknown setting {key!r}", "the keys of docs/settings.md", f"did you mean {guess!r}?"
+        f"unknown setting {shown(key)}", "the keys of docs/settings.md", f"did you mean {guess!r}?"
     ).replace("?.", "?")
 
 
@@ -282,7 +292,16 @@ def _first(error: ValidationError, known: Mapping[str, FieldInfo]) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     takes = accepted(known[key]) if key in known else "a table of settings"
-    return explain(f"{key} = {problem['input']!r}", takes, "see docs/settings.md")
+    return explain(f"{key} = {shown(problem['input'])}", takes, "see docs/settings.md")
+
+
+def shown(value: Any, most: int = 100) -> str:
+    """Return a value as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # 5,000 digits; brackets in brackets
+        text = f"a {type(value).__name__} too long to show"
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def _holds(value: Any, test: tuple[Any, ...] | list[Any] | str) -> bool:

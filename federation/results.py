@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from federation.errors import SettingsError, explain
+
+LONGEST_NAME = 100
+"""Bytes of a run's name: its folder, with a date before it, must stay below 255."""
+
+
+def real_path(path: str | Path) -> Path:
+    """Return an absolute path without links; unlike `Path.resolve` it never fails.
+
+    A loop of links is left as it is, and so is the home folder of a user who is not known.
+    """
+    try:
+        return Path(os.path.realpath(os.path.expanduser(path)))
+    except ValueError:  # a NUL: whoever opens it says so
+        return Path(path)
 
 
 def new_run_folder(output: Path, name: str) -> Path:
@@ -35,14 +52,13 @@ def new_run_folder(output: Path, name: str) -> Path:
     SettingsError
         If the name cannot be part of a path, or the folder cannot be written.
     """
-    if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
-        raise SettingsError(
-            explain(
-                f"run.name = {name!r}", "letters, digits, '-', '_' and '.'", "choose such a name"
-            )
-        )
+    plain_name = all(c.isalnum() or c in "-_." for c in name) and name[:1] not in ("", ".")
+    if not plain_name or len(name.encode()) > LONGEST_NAME:
+        given = name if len(name) <= LONGEST_NAME else name[:40] + "…"
+        accepted = f"letters, digits, '-', '_' and '.', at most {LONGEST_NAME} bytes"
+        raise SettingsError(explain(f"run.name = {given!r}", accepted, "choose such a name"))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    output = output.expanduser().resolve()
+    output = real_path(output)
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
         folder = output / f"{stamp}-{name}{suffix}"
         try:
@@ -51,8 +67,9 @@ def new_run_folder(output: Path, name: str) -> Path:
             if folder.is_dir():
                 continue
             raise SettingsError(_unwritable(output, "is not a folder")) from None
-        except OSError as error:
-            raise SettingsError(_unwritable(output, error.strerror or str(error))) from None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise SettingsError(_unwritable(output, why)) from None
         _point(output / "latest", folder)
         return folder
     raise SettingsError(_unwritable(output, f"holds 999 runs called {stamp}-{name}"))
@@ -89,7 +106,7 @@ def store_root(store: str = "") -> Path:
     """
     home = store or os.environ.get(STORE_VARIABLE, "")
     if home:
-        return Path(home).expanduser()
+        return Path(os.path.expanduser(home))
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "llm-qfl"
 
@@ -98,25 +115,75 @@ def atomic_write(path: Path, write: Callable[[Path], object], *, mode: int = 0o6
     """Let `write` fill a temporary file beside `path`, then move it into place.
 
     A reader sees the old file or the new one, never a part, and never one that more users may
-    read than its ``mode`` says.
+    read than its ``mode`` says. When it returns, the new one survives a power cut.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; it names `path`, and the old file is still there.
     """
+    with _draft(path, write, mode) as temporary:
+        temporary.replace(path)
+
+
+def write_once(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write a file that is not there yet, whole or not at all.
+
+    Raises
+    ------
+    FileExistsError
+        If it is there; it is left as it is.
+    OSError
+        If it cannot be written.
+    """
+    with _draft(path, lambda file: file.write_bytes(data), mode) as temporary:
+        os.link(temporary, path)
+
+
+@contextmanager
+def _draft(path: Path, write: Callable[[Path], object], mode: int) -> Iterator[Path]:
+    """Fill a hidden file beside `path`, let the caller put it into place, and clean up."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:200]}-", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(mode)
-        temporary.replace(path)
+        yield temporary
+        sync_folder(path.parent)
+    except OSError as error:
+        raise _named(error, path) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """Return an error of the system with the file that a user knows; a write knows none."""
+    return OSError(error.errno, error.strerror, str(path)) if error.errno else error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk, so that a rename in it survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write bytes atomically."""
+    atomic_write(path, lambda file: file.write_bytes(data), mode=mode)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text atomically."""
-    atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
+    """Write text atomically, as UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -125,18 +192,54 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_jsonl(path: Path, value: Any) -> None:
-    """Append one JSON object as one line, in a single write."""
-    line = json.dumps(plain(value), allow_nan=False) + "\n"
+    """Append one JSON object as one line: all of it, or nothing where the disk is full.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; it names `path`.
+    """
+    left = memoryview((json.dumps(plain(value), allow_nan=False) + "\n").encode())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except BaseException as error:
+            file.truncate(before)
+            raise _named(error, path) if isinstance(error, OSError) else error from None
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes; a pipe or device, which may keep a reader waiting, is refused.
+
+    Raises
+    ------
+    OSError
+        If it is no file, or cannot be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    try:
+        kind = os.fstat(handle).st_mode
+        if not stat.S_ISREG(kind):
+            what = "it is a folder" if stat.S_ISDIR(kind) else "it is no file but a pipe or device"
+            raise OSError(errno.EINVAL, what, str(path))
+    except OSError:
+        os.close(handle)
+        raise
+    with open(handle, "rb") as file:
+        return file.read()
 
 
 def json_object(text: str | bytes) -> dict[str, Any] | None:
     """Return the JSON object that a text is, or None if it is none."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -144,7 +247,7 @@ def json_object(text: str | bytes) -> dict[str, Any] | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON file's object; empty if the file is absent, unreadable or holds no object."""
     try:
-        return json_object(path.read_bytes()) or {}
+        return json_object(read_file(path)) or {}
     except OSError:
         return {}
 
@@ -155,7 +258,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     What a crash left half written is left out, and so is a last line still being written.
     """
     try:
-        *lines, _ = path.read_bytes().split(b"\n")
+        *lines, _ = read_file(path).split(b"\n")
     except OSError:
         return
     for line in lines:

@@ -27,9 +27,9 @@ BOUNDS = {">": "above", "<": "below"}
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value from a JSON file is a finite number; 0 is one, true is not."""
+    """Whether a value from a JSON file is a number of less than 19 digits; true is none."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and math.isfinite(value)
+    return plain and abs(value) < 1e18
 
 
 def figure(value: Any, places: int = 3, none: str = "-") -> str:

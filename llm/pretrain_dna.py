@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from federation import DataError, UserError, explain
+from federation import DataError, UserError, explain, write_text
 from llm.batches import Tokens
 from llm.dna_tiny import WEIGHTS, new_model
 from llm.kmer_tokenizer import LETTERS, KmerTokenizer
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state, loss = pretrain(windows, plan, lambda line: print(line, flush=True))
     text = pack(state, _metadata(args, plan, len(windows), loss))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(text, encoding="utf-8")
+    write_text(args.output, text)
     print(f"{args.output}: {len(text):,} bytes, {time.monotonic() - start:.0f} s, loss {loss:.4f}")
     return 0
 

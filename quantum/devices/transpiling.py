@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from federation import atomic_write, derive_seed, write_json
+from federation import derive_seed, write_bytes, write_json
 from quantum.ansatz import QCNN, VQC
 
 if TYPE_CHECKING:
@@ -218,5 +218,5 @@ def _write(folder: Path, made: Compiled) -> None:
         "names": made.names,
         "sha256": hashlib.sha256(content.getvalue()).hexdigest(),
     }
-    atomic_write(folder / f"{made.key}.qpy", lambda file: file.write_bytes(content.getvalue()))
+    write_bytes(folder / f"{made.key}.qpy", content.getvalue())
     write_json(folder / f"{made.key}.json", said)

@@ -112,7 +112,7 @@ def test_a_broken_config_file_is_named(capsys: pytest.CaptureFixture[str], tmp_p
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 2
+    assert main([]) == 0
     assert "run a federation and follow it" in capsys.readouterr().out
 
 
