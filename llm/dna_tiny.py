@@ -2,7 +2,7 @@
 
 A Llama of 2 layers and hidden size 128, pre-trained by `llm.pretrain_dna` on the 16
 dinucleotide frequencies of unlabelled windows. Its weights travel as float16 safetensors,
-base64-coded inside JSON, because Flower's app bundle ships no binary file.
+packed inside JSON (`llm.packed`), because Flower's app bundle ships no binary file.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def new_model(vocab_size: int = 66) -> LlamaModel:
 
 
 def read(path: Path = WEIGHTS) -> dict[str, Any]:
-    """Return the shipped file: ``metadata``, ``sha256`` and ``safetensors_base64``."""
+    """Return the shipped file: ``metadata``, ``sha256`` and ``packed``."""
     return read_packed(path, "dna-tiny", REMEDY)
 
 

@@ -264,17 +264,40 @@ def test_damaged_dna_weights_are_refused(tmp_path: Path) -> None:
     from llm import dna_tiny
 
     body = dna_tiny.read()
-    assert dna_tiny.WEIGHTS.stat().st_size < 2_000_000
     assert {"command", "seed", "final_loss", "rows", "date"} <= set(body["metadata"])
     path = tmp_path / "weights.json"
     path.write_text(json.dumps({**body, "sha256": "0" * 64}))
     with pytest.raises(ModelError, match="are damaged"):
         dna_tiny.load(path)
+    for text in ("", "no xz", 7, body["packed"][:-10]):
+        path.write_text(json.dumps({**body, "packed": text}))
+        with pytest.raises(ModelError, match="are damaged"):
+            dna_tiny.load(path)
     path.write_text("{}")
     with pytest.raises(ModelError, match=r"cannot be read .*keys are missing"):
         dna_tiny.load(path)
     with pytest.raises(ModelError, match="cannot be read"):
         dna_tiny.load(tmp_path / "none.json")
+
+
+def test_packed_weights_are_the_same_bits_in_a_fifth_less_room(tmp_path: Path) -> None:
+    import torch
+
+    from llm.dna_tiny import WEIGHTS
+    from llm.packed import pack, read_packed, unpack
+
+    path = tmp_path / "weights.json"
+    every = torch.arange(2**16).to(torch.int32).to(torch.int16).view(torch.float16).nan_to_num()
+    path.write_text(pack({"all": every}, {}), encoding="utf-8")
+    found = unpack(read_packed(path, "a test", ""), path, "a test")["all"].half()
+    assert torch.equal(found.view(torch.int16), every.view(torch.int16))
+    body = read_packed(WEIGHTS, "dna-tiny", "")
+    shipped = unpack(body, WEIGHTS, "dna-tiny")
+    path.write_text(pack(shipped, body["metadata"]), encoding="utf-8")
+    again = unpack(read_packed(path, "a test", ""), path, "a test")
+    assert all(torch.equal(shipped[name], again[name]) for name in shipped)
+    halves = 2 * sum(tensor.numel() for tensor in shipped.values())
+    assert WEIGHTS.stat().st_size < 0.82 * halves * 4 / 3  # base64 alone: four thirds
 
 
 def test_the_door_is_light() -> None:
