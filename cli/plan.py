@@ -17,6 +17,7 @@ from federation import (
     UserError,
     explain,
     flatten,
+    named,
     new_run_folder,
     parse_run,
 )
@@ -87,10 +88,13 @@ def make_plan(
     UserError
         One line, for a mistake in the settings, a missing data file, or no checkout.
     """
-    named = [] if name is None else [f"run.name={name}"]
+    paths = list(files)
+    own = [] if name is None else [f"run.name={name}"]
     there = [] if clients is None else [f"run.clients={clients}"]
     notices: list[str] = []
-    settings, overrides = parse_run(files, [*there, *assignments, *named], unset, notices)
+    settings, overrides = parse_run(paths, [*there, *assignments, *own], unset, notices)
+    settings = named(settings, paths[-1] if paths else None)
+    overrides["run.name"] = settings.run.name
     if clients is not None and settings.run.clients != clients:
         raise SettingsError(
             explain(

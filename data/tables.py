@@ -19,7 +19,7 @@ from data.checks import (
     sorted_labels,
 )
 from data.rows import Split
-from federation import DataError, DataSettings, SettingsError, explain
+from federation import DataError, DataSettings, SettingsError, explain, split_list
 
 
 @dataclass(frozen=True)
@@ -177,19 +177,20 @@ def _json_type(value: object) -> str:
 
 
 def class_names(labels: str) -> tuple[str, ...]:
-    """Split the setting `data.labels` at its commas.
+    """Split the setting `data.labels` at its commas, but those in double quotes.
 
     Raises
     ------
     SettingsError
         If it names one class only, a class twice, or nothing between two commas.
     """
-    names = tuple(name.strip() for name in labels.split(","))
+    names = split_list(labels)
     if len(names) < 2 or len(set(names)) < len(names) or "" in names:
         raise SettingsError(
             explain(
                 f"data.labels = {labels!r}",
-                "two or more different class names, comma-separated",
+                "two or more different class names, comma-separated; in double quotes one with "
+                "a comma",
                 "correct data.labels",
             )
         )

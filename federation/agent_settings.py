@@ -74,6 +74,7 @@ class AgentSettings(Section):
         "1",
         "Relative price of a client's circuits: one number for all clients, or one for each, "
         "comma-separated.",
+        listed=True,
     )
     bandit: Literal["ucb", "linucb"] = setting(
         "linucb",

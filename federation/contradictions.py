@@ -14,6 +14,7 @@ from federation.backends import (
 )
 from federation.errors import SettingsError, explain
 from federation.shares import selection_size
+from federation.words import split_list
 
 if TYPE_CHECKING:
     from federation.settings import Settings
@@ -358,7 +359,7 @@ def _data_checks(settings: Settings) -> tuple[Check, ...]:
             "change features.kind, or data.kind if the rows are DNA",
         ),
         Check(
-            not data.labels or data.labels.count(",") > 0,
+            not data.labels or len(split_list(data.labels)) > 1,
             f"data.labels = {data.labels!r}",
             "two or more class names, comma-separated",
             "name every class",

@@ -47,13 +47,20 @@ class DataSettings(Section):
     kind: Literal["text", "dna"] = setting(
         "text", "What the text column holds.", used_when=(TABULAR,)
     )
-    text_column: str = setting("text", "Column of the text or sequence.", used_when=(TABULAR,))
-    label_column: str = setting("label", "Column of the label.", used_when=(TABULAR,))
+    text_column: str = setting(
+        "text", "Column of the text or sequence.", used_when=(TABULAR,), per_node=True
+    )
+    label_column: str = setting(
+        "label", "Column of the label.", used_when=(TABULAR,), per_node=True
+    )
     labels: str = setting(
         "",
-        "Class names in order, comma-separated; empty: the sorted labels of the file. "
+        "Class names in order, comma-separated; one that holds a comma in double quotes "
+        "(`--set 'data.labels=\"yes, often\",no'`), or in a file as an array "
+        '(`labels = ["yes, often", "no"]`); empty: the sorted labels of the file. '
         "Required with `data.per_site`.",
         used_when=(TABULAR,),
+        listed=True,
     )
     train_rows: int = setting(
         0,

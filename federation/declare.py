@@ -15,6 +15,7 @@ def setting(
     *,
     used_when: tuple[Clause, ...] = (),
     per_node: bool = False,
+    listed: bool = False,
     **bounds: Any,
 ) -> Any:
     """Declare one key.
@@ -31,6 +32,8 @@ def setting(
         the value starts with a or b:. A non-default value while a clause fails is refused.
     per_node : bool
         Whether a node's own config may override it.
+    listed : bool
+        Whether the text is a comma-separated list, which TOML may write as an array of texts.
     **bounds : Any
         pydantic's bounds (``ge``, ``le``, ``gt``, ``lt``).
 
@@ -42,6 +45,7 @@ def setting(
     extra: dict[str, Any] = {
         "used_when": [[k, t if isinstance(t, str) else list(t)] for k, t in used_when],
         "per_node": per_node,
+        "listed": listed,
     }
     return Field(default, description=doc, json_schema_extra=extra, **bounds)
 

@@ -79,6 +79,7 @@ class LlmSettings(Section):
         "auto",
         "Adapted layers: auto (all linear layers of the encoder) or names, comma-separated "
         "(the paper's `q_proj,v_proj`).",
+        listed=True,
         used_when=(ADAPTED,),
     )
     epochs: int = setting(3, "Most epochs of fine-tuning.", ge=1)

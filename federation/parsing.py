@@ -23,7 +23,7 @@ from federation.errors import SettingsError, explain
 from federation.pennylane_text import parse_device_options, parse_noise
 from federation.results import read_file
 from federation.settings import Settings
-from federation.words import wanted
+from federation.words import join_list, wanted
 
 Scalar = bool | int | float | str
 """What Flower's run config and node config can hold."""
@@ -255,19 +255,29 @@ def _read_toml(path: Path) -> dict[str, Scalar]:
         if not isinstance(table, dict):
             flat[section] = table
             continue
-        flat.update({f"{section}.{key}": value for key, value in table.items()})
+        for key, value in table.items():
+            flat[f"{section}.{key}"] = _joined(f"{section}.{key}", value)
     return flat
 
 
 def _toml_value(key: str, raw: str) -> Scalar:
     field = dict(fields()).get(key)
-    if field is not None and field.annotation is str and raw[:1] not in "\"'":
+    listed = field is not None and meta(field).get("listed")
+    starts = "\"'[" if listed else "\"'"
+    if field is not None and field.annotation is str and raw[:1] not in starts:
         return raw
     try:
         value: Scalar = tomllib.loads(f"value = {raw}")["value"]
     except (ValueError, RecursionError):
         return raw
-    return value
+    return _joined(key, value)
+
+
+def _joined(key: str, value: Any) -> Any:
+    """Write an array of a key that takes a list as the text that Flower's run config can hold."""
+    field = dict(fields()).get(key)
+    listed = field is not None and meta(field).get("listed")
+    return join_list(value) if listed and isinstance(value, list) else value
 
 
 def _coerced(field: FieldInfo, value: Any) -> Any:

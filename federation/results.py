@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from federation.errors import SettingsError, explain
+
+if TYPE_CHECKING:
+    from federation.settings import Settings
 
 LONGEST_NAME = 100
 """Bytes of a run's name: its folder, with a date before it, must stay below 255."""
@@ -89,6 +92,18 @@ def _point(link: Path, folder: Path) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder.name)
     fresh.replace(link)
+
+
+def named(settings: Settings, file: Path | None = None) -> Settings:
+    """Return the settings with a run's name: their own, the config file's, or the data's."""
+    if settings.run.name:
+        return settings
+    data = settings.data
+    place = data.path or (data.hub_name if data.source == "genomic" else data.task)
+    found = file or Path("dna-demo" if data.source == "dna-demo" else place)
+    name = re.sub(r"[^\w.-]+", "-", found.stem).strip("-.")[:60] or data.source
+    run = settings.run.model_copy(update={"name": name})
+    return settings.model_copy(update={"run": run})
 
 
 STORE_VARIABLE = "LLM_QFL_HOME"

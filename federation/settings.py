@@ -25,7 +25,11 @@ PENNYLANE = ("quantum.backend", "^pennylane:")
 class RunSettings(Section):
     """The run as a whole."""
 
-    name: str = setting("demo", "Name of the run; part of its results folder.")
+    name: str = setting(
+        "",
+        "Name of the run; part of its results folder. Empty: the last config file's name, "
+        "else the data's.",
+    )
     seed: int = setting(0, "The one seed: every random choice derives from it.", ge=0, le=2**31 - 1)
     clients: int = setting(4, "Number of client nodes the run waits for.", ge=1)
     rounds: int = setting(10, "Upper bound on communication rounds.", ge=1)
@@ -81,6 +85,7 @@ class QuantumSettings(Section):
         "backend>` (its noise), `fake:<IBM backend>`, `ibm:<backend>` or `ibm:least_busy`; or "
         "one for each client, comma-separated. See docs/backends.md.",
         per_node=True,
+        listed=True,
     )
     device_options: str = setting(
         "",

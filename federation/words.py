@@ -5,6 +5,8 @@ Pure, and light to import.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -109,6 +111,27 @@ def toml_value(value: object) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list; an entry in double quotes may hold commas.
+
+    Examples
+    --------
+    >>> split_list('"yes, often", no')
+    ('yes, often', 'no')
+    """
+    if not text:
+        return ()
+    (entries,) = csv.reader([" ".join(text.splitlines())], skipinitialspace=True)
+    return tuple(entry.strip() for entry in entries)
+
+
+def join_list(entries: Iterable[object]) -> str:
+    """Write a comma-separated list that `split_list` takes apart again."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(list(entries))
+    return line.getvalue()
 
 
 def conditions(clauses: Iterable[Sequence[Any]], mark: str = "") -> str:

@@ -18,6 +18,7 @@ from federation import (
     UserError,
     alone,
     explain,
+    named,
     new_run_folder,
     parse_settings,
 )
@@ -39,7 +40,7 @@ class RunFailedError(RuntimeError):
 def main(grid: Grid, context: Context) -> None:
     """Drive one federated run; Flower counts it as failed if this raises."""
     try:
-        settings = parse_settings(context.run_config)
+        settings = named(parse_settings(context.run_config))
         folder = (
             Path(settings.run.folder)
             if settings.run.folder

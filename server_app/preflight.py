@@ -24,7 +24,8 @@ from federation import (
 )
 
 if TYPE_CHECKING:
-    from data import DataInfo
+    from data import DataInfo, ServerData, Site, Split
+    from data.rows import Kind
 
 
 def check(settings: Settings) -> dict[str, Any]:
@@ -49,22 +50,24 @@ def check(settings: Settings) -> dict[str, Any]:
     """
     agent = _agent(settings)  # first what takes no time
     _check_backends(settings)
-    info, server, sites = _rows(settings)
+    server, sites = _rows(settings)
+    info = server.info
     model = _model(settings, info)
+    _check_features(settings, info.kind, [site.train for site in sites], len(info.classes))
     return {
         "agent": agent,
         "model": model,
         "data": info.name,
         "classes": list(info.classes),
-        "server_rows": server[0],
-        "test_rows": server[1],
+        "server_rows": len(server.validation),
+        "test_rows": len(server.test),
         "clients": [
             {
                 "backend": backend_of(settings.quantum.backend, client),
-                "train_rows": rows[0],
-                "circuits": _circuits(settings, client, rows, len(info.classes)),
+                "train_rows": len(site.train),
+                "circuits": _circuits(settings, client, site, len(info.classes)),
             }
-            for client, rows in enumerate(sites)
+            for client, site in enumerate(sites)
         ],
     }
 
@@ -92,31 +95,33 @@ def _check_backends(settings: Settings) -> None:
         check_backend(build_ansatz(own, classes=2), own, host)
 
 
-def _rows(settings: Settings) -> tuple[DataInfo, tuple[int, int], list[tuple[int, int, int]]]:
-    """Load all rows.
-
-    Returns
-    -------
-    tuple
-        The data; the server's validation and test rows; each client's training, validation and
-        test rows.
-    """
+def _rows(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
+    """Load all rows: the server's and every client's."""
     from data import class_rows, load_federation, refuse_few
 
     server, sites = load_federation(settings)
     for site in sites:
         count = class_rows(site.train.labels, len(server.classes))
         refuse_few(count, settings.privacy.min_rows)
-    rows = [(len(site.train), len(site.validation), len(site.test)) for site in sites]
-    return server.info, (len(server.validation), len(server.test)), rows
+    return server, sites
+
+
+def _check_features(settings: Settings, kind: Kind, rows: Sequence[Split], classes: int) -> None:
+    """Fit the projection where it takes no language model: it tells of too many qubits."""
+    from data import feature_kind, fit_projection, kmer_frequencies, merge_moments, moments_of
+
+    chosen, features = feature_kind(kind, settings.features), settings.features
+    if chosen != "kmer" or settings.privacy.moment_noise:
+        return
+    told = [moments_of(kmer_frequencies(r.texts, features.k), r.labels, classes) for r in rows]
+    way = features.projection, features.shrinkage, features.clip, settings.run.seed
+    fit_projection(merge_moments(told), settings.quantum.qubits, *way)
 
 
 def _model(settings: Settings, info: DataInfo) -> str:
     """Find the local language model and the device that it is to compute on; return its name."""
-    from data import feature_kind
     from llm import resolve
 
-    feature_kind(info.kind, settings.features)
     if settings.llm.device == "cuda":
         from llm.device import choose_device
 
@@ -124,18 +129,19 @@ def _model(settings: Settings, info: DataInfo) -> str:
     return resolve(settings.llm.model, info.kind).name
 
 
-def _circuits(settings: Settings, client: int, rows: Sequence[int], classes: int) -> list[int]:
+def _circuits(settings: Settings, client: int, site: Site, classes: int) -> list[int]:
     """Return a client's circuits over the run, training in every round."""
     from quantum import build_ansatz, circuits_before_steps, circuits_per_step
 
-    train, run, (trained, validation, test) = settings.train, settings.run, rows
+    train, run, rows = settings.train, settings.run, len(site.train)
     angles = build_ansatz(settings.quantum, classes).angles
     backend = backend_of(settings.quantum.backend, client)
-    step = circuits_per_step(train, trained, angles, backend)
+    step = circuits_per_step(train, rows, angles, backend)
+    validation = len(site.validation)
     federated = settings.evaluation.mode == "federated"
+    fixed = circuits_before_steps(train, rows) + validation
+    judged = validation * run.rounds + len(site.test) if federated else 0
     paid = run.rounds - train.warm_rounds
-    fixed = circuits_before_steps(train, trained) + validation
-    judged = validation * run.rounds + test if federated else 0
     return [paid * (steps * step + fixed) + judged for steps in (train.steps, train.max_steps)]
 
 

@@ -196,3 +196,32 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
     assert environment({}, tmp_path, "tag", 1)["LLM_QFL_COMMIT"] == "unknown"
     image = {"LLM_QFL_COMMIT": "0123abc"}  # an image knows what it was built from
     assert environment(image, tmp_path, "tag", 1)["LLM_QFL_COMMIT"] == "0123abc"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ([], "dna-demo"),
+        (["data.source=tweet-eval", "data.task=hate"], "hate"),
+        (["data.source=genomic"], "Genomic_Benchmarks_demo_human_or_worm"),
+        (["data.source=csv", "data.path=my rows (2).csv"], "my-rows-2"),
+        (["run.name=own"], "own"),
+    ],
+)
+def test_a_run_is_called_after_its_data(
+    given: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my rows (2).csv").write_text("text,label\n")
+    plan = make_plan([], given, None)
+    assert plan.settings.run.name == plan.overrides["run.name"] == name
+    assert make_run_folder(plan).name.endswith(f"-{name}")
+
+
+def test_a_run_is_called_after_its_last_config_file(tmp_path: Path) -> None:
+    for file in ("base.toml", "ward 7.toml"):
+        (tmp_path / file).write_text("[run]\nrounds = 3\n")
+    files = [tmp_path / "base.toml", tmp_path / "ward 7.toml"]
+    assert make_plan(files, [], None).settings.run.name == "ward-7"
+    assert make_plan(files, ["run.name=set"], None).settings.run.name == "set"
+    assert make_plan(files, [], "said").settings.run.name == "said"

@@ -59,6 +59,9 @@ def silent() -> Iterator[int]:
         (["data.source=tweet-eval"], "tweet_eval .* could not be loaded .* set data.path to a loc"),
         (["llm.model=some/model"], "some/model is no folder here, the hub cannot be reached"),
         (["privacy.min_rows=500"], "min_rows"),
+        (["features.k=1"], "quantum.qubits = 4, and the 2 features .* vary in"),
+        (["quantum.device=cuda"], "CUDA"),
+        (["llm.device=cuda"], "llm.device = 'cuda', but torch finds no CUDA device"),
         (["data.train_rows=5", "run.clients=4"], "5 training rows for 4 clients|train_rows"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -75,6 +78,13 @@ def test_a_wrong_column_is_found_first(tmp_path: Path) -> None:
     line = refused(tmp_path, *TEXT, f"data.path={path}", "data.text_column=words")
     assert "'words'" in line
     assert "label" in line  # the columns that there are
+
+
+def test_a_site_s_missing_file_is_found_first(tmp_path: Path) -> None:
+    (tmp_path / "site-0.csv").write_text(Path(text_table(tmp_path)).read_text())
+    own = ("data.per_site=true", "data.path=site-{client}.csv", "data.labels=0,1")
+    line = refused(tmp_path, "run.clients=2", "data.source=csv", *own, "evaluation.mode=federated")
+    assert re.search(r"site-1\.csv does not exist", line)
 
 
 def test_an_endpoint_that_does_not_answer_is_found_first(tmp_path: Path, silent: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import command
+from tests.tables import TEXT, text_table
 
 SMALL = (
     "run.clients=2",
@@ -58,26 +59,22 @@ def test_two_clients_two_rounds(tmp_path: Path) -> None:
     assert [event["round"] for event in rounds if event["event"] == "round"] == [1, 2]
 
 
+def damaged_model(folder: Path) -> str:
+    """Make a model's folder that looks whole and holds no weights; only loading it tells."""
+    place = folder / "model"
+    place.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (place / name).write_text('{"model_type": "bert"}')
+    return str(place)
+
+
 @pytest.mark.slow
 def test_a_failing_client_is_told_and_exits_1(tmp_path: Path) -> None:
-    rows = "\n".join(f"{'good' if i % 2 else 'bad'} day {i},{i % 2}" for i in range(40))
-    (tmp_path / "site-0.csv").write_text(f"text,label\n{rows}\n")
-    found = llm_qfl(
-        tmp_path,
-        "run",
-        *sets(
-            "run.clients=2",
-            "data.source=csv",
-            "data.per_site=true",
-            "data.path=site-{client}.csv",
-            "data.labels=0,1",
-            "evaluation.mode=federated",
-        ),
-    )
+    given = (*TEXT, f"data.path={text_table(tmp_path)}", f"llm.model={damaged_model(tmp_path)}")
+    found = llm_qfl(tmp_path, "run", *sets("run.clients=2", *given))
     assert found.returncode == 1
     said = found.stdout + found.stderr
-    assert "1 of 2 clients cannot start" in said
-    assert "site-1.csv" in said
+    assert "2 of 2 clients cannot start" in said
     assert "Traceback" not in said
     folder = (tmp_path / "runs" / "latest").resolve()
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
@@ -85,9 +82,9 @@ def test_a_failing_client_is_told_and_exits_1(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_failing_server_is_told_and_exits_1(tmp_path: Path) -> None:
-    # Two canonical 1-mers cannot fill four qubits: found out when the server fits the projection.
-    found = llm_qfl(tmp_path, "run", *sets(*SMALL, "features.k=1"))
+    agent = ("agent.kind=llm", f"agent.model={damaged_model(tmp_path)}")
+    found = llm_qfl(tmp_path, "run", *sets(*SMALL, *agent))
     assert found.returncode == 1
     said = found.stdout + found.stderr
-    assert "quantum.qubits" in said
+    assert "agent.model" in said
     assert "Traceback" not in said

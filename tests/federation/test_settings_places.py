@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from federation import SettingsError, flatten, parse_run, parse_settings
+from federation import SettingsError, flatten, parse_run, parse_settings, split_list
+from federation.words import join_list
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "config").glob("*.toml"))
@@ -122,3 +123,37 @@ def test_unset_takes_a_file_s_key_back() -> None:
 def test_unset_of_what_no_file_sets_is_refused(key: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         parse_run([ROOT / "config" / "demo.toml"], [], [key])
+
+
+LABELS = ("yes, often", "no", 'so "so"', "never")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '"yes, often",no,"so ""so""",never',
+        '"yes, often", no, "so ""so""", never',
+        '["yes, often", "no", "so \\"so\\"", "never"]',
+    ],
+)
+def test_a_class_name_may_hold_a_comma(written: str, tmp_path: Path) -> None:
+    source = ["data.source=csv", "data.path=rows.csv"]
+    settings, overrides = parse_run([], [*source, f"data.labels={written}"])
+    assert split_list(settings.data.labels) == LABELS
+    assert parse_settings(overrides) == settings  # as Flower hands it on
+    if written[0] == "[":
+        file = tmp_path / "own.toml"
+        file.write_text(f'[data]\nsource = "csv"\npath = "rows.csv"\nlabels = {written}\n')
+        assert parse_run([file], [])[0] == settings
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)))
+def test_any_list_comes_back(entries: list[str]) -> None:
+    assert split_list(join_list(entries)) == tuple(entries)
+
+
+def test_an_array_where_one_text_stands_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('[run]\nname = ["a", "b"]\n')
+    with pytest.raises(SettingsError, match=r"run.name = \['a', 'b'\]; accepted: text"):
+        parse_run([file], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -425,3 +426,33 @@ def test_no_message_carries_a_row_or_a_label_list(federate: Federate) -> None:
         for text in load_site(settings, client, 3)[1].train.texts:
             assert not any(text[:20].encode() in blob for blob in seen)
     assert max(map(len, texts)) < 60
+
+
+def test_sites_name_their_columns_themselves(federate: Federate, tmp_path: Path) -> None:
+    """Two sites, one class name with a comma, and in each file other columns."""
+    letters = np.random.default_rng(0).choice(list("ACGT"), (60, 40))
+    columns = [("sequence", "diagnosis"), ("text", "label")]
+    for client, header in enumerate(columns):
+        with (tmp_path / f"site-{client}.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(header)
+            rows.writerows(
+                ("".join(r), ("well", "ill, badly")[k % 2]) for k, r in enumerate(letters)
+            )
+    ran = federate(
+        "run.clients=2",
+        "data.source=csv",
+        "data.kind=dna",
+        "data.per_site=true",
+        f"data.path={tmp_path}/site-{{client}}.csv",
+        'data.labels=well,"ill, badly"',
+        "data.train_rows=0",
+        "data.test_rows=0",
+        "data.server_rows=0",
+        "evaluation.mode=federated",
+        node_configs={0: {"data.text_column": "sequence", "data.label_column": "diagnosis"}},
+    )
+    (prepared,) = ran.events("prepared")
+    assert prepared["classes"] == ["well", "ill, badly"]
+    assert [client["train_rows"] for client in prepared["clients"]] == [38, 38]
+    assert ran.summary["status"] == "completed"
