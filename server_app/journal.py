@@ -8,10 +8,12 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from logging import INFO
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord
+from flwr.common.logger import log
 
 from federation import (
     Cost,
@@ -83,8 +85,11 @@ class RunJournal:
         )
 
     def event(self, event: dict[str, Any]) -> None:
-        """Append one line to ``metrics.jsonl``."""
+        """Append one line to ``metrics.jsonl``; a round's figures go to the log too."""
         append_jsonl(self.folder / "metrics.jsonl", event)
+        if event["event"] == "round":
+            said = event["round"], event["loss"], 100 * event["accuracy"]
+            log(INFO, "round %d: validation loss %.4f, accuracy %.1f %%", *said)
 
     def decision(self, decision: dict[str, Any]) -> None:
         """Append one line to ``agent.jsonl``."""

@@ -55,3 +55,4 @@ def test_the_flwr_command_of_readme(tmp_path: Path) -> None:
     found = list((tmp_path / "runs").glob("*-demo/summary.json"))
     assert found, told.stdout[-3000:] + told.stderr[-1000:]
     assert json.loads(found[0].read_text())["status"] == "completed"
+    assert re.search(r"round 1: validation loss \d\.\d{4}, accuracy \d+\.\d %", told.stdout)
