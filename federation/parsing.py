@@ -267,10 +267,10 @@ def _toml_value(key: str, raw: str) -> Scalar:
     if field is not None and field.annotation is str and raw[:1] not in starts:
         return raw
     try:
-        value: Scalar = tomllib.loads(f"value = {raw}")["value"]
+        value: Scalar = _joined(key, tomllib.loads(f"value = {raw}")["value"])
     except (ValueError, RecursionError):
         return raw
-    return _joined(key, value)
+    return value
 
 
 def _joined(key: str, value: Any) -> Any:
