@@ -13,13 +13,16 @@ from typing import Any
 from federation import (
     BASELINES,
     byte_size,
+    circuit_words,
     duration,
     figure,
     is_number,
+    is_simulated,
     percent,
     privacy_words,
     scored_at,
     whole,
+    wilson,
 )
 
 Event = Mapping[str, Any]
@@ -30,9 +33,9 @@ WIDTH = 100
 MOST_CLIENTS = 12
 """Rows of the header's table of clients; more are summed up."""
 
-ROUND_HEAD = "round  clients  steps           loss  accuracy  circuits   idle  the agent's reason"
+ROUND_HEAD = "round  clients  steps           loss  accuracy  circuits   idle  reason"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_REASON_COLUMN = ROUND_HEAD.index("the agent")
+_REASON_COLUMN = ROUND_HEAD.index("reason")
 
 
 def header(event: Event, width: int = WIDTH) -> list[str]:
@@ -56,7 +59,7 @@ def header(event: Event, width: int = WIDTH) -> list[str]:
             f"{event.get('parameters', 0)} trainable parameters",
             width,
         ),
-        _pair("backend", _shared(clients, "backend"), width),
+        _pair("backend", _backends(clients), width),
         _pair("local LLM", _shared(clients, "llm"), width),
         *([_pair("adapter", adapter_words(event["adapter"]), width)] if "adapter" in event else []),
         _pair("agent", f"{event.get('agent', '-')}; at most {_rounds(event)}", width),
@@ -150,6 +153,15 @@ def _shared(clients: Sequence[Event], key: str) -> str:
     if len(kinds) <= 1:
         return kinds[0] if kinds else "-"
     return ", ".join(f"{kind} ({values.count(kind)})" for kind in kinds)
+
+
+def _backends(clients: Sequence[Event]) -> str:
+    """Name the backends, and say whose circuits are only simulated."""
+    simulated = [is_simulated(str(client.get("backend"))) for client in clients]
+    if not any(simulated):
+        return _shared(clients, "backend")
+    which = "circuits are" if all(simulated) else "those of simulators are"
+    return f"{_shared(clients, 'backend')}; {which} simulated, and counted as a device needs them"
 
 
 def client_table(clients: Sequence[Event], classes: Sequence[str], width: int) -> list[str]:
@@ -279,7 +291,9 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
     best = summary.get("best_round")
     model = "quantum model" + (f" (round {best})" if best else "")
     title = f"test, {whole(test.get('rows'))} rows" if test else "test"
-    lines = [f"{title:<36}{'accuracy':>10}{'macro-F1':>10}{'macro-recall':>14}{'loss':>8}"]
+    lines = [
+        f"{title:<34}{'accuracy':>9}{'95 % interval':>14}{'macro-F1':>9}{'recall':>7}{'loss':>7}"
+    ]
     lines.append(_scores(model, test))
     lines += [_scores(label, baselines[key]) for key, label in BASELINES if baselines.get(key)]
     teachers = [t for t in summary.get("teachers") or [] if isinstance(t, Mapping)]
@@ -288,7 +302,13 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
         lines.append(_scores("LLM teachers, own validation rows", mean))
     scored = scored_at(test, clients)
     notes = [_pair("test", scored, width)] if scored else []
-    return [clip(line, width) for line in [*lines, "", *notes, *_costs(summary)]]
+    facts = [part for line in _costs(summary) for part in _wrapped(line, width)]
+    return [*(clip(line, width) for line in lines), "", *notes, *facts]
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Break a line that is too long; what goes below is indented like `_pair`'s values."""
+    return textwrap.wrap(line, width, subsequent_indent=" " * 12, drop_whitespace=True) or [line]
 
 
 def _asked(agent: Event) -> list[str]:
@@ -304,9 +324,12 @@ def _asked(agent: Event) -> list[str]:
 
 
 def _scores(label: str, figures: Event) -> str:
+    found = wilson(figures.get("accuracy"), figures.get("rows"))
+    range_ = f"{100 * found[0]:.1f}-{100 * found[1]:.1f} %" if found else "-"
     return (
-        f"{label:<36}{percent(figures.get('accuracy')):>10}{figure(figures.get('macro_f1')):>10}"
-        f"{figure(figures.get('macro_recall')):>14}{figure(figures.get('loss')):>8}"
+        f"{label:<34}{percent(figures.get('accuracy')):>9}{range_:>14}"
+        f"{figure(figures.get('macro_f1')):>9}{figure(figures.get('macro_recall')):>7}"
+        f"{figure(figures.get('loss')):>7}"
     )
 
 
@@ -320,8 +343,9 @@ def _costs(summary: Event) -> list[str]:
     totals: Event = ledger.get("totals", ledger)
     seconds = (summary.get("seconds") or {}).get("total")
     rounds = summary.get("rounds", 0)
+    circuits = circuit_words(totals.get("circuits"), summary.get("simulated_circuits"))
     spent = (
-        f"{rounds} round{'s' * (rounds != 1)}, {whole(totals.get('circuits'))} circuits, "
+        f"{rounds} round{'s' * (rounds != 1)}, {circuits}, "
         f"{whole(totals.get('steps'))} optimizer steps, {duration(seconds)}"
     )
     lines = [_pair("spent", spent, 10**6)]

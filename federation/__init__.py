@@ -10,6 +10,7 @@ from federation.backends import (
     backend_of,
     family,
     is_shot_based,
+    is_simulated,
     local_optimizer,
 )
 from federation.checkpoints import (
@@ -37,6 +38,7 @@ from federation.errors import (
 )
 from federation.hardware_settings import HardwareSettings
 from federation.hub import hub_reachable
+from federation.intervals import difference, wilson
 from federation.ledger import COST_KEYS, Asking, Cost, Ledger, idle_share, total, with_idle
 from federation.llm_settings import DistillSettings, LlmSettings
 from federation.locking import held
@@ -85,6 +87,7 @@ from federation.text import display_safe, hidden_character
 from federation.words import (
     BASELINES,
     byte_size,
+    circuit_words,
     conditions,
     duration,
     figure,
@@ -134,9 +137,11 @@ __all__ = [
     "byte_size",
     "checkpoint_folders",
     "circuit_prices",
+    "circuit_words",
     "conditions",
     "count_releases",
     "derive_seed",
+    "difference",
     "display_safe",
     "duration",
     "explain",
@@ -150,6 +155,7 @@ __all__ = [
     "idle_share",
     "is_number",
     "is_shot_based",
+    "is_simulated",
     "json_object",
     "last_checkpoint",
     "local_optimizer",
@@ -184,6 +190,7 @@ __all__ = [
     "toml_value",
     "total",
     "whole",
+    "wilson",
     "with_idle",
     "write_bytes",
     "write_checkpoint",

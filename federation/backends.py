@@ -20,6 +20,19 @@ SHOT_BASED = ("aer", "fake", "ibm")
 """Families whose expectations come from counted shots, through a primitive."""
 
 
+SIMULATED = ("exact", "aer", "fake")
+"""Families that are simulators."""
+
+SIMULATORS = ("default.", "lightning.", "null.", "reference.", "qiskit.aer", "qiskit.basicsim")
+"""How the names of PennyLane's simulators begin; any other device may be hardware."""
+
+
+def is_simulated(backend: str) -> bool:
+    """Whether a backend simulates its circuits: no quantum device runs them."""
+    kind, _, name = backend.partition(":")
+    return kind in SIMULATED or (kind == "pennylane" and name.startswith(SIMULATORS))
+
+
 def backend_names(text: str) -> tuple[str, ...]:
     """Split `quantum.backend` into its names: one, or one a client."""
     return tuple(name.strip() for name in text.split(","))

@@ -45,8 +45,33 @@ def whole(value: Any, none: str = "-") -> str:
 
 
 def percent(value: Any, places: int = 1, none: str = "-") -> str:
-    """Write a share as per cent, or `none` for none."""
-    return f"{100 * value:.{places}f} %" if is_number(value) else none
+    """Write a share as per cent, or `none` for none; 0 and 100 only where they are exact."""
+    if not is_number(value):
+        return none
+    text, step = f"{100 * value:.{places}f}", 10**-places
+    if value > 0 and float(text) == 0:
+        return f"< {step:.{places}f} %"
+    if value < 1 and float(text) == 100:
+        return f"> {100 - step:.{places}f} %"
+    return f"{text} %"
+
+
+def circuit_words(count: Any, simulated: Any) -> str:
+    """Say how many circuits a run took: those that were simulated apart from those on hardware.
+
+    Parameters
+    ----------
+    count : int
+        All circuits.
+    simulated : int
+        Those of simulators; unknown in records of older versions.
+    """
+    if not (is_number(count) and is_number(simulated)):
+        return f"{whole(count)} circuits"
+    if simulated >= count:
+        return f"{whole(count)} circuits simulated"
+    executed = f"{whole(count - simulated)} circuits executed"
+    return f"{whole(simulated)} circuits simulated, {executed}" if simulated else executed
 
 
 def duration(seconds: Any, none: str = "-") -> str:

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Settings, UserError, derive_seed, explain
+from federation import Settings, UserError, derive_seed, explain, is_simulated
 from federation.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
 from federation.privacy import spent as privacy_spent
 from llm.agent import Agent
@@ -353,6 +353,11 @@ def _summary(
         "baselines": baselines,
         "teachers": [strategy.teachers[client] for client in sorted(strategy.teachers)],
         "ledger": totals(state.ledger),
+        "simulated_circuits": sum(
+            state.ledger.of(member.client).circuits
+            for member in state.members.values()
+            if is_simulated(member.about.backend)
+        ),
         "seconds": {
             **clock.seconds,
             "fine_tuning": spent.llm_seconds,

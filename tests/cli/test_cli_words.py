@@ -79,7 +79,7 @@ def test_the_header_says_what_runs() -> None:
         "dna-demo (synthetic): human, worm",
         "960 to train on at 4 clients; held out: 300 for validation, 1,000 for the final test",
         "QCNN su4, 4 qubits: 84 angles, 86 trainable parameters",
-        "backend   exact",
+        "backend   exact; circuits are simulated, and counted as a device needs them",
         "rule (adaptive); at most 10 rounds",
         "human 121, worm 119",
         "dna-tiny",
@@ -105,7 +105,12 @@ def test_the_header_keeps_to_its_width_however_much_there_is() -> None:
 def test_sites_that_differ_are_counted() -> None:
     clients = [{"backend": b} for b in ("exact", "pennylane:default.qubit", "exact")]
     said = words.header({**PREPARED, "clients": clients})[4]
-    assert said == "  backend   exact (2), pennylane:default.qubit (1)"
+    assert said.startswith(
+        "  backend   exact (2), pennylane:default.qubit (1); circuits are simulated"
+    )
+    clients[1] = {"backend": "ibm:ibm_torino"}
+    said = words.header({**PREPARED, "clients": clients})[4]
+    assert "those of simulators are simulated" in said
 
 
 def test_a_round_is_one_line() -> None:
@@ -113,7 +118,7 @@ def test_a_round_is_one_line() -> None:
     assert line == (
         "    3  0 2 3    20 34 20       0.412    87.1 % 3,244,800   12 %  more steps where r > 1"
     )
-    assert words.ROUND_HEAD.index("the agent") == line.index("more")
+    assert words.ROUND_HEAD.index("reason") == line.index("more")
     for name, figure in (("loss", "0.412"), ("accuracy", "87.1 %"), ("circuits", "3,244,800")):
         assert words.ROUND_HEAD.index(name) + len(name) == line.index(figure) + len(figure)
 
@@ -198,18 +203,37 @@ def test_the_result_puts_the_model_beside_the_baselines() -> None:
         "1,000",
         "rows",
         "accuracy",
+        "95",
+        "%",
+        "interval",
         "macro-F1",
-        "macro-recall",
+        "recall",
         "loss",
     ]
-    assert lines[1].split()[-6:] == ["8)", "93.4", "%", "0.934", "0.933", "0.200"]
+    assert lines[1].split("8)")[1].split() == [
+        *("93.4", "%", "91.7-94.8", "%", "0.934", "0.933", "0.200")
+    ]
     said = "\n".join(lines)
     assert "92.4 %" in said
     assert max(map(len, words.result(SUMMARY, 80))) <= 80
     assert "…" not in "".join(words.result(SUMMARY, 80))
     assert "92.0 %" in said
-    assert "10 rounds, 86,400 circuits, 800 optimizer steps, 1 min 32 s" in said
+    assert "10 rounds, 86,400 circuits, 800 optimizer steps, 1 min 32 s" in said  # an older record
     assert "last round" in said
+
+
+@pytest.mark.parametrize(
+    ("simulated", "said"),
+    [
+        (86_400, "86,400 circuits simulated, 800"),
+        (0, "86,400 circuits executed, 800"),
+        (86_000, "86,000 circuits simulated, 400 circuits executed, 800"),
+    ],
+)
+def test_circuits_of_simulators_are_not_called_executed(simulated: int, said: str) -> None:
+    lines = words.result({**SUMMARY, "simulated_circuits": simulated}, 80)
+    assert said in " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= 80
 
 
 def test_what_an_asked_agent_took_is_said_and_nothing_of_others() -> None:

@@ -60,6 +60,7 @@ def test_ledger_counts_what_the_formulas_say(federate: Federate) -> None:
     assert all(entry["bytes_up"] > 4 * angles for entry in first)
     assert min(entry["idle_seconds"] for entry in first) == 0
     assert ledger["totals"]["circuits"] == sum(e["circuits"] for e in ledger["entries"])
+    assert ran.summary["simulated_circuits"] == ledger["totals"]["circuits"]
 
 
 def test_same_seed_same_numbers_other_seed_others(federate: Federate) -> None:
