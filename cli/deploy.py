@@ -8,8 +8,10 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 from cli.deploy_admission import is_out, revoke_key
+from cli.deploy_exec import asks_for_work, exec_part
 from cli.deploy_folder import (
     FACTS,
     Facts,
@@ -64,11 +66,13 @@ def init(folder: Path, options: Options | None) -> int:
     made = make_deployment(folder, options)
     say(f"{'made' if made else 'nothing to do, it is there already:'} {folder}")
     if made:
-        nodes = f"node-0 ... node-{options.nodes - 1}" if options.nodes > 1 else "node-0"
-        say(f"  {'ca/':<12}signs certificates: keep it here and to yourself")
-        say(f"  {'superlink/':<12}for the machine of the SuperLink")
-        say(f"  {nodes:<12}one for each site, with its private key")
-        say(f"  {'control/':<12}for whoever submits runs")
+        last = options.nodes - 1
+        nodes = f"node-0/ ... node-{last}/" if last else "node-0/"
+        width = max(12, len(nodes) + 2)
+        say(f"  {'ca/':<{width}}signs certificates: keep it here and to yourself")
+        say(f"  {'superlink/':<{width}}for the machine of the SuperLink")
+        say(f"  {nodes:<{width}}one for each site, with its private key")
+        say(f"  {'control/':<{width}}for whoever submits runs")
         if options.hosts:
             say("next, on each machine: llm-qfl deploy superlink FOLDER, or: deploy node FOLDER")
         else:
@@ -85,7 +89,7 @@ def up(folder: Path, options: Options | None, *, detach: bool) -> int:
         raise UserError(_how_many(folder))
     facts = read_facts(folder)
     _refuse_running(folder)
-    programs = find_programs("flower-supernode")
+    programs = find_programs("flower-supernode", "flower-superexec")
     if detach:
         # Everything that can be checked is, before the user's terminal is left alone.
         _all_parts(folder, facts, programs, "")
@@ -105,13 +109,18 @@ def up(folder: Path, options: Options | None, *, detach: bool) -> int:
 def _all_parts(folder: Path, facts: Facts, programs: dict[str, str], tag: str) -> list[Part]:
     logs = folder / "logs"
     port, home = facts.control_port or free_port(), folder / "superlink"
-    parts = [superlink_part(home, programs, tag, port, logs / "superlink.log")]
+    parts = _with_exec(superlink_part(home, programs, tag, port, logs / "superlink.log"), programs)
     parts += gate_part(home, tag, port, logs / "gate.log")
-    for node in range(facts.nodes):
-        name = f"node-{node}"
+    for number in range(facts.nodes):
+        name = f"node-{number}"
         log = logs / f"{name}.log"
-        parts.append(node_part(folder / name, programs, tag, f"127.0.0.1:{port}", log))
+        node = node_part(folder / name, programs, tag, f"127.0.0.1:{port}", log)
+        parts += _with_exec(node, programs)
     return parts
+
+
+def _with_exec(server: Part, programs: dict[str, str]) -> list[Part]:
+    return [server, exec_part(server, programs["flower-superexec"])]
 
 
 def _detached(folder: Path) -> int:
@@ -181,9 +190,9 @@ def superlink(folder: Path) -> int:
     """Run the SuperLink of a deployment on this machine, for nodes on others."""
     folder = folder.absolute()
     _refuse_running(folder)
-    programs, tag = find_programs("flower-supernode"), uuid.uuid4().hex
+    programs, tag = find_programs("flower-supernode", "flower-superexec"), uuid.uuid4().hex
     part = superlink_part(folder, programs, tag, 0, folder / "superlink.log")
-    parts = [part, *gate_part(folder, tag, part.port, folder / "gate.log")]
+    parts = [*_with_exec(part, programs), *gate_part(folder, tag, part.port, folder / "gate.log")]
     _warn_of_expiry(folder)
     return serve(
         Supervisor(folder, parts, tag, programs["flwr"], say),
@@ -195,10 +204,10 @@ def node(folder: Path) -> int:
     """Run one site's SuperNode on this machine."""
     folder = folder.absolute()
     _refuse_running(folder)
-    programs, tag = find_programs("flower-supernode"), uuid.uuid4().hex
+    programs, tag = find_programs("flower-supernode", "flower-superexec"), uuid.uuid4().hex
     part = node_part(folder, programs, tag, "", folder / "node.log")
     return serve(
-        Supervisor(folder, [part], tag, programs["flwr"], say, patient=True),
+        Supervisor(folder, _with_exec(part, programs), tag, programs["flwr"], say, patient=True),
         lambda: say("ready: this node takes part in the runs of the SuperLink"),
     )
 
@@ -212,21 +221,29 @@ def status(folder: Path) -> int:
         return FAILED
     well = bool(state.get("ready"))
     for name, part in state.get("parts", {}).items():
-        is_node = name not in (SUPERLINK, GATE)
-        authority = None if is_node else _superlink_of(folder) / "ca.crt"
-        host = read_door(_superlink_of(folder)).here if name == GATE else "127.0.0.1"
-        answers = healthy(int(part["port"]), host, authority)
+        answers = _answers(folder, name, part)
         well = well and answers
         said = "well" if answers else "does not answer"
-        if is_node:
+        if part["starts_work"]:
+            said = "starts work" if answers else "starts no work"
+        elif name not in (SUPERLINK, GATE):
             said += f", node {part['node']}" if part["node"] else ", not admitted yet"
         if part.get("why") and not answers:
             said += f": {part['why']}"
-        say(f"  {name:<11}{said} (process {part['pid']}, port {part['port']})")
+        say(f"  {name:<14} {said} (process {part['pid']}, port {part['port']})")
     for place in (folder / "superlink", folder):
         if (place / "superlink.toml").exists():
             say(f"  certificate of the server: {days_left(place / 'server.crt'):.0f} days left")
     return 0 if well else FAILED
+
+
+def _answers(folder: Path, name: str, part: dict[str, Any]) -> bool:
+    """Whether a part of a running deployment does what it is for."""
+    if part["starts_work"]:
+        return asks_for_work(int(part["pid"] or 0), int(part["port"]))
+    authority = _superlink_of(folder) / "ca.crt" if name in (SUPERLINK, GATE) else None
+    host = read_door(_superlink_of(folder)).here if name == GATE else "127.0.0.1"
+    return healthy(int(part["port"]), host, authority)
 
 
 def _superlink_of(folder: Path) -> Path:

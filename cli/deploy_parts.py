@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from cli.follow import last_words, read_log
 from cli.plan import FILE_KEYS, absolute_paths
 from cli.processes import die_with_parent
 from cli.runconfig import Scalar, to_toml
-from cli.superlink import environment, free_port, healthy
+from cli.superlink import environment, free_port, healthy, owner_only
 from cli.words import one_line
 from federation import (
     STORE_VARIABLE,
@@ -76,6 +77,8 @@ class Part:
         Whether it answers on a port.
     probe : callable
         Says what keeps it from the SuperLink, if that can be seen; empty otherwise.
+    follows : Part, optional
+        The SuperLink or SuperNode whose work it starts (`cli.deploy_exec`), on whatever port.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Part:
     port: int
     answers: Callable[[int], bool]
     probe: Callable[[], str] = str
+    follows: Part | None = None
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
     _began: int = field(init=False, default=0)
     _node_id: str = field(init=False, default="")
@@ -93,12 +97,19 @@ class Part:
     @property
     def is_node(self) -> bool:
         """Whether it is a SuperNode."""
-        return self.name not in (SUPERLINK, GATE)
+        return self.follows is None and self.name not in (SUPERLINK, GATE)
+
+    @property
+    def of_node(self) -> bool:
+        """Whether it is a SuperNode or starts a SuperNode's work."""
+        return (self.follows or self).is_node
 
     def start(self) -> None:
         """Start the process, its output added to its log."""
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._node_id = ""
+        if self.follows is not None and self.port != self.follows.port:
+            self.aim(self.follows.port)
         with self.log.open("ab") as log:
             self._began = log.tell()
             self.process = subprocess.Popen(
@@ -129,7 +140,10 @@ class Part:
     def trim_log(self, most: int = MOST_LOG) -> None:
         """Begin the log anew when it is long, keeping the old one beside it."""
         try:
-            if self.log.stat().st_size <= most:
+            size = self.log.stat().st_size
+            if size < self._began:
+                self._began = 0  # whoever shares it began it anew
+            if size <= most:
                 return
             older = self.log.with_name(f"{self.log.name}.1")
             atomic_write(older, lambda draft: shutil.copyfile(self.log, draft), mode=0o600)
@@ -137,6 +151,11 @@ class Part:
         except OSError:
             return  # a full disk: the processes themselves must go on
         self._began = 0
+
+    def aim(self, port: int) -> None:
+        """Follow its server to another port."""
+        where = self.command.index(f"127.0.0.1:{self.port}")
+        self.port, self.command[where] = port, f"127.0.0.1:{port}"
 
     def ready(self) -> bool:
         """Whether it answers and, if it is a node, has been admitted."""
@@ -162,6 +181,8 @@ class Part:
         code = 0 if self.process is None else self.process.returncode or 0
         if code < 0:
             return f"killed by signal {-code}"
+        if self.follows is not None and self.follows.dead():
+            return f"{self.follows.name} has ended"
         if self.port_taken():
             return (
                 f"port {self.port} of this machine is in use: end what uses it, or choose another"
@@ -208,7 +229,8 @@ def superlink_part(
     need_files(folder, SUPERLINK_FILES, "superlink/")
     _refuse_expired(folder / "server.crt")
     port = port or read_door(folder).control_port or free_port()
-    command = [programs["flower-superlink"], "--host", "127.0.0.1", "--port", str(port)]
+    command = owner_only(programs["flower-superlink"])
+    command += ["--host", "127.0.0.1", "--port", str(port), *outside_work(folder)]
     for option, name in (
         ("--ssl-ca-certfile", "ca.crt"),
         ("--ssl-certfile", "server.crt"),
@@ -259,7 +281,7 @@ def node_part(folder: Path, programs: Mapping[str, str], tag: str, address: str,
     resolved = flower_home(folder) / "node.toml"
     write_text(resolved, to_toml(own))
     port = free_port()
-    command = [programs["flower-supernode"], "--superlink"]
+    command = [*owner_only(programs["flower-supernode"]), *outside_work(folder), "--superlink"]
     command += [address or f"{told['host']}:{told['port']}", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--root-certificates", str(folder / "ca.crt")]
     command += ["--auth-supernode-private-key", str(folder / "node.key")]
@@ -277,6 +299,19 @@ def flower_home(folder: Path) -> Path:
     home = folder / "home"
     (home / "empty").mkdir(mode=0o700, parents=True, exist_ok=True)
     return home
+
+
+def outside_work(folder: Path) -> list[str]:
+    """Return Flower's options by which a process of ours starts the apps of a server.
+
+    Only whoever knows the secret, a file for its owner alone, is given work; with Flower's own
+    subprocesses anybody on the machine is, and one that dies is not started again.
+    """
+    secret = flower_home(folder) / "exec.secret"
+    if not secret.exists():
+        secret.touch(mode=0o600)
+        secret.write_bytes(secrets.token_bytes(32))
+    return ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
 
 
 def own_settings(folder: Path) -> dict[str, Scalar]:

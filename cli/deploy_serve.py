@@ -89,17 +89,22 @@ class Supervisor:
         if self._unwritten:  # neither `status` nor `stop` would find us
             raise LaunchError(f"{self.folder / STATE} cannot be written")
         for part in self.parts:
+            if part.of_node and not part.is_node:
+                continue  # once its node has settled on a port
             _begin(part)
             if not part.is_node:
                 self._wait(part)
             if part.name == SUPERLINK:
                 self.register(part)
             elif part.name == GATE:
-                self.say(f"  {GATE:<11}port {part.port}: nodes alone may pass")
+                self.say(f"  {GATE:<14} port {part.port}: nodes alone may pass")
         for part in self.parts:
             if part.is_node:
                 self._wait(part)
-                self.say(f"  {part.name:<11}joined as {part.node_id()}")
+                self.say(f"  {part.name:<14} joined as {part.node_id()}")
+            elif part.of_node:
+                _begin(part)
+                self._wait(part)
         self._write(ready=True)
 
     def _wait(self, part: Part) -> None:
@@ -116,13 +121,13 @@ class Supervisor:
                     raise LaunchError(_line(f"{part.name} did not start: {part.why()}", part))
                 if not told:
                     self._write(ready=False)  # with the reason, for `deploy status`
-                    self.say(f"  {part.name:<11}not admitted yet; trying again for a minute")
+                    self.say(f"  {part.name:<14} not admitted yet; trying again for a minute")
                     told = True
                 time.sleep(AGAIN_SECONDS)
                 part.start()
             elif waited > START_SECONDS and self.patient and part.is_node:
                 if not waits:
-                    self.say(f"  {part.name:<11}waiting for the SuperLink (log: {part.log})")
+                    self.say(f"  {part.name:<14} waiting for the SuperLink (log: {part.log})")
                     waits = True
             elif waited > START_SECONDS:
                 seen = part.probe() or f"not ready after {START_SECONDS:.0f} s"
@@ -130,7 +135,7 @@ class Supervisor:
             elif not looked and waited > LOOK_SECONDS:
                 looked = True
                 if seen := part.probe():
-                    self.say(f"  {part.name:<11}has not joined yet: {seen}")
+                    self.say(f"  {part.name:<14} has not joined yet: {seen}")
             time.sleep(0.2)
 
     def register(self, superlink: Part) -> None:
@@ -150,7 +155,7 @@ class Supervisor:
         except LaunchError as error:
             raise LaunchError(_line(str(error), superlink)) from None
         count = f"{number} node{'s' * (number != 1)} registered"
-        self.say(f"  {'superlink':<11}127.0.0.1:{superlink.port}, TLS, {count}")
+        self.say(f"  {'superlink':<14} 127.0.0.1:{superlink.port}, TLS, {count}")
 
     def watch(self) -> None:
         """Start again what ends, for ever; the caller's signal ends this."""
@@ -162,20 +167,23 @@ class Supervisor:
         """Look at each part once: start one again whose time has come, note who is ready."""
         for part in self.parts:
             part.trim_log()
+            server = part.follows
+            if server is not None and (server.dead() or server.port != part.port):
+                _end(part)  # with the app that it has started: nobody takes its result
             if not part.dead():
                 continue
             due = self._again.get(part.name)
             if due is None:
-                self.say(f"  {part.name:<11}ended ({part.why()}); starting it again")
+                self.say(f"  {part.name:<14} ended ({part.why()}); starting it again")
                 self._again[part.name] = now + AGAIN_SECONDS
                 self._write(ready=False)
-            elif now >= due:
+            elif now >= due and (server is None or server.ready()):
                 self._again[part.name] = now + AGAIN_SECONDS
                 self._start_again(part)
         for part in self.parts:
             if part.name in self._again and part.ready():
                 del self._again[part.name]
-                self.say(f"  {part.name:<11}is back")
+                self.say(f"  {part.name:<14} is back")
                 self._write(ready=not self._again)
         if self._unwritten:
             self._write(ready=not self._again)
@@ -192,7 +200,7 @@ class Supervisor:
         except (LaunchError, OSError) as error:  # of the system's: a full disk
             self._keys, self._keys_due = None, now + AGAIN_SECONDS
             if str(error) != self._refused:
-                self.say(f"  {'superlink':<11}{error}")
+                self.say(f"  {'superlink':<14} {error}")
             self._refused = str(error)
         else:
             self._refused = ""
@@ -203,7 +211,7 @@ class Supervisor:
         try:
             _begin(part)
         except OSError as error:  # no room for its log: it is tried again
-            self.say(f"  {part.name:<11}not started: {error.strerror or error}")
+            self.say(f"  {part.name:<14} not started: {error.strerror or error}")
 
     def close(self, grace: float = 10.0) -> int:
         """End the nodes, then the SuperLink, so that the nodes can take their leave.
@@ -214,10 +222,9 @@ class Supervisor:
             Processes that could not be ended; 0 unless the system refuses.
         """
         for nodes in (True, False):
-            leaving = [part for part in self.parts if part.is_node is nodes]
+            leaving = [part for part in self.parts if part.of_node is nodes]
             for part in leaving:
-                if part.process is not None:
-                    part.process.terminate()
+                _end(part)
             wait_for(lambda: all(part.dead() for part in leaving), grace)  # noqa: B023 - at once
         left = end_all(members(self.tag), grace=3.0)
         if not left:
@@ -233,6 +240,7 @@ class Supervisor:
                 "node": part.node_id() if part.is_node else "",
                 "why": part.why() if part.process is not None and part.dead() else "",
                 "log": str(part.log),
+                "starts_work": part.follows is not None,
             }
             for part in self.parts
         }
@@ -349,6 +357,11 @@ def _begin(part: Part) -> None:
     if part.name == SUPERLINK:
         forget_numbers(part.folder)
     part.start()
+
+
+def _end(part: Part) -> None:
+    if part.process is not None:
+        part.process.terminate()
 
 
 def _line(text: str, part: Part) -> str:

@@ -24,6 +24,7 @@ from cli.flower import Flwr
 from cli.follow import last_words, read_log, strip_log
 from cli.processes import TAG, die_with_parent, end_all, members, wait_for
 from federation import write_text
+from federation.private_ray import private_ray
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 """The folder that the packages are in."""
@@ -90,7 +91,7 @@ class SuperLink:
             raise LaunchError(f"Flower's SuperLink did not start: {self.tail()}")
 
     def _spawn(self, port: int) -> None:
-        command = [self.programs["flower-superlink"], "--insecure", "--simulation"]
+        command = [*owner_only(self.programs["flower-superlink"]), "--insecure", "--simulation"]
         command += ["--host", "127.0.0.1", "--port", str(port)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -136,6 +137,11 @@ class SuperLink:
         for log in (self.log, self.flwr.run_log):
             strip_log(log)
         return len(left)
+
+
+def owner_only(program: str) -> list[str]:
+    """Return the words that start a server of Flower's for processes of our own user alone."""
+    return [sys.executable, "-P", str(CHECKOUT / "cli" / "owner_only.py"), program]
 
 
 def private_folder(tag: str) -> Path:
@@ -188,6 +194,7 @@ def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             # How often a part looks for work, seconds; by itself Flower looks once a second.
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+            **private_ray(),
             "RAY_TMPDIR": str(home),
             "RAY_DEDUP_LOGS": "0",
             "RAY_COLOR_PREFIX": "0",

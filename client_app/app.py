@@ -31,7 +31,9 @@ from federation.messages import (
     report,
     site_report,
 )
+from federation.private_ray import close_ray
 
+close_ray()  # at import: the last moment before Flower's simulation starts Ray
 app = ClientApp()
 
 Handler = Callable[[Message, Context], RecordDict]

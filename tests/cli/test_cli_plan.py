@@ -155,6 +155,9 @@ def test_the_environment_keeps_flower_to_itself(tmp_path: Path) -> None:
     assert env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
     assert env["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] == "0.2"
     assert env["FLWR_TELEMETRY_ENABLED"] == env["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert env["RAY_AUTH_MODE"] == "token"
+    assert len(env["RAY_AUTH_TOKEN"]) == 64
+    assert env["RAY_AUTH_TOKEN"] != environment(user, tmp_path, "tag", 2)["RAY_AUTH_TOKEN"]
     assert env["OMP_NUM_THREADS"] == "2"
     assert env["HF_HUB_OFFLINE"] == "1"
     assert env["PATH"].endswith(":/bin")

@@ -100,7 +100,7 @@ def test_on_one_machine_nothing_listens_outside_it(tmp_path: Path) -> None:
 def test_with_a_host_the_parts_know_where_to_go(tmp_path: Path) -> None:
     folder = made(tmp_path / "fed", hosts=("hub.example.org",))
     link = superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
-    assert link.command[1:5] == ["--host", "127.0.0.1", "--port", "8001"]  # the gate has 8000
+    assert link.command[4:8] == ["--host", "127.0.0.1", "--port", "8001"]  # the gate has 8000
     part = node_part(folder / "node-1", PROGRAMS, "tag", "", tmp_path / "log")
     words = part.command
     assert words[words.index("--superlink") + 1] == "hub.example.org:8000"
@@ -242,7 +242,7 @@ def test_init_says_what_goes_where(tmp_path: Path, capsys: pytest.CaptureFixture
     words = ["deploy", "init", str(tmp_path / "fed"), "--nodes", "3", "--host", "hub.example.org"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    for part in ("ca/", "superlink/", "node-0 ... node-2", "control/", "deploy node FOLDER"):
+    for part in ("ca/", "superlink/", "node-0/ ... node-2/ ", "control/", "deploy node FOLDER"):
         assert part in said
     assert main(words) == 0
     assert "nothing to do" in capsys.readouterr().out

@@ -240,7 +240,7 @@ def test_only_a_superlink_that_others_reach_has_a_gate(tmp_path: Path) -> None:
     programs = {"flower-superlink": "flower-superlink"}
     for place in (alone, reached):
         part = superlink_part(place / "superlink", programs, "tag", 0, tmp_path / "log")
-        assert part.command[1:3] == ["--host", "127.0.0.1"]  # whatever others reach
+        assert part.command[4:6] == ["--host", "127.0.0.1"]  # whatever others reach
     assert part.port == 9001
     assert read_facts(reached).control_port == 9001
     assert read_facts(alone).control_port == 0

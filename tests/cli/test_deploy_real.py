@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from cli.flower import CONNECTION, Flwr, output
-from cli.processes import members, wait_for
+from cli.processes import TAG, members, wait_for
 from cli.superlink import free_port, healthy
+from tests import strangers
 from tests.command import llm_qfl
 from tests.faults.harness import begin
+from tests.strangers import Watch
 
 SMALL = (
     "run.rounds=1",
@@ -41,7 +43,17 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
         port = state["parts"]["superlink"]["port"]
         assert healthy(port, authority=tmp_path / "fed" / "control" / "ca.crt")
         assert not healthy(port)  # nothing answers without TLS
-        assert llm_qfl(tmp_path, "deploy", "status", "fed").returncode == 0
+        status = llm_qfl(tmp_path, "deploy", "status", "fed")
+        assert status.returncode == 0
+        assert status.stdout.count("starts work") == 3
+        watch = Watch(f"{TAG}={tag}")
+        watch.look()
+        assert watch.of("flower-supernode")
+        assert watch.beyond_this_machine() == {}
+        if os.getuid() == 0:
+            for name in ("superlink", "node-0"):
+                url = f"http://127.0.0.1:{state['parts'][name]['port']}/health"
+                assert strangers.asks(url).startswith("refused")
 
         sets = [part for assignment in SMALL for part in ("--set", assignment)]
         ran = llm_qfl(tmp_path, "run", "--on", "fed", "--name", "deployed", *sets)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
-from tests import command
+from tests import command, strangers
+from tests.strangers import Watch
 from tests.tables import TEXT, text_table
 
 SMALL = (
@@ -23,10 +27,41 @@ SMALL = (
 
 
 def llm_qfl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    home = str(folder / "store")
+    return command.llm_qfl(folder, *words, **home(folder))
+
+
+def home(folder: Path) -> dict[str, str]:
     # Flower and we print emoji and dots that such a terminal cannot show: no reason to fail.
-    environment = {"LLM_QFL_HOME": home, "COLUMNS": "100", "PYTHONIOENCODING": "latin-1"}
-    return command.llm_qfl(folder, *words, **environment)
+    store = str(folder / "store")
+    return {"LLM_QFL_HOME": store, "COLUMNS": "100", "PYTHONIOENCODING": "latin-1"}
+
+
+def watched(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], Watch, str]:
+    """Run the command; also return where it listened, and what others got from its Ray."""
+    mark = uuid.uuid4().hex
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", *words],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(command.ROOT),
+                **home(folder),
+                "MARK_OF_TEST": mark,
+            },
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        watch, got = Watch(f"MARK_OF_TEST={mark}"), ""
+        try:
+            for _ in watch.looks(process, 300):
+                if not got and (stores := watch.of("/gcs_server")):
+                    got = strangers.writes(stores[0])
+        finally:
+            process.kill()
+    text = (folder / "said").read_text()
+    return subprocess.CompletedProcess(process.args, process.returncode, text, ""), watch, got
 
 
 def sets(*assignments: str) -> list[str]:
@@ -43,8 +78,14 @@ def test_a_bad_key_is_one_line_and_nothing_starts(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_clients_two_rounds(tmp_path: Path) -> None:
-    found = llm_qfl(tmp_path, "run", *sets(*SMALL, "run.name=small"))
-    assert found.returncode == 0, found.stdout + found.stderr
+    found, watch, got = watched(tmp_path, "run", *sets(*SMALL, "run.name=small"))
+    assert found.returncode == 0, found.stdout
+    # Ray lets nobody write into its store without the run's token, and listens here alone.
+    assert got.startswith("refused")
+    assert "InvalidAuthToken" in got
+    assert watch.of("/raylet ")
+    assert watch.of("flower-superlink")
+    assert watch.beyond_this_machine() == {}
     folder = (tmp_path / "runs" / "latest").resolve()
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed"

@@ -56,7 +56,7 @@ def test_a_node_killed_in_training_is_back_and_only_its_round_is_without_it(
     run = fed.run("run.round_timeout=90")
     run.in_round(2)
     before = fed.part("node-1")["pid"]
-    wait_until(lambda: children(before, "clientapp"), "the node at work")
+    wait_until(lambda: children(fed.part("node-1-exec")["pid"], "clientapp"), "the node at work")
     os.kill(before, signal.SIGKILL)
     began = time.monotonic()
     code, said = run.end()
@@ -83,9 +83,10 @@ def test_a_node_killed_while_its_answer_is_on_the_way(fed: Deployment, whole: Pa
     """The SuperLink stands still meanwhile, so that the answer stays on the way."""
     run = fed.run("run.round_timeout=90")
     run.in_round(2)
-    superlink, node = (fed.part(name)["pid"] for name in ("superlink", "node-1"))
+    parts = "superlink", "node-1", "node-1-exec"
+    superlink, node, starter = (fed.part(name)["pid"] for name in parts)
     sent = fed.log("node-1").count("Sending:")
-    wait_until(lambda: children(node, "clientapp"), "the node at work")
+    wait_until(lambda: children(starter, "clientapp"), "the node at work")
     os.kill(superlink, signal.SIGSTOP)
     try:
         wait_until(lambda: fed.log("node-1").count("Sending:") > sent, "its answer")
@@ -115,9 +116,9 @@ def test_a_node_killed_while_its_answer_is_on_the_way(fed: Deployment, whole: Pa
 def test_a_node_that_stands_still_costs_a_deadline_and_is_counted_later(fed: Deployment) -> None:
     run = fed.run("run.round_timeout=25", "run.rounds=5")
     run.in_round(2)
-    pid = fed.part("node-2")["pid"]
-    wait_until(lambda: children(pid, "clientapp"), "the node at work")
-    stopped = [pid, *children(pid, "flower|flwr|clientapp")]
+    pid, starter = (fed.part(name)["pid"] for name in ("node-2", "node-2-exec"))
+    wait_until(lambda: children(starter, "clientapp"), "the node at work")
+    stopped = [pid, starter, *children(starter, "flower|flwr|clientapp")]
     for one in stopped:
         os.kill(one, signal.SIGSTOP)
     wait_until(lambda: len(run.events("round")) >= 2, "the round to end")
