@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("strategies.asking")
-
 from server_app.audit import audit
 from tests.llm.agent_server import (
     ENDPOINT,

@@ -73,14 +73,19 @@ def test_first_move_of_every_angle_is_the_learning_rate() -> None:
     assert linear(theta[None, :2], theta[2:], 0)[0][0] < 0
 
 
-def test_spsas_mean_slope_is_the_gradient() -> None:
-    """Over all signs the estimate of a linear function is exact (Spall 1992)."""
-    total = np.zeros(2)
-    for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-        shift = 0.2 * np.array(signs)
-        up, down = linear(np.stack([shift, -shift]), np.zeros(2), 0)[0]
-        total += (up - down) / 0.4 * np.array(signs) / 4
-    assert total == pytest.approx([3.0, -1.0])
+def test_steps_on_a_linear_loss_are_spalls_written_out() -> None:
+    """Differences of a linear function are exact: ``s_t = g . delta_t``, whatever c_t is."""
+    gains, offset, steps = Gains(0.05, 0.2, 10), 7, 6
+    theta, losses = run_spsa(linear, np.zeros(4), 2, steps, gains, offset, np.random.default_rng(4))
+    rng, expected, sizes = np.random.default_rng(4), np.zeros(2), []
+    for step in range(steps):
+        signs = rng.choice(np.array([-1.0, 1.0]), size=2)
+        slope = float(np.array([3.0, -1.0]) @ signs)
+        sizes.append(abs(slope))
+        assert losses[step] == pytest.approx(expected @ np.array([3.0, -1.0]))
+        gain = 0.05 * (11 / (11 + offset + step)) ** 0.602
+        expected -= gain * slope / np.mean(sizes) * signs
+    assert theta[:2] == pytest.approx(expected)
 
 
 def test_spsa_finds_the_minimum_of_a_bowl_from_noisy_values() -> None:

@@ -139,29 +139,6 @@ def test_baselines_of_one_class_sites_know_all_sites(federate: Federate, tmp_pat
     assert silent["baselines"] == {}
 
 
-@pytest.mark.parametrize("rule", ["uniform", "median", "trimmed-mean"])
-def test_other_aggregations_run(federate: Federate, rule: str) -> None:
-    assert federate(f"aggregation.rule={rule}").summary["status"] == "completed"
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        ["quantum.model=vqc", "train.optimizer=cobyla", "features.projection=pca"],
-        ["quantum.block=paper", "distill.weight=0", "features.projection=random"],
-        ["data.partition=dirichlet", "data.alpha=0.3", "train.class_weights=balanced"],
-        ["data.partition=quantity", "train.proximal=0.1", "train.batch_rows=8"],
-        ["train.schedule=inverse-time", "agent.kind=random", "agent.fraction=0.5"],
-        ["quantum.backend=pennylane:default.qubit", "train.steps=1"],
-        ["agent.fraction=0.4", "agent.stage=aggregation", "evaluation.keep=last"],
-    ],
-)
-def test_settings_that_matter_run(federate: Federate, given: list[str]) -> None:
-    summary = federate(*given).summary
-    assert summary["status"] == "completed"
-    assert 0 <= summary["test"]["accuracy"] <= 1
-
-
 # --- spoiled messages ---------------------------------------------------------------------
 
 
