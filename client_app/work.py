@@ -48,6 +48,8 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
     shared = settings.llm.federated != "none"
     # Built now so that a backend that is not there is told before anybody fine-tunes.
     classifier = memory.classifier
+    if not getattr(classifier.engine, "repeatable", True):
+        memory.tell(f"{settings.quantum.backend} takes no seed: no run on it can be repeated")
     judged = len(site.validation) * (2 if settings.evaluation.mode == "federated" else 1)
     about = SiteReport(
         client=memory.client,

@@ -17,7 +17,7 @@ Option = bool | int | float | str
 """What an argument of a device can be."""
 
 FORM = "key=value,key=value without quotes"
-RUN_DECIDES = ("wires", "shots", "seed")
+RUN_DECIDES = ("wires", "shots", "seed", "seed_simulator")
 """Arguments of a device that follow from the run's other settings."""
 
 
@@ -42,8 +42,8 @@ def parse_device_options(text: str) -> dict[str, Option]:
     Raises
     ------
     SettingsError
-        For text of another form, a key given twice, one that the run itself decides (``wires``,
-        ``shots``, ``seed``), or one that sounds like a secret.
+        For text of another form, a key given twice, one that the run itself decides
+        (`RUN_DECIDES`), or one that sounds like a secret.
     """
     options: dict[str, Option] = {}
     for key, value in split_pairs("quantum.device_options", text, FORM):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_TOKENS = {"text": 64, "dna": 256}
 _HEADS = ("classifier", "score")
-_UNLIMITED = 10**6
 _TOO_SMALL = explain(
     "llm.peft qlora with llm.model dna-tiny, whose weights take 1.7 MB as they are",
     "auto, lora or none",
@@ -182,6 +181,7 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
         with torch.device("meta"):
             tiny = source.name == DNA_TINY
             base = dna_tiny.new_model() if tiny else _empty(source, "AutoModel", _config(source))
+            # Some models do not run without memory; those with this head have no projection.
             hidden = int(base.config.get_text_config().hidden_size)
             return PooledClassifier(base, hidden, classes), _HEADS[:1]
     config = _config(source)
@@ -197,7 +197,7 @@ def _empty(source: Source, auto: str, config: Any) -> Any:
     import transformers
 
     with _loading(source), torch.device("meta"):
-        return getattr(transformers, auto).from_config(config)
+        return getattr(transformers, auto).from_config(config, trust_remote_code=False)
 
 
 def _four_bits(
@@ -232,9 +232,8 @@ def _load_encoder(source: Source, quantise_on: torch.device | None = None) -> Mo
     config = _config(source)
     with _loading(source), torch.random.fork_rng(devices=[]):
         module, info = AutoModel.from_pretrained(
-            source.place,
+            **source.loading_weights,
             dtype=torch.float32,
-            local_files_only=source.local_only,
             output_loading_info=True,
             **_four_bits(source, config, quantise_on, headed=False),
         )
@@ -249,9 +248,8 @@ def _load_stock(source: Source, classes: int, quantise_on: torch.device | None) 
     config = _config(source)
     with _loading(source):
         module, info = AutoModelForSequenceClassification.from_pretrained(
-            source.place,
+            **source.loading_weights,
             dtype=torch.float32,
-            local_files_only=source.local_only,
             num_labels=classes,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
@@ -265,6 +263,8 @@ def _load_stock(source: Source, classes: int, quantise_on: torch.device | None) 
 
 
 def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) -> Model:
+    from llm.facts import UNLIMITED, longest_input, state_size
+
     tokenizer = _tokenizer(source)
     text = config.get_text_config()
     if len(tokenizer) > int(text.vocab_size) and _highest_id(tokenizer) >= int(text.vocab_size):
@@ -282,18 +282,14 @@ def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) ->
 
         keep_autograd(module)
     module.eval()
-    return Model(source, module, tokenizer, int(text.hidden_size), _limit(text, tokenizer), heads)
+    limit = min(longest_input(module), int(min(tokenizer.model_max_length, UNLIMITED)))
+    model = Model(source, module, tokenizer, 0, limit, heads)
+    with _loading(source):
+        return replace(model, hidden=state_size(model.encoder))
 
 
 def _highest_id(tokenizer: Any) -> int:
     return max(tokenizer.get_vocab().values(), default=0)
-
-
-def _limit(config: Any, tokenizer: Any) -> int:
-    positions = int(getattr(config, "max_position_embeddings", _UNLIMITED) or _UNLIMITED)
-    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-        positions -= 2  # their position numbers start after the padding id
-    return min(positions, int(min(tokenizer.model_max_length, _UNLIMITED)))
 
 
 def _config(source: Source) -> Any:
@@ -301,7 +297,7 @@ def _config(source: Source) -> Any:
     from transformers import AutoConfig
 
     with _loading(source):
-        config = AutoConfig.from_pretrained(source.place, local_files_only=source.local_only)
+        config = AutoConfig.from_pretrained(**source.loading)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
             explain(
@@ -331,7 +327,7 @@ def _tokenizer(source: Source) -> Any:
     from transformers import AutoTokenizer
 
     with _loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.place, local_files_only=source.local_only)
+        tokenizer = AutoTokenizer.from_pretrained(**source.loading)
     if source.folder is not None:
         check_tokenizer(source.name, Path(source.folder))
     tokenizer.padding_side = tokenizer.truncation_side = "right"

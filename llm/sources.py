@@ -11,7 +11,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from federation import ModelError, explain, hub_reachable
 from llm import dna_tiny
@@ -67,6 +67,23 @@ class Source:
     def place(self) -> str:
         """What transformers should load: the hub id or the folder."""
         return self.hub_id or str(self.folder)
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """Arguments of every ``from_pretrained``: its place, and none of the code beside it."""
+        return {
+            "pretrained_model_name_or_path": self.place,
+            "local_files_only": self.local_only,
+            "trust_remote_code": False,
+        }
+
+    @property
+    def loading_weights(self) -> dict[str, Any]:
+        """Arguments that load this very model: transformers attaches an adapter that lies beside.
+
+        The folder in which it is told to look for one does not exist.
+        """
+        return {**self.loading, "adapter_kwargs": {"subfolder": "no-adapter"}}
 
 
 def locate(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> Source:
@@ -190,6 +207,15 @@ def _folder(said: _Said, folder: Path) -> Source:
             explain(f"{said}: there is no such folder", said.accepted, "correct the path")
         )
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ModelError(
+                explain(
+                    f"{said} is an adapter without its base model",
+                    "a whole model, with config.json and its own weights",
+                    "merge the adapter into its base (merge_and_unload, save_pretrained) and name "
+                    "that folder, or name the base model",
+                )
+            )
         raise ModelError(
             explain(
                 f"{said} is not a transformers model: it has no config.json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -12,7 +13,15 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 
-from federation import RUN_DECIDES, BackendError, Noise, Option, UserError, explain
+from federation import (
+    RUN_DECIDES,
+    BackendError,
+    Noise,
+    Option,
+    UserError,
+    derive_seed,
+    explain,
+)
 
 NO_OPTIONS: Mapping[str, Option] = MappingProxyType({})
 PLUGINS = {
@@ -66,7 +75,35 @@ def open_device(
         arguments = {key: argument(key, value) for key, value in options.items()}
         if "seed" in signature:
             arguments["seed"] = seed
-        return qml.device(name, wires=n_qubits, **arguments)
+        device = qml.device(name, wires=n_qubits, **arguments)
+        _seed_runs(_qiskit_backend(device), seed)
+        return device
+
+
+def takes_seed(name: str, device: Any) -> bool:
+    """Say whether `open_device` could seed a device's shots, so that a run can be repeated."""
+    with blaming(name):
+        signature = inspect.signature(qml.plugin_devices[name].load()).parameters
+    return "seed" in signature or _qiskit_backend(device) is not None
+
+
+def _qiskit_backend(device: Any) -> Any:
+    """Return the simulator of Qiskit behind a device, if it takes seeds; None for other devices."""
+    backend = getattr(getattr(device, "target_device", device), "backend", None)
+    return backend if hasattr(getattr(backend, "options", None), "seed_simulator") else None
+
+
+def _seed_runs(backend: Any, seed: int) -> None:
+    """Seed each of a Qiskit simulator's runs anew: an option would repeat one run's shots."""
+    if backend is None:
+        return
+    run, numbers = backend.run, itertools.count()
+
+    def seeded(*circuits: Any, **options: Any) -> Any:
+        drawn = derive_seed(seed, "run", next(numbers))
+        return run(*circuits, **{**options, "seed_simulator": drawn})
+
+    backend.run = seeded
 
 
 def find_device(name: str) -> None:

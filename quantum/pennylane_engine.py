@@ -19,7 +19,7 @@ from federation import NOISELESS, Noise, Option, derive_seed
 from quantum.ansatz import QCNN, VQC
 from quantum.engines import Prepared
 from quantum.feature_rows import FeatureRows
-from quantum.pennylane_device import NO_OPTIONS, blaming, no_channels, open_device
+from quantum.pennylane_device import NO_OPTIONS, blaming, no_channels, open_device, takes_seed
 from quantum.templates import circuit_templates, operations
 
 
@@ -51,6 +51,8 @@ class PennylaneEngine:
         "backprop", "adjoint", "device", or "parameter-shift", the one for finite shots.
     shots : int
         Shots that each circuit is run with; 0: exact.
+    repeatable : bool
+        Whether the same seed gives the same numbers: not where shots take no seed.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class PennylaneEngine:
         self._options, self._noise, self._seed = options, noise, seed
         device = open_device(device_name, ansatz.n_qubits, options, seed)
         self.shots = check_runs(device_name, build_qnode(ansatz, device, shots=shots), ansatz)
+        self.repeatable = not self.shots or takes_seed(device_name, device)
         self._qnode = build_qnode(ansatz, device, noise, self.shots)
         if noise:
             check_takes(device_name, self._qnode, ansatz, noise)

@@ -36,11 +36,11 @@ from llm.agent.speaker import (
     patience,
 )
 from llm.device import choose_device, device_of, has_bfloat16
+from llm.facts import longest_input
 from llm.quiet import quiet
 from llm.sources import Source, first_line, offline
 
 _CUE = "Answer:\n"
-_UNLIMITED = 10**9
 
 
 @dataclass
@@ -127,8 +127,7 @@ class LocalSpeaker:
         return ids
 
     def _check_length(self, asked: int) -> None:
-        config = self.module.config.get_text_config()
-        limit = int(getattr(config, "max_position_embeddings", None) or _UNLIMITED)
+        limit = longest_input(self.module)
         if asked + self.max_tokens > limit:
             raise SpeakerError(
                 explain(
@@ -275,14 +274,13 @@ def _load(source: Source, device: torch.device) -> tuple[Any, Any]:
 
     narrow = torch.bfloat16 if has_bfloat16(device) else torch.float16
     dtype = torch.float32 if device.type == "cpu" else narrow
-    where = {"pretrained_model_name_or_path": source.place, "local_files_only": source.local_only}
     try:
-        config = AutoConfig.from_pretrained(**where)
+        config = AutoConfig.from_pretrained(**source.loading)
         if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
             raise ModelError(_unfit(source, f"{config.model_type} fills gaps, it does not write"))
-        tokenizer = AutoTokenizer.from_pretrained(**where)
+        tokenizer = AutoTokenizer.from_pretrained(**source.loading)
         module, info = AutoModelForCausalLM.from_pretrained(
-            **where, dtype=dtype, output_loading_info=True
+            **source.loading_weights, dtype=dtype, output_loading_info=True
         )
         missing = sorted(info["missing_keys"])
         if missing:  # transformers would draw them at random

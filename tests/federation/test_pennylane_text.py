@@ -65,7 +65,7 @@ def test_noise_comes_back_from_its_text(probabilities: dict[str, float]) -> None
         (
             parse_device_options,
             "wires=3",
-            "sets wires; accepted: .*the run decides wires, shots, seed; re",
+            "sets wires; accepted: .*the run decides wires, shots, seed, seed_simulator; re",
         ),
         (parse_device_options, "seed=3", "quantum.device_options sets seed"),
         (

@@ -307,7 +307,7 @@ def test_missing_plugin_is_named_only_if_it_is_missing(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", ["default.qubit", "qiskit.aer"])
-@pytest.mark.parametrize("key", ["wires", "shots", "seed"])
+@pytest.mark.parametrize("key", ["wires", "shots", "seed", "seed_simulator"])
 def test_what_the_run_decides_is_never_an_option(name: str, key: str) -> None:
     if name == "qiskit.aer":
         pytest.importorskip("pennylane_qiskit")
