@@ -16,7 +16,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 
-from federation import BudgetError, UserError
+from federation import BudgetError, UserError, display_safe
 from federation.messages import (
     BUDGET_CODE,
     CRASH_CODE,
@@ -49,7 +49,7 @@ def answers(handler: Handler) -> Callable[[Message, Context], Message]:
         except UserError as error:
             log(ERROR, "%s", error)
             code = BUDGET_CODE if isinstance(error, BudgetError) else USER_ERROR_CODE
-            return Message(Error(code, str(error)), reply_to=message)
+            return Message(Error(code, display_safe(error)), reply_to=message)
         except Exception as error:
             # What a library says of what it could not take may quote a row.
             log(ERROR, "a defect, or a mistake that nobody foresaw", exc_info=error)

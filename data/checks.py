@@ -8,94 +8,41 @@ that is no UTF-8, never the value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from data.rows import Labels, Split, class_rows
+from data.text import Place, count_note, refuse_blank
 from federation import DataError, explain
 
 LETTERS = "ACGTN"
+SHORTEST_DNA = 8  # letters from which on a text of these letters only is no word
+MOST_CLASSES = 100  # that a file's labels may make by themselves
 LEAST = 2  # rows of a client: one to train on, one to validate on
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file whole; a byte-order mark is dropped.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    str
-        Its text, line ends untouched.
-
-    Raises
-    ------
-    DataError
-        If it is missing, not a file, empty or not UTF-8.
-    """
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(
-            explain(f"{path} {found}", "an existing file", "check data.path and data.test_path")
-        )
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            explain(f"{path} cannot be read ({error.strerror})", "a readable file", "check it")
-        ) from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # With the mark dropped, the codec counts bytes from behind it.
-        start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
-        line = raw.count(b"\n", 0, start) + 1
-        raise DataError(
-            explain(
-                f"{path}, line {line}: byte {raw[start]:#04x} at position {start} is not UTF-8",
-                "UTF-8 text",
-                "save the file as UTF-8",
-            )
-        ) from error
-    if not text.strip():
-        raise DataError(explain(f"{path} is empty", "a file with rows", "check the file"))
-    return text
-
-
-def lines_of(text: str) -> list[str]:
-    r"""Split at ``\n`` only (texts may hold other line separators), ``\r`` before it dropped."""
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
-
-
-def checked_dna(sequences: Sequence[str], where: str) -> tuple[str, ...]:
-    """Check the letters of DNA sequences and turn them to upper case.
+def checked_dna(sequences: Sequence[str], place: Place) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Check the letters of sequences and turn them to upper case; the U of RNA is read as T.
 
     Parameters
     ----------
     sequences : sequence of str
-        Sequences over A, C, G, T and N, lower case allowed.
-    where : str
-        The file or data set, for the message.
+        Sequences over A, C, G, T (or U) and N, lower case allowed.
+    place : callable
+        Where a row stands.
 
     Returns
     -------
-    tuple of str
-        Upper-case sequences.
+    (tuple of str, tuple of str)
+        Upper-case DNA sequences, and one line if some were RNA.
 
     Raises
     ------
     DataError
-        If a sequence is empty or has another letter; rows count from 1.
+        If a sequence is empty or has another letter.
     """
     accepted = np.zeros(256, dtype=bool)
-    accepted[np.frombuffer((LETTERS + LETTERS.lower()).encode(), dtype=np.uint8)] = True
+    accepted[np.frombuffer((LETTERS + LETTERS.lower() + "Uu").encode(), dtype=np.uint8)] = True
     # latin-1 with "?" for the rest keeps one byte a letter, so that positions stay right.
     letters = np.frombuffer("".join(sequences).encode("latin-1", "replace"), dtype=np.uint8)
     bad = np.flatnonzero(~accepted[letters])
@@ -105,26 +52,48 @@ def checked_dna(sequences: Sequence[str], where: str) -> tuple[str, ...]:
         letter = sequences[row][int(bad[0]) - int(ends[row]) + len(sequences[row])]
         raise DataError(
             explain(
-                f"{where}, row {row + 1}: letter {letter!r} in a DNA sequence",
-                "A, C, G, T and N in upper or lower case",
+                f"{place(row)}: letter {letter!r} in a DNA sequence",
+                "A, C, G, T and N in upper or lower case, or U for RNA",
                 "replace other letters by N, or set data.kind = text if these are texts",
             )
         )
-    refuse_blank(sequences, where)
-    return tuple(sequence.upper() for sequence in sequences)
+    refuse_blank(sequences, place)
+    upper = [sequence.upper() for sequence in sequences]
+    rna = [row for row, sequence in enumerate(upper) if "U" in sequence]
+    dna = tuple(sequence.replace("U", "T") for sequence in upper)
+    return dna, tuple(count_note(rna, place, "RNA: each U is read as T"))
 
 
-def refuse_blank(texts: Sequence[str], where: str) -> None:
-    """Raise `DataError` at the first row without text; rows count from 1."""
-    for row, text in enumerate(texts, start=1):
-        if not text or text.isspace():
-            raise DataError(
-                explain(f"{where}, row {row}: no text", "a text in every row", "remove the row")
+def refuse_dna(texts: Sequence[str], where: str) -> None:
+    """Raise `DataError` where all texts are sequences: as words they would mean nothing."""
+    letters = set(LETTERS + LETTERS.lower() + "Uu")
+    if all(len(text) >= SHORTEST_DNA and letters.issuperset(text) for text in texts):
+        raise DataError(
+            explain(
+                f"{where}: every text is a sequence of the letters A, C, G, T and N",
+                "data.kind = dna for sequences",
+                "set data.kind = dna",
             )
+        )
+
+
+def refuse_many_classes(classes: Sequence[str], rows: int, where: str) -> None:
+    """Raise `DataError` where the values of a label column are too many to be classes."""
+    many = len(classes)
+    if many > MOST_CLASSES or (many > 10 and many > rows / 2):
+        raise DataError(
+            explain(
+                f"{where}: {many:,} different labels in {rows:,} rows",
+                f"at most {MOST_CLASSES} classes with several rows each; a number to be predicted "
+                "or an id is no class",
+                "set data.label_column to the column of the classes, or put the values into "
+                "classes (low, high)",
+            )
+        )
 
 
 def number_labels(
-    values: Sequence[str], classes: tuple[str, ...], where: str, public: bool = False
+    values: Sequence[str], classes: tuple[str, ...], place: Place, public: bool = False
 ) -> Labels:
     """Turn label values into indices of `classes`.
 
@@ -134,8 +103,8 @@ def number_labels(
         One label a row.
     classes : tuple of str
         The accepted values, in order.
-    where : str
-        The file or data set, for the message.
+    place : callable
+        Where a row stands.
     public : bool
         Whether the classes come from settings or a published set, so that a message may list
         them; those found in a user's file might be texts, taken from a wrong column.
@@ -148,7 +117,7 @@ def number_labels(
     Raises
     ------
     DataError
-        At the first unknown label; rows count from 1.
+        At the first unknown label.
     """
     index = {name: number for number, name in enumerate(classes)}
     try:
@@ -158,7 +127,7 @@ def number_labels(
         among = f"a label that is not among the {len(classes)} classes"
         raise DataError(
             explain(
-                f"{where}, row {row + 1}: {among if values[row] else 'no label'}",
+                f"{place(row)}: {among if values[row] else 'no label'}",
                 ", ".join(classes) if public else "a label of one of the classes",
                 "correct the row (or data.labels, where that names the classes)",
             )
@@ -204,7 +173,11 @@ def need_rows(rows: int, least: int, where: str) -> None:
     """Raise `DataError` if a file has fewer than `least` rows."""
     if rows < least:
         raise DataError(
-            explain(f"{where} has {rows} rows", f"{least} rows or more", "add rows to the file")
+            explain(
+                f"{where} has {rows} rows",
+                f"{least} rows or more, for the test, the server's validation and {LEAST} a client",
+                "add rows to the file, or lower run.clients",
+            )
         )
 
 

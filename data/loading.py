@@ -7,7 +7,8 @@ agree on who holds what without a word between them:
    validation split where there is one, else from the training rows (by itself 300 rows, of
    the training rows at most a fifth);
 2. `data.train_rows` are drawn from the training rows, stratified;
-3. these are shared out over the clients;
+3. these are shared out over the clients; where a column says whose they are, all rows before
+   (test, server, training) are drawn within each of its values, so that no site vanishes;
 4. each client splits its rows into training and validation rows, stratified;
 5. test rows stay with the server, or are shared out evenly under federated evaluation.
 
@@ -24,10 +25,12 @@ import numpy as np
 
 from data import chains
 from data.checks import LEAST, check_learnable, enough_rows
+from data.oddities import Oddities, find_oddities
 from data.partition import (
     Parts,
     column_parts,
     dirichlet_parts,
+    draw_within,
     iid_parts,
     quantity_parts,
     stratified_draw,
@@ -47,7 +50,9 @@ from data.sites import hold_out, own_corpus, own_server, own_site, server_rows
 from federation import DataError, DataSettings, Settings, explain
 
 
-def load_corpus(settings: DataSettings, seed: int) -> Corpus:
+def load_corpus(
+    settings: DataSettings, seed: int, clients: int = 1, central: bool = False
+) -> Corpus:
     """Load a whole data set.
 
     Parameters
@@ -56,6 +61,10 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         Where it comes from. `train_rows` and `test_rows` set only the size of dna-demo here.
     seed : int
         Draws the rows of dna-demo, and the test rows of a user's file without `test_path`.
+    clients : int
+        Among how many clients the training rows are to be shared out: a user's file must suffice.
+    central : bool
+        Whether the server is to validate on some of the training rows.
 
     Returns
     -------
@@ -74,7 +83,7 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     elif settings.source == "genomic":
         corpus = genomic(settings)
     else:
-        corpus = own_corpus(settings, seed)
+        corpus = own_corpus(settings, seed, clients, central)
     check_learnable(corpus.train, corpus.classes, corpus.name)
     return corpus
 
@@ -88,12 +97,19 @@ class _Shares:
     test_parts: Parts
     validation: Split
     test: Split
+    oddities: Oddities
+
+    @property
+    def info(self) -> DataInfo:
+        """The data set, with what was odd about its rows."""
+        info = self.corpus.info
+        return replace(info, notes=(*info.notes, *self.oddities.notes(info.classes)))
 
 
 def _share_out(settings: Settings, clients: int) -> _Shares:
     data, seed = settings.data, settings.run.seed
-    corpus = load_corpus(data, seed)
     central = settings.evaluation.mode == "central"
+    corpus = load_corpus(data, seed, clients, central)
     # "All" training rows of the generated set were sized by train_rows already.
     pool = generator(seed, "order").permutation(len(corpus.train))
     validation = NO_ROWS
@@ -105,15 +121,16 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
         validation = corpus.validation.take(drawn)
     elif central:
         rows = _spared(data, len(pool), clients, len(corpus.classes))
-        drawn, pool = stratified_draw(
-            corpus.train.labels, rows, generator(seed, "server rows"), spare=1
-        )
+        train = corpus.train
+        spare = LEAST if train.groups else 1
+        rng = generator(seed, "server rows")
+        drawn, pool = draw_within(train.labels, train.groups, rows, rng, spare=spare)
         validation = corpus.train.take(drawn)
     if data.train_rows:
         enough_rows("data.train_rows", data.train_rows, len(pool), "training")
-        drawn, _ = stratified_draw(
-            corpus.train.labels[pool], data.train_rows, generator(seed, "training rows")
-        )
+        left = corpus.train.take(pool)
+        rng = generator(seed, "training rows")
+        drawn, _ = draw_within(left.labels, left.groups, data.train_rows, rng, LEAST)
         pool = pool[drawn]
     held = corpus.train.take(pool)
     check_learnable(held, corpus.classes, corpus.name)
@@ -122,11 +139,14 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
     tests, _ = stratified_draw(
         corpus.test.labels, data.test_rows or len(corpus.test), generator(seed, "test rows")
     )
+    # In the file's order: embeddings that are kept of them then serve other seeds too.
+    test = corpus.test.take(np.sort(tests))
+    oddities = find_oddities(held, test, len(corpus.classes))
     if central:
-        # In the file's order: embeddings that are kept of them then serve other seeds too.
-        return _Shares(corpus, parts, (), validation, corpus.test.take(np.sort(tests)))
-    test_parts = iid_parts(corpus.test.labels[tests], clients, generator(seed, "shared test rows"))
-    return _Shares(corpus, parts, tuple(tests[part] for part in test_parts), NO_ROWS, NO_ROWS)
+        return _Shares(corpus, parts, (), validation, test, oddities)
+    dealt = iid_parts(corpus.test.labels[tests], clients, generator(seed, "shared test rows"))
+    test_parts = tuple(tests[part] for part in dealt)
+    return _Shares(corpus, parts, test_parts, NO_ROWS, NO_ROWS, oddities)
 
 
 def _spared(data: DataSettings, rows: int, clients: int, classes: int) -> int:
@@ -267,7 +287,7 @@ def load_site(settings: Settings, client: int, clients: int) -> tuple[DataInfo, 
     if settings.data.per_site:
         return own_site(settings, client)
     shares = _share_out(settings, clients)
-    return shares.corpus.info, _site(settings, shares, client)
+    return shares.info, _site(settings, shares, client)
 
 
 def load_server(settings: Settings) -> ServerData:
@@ -313,5 +333,5 @@ def load_federation(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
         return own_server(settings), sites
     shares = _share_out(settings, clients)
     sites = tuple(_site(settings, shares, client) for client in range(clients))
-    train = tuple(site.train for site in sites)
-    return ServerData(shares.corpus.info, train, shares.validation, shares.test), sites
+    train, seen = tuple(site.train for site in sites), shares.oddities.seen
+    return ServerData(shares.info, train, shares.validation, shares.test, seen), sites

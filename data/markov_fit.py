@@ -19,6 +19,7 @@ import numpy.typing as npt
 from data.checks import checked_dna, number_labels
 from data.kmers import kmer_positions
 from data.tables import read_table
+from data.text import numbered
 from federation import write_text
 
 CLASSES = ("human", "worm")
@@ -55,8 +56,9 @@ def fit(path: Path, order: int = 4) -> dict[str, Any]:
         4**order * 4 whole numbers, contexts and letters in the order A, C, G, T).
     """
     columns = read_table(path, "seq", "label")
-    sequences = checked_dna(columns.texts, str(path))
-    labels = number_labels(columns.labels, ("0", "1"), str(path))
+    place = numbered(str(path), "line", columns.lines)
+    sequences, _ = checked_dna(columns.texts, place)
+    labels = number_labels(columns.labels, ("0", "1"), place)
     counts = {
         name: transition_counts([sequences[row] for row in np.flatnonzero(labels == number)], order)
         for number, name in enumerate(CLASSES)

@@ -88,6 +88,61 @@ def stratified_draw(
     return order[drawn[order]], order[~drawn[order]]
 
 
+def draw_within(
+    labels: Labels,
+    groups: Sequence[str],
+    rows: int,
+    rng: np.random.Generator,
+    least: int = 0,
+    spare: int = 0,
+) -> tuple[Indices, Indices]:
+    """Draw rows of each group in proportion to its size, within it in the classes' proportions.
+
+    Parameters
+    ----------
+    labels, groups : arrays, shape (n,)
+        Class and group of each row; no groups: all rows are one.
+    rows : int
+        Rows to draw, at most n.
+    rng : numpy.random.Generator
+        The only source of chance.
+    least : int
+        Rows of each group that are drawn, as far as it has them.
+    spare : int
+        Rows of each group, or without groups of each class, that stay behind where possible.
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        Indices of the drawn rows and of the others, both shuffled.
+
+    Raises
+    ------
+    DataError
+        If `rows` does not give `least` to each group.
+    """
+    if not groups:
+        return stratified_draw(labels, rows, rng, spare)
+    values, inverse = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    counts = np.bincount(inverse).astype(np.int64)
+    first = np.minimum(counts, least)
+    if rows < int(first.sum()):
+        raise DataError(
+            explain(
+                f"data.train_rows = {rows} for {len(values)} values in the partition column",
+                f"{int(first.sum())} or more: {least} for each",
+                "raise data.train_rows",
+            )
+        )
+    taken = first + allocate(counts - first, rows - int(first.sum()), spare)
+    drawn = np.zeros(len(labels), dtype=bool)
+    for number, take in enumerate(taken):
+        members = np.flatnonzero(inverse == number)
+        drawn[members[stratified_draw(labels[members], int(take), rng, min(spare, 1))[0]]] = True
+    order = rng.permutation(len(labels))
+    return order[drawn[order]], order[~drawn[order]]
+
+
 def stratified_split(
     labels: Labels, fraction: float, rng: np.random.Generator
 ) -> tuple[Indices, Indices]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.checks import checked_dna, lines_of, number_labels, read_text, sorted_labels
+from data.checks import checked_dna, number_labels, sorted_labels
 from data.hub import read_hub
 from data.rows import Corpus, Split
-from data.tables import read_table
+from data.tables import Columns, read_table
+from data.text import Place, clean_texts, lines_of, numbered, read_text
 from federation import DataError, DataSettings, explain
 
 TWEET_EVAL = "cardiffnlp/tweet_eval"
@@ -26,7 +27,7 @@ def tweet_eval(settings: DataSettings) -> Corpus:
     Returns
     -------
     Corpus
-        Texts as published.
+        Texts as published, but for `data.text.clean_texts`.
 
     Raises
     ------
@@ -40,19 +41,29 @@ def tweet_eval(settings: DataSettings) -> Corpus:
     if not settings.path:
         return _tweets_from_hub(settings.task)
     folder = _task_folder(Path(settings.path).expanduser(), settings.task)
-    classes = _mapping(folder / "mapping.txt")
-    splits = [_tweet_split(folder, split, classes) for split in ("train", "val", "test")]
-    return Corpus(f"TweetEval {folder.name}", "text", classes, splits[0], splits[1], splits[2])
+    # The stance tasks share one mapping, in the folder above theirs.
+    above = folder.parent / "mapping.txt"
+    own = folder / "mapping.txt"
+    classes = _mapping(above if above.is_file() and not own.is_file() else own)
+    parts = [_tweet_split(folder, split, classes) for split in ("train", "val", "test")]
+    (train, validation, test), notes = zip(*parts, strict=True)
+    said = tuple(note for part in notes for note in part)
+    name = f"TweetEval {folder.name}"
+    return Corpus(name, "text", classes, train, validation, test, notes=said)
 
 
 def _tweets_from_hub(task: str) -> Corpus:
     found = read_hub(TWEET_EVAL, task, "text", ("train", "validation", "test"))
     classes = found.classes or sorted_labels(found.splits["train"].labels)
-    splits = [
-        Split(part.texts, number_labels(part.labels, classes, f"{TWEET_EVAL} {task} {name}", True))
-        for name, part in found.splits.items()
-    ]
-    return Corpus(f"TweetEval {task}", "text", classes, splits[0], splits[1], splits[2])
+    splits, notes = [], list[str]()
+    for name, part in found.splits.items():
+        place = numbered(f"{TWEET_EVAL} {task} {name}")
+        texts, said = clean_texts(part.texts, place)
+        splits.append(Split(texts, number_labels(part.labels, classes, place, True)))
+        notes += said
+    train, validation, test = splits
+    name = f"TweetEval {task}"
+    return Corpus(name, "text", classes, train, validation, test, notes=tuple(notes))
 
 
 def _task_folder(path: Path, task: str) -> Path:
@@ -100,9 +111,12 @@ def _mapping(path: Path) -> tuple[str, ...]:
     return tuple(names[key] for key in sorted(names))
 
 
-def _tweet_split(folder: Path, split: str, classes: tuple[str, ...]) -> Split:
+def _tweet_split(
+    folder: Path, split: str, classes: tuple[str, ...]
+) -> tuple[Split, tuple[str, ...]]:
     # Tweets hold other unicode line separators: only the newline ends a row.
-    texts = lines_of(read_text(folder / f"{split}_text.txt"))
+    file = folder / f"{split}_text.txt"
+    texts = lines_of(read_text(file))
     path = folder / f"{split}_labels.txt"
     labels = [line.strip() for line in lines_of(read_text(path))]
     if len(texts) != len(labels):
@@ -115,7 +129,9 @@ def _tweet_split(folder: Path, split: str, classes: tuple[str, ...]) -> Split:
             )
         )
     numbers = tuple(str(number) for number in range(len(classes)))
-    return Split(tuple(texts), number_labels(labels, numbers, str(path), True))
+    cleaned, notes = clean_texts(texts, numbered(str(file), "line"))
+    place = numbered(str(path), "line")
+    return Split(cleaned, number_labels(labels, numbers, place, True)), notes
 
 
 def genomic(settings: DataSettings) -> Corpus:
@@ -124,8 +140,9 @@ def genomic(settings: DataSettings) -> Corpus:
     Parameters
     ----------
     settings : DataSettings
-        `path` is a folder with ``train.csv`` and ``test.csv`` (columns ``seq,label``); empty:
-        the hub set `hub_name`.
+        `path` is a folder as the package downloads it, a folder a class and a file a sequence
+        (``train/positive/0.txt``), or one with ``train.csv`` and ``test.csv`` (columns
+        ``seq,label``); empty: the hub set `hub_name`.
 
     Returns
     -------
@@ -143,30 +160,50 @@ def genomic(settings: DataSettings) -> Corpus:
     """
     if settings.path:
         folder = Path(settings.path).expanduser()
-        if not folder.is_dir():
-            raise DataError(
-                explain(
-                    f"{folder} is not a folder",
-                    "a folder with train.csv and test.csv (columns seq,label)",
-                    "check data.path",
-                )
-            )
-        tables = [read_table(folder / f"{split}.csv", "seq", "label") for split in _SPLITS]
-        texts, labels = [t.texts for t in tables], [t.labels for t in tables]
-        name, where = folder.resolve().name, [str(folder / f"{split}.csv") for split in _SPLITS]
+        name = folder.resolve().name
         known: tuple[str, ...] = ()
+        splits = _genomic_folder(folder)
     else:
-        found = read_hub(settings.hub_name, None, "seq", _SPLITS)
-        parts = [found.splits[split] for split in _SPLITS]
-        texts, labels = [p.texts for p in parts], [p.labels for p in parts]
-        name, where = settings.hub_name, [f"{settings.hub_name} {split}" for split in _SPLITS]
+        name = settings.hub_name
+        found = read_hub(name, None, "seq", _SPLITS)
         known = found.classes
-    values = known or sorted_labels(labels[0])
-    train, test = (
-        Split(checked_dna(rows, place), number_labels(named, values, place, not settings.path))
-        for rows, named, place in zip(texts, labels, where, strict=True)
-    )
-    return Corpus(name, "dna", _dna_names(name, values), train, None, test)
+        both = [(s, found.splits[s]) for s in _SPLITS]
+        splits = [(numbered(f"{name} {s}"), Columns(p.texts, p.labels)) for s, p in both]
+    values = known or sorted_labels(splits[0][1].labels)
+    parts, notes = [], list[str]()
+    for place, rows in splits:
+        sequences, said = checked_dna(rows.texts, place)
+        labels = number_labels(rows.labels, values, place, not settings.path)
+        parts.append(Split(sequences, labels))
+        notes += [*rows.notes, *said]
+    names = _dna_names(name, values)
+    return Corpus(name, "dna", names, parts[0], None, parts[1], notes=tuple(notes))
+
+
+def _genomic_folder(folder: Path) -> list[tuple[Place, Columns]]:
+    """Read both splits in whichever of the two layouts the folder is."""
+    layout = "a folder with train.csv and test.csv (columns seq,label), or with a folder a class "
+    layout += "in train and in test and a file a sequence in it"
+    if not folder.is_dir():
+        raise DataError(explain(f"{folder} is not a folder", layout, "check data.path"))
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        return [_class_folders(folder / split, layout) for split in _SPLITS]
+    found = []
+    for split in _SPLITS:
+        file = folder / f"{split}.csv"
+        table = read_table(file, "seq", "label")
+        found.append((numbered(str(file), "line", table.lines), table))
+    return found
+
+
+def _class_folders(folder: Path, layout: str) -> tuple[Place, Columns]:
+    """Read a folder a class and a file a sequence, by name and by number."""
+    files = sorted(folder.glob("*/*.txt"), key=lambda f: (f.parent.name, len(f.stem), f.stem))
+    if not files:
+        fix = "download the set with the genomic_benchmarks package, or check data.path"
+        raise DataError(explain(f"{folder} has no files */*.txt", layout, fix))
+    texts = tuple(read_text(file).strip() for file in files)
+    return lambda row: str(files[row]), Columns(texts, tuple(f.parent.name for f in files))
 
 
 def _dna_names(name: str, values: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -114,12 +114,16 @@ class DataInfo:
         Class names; a label is an index into them.
     synthetic : bool
         Whether the rows were generated.
+    notes : tuple of str
+        What the user should know of how they were read and what is odd about them; a line each,
+        without anything that a row holds.
     """
 
     name: str
     kind: Kind
     classes: tuple[str, ...]
     synthetic: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,12 @@ class Corpus:
     validation: Split | None
     test: Split
     synthetic: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def info(self) -> DataInfo:
         """The description alone."""
-        return DataInfo(self.name, self.kind, self.classes, self.synthetic)
+        return DataInfo(self.name, self.kind, self.classes, self.synthetic, self.notes)
 
 
 @dataclass(frozen=True)
@@ -165,12 +170,15 @@ class ServerData:
         nobody knows them (a file per site).
     validation, test : Split
         Rows of the central evaluation; empty under federated evaluation.
+    seen : ndarray of bool, shape (test rows,)
+        Which test rows stand in the clients' rows too; empty where nobody knows.
     """
 
     info: DataInfo
     sites: tuple[Split, ...]
     validation: Split
     test: Split
+    seen: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
 
     @property
     def train(self) -> Split:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from data.checks import LEAST, check_learnable, enough_rows, need_rows
-from data.partition import stratified_draw, stratified_split
-from data.rows import NO_ROWS, SERVER_ROWS, Corpus, DataInfo, ServerData, Site, Split, generator
+from data.oddities import find_oddities
+from data.partition import draw_within, stratified_draw, stratified_split
+from data.rows import (
+    NO_ROWS,
+    SERVER_ROWS,
+    Corpus,
+    DataInfo,
+    Indices,
+    ServerData,
+    Site,
+    Split,
+    generator,
+)
 from data.tables import class_names, read_split
 from federation import DataError, DataSettings, Settings, SettingsError, explain
 
@@ -38,27 +52,56 @@ def server_rows(settings: DataSettings, rows: int, most: int, classes: int) -> i
     return max(classes, min(SERVER_ROWS, rows // SERVER_SHARE, most))
 
 
-def own_corpus(settings: DataSettings, seed: int) -> Corpus:
+def own_corpus(
+    settings: DataSettings, seed: int, clients: int = 1, central: bool = False
+) -> Corpus:
     """Read `data.path`, and `data.test_path` or held-out rows of the first for the test.
+
+    Parameters
+    ----------
+    settings : DataSettings
+        Where the rows are.
+    seed : int
+        Draws the rows that are held out.
+    clients : int
+        Among how many clients the training rows are to be shared out.
+    central : bool
+        Whether the server is to validate on some of the training rows.
 
     Raises
     ------
     DataError
         If a file is missing, malformed, too short or cannot be learned from.
     """
-    train, classes = read_split(settings, settings.path)
+    train, classes, notes = read_split(settings, settings.path)
     name = Path(settings.path).name
+    needed = LEAST * clients + len(classes) * central
     if settings.test_path:
-        test, _ = read_split(settings, settings.test_path, classes)
-        return Corpus(name, settings.kind, classes, train, None, test)
+        need_rows(len(train), needed, settings.path)
+        test, _, more = read_split(settings, settings.test_path, classes)
+        notes = (*notes, *more)
+        return Corpus(name, settings.kind, classes, train, None, test, notes=notes)
     # A site of its own may lack a class; a whole data set must not be of one class.
     if not settings.per_site:
         check_learnable(train, classes, name)
-    need_rows(len(train), LEAST + 1, settings.path)
-    kept, held = stratified_split(
-        train.labels, settings.test_fraction, generator(seed, "test rows of a file")
-    )
-    return Corpus(name, settings.kind, classes, train.take(kept), None, train.take(held))
+    kept, held = _held_out(train, settings.test_fraction, generator(seed, "test rows of a file"))
+    if len(kept) < needed:
+        least = len(train) + 1
+        while least - max(round(least * settings.test_fraction), len(classes)) < needed:
+            least += 1
+        need_rows(len(train), least, settings.path)
+    rows = train.take(kept), None, train.take(held)
+    return Corpus(name, settings.kind, classes, *rows, notes=notes)
+
+
+def _held_out(rows: Split, fraction: float, rng: np.random.Generator) -> tuple[Indices, Indices]:
+    """Split off the test rows, within each site where a column names it."""
+    if not rows.groups:
+        return stratified_split(rows.labels, fraction, rng)
+    most = max(len(rows) - LEAST * len(set(rows.groups)), 1)
+    wanted = min(max(round(len(rows) * fraction), 1), most)
+    held, kept = draw_within(rows.labels, rows.groups, wanted, rng, spare=LEAST)
+    return kept, held
 
 
 def hold_out(data: DataSettings, seed: int, rows: Split, client: int) -> tuple[Split, Split]:
@@ -115,10 +158,11 @@ def own_site(settings: Settings, client: int) -> tuple[DataInfo, Site]:
     data, seed = own_files(settings.data, client), settings.run.seed
     classes = own_classes(data)
     if settings.evaluation.mode == "central":
-        rows, _ = read_split(data, data.path, classes)
+        rows, _, notes = read_split(data, data.path, classes)
         test = NO_ROWS
     else:
         corpus = own_corpus(data, seed)
+        notes = corpus.notes
         enough_rows("data.test_rows", data.test_rows, len(corpus.test), "test")
         drawn, _ = stratified_draw(
             corpus.test.labels, data.test_rows or len(corpus.test), generator(seed, "test rows")
@@ -126,7 +170,9 @@ def own_site(settings: Settings, client: int) -> tuple[DataInfo, Site]:
         rows, test = corpus.train, corpus.test.take(drawn)
     need_rows(len(rows), LEAST, data.path)
     train, validation = hold_out(data, seed, rows, client)
-    return DataInfo(Path(data.path).name, data.kind, classes), Site(train, validation, test)
+    found = (*notes, *find_oddities(rows, test, len(classes)).notes(classes))
+    info = DataInfo(Path(data.path).name, data.kind, classes, notes=found)
+    return info, Site(train, validation, test)
 
 
 def own_server(settings: Settings) -> ServerData:
@@ -144,7 +190,7 @@ def own_server(settings: Settings) -> ServerData:
                 "set evaluation.mode = federated",
             )
         )
-    rows, _ = read_split(data, data.test_path, classes)
+    rows, _, notes = read_split(data, data.test_path, classes)
     tests = data.test_rows or 1
     share = server_rows(data, len(rows), len(rows) - tests, len(classes))
     wanted = share + tests
@@ -161,4 +207,6 @@ def own_server(settings: Settings) -> ServerData:
     drawn_tests, _ = stratified_draw(
         left.labels, data.test_rows or len(left), generator(seed, "test rows")
     )
-    return ServerData(info, (), rows.take(drawn), left.take(drawn_tests))
+    test = left.take(drawn_tests)
+    said = (*notes, *find_oddities(NO_ROWS, test, len(classes)).notes(classes))
+    return ServerData(replace(info, notes=said), (), rows.take(drawn), test)

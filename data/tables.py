@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from data.checks import (
     checked_dna,
-    lines_of,
     number_labels,
-    read_text,
-    refuse_blank,
+    refuse_dna,
+    refuse_many_classes,
     sorted_labels,
 )
+from data.delimited import find_delimiter, read_csv
+from data.records import read_jsonl
 from data.rows import Split
+from data.text import check_names, clean_texts, count_note, numbered, read_text
 from federation import DataError, DataSettings, SettingsError, explain, split_list
 
 
@@ -27,31 +25,44 @@ class Columns:
     """The columns that were asked for, one entry a row.
 
     `labels` and `groups` are kept as text; `groups` is empty where no column was asked for.
+    `lines` are the lines of the file that the rows begin in, and `notes` what the user should
+    know of how it was read.
     """
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     groups: tuple[str, ...] = ()
+    lines: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_table(
-    path: Path, text: str, label: str, group: str = "", form: Literal["csv", "jsonl"] = "csv"
+    path: Path,
+    text: str,
+    label: str,
+    group: str = "",
+    form: Literal["csv", "jsonl"] = "csv",
+    delimiter: str = "auto",
 ) -> Columns:
     """Read the wanted columns of a csv or jsonl file.
 
     Parameters
     ----------
     path : Path
-        The file, UTF-8. A csv file has a header; each line of a jsonl file is an object.
+        The file, UTF-8, or gzip of it. A csv file has a header; each line of a jsonl file is an
+        object.
     text, label, group : str
         Names of the columns; `group` may be empty.
     form : {"csv", "jsonl"}
         Format of the file.
+    delimiter : str
+        What separates the fields of a csv file: a name of `DELIMITERS`; ``auto``: the one with
+        which the header has all wanted columns, and a note if it is no comma.
 
     Returns
     -------
     Columns
-        Their values.
+        Their values; names without spaces around them.
 
     Raises
     ------
@@ -59,121 +70,22 @@ def read_table(
         If the file is missing, empty, malformed or lacks a column.
     """
     names = [text, label, *([group] if group else [])]
-    rows = (_read_jsonl if form == "jsonl" else _read_csv)(path, names)
+    content, notes = read_text(path), list[str]()
+    if form == "jsonl":
+        rows = list(read_jsonl(path, content, names))
+    else:
+        found = find_delimiter(path, content, names, delimiter)
+        if found != delimiter and found != "comma":
+            notes.append(f"{path}: read as separated by {found}s (data.delimiter = {found})")
+        rows, repeated = read_csv(path, content, names, found)
+        said = "the header again, as where files were put together: left out"
+        notes += count_note(range(len(repeated)), numbered(str(path), "line", repeated), said)
     if not rows:
         raise DataError(explain(f"{path} has no rows", "a file with rows", "check the file"))
-    texts, labels, *groups = (tuple(column) for column in zip(*rows, strict=True))
-    return Columns(texts, labels, groups[0] if groups else ())
-
-
-def _missing(path: Path, column: str, present: Sequence[str], wanted: Sequence[str]) -> DataError:
-    # Without any wanted column the "header" may be a row, which must not travel in a message.
-    header = any(name in present for name in wanted)
-    names = ": " + ", ".join(present) if header else f" ({len(present)} named in line 1)"
-    return DataError(
-        explain(
-            f"{path} has no column {column!r}",
-            f"one of its columns{names}",
-            "set data.text_column, data.label_column or data.partition_column to one of these"
-            + ("" if header else ", or put a header into line 1"),
-        )
-    )
-
-
-def _read_csv(path: Path, names: Sequence[str]) -> list[tuple[str, ...]]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader)]
-        for name in names:
-            if header.count(name) != 1:
-                raise _missing(path, name, header, names)
-        places = [header.index(name) for name in names]
-        rows: list[tuple[str, ...]] = []
-        for fields in reader:
-            if not fields:
-                continue
-            if len(fields) != len(header):
-                raise DataError(
-                    explain(
-                        f"{path}, line {reader.line_num}: {len(fields)} fields",
-                        f"{len(header)} fields, as in the header",
-                        "correct the line; a text with commas stands in double quotes",
-                    )
-                )
-            rows.append(tuple(fields[place] for place in places))
-    except csv.Error as error:
-        raise DataError(
-            explain(
-                f"{path}, line {reader.line_num}: not csv ({error})",
-                "comma-separated values with a header",
-                "correct the line",
-            )
-        ) from error
-    return [(row[0], *(value.strip() for value in row[1:])) for row in rows]
-
-
-def _read_jsonl(path: Path, names: Sequence[str]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for number, line in enumerate(lines_of(read_text(path)), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                explain(f"{where}: not JSON ({error.msg})", "one object a line", "correct the line")
-            ) from error
-        if not isinstance(entry, dict):
-            raise DataError(
-                explain(f"{where}: {_json_type(entry)}", "one object a line", "correct it")
-            )
-        for name in names:
-            if name not in entry:
-                raise _missing(path, name, list(entry), names)
-        rows.append((_text(entry, names[0], where), *(_word(entry, n, where) for n in names[1:])))
-    return rows
-
-
-def _text(entry: Mapping[str, object], name: str, where: str) -> str:
-    value = entry[name]
-    if not isinstance(value, str):
-        raise DataError(
-            explain(
-                f"{where}: {name!r} is {_json_type(value)}",
-                "a string",
-                "put the text in quotes, or set data.text_column to the column of the text",
-            )
-        )
-    return value
-
-
-def _word(entry: Mapping[str, object], name: str, where: str) -> str:
-    value = entry[name]
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, bool | int):
-        return json.dumps(value)
-    raise DataError(
-        explain(
-            f"{where}: {name!r} is {_json_type(value)}",
-            "a string, a whole number, true or false",
-            "correct the line",
-        )
-    )
-
-
-def _json_type(value: object) -> str:
-    """Name the type of a JSON value; the value itself is private and stays out of messages."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "a string"
-    return "a list" if isinstance(value, list) else "an object"
+    lines, values = zip(*rows, strict=True)
+    texts, *others = zip(*values, strict=True)
+    labels, *groups = (tuple(value.strip() for value in column) for column in others)
+    return Columns(texts, labels, groups[0] if groups else (), lines, tuple(notes))
 
 
 def class_names(labels: str) -> tuple[str, ...]:
@@ -199,7 +111,7 @@ def class_names(labels: str) -> tuple[str, ...]:
 
 def read_split(
     settings: DataSettings, path: str, classes: tuple[str, ...] | None = None
-) -> tuple[Split, tuple[str, ...]]:
+) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
     """Read one file of the user's into a split.
 
     Parameters
@@ -213,8 +125,8 @@ def read_split(
 
     Returns
     -------
-    (Split, tuple of str)
-        The rows and the class names.
+    (Split, tuple of str, tuple of str)
+        The rows, the class names, and what the user should know of how the file was read.
 
     Raises
     ------
@@ -230,15 +142,28 @@ def read_split(
             )
         )
     file = Path(path).expanduser()
-    group = settings.partition_column if settings.partition == "column" else ""
+    # Who holds a test row is not decided by a column.
+    shared = settings.partition == "column" and path == settings.path
     form: Literal["csv", "jsonl"] = "jsonl" if settings.source == "jsonl" else "csv"
-    columns = read_table(file, settings.text_column, settings.label_column, group, form)
+    columns = read_table(
+        file,
+        settings.text_column,
+        settings.label_column,
+        settings.partition_column if shared else "",
+        form,
+        settings.delimiter,
+    )
+    place = numbered(str(file), "line", columns.lines)
+    known = class_names(settings.labels) if settings.labels else ()
+    check_names(columns.labels, place, "label", known)
+    check_names(columns.groups, place, "site")
     if classes is None:
-        classes = class_names(settings.labels) if settings.labels else sorted_labels(columns.labels)
-    labels = number_labels(columns.labels, classes, str(file), public=bool(settings.labels))
+        classes = known or sorted_labels(columns.labels)
+        refuse_many_classes(classes, len(columns.labels), str(file))
+    labels = number_labels(columns.labels, classes, place, public=bool(settings.labels))
     if settings.kind == "dna":
-        texts = checked_dna(columns.texts, str(file))
+        texts, notes = checked_dna(columns.texts, place)
     else:
-        refuse_blank(columns.texts, str(file))
-        texts = columns.texts
-    return Split(texts, labels, columns.groups), classes
+        refuse_dna(columns.texts, str(file))
+        texts, notes = clean_texts(columns.texts, place)
+    return Split(texts, labels, columns.groups), classes, (*columns.notes, *notes)

@@ -44,6 +44,12 @@ class DataSettings(Section):
         "Hub id of the Genomic Benchmarks set.",
         used_when=(("data.source", ("genomic",)), ("data.path", ("",))),
     )
+    delimiter: Literal["auto", "comma", "semicolon", "tab", "pipe"] = setting(
+        "auto",
+        "What separates the fields; `auto` finds it by the names in the header, and says so.",
+        used_when=(("data.source", ("csv",)),),
+        per_node=True,
+    )
     kind: Literal["text", "dna"] = setting(
         "text", "What the text column holds.", used_when=(TABULAR,)
     )
@@ -64,8 +70,8 @@ class DataSettings(Section):
     )
     train_rows: int = setting(
         0,
-        "Training rows in all, drawn stratified before they are shared out; 0: all "
-        "(dna-demo: 1,200).",
+        "Training rows in all, drawn stratified before they are shared out, with "
+        "`data.partition=column` within each site; 0: all (dna-demo: 1,200).",
         used_when=(("data.per_site", (False,)),),
         ge=0,
     )

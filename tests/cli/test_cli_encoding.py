@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.command import llm_qfl
 
-POOR = (
+POOR: tuple[dict[str, Any], ...] = (
     {"PYTHONIOENCODING": "latin-1"},
     {"PYTHONIOENCODING": "ascii:strict"},
     {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
@@ -24,7 +25,7 @@ POOR = (
     ],
 )
 def test_what_cannot_be_shown_is_escaped(
-    tmp_path: Path, environment: dict[str, str], words: tuple[str, ...], code: int, said: str
+    tmp_path: Path, environment: dict[str, Any], words: tuple[str, ...], code: int, said: str
 ) -> None:
     done = llm_qfl(tmp_path, *words, **environment)
     shown = done.stdout + done.stderr

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def llm_qfl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return command.llm_qfl(folder, *words, **home(folder))
 
 
-def home(folder: Path) -> dict[str, str]:
+def home(folder: Path) -> dict[str, Any]:
     # Flower and we print emoji and dots that such a terminal cannot show: no reason to fail.
     store = str(folder / "store")
     return {"LLM_QFL_HOME": store, "COLUMNS": "100", "PYTHONIOENCODING": "latin-1"}

@@ -279,7 +279,7 @@ def test_a_file_per_site_is_used_whole(tmp_path: Path) -> None:
 def test_a_site_with_too_few_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,label\na,1\n")
-    with pytest.raises(DataError, match=r"rows.csv has 1 rows; accepted: 3 rows or more"):
+    with pytest.raises(DataError, match=r"rows.csv has 1 rows; accepted: 4 rows or more"):
         load_site(per_site(str(path)), 0, 4)
 
 
@@ -360,3 +360,59 @@ def test_real_dna_for_ten_clients() -> None:
     server = load_server(settings)
     assert (len(server.validation), len(server.test)) == (300, 3403)
     assert sum(len(s.train) + len(s.validation) for s in sites(settings)) == 10193
+
+
+def uneven(folder: Path, sizes: tuple[int, ...]) -> Path:
+    """Write sites of very different size, two classes in each."""
+    rows = [
+        f"site {site} row {i},{i % 2},s{site}"
+        for site, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    (folder / "rows.csv").write_text("text,label,site\n" + "\n".join(rows) + "\n")
+    return folder / "rows.csv"
+
+
+@pytest.mark.parametrize("mode", ["central", "federated"])
+@pytest.mark.parametrize("train_rows", [0, 12, 40])
+def test_a_small_site_stays_whatever_is_drawn(tmp_path: Path, mode: str, train_rows: int) -> None:
+    path = uneven(tmp_path, (600, 80, 5, 4))
+    settings = own(
+        path,
+        mode=mode,
+        server_rows=0,
+        partition="column",
+        partition_column="site",
+        train_rows=train_rows,
+    )
+    held = sites(settings)
+    for number, site in enumerate(held):
+        assert set(site.train.groups) | set(site.validation.groups) == {f"s{number}"}
+    sizes = [len(site.train) + len(site.validation) for site in held]
+    assert min(sizes) >= 2
+    assert not train_rows or sum(sizes) == train_rows
+    # In proportion to the rows that the sites have, once each has its two.
+    assert sizes == sorted(sizes, reverse=True)
+    assert train_rows == 12 or sizes[0] > 4 * sizes[1]
+    first = class_rows(held[0].train.labels, 2)
+    assert abs(first[0] - first[1]) <= 1
+
+
+def test_too_few_training_rows_for_the_sites_of_a_column(tmp_path: Path) -> None:
+    path = uneven(tmp_path, (60, 20, 5, 4))
+    settings = own(path, partition="column", partition_column="site", train_rows=7)
+    with pytest.raises(
+        DataError, match=r"train_rows = 7 for 4 values .*; accepted: 8 or more: 2 for each"
+    ):
+        load_site(settings, 0, 4)
+
+
+def test_a_test_file_needs_no_column_of_sites(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("text,label\nnew,0\nother,1\n")
+    settings = own(
+        uneven(tmp_path, (60, 20, 5, 4)),
+        test_path=str(tmp_path / "test.csv"),
+        partition="column",
+        partition_column="site",
+    )
+    assert len(load_server(settings).test) == 2

@@ -11,6 +11,7 @@ from data.partition import (
     allocate,
     column_parts,
     dirichlet_parts,
+    draw_within,
     iid_parts,
     quantity_parts,
     stratified_draw,
@@ -197,3 +198,39 @@ def test_column_needs_one_client_a_value() -> None:
 def test_column_needs_rows_at_every_site() -> None:
     with pytest.raises(DataError, match=r"value 2 of the partition column \(sorted\) has 1 rows"):
         column_parts(["a", "b", "a"], 2, np.random.default_rng(0))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(4, 40), min_size=1, max_size=5),
+    st.integers(0, 10),
+    st.integers(0, 3),
+    st.integers(0, 2),
+    st.integers(0, 5),
+)
+def test_a_draw_within_groups_empties_none(
+    sizes: list[int], more: int, least: int, spare: int, seed: int
+) -> None:
+    groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    labels = np.arange(len(groups)) % 3
+    rows = min(least * len(sizes) + more, len(groups) - spare * len(sizes))
+    if rows < least * len(sizes):
+        return
+    rng = np.random.default_rng(seed)
+    drawn, others = draw_within(labels, groups, rows, rng, least, spare)
+    assert sorted([*drawn.tolist(), *others.tolist()]) == list(range(len(groups)))
+    assert len(drawn) == rows
+    for number, size in enumerate(sizes):
+        taken = sum(groups[row] == f"g{number}" for row in drawn)
+        assert taken >= least
+        assert least or taken <= size - spare
+        # In proportion: what is left after the least rows, within one row of the exact share.
+        if not spare and not least:
+            assert abs(taken - rows * size / len(groups)) <= len(sizes)
+
+
+def test_a_draw_without_groups_is_the_stratified_one() -> None:
+    labels = np.array([0] * 30 + [1] * 10)
+    one = draw_within(labels, (), 8, np.random.default_rng(3))
+    other = stratified_draw(labels, 8, np.random.default_rng(3))
+    assert [x.tolist() for x in one] == [x.tolist() for x in other]

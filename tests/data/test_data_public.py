@@ -85,7 +85,7 @@ def test_tweet_eval_unknown_label(tmp_path: Path, value: str) -> None:
     (tweets(tmp_path) / "train_labels.txt").write_text(f"0\n1\n{value}\n2\n")
     with pytest.raises(
         DataError,
-        match=r"train_labels.txt, row 3: a label that is not among the 3 .*; accepted: 0, 1, 2",
+        match=r"train_labels.txt, line 3: a label that is not among the 3 .*; accepted: 0, 1, 2",
     ):
         load("tweet-eval", tmp_path)
 
@@ -144,7 +144,7 @@ def test_genomic_missing_folder_file_and_column(tmp_path: Path) -> None:
 def test_genomic_other_letters(tmp_path: Path) -> None:
     place = genome(tmp_path)
     (place / "test.csv").write_text("seq,label\nACGT,0\nACRT,1\n")
-    with pytest.raises(DataError, match=r"test.csv, row 2: letter 'R' in a DNA sequence"):
+    with pytest.raises(DataError, match=r"test.csv, line 3: letter 'R' in a DNA sequence"):
         load("genomic", place)
 
 
@@ -152,7 +152,7 @@ def test_genomic_test_label_that_training_rows_lack(tmp_path: Path) -> None:
     place = genome(tmp_path)
     (place / "test.csv").write_text("seq,label\nACGT,0\nACGT,2\n")
     with pytest.raises(
-        DataError, match=r"test.csv, row 2: a label that is not among the 2 classes"
+        DataError, match=r"test.csv, line 3: a label that is not among the 2 classes"
     ):
         load("genomic", place)
 
@@ -258,3 +258,56 @@ def test_real_dna() -> None:
     assert [len(corpus.train), len(corpus.test)] == [10493, 3403]
     assert corpus.classes == ("human", "worm")
     assert {len(text) for text in corpus.test.texts} == {200}
+
+
+def stance(folder: Path) -> Path:
+    """Write upstream's checkout as far as the stance tasks go: their mapping lies above them."""
+    above = folder / "tweeteval" / "datasets" / "stance"
+    for topic in ("abortion", "climate"):
+        task = above / topic
+        task.mkdir(parents=True)
+        for split in ("train", "val", "test"):
+            (task / f"{split}_text.txt").write_text("no view\nnever\nyes please\n")
+            (task / f"{split}_labels.txt").write_text("0\n1\n2\n")
+    (above / "mapping.txt").write_text("0\tnone\n1\tagainst\n2\tfavor")
+    return folder / "tweeteval"
+
+
+@pytest.mark.parametrize("below", ["", "datasets", "datasets/stance/climate"])
+def test_stance_as_upstream_publishes_it(tmp_path: Path, below: str) -> None:
+    corpus = load("tweet-eval", stance(tmp_path) / below, task="stance_climate")
+    assert corpus.name == "TweetEval climate"
+    assert corpus.classes == ("none", "against", "favor")
+    assert corpus.train.labels.tolist() == [0, 1, 2]
+
+
+def downloaded(folder: Path, classes: tuple[str, str] = ("positive", "negative")) -> Path:
+    """Write a set as the genomic_benchmarks package downloads it: a file a sequence."""
+    place = folder / "human_nontata_promoters"
+    for split, rows in (("train", 12), ("test", 3)):
+        for name in classes:
+            (place / split / name).mkdir(parents=True)
+            for i in range(rows):
+                letter = "ACGT"[i % 4]
+                (place / split / name / f"{i}.txt").write_text(letter * (i + 1))
+    return place
+
+
+def test_genomic_as_its_package_downloads_it(tmp_path: Path) -> None:
+    corpus = load("genomic", downloaded(tmp_path))
+    assert corpus.name == "human_nontata_promoters"
+    assert corpus.classes == ("negative", "positive")
+    assert corpus.train.labels.tolist() == [0] * 12 + [1] * 12
+    assert [len(text) for text in corpus.train.texts[:12]] == list(range(1, 13))
+    assert len(corpus.test) == 6
+
+
+def test_genomic_download_that_is_damaged(tmp_path: Path) -> None:
+    place = downloaded(tmp_path)
+    (place / "test" / "positive" / "2.txt").write_text("AC-GT")
+    with pytest.raises(DataError, match=r"test/positive/2.txt: letter '-' in a DNA sequence"):
+        load("genomic", place)
+    for file in (place / "test").glob("*/*.txt"):
+        file.unlink()
+    with pytest.raises(DataError, match=r"test has no files .*; accepted: .* train.csv .*; downl"):
+        load("genomic", place)

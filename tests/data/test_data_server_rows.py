@@ -44,7 +44,8 @@ def test_rows_of_the_server_by_themselves(
 
 def test_no_rows_for_the_server_by_themselves(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"40 training rows, of which the server needs 2 .*; accepted: at most 0"
+        DataError,
+        match=r"rows.csv has 50 rows; accepted: 52 rows or more, for the test, the server",
     ):
         load_site(own(table(tmp_path, 50), server_rows=0, clients=20), 0, 20)
 

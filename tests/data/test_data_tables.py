@@ -98,13 +98,13 @@ def test_partition_column_is_kept(tmp_path: Path) -> None:
         ("text,label\na,b,c\n", r"rows.csv, line 2: 3 fields"),
         ('text,label\n"a"b,1\n', r"rows.csv, line 2: not csv"),
         ("text,label\na,x\nb,x\nc,x\n", r"rows.csv has rows of one class only; accepted"),
-        ("text,label\na,x\n , y\nc,x\n", r"rows.csv, row 2: no text"),
+        ("text,label\na,x\n , y\nc,x\n", r"rows.csv, line 3: no text"),
         (
             "text,label\na,x\nb,\nc,y\n",
-            r"rows.csv, row 2: no label; accepted: a label of one of the classes",
+            r"rows.csv, line 3: no label; accepted: a label of 1 to 200 visible characters",
         ),
         ("text,label\na,x\n", r"rows.csv has 1 training rows for 1 classes"),
-        ("text,label\na,x\nb,y\n", r"rows.csv has 2 rows; accepted: 3 rows or more"),
+        ("text,label\na,x\nb,y\n", r"rows.csv has 2 rows; accepted: 4 rows or more"),
     ],
 )
 def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
@@ -152,7 +152,7 @@ def test_undecodable(tmp_path: Path) -> None:
 def test_unknown_label(tmp_path: Path) -> None:
     path = csv_file(tmp_path, many())
     with pytest.raises(
-        DataError, match=r"row 2: a label that is not among the 2 classes; accepted: a, c"
+        DataError, match=r"line 3: a label that is not among the 2 classes; accepted: a, c"
     ):
         load(path, labels="a,c")
 
@@ -160,7 +160,7 @@ def test_unknown_label(tmp_path: Path) -> None:
 def test_test_file_with_an_unknown_label(tmp_path: Path) -> None:
     test = csv_file(tmp_path, "text,label\nnew,z\n", "test.csv")
     with pytest.raises(
-        DataError, match=r"test.csv, row 1: a label that is not among the 2 classes"
+        DataError, match=r"test.csv, line 2: a label that is not among the 2 classes"
     ):
         load(csv_file(tmp_path, many()), test_path=str(test))
 
@@ -172,19 +172,19 @@ def test_fewer_rows_than_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sequence", "row", "letter"),
-    [("ACGU", 3, "U"), ("UACG", 3, "U"), ("AC GT", 3, " "), ("ACé", 3, "é")],
+    ("sequence", "line", "letter"),
+    [("ACGR", 4, "R"), ("XACG", 4, "X"), ("AC GT", 4, " "), ("ACé", 4, "é")],
 )
-def test_other_letters(tmp_path: Path, sequence: str, row: int, letter: str) -> None:
+def test_other_letters(tmp_path: Path, sequence: str, line: int, letter: str) -> None:
     text = f"text,label\nACGTNacgtn,x\nTTTT,y\n{sequence},x\nACGT,y\n"
     with pytest.raises(
-        DataError, match=rf"rows.csv, row {row}: letter '{letter}' in a DNA sequence; .* by N"
+        DataError, match=rf"rows.csv, line {line}: letter '{letter}' in a DNA sequence; .* by N"
     ):
         load(csv_file(tmp_path, text), kind="dna")
 
 
 def test_empty_sequence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"rows.csv, row 2: no text"):
+    with pytest.raises(DataError, match=r"rows.csv, line 3: no text"):
         load(csv_file(tmp_path, "text,label\nACGT,x\n,y\nAC,x\n"), kind="dna")
 
 
@@ -226,7 +226,7 @@ def test_no_message_carries_what_rows_hold(tmp_path: Path, source: str, text: st
 
 def test_a_file_without_header_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"no column 'text'; accepted: .* \(2 named in line 1\); .* put a header"
+        DataError, match=r"no column 'text'; accepted: .* \(2 named there\); .* put a header"
     ):
         load(csv_file(tmp_path, "some text,x\nother,y\n"))
 
