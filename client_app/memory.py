@@ -31,6 +31,7 @@ from federation import (
     explain,
     parse_settings,
     store_root,
+    teaches,
 )
 from federation.messages import NOTHING
 
@@ -249,9 +250,11 @@ class SiteMemory:
             self.tell(f"labels and features are not kept for later messages ({error})")
 
     def _fine_tuned(self) -> Teacher:
-        from llm import cross_fit, fine_tune
+        from llm import cross_fit, fine_tune, no_teacher
 
         settings = self.settings
+        if not teaches(settings):
+            return no_teacher()
         # `reuse = false` means: not from an earlier run. Within this run it is still done once.
         llm = settings.llm
         if not llm.reuse and not self.fresh:

@@ -37,14 +37,14 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
     from client_app.adapting import packed, site_moments
     from client_app.identity import rows_digest
     from data import class_rows, feature_kind
-    from llm import resolve
+    from llm import local_model
     from quantum import circuits_before_steps, circuits_per_step
 
     began = time.monotonic()
     settings, site = memory.settings, memory.site
     moments = site_moments(memory)
-    source = resolve(settings.llm.model, memory.info.kind)
     kind = feature_kind(memory.info.kind, settings.features)
+    model, source = local_model(settings, memory.info.kind, embeds=kind == "embedding")
     shared = settings.llm.federated != "none"
     # Built now so that a backend that is not there is told before anybody fine-tunes.
     classifier = memory.classifier
@@ -63,8 +63,8 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
         kind=memory.info.kind,
         features=_features(kind, moments),
         backend=_backend(memory),
-        llm=source.name,
-        encoder=source.identity if kind == "embedding" or shared else NO_ENCODER,
+        llm=model,
+        encoder=source.identity if source and (kind == "embedding" or shared) else NO_ENCODER,
         adapter_bytes=_adapter_bytes(memory) if shared else 0,
         circuits_per_step=circuits_per_step(
             settings.train, len(site.train), classifier.angles, settings.quantum.backend

@@ -83,6 +83,7 @@ from federation.resuming import may_change, no_run, recorded_settings, refuse_ch
 from federation.seeds import derive_seed
 from federation.settings import QuantumSettings, Settings, TrainSettings
 from federation.shares import selection_size
+from federation.teaching import teaches
 from federation.text import display_safe, hidden_character
 from federation.words import (
     BASELINES,
@@ -187,6 +188,7 @@ __all__ = [
     "settle_repeated",
     "split_list",
     "store_root",
+    "teaches",
     "toml_value",
     "total",
     "whole",

@@ -14,6 +14,7 @@ from federation.backends import (
 )
 from federation.errors import SettingsError, explain
 from federation.shares import selection_size
+from federation.teaching import needs_teacher
 from federation.words import split_list
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ CREDITED = ("bandit", "regulator")
 
 LEAST_PRECISION = 0.001
 """Smallest standard error that may be asked for: a million shots."""
+
+
+TABLES = ("csv", "jsonl")
 
 
 class Check(NamedTuple):
@@ -68,6 +72,7 @@ def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
         *_run_checks(settings),
         *_backend_checks(settings),
         *(() if at_node else _ignored_checks(settings)),
+        *_teacher_checks(settings),
         *_distill_checks(settings),
         *_data_checks(settings),
         *_agent_checks(settings),
@@ -305,6 +310,27 @@ def _ignored_checks(settings: Settings) -> tuple[Check, ...]:
     )
 
 
+def _teacher_checks(settings: Settings) -> tuple[Check, ...]:
+    data, features, none = settings.data, settings.features, settings.llm.model == "none"
+    need = needs_teacher(settings)
+    text = data.source == "tweet-eval" or (data.source in TABLES and data.kind == "text")
+    embeds = features.kind == "embedding" or (text and features.kind == "auto")
+    return (
+        Check(
+            not none or not need,
+            f"llm.model = 'none' with {need}",
+            "settings that use no language model (distill.weight = 0, an agent without its loss)",
+            f"set llm.model = auto, or change {need.partition(' ')[0] or 'it'}",
+        ),
+        Check(
+            not none or not embeds,
+            "llm.model = 'none' with features that are a language model's embeddings",
+            "k-mers of DNA, or a model",
+            "set llm.model = auto",
+        ),
+    )
+
+
 def _distill_checks(settings: Settings) -> tuple[Check, ...]:
     folds, features = settings.distill.folds, settings.distill.features
     return (
@@ -343,7 +369,7 @@ def _distill_checks(settings: Settings) -> tuple[Check, ...]:
 
 def _data_checks(settings: Settings) -> tuple[Check, ...]:
     data, evaluation = settings.data, settings.evaluation
-    tabular = data.source in ("csv", "jsonl")
+    tabular = data.source in TABLES
     text = data.source == "tweet-eval" or (tabular and data.kind == "text")
     return (
         Check(

@@ -8,6 +8,7 @@ from federation.declare import Section, setting
 
 DISTILLED = ("distill.weight", ">0")
 SHARED = ("llm.federated", ("ffa", "fedavg"))
+MODEL = ("llm.model", "!none")
 ADAPTED = ("llm.peft", ("auto", "lora", "qlora"))
 
 
@@ -59,49 +60,58 @@ class LlmSettings(Section):
     model: str = setting(
         "auto",
         "`dna-tiny`, `minilm`, a local folder or a hub id; auto: dna-tiny for DNA, minilm for "
-        "text. Each node its own teacher; embedding features need the same on every node.",
+        "text, and fine-tuned only where something uses the outcome (distillation, the rule, a "
+        "criterion, an agent that sees its loss); none: no language model. Each node its own "
+        "teacher; embedding features need the same on every node.",
         per_node=True,
     )
     peft: Literal["auto", "lora", "qlora", "none"] = setting(
         "auto",
         "Fine-tune low-rank adapters and the head (lora), the same on a base of 4 bits (qlora), or "
         "all weights (none); auto: qlora on CUDA from a billion parameters on, else lora.",
+        used_when=(MODEL,),
     )
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto",
         "Where it is fine-tuned and embeds; auto: CUDA where torch has it.",
+        used_when=(MODEL,),
         per_node=True,
     )
-    rank: int = setting(8, "LoRA rank r.", used_when=(ADAPTED,), ge=1)
-    alpha: int = setting(16, "LoRA alpha.", used_when=(ADAPTED,), ge=1)
-    dropout: float = setting(0.0, "LoRA dropout.", used_when=(ADAPTED,), ge=0, lt=1)
+    rank: int = setting(8, "LoRA rank r.", used_when=(MODEL, ADAPTED), ge=1)
+    alpha: int = setting(16, "LoRA alpha.", used_when=(MODEL, ADAPTED), ge=1)
+    dropout: float = setting(0.0, "LoRA dropout.", used_when=(MODEL, ADAPTED), ge=0, lt=1)
     targets: str = setting(
         "auto",
         "Adapted layers: auto (all linear layers of the encoder) or names, comma-separated "
         "(the paper's `q_proj,v_proj`).",
         listed=True,
-        used_when=(ADAPTED,),
+        used_when=(MODEL, ADAPTED),
     )
-    epochs: int = setting(3, "Most epochs of fine-tuning.", ge=1)
-    batch_size: int = setting(16, "Rows of a fine-tuning step.", ge=1)
+    epochs: int = setting(3, "Most epochs of fine-tuning.", used_when=(MODEL,), ge=1)
+    batch_size: int = setting(16, "Rows of a fine-tuning step.", used_when=(MODEL,), ge=1)
     learning_rate: float = setting(
         0.002,
         "Peak rate of the adapters; with `llm.peft = none` the encoder takes a tenth.",
+        used_when=(MODEL,),
         gt=0,
     )
     head_learning_rate: float = setting(
-        0.0, "Peak rate of the fresh class head; 0: the same as `llm.learning_rate`.", ge=0
+        0.0,
+        "Peak rate of the fresh class head; 0: the same as `llm.learning_rate`.",
+        used_when=(MODEL,),
+        ge=0,
     )
     patience: int = setting(
         1,
         "Epochs without a better validation loss before fine-tuning ends; 0: never.",
-        used_when=(("llm.federated", ("none",)),),
+        used_when=(MODEL, ("llm.federated", ("none",))),
         ge=0,
     )
     rows: int = setting(
         0,
         "Most training rows of a site that the model is fine-tuned on, drawn stratified; soft "
         "labels are of all. 0: all.",
+        used_when=(MODEL,),
         ge=0,
     )
     federated: Literal["none", "ffa", "fedavg"] = setting(
@@ -117,10 +127,15 @@ class LlmSettings(Section):
         ge=1,
     )
     max_tokens: int = setting(
-        0, "Longest input in tokens, the rest is cut; 0: 64 for text, 256 for DNA.", ge=0
+        0,
+        "Longest input in tokens, the rest is cut; 0: 64 for text, 256 for DNA.",
+        used_when=(MODEL,),
+        ge=0,
     )
     reuse: bool = setting(
-        True, "Take a fine-tuned model from the site's store where data and settings are the same."
+        True,
+        "Take a fine-tuned model from the site's store where data and settings are the same.",
+        used_when=(MODEL,),
     )
     store: str = setting(
         "",

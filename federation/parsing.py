@@ -319,6 +319,8 @@ def _holds(value: Any, test: tuple[Any, ...] | list[Any] | str) -> bool:
         return bool(value > 0)
     if test == "<1":
         return bool(value < 1)
+    if isinstance(test, str) and test[:1] == "!":
+        return bool(value != test[1:])
     if isinstance(test, str) and test[:1] == "^":
         starts = tuple(test[1:].split("|"))
         return any(name.startswith(starts) for name in backend_names(value))

@@ -181,6 +181,8 @@ def conditions(clauses: Iterable[Sequence[Any]], mark: str = "") -> str:
 def wanted(test: Any, mark: str = "") -> str:
     """Say in words what one test of `federation.declare.setting` asks for."""
     if isinstance(test, str):
+        if test[:1] == "!":
+            return f"not {mark}{toml_value(test[1:])}{mark}"
         if test[:1] == "^":
             return " or ".join(
                 f"{mark}{start}{'…' * (start[-1] == ':')}{mark}" for start in test[1:].split("|")

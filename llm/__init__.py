@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from llm.fine_tuning import fine_tune, load_fine_tuned
     from llm.models import Model, load_base
     from llm.shared import shared_bytes
-    from llm.sources import Source, resolve
+    from llm.sources import Source, local_model, resolve
     from llm.store import FILE_MODE, content_key, private_folder
-    from llm.teacher import Teacher
+    from llm.teacher import Teacher, no_teacher
 
 _HOMES = {
     "Adopted": "llm.adopted",
@@ -40,7 +40,9 @@ _HOMES = {
     "kept_adopted": "llm.adopted",
     "load_base": "llm.models",
     "load_fine_tuned": "llm.fine_tuning",
+    "local_model": "llm.sources",
     "local_round": "llm.federated",
+    "no_teacher": "llm.teacher",
     "private_folder": "llm.store",
     "resolve": "llm.sources",
     "shared_bytes": "llm.shared",
@@ -65,7 +67,9 @@ __all__ = [
     "kept_adopted",
     "load_base",
     "load_fine_tuned",
+    "local_model",
     "local_round",
+    "no_teacher",
     "private_folder",
     "resolve",
     "shared_bytes",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from federation import ModelError, explain, hub_reachable
+from federation import ModelError, Settings, explain, hub_reachable, teaches
 from llm import dna_tiny
 
 Kind = Literal["text", "dna"]
@@ -164,6 +164,35 @@ def resolve(model: str, kind: Kind) -> Source:
     if name == MINILM:
         return Source(name, minilm_folder(), "", True, f"minilm:{MINILM_SHA256}")
     return locate(name)
+
+
+def local_model(settings: Settings, kind: Kind, *, embeds: bool) -> tuple[str, Source | None]:
+    """Find the language model that a site of a run uses.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings, with the node's own where it has any.
+    kind : {"text", "dna"}
+        What the rows are.
+    embeds : bool
+        Whether its embeddings are the features.
+
+    Returns
+    -------
+    (str, Source or None)
+        Its name in words, and where it is; ``"none"`` and None where nothing uses one.
+
+    Raises
+    ------
+    federation.ModelError
+        As `resolve`.
+    """
+    taught = teaches(settings)
+    if not (taught or embeds):
+        return "none", None
+    source = resolve(settings.llm.model, kind)
+    return source.name if taught else f"{source.name}, for embeddings only", source
 
 
 def minilm_folder() -> Path:

@@ -53,3 +53,12 @@ class Teacher:
     folder: Path | None = None
     asked_logits: np.ndarray = field(default_factory=no_rows)
     hidden: np.ndarray = field(default_factory=no_rows)
+
+
+FIGURES = ("loss", "raw_loss", "accuracy", "macro_f1", "epochs", "reused", "tokens")
+
+
+def no_teacher() -> Teacher:
+    """Return what stands for a model where none is fine-tuned: no rows, temperature 0."""
+    none = no_rows()
+    return Teacher(none, none, 0.0, none, none, dict.fromkeys(FIGURES, 0))

@@ -120,13 +120,15 @@ def _check_features(settings: Settings, kind: Kind, rows: Sequence[Split], class
 
 def _model(settings: Settings, info: DataInfo) -> str:
     """Find the local language model and the device that it is to compute on; return its name."""
-    from llm import resolve
+    from data import feature_kind
+    from llm import local_model
 
     if settings.llm.device == "cuda":
         from llm.device import choose_device
 
         choose_device("cuda")
-    return resolve(settings.llm.model, info.kind).name
+    embeds = feature_kind(info.kind, settings.features) == "embedding"
+    return local_model(settings, info.kind, embeds=embeds)[0]
 
 
 def _circuits(settings: Settings, client: int, site: Site, classes: int) -> list[int]:

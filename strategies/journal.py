@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord
 
 from federation import Asking, Cost, idle_share
 from llm.agent import Agent, Asked, Decision, Observation
-from strategies.regulation import loss_ratio
+from strategies.regulation import llm_loss_of, loss_ratio
 from strategies.replies import Round, Update
 from strategies.state import FederationState
 
@@ -103,15 +103,18 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
 
 def client_event(server_round: int, update: Update, cost: Cost, aggregated: bool) -> dict[str, Any]:
     """Return a participant's line of ``metrics.jsonl``."""
-    report = update.report
+    report, llm_loss = update.report, llm_loss_of(update.report)
+    figures = asdict(report)
+    if llm_loss is None:  # no language model: what it would have scored is not 0
+        figures |= {key: None for key in figures if key.startswith("llm_")}
     return {
         "event": "client",
         "round": server_round,
         "client": update.client,
         "aggregated": aggregated,
         "dropped": update.dropped,
-        **asdict(report),
-        "ratio": loss_ratio(report.loss, report.llm_loss),
+        **figures,
+        "ratio": None if llm_loss is None else loss_ratio(report.loss, llm_loss),
         **asdict(cost),
         "busy_seconds": cost.busy_seconds,
     }

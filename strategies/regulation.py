@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from federation.messages import TrainReport
 
 StepRule = Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"]
 
@@ -16,6 +19,11 @@ _RULES: dict[str, Callable[[int, float, int], int]] = {
     "logarithmic": lambda m, r, cap: m + int(math.log(1 + r) * m),
     "hybrid": lambda m, r, cap: m + min(int(m * r), cap),
 }
+
+
+def llm_loss_of(report: TrainReport) -> float | None:
+    """Return a client's L_LLM; None where it fine-tuned no language model, at temperature 0."""
+    return report.llm_loss if report.llm_temperature > 0 else None
 
 
 def loss_ratio(loss: float, llm_loss: float) -> float:

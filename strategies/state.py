@@ -10,7 +10,7 @@ from federation import COST_KEYS, Cost, Ledger, Settings, circuit_prices, total
 from federation.messages import EvaluateReport, SiteReport, TrainReport
 from llm.agent import ClientView, Observation
 from strategies.credit import Credit, standing
-from strategies.regulation import loss_ratio
+from strategies.regulation import llm_loss_of, loss_ratio
 from strategies.selection import distances
 
 
@@ -218,13 +218,13 @@ class FederationState:
         ordered : int
             The steps m it was given: the rules go on from these, not from the steps taken.
         """
-        view = self.views[client]
+        view, llm_loss = self.views[client], llm_loss_of(report)
         self.steps_done[client] += report.steps
         self.views[client] = replace_view(
             view,
             loss=report.loss,
-            llm_loss=report.llm_loss,
-            ratio=loss_ratio(report.loss, report.llm_loss),
+            llm_loss=llm_loss,
+            ratio=None if llm_loss is None else loss_ratio(report.loss, llm_loss),
             trend=None if view.loss is None else report.loss - view.loss,
             steps=ordered,
             chosen=view.chosen + 1,
