@@ -28,8 +28,9 @@ def setting(
         One sentence for the reference page.
     used_when : tuple of (key, test)
         Clauses that must all hold for the key to have an effect. A test is a tuple of
-        accepted values, ``">0"``, ``"<1"``, ``"!a"`` (anything but a), or ``"^a|b:"``: one of the comma-separated names in
-        the value starts with a or b:. A non-default value while a clause fails is refused.
+        accepted values, ``">0"``, ``"<1"``, ``"!a"`` (anything but a), or ``"^a|b:"``: one of
+        the comma-separated names in the value starts with a or b:. A non-default value while a
+        clause fails is refused.
     per_node : bool
         Whether a node's own config may override it.
     listed : bool

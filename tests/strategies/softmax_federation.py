@@ -153,6 +153,7 @@ class Federation:
             "circuits": spent,
             "loss": loss_of(model, site.val_rows, site.val_labels),
             "llm_loss": 0.5,
+            "llm_temperature": 1.0,
         }
         self.state.trained(view.client, TrainReport(**said), cost, steps)
         return model, cost

@@ -36,7 +36,8 @@ def member(client: int) -> Member:
 
 def trained(loss: float, llm_loss: float, steps: int = 4) -> TrainReport:
     zeros = dict.fromkeys(TrainReport.__dataclass_fields__, 0)
-    return TrainReport(**{**zeros, "loss": loss, "llm_loss": llm_loss, "steps": steps})  # type: ignore[arg-type]
+    given = {"loss": loss, "llm_loss": llm_loss, "llm_temperature": 1.0, "steps": steps}
+    return TrainReport(**{**zeros, **given})  # type: ignore[arg-type]
 
 
 def begin() -> FederationState:
