@@ -14,6 +14,7 @@ from federation import (
     BASELINES,
     byte_size,
     circuit_words,
+    display_safe,
     duration,
     figure,
     is_number,
@@ -64,7 +65,15 @@ def header(event: Event, width: int = WIDTH) -> list[str]:
         *([_pair("adapter", adapter_words(event["adapter"]), width)] if "adapter" in event else []),
         _pair("agent", f"{event.get('agent', '-')}; at most {_rounds(event)}", width),
     ]
-    return [*lines, *client_table(clients, classes, width)]
+    return [*lines, *warning_lines(event, width), *client_table(clients, classes, width)]
+
+
+def warning_lines(said: Event, width: int = WIDTH) -> list[str]:
+    """Say what is odd about the rows, from the ``prepared`` event or the summary."""
+    found = said.get("warnings")
+    warnings = found if isinstance(found, list) else []
+    told = [_pair("warning", display_safe(line), 10**6) for line in warnings]
+    return [part for line in told for part in _wrapped(line, width)]
 
 
 def resumed_line(event: Event, width: int = WIDTH) -> str:
@@ -295,6 +304,8 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
         f"{title:<34}{'accuracy':>9}{'95 % interval':>14}{'macro-F1':>9}{'recall':>7}{'loss':>7}"
     ]
     lines.append(_scores(model, test))
+    if isinstance(test.get("unseen"), Mapping):
+        lines.append(_scores("  without rows trained on", test["unseen"]))
     lines += [_scores(label, baselines[key]) for key, label in BASELINES if baselines.get(key)]
     teachers = [t for t in summary.get("teachers") or [] if isinstance(t, Mapping)]
     if teachers:
@@ -302,6 +313,7 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
         lines.append(_scores("LLM teachers, own validation rows", mean))
     scored = scored_at(test, clients)
     notes = [_pair("test", scored, width)] if scored else []
+    notes += warning_lines(summary, width)
     facts = [part for line in _costs(summary) for part in _wrapped(line, width)]
     return [*(clip(line, width) for line in lines), "", *notes, *facts]
 

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from client_app.memory import SiteMemory
-from federation import derive_seed
+from federation import derive_seed, display_safe
 from federation.messages import (
     NO_ENCODER,
+    NOTHING,
     EvaluateOrder,
     EvaluateReport,
     Parameters,
@@ -73,8 +74,18 @@ def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
         shots_per_circuit=int(getattr(classifier.engine, "shots", 0)),
         seconds=time.monotonic() - began,
         rows_digest=rows_digest(memory),
+        notes=_notes(memory),
     )
     return about, packed(moments)
+
+
+def _notes(memory: SiteMemory) -> str:
+    """Say what is odd about this site's rows, where the server does not see it itself."""
+    data = memory.settings.data
+    shared_federated = memory.settings.evaluation.mode == "federated" and memory.client == 0
+    if not (data.per_site or shared_federated):
+        return NOTHING
+    return display_safe("; ".join(memory.info.notes))[:500] or NOTHING
 
 
 def _features(kind: str, moments: Moments) -> str:

@@ -77,6 +77,9 @@ class SiteReport:
         Time it took to prepare.
     rows_digest : str
         Which secret of the site's, and a digest of all its rows that is keyed with it.
+    notes : str
+        What the user should know of the site's rows (repeated rows, cleaned texts ...), counts
+        only; or `NOTHING`.
     """
 
     client: int
@@ -98,6 +101,7 @@ class SiteReport:
     shots_per_circuit: int
     seconds: float
     rows_digest: str
+    notes: str = NOTHING
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ class Judge(Protocol):
     def rows(self) -> tuple[int, int]:
         """Validation and test rows."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the rows that the server sees; a line each."""
+
     def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Judge a round's model at the server; None leaves it to the clients."""
 
@@ -95,6 +99,11 @@ class CentralJudge:
         """Validation and test rows."""
         return len(self.data.validation), len(self.data.test)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the rows that the server sees; a line each."""
+        return self.data.info.notes
+
     def _raw(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         from data import raw_features
         from llm import stored_embedding
@@ -108,19 +117,21 @@ class CentralJudge:
             lambda rows: stored_embedding(rows, llm, kind, store, _tell, self.adopted),
         )
 
-    def _judge(
-        self,
-        arrays: ArrayRecord,
-        features: npt.NDArray[np.float32],
-        labels: npt.ArrayLike,
-        label: str,
-    ) -> Verdict:
-        from data import scores
+    def _probabilities(
+        self, arrays: ArrayRecord, features: npt.NDArray[np.float32], label: str
+    ) -> npt.NDArray[np.float64]:
+        """Return class probabilities (rows, C) of a model's parameters."""
         from quantum import evaluate, metered
 
         with metered(self.classifier, label):
-            probabilities, _ = evaluate(self.classifier, unpack_parameters(arrays), features)
-        return scores(labels, probabilities)
+            return evaluate(self.classifier, unpack_parameters(arrays), features)[0]
+
+    def _judge(self, arrays: ArrayRecord, label: str) -> Verdict:
+        """Score a model on the validation rows."""
+        from data import scores
+
+        found = self._probabilities(arrays, self.validation, label)
+        return scores(self.data.validation.labels, found)
 
     def spent(self) -> dict[str, float]:
         """Return what the server's own evaluations cost on a device; empty: nothing."""
@@ -132,7 +143,7 @@ class CentralJudge:
     def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Judge a round's model on the server's validation rows."""
         label = f"validation, round {server_round}"
-        verdict = self._judge(arrays, self.validation, self.data.validation.labels, label)
+        verdict = self._judge(arrays, label)
         return MetricRecord({key: verdict[key] for key in ("loss", "accuracy", "rows")})
 
     @property
@@ -141,17 +152,25 @@ class CentralJudge:
         return self._loss if self.settings.evaluation.backend == "exact" else None
 
     def _loss(self, arrays: ArrayRecord) -> float:
-        labels = self.data.validation.labels
-        return float(self._judge(arrays, self.validation, labels, "credit")["loss"])
+        return float(self._judge(arrays, "credit")["loss"])
 
     def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
-        """Score the kept model on the test rows, once."""
+        """Score the kept model on the test rows, once.
+
+        Where some of them stand in the training rows too, ``unseen`` scores the others.
+        """
         if self.tested:
             raise RuntimeError("test rows are used once")
+        from data import scores
+
         self.tested = True
         raw = self._raw(self.data.test.texts)
         projected = self.projection.apply(raw)
-        verdict = self._judge(arrays, projected, self.data.test.labels, "test")
+        probabilities = self._probabilities(arrays, projected, "test")
+        verdict = scores(self.data.test.labels, probabilities)
+        fresh = ~self.data.seen
+        if not fresh.all() and fresh.any():
+            verdict["unseen"] = scores(self.data.test.labels[fresh], probabilities[fresh])
         return verdict, self._baselines(raw, projected)
 
     def _baselines(
@@ -234,6 +253,11 @@ class FederatedJudge:
     def rows(self) -> tuple[int, int]:
         """Validation and test rows over all nodes."""
         return self._rows
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing: the server sees no rows; the sites report on theirs."""
+        return ()
 
     def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Leave it to the clients."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from logging import INFO
+from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Settings, UserError, derive_seed, explain, is_simulated
+from federation import Settings, UserError, derive_seed, display_safe, explain, is_simulated
 from federation.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
 from federation.privacy import spent as privacy_spent
 from llm.agent import Agent
@@ -121,6 +121,7 @@ def run(
         kept = _rounds(grid, strategy, first, judge)
     journal.model({**unpack_parameters(kept), **_projection_arrays(prepared)})
     summary = _concluded(strategy, kept, judge, clock, journal)
+    summary["warnings"] = _untested(settings, prepared, summary["test"])
     summary |= _adapter(prepared) | {"judge": {"backend": _judged_on(settings), **spent()}}
     journal.summary(summary)
     return summary
@@ -313,9 +314,30 @@ def _prepared_event(
         "evaluation": settings.evaluation.mode,
         "validation_rows": validation,
         "test_rows": test,
+        "warnings": _warnings(prepared, judge),
         "rounds": settings.run.rounds,
         "seconds": seconds,
     }
+
+
+def _warnings(prepared: Prepared, judge: Judge) -> list[str]:
+    """Say what is odd about the rows, as the server and the sites see them; a line each."""
+    reports = [member.about for member in prepared.members]
+    told = [f"{about.site}: {about.notes}" for about in reports if about.notes != NOTHING]
+    lines = [display_safe(line) for line in (*judge.notes, *told)]
+    for line in lines:
+        log(WARNING, "data: %s", line)
+    return lines
+
+
+def _untested(settings: Settings, prepared: Prepared, verdict: Verdict) -> list[str]:
+    """Say which classes no site had a test row of, where the sites did the testing."""
+    if settings.evaluation.mode == "central":
+        return []  # said at the start
+    classes = prepared.first.classes
+    rows = [sum(row) for row in verdict["confusion"]]
+    absent = [display_safe(name) for name, count in zip(classes, rows, strict=True) if not count]
+    return [f"no test row of the class {', '.join(absent)} at any site"] if absent else []
 
 
 def _adapter(prepared: Prepared) -> dict[str, Any]:

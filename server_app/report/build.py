@@ -83,8 +83,14 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Clients", str(len(ready.get("clients", [])))),
         ("Rounds", f"{len(record.round_ids)} of at most {ready.get('rounds', NONE)}"),
         ("Judged on", words.judged(record)),
+        *(("Warning", str(line)) for line in _warnings(ready) + _warnings(record.summary)),
         *(("Privacy", line) for line in privacy_words(record.summary.get("privacy") or {})),
     ]
+
+
+def _warnings(said: Mapping[str, Any]) -> list[Any]:
+    found = said.get("warnings")
+    return found if isinstance(found, list) else []
 
 
 def _adapter(facts: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -115,13 +115,22 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def unseen_scores(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the score on test rows that were not trained on, where some were."""
+    found = test.get("unseen")
+    if not isinstance(found, Mapping):
+        return []
+    return [(f"The same, {whole(found.get('rows'))} rows not among the training rows", found)]
+
+
 def score_rows(record: Record) -> list[list[str]]:
     """Return the table of test scores: the quantum model first, then the baselines."""
     summary = record.summary
     best = summary.get("best_round")
     model = f"Quantum model, round {best}" if best else "Quantum model"
     baselines: Mapping[str, Any] = summary.get("baselines") or {}
-    rows = [(model, summary.get("test") or {})]
+    test = summary.get("test") or {}
+    rows = [(model, test), *unseen_scores(test)]
     rows += [(capital(name), baselines[key]) for key, name in BASELINES if baselines.get(key)]
     return [
         [
