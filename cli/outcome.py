@@ -14,7 +14,7 @@ FAILED = 1
 INTERRUPTED = 130
 
 LONGEST = 300
-"""Characters of the line that says what went wrong; the rest is in the logs."""
+"""Characters of the line that says what went wrong; the whole of it is in the logs."""
 
 _SILENT = "No heartbeat received"
 """In Flower's details of a run whose process ended without a word; it takes a minute to say so."""
@@ -78,7 +78,15 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict(INTERRUPTED, "interrupted before the run was over")
     if not evidence.launch_error and _completed(evidence):
         return Verdict(COMPLETED, "")
-    return Verdict(FAILED, clip(one_line(_failure(evidence)), LONGEST))
+    return Verdict(FAILED, shortened(one_line(_failure(evidence))))
+
+
+def shortened(line: str) -> str:
+    """Cut out the middle of a line that is too long: its end says what to do."""
+    if len(line) <= LONGEST:
+        return line
+    tail = 2 * LONGEST // 5
+    return f"{clip(line, LONGEST - tail)}{line[-tail:]}"
 
 
 def _completed(evidence: Evidence) -> bool:

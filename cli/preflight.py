@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.children import ChildFailedError, call_module
 from cli.plan import Plan, say_notices
-from federation import flatten, whole
+from federation import display_safe, flatten, whole
 
 PATIENCE = 60.0
 """Longest wait for the check, seconds; then the run starts unchecked, and says so."""
@@ -44,13 +44,13 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
                 told=json.dumps(settings),
                 seconds=None if dry else PATIENCE,
             )
-            found = json.loads(said)
+            found = json.loads(said.splitlines()[-1])  # a library may have printed before
         except ChildFailedError as error:
             if dry:
                 raise
             print(f"llm-qfl: starting unchecked: {error}", file=sys.stderr)
     if dry:
-        print("\n".join(lines(plan, found)))
+        print("\n".join(map(display_safe, lines(plan, found))))
 
 
 def lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:

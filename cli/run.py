@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cli.children import ChildFailedError
 from cli.flower import Flwr
 from cli.follow import ClientLines, Tail, last_error, last_words, read_log
-from cli.outcome import COMPLETED, FAILED, INTERRUPTED, Evidence, Verdict, judge
+from cli.outcome import COMPLETED, FAILED, Evidence, Verdict, judge
 from cli.plan import Plan, make_plan, make_run_folder, run_config
 from cli.preflight import preflight
 from cli.processes import wait_for
@@ -92,10 +92,7 @@ def run(
     else:
         plan = make_plan(files, assignments, name, clients, unset)
     try:
-        with signals():
-            preflight(plan, here=facts is None, dry=dry)
-    except Interrupted:
-        return INTERRUPTED
+        preflight(plan, here=facts is None, dry=dry)
     except ChildFailedError as error:
         print(f"llm-qfl: the check broke off: {error}", file=sys.stderr)
         return FAILED

@@ -150,9 +150,18 @@ def test_the_verdict(evidence: Evidence, verdict: Verdict) -> None:
 def test_a_long_error_is_cut_to_one_readable_line(evidence: Evidence) -> None:
     line = judge(evidence).line
     assert len(line) == LONGEST
-    assert line.endswith("…")
+    assert line.count("…") == 1
     assert line.isprintable()
     assert "  " not in line
+
+
+def test_a_long_error_keeps_what_to_do() -> None:
+    fix = "check the network and the name, or set data.path to a local copy."
+    line = judge(
+        Evidence("finished:failed", summary={"error": "4 of 4: " + "why " * 99 + fix})
+    ).line
+    assert line.startswith("the run failed: 4 of 4: why ")
+    assert line.endswith(fix)
 
 
 def test_one_line_of_anything() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import data.hub
 from data import load_corpus
 from federation import DataError, DataSettings
 
@@ -220,6 +221,18 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
         r".* or local files; check the network and the name, or set data.path to a local copy",
     ):
         load_corpus(DataSettings(source="tweet-eval", task="hate"), 0)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_only_the_cache_is_asked_where_the_hub_is_out_of_reach(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of `datasets` tries for 25 s otherwise, before it looks into its cache."""
+    fake_hub(monkeypatch, ConnectionError("no route"))
+    monkeypatch.setattr(data.hub, "hub_reachable", lambda: there)
+    with pytest.raises(DataError, match="no route"):
+        load_corpus(DataSettings(source="genomic"), 0)
+    assert sys.modules["datasets"].config.HF_HUB_OFFLINE is not there
 
 
 def test_datasets_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
