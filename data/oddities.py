@@ -39,13 +39,10 @@ class Oddities:
         """Say it, a line each; nothing where nothing is odd."""
         lines = []
         if self.repeated:
-            lines.append(
-                f"{self.repeated:,} of {self.rows:,} training rows repeat the text of another"
-                + (
-                    f", {self.contradictory:,} texts with different labels"
-                    * bool(self.contradictory)
-                )
-            )
+            line = f"{self.repeated:,} of {self.rows:,} training rows repeat the text of another"
+            if self.contradictory:
+                line += f"; texts with different labels: {self.contradictory:,}"
+            lines.append(line)
         if self.seen.any():
             lines.append(
                 f"{int(self.seen.sum()):,} of {len(self.seen):,} test rows stand in the training "
