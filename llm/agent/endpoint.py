@@ -111,23 +111,35 @@ class EndpointSpeaker:
         return replace(answer, seconds=time.monotonic() - began)
 
     def check(self) -> None:
-        """Look whether the server is there and takes the key, by its list of models.
+        """Look whether the server is there, takes the key, and has chat completions.
 
         Raises
         ------
         federation.ModelError
-            If it cannot be reached in time or refuses the key. Any other answer will do: not
-            every server has such a list, or lists all that it can load.
+            If it cannot be reached in time, refuses the key, or has none at this address.
         """
         seconds = min(self.timeout, PROBE_SECONDS)
         try:
-            status, _, _ = _within(seconds, self._send("GET", "models", None))
+            status = _within(seconds, self._probe())
         except TimeoutError:
             raise ModelError(self._absent(f"no answer within {seconds:g} s")) from None
         except (*_UNREACHABLE, SpeakerError) as error:
             raise ModelError(self._absent(self._clean(_why(error)))) from None
         if status in (401, 403):
             raise ModelError(self._refused(status))
+        if 300 <= status < 400 or status in (404, 405):
+            raise ModelError(self._unfit(f"{self.host} answers HTTP {status}", status))
+
+    async def _probe(self) -> int:
+        """Return the status of the list of models, or of an empty request, which costs no token.
+
+        Not every server has such a list, or lists all that it can load; an address without its
+        ``/v1`` has neither.
+        """
+        status, _, _ = await self._send("GET", "models", None)
+        if status not in (200, 401, 403):
+            status, _, _ = await self._send("POST", "chat/completions", {})
+        return status
 
     def _absent(self, why: str) -> str:
         return explain(

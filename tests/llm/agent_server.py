@@ -54,12 +54,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._note()
-        self.reply(self.told.models, {"object": "list", "data": [{"id": "tiny"}]})
+        there = self.path.startswith("/v1/")
+        self.reply(self.told.models if there else 404, {"object": "list", "data": [{"id": "tiny"}]})
 
     def do_POST(self) -> None:
         self._note()
         size = int(self.headers.get("content-length", 0))
-        self.told.asked.append(json.loads(self.rfile.read(size)))
+        body = json.loads(self.rfile.read(size))
+        if not self.path.startswith("/v1/") or not body:
+            self.reply(400 if self.path.startswith("/v1/") else 404, {"error": "no messages"})
+            return
+        self.told.asked.append(body)
         behave = self.told.script.pop(0) if self.told.script else says(plain(self.told.asked[-1]))
         with contextlib.suppress(OSError):  # who asked has gone
             behave(self)

@@ -289,6 +289,16 @@ def test_opening_looks_whether_somebody_is_there(
     assert server.paths == ["/v1/models"]
     server.models = 404  # not every server has a list
     opened(monkeypatch, server.url)
+    assert server.paths[1:] == ["/v1/models", "/v1/chat/completions"]
+    assert server.asked == []  # an empty request is refused, and costs no token
+
+
+def test_an_address_without_its_version_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, server: AgentServer
+) -> None:
+    said = r"answers HTTP 404; accepted: .*; correct agent.model or LLM_QFL_AGENT_URL"
+    with pytest.raises(ModelError, match=said):
+        opened(monkeypatch, server.url.removesuffix("/v1"))
 
 
 @pytest.mark.parametrize(
