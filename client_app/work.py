@@ -233,6 +233,7 @@ def _teacher_figures(teacher: Teacher) -> dict[str, Any]:
         "llm_temperature": float(teacher.temperature),
         "llm_epochs": int(said["epochs"]),
         "llm_reused": int(said["reused"]),
+        "llm_cut": int(said.get("cut", 0)),
     }
 
 

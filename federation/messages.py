@@ -212,6 +212,7 @@ class TrainReport:
     two_qubit_gates: int
     qpu_seconds: float
     queue_seconds: float
+    llm_cut: int = 0
 
 
 @dataclass(frozen=True)

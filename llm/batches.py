@@ -27,10 +27,13 @@ class Tokens:
         int64, (length of the row,); none is empty.
     pad : int
         Id that fills up a batch.
+    cut : int
+        Rows that were longer than what is kept of them.
     """
 
     rows: tuple[np.ndarray, ...]
     pad: int
+    cut: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,7 +88,8 @@ def tokenise(texts: Sequence[str], tokenizer: Any, max_tokens: int, dna: bool) -
     """
     if isinstance(tokenizer, KmerTokenizer):
         rows = tuple(tokenizer.encode(text, max_tokens) for text in texts)
-        return Tokens(rows, tokenizer.pad_token_id)
+        cut = sum(len(text) - tokenizer.k >= max_tokens for text in texts)
+        return Tokens(rows, tokenizer.pad_token_id, cut)
     pad = tokenizer.pad_token_id
     if not texts:
         return Tokens((), pad)
@@ -93,7 +97,11 @@ def tokenise(texts: Sequence[str], tokenizer: Any, max_tokens: int, dna: bool) -
     ids = tokenizer(words, truncation=True, max_length=max_tokens)["input_ids"]
     candidates = (tokenizer.eos_token_id, tokenizer.unk_token_id, pad)
     filler = next(token for token in candidates if token is not None)
-    return Tokens(tuple(np.array(row or [filler], dtype=np.int64) for row in ids), pad)
+    # Only what fills the window may have been cut, so only that is read once more, whole.
+    full = [text for text, row in zip(words, ids, strict=True) if len(row) >= max_tokens]
+    whole = tokenizer(full, verbose=False)["input_ids"] if full else []
+    cut = sum(len(row) > max_tokens for row in whole)
+    return Tokens(tuple(np.array(row or [filler], dtype=np.int64) for row in ids), pad, cut)
 
 
 def drawn_rows(labels: np.ndarray, most: int, seed: int) -> np.ndarray:

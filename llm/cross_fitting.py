@@ -185,6 +185,8 @@ def _teacher(
         **{name: sum(each[name] for each in said) for name in ("tokens", "seconds")},
         "adapter_bytes": sum(each["adapter_bytes"] for each in said),
         "reused": all(each["reused"] for each in said),
+        # Each row is a training row of all members but one.
+        "cut": round(sum(each["cut"] for each in said) / max(len(said) - 1, 1)),
     }
     return Teacher(
         soft_logits=soft,

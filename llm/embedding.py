@@ -65,6 +65,11 @@ def embed(
         base = build_adopted(whole, kind, adopted).model
         encoder = base.encoder
     tokens = base.tokens(texts, kind, settings.max_tokens)
+    if progress and tokens.cut:
+        progress(
+            f"{base.source.short}: {tokens.cut:,} of {len(tokens):,} texts are cut at "
+            "llm.max_tokens"
+        )
     told = 0
 
     def tell(done: int) -> None:

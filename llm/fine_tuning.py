@@ -140,10 +140,14 @@ def _fine_tune(
     device = choose_device(task.settings.device)
     with enough_memory(source.name), seeded(task.seed, device):
         model, module, done = _adopted(task) if task.adopted else _trained(task, source, progress)
+        tokens = tokens_of(model, task, task.train_texts)
+        if tokens.cut:
+            said = f"{tokens.cut:,} of {len(tokens):,} training texts are cut at llm.max_tokens"
+            progress(f"{source.short}: {said}")
         if task.adopted and isinstance(model.module, PooledClassifier):
             logits, val_logits = _by_features(model.module, task, store, progress)
         else:
-            logits = predict(module, tokens_of(model, task, task.train_texts))
+            logits = predict(module, tokens)
             val_logits = predict(module, tokens_of(model, task, task.val_texts))
         extra = _extra(module, model, task)
     trainable, _ = adapters.count(module)
@@ -152,6 +156,7 @@ def _fine_tune(
         "epochs": done.epochs,
         "best_epoch": done.best_epoch,
         "tokens": done.tokens,
+        "cut": tokens.cut,
         "trainable": trainable,
         "adapter_bytes": 4 * trainable,
     }
@@ -238,6 +243,7 @@ def teacher_from(entry: Entry, task: Task) -> Teacher:
         **calibration.figures(logits, labels, temperature),
         "validation_rows": len(task.val_labels),
         **{name: entry.facts[name] for name in kept},
+        "cut": entry.facts.get("cut", 0),
         "peft": entry.facts["settings"]["peft"],
     }
     return Teacher(

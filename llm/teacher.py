@@ -35,7 +35,7 @@ class Teacher:
         validation rows, or of the training rows where there are none; ``validation_rows``,
         ``epochs``, ``best_epoch``, ``tokens`` (trained on in this call), ``seconds`` (of this
         call), ``trainable`` (parameters), ``adapter_bytes`` (float32), ``reused``, ``peft``
-        (lora, qlora or none).
+        (lora, qlora or none), ``cut`` (training rows longer than `llm.max_tokens`).
     folder : Path or None
         Where adapter and logits are kept.
     asked_logits : np.ndarray
@@ -55,7 +55,7 @@ class Teacher:
     hidden: np.ndarray = field(default_factory=no_rows)
 
 
-FIGURES = ("loss", "raw_loss", "accuracy", "macro_f1", "epochs", "reused", "tokens")
+FIGURES = ("loss", "raw_loss", "accuracy", "macro_f1", "epochs", "reused", "tokens", "cut")
 
 
 def no_teacher() -> Teacher:

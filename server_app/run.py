@@ -121,7 +121,7 @@ def run(
         kept = _rounds(grid, strategy, first, judge)
     journal.model({**unpack_parameters(kept), **_projection_arrays(prepared)})
     summary = _concluded(strategy, kept, judge, clock, journal)
-    summary["warnings"] = _untested(settings, prepared, summary["test"])
+    summary["warnings"] = _untested(settings, prepared, summary["test"]) + _cut(summary)
     summary |= _adapter(prepared) | {"judge": {"backend": _judged_on(settings), **spent()}}
     journal.summary(summary)
     return summary
@@ -338,6 +338,13 @@ def _untested(settings: Settings, prepared: Prepared, verdict: Verdict) -> list[
     rows = [sum(row) for row in verdict["confusion"]]
     absent = [display_safe(name) for name, count in zip(classes, rows, strict=True) if not count]
     return [f"no test row of the class {', '.join(absent)} at any site"] if absent else []
+
+
+def _cut(summary: dict[str, Any]) -> list[str]:
+    """Say how many training texts the sites' language models did not read to their end."""
+    cut = [teacher["cut"] for teacher in summary["teachers"] if teacher.get("cut")]
+    where = f"at {len(cut)} site{'s' * (len(cut) > 1)}"
+    return [f"{sum(cut):,} training texts {where} were cut at llm.max_tokens"] if cut else []
 
 
 def _adapter(prepared: Prepared) -> dict[str, Any]:

@@ -395,3 +395,14 @@ def test_dna_tiny_fine_tunes() -> None:
     assert teacher.metrics["accuracy"] >= 0.75
     assert teacher.metrics["trainable"] == 41_218
     assert teacher.metrics["tokens"] == 2 * 40 * 58
+
+
+def test_texts_that_are_cut_are_counted(
+    model_folder: Callable[[str], Path], reviews: tuple[list[str], np.ndarray]
+) -> None:
+    base = build_classifier(llm.resolve(str(model_folder("bert")), "text"), 2)
+    texts = reviews[0]
+    lengths = base.tokens(texts, "text", 32).lengths
+    for longest in sorted(set(lengths.tolist()))[:3]:
+        cut = base.tokens(texts, "text", longest).cut
+        assert cut == int((lengths > longest).sum())

@@ -114,3 +114,9 @@ def test_drawn_rows_keep_the_classes_shares(labels: list[int], most: int, seed: 
     share = np.bincount(given, minlength=4) * len(drawn) / len(given)
     assert (np.abs(np.bincount(given[drawn], minlength=4) - share) <= 1).all()
     np.testing.assert_array_equal(drawn, drawn_rows(given, most, seed))
+
+
+@pytest.mark.parametrize(("longest", "cut"), [(1, 3), (2, 2), (3, 2), (4, 1), (9, 1), (10, 0)])
+def test_rows_that_are_cut_are_counted(longest: int, cut: int) -> None:
+    rows = ["ACG" + "T" * extra for extra in (0, 1, 3, 9)]  # 1, 2, 4 and 10 words
+    assert tokenise(rows, KmerTokenizer(), longest, dna=True).cut == cut
