@@ -26,6 +26,14 @@ COUNTS = (
 """Keys of a cost, their names, and how they are written."""
 
 
+ASSUMED = (
+    "QPU time: 2 s a job, and 250 us and the circuit's duration a shot (three times at resilience",
+    "level 2), without a session's idle time. Of aer:NAME and fake:NAME it is what the device",
+    "would take. Without an account a device's own snapshot stands for it, else fake_marrakesh.",
+)
+"""What the QPU time rests on."""
+
+
 def cost(
     files: Iterable[Path],
     assignments: Iterable[str],
@@ -114,7 +122,8 @@ def _circuit(facts: Mapping[str, Any]) -> str:
     if "depth" not in facts:
         return f"{said} on any pair"
     return (
-        f"{said}, depth {facts['depth']} (two-qubit {facts['two_qubit_depth']}), "
+        f"{said} on {facts['backend']}, depth {facts['depth']} "
+        f"(two-qubit {facts['two_qubit_depth']}), "
         f"{1e6 * facts['seconds']:.1f} us a shot, error {percent(facts['error'])}"
     )
 
@@ -128,4 +137,12 @@ def _totals(found: Mapping[str, Any]) -> list[str]:
     for key, name, write in COUNTS:
         few, many = (write(found["totals"][which][key]) for which in ("steps", "max_steps"))
         lines.append(f"  {name:<60}{few:>14} {many:>14}")
-    return [*lines, "Estimates; budgets hold a run to less: stop.* and hardware.budget_*."]
+    seconds = [found["totals"][which]["qpu_seconds"] for which in ("steps", "max_steps")]
+    if found["price"]:
+        few, many = (f"{found['price'] * each:,.2f}" for each in seconds)
+        name = f"price, at {found['price']:g} a QPU second (hardware.qpu_price)"
+        lines.append(f"  {name:<60}{few:>14} {many:>14}")
+    lines.append("Estimates; budgets hold a run to less: stop.* and hardware.budget_*.")
+    if any(seconds):
+        lines += ASSUMED
+    return lines

@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.children import ChildFailedError, call_module
 from cli.plan import Plan, say_notices
-from federation import display_safe, flatten, whole
+from federation import display_safe, duration, flatten, whole
 
 PATIENCE = 60.0
 """Longest wait for the check, seconds; then the run starts unchecked, and says so."""
@@ -49,8 +49,29 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
             if dry:
                 raise
             print(f"llm-qfl: starting unchecked: {error}", file=sys.stderr)
+    for line in paid(plan, found):
+        print(f"llm-qfl: {line}", file=sys.stderr)
     if dry:
         print("\n".join(map(display_safe, lines(plan, found))))
+
+
+def paid(plan: Plan, found: Mapping[str, Any]) -> list[str]:
+    """Warn, in one line, of what a run on devices that cost money may take of them."""
+    clients = [client for client in found.get("clients", ()) if client["qpu_seconds"][0]]
+    if not clients:
+        return []
+    train, price = plan.settings.train, plan.settings.hardware.qpu_price
+    names = ", ".join(dict.fromkeys(client["backend"] for client in clients))
+    few, many = (sum(client["qpu_seconds"][k] for client in clients) for k in (0, 1))
+    said = f"{names} costs money: about {duration(few)} of QPU time at {train.steps} steps a round"
+    most = found["most_steps"]
+    if most > train.steps:
+        said += f", {duration(many)} if the agent raises them to {most} in every round"
+    if price:
+        said += f"; {price * few:,.2f} to {price * many:,.2f} at hardware.qpu_price = {price:g}"
+    if train.steps < most < train.max_steps:
+        said += f" (no more without a budget, though train.max_steps = {train.max_steps})"
+    return [f"{said}; stop.qpu_seconds or hardware.budget_qpu_seconds holds it to less"]
 
 
 def lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
@@ -81,7 +102,7 @@ def lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
         f"model    {found['model']}",
         f"agent    {found['agent']}",
         f"circuits {whole(few)} at {train.steps} steps a round, {whole(many)} at "
-        f"{train.max_steps}, if every client trains in every round",
+        f"{found['most_steps']}, if every client trains in every round",
         "Nothing was started or written.",
     ]
     return said

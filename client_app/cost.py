@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from client_app.memory import SiteMemory, on_backend
-from federation import Settings, UserError, backend_of, parse_settings, store_root
+from federation import Settings, UserError, backend_of, parse_settings, store_root, worst_steps
 
 if TYPE_CHECKING:
     from quantum import Classifier
@@ -28,7 +28,7 @@ class StepCost:
     jobs, circuits, shots, two_qubit_gates : int
         Counts; an exact simulator has no jobs and no shots.
     qpu_seconds : float
-        Estimated; 0 for simulators.
+        Estimated; 0 for simulators that stand for no device.
     """
 
     jobs: int
@@ -57,10 +57,12 @@ def estimate(settings: Settings) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``clients``: one entry each with backend, rows, circuit facts and the costs of a ``step``,
+        ``clients``: one entry each with backend, rows, circuit facts (a device that no account
+        reaches is estimated by a snapshot, whose name they say) and the costs of a ``step``,
         of a ``round`` besides its steps, and of the ``end`` (the final test); ``judge``: the
         server's own evaluations, on ``judged_on``; ``totals``: the whole run at ``train.steps``
-        and at ``train.max_steps``; ``rounds``: those that are paid; ``adapter``: what training one
+        and at the most that the agent may give, ``max_steps``; ``price`` of a QPU second;
+        ``rounds``: those that are paid; ``adapter``: what training one
         together sends, ``bytes`` each way and ``bytes_in_all``, 0 without `llm.federated`.
 
     Raises
@@ -68,16 +70,21 @@ def estimate(settings: Settings) -> dict[str, Any]:
     UserError
         If data or a backend cannot be had.
     """
+    from quantum import build_classifier
+
     clients, totals = [], {"steps": _NOTHING, "max_steps": _NOTHING}
+    most = worst_steps(settings, _backends(settings))
+    all_steps = {"steps": settings.train.steps, "max_steps": most}
     rounds = settings.run.rounds - settings.train.warm_rounds
-    for client in range(settings.run.clients):
-        own = on_backend(settings, backend_of(settings.quantum.backend, client))
+    for client, backend in enumerate(_backends(settings)):
+        own = on_backend(settings, backend)
         memory = SiteMemory(own, client, f"client {client}")
+        host = replace(memory.host, estimate=True)
+        memory.classifier = build_classifier(own.quantum, memory.classes, host)
         entry, step, fixed, end = _client(memory)
         warm = _warm_judging(memory)
         clients.append(entry)
-        for name in totals:
-            steps = getattr(settings.train, name)
+        for name, steps in all_steps.items():
             totals[name] += (step.times(steps) + fixed).times(rounds) + end + warm
     judge = _judge(settings)
     for name in totals:
@@ -87,11 +94,17 @@ def estimate(settings: Settings) -> dict[str, Any]:
         "rounds": rounds,
         "judged_on": settings.evaluation.backend,
         "judge": asdict(judge),
-        "steps": settings.train.steps,
-        "max_steps": settings.train.max_steps,
+        **all_steps,
+        "price": settings.hardware.qpu_price,
         "clients": clients,
         "totals": {name: asdict(cost) for name, cost in totals.items()},
     }
+
+
+def _backends(settings: Settings) -> list[str]:
+    """Return each client's backend."""
+    names = settings.quantum.backend
+    return [backend_of(names, client) for client in range(settings.run.clients)]
 
 
 def _judge(settings: Settings) -> StepCost:
@@ -105,7 +118,10 @@ def _judge(settings: Settings) -> StepCost:
     data = load_server(settings)
     quantum = settings.quantum.model_copy(update={"backend": backend})
     host = Host(
-        settings.hardware, layout_seed=settings.run.seed, store=store_root(settings.llm.store)
+        settings.hardware,
+        layout_seed=settings.run.seed,
+        store=store_root(settings.llm.store),
+        estimate=True,
     )
     price = _price(build_classifier(quantum, len(data.classes), host))
     return price(len(data.validation)).times(settings.run.rounds) + price(len(data.test))

@@ -38,7 +38,7 @@ from federation.messages import NOTHING
 if TYPE_CHECKING:
     from data import DataInfo, Site
     from llm import Adopted, Teacher
-    from quantum import Classifier
+    from quantum import Classifier, Host
 
 STATE_KEY = "llm-qfl"
 
@@ -125,13 +125,13 @@ class SiteMemory:
         """Return the labels of a split (``train``, ``validation``, ``test``), (rows,)."""
         return self.kept.labels[split] if self.kept else getattr(self.site, split).labels
 
-    @functools.cached_property
-    def classifier(self) -> Classifier:
-        """The quantum classifier on this node's backend."""
-        from quantum import Host, build_classifier
+    @property
+    def host(self) -> Host:
+        """Where the node's circuits run."""
+        from quantum import Host
 
         settings = self.settings
-        host = Host(
+        return Host(
             hardware=settings.hardware,
             seed=derive_seed(settings.run.seed, "device", self.client),
             layout_seed=settings.run.seed,
@@ -139,7 +139,13 @@ class SiteMemory:
             store=store_root(settings.llm.store),
             run=self.run,
         )
-        return build_classifier(settings.quantum, self.classes, host)
+
+    @functools.cached_property
+    def classifier(self) -> Classifier:
+        """The quantum classifier on this node's backend."""
+        from quantum import build_classifier
+
+        return build_classifier(self.settings.quantum, self.classes, self.host)
 
     @functools.cached_property
     def simulated(self) -> Classifier:

@@ -82,7 +82,7 @@ from federation.results import (
 from federation.resuming import may_change, no_run, recorded_settings, refuse_changes
 from federation.seeds import derive_seed
 from federation.settings import QuantumSettings, Settings, TrainSettings
-from federation.shares import selection_size
+from federation.shares import most_steps, selection_size, worst_steps
 from federation.teaching import teaches
 from federation.text import display_safe, hidden_character
 from federation.words import (
@@ -162,6 +162,7 @@ __all__ = [
     "local_optimizer",
     "may_change",
     "meta",
+    "most_steps",
     "named",
     "new_run_folder",
     "no_checkpoint",
@@ -194,6 +195,7 @@ __all__ = [
     "whole",
     "wilson",
     "with_idle",
+    "worst_steps",
     "write_bytes",
     "write_checkpoint",
     "write_json",

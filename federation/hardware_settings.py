@@ -110,6 +110,13 @@ class HardwareSettings(Section):
         ge=0,
     )
 
+    qpu_price: float = setting(
+        0.0,
+        "Price of a QPU second, in any money: estimates are priced with it; 0: they are not.",
+        used_when=(SHOTS,),
+        ge=0,
+    )
+
     def without_budgets(self) -> HardwareSettings:
         """Return the same without budgets: for the server, which is no node."""
         budgets = [name for name in type(self).model_fields if name.startswith("budget_")]

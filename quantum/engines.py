@@ -79,6 +79,8 @@ class Host:
         Folder of transpiled circuits and of the book of jobs.
     run : str
         The federated run that the jobs belong to; budgets count by run.
+    estimate : bool
+        Whether nothing will be run: without an account a snapshot then stands for a named device.
     """
 
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
@@ -87,6 +89,7 @@ class Host:
     timeout: float = 3600.0
     store: Path = field(default_factory=store_root)
     run: str = ""
+    estimate: bool = False
 
 
 @runtime_checkable

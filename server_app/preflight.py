@@ -19,8 +19,10 @@ from federation import (
     UserError,
     backend_names,
     backend_of,
+    family,
     parse_settings,
     store_root,
+    worst_steps,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def check(settings: Settings) -> dict[str, Any]:
     dict
         ``agent``, ``model``, ``data``, ``classes``, ``server_rows`` and ``test_rows`` of the
         server; ``clients``: each one's ``backend``, ``train_rows`` and ``circuits``, the list
-        of its circuits at ``train.steps`` and at ``train.max_steps`` in every round.
+        of its circuits at ``train.steps`` and at ``most_steps``, the most that the agent may
+        give, in every round; ``qpu_seconds``, likewise, where a device costs money, else 0.
 
     Raises
     ------
@@ -54,8 +57,15 @@ def check(settings: Settings) -> dict[str, Any]:
     info = server.info
     model = _model(settings, info)
     _check_features(settings, info.kind, [site.train for site in sites], len(info.classes))
+    backends = [backend_of(settings.quantum.backend, client) for client in range(len(sites))]
+    steps = settings.train.steps, worst_steps(settings, backends)
+    costs = [
+        [_cost(settings, backend, site, len(info.classes), each) for each in steps]
+        for backend, site in zip(backends, sites, strict=True)
+    ]
     return {
         "agent": agent,
+        "most_steps": steps[1],
         "model": model,
         "data": info.name,
         "classes": list(info.classes),
@@ -63,11 +73,12 @@ def check(settings: Settings) -> dict[str, Any]:
         "test_rows": len(server.test),
         "clients": [
             {
-                "backend": backend_of(settings.quantum.backend, client),
+                "backend": backend,
                 "train_rows": len(site.train),
-                "circuits": _circuits(settings, client, site, len(info.classes)),
+                "circuits": [circuits for circuits, _ in cost],
+                "qpu_seconds": [seconds for _, seconds in cost],
             }
-            for client, site in enumerate(sites)
+            for backend, site, cost in zip(backends, sites, costs, strict=True)
         ],
     }
 
@@ -131,20 +142,29 @@ def _model(settings: Settings, info: DataInfo) -> str:
     return local_model(settings, info.kind, embeds=embeds)[0]
 
 
-def _circuits(settings: Settings, client: int, site: Site, classes: int) -> list[int]:
-    """Return a client's circuits over the run, training in every round."""
+def _cost(
+    settings: Settings, backend: str, site: Site, classes: int, steps: int
+) -> tuple[int, float]:
+    """Return a client's circuits over the run, training so many steps in every round.
+
+    And their QPU seconds, estimated without the gates' own time; 0 where no device is paid.
+    """
     from quantum import build_ansatz, circuits_before_steps, circuits_per_step
 
-    train, run, rows = settings.train, settings.run, len(site.train)
-    angles = build_ansatz(settings.quantum, classes).angles
-    backend = backend_of(settings.quantum.backend, client)
-    step = circuits_per_step(train, rows, angles, backend)
-    validation = len(site.validation)
-    federated = settings.evaluation.mode == "federated"
-    fixed = circuits_before_steps(train, rows) + validation
-    judged = validation * run.rounds + len(site.test) if federated else 0
+    train, run, hardware = settings.train, settings.run, settings.hardware
+    rows, validation = len(site.train), len(site.validation)
+    step = circuits_per_step(train, rows, build_ansatz(settings.quantum, classes).angles, backend)
+    before = circuits_before_steps(train, rows)
     paid = run.rounds - train.warm_rounds
-    return [paid * (steps * step + fixed) + judged for steps in (train.steps, train.max_steps)]
+    circuits, jobs = paid * (before + steps * step + validation), paid * (bool(before) + steps + 1)
+    if settings.evaluation.mode == "federated":
+        circuits, jobs = circuits + validation * run.rounds + len(site.test), jobs + run.rounds + 1
+    if family(backend) != "ibm":
+        return circuits, 0.0
+    from quantum.devices.estimate import qpu_seconds
+
+    shots, level = hardware.circuit_shots, hardware.resilience_level
+    return circuits, qpu_seconds(backend, 0.0, circuits, shots, level, jobs)
 
 
 def main() -> int:

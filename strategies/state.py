@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 
-from federation import COST_KEYS, Cost, Ledger, Settings, circuit_prices, total
+from federation import COST_KEYS, Cost, Ledger, Settings, circuit_prices, most_steps, total
 from federation.messages import EvaluateReport, SiteReport, TrainReport
 from llm.agent import ClientView, Observation
 from strategies.credit import Credit, standing
@@ -127,7 +127,7 @@ class FederationState:
             round=server_round,
             rounds_left=settings.run.rounds - server_round + 1,
             min_steps=settings.train.min_steps,
-            max_steps=settings.train.max_steps,
+            max_steps=most_steps(settings, [m.about.backend for m in self.members.values()]),
             plain_steps=settings.train.steps,
             plain_spend=sum(view.spend(settings.train.steps) for view in self.views.values()),
             price=settings.agent.price,

@@ -168,7 +168,7 @@ class CircuitEngine:
     def _seconds(self, circuits: int) -> float:
         """Estimate the QPU seconds of one job."""
         facts, level = self.circuit.facts, self._resilience_level
-        return qpu_seconds(self.name, facts, circuits, self.shots, level)
+        return qpu_seconds(self.name, facts.seconds, circuits, self.shots, level)
 
     def _names(self, values: np.ndarray) -> tuple[str, str]:
         """Name a job for good, and what its shots are drawn for, whichever run it is in."""

@@ -23,7 +23,8 @@ def test_cost_prints_a_table_or_json(tmp_path: Path) -> None:
     words += ["--set", "train.batch_rows=8", "--set", "data.train_rows=100"]
     table = call(*words, home=tmp_path)
     assert table.returncode == 0, table.stderr
-    assert "two-qubit gates, depth" in table.stdout
+    assert "two-qubit gates on fake_manila, depth" in table.stdout
+    assert "QPU time: 2 s a job" in table.stdout
     assert "aer:manila" in table.stdout
     found = json.loads(call(*words, "--json", home=tmp_path).stdout)
     assert found["clients"][1]["step"]["circuits"] == 16
