@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from client_app.memory import SiteMemory, on_backend
-from federation import Settings, UserError, backend_of, parse_settings, store_root, worst_steps
+from federation import (
+    Settings,
+    UserError,
+    backend_of,
+    parse_settings,
+    store_root,
+    unforeseen,
+    worst_steps,
+)
 
 if TYPE_CHECKING:
     from quantum import Classifier
@@ -206,6 +215,10 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except Exception as error:  # of any library: the last line says in short what the others show
+        traceback.print_exc()
+        print(unforeseen(error), file=sys.stderr, flush=True)
+        return 1
     return 0
 
 

@@ -35,6 +35,8 @@ from federation.errors import (
     SettingsError,
     UserError,
     explain,
+    in_short,
+    unforeseen,
 )
 from federation.hardware_settings import HardwareSettings
 from federation.hub import hub_reachable
@@ -154,6 +156,7 @@ __all__ = [
     "hidden_character",
     "hub_reachable",
     "idle_share",
+    "in_short",
     "is_number",
     "is_shot_based",
     "is_simulated",
@@ -192,6 +195,7 @@ __all__ = [
     "teaches",
     "toml_value",
     "total",
+    "unforeseen",
     "whole",
     "wilson",
     "with_idle",

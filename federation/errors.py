@@ -51,3 +51,17 @@ def explain(given: str, accepted: str, fix: str) -> str:
         ``"<given>; accepted: <accepted>; <fix>."``
     """
     return f"{given}; accepted: {accepted}; {fix}."
+
+
+def in_short(error: BaseException) -> str:
+    """Return one line of what another library's exception says, at most 200 characters.
+
+    Bindings to C++ add every signature that they know and the objects that they met.
+    """
+    said = str(error).partition("The following argument types")[0]
+    return " ".join(said.split())[:200].rstrip(".: ") or type(error).__name__
+
+
+def unforeseen(error: BaseException) -> str:
+    """Say in one line that another library failed where no user's mistake is known."""
+    return f"{type(error).__name__}: {in_short(error)}"

@@ -21,6 +21,7 @@ from federation import (
     UserError,
     derive_seed,
     explain,
+    in_short,
 )
 
 NO_OPTIONS: Mapping[str, Option] = MappingProxyType({})
@@ -206,10 +207,9 @@ def no_channels(name: str, noise: Noise) -> BackendError:
 
 def unusable(name: str, error: Exception) -> BackendError:
     """Build the error of a device that is installed but does not serve."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
     return BackendError(
         explain(
-            f"quantum.backend = 'pennylane:{name}' cannot be used ({reason})",
+            f"quantum.backend = 'pennylane:{name}' cannot be used ({in_short(error)})",
             "a qubit device that runs with quantum.device_options, for instance "
             "'pennylane:default.qubit'",
             "change quantum.backend or quantum.device_options",

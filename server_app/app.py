@@ -21,6 +21,7 @@ from federation import (
     named,
     new_run_folder,
     parse_settings,
+    unforeseen,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _why(error: Exception, folder: Path) -> tuple[bool, str]:
             f"make room, then go on: llm-qfl run --resume {folder}",
         )
         return True, what
-    return False, f"{type(error).__name__}: {error}"
+    return False, unforeseen(error)
 
 
 def _write_failure(journal: RunJournal, text: str, seconds: float) -> None:

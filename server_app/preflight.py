@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from federation import (
     family,
     parse_settings,
     store_root,
+    unforeseen,
     worst_steps,
 )
 
@@ -174,6 +176,10 @@ def main() -> int:
     except UserError as error:
         print(" ".join(str(error).split()), file=sys.stderr, flush=True)
         return 2
+    except Exception as error:  # of any library: the last line says in short what the others show
+        traceback.print_exc()
+        print(unforeseen(error), file=sys.stderr, flush=True)
+        return 1
     return 0
 
 

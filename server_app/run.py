@@ -15,7 +15,15 @@ from flwr.app import ArrayRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Settings, UserError, derive_seed, display_safe, explain, is_simulated
+from federation import (
+    Settings,
+    UserError,
+    derive_seed,
+    display_safe,
+    explain,
+    is_simulated,
+    unforeseen,
+)
 from federation.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
 from federation.privacy import spent as privacy_spent
 from llm.agent import Agent
@@ -260,7 +268,12 @@ def _first_parameters(settings: Settings, prepared: Prepared, journal: RunJourna
 
     exact = settings.quantum.model_copy(update={"backend": "exact"})
     classifier = build_classifier(exact, len(prepared.first.classes))
-    journal.circuit(classifier.draw())
+    try:
+        picture = classifier.draw()
+    except Exception as error:  # matplotlib's, for instance of a bad MPLBACKEND
+        log(WARNING, "the circuit is not drawn (%s)", unforeseen(error))
+    else:
+        journal.circuit(picture)
     return dict(classifier.initial(derive_seed(settings.run.seed, "initial")))
 
 
