@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cli.children import ChildFailedError, call_module
+from cli.children import USER_MISTAKE, ChildFailedError, call_module
 from cli.words import one_line, steps_words, who
 from federation import real_path
 
@@ -27,12 +27,12 @@ def audit(run: Path) -> int:
     Returns
     -------
     int
-        0 if all come out the same, 1 if any differs or the replay failed.
+        0 if all come out the same, 1 if any differs or the replay failed, 2 if lines are damaged.
 
     Raises
     ------
     UserError
-        If there is no such record, or it is damaged.
+        If there is no such record, or nothing of it can be read.
     """
     folder = str(real_path(run))
     try:
@@ -41,6 +41,10 @@ def audit(run: Path) -> int:
         print(f"llm-qfl: the decisions could not be replayed: {error}", file=sys.stderr)
         return 1
     print("\n".join(audit_lines(found)))
+    for one in found["damaged"]:
+        print(f"llm-qfl: {one_line(one)}", file=sys.stderr)
+    if found["damaged"]:
+        return USER_MISTAKE
     return 1 if any(line["differs"] for line in found["rounds"]) else 0
 
 

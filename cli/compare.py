@@ -113,6 +113,11 @@ def compare_lines(found: Mapping[str, Any]) -> list[str]:
         for letter, run in zip(letters, runs, strict=True)
         if run["error"]
     ]
+    lines += [
+        f"    {letter}: damaged and left out: {one_line(damage)}"
+        for letter, run in zip(letters, runs, strict=True)
+        for damage in run["damaged"]
+    ]
     if found["warning"]:
         lines.append(f"warning: {one_line(found['warning'])}")
     rows = [

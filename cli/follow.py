@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cli.words import one_line, plain_text
-from federation import json_object, write_text
+from federation import write_text
+from federation.reading import parsed, salvage
+from federation.records import Part
 
 Event = dict[str, Any]
 
@@ -20,10 +22,12 @@ class Tail:
     ----------
     path : Path
         The file; it need not exist yet.
+    kind : type of Part, optional
+        What its lines are; events if absent.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, kind: type[Part] | None = None) -> None:
+        self._path, self._kind = path, kind
         self._read = 0
         self._rest = b""
         self.damaged = 0
@@ -31,8 +35,8 @@ class Tail:
     def new(self) -> list[Event]:
         """Return the objects of the lines finished since the last call.
 
-        A last line without its newline waits for its end. A whole line that is no JSON
-        object is counted in `damaged` and left out: progress must not die of it.
+        A last line without its newline waits for its end. A whole line that is damaged is
+        counted in `damaged`, and what is wrong left out: progress must not die of it.
         """
         try:
             with self._path.open("rb") as file:
@@ -47,9 +51,11 @@ class Tail:
     def _parse(self, line: bytes) -> Event | None:
         if not line.strip():
             return None
-        value = json_object(line)
-        self.damaged += value is None
-        return value
+        value, _ = parsed(line)
+        found: list[str] = []
+        right = None if value is None else salvage(self._kind, value, found)
+        self.damaged += value is None or bool(found)
+        return right
 
 
 _SAID = re.compile(r"INFO\s*:\s+((?:client \d+|server): .+)$")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from cli.children import ChildFailedError, call_module
+from cli.words import one_line
 from federation import UserError, explain, real_path
 
 
@@ -41,9 +42,11 @@ def remake_report(run: Path) -> int:
             )
         )
     try:
-        call_module("server_app.report", [str(folder)])
+        _, *damaged = call_module("server_app.report", [str(folder)]).splitlines()
     except ChildFailedError as error:
         print(f"llm-qfl: the report was not made: {error}", file=sys.stderr)
         return 1
+    for line in damaged:
+        print(f"llm-qfl: damaged: {one_line(line)}", file=sys.stderr)
     print(folder / "report.html")
     return 0

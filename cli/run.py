@@ -24,6 +24,7 @@ from cli.runconfig import federation_config
 from cli.screen import Screen
 from cli.superlink import LaunchError, SuperLink
 from federation import UserError, backend_names, family, read_json
+from federation.records import Decided
 
 if TYPE_CHECKING:
     from cli.deploy_folder import Facts
@@ -228,7 +229,7 @@ class Watch:
         self.folder = folder
         self.screen = screen
         self.metrics = Tail(folder / "metrics.jsonl")
-        self.decisions = Tail(folder / "agent.jsonl")
+        self.decisions = Tail(folder / "agent.jsonl", Decided)
         # A simulation's clients write to the run's log, a deployment's to their nodes' logs.
         self.clients = [ClientLines(superlink.flwr.run_log)]
         self.clients += [ClientLines(log, log.stat().st_size) for log in node_logs]

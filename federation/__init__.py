@@ -16,6 +16,7 @@ from federation.backends import (
 from federation.checkpoints import (
     Checkpoint,
     alone,
+    check_state,
     checkpoint_folders,
     count_releases,
     last_checkpoint,
@@ -138,6 +139,7 @@ __all__ = [
     "backend_of",
     "by_number",
     "byte_size",
+    "check_state",
     "checkpoint_folders",
     "circuit_prices",
     "circuit_words",

@@ -24,9 +24,12 @@ from typing import Any
 
 from federation.errors import UserError, explain
 from federation.locking import held
+from federation.reading import Reader, first_fault
+from federation.records import Entries, LedgerFile, Part, Saved
 from federation.results import (
     by_number,
     json_object,
+    read_file,
     read_json,
     sync_folder,
     write_bytes,
@@ -164,7 +167,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     try:
         if any(_sha256(folder / name) != wanted for name, wanted in files.items()):
             return None
-        return json_object((folder / STATE).read_bytes())
+        return json_object(read_file(folder / STATE))
     except OSError:
         return None
 
@@ -173,10 +176,41 @@ def _long_enough(run: Path, state: Mapping[str, Any]) -> bool:
     """Whether the records still hold what was in them."""
     lengths = state.get("records", {})
     try:
+        if any(type(lengths[name]) is not int or lengths[name] < 0 for name in RECORDS):
+            return False
         wanted = {name: lengths[name] for name in RECORDS if lengths[name]}
         return all((run / name).stat().st_size >= length for name, length in wanted.items())
-    except (OSError, KeyError):
+    except (OSError, KeyError, TypeError):
         return False
+
+
+def check_state(found: Checkpoint, *more: tuple[str, Any]) -> None:
+    """Refuse a checkpoint whose state is not what a run writes, before anything is cut back to it.
+
+    Parameters
+    ----------
+    found : Checkpoint
+        Whole, by its manifest.
+    *more : tuple of str and type
+        Keys of the state, and what else they must be.
+
+    Raises
+    ------
+    UserError
+        With the file and the place in it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    where = ""
+    try:
+        Saved.model_validate(found.state)
+        for key, kind in more:
+            where = f"{key}."
+            TypeAdapter(kind).validate_python(found.state[key])
+    except ValidationError as error:
+        place = f"{str(found.folder / STATE)!r} is damaged ({where}{first_fault(error)})"
+        fix = "remove that checkpoint, to go on from the one before"
+        raise UserError(explain(place, "the state of a run", fix)) from None
 
 
 def rewind(run: Path, checkpoint: Checkpoint) -> None:
@@ -258,15 +292,21 @@ def settle_repeated(
     -------
     list of dict
         Entries as ``ledger.json`` has them: ``round``, ``client`` and costs.
+
+    Raises
+    ------
+    UserError
+        If a file that holds some is damaged.
     """
     home = run / "checkpoint"
-    book = read_json(home / REPEATED)
+    book = _whole(home / REPEATED, Entries)
     entries, settled = list(book.get("entries", [])), list(book.get("settled", []))
-    closed = [e for e in read_json(run / "ledger.json").get("entries", []) if e["round"] > number]
+    ledger = _whole(run / "ledger.json", LedgerFile)
+    closed = [e for e in ledger.get("entries", []) if e["round"] > number]
     rounds = {entry["round"] for entry in closed}
     open_ = [
         entry
-        for entry in read_json(home / UNDERWAY).get("entries", [])
+        for entry in _whole(home / UNDERWAY, Entries).get("entries", [])
         if entry["round"] > number and entry["round"] not in rounds
     ]
     for batch in (closed, open_):
@@ -279,6 +319,17 @@ def settle_repeated(
         write_json(home / REPEATED, {"entries": entries, "settled": settled})
     (home / UNDERWAY).unlink(missing_ok=True)
     return entries
+
+
+def _whole(path: Path, kind: type[Part]) -> dict[str, Any]:
+    """Return a file's record; empty if there is none, refused if it is damaged."""
+    reader = Reader(path.parent)
+    found = reader.file(path.name, kind)
+    if reader.damaged:
+        why = f"{str(path)!r} is damaged ({reader.damaged[0]})"
+        fix = "give it back, or remove it: what it holds is then in no total and no budget"
+        raise UserError(explain(why, "what rounds have cost", fix))
+    return found
 
 
 # --- one at a time ----------------------------------------------------------------------------
@@ -315,5 +366,4 @@ def _kept_length(path: Path) -> int:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(read_file(path)).hexdigest()

@@ -189,6 +189,6 @@ def _told(entries: Iterable[tuple[int, int, Cost]]) -> list[dict[str, Any]]:
 def read_entries(told: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, Cost]]:
     """Read entries of `ledger.json`: round, client, cost."""
     return [
-        (entry["round"], entry["client"], Cost(**{key: entry[key] for key in COST_KEYS}))
+        (entry["round"], entry["client"], Cost(**{key: entry.get(key) or 0 for key in COST_KEYS}))
         for entry in told
     ]

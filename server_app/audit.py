@@ -23,13 +23,13 @@ from federation import (
     Settings,
     UserError,
     explain,
-    json_object,
     no_run,
     plain,
-    read_jsonl,
+    read_file,
     recorded_settings,
 )
 from federation.agent_settings import ASKED
+from federation.reading import Reader, parsed
 from llm.agent import Agent, Attempt, Decision, Observation
 from strategies import build_agent, loss_ratio
 from strategies.guard import decide
@@ -83,8 +83,10 @@ class Finding:
     differs: tuple[str, ...]
 
 
-def audit(folder: Path) -> tuple[str, list[Finding]]:
+def audit(folder: Path) -> tuple[str, list[Finding], list[str]]:
     """Replay a run's decisions.
+
+    An agent that learns has not seen the damaged lines: later rounds may differ for it.
 
     Parameters
     ----------
@@ -94,15 +96,15 @@ def audit(folder: Path) -> tuple[str, list[Finding]]:
     Returns
     -------
     tuple
-        The agent's name, and a finding for each recorded decision.
+        The agent's name, a finding for each recorded decision, and what is damaged.
 
     Raises
     ------
     UserError
-        If there is no such record, or it is damaged.
+        If there is no such record, or nothing of it can be read.
     """
     settings = recorded_settings(folder)
-    lines = read_lines(folder / "agent.jsonl")
+    lines, damaged = read_lines(folder / "agent.jsonl")
     agent, rewind = _rebuilt(settings, folder)
     found = []
     for line in lines:
@@ -110,37 +112,69 @@ def audit(folder: Path) -> tuple[str, list[Finding]]:
         decision, notes, said = decide(agent, line.seen, settings)
         replayed = decision_line(settings.agent.kind, line.seen, decision, notes, said)
         found.append(_finding(line, plain(replayed)))
-    return agent.name, found
+    return agent.name, found, damaged
 
 
 # --- the record ---------------------------------------------------------------------------
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path, most: int | None = None) -> tuple[list[Line], list[str]]:
     """Read every decision of a run.
+
+    Parameters
+    ----------
+    path : Path
+        ``agent.jsonl``.
+    most : int, optional
+        Bytes of it that count; what follows them is not looked at.
+
+    Returns
+    -------
+    tuple
+        The whole lines, and what is wrong with each of the others.
 
     Raises
     ------
     UserError
-        If there is none, or a line is damaged or missing: the first one.
+        If there is no such file, or it holds no decision.
     """
     try:
-        said = path.read_text(encoding="utf-8").split("\n")
+        *said, rest = read_file(path)[:most].split(b"\n")
     except FileNotFoundError:
         raise UserError(no_run(f"no {str(path)!r}")) from None
-    except UnicodeDecodeError:
-        raise UserError(_damaged(path, "it is no text")) from None
-    if said == [""]:
-        raise UserError(_damaged(path, "it holds no decision"))
-    if said.pop():
-        raise UserError(_damaged(path, f"line {len(said) + 1} is not complete"))
-    return [_line(path, number, text) for number, text in enumerate(said, 1)]
+    except OSError as error:
+        raise UserError(_damaged(path, error.strerror or "unreadable")) from None
+    lines, damaged = [], []
+    for number, text in enumerate(said, 1):
+        try:
+            lines.append(_line(path, number, text))
+        except UserError as error:
+            damaged.append(str(error))
+    if rest:
+        damaged.append(_damaged(path, f"line {len(said) + 1} is not complete"))
+    if not lines:
+        raise UserError(damaged[0] if damaged else _damaged(path, "it holds no decision"))
+    return lines, damaged
 
 
-def _line(path: Path, number: int, text: str) -> Line:
-    value = json_object(text)
+def whole_lines(path: Path, most: int | None = None) -> list[Line]:
+    """Read every decision of a run that is to go on.
+
+    Raises
+    ------
+    UserError
+        If there is none, or one is damaged.
+    """
+    lines, damaged = read_lines(path, most)
+    if damaged:
+        raise UserError(damaged[0])
+    return lines
+
+
+def _line(path: Path, number: int, text: bytes) -> Line:
+    value, why = parsed(text)
     if value is None:
-        raise UserError(_damaged(path, f"line {number} is no JSON object"))
+        raise UserError(_damaged(path, f"line {number} is {why}"))
     absent = [key for key in ("round", "observation", *DECIDED[:-1]) if key not in value]
     if absent:
         raise UserError(_damaged(path, f"line {number} lacks {', '.join(absent)}"))
@@ -196,8 +230,9 @@ def _rebuilt(settings: Settings, folder: Path) -> tuple[Agent, Callable[[Mapping
     from strategies.agents import build_rule
     from strategies.asking import build_asking
 
-    prepared = (e for e in read_jsonl(folder / "metrics.jsonl") if e.get("event") == "prepared")
-    name = str(next(prepared, {}).get("agent", f"{kind} ({settings.agent.model})"))
+    events = Reader(folder).lines("metrics.jsonl")
+    prepared = next((e for e in events if e.get("event") == "prepared"), {})
+    name = str(prepared.get("agent") or f"{kind} ({settings.agent.model})")
     recorded = RecordedSpeaker(name.removeprefix(f"{kind} (").removesuffix(")"))
     return build_asking(settings, build_rule(settings), recorded), recorded.rewind
 
@@ -299,11 +334,12 @@ def main(words: Sequence[str]) -> int:
         print("usage: python -m server_app.audit RUN", file=sys.stderr)
         return 2
     try:
-        name, found = audit(Path(words[0]))
+        name, found, damaged = audit(Path(words[0]))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps({"agent": name, "rounds": [asdict(finding) for finding in found]}))
+    rounds = [asdict(finding) for finding in found]
+    print(json.dumps({"agent": name, "rounds": rounds, "damaged": damaged}))
     return 0
 
 

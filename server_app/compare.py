@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from federation import UserError, explain, json_object, write_text
+from federation import DataError, UserError, explain, write_bytes
 from server_app.report.plain import History, prices, real
 from server_app.report.record import Json, Record, read_record
 from server_app.report.words import error, status
@@ -72,6 +72,7 @@ class Run:
     settings: Mapping[str, Any]
     facts: Mapping[str, Any]
     points: tuple[Point, ...]
+    damaged: tuple[str, ...] = ()
 
     @property
     def best(self) -> float | None:
@@ -93,55 +94,30 @@ def read_run(folder: Path) -> Run:
     Parameters
     ----------
     folder : Path
-        Its results folder; of a run that is not finished too.
+        Its results folder; of a run that is not finished, or is damaged, too.
 
     Raises
     ------
     UserError
-        If it is no run, or damaged.
+        If it is no run.
     """
-    config = _object(folder / "config.json")
-    tree = config.get("settings")
-    if not isinstance(tree, Mapping) or not all(isinstance(p, Mapping) for p in tree.values()):
-        raise UserError(_no_run(folder, "config.json holds no settings" if config else ""))
-    for name in ("ledger.json", "summary.json"):
-        _object(folder / name)
-    _check_lines(folder / "metrics.jsonl")
     try:
         record = read_record(folder)
-        return Run(
-            name=record.name,
-            figures=_figures(record),
-            settings={f"{s}.{k}": v for s, part in tree.items() for k, v in part.items()},
-            facts=_facts(record),
-            points=tuple(_points(record)),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(_no_run(folder, "its files hold what no run writes")) from None
+    except DataError:
+        raise UserError(_no_run(folder)) from None
+    tree = record.config.get("settings") or {}
+    return Run(
+        name=record.name,
+        figures=_figures(record),
+        settings={f"{s}.{k}": v for s, part in tree.items() for k, v in part.items()},
+        facts=_facts(record),
+        points=tuple(_points(record)),
+        damaged=record.damaged,
+    )
 
 
-def _object(path: Path) -> Json:
-    """Return a file's JSON object; empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    value = json_object(path.read_bytes())
-    if value is None:
-        raise UserError(_no_run(path.parent, f"{path.name} is damaged"))
-    return value
-
-
-def _check_lines(path: Path) -> None:
-    """Refuse a line that is no JSON object; the last may be cut short by a crash."""
-    if not path.is_file():
-        return
-    *lines, _ = path.read_bytes().split(b"\n")
-    for place, line in enumerate(lines, 1):
-        if json_object(line) is None:
-            raise UserError(_no_run(path.parent, f"line {place} of {path.name} is damaged"))
-
-
-def _no_run(folder: Path, why: str) -> str:
-    given = f"no run in {str(folder)!r}" if not why else f"a damaged run in {str(folder)!r} ({why})"
+def _no_run(folder: Path) -> str:
+    given = f"no run in {str(folder)!r}"
     return explain(given, "the results folders of two or more runs", "name others")
 
 
@@ -256,7 +232,13 @@ def compare(runs: Sequence[Run], target: float | None) -> dict[str, Any]:
         "smoothing": SMOOTHING,
         "warning": warning(runs),
         "runs": [
-            {"name": run.name, **run.figures, "best_validation": run.best, "reached": where}
+            {
+                "name": run.name,
+                **run.figures,
+                "best_validation": run.best,
+                "reached": where,
+                "damaged": run.damaged,
+            }
             for run, where in ((run, _reached(run, goal)) for run in runs)
         ],
         "settings": differences(runs),
@@ -273,11 +255,16 @@ def _reached(run: Run, goal: float | None) -> dict[str, Any] | None:
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the settings in which runs differ, by key, with each run's value; None: it has none.
 
-    Names and folders of the runs themselves are left out.
+    Names and folders of the runs themselves are left out, and runs whose settings are lost are not
+    compared by them.
     """
-    keys = dict.fromkeys(key for run in runs for key in run.settings if key not in NAMES)
-    told = {key: [run.settings.get(key) for run in runs] for key in keys}
-    return {key: values for key, values in told.items() if not _same(values)}
+    known = [run for run in runs if run.settings]
+    keys = dict.fromkeys(key for run in known for key in run.settings if key not in NAMES)
+    return {
+        key: [run.settings.get(key) for run in runs]
+        for key in keys
+        if not _same([run.settings.get(key) for run in known])
+    }
 
 
 def _same(values: Sequence[Any]) -> bool:
@@ -293,7 +280,10 @@ def warning(runs: Sequence[Run]) -> str:
         seen = [run.facts[what] for run in runs if what in run.facts and _known(run)]
         if named or not (len(seen) < 2 or _same(seen)):
             found.append(f"{what} ({', '.join(named) or 'as found by the sites'})")
-    return f"not comparable: the runs differ in {'; '.join(found)}" if found else ""
+    lost = [run.name for run in runs if not run.settings]
+    told = [f"not comparable: the runs differ in {'; '.join(found)}"] if found else []
+    told += [f"settings unknown: {', '.join(lost)}"] if lost else []
+    return "; ".join(told)
 
 
 def _known(run: Run) -> bool:
@@ -308,7 +298,8 @@ def main() -> int:
     try:
         runs = [read_run(Path(folder)) for folder in asked["folders"]]
         found = compare(runs, asked["target"])
-        write_text(Path(asked["out"]), build_comparison(runs, found))
+        page = build_comparison(runs, found)
+        write_bytes(Path(asked["out"]), page.encode("utf-8", "backslashreplace"))
     except UserError as problem:
         print(problem, file=sys.stderr)
         return 2

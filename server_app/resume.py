@@ -18,6 +18,7 @@ from federation import (
     Cost,
     Settings,
     UserError,
+    check_state,
     count_releases,
     explain,
     last_checkpoint,
@@ -40,8 +41,9 @@ from federation.messages import (
     payload_bytes,
     read_rejoined,
 )
-from llm.agent import Agent
-from server_app.audit import read_lines
+from federation.reading import Reader
+from llm.agent import Agent, ClientView
+from server_app.audit import whole_lines
 from server_app.journal import ADAPTER, KEPT, MODEL, load_arrays
 from server_app.prepare import Prepared, check_agreement, check_costs, malformed, wait_for_nodes
 from strategies import LlmQfl, Member, SharedAdapter, last_line
@@ -107,8 +109,26 @@ def take_up(folder: Path, settings: Settings) -> Past:
     if found.damaged:
         log(WARNING, "damaged, and passed over: %s", ", ".join(found.damaged))
     log(INFO, "the run goes on after round %d", found.number)
+    check_state(found, ("members", list[SiteReport]), ("views", list[ClientView]))
+    _check_records(folder, found)
     rewind(folder, found)
     return Past(found)
+
+
+def _check_records(folder: Path, found: Checkpoint) -> None:
+    """Refuse a record that the run cannot go on from, and name what is damaged.
+
+    Raises
+    ------
+    UserError
+        With the file, and the line or place.
+    """
+    reader = Reader(folder)
+    list(reader.lines("metrics.jsonl"))
+    for damage in reader.damaged:  # only the report is made of it
+        log(WARNING, "damaged: %s", damage)
+    if found.number:
+        whole_lines(folder / "agent.jsonl", found.state["records"]["agent.jsonl"])
 
 
 def rejoin(grid: Grid, settings: Settings, past: Past, folder: Path) -> Prepared:
@@ -204,5 +224,5 @@ def carry_on(strategy: LlmQfl, past: Past, prepared: Prepared, folder: Path) -> 
 def replay(agent: Agent, folder: Path, settings: Settings) -> None:
     """Show an agent what it has seen, so that it has learnt what it had; no model is asked."""
     if settings.agent.kind not in ASKED:
-        for line in read_lines(folder / "agent.jsonl"):
+        for line in whole_lines(folder / "agent.jsonl"):
             agent.decide(line.seen)

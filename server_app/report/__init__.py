@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from federation import write_text
+from federation import write_bytes
 
 
 def write_report(run_folder: Path) -> Path:
@@ -16,7 +16,7 @@ def write_report(run_folder: Path) -> Path:
     Parameters
     ----------
     run_folder : Path
-        A run's results folder; any of its files may be missing.
+        A run's results folder; any of its files may be missing or damaged.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def write_report(run_folder: Path) -> Path:
 
     page = build_page(read_record(run_folder))
     path = run_folder / "report.html"
-    write_text(path, page)
+    write_bytes(path, page.encode("utf-8", "backslashreplace"))
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from federation import privacy_words, scored_at
 from server_app.report import charts, tables, words
-from server_app.report.agent import agent_section
+from server_app.report.agent import agent_section, visible
 from server_app.report.page import render
 from server_app.report.parts import Section, Table
 from server_app.report.record import Record, known
@@ -30,6 +30,7 @@ def build_page(record: Record) -> str:
         HTML, one file, everything inside.
     """
     sections = [
+        *([_damage(record)] if record.damaged else []),
         _outcome(record),
         _participants(record),
         _curves(record),
@@ -123,6 +124,15 @@ def _outcome(record: Record) -> Section:
         tables=[Table(head, words.score_rows(record) if scored else [], frozenset({1, 2, 3, 4}))],
         empty="There was no final test: the run did not get that far.",
         warnings=[f"Not scored: {failure}" for failure in test.get("failures") or []],
+    )
+
+
+def _damage(record: Record) -> Section:
+    return Section(
+        "damaged",
+        "Damaged files",
+        "This is wrong with the run's files and left out of what follows.",
+        tables=[Table(("File and place",), [[visible(one)] for one in record.damaged])],
     )
 
 

@@ -1,4 +1,4 @@
-"""A run's files, read once; what is missing is empty, not an error."""
+"""A run's files, read once; what is missing or damaged is empty, not an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation import DataError, checkpoint_folders, explain, is_number, read_json, read_jsonl
+from federation import DataError, checkpoint_folders, explain, is_number, real_path
+from federation.reading import Reader
+from federation.records import ConfigFile, Decided, LedgerFile, State, Summary
 
 Json = Mapping[str, Any]
 
@@ -30,6 +32,8 @@ class Record:
         ``circuit.svg``; empty if absent.
     state : Mapping
         ``state.json`` of the last checkpoint; empty if absent.
+    damaged : tuple of str
+        What is wrong with the files, and left out: file, line or place, and why.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Record:
     summary: Json = field(default_factory=dict)
     circuit: bytes = b""
     state: Json = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
 
     @property
     def client_ids(self) -> tuple[int, ...]:
@@ -104,7 +109,7 @@ def read_record(folder: Path) -> Record:
     Parameters
     ----------
     folder : Path
-        The folder; any of its files may be missing or cut short.
+        The folder; any of its files may be missing, cut short or damaged.
 
     Returns
     -------
@@ -119,24 +124,26 @@ def read_record(folder: Path) -> Record:
     needed = ("config.json", "metrics.jsonl", "summary.json")
     if not any(os.path.isfile(folder / name) for name in needed):
         raise DataError(explain(f"no run in {str(folder)!r}", "a results folder", "check the path"))
-    events = list(read_jsonl(folder / "metrics.jsonl"))
+    reader = Reader(folder)
+    config = reader.file("config.json", ConfigFile)
+    events = list(reader.lines("metrics.jsonl"))
+    decisions = tuple(reader.lines("agent.jsonl", Decided))
+    ledger = reader.file("ledger.json", LedgerFile)
+    summary = reader.file("summary.json", Summary)
+    last = [folder, *checkpoint_folders(folder)][-1]
+    state = reader.file(str((last / "state.json").relative_to(folder)), State)
+    circuit = reader.content("circuit.svg") or b""
     return Record(
-        name=folder.resolve().name,
-        config=read_json(folder / "config.json"),
+        name=real_path(folder).name,
+        config=config,
         prepared=next((e for e in events if e.get("event") == "prepared"), {}),
         clients=tuple(e for e in events if e.get("event") == "client"),
         rounds=tuple(e for e in events if e.get("event") == "round"),
         end=next((e for e in reversed(events) if e.get("event") == "end"), {}),
-        decisions=tuple(read_jsonl(folder / "agent.jsonl")),
-        ledger=read_json(folder / "ledger.json"),
-        summary=read_json(folder / "summary.json"),
-        circuit=_bytes(folder / "circuit.svg"),
-        state=read_json([folder, *checkpoint_folders(folder)][-1] / "state.json"),
+        decisions=decisions,
+        ledger=ledger,
+        summary=summary,
+        circuit=circuit,
+        state=state,
+        damaged=tuple(reader.damaged),
     )
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""

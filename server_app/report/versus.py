@@ -87,7 +87,14 @@ def _figures(names: Sequence[str], found: Mapping[str, Any]) -> Section:
         "The runs",
         "A dash: not on record. Costs are of the whole run, preparation and final test included.",
         tables=[Table(("", *names), rows, frozenset(range(1, len(names) + 1)))],
-        warnings=[found["warning"]] if found["warning"] else [],
+        warnings=[
+            *([found["warning"]] if found["warning"] else []),
+            *(
+                visible(f"{name}, damaged and left out: {one}")
+                for name, run in zip(names, found["runs"], strict=True)
+                for one in run["damaged"]
+            ),
+        ],
     )
 
 

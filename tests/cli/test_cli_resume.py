@@ -17,7 +17,7 @@ from federation import UserError, append_jsonl, parse_run, write_checkpoint, wri
 
 def interrupted(run: Path, *given: str, rounds: int = 3) -> Path:
     """Write what a run that was broken off in its fourth round leaves."""
-    settings, _ = parse_run([], ["run.clients=2", "run.seed=7", *given])
+    settings, _ = parse_run([], ["run.clients=2", "run.seed=7", "run.name=demo", *given])
     write_json(run / "config.json", {"settings": settings.model_dump()})
     for number in range(rounds + 1):
         append_jsonl(run / "metrics.jsonl", {"event": "round", "round": number})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from federation import (
     write_checkpoint,
     write_json,
 )
+
+RECORD = "metrics.jsonl"
 
 
 def grow(run: Path, number: int, text: str = "arrays") -> None:
@@ -79,8 +82,6 @@ def test_another_format_is_refused_and_not_guessed(tmp_path: Path) -> None:
     state = {**read_json(folder / "state.json"), "format": 99}
     write_json(folder / "state.json", state)
     assert last_checkpoint(tmp_path) is None  # its digest is another
-    import hashlib
-
     digest = hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()
     write_json(folder / "manifest.json", {"files": {"state.json": digest}})
     with pytest.raises(UserError, match="has format 99; accepted: format 1; resume with the ver"):
@@ -197,6 +198,18 @@ def test_recorded_settings_are_the_ones_written(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"settings": [1]}))
     with pytest.raises(UserError, match=r"no settings in .*config.json"):
         recorded_settings(tmp_path)
+
+
+@pytest.mark.parametrize("length", [-5, "x", None, True])
+def test_one_that_knows_no_length_of_its_record_is_passed_over(tmp_path: Path, length: Any) -> None:
+    grow(tmp_path, 1)
+    grow(tmp_path, 2)
+    folder = tmp_path / "checkpoint" / "round-002"
+    state = read_json(folder / "state.json")
+    write_json(folder / "state.json", {**state, "records": {**state["records"], RECORD: length}})
+    digests = {"state.json": hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()}
+    write_json(folder / "manifest.json", {"files": digests})
+    assert last(tmp_path).number == 1
 
 
 # --- order and releases ---------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def directed(federate: Federate, server: AgentServer, monkeypatch: pytest.Monkey
 def test_answers_are_read_anew_and_nobody_is_asked(directed: Any) -> None:
     ran, server = directed
     asked, lines = len(server.asked), ran.decisions()
-    name, same = audit(ran.folder)
+    name, same, _ = audit(ran.folder)
     assert name == "endpoint (tiny)"
     assert [one.differs for one in same] == [()] * len(ROUNDS)
     assert [line["round"] for line in lines if line["decided_by"] != name] == [5, 6, 7, 11]
@@ -96,7 +96,7 @@ def test_a_model_in_this_process_is_not_loaded_again(
     gone.symlink_to(causal_folder(0, ""))
     ran = federate("agent.kind=llm", f"agent.model={gone}", f"agent.decoding={decoding}")
     gone.unlink()
-    name, found = audit(ran.folder)
+    name, found, _ = audit(ran.folder)
     assert name == ran.events("prepared")[0]["agent"]
     assert [one.differs for one in found] == [(), ()]
     if decoding == "choices":

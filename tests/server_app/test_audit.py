@@ -41,7 +41,7 @@ def change(folder: Path, number: int, **values: Any) -> None:
 @pytest.mark.parametrize("given", AGENTS, ids=" ".join)
 def test_a_recorded_run_comes_out_the_same(federate: Federate, given: tuple[str, ...]) -> None:
     ran = federate("run.rounds=4", *given)
-    name, found = audit(ran.folder)
+    name, found, _ = audit(ran.folder)
     assert name == ran.events("prepared")[0]["agent"]
     assert [(one.round, one.differs) for one in found] == [
         (line["round"], ()) for line in ran.decisions()
@@ -54,7 +54,7 @@ def test_a_decision_that_was_changed_is_found_with_both_values(federate: Federat
     steps = ran.decisions()[1]["steps"]
     more = {client: count + 1 for client, count in steps.items()}
     change(ran.folder, 2, steps=more, guard=["client 0: 99 steps bounded to 4"])
-    _, found = audit(ran.folder)
+    _, found, _ = audit(ran.folder)
     assert [one.differs for one in found if one.round != 2] == [()] * 2
     assert found[1].differs == (
         f"steps {json.dumps(more)} recorded, {json.dumps(steps)} replayed",
@@ -68,7 +68,7 @@ def test_settings_that_were_changed_are_found(federate: Federate) -> None:
     config = json.loads(path.read_text())
     config["settings"]["run"]["seed"] = 9
     path.write_text(json.dumps(config))
-    _, found = audit(ran.folder)
+    _, found, _ = audit(ran.folder)
     assert any("participants [" in difference for one in found for difference in one.differs)
 
 
@@ -109,8 +109,7 @@ def test_what_is_no_record_is_refused_in_one_line(
     whole = path.read_text()
     first, second = whole.splitlines()
     spoilt = {
-        "line 2 is not complete": first + "\n" + second[:-9],
-        "line 2 is no JSON object": first + "\n{]\n",
+        "line 1 is no JSON (Expecting": "{]\n",
         "line 1 lacks participants, steps": '{"round": 1, "observation": {}, "kind": "all", '
         '"stop": false, "reason": "", "guard": []}\n',
         "line 1, observation.max_steps: Field required": first.replace('"max_steps"', '"most"')
@@ -125,7 +124,7 @@ def test_what_is_no_record_is_refused_in_one_line(
         assert told in str(caught.value)
         assert "\n" not in str(caught.value)
     path.write_bytes(b"\xff\n")
-    with pytest.raises(UserError, match="it is no text"):
+    with pytest.raises(UserError, match="line 1 is no text in UTF-8"):
         audit(ran.folder)
     path.unlink()
     with pytest.raises(UserError, match=r"no .*agent\.jsonl"):
@@ -138,6 +137,34 @@ def test_what_is_no_record_is_refused_in_one_line(
     told = capsys.readouterr().err
     assert "nowhere" in told
     assert len(told.splitlines()) == 1
+
+
+def test_a_damaged_line_is_named_and_the_others_are_replayed(
+    federate: Federate, tmp_path: Path
+) -> None:
+    ran = federate("agent.kind=all", "run.rounds=3")
+    path = ran.folder / "agent.jsonl"
+    first, second, third = path.read_text().splitlines()
+    spoilt = {
+        "line 2 is no JSON (Expecting": (1, 3, first + "\n{]\n" + third + "\n"),
+        "line 2, decision.steps.0: Input should": (
+            1,
+            3,
+            "\n".join([first, json.dumps({**json.loads(second), "steps": {"0": None}}), third, ""]),
+        ),
+        "line 3 is not complete": (1, 2, first + "\n" + second + "\n" + third[:-9]),
+    }
+    for told, (*rounds, text) in spoilt.items():
+        path.write_text(text)
+        _, found, (damage,) = audit(ran.folder)
+        assert [(one.round, one.differs) for one in found] == [(at, ()) for at in rounds]
+        assert told in damage
+        assert "\n" not in damage
+    ended = llm_qfl(tmp_path, "audit", str(ran.folder))
+    assert ended.returncode == 2
+    assert ended.stdout.splitlines()[-1] == "2 of 2 decisions come out the same"
+    assert "line 3 is not complete" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_line_whose_decision_is_none_is_refused_in_one_line(

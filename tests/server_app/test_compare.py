@@ -206,24 +206,30 @@ def test_what_runs_say_is_escaped(tmp_path: Path) -> None:
     assert "script" not in page.names
 
 
-def test_what_is_no_run_or_damaged_is_one_line(tmp_path: Path) -> None:
+def test_damage_is_named_and_the_rest_compared(tmp_path: Path) -> None:
     spoilt = {
-        "config.json": ("{", "config.json is damaged"),
-        "summary.json": ("[1]", "summary.json is damaged"),
-        "ledger.json": ("", "ledger.json is damaged"),
-        "metrics.jsonl": ('{"event": "prepared"}\n{]\n', "line 2 of metrics.jsonl is damaged"),
+        "config.json": ("{", "config.json: no JSON (Expecting property name"),
+        "summary.json": ("[1]", "summary.json: no JSON object"),
+        "ledger.json": ("", "ledger.json: no JSON (Expecting value)"),
+        "metrics.jsonl": (
+            '{"event": "prepared"}\n{]\n',
+            "metrics.jsonl line 2: no JSON (Expecting",
+        ),
     }
+    whole = read_run(make_run(tmp_path / "whole"))
     for name, (text, told) in spoilt.items():
         folder = make_run(tmp_path / name)
         (folder / name).write_text(text)
-        with pytest.raises(UserError, match=r"a damaged run in") as caught:
-            read_run(folder)
-        assert told in str(caught.value)
-        assert "\n" not in str(caught.value)
+        run = read_run(folder)
+        (damage,) = run.damaged
+        assert damage.startswith(told)
+        found = compare([whole, run], None)
+        assert found["settings"] == {}
+        assert ("settings unknown: config.json" in found["warning"]) == (name == "config.json")
+        assert f"{name}, damaged and left out: {told}" in build_comparison([whole, run], found)
     folder = make_run(tmp_path / "odd")
     write(folder, "metrics.jsonl", [{"event": "round", "round": "x", "participants": 7}])
-    with pytest.raises(UserError, match="hold what no run writes"):
-        read_run(folder)
+    assert read_run(folder).points == ()
     with pytest.raises(UserError, match="no run in"):
         read_run(tmp_path / "nowhere")
 
