@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from federation.agent_settings import ASKED, MAY_STOP, circuit_prices
 from federation.backends import (
@@ -12,9 +12,9 @@ from federation.backends import (
     local_optimizer,
     unknown_backends,
 )
-from federation.errors import SettingsError, explain
+from federation.errors import Check, IgnoredError, SettingsError, explain
 from federation.shares import selection_size
-from federation.teaching import needs_teacher
+from federation.teaching import TABLES, teaching_checks
 from federation.words import split_list
 
 if TYPE_CHECKING:
@@ -25,32 +25,6 @@ CREDITED = ("bandit", "regulator")
 
 LEAST_PRECISION = 0.001
 """Smallest standard error that may be asked for: a million shots."""
-
-
-TABLES = ("csv", "jsonl")
-
-
-class Check(NamedTuple):
-    """Whether all is well; else what was given, what is accepted, what to do.
-
-    `ignored` names the key that would be without effect, `by` the keys that decide it; a check
-    without is of keys that contradict each other.
-    """
-
-    fine: bool
-    given: str
-    takes: str
-    fix: str
-    ignored: str = ""
-    by: tuple[str, ...] = ()
-
-
-class IgnoredError(SettingsError):
-    """A key would have no effect: `key`, because of the keys `by`."""
-
-    def __init__(self, message: str, key: str, by: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.key, self.by = key, by
 
 
 def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
@@ -72,8 +46,7 @@ def refuse_contradictions(settings: Settings, *, at_node: bool = False) -> None:
         *_run_checks(settings),
         *_backend_checks(settings),
         *(() if at_node else _ignored_checks(settings)),
-        *_teacher_checks(settings),
-        *_distill_checks(settings),
+        *teaching_checks(settings),
         *_data_checks(settings),
         *_agent_checks(settings),
         *_privacy_checks(settings),
@@ -306,63 +279,6 @@ def _ignored_checks(settings: Settings) -> tuple[Check, ...]:
             "set hardware.shots or remove stop.shots",
             "stop.shots",
             ("quantum.backend", "hardware.shots"),
-        ),
-    )
-
-
-def _teacher_checks(settings: Settings) -> tuple[Check, ...]:
-    data, features, none = settings.data, settings.features, settings.llm.model == "none"
-    need = needs_teacher(settings)
-    text = data.source == "tweet-eval" or (data.source in TABLES and data.kind == "text")
-    embeds = features.kind == "embedding" or (text and features.kind == "auto")
-    return (
-        Check(
-            not none or not need,
-            f"llm.model = 'none' with {need}",
-            "settings that use no language model (distill.weight = 0, an agent without its loss)",
-            f"set llm.model = auto, or change {need.partition(' ')[0] or 'it'}",
-        ),
-        Check(
-            not none or not embeds,
-            "llm.model = 'none' with features that are a language model's embeddings",
-            "k-mers of DNA, or a model",
-            "set llm.model = auto",
-        ),
-    )
-
-
-def _distill_checks(settings: Settings) -> tuple[Check, ...]:
-    folds, features = settings.distill.folds, settings.distill.features
-    return (
-        Check(
-            not (folds and features),
-            f"distill.folds = {folds} with distill.features = {features:g}",
-            "one of them: the hidden states of several models are not one space",
-            "set distill.folds = 0 or distill.features = 0",
-        ),
-        Check(
-            folds != 1,
-            "distill.folds = 1",
-            "0, or 2 to 10",
-            "set distill.folds = 2 or more, or 0 to label rows by the model that saw them",
-        ),
-        Check(
-            not folds or settings.llm.federated == "none",
-            f"distill.folds = {folds} with llm.federated = {settings.llm.federated!r}",
-            "folds of each site's own teacher; the shared adapter is one model",
-            "set distill.folds = 0, or llm.federated = none",
-        ),
-        Check(
-            settings.llm.peft != "none" or settings.llm.federated == "none",
-            f"llm.federated = {settings.llm.federated!r} with llm.peft = none",
-            "adapters: auto, lora or qlora",
-            "set llm.peft = auto, or llm.federated = none",
-        ),
-        Check(
-            not settings.distill.features or settings.train.batch_rows != 1,
-            f"distill.features = {settings.distill.features:g} with train.batch_rows = 1",
-            "steps of two rows or more: it compares pairs of rows",
-            "raise train.batch_rows, or set distill.features = 0",
         ),
     )
 

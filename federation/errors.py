@@ -5,6 +5,8 @@ Every message follows one template: what was given, what is accepted, what to do
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 
 class UserError(ValueError):
     """A mistake in settings, data or environment that the user can mend.
@@ -65,3 +67,26 @@ def in_short(error: BaseException) -> str:
 def unforeseen(error: BaseException) -> str:
     """Say in one line that another library failed where no user's mistake is known."""
     return f"{type(error).__name__}: {in_short(error)}"
+
+
+class Check(NamedTuple):
+    """Whether all is well; else what was given, what is accepted, what to do.
+
+    `ignored` names the key that would be without effect, `by` the keys that decide it; a check
+    without is of keys that contradict each other.
+    """
+
+    fine: bool
+    given: str
+    takes: str
+    fix: str
+    ignored: str = ""
+    by: tuple[str, ...] = ()
+
+
+class IgnoredError(SettingsError):
+    """A key would have no effect: `key`, because of the keys `by`."""
+
+    def __init__(self, message: str, key: str, by: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.key, self.by = key, by

@@ -13,13 +13,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from federation.backends import backend_names
-from federation.contradictions import (
-    IgnoredError,
-    refuse_contradictions,
-    refuse_unknown_backends,
-)
+from federation.contradictions import refuse_contradictions, refuse_unknown_backends
 from federation.declare import Section
-from federation.errors import SettingsError, explain
+from federation.errors import IgnoredError, SettingsError, explain
 from federation.pennylane_text import parse_device_options, parse_noise
 from federation.results import read_file
 from federation.settings import Settings

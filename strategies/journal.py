@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -155,8 +155,17 @@ def round_event(
     }
 
 
-def teacher_of(update: Update) -> dict[str, float]:
-    """Return what an update says of its client's language model, for the summary."""
-    said = asdict(update.report)
-    figures = {key[4:]: value for key, value in said.items() if key.startswith("llm_")}
-    return {"client": update.client, **figures}
+def teachers_of(
+    updates: Iterable[Update], known: Mapping[int, dict[str, float]]
+) -> dict[int, dict[str, float]]:
+    """Return what clients' first updates say of their language models, with those `known`.
+
+    A client that fine-tuned none is not in it.
+    """
+    found = dict(known)
+    for update in updates:
+        if llm_loss_of(update.report) is not None:
+            said = asdict(update.report)
+            figures = {key[4:]: value for key, value in said.items() if key.startswith("llm_")}
+            found.setdefault(update.client, {"client": update.client, **figures})
+    return found

@@ -36,10 +36,9 @@ from strategies.journal import (
     client_event,
     decision_line,
     round_event,
-    teacher_of,
+    teachers_of,
 )
 from strategies.judging import may_lose, not_judged, select, too_few, worth
-from strategies.regulation import llm_loss_of
 from strategies.replies import (
     Round,
     check_evaluation,
@@ -176,9 +175,7 @@ class LlmQfl(Strategy):
         now = self.current
         self.journal.underway(now.number, {k: update.cost for k, update in now.updates.items()})
         self.state.settle(now.decision.steps, now.failed, now.exhausted)
-        for update in now.updates.values():
-            if llm_loss_of(update.report) is not None:
-                self.teachers.setdefault(update.client, teacher_of(update))
+        self.teachers = teachers_of(now.updates.values(), self.teachers)
         valid = [u for _, u in sorted(self.current.updates.items()) if not u.dropped]
         if len(valid) < self.settings.run.min_replies:
             return self._without_quorum(len(valid))
