@@ -107,8 +107,23 @@ def test_none_is_refused_where_something_needs_one(given: list[str], said: str) 
         parse_run([], ["llm.model=none", *given])
 
 
-def test_a_run_without_a_model_goes_on_after_a_break(federate: Callable[..., Any]) -> None:
-    """A checkpoint holds no loss of a language model, and none is made of it."""
+def test_a_site_without_a_model_trains_in_a_new_process_for_each_message(
+    federate: Callable[..., Any],
+) -> None:
+    """What a site keeps of such a run is read back, as a deployed client does in each round."""
+    from client_app.app import app
+    from client_app.memory import forget
+
+    def anew(message: Any, context: Any) -> Any:
+        forget()
+        return app(message, context)
+
+    once, each = federate(*PLAIN), federate(*PLAIN, client_app=anew)
+    assert each.summary["teachers"] == []
+    assert once.summary["test"] == each.summary["test"]
+
+
+def test_a_checkpoint_holds_no_language_model(federate: Callable[..., Any]) -> None:
     ran = federate(*PLAIN)
     last = sorted((ran.folder / "checkpoint").glob("round-*"))[-1]
     assert json.loads((last / "state.json").read_text())["teachers"] == []
