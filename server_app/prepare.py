@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from logging import INFO
+from logging import INFO, WARNING
 from typing import TYPE_CHECKING
 
 from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Cost, DataError, Settings, UserError, derive_seed, explain
+from federation import Cost, DataError, Settings, UserError, derive_seed, explain, most_steps
 from federation.messages import PREPARE, Parameters, SiteReport, payload_bytes, read_site_report
 from server_app.evaluation import check_server_encoder
 from strategies import Member, SharedAdapter, add_costs, last_line, train_shared_adapter
@@ -244,3 +244,14 @@ def check_agreement(reports: Sequence[SiteReport]) -> None:
                     "give all nodes the same data.labels, features and llm.model",
                 )
             )
+
+
+def tell_bound(settings: Settings, members: Sequence[Member]) -> None:
+    """Say that the agent's steps are held where a client's device costs money."""
+    most, wanted = (
+        most_steps(settings, [m.about.backend for m in members]),
+        settings.train.max_steps,
+    )
+    if most < wanted:
+        said = "a device costs money and no budget is set: at most %d steps a round, not %d"
+        log(WARNING, said, most, wanted)

@@ -29,7 +29,7 @@ from federation.privacy import spent as privacy_spent
 from llm.agent import Agent
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
 from server_app.journal import RunJournal, totals
-from server_app.prepare import Prepared, prepare
+from server_app.prepare import Prepared, prepare, tell_bound
 from server_app.resume import Past, carry_on, rejoin
 from strategies import LlmQfl, agent_summary, build_agent
 
@@ -116,6 +116,7 @@ def run(
         else:
             prepared = prepare(grid, settings, journal)
         strategy = _strategy(settings, agent, prepared, journal, first_id)
+        tell_bound(settings, prepared.members)
         judge = _judge(grid, settings, prepared, strategy, first_id)
         spent = partial(added_up, judge, past.told["judge"] if past else {})
         journal.also = lambda: _beside(strategy, prepared, clock) | {"judge": spent()}

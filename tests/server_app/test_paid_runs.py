@@ -66,12 +66,15 @@ def test_without_a_budget_steps_on_hardware_at_most_double(
     federate: Callable[..., Ran],
     cloud: HttpCloud,
     own_jobs: Path,
+    caplog: pytest.LogCaptureFixture,
     budget: tuple[str, ...],
     steps: int,
 ) -> None:
     ran = federate(*IBM, *budget, "run.rounds=1", f"llm.store={own_jobs}", agent=Greedy())
     assert ran.decisions()[0]["steps"] == {"0": steps, "1": steps}
     assert ran.summary["ledger"]["jobs"] == steps + 1
+    said = "a device costs money and no budget is set: at most 4 steps a round, not 6"
+    assert (said in caplog.messages) == (not budget)
 
 
 BUDGETS = (
