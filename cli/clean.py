@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.processes import end_all, members, running
-from federation import STORE_VARIABLE, UserError, explain, store_root
+from federation import UserError, explain, our_items, store_root
 
 
 def leftovers(base: Path = Path("/tmp")) -> Iterator[tuple[Path, str]]:
@@ -31,27 +31,6 @@ def size(path: Path) -> int:
     return sum(f.lstat().st_size for f in path.rglob("*") if f.is_symlink() or f.is_file())
 
 
-def check_store(folder: Path) -> None:
-    """Refuse to empty a folder that is plainly more than our store.
-
-    Raises
-    ------
-    UserError
-        If it is the root, the home folder, above them or above the current one, or a checkout.
-    """
-    place = folder.resolve()
-    above = {Path("/"), Path.home().resolve(), *Path.home().resolve().parents}
-    above |= {Path.cwd().resolve(), *Path.cwd().resolve().parents}
-    if place in above or (place / ".git").exists() or (place / "pyproject.toml").exists():
-        raise UserError(
-            explain(
-                f"{STORE_VARIABLE} = {str(folder)!r} holds more than our store",
-                "a folder of its own",
-                "remove by hand what you do not need",
-            )
-        )
-
-
 def clean(*, remove: bool) -> int:
     """List what is kept, and remove it if asked to.
 
@@ -68,19 +47,17 @@ def clean(*, remove: bool) -> int:
     Raises
     ------
     UserError
-        If the store is plainly not ours alone, or jobs in it wait to be collected.
+        If jobs in the store wait to be collected.
     """
     place = store_root()
-    kept = sorted(place.iterdir()) if place.is_dir() else []
+    kept = our_items(place)
     if remove:
         _refuse_open_jobs(place)
     dead = dict(leftovers())
     found = [*kept, *dead]
     if not found:
-        print(f"nothing is kept in {place}")
+        print(f"nothing of ours is kept in {place}")
         return 0
-    if remove and kept:
-        check_store(place)
     for path in found:
         print(f"{size(path) / 1e6:9.1f} MB  {path}")
         if remove:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client_app.memory import SiteMemory
-from federation import derive_seed, store_root
+from federation import derive_seed, open_store
 from federation.messages import AdaptOrder, AdaptReport, AdoptReport, Parameters
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def adapt_round(
         told.round,
         seed=derive_seed(settings.run.seed, "llm", memory.client),
         shared_seed=settings.run.seed,
-        store=store_root(settings.llm.store),
+        store=open_store(settings.llm.store),
         progress=memory.tell,
     )
     numbers = AdaptReport(

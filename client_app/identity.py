@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 from client_app.memory import SiteMemory
-from federation import store_root, write_once
+from federation import open_store, write_once
 
 KEY_FILE = "rows.key"
 """File of the site's store that keys its digests; it never leaves the site."""
@@ -25,7 +25,7 @@ def rows_digest(memory: SiteMemory) -> str:
     from llm import content_key
 
     try:
-        secret = _secret(store_root(memory.settings.llm.store))
+        secret = _secret(open_store(memory.settings.llm.store))
     except OSError:
         return UNKNOWN
     parts = (memory.site.train, memory.site.validation, memory.site.test)
@@ -36,11 +36,8 @@ def rows_digest(memory: SiteMemory) -> str:
 
 def _secret(store: Path) -> str:
     """Return the store's secret; the first process that asks makes it, whole or not at all."""
-    from llm import private_folder
-
     path = store / KEY_FILE
     if not path.exists():
-        private_folder(store)
         with contextlib.suppress(FileExistsError):  # another process was faster
             write_once(path, secrets.token_hex(16).encode())
     return path.read_text(encoding="ascii")

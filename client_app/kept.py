@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from federation import write_bytes
+from federation import private_folder, write_bytes
 
 if TYPE_CHECKING:
     from data import Site
@@ -87,7 +87,7 @@ def write_kept(path: Path, kept: Kept) -> str:
     OSError
         If it cannot be written.
     """
-    from llm import FILE_MODE, private_folder
+    from llm import FILE_MODE
 
     teacher = kept.teacher
     about = {

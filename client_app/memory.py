@@ -29,8 +29,8 @@ from federation import (
     backend_of,
     derive_seed,
     explain,
+    open_store,
     parse_settings,
-    store_root,
     teaches,
 )
 from federation.messages import NOTHING
@@ -114,7 +114,7 @@ class SiteMemory:
 
     @property
     def _kept_path(self) -> Path:
-        return path_of(store_root(self.settings.llm.store), self.client, self.run)
+        return path_of(open_store(self.settings.llm.store), self.client, self.run)
 
     @property
     def classes(self) -> int:
@@ -136,7 +136,7 @@ class SiteMemory:
             seed=derive_seed(settings.run.seed, "device", self.client),
             layout_seed=settings.run.seed,
             timeout=settings.run.round_timeout,
-            store=store_root(settings.llm.store),
+            store=open_store(settings.llm.store),
             run=self.run,
         )
 
@@ -172,7 +172,7 @@ class SiteMemory:
 
         if not self.adopted_digest:
             return None
-        store = store_root(self.settings.llm.store)
+        store = open_store(self.settings.llm.store)
         return kept_adopted(store, self.adopted_digest, self.classes, self.settings.run.seed)
 
     def adopt(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -186,7 +186,7 @@ class SiteMemory:
         from llm import adopt, keep_adopted
 
         adopted = adopt(arrays, self.classes, self.settings.run.seed)
-        store = store_root(self.settings.llm.store)
+        store = open_store(self.settings.llm.store)
         try:
             keep_adopted(adopted, store)
         except OSError as error:
@@ -222,7 +222,7 @@ class SiteMemory:
 
         torch.set_num_threads(self.settings.quantum.threads)
         settings = self.settings
-        store = store_root(settings.llm.store) / "features"
+        store = open_store(settings.llm.store) / "features"
         adopted = self.adopted if settings.features.encoder == "shared" else None
         return stored_embedding(
             texts, settings.llm, self.info.kind, store, self.tell, adopted=adopted
@@ -279,7 +279,7 @@ class SiteMemory:
             kind=self.info.kind,
             seed=derive_seed(settings.run.seed, "llm", self.client),
             calibrate=settings.distill.calibrate,
-            store=store_root(llm.store),
+            store=open_store(llm.store),
             progress=self.tell,
             **given,
         )

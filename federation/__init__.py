@@ -64,7 +64,6 @@ from federation.pennylane_text import (
     parse_noise,
 )
 from federation.results import (
-    STORE_VARIABLE,
     append_jsonl,
     atomic_write,
     by_number,
@@ -76,7 +75,6 @@ from federation.results import (
     read_json,
     read_jsonl,
     real_path,
-    store_root,
     write_bytes,
     write_json,
     write_once,
@@ -86,6 +84,7 @@ from federation.resuming import may_change, no_run, recorded_settings, refuse_ch
 from federation.seeds import derive_seed
 from federation.settings import QuantumSettings, Settings, TrainSettings
 from federation.shares import most_steps, selection_size, worst_steps
+from federation.store import STORE_VARIABLE, open_store, our_items, private_folder, store_root
 from federation.teaching import teaches
 from federation.text import display_safe, hidden_character
 from federation.words import (
@@ -174,6 +173,8 @@ __all__ = [
     "no_run",
     "note_releases",
     "note_underway",
+    "open_store",
+    "our_items",
     "parse_device_options",
     "parse_node",
     "parse_noise",
@@ -182,6 +183,7 @@ __all__ = [
     "percent",
     "plain",
     "privacy_words",
+    "private_folder",
     "read_file",
     "read_json",
     "read_jsonl",

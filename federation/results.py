@@ -106,26 +106,6 @@ def named(settings: Settings, file: Path | None = None) -> Settings:
     return settings.model_copy(update={"run": run})
 
 
-STORE_VARIABLE = "LLM_QFL_HOME"
-"""Environment variable that moves the sites' memory."""
-
-
-def store_root(store: str = "") -> Path:
-    """Return the folder of a site's memory.
-
-    Parameters
-    ----------
-    store : str
-        `llm.store`; empty: ``LLM_QFL_HOME`` of the environment, else ``llm-qfl`` in the user's
-        cache folder.
-    """
-    home = store or os.environ.get(STORE_VARIABLE, "")
-    if home:
-        return Path(os.path.expanduser(home))
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "llm-qfl"
-
-
 def atomic_write(path: Path, write: Callable[[Path], object], *, mode: int = 0o644) -> None:
     """Let `write` fill a temporary file beside `path`, then move it into place.
 

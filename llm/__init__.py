@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llm.models import Model, load_base
     from llm.shared import shared_bytes
     from llm.sources import Source, local_model, resolve
-    from llm.store import FILE_MODE, content_key, private_folder
+    from llm.store import FILE_MODE, content_key
     from llm.teacher import Teacher, no_teacher
 
 _HOMES = {
@@ -43,7 +43,6 @@ _HOMES = {
     "local_model": "llm.sources",
     "local_round": "llm.federated",
     "no_teacher": "llm.teacher",
-    "private_folder": "llm.store",
     "resolve": "llm.sources",
     "shared_bytes": "llm.shared",
     "softmax": "llm.calibration",
@@ -70,7 +69,6 @@ __all__ = [
     "local_model",
     "local_round",
     "no_teacher",
-    "private_folder",
     "resolve",
     "shared_bytes",
     "softmax",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from federation import ModelError, atomic_write, explain
-from llm.store import FILE_MODE, private_folder
+from federation import ModelError, atomic_write, explain, private_folder
+from llm.store import FILE_MODE
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

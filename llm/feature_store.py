@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from federation import LlmSettings, atomic_write
+from federation import LlmSettings, atomic_write, private_folder
 from llm.adopted import Adopted
 from llm.sources import Kind, resolve
-from llm.store import FILE_MODE, content_key, private_folder
+from llm.store import FILE_MODE, content_key
 
 
 def stored_embedding(

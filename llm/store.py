@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from federation import private_folder
+
 FORMAT = 1
-_FOLDER_MODE, FILE_MODE = 0o700, 0o600
+FILE_MODE = 0o600
 META, LOGITS = "meta.json", "logits.npz"
 
 
@@ -46,23 +48,6 @@ class Entry:
     facts: dict[str, Any]
     folder: Path | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter, and so those above it that are missing.
-
-    Folders above it that exist already stay as they are.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made.
-    """
-    for missing in [p for p in reversed(folder.parents) if not p.exists()]:
-        missing.mkdir(_FOLDER_MODE, exist_ok=True)
-    folder.mkdir(_FOLDER_MODE, exist_ok=True)
-    with contextlib.suppress(PermissionError):  # someone else's: our files are private anyhow
-        folder.chmod(_FOLDER_MODE)
 
 
 def private_file(path: Path) -> None:

@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Settings, UserError, derive_seed, explain, store_root, with_idle
+from federation import Settings, UserError, derive_seed, explain, open_store, with_idle
 from federation.messages import EvaluateReport, SiteReport, unpack_parameters
 from llm.agent import Decision
 from strategies import LlmQfl, Member
@@ -87,7 +87,7 @@ class CentralJudge:
             seed=derive_seed(settings.run.seed, "judge"),
             layout_seed=settings.run.seed,
             timeout=settings.run.round_timeout,
-            store=store_root(settings.llm.store),
+            store=open_store(settings.llm.store),
             run=f"{run_id}/judge",
         )
         self.classifier = build_classifier(quantum, len(self.data.classes), host)
@@ -109,7 +109,7 @@ class CentralJudge:
         from llm import stored_embedding
 
         llm, kind = self.settings.llm, self.data.kind
-        store = store_root(llm.store) / "features"
+        store = open_store(llm.store) / "features"
         return raw_features(
             texts,
             kind,

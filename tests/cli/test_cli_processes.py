@@ -15,6 +15,8 @@ import cli.clean
 from cli import main
 from cli.processes import TAG, Process, descendants, end_all, members, running, wait_for
 from cli.superlink import free_port, healthy, private_folder
+from federation import open_store
+from federation.store import NAMES
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -85,42 +87,52 @@ def test_clean_lists_and_then_removes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "store"
-    (store / "adapters").mkdir(parents=True)
-    (store / "adapters" / "a.safetensors").write_bytes(b"0" * 2_500_000)
+    (store / "teachers").mkdir(parents=True)
+    (store / "teachers" / "a.safetensors").write_bytes(b"0" * 2_500_000)
     monkeypatch.setenv("LLM_QFL_HOME", str(store))
     monkeypatch.setattr(cli.clean, "leftovers", lambda: iter(()))
     assert main(["clean"]) == 0
-    assert "2.5 MB  " + str(store / "adapters") in capsys.readouterr().out
-    assert (store / "adapters").exists()
+    assert "2.5 MB  " + str(store / "teachers") in capsys.readouterr().out
+    assert (store / "teachers").exists()
     assert main(["clean", "--yes"]) == 0
     assert "1 item; removed" in capsys.readouterr().out
     assert list(store.iterdir()) == []
     main(["clean"])
-    assert "nothing is kept" in capsys.readouterr().out
+    assert "nothing of ours is kept" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("marker", [".git", "pyproject.toml"])
-def test_clean_spares_a_folder_that_is_more_than_a_store(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    marker: str,
+def test_clean_leaves_alone_what_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / marker).mkdir()
+    """Somebody sets LLM_QFL_HOME to a folder of other things, some with names like ours."""
     monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path))
-    assert main(["clean", "--yes"]) == 2
-    assert "holds more than our store" in capsys.readouterr().err
-    assert (tmp_path / marker).exists()
+    monkeypatch.setattr(cli.clean, "leftovers", lambda: iter(()))
+    for theirs in ("photos", "features"):
+        (tmp_path / theirs).mkdir()
+        (tmp_path / theirs / "dear.txt").write_text("theirs")
+    assert main(["clean", "--yes"]) == 0
+    assert "nothing of ours" in capsys.readouterr().out
+    assert open_store() == tmp_path
+    (tmp_path / "teachers").mkdir()
+    (tmp_path / "rows.key").write_text("ours")
+    assert open_store() == tmp_path  # by another process: the first one's list stays
+    (tmp_path / "later").write_text("theirs")
+    assert main(["clean", "--yes"]) == 0
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["features", "later", "photos"]
+    assert (tmp_path / "features" / "dear.txt").read_text() == "theirs"
 
 
-def test_clean_spares_the_home_and_what_is_above_us(
+def test_a_new_store_is_its_owners_and_all_of_it_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "below").mkdir()
-    monkeypatch.chdir(tmp_path / "below")
-    for place in (tmp_path, Path.home(), Path("/")):
-        with pytest.raises(cli.clean.UserError, match="holds more than our store"):
-            cli.clean.check_store(place)
+    monkeypatch.setattr(cli.clean, "leftovers", lambda: iter(()))
+    monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / "a" / "b"))
+    place = open_store()
+    assert place.stat().st_mode & 0o777 == 0o700
+    for name in NAMES:
+        (place / name).write_text("")
+    assert main(["clean", "--yes"]) == 0
+    assert list(place.iterdir()) == []
 
 
 def test_a_dead_launchs_folder_is_a_leftover_a_live_ones_is_not(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
             return parts["node-1"]["node"] not in ("", old["node-1"])
 
         assert wait_for(back, 90.0)
-        assert llm_qfl(tmp_path, "deploy", "status", "fed").returncode == 0
+        well = ("deploy", "status", "fed")
+        assert wait_for(lambda: llm_qfl(tmp_path, *well).returncode == 0, 90.0)
         # Each site fine-tuned its own model, and keeps it for itself.
         for node in ("node-0", "node-1"):
             assert any((tmp_path / "fed" / node / "store" / "teachers").iterdir())
