@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from federation import UserError, parse_run, read_json, write_json
 from federation.reading import salvage
-from federation.records import EVENTS, Decided, LedgerFile, Saved, Summary
+from federation.records import EVENTS, ConfigFile, Decided, LedgerFile, Saved, Summary
 from server_app.audit import audit
 from server_app.compare import compare, read_run
 from server_app.report import write_report
@@ -91,6 +91,32 @@ def test_any_value_at_any_place_of_a_run_folder(federate: Federate, tmp_path: Pa
             *(path.name for path in whole.iterdir()),
             "report.html",
         }
+
+    check()
+
+
+def test_a_record_that_is_read_holds_only_what_its_models_allow(tmp_path: Path) -> None:
+    whole, folder = make_run(tmp_path / "whole", clients=2, rounds=2), tmp_path / "spoilt"
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        spoil(data, folder)
+        record = read_record(folder)
+        for model, parts in (
+            (ConfigFile, [record.config]),
+            (LedgerFile, [record.ledger]),
+            (Summary, [record.summary]),
+            (Decided, record.decisions),
+            (EVENTS["prepared"], [record.prepared]),
+            (EVENTS["client"], record.clients),
+            (EVENTS["round"], record.rounds),
+            (EVENTS["end"], [record.end]),
+        ):
+            for part in parts:
+                model.model_validate(part)
 
     check()
 
