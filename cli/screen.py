@@ -49,6 +49,7 @@ class Screen:
         self._beat = 0
         self._prepared = False
         self._adapting = False
+        self._untaught = False
         self._ended = False
         self._last_round = 0
         self._said = 0
@@ -90,6 +91,7 @@ class Screen:
         if kind == "prepared":
             self._prepared = True
             self._clients = len(event.get("clients", []))
+            self._untaught = all(words.untaught(one) for one in event.get("clients", []))
             self._rounds = int(event.get("rounds", 0))
             for line in words.header(event, self.width):
                 self.say(line)
@@ -136,7 +138,8 @@ class Screen:
         if self._next.get("stop") or (self._rounds and upcoming > self._rounds):
             return "final test and report"
         if upcoming == 1:
-            learns = "" if self._adapting else "fine-tunes its LLM, then "
+            learned = self._adapting or self._untaught
+            learns = "" if learned else "fine-tunes its LLM, then "
             return f"round 1: every site {learns}trains its quantum model"
         participants = [int(k) for k in self._next.get("participants", [])]
         if self._next.get("round") != upcoming or not participants:

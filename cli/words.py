@@ -270,6 +270,12 @@ def clip(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
+def untaught(client: Event) -> bool:
+    """Say whether a client of the ``prepared`` event fine-tunes no language model."""
+    llm = str(client.get("llm", ""))
+    return llm == "none" or llm.endswith("for embeddings only")
+
+
 def short_count(value: Any) -> str:
     """Write a whole number in at most nine characters, or a dash for none."""
     if not is_number(value) or abs(value) < 1e7:

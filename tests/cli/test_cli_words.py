@@ -282,6 +282,18 @@ def test_a_site_that_did_not_score_is_a_warning(
     assert "     ! client 1: no answer in time\n" in shown
 
 
+def test_round_1_promises_no_fine_tuning_where_there_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for llm in ("none", "minilm, for embeddings only"):
+        screen = Screen(plain=True, quiet=False)
+        clients = [{**client, "llm": llm} for client in PREPARED["clients"]]
+        screen.event({**PREPARED, "clients": clients})
+        screen.tick(started=True, here=True)
+        shown = capsys.readouterr().out
+        assert "... round 1: every site trains its quantum model" in shown
+
+
 def test_the_screen_prints_in_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     screen = Screen(plain=True, quiet=False)
     screen.start("demo", tmp_path)
