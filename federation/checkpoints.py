@@ -349,7 +349,9 @@ def alone(run: Path) -> Iterator[None]:
     going_on = explain(
         f"the run in {str(run)!r} is still going on",
         "a run that has ended",
-        "wait for its end, or stop it (llm-qfl clean ends what was left behind)",
+        "wait for its end: a run on a deployment goes on without its launcher, metrics.jsonl has "
+        "its rounds and summary.json its end; what is left of a simulation ends with "
+        "llm-qfl clean --yes",
     )
     with held(home / ".lock", going_on):
         yield

@@ -26,6 +26,9 @@ LATE_LOOK = 5.0
 LOOKS_A_SECOND = 20.0
 """Most looks of all threads together."""
 
+DIED = "its process ended without an answer: killed, or out of memory"
+"""What Flower and Ray tell of in words of their own, a minute after it at most."""
+
 REST = 2.0
 """Deadlines for which a node is left alone whose reply is late; then it is asked again.
 
@@ -229,6 +232,14 @@ class Exchange(Grid):
         raise RuntimeError("make a flwr.app.Message")
 
 
+def _died(reply: Message) -> bool:
+    """Whether the client's process ended: a deployment has a code for it, Ray an exception."""
+    if not reply.has_error():
+        return False
+    code, reason = reply.error.code, reply.error.reason or ""
+    return code == ErrorCode.CLIENT_APP_CRASHED or "ActorDiedError" in reason
+
+
 def _answer(reply: Message | None, error: BaseException | None, order: Message) -> Message:
     """Return a reply; what went wrong on the way comes in the name of the node that was asked.
 
@@ -237,6 +248,8 @@ def _answer(reply: Message | None, error: BaseException | None, order: Message) 
     if reply is None:
         why = f"the connection failed: {error}"
         reply = Message(Error(ErrorCode.UNKNOWN, why), reply_to=order)
+    elif _died(reply):
+        reply = Message(Error(ErrorCode.CLIENT_APP_CRASHED, DIED), reply_to=order)
     if reply.has_error():
         reply.metadata.__dict__["_src_node_id"] = order.metadata.dst_node_id
     return reply

@@ -164,6 +164,7 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
             [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
         )
         assert "is still going on" in other.stderr
+        assert "a run on a deployment goes on without its launcher" in other.stderr
     with alone(tmp_path):
         pass
 

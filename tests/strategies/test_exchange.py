@@ -176,6 +176,22 @@ def test_what_flower_tells_of_a_node_is_put_down_to_that_node(code: int) -> None
     assert lost.error.reason == "node unavailable"
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (8, "ClientApp stopped responding."),  # seen from a SuperNode, a minute after the kill
+        (0, "<class 'ray.exceptions.ActorDiedError'>:<'The actor died unexpectedly before ...'>"),
+    ],
+)
+def test_a_clients_process_that_was_killed_is_called_so(code: int, reason: str) -> None:
+    def died(order: Message) -> Message:
+        return Message(Error(code, reason), reply_to=order)
+
+    lost, fine = Exchange(Post(n5=died, n6=answer)).send_and_receive(orders(5, 6), timeout=ENOUGH)
+    assert lost.error.reason == "its process ended without an answer: killed, or out of memory"
+    assert (lost.metadata.src_node_id, by([fine])) == (5, [6])
+
+
 def test_an_order_that_cannot_be_sent_costs_the_others_nothing() -> None:
     exchange = Exchange(Post(n6=answer))
     lost, fine = exchange.send_and_receive(orders(5, 6), timeout=ENOUGH)
