@@ -75,8 +75,8 @@ class Fake:
             rows = [[number, *pair] for pair in zip(seen, names, strict=True)]
             return np.array(rows, dtype=np.float32).reshape(-1, 3)
 
-        metrics = {"epochs": number, "best_epoch": 1, "tokens": 10 * number, "seconds": 0.5,
-                   "trainable": 7, "peft": "lora", "adapter_bytes": 28,
+        metrics = {"epochs": number, "best_epoch": 1, "tokens": 10 * number, "cut": 4,
+                   "seconds": 0.5, "trainable": 7, "peft": "lora", "adapter_bytes": 28,
                    "reused": number != 2}  # fmt: skip
         empty = np.zeros((0, 3), np.float32)
         return llm.Teacher(
@@ -125,6 +125,7 @@ def test_figures_add_up_over_the_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, _, lines = fit(np.arange(12) % 3, monkeypatch, 3, validation=4)
     said = teacher.metrics
     assert (said["tokens"], said["seconds"], said["adapter_bytes"]) == (60, 1.5, 84)
+    assert said["cut"] == 6  # three members of 4 cut rows, each row with two of them
     assert (said["epochs"], said["best_epoch"], said["trainable"]) == (3, 1, 7)
     assert (said["reused"], said["validation_rows"]) == (False, 4)
     assert lines == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]

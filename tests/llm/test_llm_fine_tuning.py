@@ -58,7 +58,7 @@ def test_each_architecture_learns(kind: str, model_folder: Folders, reviews: Rev
     assert teacher.val_probabilities.shape == (16, 2)
     assert set(teacher.metrics) == {
         "loss", "raw_loss", "accuracy", "macro_f1", "validation_rows", "epochs", "best_epoch",
-        "tokens", "seconds", "trainable", "adapter_bytes", "reused", "peft",
+        "tokens", "seconds", "trainable", "adapter_bytes", "reused", "peft", "cut",
     }  # fmt: skip
 
 
