@@ -161,7 +161,7 @@ def test_the_superlink_dies_and_the_run_goes_on_when_resumed(fed: Deployment, wh
 def test_the_serverapp_dies_and_the_run_goes_on_when_resumed(fed: Deployment, whole: Path) -> None:
     run = fed.run()
     run.in_round(3)
-    (server,) = children(fed.part("superlink")["pid"], "serverapp")
+    (server,) = children(fed.part("superlink-exec")["pid"], "serverapp")
     os.kill(server, signal.SIGKILL)
     began = time.monotonic()
     code, said = run.end()
