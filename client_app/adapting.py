@@ -100,19 +100,20 @@ def adopt_shared(memory: SiteMemory, arrays: Parameters) -> tuple[AdoptReport, P
 def site_moments(memory: SiteMemory) -> Moments:
     """Return the moments of the training rows' features, (C,), (C, d) and (d, d), as they are told.
 
-    Before the shared adapter is there the features that it makes are unknown: d is then 0, and
-    only the rows by class are told.
+    Classes of fewer than ``privacy.min_rows`` rows are left out. Before the shared adapter is there
+    the features that it makes are unknown: d is then 0, and only the rows by class are sent.
     """
-    from data import clip_rows, moments_of, noisy, refuse_few
+    from data import clip_rows, common, moments_of, noisy
     from federation.privacy import noise_seed
 
-    privacy, counted = memory.settings.privacy, _of_no_features(memory)
-    refuse_few(counted.count, privacy.min_rows)
+    privacy = memory.settings.privacy
     if memory.settings.features.encoder == "shared" and not memory.adopted_digest:
-        return counted
+        return _of_no_features(memory)
     noise, longest, features = privacy.moment_noise, privacy.moment_clip, memory.features("train")
-    told = clip_rows(features, longest) if noise else features
-    moments = moments_of(told, memory.site.train.labels, memory.classes)
+    labels = np.asarray(memory.site.train.labels)
+    enough = common(labels, memory.classes, privacy.min_rows)
+    told = (clip_rows(features, longest) if noise else np.asarray(features))[enough]
+    moments = moments_of(told, labels[enough], memory.classes)
     if not noise:
         return moments
     seed = noise_seed(memory.settings, "moments", memory.client)

@@ -9,7 +9,8 @@ from data.kmers import kmer_frequencies
 from data.loading import load_corpus, load_federation, load_server, load_site
 from data.metrics import confusion_scores, linear_baseline, majority_baseline, scores
 from data.moments import Moments, merge_moments, moments_of
-from data.private import clip_rows, mended, noisy, refuse_few
+from data.outliers import outlying
+from data.private import clip_rows, common, mended, noisy, too_large
 from data.projection import Projection, fit_projection
 from data.rows import Corpus, DataInfo, ServerData, Site, Split, class_rows
 
@@ -23,6 +24,7 @@ __all__ = [
     "Split",
     "class_rows",
     "clip_rows",
+    "common",
     "confusion_scores",
     "feature_kind",
     "fit_projection",
@@ -37,7 +39,8 @@ __all__ = [
     "merge_moments",
     "moments_of",
     "noisy",
+    "outlying",
     "raw_features",
-    "refuse_few",
     "scores",
+    "too_large",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from data.moments import Matrix, Moments
-from federation import DataError, explain
 
 LEAST = 1e-3
 """Smallest variance within classes that noise may leave, of the mean variance."""
@@ -61,27 +62,44 @@ def mended(moments: Moments) -> Moments:
     return Moments(moments.count, moments.sums, within + explained)
 
 
-def refuse_few(count: npt.ArrayLike, least: int) -> None:
-    """Refuse to tell moments of few rows: each would say much of one.
+def common(labels: npt.ArrayLike, classes: int, least: int) -> npt.NDArray[np.bool_]:
+    """Mark the rows whose class has enough of them: moments of few rows would say much of each.
 
     Parameters
     ----------
-    count : array of int, shape (C,)
-        Training rows of each class.
+    labels : array of int, shape (rows,)
+        Class of each row.
+    classes : int
+        Number of classes.
     least : int
-        Fewest rows of a class that is not empty.
-
-    Raises
-    ------
-    DataError
-        If a class has fewer.
+        Fewest rows of a class (``privacy.min_rows``).
     """
-    few = [int(rows) for rows in np.asarray(count) if 0 < rows < least]
-    if few:
-        raise DataError(
-            explain(
-                f"a class with {min(few)} training rows",
-                f"none, or at least privacy.min_rows = {least}",
-                "add rows, leave that class out at this site, or lower privacy.min_rows",
-            )
-        )
+    members = np.asarray(labels, dtype=np.int64)
+    return np.asarray((np.bincount(members, minlength=classes) >= least)[members])
+
+
+def too_large(parts: Sequence[Moments], multiplier: float, bound: float) -> dict[int, str]:
+    """Find noisy moments above what rows of at most a 2-norm and their noise can make.
+
+    Parameters
+    ----------
+    parts : sequence of Moments
+        Of each site.
+    multiplier, bound : float
+        Noise multiplier and longest row, as in `noisy`.
+
+    Returns
+    -------
+    dict
+        The reason, by position. Five deviations are given to the noise.
+    """
+    found = {}
+    for place, one in enumerate(parts):
+        features = len(one.second)
+        noise = multiplier * bound * (np.sqrt(features) + 5)
+        lengths = np.linalg.norm(one.sums, axis=1)
+        largest = float(np.linalg.norm(one.second, 2)) if features else 0.0
+        most = one.rows * bound**2 + 2 * multiplier * bound**2 * (np.sqrt(features) + 5)
+        if (lengths > one.count * bound + noise).any() or largest > most:
+            found[place] = "they are above what its rows and the noise can make"
+    return found

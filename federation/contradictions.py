@@ -135,7 +135,8 @@ def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
     privacy, default = settings.privacy, type(settings.privacy)()
     on = privacy.dp != "none"
     noisy = on or privacy.moment_noise > 0
-    agent, longest = settings.agent, settings.aggregation.max_norm
+    agent = settings.agent
+    bounds = settings.aggregation.model_dump(include={"max_norm", "norm_ratio", "clip_radius"})
     unused = [k for k in ("delta", "seeded") if getattr(privacy, k) != getattr(default, k)]
     return (
         Check(
@@ -152,13 +153,16 @@ def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
             "aggregation.rule = 'uniform': the noise is made for equal weights",
             "set aggregation.rule = 'uniform'",
         ),
-        Check(
-            privacy.dp != "central" or longest == type(settings.aggregation)().max_norm,
-            f"aggregation.max_norm = {longest:g} would be ignored because privacy.dp = 'central'",
-            "privacy.clip, which shortens an update instead of dropping it",
-            "remove aggregation.max_norm",
-            "aggregation.max_norm",
-            ("privacy.dp",),
+        *(
+            Check(
+                privacy.dp != "central" or value == getattr(type(settings.aggregation)(), key),
+                f"aggregation.{key} = {value:g} would be ignored because privacy.dp = 'central'",
+                "privacy.clip, which shortens an update instead of dropping or moving it",
+                f"remove aggregation.{key}",
+                f"aggregation.{key}",
+                ("privacy.dp",),
+            )
+            for key, value in bounds.items()
         ),
         Check(
             not on or settings.agent.kind not in CREDITED,

@@ -33,9 +33,9 @@ class PrivacySettings(Section):
         "the seed can take it off. Otherwise it comes from the system.",
     )
     min_rows: int = setting(
-        0,
-        "Fewest training rows of a class that a site may tell moments of; the run does not start "
-        "with one that has fewer, and not none. 0: any.",
+        5,
+        "Fewest training rows of a class whose moments a site sends: those of one row are that "
+        "row. A class with fewer is left out of the projection's fit, and trains all the same.",
         per_node=True,
         ge=0,
     )

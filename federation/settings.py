@@ -211,18 +211,31 @@ class StopSettings(Section):
 class AggregationSettings(Section):
     """How updates become the next global parameters."""
 
-    rule: Literal["weighted", "uniform", "median", "trimmed-mean"] = setting(
-        "weighted", "Mean weighted by rows, the paper's plain mean, or a robust one."
+    rule: Literal["weighted", "uniform", "median", "trimmed-mean", "krum"] = setting(
+        "weighted", "Mean weighted by rows, the paper's plain mean, or a robust rule."
     )
     trim: float = setting(
         0.2,
-        "Share trimmed from each end; of three or more updates at least one.",
-        used_when=(("aggregation.rule", ("trimmed-mean",)),),
+        "Share trimmed from each end, or for krum of updates that may be lies; of three or more "
+        "updates at least one.",
+        used_when=(("aggregation.rule", ("trimmed-mean", "krum")),),
         gt=0,
         lt=0.5,
     )
     max_norm: float = setting(
         100.0, "An update (difference to the global parameters) of larger 2-norm is dropped.", gt=0
+    )
+    norm_ratio: float = setting(
+        5.0,
+        "So is one of a 2-norm above this many times the median of the round's updates (times its "
+        "steps over the median steps, where it was given more).",
+        ge=3,
+    )
+    clip_radius: float = setting(
+        2.0,
+        "An update further from the round's coordinate-wise median than this many times the "
+        "median distance is moved that near (centred clipping).",
+        ge=1,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,10 @@ from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Cost, DataError, Settings, UserError, derive_seed, explain, most_steps
+from federation import Cost, DataError, Settings, UserError, explain, most_steps
 from federation.messages import PREPARE, Parameters, SiteReport, payload_bytes, read_site_report
 from server_app.evaluation import check_server_encoder
+from server_app.fitting import MomentNotes, fit_on_moments
 from strategies import Member, SharedAdapter, add_costs, last_line, train_shared_adapter
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ class Prepared:
     costs : dict
         What the preparation cost each client: the bytes of its moments.
     projection : Projection
-        Fitted on the summed moments of all training rows.
+        Fitted on the summed moments of the training rows.
     class_weights : list of float
         Weights of the classes in the clients' loss.
     adapter : SharedAdapter or None
         What the clients have trained together of their language models.
+    notes : MomentNotes
+        Whose moments the projection does without.
     """
 
     members: tuple[Member, ...]
@@ -45,6 +48,7 @@ class Prepared:
     projection: Projection
     class_weights: list[float]
     adapter: SharedAdapter | None = None
+    notes: MomentNotes = field(default_factory=MomentNotes)
 
     @property
     def first(self) -> SiteReport:
@@ -114,28 +118,21 @@ def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
         costs = add_costs(costs, adapter.costs)
         if settings.features.encoder == "shared":
             sums = [adapter.moments[member.client] for member in members]
+    projection, notes = fit_on_moments(settings, [member.about for member in members], sums)
     return Prepared(
         members=members,
         costs=costs,
-        projection=_projection(settings, sums),
+        projection=projection,
         class_weights=class_weights(count, settings.train.class_weights),
         adapter=adapter,
+        notes=notes,
     )
 
 
-def _projection(settings: Settings, sums: Sequence[Parameters]) -> Projection:
-    """Fit the projection on the sum of the clients' moments."""
-    from data import Moments, fit_projection, mended, merge_moments
-
-    merged = merge_moments([Moments(**arrays) for arrays in sums])
-    return fit_projection(
-        mended(merged) if settings.privacy.moment_noise else merged,
-        settings.quantum.qubits,
-        settings.features.projection,
-        settings.features.shrinkage,
-        settings.features.clip,
-        derive_seed(settings.run.seed, "projection"),
-    )
+def sent_or_withheld(counted: Sequence[float], rows: Sequence[int]) -> bool:
+    """Say whether moments are of all rows of a class or of none; both by class."""
+    pairs = zip(counted, rows, strict=False)
+    return len(counted) == len(rows) and all(sent in (0, held) for sent, held in pairs)
 
 
 def class_weights(count: Sequence[int], kind: str) -> list[float]:
@@ -196,14 +193,15 @@ def malformed(reply: Message, error: Exception) -> str:
 
 def _check_self(about: SiteReport, arrays: Parameters) -> None:
     """Refuse a report whose rows do not add up: weights and evaluations are held against it."""
-    counted = int(arrays["count"].sum())
+    counted = arrays["count"].tolist()
     rows = (about.train_rows, about.val_rows, about.test_rows, *about.class_rows)
-    if min(rows) < 0 or not about.train_rows == counted == sum(about.class_rows):
+    added = about.train_rows == sum(about.class_rows)
+    if min(rows) < 0 or not added or not sent_or_withheld(counted, about.class_rows):
         raise UserError(
             explain(
-                f"client {about.client} reports {about.train_rows} training rows and moments of "
-                f"{counted}",
-                "the same number",
+                f"client {about.client} reports {about.train_rows} training rows, by class "
+                f"{about.class_rows}, and moments of {counted}",
+                "the same numbers, or no moments of a class",
                 "give all nodes the same version of the app",
             )
         )

@@ -330,6 +330,8 @@ def _prepared_event(
         "test_rows": test,
         "warnings": _warnings(prepared, judge),
         "rounds": settings.run.rounds,
+        "moments_left_out": sorted(prepared.notes.left_out),
+        "moment_notes": prepared.notes.lines([member.about for member in prepared.members]),
         "seconds": seconds,
     }
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import FLOWER_LOGGER
-from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Strategy
+from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, MultiKrum, Strategy
 from flwr.supercore.differential_privacy import compute_stdv
 
 from federation import Settings
@@ -21,10 +21,12 @@ from federation.messages import (
     ARRAYS,
     METRICS,
     WEIGHT_KEY,
+    Parameters,
     pack_parameters,
     unpack_parameters,
 )
 from federation.privacy import clipped, noise_seed, noised
+from strategies.robust import clip_to_centre
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -93,7 +95,9 @@ def build_aggregator(settings: Settings, updates: int) -> Strategy:
 
     ``weighted`` is FedAvg by rows, ``uniform`` FedAvg by equal weights (the paper), ``median``
     FedMedian and ``trimmed-mean`` FedTrimmedAvg, which here trims at least one update from each
-    end where there are three or more. Only their ``aggregate_train`` is used.
+    end where there are three or more. ``krum`` is MultiKrum (Blanchard et al. 2017), the mean by
+    rows of the n - f - 2 updates nearest to the others, with f as many as are trimmed. Only their
+    ``aggregate_train`` is used.
 
     Parameters
     ----------
@@ -105,11 +109,18 @@ def build_aggregator(settings: Settings, updates: int) -> Strategy:
     rule = settings.aggregation.rule
     if rule == "median":
         return FedMedian(weighted_by_key=WEIGHT_KEY)
+    # Flower rounds the count down: a fifth of four updates would trim nobody.
+    least = (1 + 1e-9) / updates if updates >= 3 else 0.0
+    beta = max(settings.aggregation.trim, least)
     if rule == "trimmed-mean":
-        # Flower rounds the count down: a fifth of four updates would trim nobody.
-        least = (1 + 1e-9) / updates if updates >= 3 else 0.0
-        beta = max(settings.aggregation.trim, least)
         return FedTrimmedAvg(beta=beta, weighted_by_key=WEIGHT_KEY)
+    if rule == "krum":
+        liars = int(beta * updates)
+        return MultiKrum(
+            num_malicious_nodes=liars,
+            num_nodes_to_select=max(1, updates - liars - 2),
+            weighted_by_key=WEIGHT_KEY,
+        )
     return FedAvg(weighted_by_key=WEIGHT_KEY if rule == "weighted" else UNIFORM_KEY)
 
 
@@ -123,7 +134,8 @@ def aggregate(
 ) -> tuple[ArrayRecord | None, MetricRecord | None]:
     """Aggregate checked replies, and leave them as they are.
 
-    With central privacy each update is clipped, and noise is added to their mean.
+    Updates far from the others are moved towards them first (`clip_to_centre`). With central
+    privacy each update is clipped instead, and noise is added to their mean.
 
     Parameters
     ----------
@@ -151,11 +163,21 @@ def aggregate(
     copies = [_copied(reply) for reply in replies]
     if central and reference is not None:
         _clip(copies, reference, settings.privacy.clip)
+    elif not central:
+        for copied, update in zip(copies, centred(settings, replies)[0], strict=True):
+            copied.content[ARRAYS] = pack_parameters(update)
     with _silence() if quiet else nullcontext():
         arrays, metrics = aggregator.aggregate_train(server_round, copies)
     if central and arrays is not None:
         arrays = _noised(arrays, settings, server_round, len(copies))
     return arrays, metrics
+
+
+def centred(settings: Settings, replies: Sequence[Message]) -> tuple[list[Parameters], list[float]]:
+    """Return a round's updates as they count, and by what each was brought nearer to the others."""
+    updates = [unpack_parameters(reply.content.array_records[ARRAYS]) for reply in replies]
+    least = settings.train.learning_rate
+    return clip_to_centre(updates, settings.aggregation.clip_radius, least)
 
 
 def _clip(replies: Sequence[Message], reference: Arrays, bound: float) -> None:

@@ -101,18 +101,22 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
     }
 
 
-def client_event(server_round: int, update: Update, cost: Cost, aggregated: bool) -> dict[str, Any]:
-    """Return a participant's line of ``metrics.jsonl``."""
+def client_event(now: Round, update: Update, cost: Cost) -> dict[str, Any]:
+    """Return a participant's line of ``metrics.jsonl``.
+
+    ``clipped`` is by what its update was brought nearer to the others (`clip_to_centre`); 1: not.
+    """
     report, llm_loss = update.report, llm_loss_of(update.report)
     figures = asdict(report)
     if llm_loss is None:  # no language model: what it would have scored is not 0
         figures |= {key: None for key in figures if key.startswith("llm_")}
     return {
         "event": "client",
-        "round": server_round,
+        "round": now.number,
         "client": update.client,
-        "aggregated": aggregated,
+        "aggregated": update.client in now.aggregated,
         "dropped": update.dropped,
+        "clipped": now.shares.get(update.client, 1.0),
         **figures,
         "ratio": None if llm_loss is None else loss_ratio(report.loss, llm_loss),
         **asdict(cost),

@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from flwr.app import ArrayRecord
 
 from federation import Settings, explain
-from federation.messages import ARRAYS
-from strategies.aggregation import aggregate
+from federation.messages import ARRAYS, Parameters, read_parameters
+from strategies.aggregation import aggregate, update_norm
 from strategies.credit import Credit, credits
 from strategies.replies import Round, Update
+from strategies.robust import longest_norms
 from strategies.selection import closest, distances
 from strategies.state import FederationState
 
 MOST_LOST = 2
 """Rounds in a row that may be lost for want of replies before the run ends."""
+
+
+def drop_long(now: Round, reference: Parameters, settings: Settings) -> None:
+    """Drop the round's updates that are much longer than most; of two neither is.
+
+    Under central privacy none is dropped (`longest_update`).
+
+    Parameters
+    ----------
+    now : Round
+        The round, its updates collected; what is dropped is noted there.
+    reference : dict of arrays
+        The round's global parameters.
+    settings : Settings
+        The run's settings.
+    """
+    if settings.privacy.dp == "central":
+        return
+    ratio = settings.aggregation.norm_ratio
+    valid = [one for _, one in sorted(now.updates.items()) if not one.dropped]
+    norms = [update_norm(read_parameters(one.message), reference) for one in valid]
+    bounds = longest_norms(norms, [now.decision.steps[one.client] for one in valid], ratio)
+    for one, norm, bound in zip(valid, norms, bounds, strict=True):
+        if norm > bound:
+            why = f"norm {norm:.3g} of the update is above {bound:.3g}, {ratio:g} times the median"
+            now.updates[one.client] = replace(one, dropped=why)
+            now.fail(one.client, f"update dropped: {why}")
 
 
 def select(updates: list[Update], settings: Settings, state: FederationState) -> list[Update]:

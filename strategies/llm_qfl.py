@@ -28,7 +28,7 @@ from federation.messages import (
     unpack_parameters,
 )
 from llm.agent import Agent, Decision
-from strategies.aggregation import aggregate, check_update, longest_update, weigh
+from strategies.aggregation import aggregate, centred, check_update, longest_update, weigh
 from strategies.guard import decide
 from strategies.journal import (
     Journal,
@@ -38,7 +38,7 @@ from strategies.journal import (
     round_event,
     teachers_of,
 )
-from strategies.judging import may_lose, not_judged, select, too_few, worth
+from strategies.judging import drop_long, may_lose, not_judged, select, too_few, worth
 from strategies.replies import (
     Round,
     check_evaluation,
@@ -173,6 +173,7 @@ class LlmQfl(Strategy):
             lambda update: check_update(update, reference, bound),
         )
         now = self.current
+        drop_long(now, reference, self.settings)
         self.journal.underway(now.number, {k: update.cost for k, update in now.updates.items()})
         self.state.settle(now.decision.steps, now.failed, now.exhausted)
         self.teachers = teachers_of(now.updates.values(), self.teachers)
@@ -185,6 +186,9 @@ class LlmQfl(Strategy):
         messages = [update.message for update in counted]
         # Rows as reported before the run: a client cannot raise its own weight later.
         weigh(messages, [self.state.members[one.client].about.train_rows for one in counted])
+        if self.settings.privacy.dp != "central":
+            shares = centred(self.settings, messages)[1]
+            self.current.shares = dict(zip(self.current.aggregated, shares, strict=True))
         arrays, metrics_record = aggregate(self.settings, server_round, messages, reference)
         for client, update in self.current.updates.items():
             if not update.dropped:
@@ -334,9 +338,7 @@ class LlmQfl(Strategy):
         if not now.lost and (best or self.settings.evaluation.keep == "last"):
             self.best_round, self.best_arrays = now.number, arrays
         for client, update in sorted(now.updates.items()):
-            self.journal.event(
-                client_event(now.number, update, costs[client], client in now.aggregated)
-            )
+            self.journal.event(client_event(now, update, costs[client]))
         seconds = time.monotonic() - began
         self.journal.event(round_event(now, state, costs, loss, accuracy, seconds))
         self.checkpoint(now.number, arrays)

@@ -53,6 +53,7 @@ class Round:
     sent_to_evaluate: dict[int, int] = field(default_factory=dict)
     updates: dict[int, Update] = field(default_factory=dict)
     aggregated: tuple[int, ...] = ()
+    shares: dict[int, float] = field(default_factory=dict)
     counted: list[Update] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import clip_rows, fit_projection, mended, merge_moments, moments_of, noisy, refuse_few
-from federation import DataError
+from data import (
+    Moments,
+    clip_rows,
+    common,
+    fit_projection,
+    mended,
+    merge_moments,
+    moments_of,
+    noisy,
+    too_large,
+)
 
 
 def rows(seed: int = 0, count: int = 400, features: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -93,8 +102,19 @@ def test_little_noise_leaves_the_projection_nearly_as_it_was() -> None:
     assert np.corrcoef(one[:, 0], other[:, 0])[0, 1] > 0.99
 
 
-def test_few_rows_are_refused_and_none_are_fine() -> None:
-    refuse_few([0, 5], 5)
-    refuse_few([1, 1], 0)
-    with pytest.raises(DataError, match=r"a class with 2 training rows; accepted: none, or at lea"):
-        refuse_few([9, 2], 3)
+def test_rows_of_a_class_with_few_of_them_are_marked() -> None:
+    labels = [0, 0, 0, 1, 1, 2]
+    assert common(labels, 4, 2).tolist() == [True] * 5 + [False]
+    assert common(labels, 4, 3).tolist() == [True] * 3 + [False] * 3
+    assert common(labels, 4, 0).all()
+    assert common([], 2, 5).shape == (0,)
+
+
+def test_noisy_moments_of_a_site_are_bounded_by_its_rows() -> None:
+    x, labels = rows(features=40)
+    told = noisy(moments_of(x, labels, 2), 2.0, 1.0, np.random.default_rng(0))
+    doubled = Moments(told.count, told.sums * 20, told.second)
+    wide = Moments(told.count, told.sums, told.second * 500)
+    found = too_large([told, doubled, told, wide], 2.0, 1.0)
+    assert sorted(found) == [1, 3]
+    assert "above what its rows and the noise can make" in found[1]

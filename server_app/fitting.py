@@ -1,0 +1,114 @@
+"""The one projection, fitted on the moments that the sites send of their features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from logging import WARNING
+from typing import TYPE_CHECKING
+
+from flwr.common.logger import log
+
+from federation import DataError, Settings, derive_seed, explain
+from federation.messages import Parameters, SiteReport
+
+if TYPE_CHECKING:
+    from data import Moments, Projection
+
+
+@dataclass(frozen=True)
+class MomentNotes:
+    """Whose moments the projection does without.
+
+    Attributes
+    ----------
+    left_out : dict
+        By client, why: its moments are unlike those of most sites.
+    withheld : dict
+        By client, the classes whose moments it did not send, of fewer than ``privacy.min_rows``.
+    """
+
+    left_out: dict[int, str] = field(default_factory=dict)
+    withheld: dict[int, list[int]] = field(default_factory=dict)
+
+    def lines(self, reports: Sequence[SiteReport]) -> list[str]:
+        """Say it in a line for each client."""
+        left_out = [
+            f"client {client}: its moments are left out of the projection: {why}"
+            for client, why in self.left_out.items()
+        ]
+        rows = {about.client: about for about in reports}
+        return left_out + [
+            f"client {client}: classes {_named(rows[client], few)} have fewer than "
+            "privacy.min_rows training rows there: it trains on them, and sends no moments of them"
+            for client, few in self.withheld.items()
+        ]
+
+
+def _named(about: SiteReport, classes: Sequence[int]) -> str:
+    return ", ".join(f"{about.classes[c]} ({about.class_rows[c]})" for c in classes)
+
+
+def fit_on_moments(
+    settings: Settings, reports: Sequence[SiteReport], sums: Sequence[Parameters]
+) -> tuple[Projection, MomentNotes]:
+    """Fit the projection on the clients' moments, without those that are unlike most.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+    reports : sequence of SiteReport
+        The clients.
+    sums : sequence of dict
+        The moments of each, as they travel: ``count`` (C,), ``sums`` (C, d), ``second`` (d, d).
+
+    Raises
+    ------
+    DataError
+        If moments of too few classes are left, or do not fit together.
+    """
+    from data import Moments, fit_projection, mended, merge_moments, outlying, too_large
+
+    parts = [Moments(**arrays) for arrays in sums]
+    merge_moments(parts)  # refuses sites of different classes or features
+    privacy, features = settings.privacy, settings.features
+    noise = privacy.moment_noise
+    unlike = too_large(parts, noise, privacy.moment_clip) if noise else outlying(parts)
+    merged = merge_moments([part for k, part in enumerate(parts) if k not in unlike])
+    notes = MomentNotes(
+        {reports[k].client: why for k, why in sorted(unlike.items())},
+        {a.client: few for a, p in zip(reports, parts, strict=True) if (few := _withheld(a, p))},
+    )
+    for line in notes.lines(reports):
+        log(WARNING, "%s", line)
+    _check_classes(settings, merged)
+    projection = fit_projection(
+        mended(merged) if noise else merged,
+        settings.quantum.qubits,
+        features.projection,
+        features.shrinkage,
+        features.clip,
+        derive_seed(settings.run.seed, "projection"),
+    )
+    return projection, notes
+
+
+def _withheld(about: SiteReport, sent: Moments) -> list[int]:
+    return [c for c, rows in enumerate(about.class_rows) if rows and not sent.count[c]]
+
+
+def _check_classes(settings: Settings, merged: Moments) -> None:
+    """Refuse moments of too few classes: every site may have withheld its own."""
+    held = int((merged.count > 0).sum())
+    wanted = 2 if settings.features.projection == "lda" else 1
+    if held < wanted:
+        raise DataError(
+            explain(
+                f"moments of {held} of {len(merged.count)} classes over all clients",
+                f"{wanted} for features.projection = {settings.features.projection}: a site sends "
+                f"those of classes with privacy.min_rows = {settings.privacy.min_rows} rows or "
+                "more",
+                "add rows, or lower privacy.min_rows",
+            )
+        )

@@ -1,0 +1,107 @@
+"""Whole runs with sites that lie in their moments or updates: by default both are held off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from bench.attacks import ATTACKS, MOMENTS, spoil
+from data import Moments, fit_projection, merge_moments
+from federation import derive_seed
+from federation.messages import ARRAYS, PREPARE, unpack_parameters
+
+Federate = Callable[..., Any]
+FIVE = ("run.clients=5", "data.train_rows=200", "distill.weight=0")
+LIAR = 3
+
+
+def dropped(ran: Any) -> list[tuple[int, int]]:
+    return [(e["round"], e["client"]) for e in ran.events("client") if e["dropped"]]
+
+
+@pytest.mark.parametrize("attack", ["scaled x10", "sign flip x10", "norm 99"])
+def test_a_long_update_is_dropped_and_said(federate: Federate, attack: str) -> None:
+    ran = federate(*FIVE, spoil=spoil(attack, (LIAR,)))
+    assert dropped(ran) == [(1, LIAR), (2, LIAR)]
+    assert all(event["aggregated"] == [0, 1, 2, 4] for event in ran.events("round"))
+    said = ran.events("round")[0]["failures"]
+    assert len(said) == 1
+    assert f"client {LIAR}: update dropped: norm" in said[0]
+    assert "5 times the median" in said[0]
+
+
+def test_a_flip_within_the_norm_counts_for_less(federate: Federate) -> None:
+    ran = federate(*FIVE, "run.rounds=1", spoil=spoil("sign flip x3", (LIAR,)))
+    shares = {e["client"]: e["clipped"] for e in ran.events("client")}
+    assert dropped(ran) == []
+    assert shares[LIAR] < 0.6
+    assert all(shares[k] > shares[LIAR] for k in shares if k != LIAR)
+
+
+def test_the_aggregate_is_of_updates_as_they_were_moved(federate: Federate) -> None:
+    """By hand: the mean of five updates, one of them moved towards the median of each number."""
+    sent: list[dict[str, np.ndarray]] = []
+    lie = spoil("sign flip x3", (LIAR,))
+
+    def watch(order: Any, reply: Any) -> Any:
+        reply = lie(order, reply)
+        if order.metadata.message_type == "train":
+            sent.append(unpack_parameters(reply.content.array_records[ARRAYS]))
+        return reply
+
+    given = ("run.rounds=1", "aggregation.rule=uniform", "aggregation.clip_radius=1.5")
+    ran = federate(*FIVE, *given, spoil=watch)
+    flat = np.array([np.concatenate([one[k].ravel() for k in sorted(one)]) for one in sent], float)
+    centre = np.median(flat, axis=0)
+    away = np.sqrt(((flat - centre) ** 2).sum(axis=1))
+    longest = 1.5 * max(np.median(away), 0.05)
+    by_hand = np.mean(
+        [
+            centre + (one - centre) * min(1, longest / far)
+            for one, far in zip(flat, away, strict=True)
+        ],
+        axis=0,
+    )
+    model = load_file(ran.folder / "model.safetensors")
+    found = np.concatenate([model[k].ravel() for k in sorted(sent[0])])
+    np.testing.assert_allclose(found, by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("attack", [name for name in MOMENTS if "class" not in name])
+def test_poisoned_moments_are_left_out_of_the_projection(federate: Federate, attack: str) -> None:
+    honest: list[Moments] = []
+    lie = spoil(attack, (LIAR,))
+
+    def watch(order: Any, reply: Any) -> Any:
+        reply = lie(order, reply)
+        if order.metadata.message_type == PREPARE and order.metadata.dst_node_id != 1000 + LIAR:
+            honest.append(Moments(**unpack_parameters(reply.content.array_records[ARRAYS])))
+        return reply
+
+    ran = federate(*FIVE, "run.rounds=1", "train.steps=1", spoil=watch)
+    prepared = ran.events("prepared")[0]
+    assert prepared["moments_left_out"] == [LIAR]
+    (line,) = prepared["moment_notes"]
+    assert f"client {LIAR}: its moments are left out of the projection: " in line
+    seed = derive_seed(0, "projection")
+    fitted = fit_projection(merge_moments(honest), 4, "lda", 0.1, 3.0, seed)
+    model = load_file(ran.folder / "model.safetensors")
+    np.testing.assert_allclose(model["projection.matrix"], fitted.matrix, rtol=1e-9)
+
+
+def test_honest_sites_of_strong_label_skew_are_all_used(federate: Federate) -> None:
+    skew = ("data.partition=dirichlet", "data.alpha=0.1", "data.train_rows=400")
+    ran = federate("run.clients=8", *skew, "distill.weight=0")
+    assert dropped(ran) == []
+    assert ran.events("prepared")[0]["moments_left_out"] == []
+
+
+def test_an_honest_run_says_nothing(federate: Federate) -> None:
+    ran = federate(*FIVE, spoil=spoil(ATTACKS[0]))
+    assert ran.events("prepared")[0]["moment_notes"] == []
+    assert dropped(ran) == []
+    assert all(event["failures"] == [] for event in ran.events("round"))
