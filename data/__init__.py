@@ -8,7 +8,7 @@ from data.features import feature_kind, raw_features
 from data.kmers import kmer_frequencies
 from data.loading import load_corpus, load_federation, load_server, load_site
 from data.metrics import confusion_scores, linear_baseline, majority_baseline, scores
-from data.moments import Moments, merge_moments, moments_of
+from data.moments import Moments, check_alike, merge_moments, moments_of
 from data.outliers import outlying
 from data.private import clip_rows, common, mended, noisy, too_large
 from data.projection import Projection, fit_projection
@@ -22,6 +22,7 @@ __all__ = [
     "ServerData",
     "Site",
     "Split",
+    "check_alike",
     "class_rows",
     "clip_rows",
     "common",

@@ -110,14 +110,8 @@ def moments_of(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int) -> 
     return Moments(indicator.sum(axis=0), indicator.T @ x, x.T @ x)
 
 
-def merge_moments(parts: Sequence[Moments]) -> Moments:
-    """Add up the moments of several sites: those of the pooled rows.
-
-    Raises
-    ------
-    DataError
-        If there are none, or they are of different classes or features.
-    """
+def check_alike(parts: Sequence[Moments]) -> None:
+    """Refuse no moments, and those of different classes or features (`DataError`)."""
     shapes = sorted({part.sums.shape for part in parts})
     if len(shapes) != 1:
         given = " and ".join(f"{c} classes x {d} features" for c, d in shapes) or "no moments"
@@ -128,6 +122,17 @@ def merge_moments(parts: Sequence[Moments]) -> Moments:
                 "use the same data.labels, features and llm.model on every node",
             )
         )
+
+
+def merge_moments(parts: Sequence[Moments]) -> Moments:
+    """Add up the moments of several sites: those of the pooled rows.
+
+    Raises
+    ------
+    DataError
+        If there are none, or they are of different classes or features.
+    """
+    check_alike(parts)
     return Moments(
         np.sum([part.count for part in parts], axis=0),
         np.sum([part.sums for part in parts], axis=0),

@@ -17,18 +17,17 @@ import numpy.typing as npt
 from data.moments import Matrix, Moments
 
 SHRINKAGE = 0.1
-ALLOWANCE = 4.0
+ALLOWANCE = 3.0
 """Times what chance allows: sites differ honestly, and rows are not normally distributed."""
 
 TAIL = 14.0
 """Minus the logarithm of the chance that normal rows go beyond what chance allows."""
 
-FAR = 3.0
-"""Standard deviations of rows that a class of one or two sites may lie from all the others."""
-
 RELATIVE = 3.0
 """Times the middle site's score that a score may be, where all sites differ much."""
 
+FAR = 10.0
+"""Times as far as a row lies from its class that a class of one or two sites may lie from all."""
 
 ITERATIONS = 100
 """Most steps of a geometric median: a liar's distance shrinks by a factor in each."""
@@ -66,13 +65,16 @@ def _means(one: Moments) -> Matrix:
 
 
 def _possible(one: Moments) -> bool:
-    """Whether there can be such rows: scatter is positive, empty classes have no sum."""
+    """Whether there can be such rows: scatter is positive, classes without rows have no sum."""
     if not one.second.size:
         return True
-    scatter, _ = _within(one)
-    if (one.sums[one.count == 0] != 0).any():
+    with np.errstate(over="ignore", invalid="ignore"):
+        scatter, _ = _within(one)
+        rounding = 1e-8 * float(np.trace(one.second))
+        uneven = float(np.abs(one.second - one.second.T).max())
+    if not np.isfinite(scatter).all() or uneven > rounding or one.sums[one.count == 0].any():
         return False
-    return bool(np.linalg.eigvalsh(scatter)[0] >= -1e-8 * max(np.trace(one.second), 0.0))
+    return bool(np.linalg.eigvalsh(scatter)[0] >= -rounding)
 
 
 def _unlike(parts: dict[int, Moments]) -> dict[int, str]:
@@ -82,6 +84,8 @@ def _unlike(parts: dict[int, Moments]) -> dict[int, str]:
         return {}
     freedom = capped([scatter[k][1] for k in spread])
     common = middle(np.stack(list(spread.values())), freedom)
+    if not np.trace(common) > 0:  # rows that are all alike have no scale
+        return {}
     whiten, features = _whitening(common)
     loose = 1 + features / (SHRINKAGE * float(freedom.sum()))
     wide = {}
@@ -119,17 +123,19 @@ def _away(
     """How far each site's class means lie from most sites', over what chance allows, squared."""
     scores = dict.fromkeys(parts, 0.0)
     chance = ALLOWANCE * loose * (features + 2 * np.sqrt(features * TAIL) + 2 * TAIL)
-    centres = {}
+    everything = np.stack([whiten @ one.mean for one in parts.values()])
     for c in range(len(next(iter(parts.values())).count)):
         holders = {k: float(one.count[c]) for k, one in parts.items() if one.count[c] > 0}
-        if len(holders) < 3:
+        if not holders:
             continue
         means = np.stack([whiten @ _means(parts[k])[c] for k in holders])
-        weights = capped(list(holders.values()))
-        centres[c] = middle(means, weights)
+        outvoted = len(holders) >= 3
+        points, weights = (means, holders) if outvoted else (everything, dict.fromkeys(parts, 1.0))
+        trusted = capped(list(weights.values()))
+        centre, apart = middle(points, trusted), 0.0 if outvoted else FAR**2 * features
         for (k, rows), mean in zip(holders.items(), means, strict=True):
-            gap = float(np.sum((mean - centres[c]) ** 2))
-            scores[k] = max(scores[k], gap / (chance * (1 / rows + 1 / float(weights.sum()))))
+            allowed = chance * (1 / rows + 1 / float(trusted.sum())) + apart
+            scores[k] = max(scores[k], float(np.sum((mean - centre) ** 2)) / allowed)
     return scores
 
 

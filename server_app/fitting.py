@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from logging import WARNING
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 from flwr.common.logger import log
 
 from federation import DataError, Settings, derive_seed, explain
@@ -68,10 +70,18 @@ def fit_on_moments(
     DataError
         If moments of too few classes are left, or do not fit together.
     """
-    from data import Moments, fit_projection, mended, merge_moments, outlying, too_large
+    from data import (
+        Moments,
+        check_alike,
+        fit_projection,
+        mended,
+        merge_moments,
+        outlying,
+        too_large,
+    )
 
     parts = [Moments(**arrays) for arrays in sums]
-    merge_moments(parts)  # refuses sites of different classes or features
+    check_alike(parts)
     privacy, features = settings.privacy, settings.features
     noise = privacy.moment_noise
     unlike = too_large(parts, noise, privacy.moment_clip) if noise else outlying(parts)
@@ -82,7 +92,7 @@ def fit_on_moments(
     )
     for line in notes.lines(reports):
         log(WARNING, "%s", line)
-    _check_classes(settings, merged)
+    check_classes(settings, merged.count)
     projection = fit_projection(
         mended(merged) if noise else merged,
         settings.quantum.qubits,
@@ -98,14 +108,27 @@ def _withheld(about: SiteReport, sent: Moments) -> list[int]:
     return [c for c, rows in enumerate(about.class_rows) if rows and not sent.count[c]]
 
 
-def _check_classes(settings: Settings, merged: Moments) -> None:
-    """Refuse moments of too few classes: every site may have withheld its own."""
-    held = int((merged.count > 0).sum())
-    wanted = 2 if settings.features.projection == "lda" else 1
+def check_classes(settings: Settings, count: npt.ArrayLike) -> None:
+    """Refuse moments of too few classes: every site may have withheld its own.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+    count : array, shape (C,)
+        Rows by class whose moments are sent, over all clients.
+
+    Raises
+    ------
+    DataError
+        If they are of fewer classes than the projection needs.
+    """
+    rows = np.asarray(count)
+    held, wanted = int((rows > 0).sum()), 2 if settings.features.projection == "lda" else 1
     if held < wanted:
         raise DataError(
             explain(
-                f"moments of {held} of {len(merged.count)} classes over all clients",
+                f"moments of {held} of {len(rows)} classes over all clients",
                 f"{wanted} for features.projection = {settings.features.projection}: a site sends "
                 f"those of classes with privacy.min_rows = {settings.privacy.min_rows} rows or "
                 "more",

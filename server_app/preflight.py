@@ -110,12 +110,14 @@ def _check_backends(settings: Settings) -> None:
 
 def _rows(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
     """Load all rows: the server's and every client's."""
-    from data import class_rows, load_federation, refuse_few
+    import numpy as np
+
+    from data import class_rows, load_federation
+    from server_app.fitting import check_classes
 
     server, sites = load_federation(settings)
-    for site in sites:
-        count = class_rows(site.train.labels, len(server.classes))
-        refuse_few(count, settings.privacy.min_rows)
+    held = np.array([class_rows(site.train.labels, len(server.classes)) for site in sites])
+    check_classes(settings, np.where(held >= settings.privacy.min_rows, held, 0).sum(axis=0))
     return server, sites
 
 

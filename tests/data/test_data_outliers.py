@@ -67,6 +67,8 @@ def test_a_site_weighs_at_most_twice_the_middle_one() -> None:
         (lambda one: shifted(one, 12.0), "class means lie"),
         (lambda one: Moments(one.count, one.sums[::-1], one.second), "."),
         (lambda one: Moments(one.count * 0, one.sums, one.second), "no rows have such moments"),
+        (lambda one: changed(one, sums=1e300, second=1e300), "no rows have such moments"),
+        (lambda one: Moments(one.count, one.sums, np.tril(one.second)), "no rows have such"),
     ],
 )
 def test_liars_are_found_and_nobody_else(lie: object, why: str) -> None:
@@ -77,6 +79,22 @@ def test_liars_are_found_and_nobody_else(lie: object, why: str) -> None:
     found = outlying(parts)
     assert sorted(found) == [2, 5]
     assert all(re.search(why, reason) for reason in found.values())
+
+
+def test_a_class_that_only_a_liar_has_lies_where_rows_can() -> None:
+    parts = [site(k, (30, 30, 0)) for k in range(6)]
+    parts[2] = site(2, (30, 30, 20))
+    assert outlying(parts) == {}
+    sums = parts[2].sums.copy()
+    sums[2] += 20 * 1000.0
+    far = 20 * np.outer(sums[2], sums[2]) / 400
+    parts[2] = Moments(parts[2].count, sums, parts[2].second + far)
+    assert list(outlying(parts)) == [2]
+
+
+def test_rows_that_are_all_alike() -> None:
+    parts = [moments_of(np.ones((4, 3)), [0, 0, 1, 1], 2)] * 4
+    assert outlying(parts) == {}
 
 
 def test_variance_in_one_direction_only() -> None:
