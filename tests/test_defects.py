@@ -113,7 +113,7 @@ def test_4_round_two_starts_from_round_ones_aggregate(federate: Federate) -> Non
             replies[key] = unpack_parameters(reply.content.array_records[ARRAYS])
         return reply
 
-    federate("aggregation.rule=uniform", spoil=watch)
+    federate("aggregation.rule=uniform", "aggregation.clip_radius=100", spoil=watch)
     for name in ("angles", "scale", "bias"):
         mean = np.mean([replies[1, client][name] for client in range(3)], axis=0)
         for client in range(3):
