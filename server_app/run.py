@@ -331,7 +331,6 @@ def _prepared_event(
         "warnings": _warnings(prepared, judge),
         "rounds": settings.run.rounds,
         "moments_left_out": sorted(prepared.notes.left_out),
-        "moment_notes": prepared.notes.lines([member.about for member in prepared.members]),
         "seconds": seconds,
     }
 
@@ -343,7 +342,7 @@ def _warnings(prepared: Prepared, judge: Judge) -> list[str]:
     lines = [display_safe(line) for line in (*judge.notes, *told)]
     for line in lines:
         log(WARNING, "data: %s", line)
-    return lines
+    return lines + [display_safe(line) for line in prepared.notes.lines(reports)]
 
 
 def _untested(settings: Settings, prepared: Prepared, verdict: Verdict) -> list[str]:

@@ -273,7 +273,7 @@ def test_moments_of_few_rows_of_a_class_stay_at_the_site(federate: Federate) -> 
     assert not any(array.any() for array in sent[1].values())
     prepared = ran.events("prepared")[0]
     assert prepared["clients"][1]["class_rows"] == [16, 16]
-    (line,) = prepared["moment_notes"]
+    (line,) = [line for line in prepared["warnings"] if "moments" in line]
     assert re.search(r"client 1: classes .*\(16\).* have fewer than privacy.min_rows", line)
     assert {e["client"] for e in ran.events("client") if e["aggregated"]} == {0, 1, 2}
 
