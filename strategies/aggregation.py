@@ -174,8 +174,13 @@ def aggregate(
 
 
 def centred(settings: Settings, replies: Sequence[Message]) -> tuple[list[Parameters], list[float]]:
-    """Return a round's updates as they count, and by what each was brought nearer to the others."""
+    """Return a round's updates as they count, and by what each was brought nearer to the others.
+
+    Under central privacy, where `privacy.clip` bounds them, none is moved.
+    """
     updates = [unpack_parameters(reply.content.array_records[ARRAYS]) for reply in replies]
+    if settings.privacy.dp == "central":
+        return updates, [1.0] * len(updates)
     least = settings.train.learning_rate
     return clip_to_centre(updates, settings.aggregation.clip_radius, least)
 

@@ -186,9 +186,8 @@ class LlmQfl(Strategy):
         messages = [update.message for update in counted]
         # Rows as reported before the run: a client cannot raise its own weight later.
         weigh(messages, [self.state.members[one.client].about.train_rows for one in counted])
-        if self.settings.privacy.dp != "central":
-            shares = centred(self.settings, messages)[1]
-            self.current.shares = dict(zip(self.current.aggregated, shares, strict=True))
+        shares = centred(self.settings, messages)[1]
+        self.current.shares = dict(zip(self.current.aggregated, shares, strict=True))
         arrays, metrics_record = aggregate(self.settings, server_round, messages, reference)
         for client, update in self.current.updates.items():
             if not update.dropped:
