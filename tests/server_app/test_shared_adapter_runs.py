@@ -192,7 +192,7 @@ def test_the_average_is_weighted_by_the_rows_that_were_reported(federate: Federa
     # Features by k-mers: the adapter is the teacher only.
     ran = federate(
         "llm.federated=fedavg", "llm.rounds=1", "data.partition=quantity", "data.alpha=1.0",
-        spoil=watch,
+        "aggregation.clip_radius=100", spoil=watch,
     )  # fmt: skip
     assert ran.events("prepared")[0]["features"].startswith("kmer, ")
     rows = np.array([n for n, _ in replies], dtype=float)
