@@ -15,6 +15,7 @@ from pathlib import Path
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.logger import log
+from pydantic import ValidationError
 
 from federation import BudgetError, UserError, display_safe
 from federation.messages import (
@@ -25,6 +26,7 @@ from federation.messages import (
     EvaluateOrder,
     RejoinOrder,
     TrainOrder,
+    first_problem,
     read_order,
     read_parameters,
     rejoined,
@@ -50,6 +52,9 @@ def answers(handler: Handler) -> Callable[[Message, Context], Message]:
             log(ERROR, "%s", error)
             code = BUDGET_CODE if isinstance(error, BudgetError) else USER_ERROR_CODE
             return Message(Error(code, display_safe(error)), reply_to=message)
+        except ValidationError as error:  # the one that a number or name of this site breaks
+            log(ERROR, "%s", error)
+            return Message(Error(USER_ERROR_CODE, first_problem(error)), reply_to=message)
         except Exception as error:
             # What a library says of what it could not take may quote a row.
             log(ERROR, "a defect, or a mistake that nobody foresaw", exc_info=error)

@@ -48,23 +48,30 @@ def confusion_scores(confusion: npt.ArrayLike) -> dict[str, Any]:
 
     Parameters
     ----------
-    confusion : array of int, shape (C, C)
-        Rows by true class (first axis) and predicted class.
+    confusion : array, shape (C, C)
+        Rows by true class (first axis) and predicted class; fractions of rows where a site counts
+        for fewer than it has.
 
     Returns
     -------
     dict
         As `scores`, without ``loss``.
     """
-    table = np.asarray(confusion, dtype=np.int64)
+    table = np.asarray(confusion)
+    if (table == np.rint(table)).all():
+        table = table.astype(np.int64)
     hits, actual, predicted = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
     return {
-        "accuracy": float(hits.sum() / max(int(table.sum()), 1)),
-        "macro_f1": float(np.mean(2 * hits / np.maximum(actual + predicted, 1))),
-        "macro_recall": float(np.mean(hits / np.maximum(actual, 1))),
-        "rows": int(table.sum()),
+        "accuracy": float(hits.sum() / (table.sum() or 1)),
+        "macro_f1": float(np.mean(2 * hits / _or_one(actual + predicted))),
+        "macro_recall": float(np.mean(hits / _or_one(actual))),
+        "rows": round(float(table.sum())),
         "confusion": table.tolist(),
     }
+
+
+def _or_one(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.where(counts > 0, counts, 1)
 
 
 def majority_baseline(

@@ -206,7 +206,8 @@ def check_state(found: Checkpoint, *more: tuple[str, Any]) -> None:
         Saved.model_validate(found.state)
         for key, kind in more:
             where = f"{key}."
-            TypeAdapter(kind).validate_python(found.state[key])
+            # As JSON: strict dataclasses take no mapping of Python's.
+            TypeAdapter(kind).validate_json(json.dumps(found.state[key]))
     except ValidationError as error:
         place = f"{str(found.folder / STATE)!r} is damaged ({where}{first_fault(error)})"
         fix = "remove that checkpoint, to go on from the one before"

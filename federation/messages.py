@@ -3,18 +3,26 @@
 Flower's strategies and mods want exactly one `ArrayRecord` and one `ConfigRecord` in an order
 and one `ArrayRecord` and one `MetricRecord` in a training reply; text travels in a
 `ConfigRecord`. No message carries a row, a label or text of a row.
+
+Every message validates itself when it is built: exact keys and types, finite numbers within
+bounds. What a client sent is read in `federation.received` only.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from federation.array_decoding import Parameters as Parameters
+from federation.text import hidden_character
+from federation.words import printable
 
 PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
 ADAPT, ADOPT, REJOIN = "train.adapt", "query.adopt", "query.rejoin"
@@ -41,12 +49,33 @@ NO_ENCODER = "none"
 NOTHING = "none"
 """A word of an order that says nothing, for the same reason."""
 
-Parameters = dict[str, npt.NDArray[Any]]
-
 T = TypeVar("T")
 
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-@dataclass(frozen=True)
+MOST_ROWS = 10**9
+MOST_LOSS = 28.0
+"""Nats: probabilities count as at least 1e-12 (`data.metrics`), whose -log is 27.6."""
+
+
+def _shown(text: str) -> str:
+    """Refuse what could take over a terminal or turn a line round."""
+    if hidden := hidden_character(text):
+        raise ValueError(f"character {hidden} cannot be shown")
+    return text
+
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Rows = Annotated[int, Field(ge=0, le=MOST_ROWS)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Loss = Annotated[float, Field(ge=0, le=MOST_LOSS)]
+Objective = Annotated[float, Field(ge=-1e-3, le=1e9)]
+"""A value that is minimised; the KL term of equal distributions may be a rounding error below 0."""
+Seconds = Annotated[float, Field(ge=0, le=1e8)]
+Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_shown)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class SiteReport:
     """A client's answer to PREPARE.
 
@@ -82,43 +111,43 @@ class SiteReport:
         only; or `NOTHING`.
     """
 
-    client: int
-    site: str
-    train_rows: int
-    val_rows: int
-    test_rows: int
-    class_rows: list[int]
-    classes: list[str]
-    data: str
-    kind: str
-    features: str
-    backend: str
-    llm: str
-    encoder: str
-    adapter_bytes: int
-    circuits_per_step: int
-    circuits_fixed: int
-    shots_per_circuit: int
-    seconds: float
-    rows_digest: str
-    notes: str = NOTHING
+    client: Annotated[int, Field(ge=0, le=10**6)]
+    site: Text
+    train_rows: Rows
+    val_rows: Rows
+    test_rows: Rows
+    class_rows: list[Rows]
+    classes: list[Text]
+    data: Text
+    kind: Text
+    features: Text
+    backend: Text
+    llm: Text
+    encoder: Text
+    adapter_bytes: Count
+    circuits_per_step: Count
+    circuits_fixed: Count
+    shots_per_circuit: Count
+    seconds: Seconds
+    rows_digest: Text
+    notes: Text = NOTHING
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class RejoinOrder:
     """What a client is told of a run that goes on: Flower's id of its first part."""
 
     run: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class AdaptOrder:
     """A round of training the shared adapter: ``round`` from 1, of `llm.rounds`."""
 
     round: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class AdaptReport:
     """A client's part in a round of the shared adapter; numbers only.
 
@@ -126,27 +155,27 @@ class AdaptReport:
     drew from the shared seed, which must be the same everywhere.
     """
 
-    rows: int
-    round: int
-    steps: int
-    loss: float
-    start: int
-    reused: int
-    llm_tokens: int
-    llm_seconds: float
+    rows: Rows
+    round: Count
+    steps: Count
+    loss: Objective
+    start: Annotated[int, Field(ge=0, lt=2**63)]
+    reused: Annotated[int, Field(ge=0, le=1)]
+    llm_tokens: Count
+    llm_seconds: Seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class AdoptReport:
     """What a client says of the adapter that it was given; losses on its validation rows."""
 
-    rows: int
-    loss: float
-    accuracy: float
-    llm_seconds: float
+    rows: Rows
+    loss: Objective
+    accuracy: Share
+    llm_seconds: Seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainOrder:
     """What a participant is told besides the parameters.
 
@@ -182,7 +211,7 @@ class TrainOrder:
     fine_tuned: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainReport:
     """What a participant answers besides its parameters; numbers only.
 
@@ -190,43 +219,43 @@ class TrainReport:
     client's validation rows, ``train_loss`` the last value of the training objective.
     """
 
-    rows: int
-    round: int
-    steps: int
-    loss: float
-    accuracy: float
-    train_loss: float
-    llm_loss: float
-    llm_accuracy: float
-    llm_macro_f1: float
-    llm_raw_loss: float
-    llm_temperature: float
-    llm_epochs: int
-    llm_reused: int
-    llm_tokens: int
-    llm_seconds: float
-    train_seconds: float
-    jobs: int
-    circuits: int
-    shots: int
-    two_qubit_gates: int
-    qpu_seconds: float
-    queue_seconds: float
-    llm_cut: int = 0
+    rows: Rows
+    round: Count
+    steps: Count
+    loss: Loss
+    accuracy: Share
+    train_loss: Objective
+    llm_loss: Annotated[float, Field(ge=0, le=1e9)]
+    llm_accuracy: Share
+    llm_macro_f1: Share
+    llm_raw_loss: Annotated[float, Field(ge=0, le=1e9)]
+    llm_temperature: Annotated[float, Field(ge=0, le=1e9)]
+    llm_epochs: Count
+    llm_reused: Annotated[int, Field(ge=0, le=1)]
+    llm_tokens: Count
+    llm_seconds: Seconds
+    train_seconds: Seconds
+    jobs: Count
+    circuits: Count
+    shots: Count
+    two_qubit_gates: Count
+    qpu_seconds: Seconds
+    queue_seconds: Seconds
+    llm_cut: Rows = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class EvaluateOrder:
     """What a client is to evaluate; ``split`` is ``validation`` or ``test``, the rest as above."""
 
     round: int
-    split: str
+    split: Literal["validation", "test"]
     projection: bytes
     run: str
     adapter: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class EvaluateReport:
     """Evaluation on a client's rows; confusions are C x C, rows true, flattened.
 
@@ -235,18 +264,18 @@ class EvaluateReport:
     only repeat what its site happens to hold.
     """
 
-    rows: int
-    loss: float
-    confusion: list[int]
-    jobs: int
-    circuits: int
-    shots: int
-    two_qubit_gates: int
-    qpu_seconds: float
-    queue_seconds: float
-    train_seconds: float
-    logistic_projected: list[int]
-    logistic_full: list[int]
+    rows: Rows
+    loss: Loss
+    confusion: list[Rows]
+    jobs: Count
+    circuits: Count
+    shots: Count
+    two_qubit_gates: Count
+    qpu_seconds: Seconds
+    queue_seconds: Seconds
+    train_seconds: Seconds
+    logistic_projected: list[Rows]
+    logistic_full: list[Rows]
 
 
 def pack_parameters(parameters: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
@@ -270,8 +299,8 @@ def order(
 
 def read_order(message: Message, kind: type[T]) -> tuple[Parameters, T]:
     """Unpack an order."""
-    config = dict(message.content.config_records[CONFIG])
-    return unpack_parameters(message.content.array_records[ARRAYS]), _build(kind, config)
+    config: dict[str, Any] = dict(message.content.config_records[CONFIG])
+    return read_parameters(message), kind(**config)
 
 
 def report(
@@ -286,14 +315,20 @@ def report(
     return record
 
 
-def read_report(message: Message, kind: type[T]) -> T:
-    """Unpack the numbers of an answer; raises KeyError or TypeError if they are not ours."""
-    return _build(kind, dict(message.content.metric_records[METRICS]))
-
-
 def read_parameters(message: Message) -> Parameters:
-    """Unpack the parameters of a training answer."""
+    """Unpack the parameters of an order of our own."""
     return unpack_parameters(message.content.array_records[ARRAYS])
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say in one printable line what is wrong with a message's first wrong field."""
+    problem = error.errors(include_url=False)[0]
+    key = printable(".".join(map(str, problem["loc"])), 40)
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"{key} is no field of it"
+    return printable(f"{key} = {printable(repr(problem['input']), 60)}: {problem['msg']}")
 
 
 def site_report(about: SiteReport, moments: Parameters) -> RecordDict:
@@ -303,20 +338,9 @@ def site_report(about: SiteReport, moments: Parameters) -> RecordDict:
     )
 
 
-def read_site_report(message: Message) -> tuple[SiteReport, Parameters]:
-    """Unpack a client's answer to PREPARE."""
-    about = _build(SiteReport, dict(message.content.config_records[ABOUT]))
-    return about, read_parameters(message)
-
-
 def rejoined(about: SiteReport) -> RecordDict:
     """Pack a client's answer to REJOIN: who it is; its moments are known."""
     return RecordDict({ABOUT: ConfigRecord(dataclasses.asdict(about))})
-
-
-def read_rejoined(message: Message) -> SiteReport:
-    """Unpack a client's answer to REJOIN."""
-    return _build(SiteReport, dict(message.content.config_records[ABOUT]))
 
 
 def payload_bytes(content: RecordDict) -> int:
@@ -324,8 +348,3 @@ def payload_bytes(content: RecordDict) -> int:
     size = sum(record.count_bytes() for record in content.array_records.values())
     size += sum(record.count_bytes() for record in content.config_records.values())
     return size + sum(record.count_bytes() for record in content.metric_records.values())
-
-
-def _build(kind: type[T], values: dict[str, Any]) -> T:
-    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: values[name] for name in names})

@@ -237,6 +237,12 @@ class AggregationSettings(Section):
         "median distance is moved that near (centred clipping).",
         ge=1,
     )
+    max_weight: float = setting(
+        3.0,
+        "Most rows that a site counts for, as a multiple of the median site's: in weights of "
+        "updates and evaluations, and in class weights. Sites declare their own rows.",
+        ge=1,
+    )
 
 
 class EvaluationSettings(Section):

@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from federation.text import display_safe
+
 BASELINES = (
     ("logistic_projected", "logistic regression, same features"),
     ("logistic_full", "logistic regression, all features"),
@@ -32,6 +34,17 @@ def is_number(value: Any) -> bool:
     """Whether a value from a JSON file is a number of less than 19 digits; true is none."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     return plain and abs(value) < 1e18
+
+
+def printable(text: Any, most: int = 300) -> str:
+    """Make one line of anybody's text that a terminal and a report may show, cut to a length.
+
+    White space becomes blanks, and what hides is escaped (`federation.text.display_safe`).
+    """
+    letters = str(text)[: 20 * most]  # nobody need read more of it to fill a line
+    shown = display_safe(" ".join(letters.split()))
+    line = "".join(x if x.isprintable() else " " for x in shown)
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def figure(value: Any, places: int = 3, none: str = "-") -> str:

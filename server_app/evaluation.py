@@ -8,7 +8,7 @@ quantum time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from logging import INFO
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,8 +22,8 @@ from flwr.serverapp import Grid
 from federation import Settings, UserError, derive_seed, explain, open_store, with_idle
 from federation.messages import EvaluateReport, SiteReport, unpack_parameters
 from llm.agent import Decision
-from strategies import LlmQfl, Member
-from strategies.replies import Round
+from strategies import LlmQfl, Member, rows_that_count
+from strategies.row_weights import counted_classes, dominant
 
 if TYPE_CHECKING:
     from data import ServerData
@@ -247,7 +247,12 @@ class FederatedJudge:
             sum(member.about.val_rows for member in members),
             sum(member.about.test_rows for member in members),
         )
-        self._train_rows = np.sum([member.about.class_rows for member in members], axis=0)
+        settings = strategy.settings
+        self._counted = rows_that_count(members, "test_rows", settings)
+        self._train_rows = counted_classes(
+            {member.client: member.about.class_rows for member in members},
+            rows_that_count(members, "train_rows", settings),
+        )
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -283,9 +288,25 @@ class FederatedJudge:
                     "give the sites test rows or look at their logs",
                 )
             )
-        verdict, baselines = summed_verdict(list(reports.values()), self._train_rows)
+        verdict, baselines = summed_verdict(reports, self._counted, self._train_rows)
         shown = baselines if self.strategy.settings.evaluation.baselines else {}
-        return {**verdict, "sites": len(reports), "failures": failures}, shown
+        verdict |= {"sites": len(reports), "failures": failures}
+        if apart := self._without(reports):
+            verdict["without"] = apart
+        return verdict, shown
+
+    def _without(self, reports: Mapping[int, EvaluateReport]) -> list[Verdict]:
+        """Score the test without each dominant site: what it declares decides what is reported."""
+        rows = {client: report.rows for client, report in reports.items()}
+        held = {client: self._counted[client] for client in reports}
+        found = []
+        for client in dominant(rows, held):
+            others = {k: report for k, report in reports.items() if k != client}
+            scored, _ = summed_verdict(others, self._counted, self._train_rows)
+            figures = {key: scored[key] for key in ("rows", "accuracy", "macro_f1", "loss")}
+            said = {"client": client, "declared": rows[client], "counted": held[client]}
+            found.append({**said, **figures})
+        return found
 
     def _ask(self, arrays: ArrayRecord) -> tuple[dict[int, EvaluateReport], list[str]]:
         """Let every client that is there score its test rows.
@@ -300,7 +321,7 @@ class FederatedJudge:
         state, timeout = strategy.state, strategy.settings.run.round_timeout
         begun = (entry[0] for entry in state.ledger.entries)
         number = max([len(state.losses), *begun]) + 1
-        strategy.current = now = Round(number, Decision(participants=(), steps={}))
+        now = strategy.begin_round(number, Decision(participants=(), steps={}))
         for client in sorted(strategy.muster(self.grid)):
             now.fail(client, "it is not there, or still at an old order")
         split = ConfigRecord({"split": "test"})
@@ -312,15 +333,19 @@ class FederatedJudge:
 
 
 def summed_verdict(
-    reports: Sequence[EvaluateReport], train_rows: npt.ArrayLike
+    reports: Mapping[int, EvaluateReport],
+    counted: Mapping[int, int],
+    train_rows: npt.ArrayLike,
 ) -> tuple[Verdict, dict[str, Verdict]]:
     """Add evaluations up: the mean loss by rows, all else from the summed confusions.
 
     Parameters
     ----------
-    reports : sequence of EvaluateReport
-        The sites' answers, at least one; confusions are C x C, flattened.
-    train_rows : array of int, shape (C,)
+    reports : mapping
+        The sites' answers by client, at least one; confusions are C x C, flattened.
+    counted : mapping
+        Rows that each client counts for; a confusion is scaled to them.
+    train_rows : array of float, shape (C,)
         Training rows of each class at all sites; the most frequent one is the majority class.
 
     Returns
@@ -331,21 +356,21 @@ def summed_verdict(
     """
     from data import confusion_scores
 
-    rows = sum(report.rows for report in reports)
-    confusion = _summed([report.confusion for report in reports])
+    shares = {client: counted[client] / report.rows for client, report in reports.items()}
+
+    def summed(name: str) -> npt.NDArray[np.float64]:
+        found = [np.multiply(getattr(report, name), shares[k]) for k, report in reports.items()]
+        classes = round(len(found[0]) ** 0.5)
+        return np.asarray(np.sum(found, axis=0).reshape(classes, classes))
+
+    rows = sum(counted[client] for client in reports)
+    confusion = summed("confusion")
     verdict = confusion_scores(confusion)
-    verdict["loss"] = sum(report.rows * report.loss for report in reports) / rows
+    verdict["loss"] = sum(counted[k] * report.loss for k, report in reports.items()) / rows
     constant = np.zeros_like(confusion)
     constant[:, np.argmax(train_rows)] = confusion.sum(axis=1)
     baselines = {"majority": confusion_scores(constant)}
     for name in ("projected", "full"):
-        own = [getattr(report, f"logistic_{name}") for report in reports]
-        if all(own):
-            baselines[f"local_{name}"] = confusion_scores(_summed(own))
+        if all(getattr(report, f"logistic_{name}") for report in reports.values()):
+            baselines[f"local_{name}"] = confusion_scores(summed(f"logistic_{name}"))
     return verdict, baselines
-
-
-def _summed(confusions: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-    flat = np.sum(np.asarray(confusions, dtype=np.int64), axis=0)
-    classes = round(len(flat) ** 0.5)
-    return np.asarray(flat.reshape(classes, classes))

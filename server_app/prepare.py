@@ -13,10 +13,32 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from federation import Cost, DataError, Settings, UserError, explain, most_steps
-from federation.messages import PREPARE, Parameters, SiteReport, payload_bytes, read_site_report
+from federation.messages import (
+    PREPARE,
+    Parameters,
+    SiteReport,
+    payload_bytes,
+)
+from federation.received import (
+    ReplyError,
+    checked_reply,
+    read_site_report,
+)
+from federation.words import printable
 from server_app.evaluation import check_server_encoder
 from server_app.fitting import MomentNotes, fit_on_moments
-from strategies import Member, SharedAdapter, add_costs, last_line, train_shared_adapter
+from strategies import (
+    Member,
+    SharedAdapter,
+    add_costs,
+    last_line,
+    rows_that_count,
+    train_shared_adapter,
+)
+from strategies.row_weights import counted_classes, dominance
+
+MOST_SHOTS = 10**8
+"""Shots of a circuit; `hardware.precision` may ask for many."""
 
 if TYPE_CHECKING:
     from data import Projection
@@ -97,9 +119,9 @@ def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
     log(INFO, "preparing %d clients", len(nodes))
     messages = [Message(RecordDict(), node, PREPARE) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
-    answers = _read(replies, len(nodes))
+    answers = _read(replies, settings)
     members = tuple(member for member, _, _ in answers)
-    count = [sum(column) for column in zip(*(m.about.class_rows for m in members), strict=True)]
+    count = rows_by_class(members, settings)
     if sum(rows > 0 for rows in count) < 2:
         raise DataError(
             explain(
@@ -129,20 +151,32 @@ def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
     )
 
 
-def sent_or_withheld(counted: Sequence[float], rows: Sequence[int]) -> bool:
-    """Say whether moments are of all rows of a class or of none; both by class."""
-    pairs = zip(counted, rows, strict=False)
-    return len(counted) == len(rows) and all(sent in (0, held) for sent, held in pairs)
+def rows_by_class(members: Sequence[Member], settings: Settings) -> list[float]:
+    """Return the training rows of each class that count over all clients, length C."""
+    rows = {member.client: member.about.class_rows for member in members}
+    return counted_classes(rows, rows_that_count(members, "train_rows", settings))
 
 
-def class_weights(count: Sequence[int], kind: str) -> list[float]:
+def dominant_sites(members: Sequence[Member], settings: Settings) -> list[str]:
+    """Say in a line each which clients dominate by the rows that they declare."""
+    names = {"train_rows": "training", "val_rows": "validation", "test_rows": "test"}
+    if settings.evaluation.mode == "central":  # then only training rows weigh
+        names = {"train_rows": "training"}
+    lines = []
+    for name, what in names.items():
+        rows = {member.client: int(getattr(member.about, name)) for member in members}
+        lines += dominance(rows, rows_that_count(members, name, settings), what)
+    return lines
+
+
+def class_weights(count: Sequence[float], kind: str) -> list[float]:
     """Return the classes' weights: all ones, or N / (C n_c) with N the rows of all classes.
 
     A class nobody holds gets weight 1: it never appears in a loss.
 
     Parameters
     ----------
-    count : sequence of int, length C
+    count : sequence of float, length C
         Training rows n_c of each class over all clients.
     kind : str
         ``none`` or ``balanced``.
@@ -153,11 +187,12 @@ def class_weights(count: Sequence[int], kind: str) -> list[float]:
     return [total / (len(count) * rows) if rows else 1.0 for rows in count]
 
 
-def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Parameters, int]]:
+def _read(replies: Sequence[Message], settings: Settings) -> list[tuple[Member, Parameters, int]]:
     """Unpack the answers (with their bytes), ordered by client; every node must take part."""
+    nodes = settings.run.clients
     problems = [r.error.reason or "no reason given" for r in replies if r.has_error()]
     if problems:
-        short = dict.fromkeys(last_line(problem) for problem in problems)
+        short = dict.fromkeys(printable(last_line(problem)) for problem in problems)
         raise UserError(f"{len(problems)} of {nodes} clients cannot start: {' | '.join(short)}")
     if len(replies) < nodes:
         raise UserError(
@@ -170,12 +205,12 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
     answers = []
     for reply in replies:
         try:
-            about, arrays = read_site_report(reply)
-            _check_self(about, arrays)
-            check_costs(about)
-        except (KeyError, TypeError, AttributeError) as error:
+            with checked_reply():
+                about, arrays = read_site_report(reply)
+                check_site(about, settings)
+                size = payload_bytes(reply.content)
+        except ReplyError as error:
             raise UserError(malformed(reply, error)) from None
-        size = payload_bytes(reply.content)
         answers.append((Member(reply.metadata.src_node_id, about), arrays, size))
     answers.sort(key=lambda answer: answer[0].client)
     check_agreement([member.about for member, _, _ in answers])
@@ -183,41 +218,45 @@ def _read(replies: Sequence[Message], nodes: int) -> list[tuple[Member, Paramete
 
 
 def malformed(reply: Message, error: Exception) -> str:
-    """Say that a node's report cannot be read."""
-    node = reply.metadata.src_node_id
-    return (
-        f"node {node} sent a malformed report ({error!r}); give all nodes the same version of the "
-        "app."
+    """Say that a node's report cannot be true; nothing has been paid for yet."""
+    return explain(
+        f"node {reply.metadata.src_node_id} sent a report that cannot be used: {error}",
+        "what the app's own preparation sends",
+        "give all nodes the same version of the app, or start the run without that node",
     )
 
 
-def _check_self(about: SiteReport, arrays: Parameters) -> None:
-    """Refuse a report whose rows do not add up: weights and evaluations are held against it."""
-    counted = arrays["count"].tolist()
-    rows = (about.train_rows, about.val_rows, about.test_rows, *about.class_rows)
-    added = about.train_rows == sum(about.class_rows)
-    if min(rows) < 0 or not added or not sent_or_withheld(counted, about.class_rows):
-        raise UserError(
-            explain(
-                f"client {about.client} reports {about.train_rows} training rows, by class "
-                f"{about.class_rows}, and moments of {counted}",
-                "the same numbers, or no moments of a class",
-                "give all nodes the same version of the app",
-            )
+def check_site(about: SiteReport, settings: Settings) -> None:
+    """Hold a site's report against itself and against the run.
+
+    Raises
+    ------
+    ValueError
+        If rows do not add up, the index is none of the run's, or a step is said to cost more
+        than the dearest optimiser takes for so many rows. Weights, budgets and prices are
+        reckoned with these numbers.
+    """
+    from quantum import build_ansatz, circuits_per_step
+
+    if about.client >= settings.run.clients:
+        raise ValueError(f"client {about.client} of {settings.run.clients}")
+    if len(about.class_rows) != len(about.classes) or sum(about.class_rows) != about.train_rows:
+        raise ValueError(
+            f"client {about.client} reports {about.train_rows} training rows and of its "
+            f"{len(about.classes)} classes {about.class_rows}"
         )
-
-
-def check_costs(about: SiteReport) -> None:
-    """Refuse a report of costs that are none: budgets and prices are reckoned with them."""
-    for name in ("circuits_per_step", "circuits_fixed", "shots_per_circuit"):
-        value = getattr(about, name)
-        if type(value) is not int or value < 0:
-            raise UserError(
-                explain(
-                    f"client {about.client} reports {name} = {value!r}",
-                    "a whole number of at least 0",
-                    "give all nodes the same version of the app",
-                )
+    if len(set(about.classes)) < max(2, len(about.classes)):
+        raise ValueError(f"client {about.client} reports the classes {about.classes}")
+    angles = build_ansatz(settings.quantum, len(about.classes)).angles
+    dearest = settings.train.model_copy(update={"optimizer": "adam"})
+    for name, most in (
+        ("circuits_per_step", circuits_per_step(dearest, about.train_rows, angles)),
+        ("circuits_fixed", 2 * about.val_rows + about.train_rows),
+        ("shots_per_circuit", MOST_SHOTS),
+    ):
+        if getattr(about, name) > most:
+            raise ValueError(
+                f"client {about.client} reports {name} = {getattr(about, name)}, of at most {most}"
             )
 
 

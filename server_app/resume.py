@@ -39,13 +39,18 @@ from federation.messages import (
     order,
     pack_parameters,
     payload_bytes,
-    read_rejoined,
 )
 from federation.reading import Reader
+from federation.received import (
+    ReplyError,
+    checked_reply,
+    read_rejoined,
+)
+from federation.words import printable
 from llm.agent import Agent, ClientView
 from server_app.audit import whole_lines
 from server_app.journal import ADAPTER, KEPT, MODEL, load_arrays
-from server_app.prepare import Prepared, check_agreement, check_costs, malformed, wait_for_nodes
+from server_app.prepare import Prepared, check_agreement, check_site, malformed, wait_for_nodes
 from strategies import LlmQfl, Member, SharedAdapter, last_line
 from strategies.snapshot import changed, report_of
 
@@ -144,7 +149,7 @@ def rejoin(grid: Grid, settings: Settings, past: Past, folder: Path) -> Prepared
     content = order(adapter.arrays if adapter else {}, RejoinOrder(past.run or NOTHING))
     messages = [Message(content, node, REJOIN) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
-    members = _read(replies, len(nodes), [report_of(one) for one in past.told["members"]])
+    members = _read(replies, settings, [report_of(one) for one in past.told["members"]])
     sizes = {reply.metadata.src_node_id: payload_bytes(reply.content) for reply in replies}
     down = payload_bytes(content)
     return Prepared(
@@ -176,18 +181,23 @@ def _adapter(past: Past, folder: Path) -> SharedAdapter | None:
     )
 
 
-def _read(replies: list[Message], nodes: int, before: list[SiteReport]) -> tuple[Member, ...]:
+def _read(
+    replies: list[Message], settings: Settings, before: list[SiteReport]
+) -> tuple[Member, ...]:
     """Unpack the answers, ordered by client; every site must be the one it was."""
-    problems = [last_line(r.error.reason or "no reason given") for r in replies if r.has_error()]
+    nodes = settings.run.clients
+    reasons = [r.error.reason or "no reason given" for r in replies if r.has_error()]
+    problems = [printable(last_line(reason)) for reason in reasons]
     if problems or len(replies) < nodes:
         told = " | ".join(dict.fromkeys(problems)) or "no reply in time"
         raise UserError(f"{len(replies) - len(problems)} of {nodes} clients can go on: {told}")
     members = []
     for reply in replies:
         try:
-            about = read_rejoined(reply)
-            check_costs(about)
-        except (KeyError, TypeError, AttributeError) as error:
+            with checked_reply():
+                about = read_rejoined(reply)
+                check_site(about, settings)
+        except ReplyError as error:
             raise UserError(malformed(reply, error)) from None
         members.append(Member(reply.metadata.src_node_id, about))
     members.sort(key=lambda member: member.client)

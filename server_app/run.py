@@ -26,10 +26,11 @@ from federation import (
 )
 from federation.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
 from federation.privacy import spent as privacy_spent
+from federation.words import percent
 from llm.agent import Agent
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
 from server_app.journal import RunJournal, totals
-from server_app.prepare import Prepared, prepare, tell_bound
+from server_app.prepare import Prepared, dominant_sites, prepare, tell_bound
 from server_app.resume import Past, carry_on, rejoin
 from strategies import LlmQfl, agent_summary, build_agent
 
@@ -131,6 +132,7 @@ def run(
     journal.model({**unpack_parameters(kept), **_projection_arrays(prepared)})
     summary = _concluded(strategy, kept, judge, clock, journal)
     summary["warnings"] = _untested(settings, prepared, summary["test"]) + _cut(summary)
+    summary["warnings"] += _apart(summary["test"])
     summary |= _adapter(prepared) | {"judge": {"backend": _judged_on(settings), **spent()}}
     journal.summary(summary)
     return summary
@@ -328,21 +330,31 @@ def _prepared_event(
         "evaluation": settings.evaluation.mode,
         "validation_rows": validation,
         "test_rows": test,
-        "warnings": _warnings(prepared, judge),
+        "warnings": _warnings(prepared, judge, settings),
         "rounds": settings.run.rounds,
         "moments_left_out": sorted(prepared.notes.left_out),
         "seconds": seconds,
     }
 
 
-def _warnings(prepared: Prepared, judge: Judge) -> list[str]:
+def _warnings(prepared: Prepared, judge: Judge, settings: Settings) -> list[str]:
     """Say what is odd about the rows, as the server and the sites see them; a line each."""
+    heavy = dominant_sites(prepared.members, settings)
     reports = [member.about for member in prepared.members]
     told = [f"{about.site}: {about.notes}" for about in reports if about.notes != NOTHING]
-    lines = [display_safe(line) for line in (*judge.notes, *told)]
+    lines = [display_safe(line) for line in (*judge.notes, *told, *heavy)]
     for line in lines:
         log(WARNING, "data: %s", line)
     return lines + [display_safe(line) for line in prepared.notes.lines(reports)]
+
+
+def _apart(verdict: Verdict) -> list[str]:
+    """Say what the final test is without each site that dominates it."""
+    return [
+        f"client {one['client']} declares {one['declared']:,} test rows, of which "
+        f"{one['counted']:,} count; without it the test accuracy is {percent(one['accuracy'])}"
+        for one in verdict.get("without", [])
+    ]
 
 
 def _untested(settings: Settings, prepared: Prepared, verdict: Verdict) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from strategies.agents import build_agent
 from strategies.regulation import loss_ratio, next_steps
 from strategies.selection import closest, distances
-from strategies.state import FederationState, Member, add_costs
+from strategies.state import FederationState, Member, add_costs, rows_that_count
 from strategies.termination import stop_reason
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "last_line",
     "loss_ratio",
     "next_steps",
+    "rows_that_count",
     "stop_reason",
     "train_shared_adapter",
 ]

@@ -26,13 +26,26 @@ from federation.messages import (
     order,
     pack_parameters,
     payload_bytes,
-    read_parameters,
-    read_report,
 )
+from federation.received import (
+    ReplyError,
+    checked_reply,
+    read_arrays,
+    read_moments,
+    read_report,
+    rebuilt,
+)
+from federation.words import printable
 from strategies.aggregation import aggregate, weigh
 from strategies.journal import Journal
-from strategies.replies import adaptation_cost, implausible, last_line, one_line
-from strategies.state import Member, add_costs
+from strategies.plausibility import (
+    Limits,
+    check_adaptation,
+    most_tokens,
+    within_time,
+)
+from strategies.replies import adaptation_cost, last_line
+from strategies.state import Member, add_costs, rows_that_count
 
 Signature = tuple[int, tuple[tuple[str, tuple[int, ...], str], ...]]
 """What all sites must have alike: the start that they drew, and the arrays' names and shapes."""
@@ -153,8 +166,8 @@ def _round(
     began = time.monotonic()
     content = order(shared.arrays, AdaptOrder(number))
     replies = _ask(grid, settings, members, content, ADAPT)
-    now = _Replies(members, payload_bytes(content))
-    now.collect(replies, number)
+    now = _Replies(settings, members, payload_bytes(content))
+    now.collect(replies, number, time.monotonic() - began)
     answers, failures = now.answers, now.failures()
     if len(answers) < settings.run.min_replies:
         raise UserError(
@@ -169,7 +182,7 @@ def _round(
         log(WARNING, "shared adapter, round %d, %s", number, problem)
     shared.spend(now.costs)
     shared.arrays, shared.rounds = _averaged(settings, members, answers, number), number
-    rows = {member.client: member.about.train_rows for member in members}
+    rows = rows_that_count(members, "train_rows", settings)
     stepped = [(rows[k], report.loss) for k, (report, _) in answers.items() if report.steps]
     loss = _by_rows(stepped)
     told = f"training loss {loss:.3f}" if stepped else "no step is left"
@@ -202,12 +215,14 @@ class _Replies:
 
     Attributes
     ----------
+    settings : Settings
+        The run's settings.
     members : sequence of Member
         Who was asked.
     bytes_down : int
         What each was sent.
     answers : dict
-        Reports and messages that count, by client.
+        Reports that count, by client, with messages built anew of what was checked.
     costs : dict
         What every believable answer cost, counted or not.
     wrong : dict
@@ -216,6 +231,7 @@ class _Replies:
         What Flower tells of nodes under an id of its own.
     """
 
+    settings: Settings
     members: Sequence[Member]
     bytes_down: int
     answers: dict[int, tuple[AdaptReport, Message]] = field(default_factory=dict)
@@ -223,25 +239,31 @@ class _Replies:
     wrong: dict[int, str] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
 
-    def collect(self, replies: Iterable[Message], number: int) -> None:
-        """Sort a round's replies; those that count are all of one kind."""
-        clients = {member.node_id: member.client for member in self.members}
+    def collect(self, replies: Iterable[Message], number: int, seconds: float) -> None:
+        """Sort a round's replies, which took so many seconds; those that count are of one kind."""
+        members = {member.node_id: member for member in self.members}
         marks: dict[int, Signature] = {}
         for reply in replies:
-            client = clients.get(reply.metadata.src_node_id)
-            if client is None:
+            member = members.get(reply.metadata.src_node_id)
+            if member is None:
                 why = reply.error.reason if reply.has_error() else "nobody of this run"
-                self.lost.append(f"a lost node: {why}")
+                self.lost.append(f"a lost node: {printable(why)}")
                 continue
+            client = member.client
             try:
-                report = _read(reply, number)
-                sizes = self.bytes_down, payload_bytes(reply.content)
-                self.costs[client] = adaptation_cost(report, *sizes)
-                marks[client] = _signature(reply, report.start)
-            except (KeyError, TypeError, ValueError) as error:
-                self.wrong[client] = one_line(error)
+                with checked_reply():
+                    report = _read(reply, number, member, self.settings)
+                    report, cut = within_time(report, seconds, 0.0)
+                    sizes = self.bytes_down, payload_bytes(reply.content)
+                    self.costs[client] = adaptation_cost(report, *sizes)
+                    arrays = read_arrays(reply)
+            except ReplyError as error:
+                self.wrong[client] = str(error)
                 continue
-            self.answers[client] = report, reply
+            if cut:
+                log(WARNING, "shared adapter, round %d, client %d: %s", number, client, cut)
+            marks[client] = _signature(arrays, report.start)
+            self.answers[client] = report, rebuilt(reply, ADAPT, report, arrays)
         self._drop_others(marks)
 
     def _drop_others(self, marks: Mapping[int, Signature]) -> None:
@@ -263,27 +285,20 @@ class _Replies:
         return [f"client {client}: {why}" for client, why in sorted(told.items())] + self.lost
 
 
-def _read(reply: Message, number: int) -> AdaptReport:
+def _read(reply: Message, number: int, member: Member, settings: Settings) -> AdaptReport:
     """Unpack an answer's numbers; ValueError says what is wrong with them."""
     if reply.has_error():
         raise ValueError(reply.error.reason or "no reason given")
-    report = read_report(reply, AdaptReport)
-    problem = implausible(report)
-    if not problem and report.round != number:
-        problem = f"it answers round {report.round}"
-    if problem:
+    report, about = read_report(reply, AdaptReport), member.about
+    limits = Limits(about.train_rows, tokens=most_tokens(about, settings))
+    if problem := check_adaptation(report, number, limits):
         raise ValueError(f"dropped: {problem}")
     return report
 
 
-def _signature(reply: Message, start: int) -> Signature:
-    """Return what an adapter must have alike with the others; ValueError if it is not finite."""
-    arrays = read_parameters(reply)
-    for name, array in sorted(arrays.items()):
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ValueError(f"dropped: {name} is not finite")
-    shapes = ((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
-    return start, tuple(shapes)
+def _signature(arrays: Parameters, start: int) -> Signature:
+    """Return what an adapter must have alike with the others."""
+    return start, tuple((name, one.shape, str(one.dtype)) for name, one in sorted(arrays.items()))
 
 
 def _averaged(
@@ -292,8 +307,8 @@ def _averaged(
     answers: Mapping[int, tuple[AdaptReport, Message]],
     number: int,
 ) -> Parameters:
-    """Average by the run's own aggregation rule; rows as reported before the run."""
-    rows = {member.client: member.about.train_rows for member in members}
+    """Average by the run's own aggregation rule; rows as reported before the run, and capped."""
+    rows = rows_that_count(members, "train_rows", settings)
     weigh([reply for _, reply in answers.values()], [rows[client] for client in answers])
     messages = [answers[client][1] for client in sorted(answers)]
     arrays, _ = aggregate(settings, number, messages)
@@ -319,9 +334,10 @@ def _hand_out(
         member = by_node.get(reply.metadata.src_node_id)
         who = f"client {member.client}" if member else "a lost node"
         try:
-            report, moments = _taken(reply, member)
-        except (KeyError, TypeError, ValueError) as error:
-            problems.append(f"{who}: {one_line(error)}")
+            with checked_reply():
+                report, moments = _taken(reply, member)
+        except ReplyError as error:
+            problems.append(f"{who}: {error}")
             continue
         client = by_node[reply.metadata.src_node_id].client
         reports[client], shared.moments[client] = report, moments
@@ -341,8 +357,9 @@ def _hand_out(
             )
         )
     shared.spend(costs)
-    shared.loss = _by_rows([(report.rows, report.loss) for report in reports.values()])
-    shared.accuracy = _by_rows([(report.rows, report.accuracy) for report in reports.values()])
+    rows = rows_that_count(members, "val_rows", settings)
+    shared.loss = _by_rows([(rows[k], report.loss) for k, report in reports.items()])
+    shared.accuracy = _by_rows([(rows[k], report.accuracy) for k, report in reports.items()])
     said = "shared adapter: loss %.3f, accuracy %.1f %% on the clients' validation rows"
     log(INFO, said, shared.loss, 100 * shared.accuracy)
     seconds = time.monotonic() - began
@@ -355,17 +372,9 @@ def _taken(reply: Message, member: Member | None) -> tuple[AdoptReport, Paramete
         raise ValueError(last_line(reply.error.reason or "no reason given"))
     if member is None:
         raise ValueError("nobody of this run")
-    report, moments = read_report(reply, AdoptReport), read_parameters(reply)
-    problem = implausible(report)
-    if not problem and report.rows != member.about.val_rows:
-        problem = f"{report.rows} validation rows instead of {member.about.val_rows}"
-    counted = [int(rows) for rows in moments["count"]]
-    withheld = zip(counted, member.about.class_rows, strict=False)
-    fits = len(counted) == len(member.about.class_rows) and all(n in (0, k) for n, k in withheld)
-    if not problem and not fits:
-        problem = f"moments of {counted} rows instead of {member.about.class_rows}"
-    if problem:
-        raise ValueError(problem)
+    report, moments = read_report(reply, AdoptReport), read_moments(reply, member.about)
+    if report.rows != member.about.val_rows:
+        raise ValueError(f"{report.rows} validation rows instead of {member.about.val_rows}")
     return report, moments
 
 

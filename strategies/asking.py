@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass, field, replace
 
 from federation import ModelError, Settings, derive_seed
+from federation.words import printable
 from llm.agent import Agent, Attempt, Decision, Observation
 from llm.agent.choices import choices
 from llm.agent.prompt import as_answer, asked_again, may_stop, question
 from llm.agent.speaker import Answer, Question, Speaker, SpeakerError, open_speaker
-from strategies.reading import Reading, read_answer, sentence
+from strategies.reading import Reading, read_answer
 
 
 @dataclass
@@ -75,7 +76,7 @@ class AskingAgent:
             except SpeakerError as error:
                 if error.lasting and first and not self.attempts:
                     raise ModelError(str(error)) from error
-                problem = sentence(str(error))
+                problem = printable(str(error))
                 self._note(asked, error.answer, Reading(None, problem))
                 break
             reading = read_answer(answer.text, observation, answer.truncated)
@@ -86,7 +87,7 @@ class AskingAgent:
             asked = asked_again(asked, answer.text, problem)
         self.decided_by = self.fallback.name
         why = f"{self.fallback.name} instead of {self.name} ({problem})"
-        return rule.model_copy(update={"reason": sentence(f"{why}: {rule.reason}")})
+        return rule.model_copy(update={"reason": printable(f"{why}: {rule.reason}")})
 
     def _allowed(self, said: Decision, seen: Observation, rule: Decision) -> Decision:
         """Add the fallback's participants to a stop that the guard will refuse."""
@@ -94,7 +95,7 @@ class AskingAgent:
             return said
         self.decided_by = self.fallback.name
         why = f"{self.fallback.name}, since {self.name} would stop ({said.reason}): {rule.reason}"
-        return rule.model_copy(update={"stop": True, "reason": sentence(why)})
+        return rule.model_copy(update={"stop": True, "reason": printable(why)})
 
     def _question(self, seen: Observation, rule: Decision) -> Question:
         if not self.closed:

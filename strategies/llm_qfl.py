@@ -39,17 +39,11 @@ from strategies.journal import (
     teachers_of,
 )
 from strategies.judging import drop_long, may_lose, not_judged, select, too_few, worth
-from strategies.replies import (
-    Round,
-    check_evaluation,
-    check_numbers,
-    collect_evaluations,
-    collect_updates,
-    summed_up,
-)
+from strategies.plausibility import check_evaluation, check_training, longest_wait
+from strategies.replies import Round, collect_evaluations, collect_updates, summed_up
 from strategies.rollcall import book_late, muster
 from strategies.snapshot import restored, snapshot
-from strategies.state import FederationState, Member, add_costs
+from strategies.state import FederationState, Member, add_costs, rows_that_count
 
 
 class LlmQfl(Strategy):
@@ -120,12 +114,17 @@ class LlmQfl(Strategy):
         """Ask the agent for a round's decision, bound it, and write it down."""
         seen = self.state.observe(server_round, self.settings)
         decision, notes, said = decide(self.agent, seen, self.settings)
-        self.current = Round(server_round, decision)
+        self.begin_round(server_round, decision)
         line = decision_line(self.settings.agent.kind, seen, decision, notes, said)
         if attempts := line.get("attempts"):
             self.state.ledger.asked(server_round, asking(attempts))
         self.journal.decision(line)
         return decision
+
+    def begin_round(self, server_round: int, decision: Decision) -> Round:
+        """Open the record of a round."""
+        self.current = Round(server_round, decision, wait=longest_wait(self.settings))
+        return self.current
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -170,6 +169,7 @@ class LlmQfl(Strategy):
             replies,
             self.state.client_of,
             self._believable,
+            {name: array.shape for name, array in reference.items()},
             lambda update: check_update(update, reference, bound),
         )
         now = self.current
@@ -184,8 +184,8 @@ class LlmQfl(Strategy):
         self.current.counted = counted
         self.current.aggregated = tuple(update.client for update in counted)
         messages = [update.message for update in counted]
-        # Rows as reported before the run: a client cannot raise its own weight later.
-        weigh(messages, [self.state.members[one.client].about.train_rows for one in counted])
+        # Rows as reported before the run, and capped: a client cannot raise its own weight later.
+        weigh(messages, [self.state.weights[one.client] for one in counted])
         shares = centred(self.settings, messages)[1]
         self.current.shares = dict(zip(self.current.aggregated, shares, strict=True))
         arrays, metrics_record = aggregate(self.settings, server_round, messages, reference)
@@ -201,7 +201,7 @@ class LlmQfl(Strategy):
         """Order every client that can pay to evaluate, where evaluation is federated."""
         if self.settings.evaluation.mode != "federated":
             return []
-        split = str(config.get("split", "validation"))
+        split: Any = config.get("split", "validation")
         told = EvaluateOrder(server_round, split, self.projection, self.run, self.adapter)
         content = order(unpack_parameters(arrays), told)
         wanted = set(self.state.members if split == "test" else self.state.views)
@@ -218,15 +218,15 @@ class LlmQfl(Strategy):
             return None
         for client, report in reports.items():
             self.state.evaluated(client, report.loss)
-        return summed_up(reports.values())
+        members = self.state.members.values()
+        return summed_up(reports, rows_that_count(members, "val_rows", self.settings))
 
     def read_evaluations(self, replies: Iterable[Message], split: str) -> dict[int, EvaluateReport]:
         """Unpack evaluation answers by client; failures are noted, empty answers left out."""
 
         def check(client: int, report: EvaluateReport) -> str:
-            about = self.state.members[client].about
-            rows = about.test_rows if split == "test" else about.val_rows
-            return check_evaluation(report, rows, len(about.classes))
+            classes = len(self.state.members[client].about.classes)
+            return check_evaluation(report, classes, self.state.evaluation_limits(client, split))
 
         reports = collect_evaluations(self.current, replies, self.state.client_of, check)
         return dict(sorted(reports.items()))
@@ -280,7 +280,7 @@ class LlmQfl(Strategy):
             else:
                 result.evaluate_metrics_serverapp[server_round] = verdict
             self._finish(arrays, verdict, began)
-        book_late(grid, self.state, self.journal.event)
+        book_late(grid, self.state, self.settings, self.journal.event)
         self.stop_reason = self.stop_reason or f"all {num_rounds} rounds are done"
         result.arrays = self.best_arrays if self.best_arrays is not None else arrays
         return result
@@ -394,7 +394,6 @@ class LlmQfl(Strategy):
 
     def _believable(self, client: int, report: TrainReport) -> str:
         """Hold a report against the client's order and its own prices."""
-        now, about = self.current, self.state.members[client].about
-        steps = now.decision.steps.get(client)
-        most = self.state.most_circuits(client, steps or 0) + self.state.owed.get(client, 0)
-        return check_numbers(report, now.number, steps, most, about.shots_per_circuit)
+        steps = self.current.decision.steps.get(client)
+        limits = self.state.training_limits(client, steps or 0, self.settings)
+        return check_training(report, self.current.number, steps, limits)

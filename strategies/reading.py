@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from federation.words import printable
 from llm.agent import Decision, Observation
 
 KEYS = ("reason", "participants", "steps", "stop")
@@ -20,7 +21,6 @@ KEYS = ("reason", "participants", "steps", "stop")
 LONGEST_ANSWER = 20_000
 """Characters of an answer that are still read; a decision takes some hundreds."""
 
-LONGEST_REASON = 300
 MOST_NOTES = 20
 LARGEST = 10**6
 """No number of steps or client is larger."""
@@ -78,19 +78,10 @@ def read_answer(text: str, seen: Observation, truncated: bool = False) -> Readin
         said = _only_object(text, notes, truncated)
         decision = _decision(said, seen, notes)
     except _RefusedError as refused:
-        return Reading(None, sentence(str(refused)), _few(notes))
+        return Reading(None, printable(str(refused)), _few(notes))
     except RecursionError:
         return Reading(None, "the answer's JSON is nested too deeply", _few(notes))
     return Reading(decision, "", _few(notes))
-
-
-def sentence(text: str, most: int = LONGEST_REASON) -> str:
-    """Make one printable line of anybody's text, cut to a length.
-
-    Control characters, line breaks, surrogates and marks that turn text round go.
-    """
-    line = " ".join("".join(x if x.isprintable() else " " for x in text).split())
-    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _few(notes: list[str]) -> tuple[str, ...]:
@@ -143,7 +134,7 @@ def _objects(text: str, notes: list[str]) -> Iterator[tuple[dict[str, Any] | Non
             if key in made and made[key] != value:
                 raise _RefusedError(f'"{key}" is said twice and differently')
             if key in made:
-                notes.append(f'"{sentence(key, 40)}" is said twice')
+                notes.append(f'"{printable(key, 40)}" is said twice')
             made[key] = value
         return made
 
@@ -173,12 +164,12 @@ def _no_number(name: str) -> None:
 def _decision(said: dict[str, Any], seen: Observation, notes: list[str]) -> Decision:
     extra = sorted(set(said) - set(KEYS))
     if extra:
-        notes.append(sentence(f"extra keys dropped: {', '.join(extra)}", 120))
+        notes.append(printable(f"extra keys dropped: {', '.join(extra)}", 120))
     stop = _stop(said.get("stop", False), notes)
     told = said.get("reason", "")
     if not isinstance(told, str):
         notes.append("reason is not text: dropped")
-    reason = sentence(told) if isinstance(told, str) else ""
+    reason = printable(told) if isinstance(told, str) else ""
     try:
         steps = _chosen(said, seen, notes)
     except _RefusedError:
@@ -308,7 +299,7 @@ def _whole(value: Any, what: str, notes: list[str]) -> int:
 
 def _shown(value: Any) -> str:
     """Write a value as JSON, short."""
-    return sentence(json.dumps(value, default=str), 40)
+    return printable(json.dumps(value, default=str), 40)
 
 
 def _listed(clients: list[int]) -> str:

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field, fields
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from logging import WARNING
 
 from flwr.app import Message, MetricRecord
 from flwr.common.logger import log
 
 from federation import Cost
+from federation.array_decoding import Shapes
 from federation.messages import (
     BUDGET_CODE,
+    TRAIN,
     AdaptReport,
-    AdoptReport,
     EvaluateReport,
     Parameters,
     TrainReport,
     payload_bytes,
-    read_parameters,
-    read_report,
 )
+from federation.received import (
+    ReplyError,
+    checked_reply,
+    read_arrays,
+    read_report,
+    rebuilt,
+)
+from federation.words import printable
 from llm.agent import Decision
+from strategies.plausibility import Timed, within_time
 from strategies.state import cost_of
-
-CONFUSIONS = ("confusion", "logistic_projected", "logistic_full")
-"""Fields of an `EvaluateReport` that hold a confusion; empty ones were not asked for."""
 
 ClientOf = Callable[[int], int | None]
 """Finds the client behind a node id."""
@@ -34,7 +40,11 @@ ClientOf = Callable[[int], int | None]
 
 @dataclass(frozen=True)
 class Update:
-    """A participant's answer after the checks; ``dropped`` says why it does not count."""
+    """A participant's answer after the checks; ``dropped`` says why it does not count.
+
+    ``message`` is built anew of the checked numbers and arrays: nothing else that a client sent
+    reaches an aggregator.
+    """
 
     client: int
     message: Message
@@ -45,7 +55,15 @@ class Update:
 
 @dataclass
 class Round:
-    """What a round is made of while it is under way."""
+    """What a round is made of while it is under way.
+
+    Attributes
+    ----------
+    wait : float
+        Longest wait for one job of a client, seconds.
+    began : float
+        When the round began, by the monotonic clock, seconds.
+    """
 
     number: int
     decision: Decision
@@ -60,11 +78,20 @@ class Round:
     exhausted: set[int] = field(default_factory=set)
     evaluation: dict[int, Cost] = field(default_factory=dict)
     lost: bool = False
+    wait: float = math.inf
+    began: float = field(default_factory=time.monotonic)
+
+    def timed(self, client: int, report: Timed) -> Timed:
+        """Cut a report's seconds to what can have passed, with a warning."""
+        report, said = within_time(report, time.monotonic() - self.began, self.wait)
+        if said:
+            log(WARNING, "round %d, client %d: %s", self.number, client, said)
+        return report
 
     def fail(self, client: int | None, why: str | None) -> None:
         """Note a failure, in one line, and log it."""
         who = "a lost node" if client is None else f"client {client}"
-        text = " ".join((why or "no reason given").split())[:300]
+        text = printable(why or "") or "no reason given"
         self.failures.append(f"{who}: {text}")
         if client is not None:
             self.failed.add(client)
@@ -76,6 +103,7 @@ def collect_updates(
     replies: Iterable[Message],
     client_of: ClientOf,
     believable: Callable[[int, TrainReport], str],
+    shapes: Shapes,
     check: Callable[[Parameters], str],
 ) -> None:
     """Sort training replies into updates and failures; who never answered failed too.
@@ -90,26 +118,52 @@ def collect_updates(
         Finds the client behind a node id.
     believable : callable
         Says which of a client's numbers cannot be true, or returns an empty string.
+    shapes : mapping
+        Names and shapes of the round's global parameters.
     check : callable
         Says why parameters may not be aggregated, or returns an empty string.
     """
     for client, reply in _answers(now, replies, client_of):
         try:
-            report = read_report(reply, TrainReport)
-            impossible = believable(client, report)
-            problem = impossible or check(read_parameters(reply))
-        except (KeyError, TypeError, ValueError) as error:
-            now.fail(client, f"malformed reply: {error!r}")
+            with checked_reply():
+                report = read_report(reply, TrainReport)
+                if impossible := believable(client, report):
+                    # What cannot be believed reaches neither ledger nor history.
+                    raise ReplyError(impossible)
+                report = now.timed(client, report)
+                cost = cost_of(report, now.sent[client], payload_bytes(reply.content))
+        except ReplyError as error:
+            now.fail(client, f"update dropped: {error}")
             continue
-        if problem:
-            now.fail(client, f"update dropped: {problem}")
-        if impossible:  # what cannot be believed reaches neither ledger nor history
-            continue
-        cost = cost_of(report, now.sent[client], payload_bytes(reply.content))
-        now.updates[client] = Update(client, reply, report, cost, problem)
+        # What it cost counts, even if its parameters do not.
+        update = _update(client, reply, report, cost, shapes, check)
+        if update.dropped:
+            now.fail(client, f"update dropped: {update.dropped}")
+        now.updates[client] = update
     for client in now.decision.participants:
         if client not in now.updates and client not in now.failed:
             now.fail(client, "no reply in time")
+
+
+def _update(
+    client: int,
+    reply: Message,
+    report: TrainReport,
+    cost: Cost,
+    shapes: Shapes,
+    check: Callable[[Parameters], str],
+) -> Update:
+    """Decode a believable answer's parameters, once, and check them."""
+    arrays: Parameters = {}
+    problem = ""
+    try:
+        with checked_reply():
+            arrays = read_arrays(reply, shapes)
+            problem = check(arrays)
+    except ReplyError as error:
+        problem = str(error)
+    message = rebuilt(reply, TRAIN, report, {} if problem else arrays)
+    return Update(client, message, report, cost, problem)
 
 
 def _answers(
@@ -126,92 +180,10 @@ def _answers(
             yield client, reply
 
 
-def check_numbers(
-    report: TrainReport, server_round: int, steps: int | None, circuits: int, shots: int
-) -> str:
-    """Say which of a participant's numbers cannot be true, or return an empty string.
-
-    Parameters
-    ----------
-    report : TrainReport
-        What a client answered.
-    server_round : int
-        The round under way.
-    steps : int or None
-        Optimizer steps it was ordered; None if it was not asked to train.
-    circuits : int
-        Most circuits that its order can cost, by its own report before the run.
-    shots : int
-        Shots of each, by that report.
-    """
-    if report.round != server_round:
-        return f"it answers round {report.round}"
-    if steps is None:
-        return "it was not asked to train"
-    wrong = implausible(report)
-    if wrong:
-        return wrong
-    if report.steps > steps:
-        return f"steps {report.steps} instead of at most {steps}"
-    if report.circuits > circuits:
-        return f"{report.circuits} circuits of {circuits}"
-    most = shots * report.circuits
-    return "" if report.shots <= most else f"{report.shots} shots of {most}"
-
-
-def check_evaluation(report: EvaluateReport, rows: int, classes: int) -> str:
-    """Say which of an evaluation's numbers cannot be true, or return an empty string.
-
-    Parameters
-    ----------
-    report : EvaluateReport
-        What a client answered.
-    rows : int
-        Rows of that split that the client reported before the run.
-    classes : int
-        Number of classes.
-    """
-    wrong = implausible(report)
-    if wrong:
-        return wrong
-    if report.rows != rows:
-        return f"{report.rows} rows instead of {rows}"
-    for confusion in (getattr(report, name) for name in CONFUSIONS):
-        if confusion and (len(confusion) != classes**2 or sum(confusion) != rows):
-            return f"a confusion of {len(confusion)} numbers adding up to {sum(confusion)}"
-    if rows and not report.confusion:
-        return "no confusion"
-    return ""
-
-
-def one_line(error: Exception) -> str:
-    """Say in one line what is wrong with a reply that could not be read or believed."""
-    text = str(error) if type(error) is ValueError else f"malformed reply: {error!r}"
-    return " ".join(text.split())[:300]
-
-
 def last_line(text: str) -> str:
     """Return what happened: a client's exception comes as a traceback that ends with it."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return lines[-1] if lines else text
-
-
-def implausible(report: AdaptReport | AdoptReport | TrainReport | EvaluateReport) -> str:
-    """Say which field is not what its type says, not finite, or below 0."""
-    for item in fields(report):
-        value = getattr(report, item.name)
-        listed = item.type == "list[int]"
-        whole = listed or item.type == "int"
-        if listed != isinstance(value, list):
-            return f"{item.name} = {value!r} is not a {item.type}"
-        for number in value if listed else [value]:
-            fine = type(number) is int if whole else type(number) in (int, float)
-            # A training loss may be a rounding error below 0: the KL term of equal distributions.
-            least = -1e-3 if item.name == "train_loss" else 0
-            if not (fine and math.isfinite(number) and number >= least):
-                kind = "whole number" if whole else "number"
-                return f"{item.name} = {number!r} is not a {kind} of at least 0"
-    return ""
 
 
 def collect_evaluations(
@@ -237,19 +209,19 @@ def collect_evaluations(
     answered: set[int] = set()
     for client, reply in _answers(now, replies, client_of):
         try:
-            report = read_report(reply, EvaluateReport)
-            problem = check(client, report)
-        except (KeyError, TypeError, ValueError) as error:
-            now.fail(client, f"malformed evaluation: {error!r}")
-            continue
-        if problem:
-            now.fail(client, f"evaluation dropped: {problem}")
+            with checked_reply():
+                report = read_report(reply, EvaluateReport)
+                if problem := check(client, report):
+                    raise ReplyError(problem)
+                report = now.timed(client, report)
+                sizes = now.sent_to_evaluate.get(client, 0), payload_bytes(reply.content)
+                cost = cost_of(report, *sizes)
+        except ReplyError as error:
+            now.fail(client, f"evaluation dropped: {error}")
             continue
         answered.add(client)
         if report.rows:
-            reports[client] = report
-            sizes = now.sent_to_evaluate.get(client, 0), payload_bytes(reply.content)
-            now.evaluation[client] = cost_of(report, *sizes)
+            reports[client], now.evaluation[client] = report, cost
     for client in sorted({*now.sent_to_evaluate} - answered - now.failed):
         now.fail(client, "no evaluation in time")
     return reports
@@ -265,17 +237,21 @@ def adaptation_cost(report: AdaptReport, bytes_down: int, bytes_up: int) -> Cost
     )
 
 
-def summed_up(reports: Collection[EvaluateReport]) -> MetricRecord:
+def summed_up(reports: Mapping[int, EvaluateReport], counted: Mapping[int, int]) -> MetricRecord:
     """Add evaluations up by rows: mean loss (nats), and accuracy from the confusions.
 
     Parameters
     ----------
-    reports : collection of EvaluateReport
-        At least one, each with rows.
+    reports : mapping
+        Evaluations by client, at least one, each with rows.
+    counted : mapping
+        Rows that each client counts for (`counted_rows`).
     """
-    rows = sum(report.rows for report in reports)
-    loss = sum(report.rows * report.loss for report in reports) / rows
-    right = sum(diagonal(report.confusion) for report in reports)
+    rows = sum(counted[client] for client in reports)
+    loss = sum(counted[k] * report.loss for k, report in reports.items()) / rows
+    right = sum(
+        diagonal(report.confusion) * counted[k] / report.rows for k, report in reports.items()
+    )
     return MetricRecord({"loss": loss, "accuracy": right / rows, "rows": rows})
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -22,10 +23,24 @@ from federation.messages import (
     EvaluateReport,
     TrainReport,
     payload_bytes,
+)
+from federation.received import (
+    ReplyError,
+    checked_reply,
     read_report,
 )
+from federation.words import printable
 from strategies.exchange import Exchange
-from strategies.replies import adaptation_cost, check_numbers, implausible
+from strategies.plausibility import (
+    Limits,
+    check_adaptation,
+    check_evaluation,
+    check_training,
+    longest_wait,
+    most_tokens,
+    within_time,
+)
+from strategies.replies import adaptation_cost
 from strategies.state import FederationState, cost_of
 
 LOOK_SECONDS = 0.5
@@ -42,7 +57,7 @@ def muster(
     frozenset of int
         Whom it cannot ask: also ``state.absent`` from now on.
     """
-    book_late(grid, state, tell)
+    book_late(grid, state, settings, tell)
     roll = call_roll(grid, state, settings)
     absent = roll.absent(state.views, settings.run.min_replies)
     if absent != state.absent:
@@ -58,9 +73,11 @@ def muster(
     return absent
 
 
-def book_late(grid: Grid, state: FederationState, tell: Callable[[dict[str, Any]], None]) -> None:
+def book_late(
+    grid: Grid, state: FederationState, settings: Settings, tell: Callable[[dict[str, Any]], None]
+) -> None:
     """Count what has come of earlier orders since the last call, and tell of it."""
-    for late in late_replies(grid, state):
+    for late in late_replies(grid, state, settings):
         state.book_late(late.client, late.round, late.cost, late.ordered)
         said = {"round": late.round, "client": late.client, "problem": late.problem}
         tell({"event": "late", **said, **asdict(late.cost)})
@@ -172,69 +189,88 @@ class Late:
     problem: str
 
 
-def late_replies(grid: Grid, state: FederationState) -> list[Late]:
+def late_replies(grid: Grid, state: FederationState, settings: Settings) -> list[Late]:
     """Return what has come of earlier orders since the last call."""
     arrived = grid.late() if isinstance(grid, Exchange) else []
     found = []
     for order, reply in arrived:
         client = state.client_of(order.metadata.dst_node_id)
         if client is not None and order.metadata.message_type in _READ:
-            found.append(_late(client, order, reply, state))
+            found.append(_late(client, order, reply, state, settings))
     return found
 
 
-def _late(client: int, order: Message, reply: Message, state: FederationState) -> Late:
-    told = order.content.config_records[CONFIG]
-    kind, number = order.metadata.message_type, int(str(told["round"]))
+def _late(
+    client: int, order: Message, reply: Message, state: FederationState, settings: Settings
+) -> Late:
+    kind, number = order.metadata.message_type, int(str(_told(order)["round"]))
     booked = 0 if kind == ADAPT else number
     if reply.has_error():
-        return _nothing(client, booked, reply.error.reason or "no reason given")
+        return _nothing(client, booked, printable(reply.error.reason) or "no reason given")
     try:
-        problem, cost, ordered = _READ[kind](client, order, reply, state)
-    except (KeyError, TypeError, ValueError) as error:
-        return _nothing(client, booked, f"malformed reply: {error!r}")
-    if problem:
-        return _nothing(client, booked, problem)
-    return Late(client, booked, cost, ordered, "")
+        with checked_reply():
+            report, ordered = _READ[kind](client, order, reply, state, settings)
+            # The shared adapter was trained before the rounds began.
+            elapsed = math.inf if kind == ADAPT else time.monotonic() - state.started
+            report, cut = within_time(report, elapsed, longest_wait(settings))
+            sizes = payload_bytes(order.content), payload_bytes(reply.content)
+    except ReplyError as error:
+        return _nothing(client, booked, str(error))
+    if cut:
+        log(WARNING, "round %d, client %d, late: %s", number, client, cut)
+    if isinstance(report, AdaptReport):
+        return Late(client, booked, adaptation_cost(report, *sizes), ordered, "")
+    return Late(client, booked, cost_of(report, *sizes), ordered, "")
 
 
 def _nothing(client: int, booked: int, problem: str) -> Late:
-    return Late(client, booked, Cost(), 0, " ".join(problem.split())[:300])
+    return Late(client, booked, Cost(), 0, problem)
+
+
+def _told(order: Message) -> ConfigRecord:
+    """Return what an order of our own said."""
+    return order.content.config_records[CONFIG]
 
 
 def _trained(
-    client: int, order: Message, reply: Message, state: FederationState
-) -> tuple[str, Cost, int]:
-    told = order.content.config_records[CONFIG]
-    number, steps = int(str(told["round"])), int(str(told["steps"]))
+    client: int, order: Message, reply: Message, state: FederationState, settings: Settings
+) -> tuple[TrainReport, int]:
+    number, steps = int(str(_told(order)["round"])), int(str(_told(order)["steps"]))
     report = read_report(reply, TrainReport)
     # What is owed counts this order, unless a later one has been answered meanwhile.
     ordered = state.most_circuits(client, steps)
-    most = max(ordered, state.owed.get(client, 0))
-    shots = state.members[client].about.shots_per_circuit
-    problem = check_numbers(report, number, steps, most, shots)
-    return problem, cost_of(report, *_sizes(order, reply)), ordered
+    limits = state.training_limits(client, 0, settings)
+    limits = replace(limits, circuits=max(ordered, state.owed.get(client, 0)))
+    _refuse(check_training(report, number, steps, limits))
+    return report, ordered
 
 
 def _evaluated(
-    client: int, order: Message, reply: Message, state: FederationState
-) -> tuple[str, Cost, int]:
+    client: int, order: Message, reply: Message, state: FederationState, settings: Settings
+) -> tuple[EvaluateReport, int]:
     report = read_report(reply, EvaluateReport)
-    return implausible(report), cost_of(report, *_sizes(order, reply)), 0
+    limits = state.evaluation_limits(client, str(_told(order)["split"]))
+    _refuse(check_evaluation(report, len(state.members[client].about.classes), limits))
+    return report, 0
 
 
 def _adapted(
-    client: int, order: Message, reply: Message, state: FederationState
-) -> tuple[str, Cost, int]:
-    report = read_report(reply, AdaptReport)
-    number = int(str(order.content.config_records[CONFIG]["round"]))
-    other = "" if report.round == number else f"it answers round {report.round}"
-    return implausible(report) or other, adaptation_cost(report, *_sizes(order, reply)), 0
+    client: int, order: Message, reply: Message, state: FederationState, settings: Settings
+) -> tuple[AdaptReport, int]:
+    report, about = read_report(reply, AdaptReport), state.members[client].about
+    limits = Limits(about.train_rows, tokens=most_tokens(about, settings))
+    _refuse(check_adaptation(report, int(str(_told(order)["round"])), limits))
+    return report, 0
 
 
-def _sizes(order: Message, reply: Message) -> tuple[int, int]:
-    return payload_bytes(order.content), payload_bytes(reply.content)
+def _refuse(problem: str) -> None:
+    if problem:
+        raise ReplyError(problem)
 
 
-_READ = {TRAIN: _trained, EVALUATE: _evaluated, ADAPT: _adapted}
-"""What a late reply of each kind is held against: says what is wrong, its cost, and `ordered`."""
+_Reader = Callable[
+    [int, Message, Message, FederationState, Settings],
+    tuple[AdaptReport | EvaluateReport | TrainReport, int],
+]
+_READ: dict[str, _Reader] = {TRAIN: _trained, EVALUATE: _evaluated, ADAPT: _adapted}
+"""What a late reply of each kind is held against: returns its report, and `Late.ordered`."""

@@ -18,7 +18,7 @@ NUMBERS = ("losses", "accuracies", "alignments")
 BY_CLIENT = ("steps_done", "owed")
 SETS = ("measured", "resting", "absent", "strangers")
 PLAIN = ("start_loss", "lost")
-OTHERWISE = ("members", "views", "ledger", "started")
+OTHERWISE = ("members", "views", "weights", "ledger", "started")
 """Fields of `FederationState` by how they are written; together all of them."""
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 
 from federation import COST_KEYS, Cost, Ledger, Settings, circuit_prices, most_steps, total
 from federation.messages import EvaluateReport, SiteReport, TrainReport
 from llm.agent import ClientView, Observation
 from strategies.credit import Credit, standing
+from strategies.plausibility import Limits, most_tokens
 from strategies.regulation import llm_loss_of, loss_ratio
+from strategies.row_weights import counted_rows
 from strategies.selection import distances
 
 
@@ -37,6 +39,8 @@ class FederationState:
         Clients by index.
     views : dict
         What is known of each client, as agents see it.
+    weights : dict
+        Training rows that each client counts for, see `counted_rows`.
     steps_done : dict
         Optimizer steps each client has taken, for the learning-rate schedule.
     ledger : Ledger
@@ -63,6 +67,7 @@ class FederationState:
 
     members: dict[int, Member]
     views: dict[int, ClientView]
+    weights: dict[int, int]
     steps_done: dict[int, int]
     ledger: Ledger = field(default_factory=Ledger)
     losses: list[float] = field(default_factory=list)
@@ -97,6 +102,7 @@ class FederationState:
         return cls(
             members={member.client: member for member in members},
             views=dict(sorted(views.items())),
+            weights=rows_that_count(members, "train_rows", settings),
             steps_done=dict.fromkeys(views, 0),
         )
 
@@ -106,7 +112,8 @@ class FederationState:
 
     def llm_loss(self) -> float | None:
         """Return L_LLM,server: the clients' LLM losses averaged by rows, nats; None if unknown."""
-        known = [(v.rows, v.llm_loss) for v in self.views.values() if v.llm_loss is not None]
+        views = self.views.values()
+        known = [(self.weights[v.client], v.llm_loss) for v in views if v.llm_loss is not None]
         rows = sum(n for n, _ in known)
         return sum(n * loss for n, loss in known) / rows if rows else None
 
@@ -163,6 +170,20 @@ class FederationState:
         most = about.circuits_fixed + steps * about.circuits_per_step
         # On a device a job that failed is paid, and submitted once more.
         return 2 * most if about.shots_per_circuit else most
+
+    def training_limits(self, client: int, steps: int, settings: Settings) -> Limits:
+        """Return what a training reply may declare; failed orders may be paid for in it too."""
+        about = self.members[client].about
+        circuits = self.most_circuits(client, steps) + self.owed.get(client, 0)
+        tokens = most_tokens(about, settings)
+        return Limits(about.train_rows, circuits, about.shots_per_circuit, tokens)
+
+    def evaluation_limits(self, client: int, split: str) -> Limits:
+        """Return what an evaluation of ``validation`` or ``test`` rows may declare."""
+        about = self.members[client].about
+        rows = about.test_rows if split == "test" else about.val_rows
+        circuits = rows * (2 if about.shots_per_circuit else 1) + self.owed.get(client, 0)
+        return Limits(rows, circuits, about.shots_per_circuit)
 
     def settle(self, steps: Mapping[int, int], failed: set[int], exhausted: set[int]) -> None:
         """Note what a round's failed orders may have cost; who cannot pay sits out from now on.
@@ -294,6 +315,22 @@ class FederationState:
         for client, view in self.views.items():
             self.views[client] = replace_view(view, rounds_since=view.rounds_since + 1)
         self.measured.clear()
+
+
+def rows_that_count(members: Iterable[Member], name: str, settings: Settings) -> dict[int, int]:
+    """Return the rows that each client counts for (`counted_rows`).
+
+    Parameters
+    ----------
+    members : iterable of Member
+        All clients of the run.
+    name : str
+        Which rows: ``train_rows``, ``val_rows`` or ``test_rows``.
+    settings : Settings
+        ``aggregation.max_weight``.
+    """
+    rows = {member.client: int(getattr(member.about, name)) for member in members}
+    return counted_rows(rows, settings.aggregation.max_weight)
 
 
 def replace_view(view: ClientView, **changes: object) -> ClientView:

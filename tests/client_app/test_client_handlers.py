@@ -16,7 +16,13 @@ from client_app.app import app
 from client_app.identity import rows_digest
 from client_app.memory import STATE_KEY, forget, note, recall
 from federation import SettingsError, flatten, parse_run
-from federation.messages import PREPARE, USER_ERROR_CODE, read_site_report
+from federation.messages import (
+    PREPARE,
+    USER_ERROR_CODE,
+)
+from federation.received import (
+    read_site_report,
+)
 from tests.conftest import SMALL, Ran
 
 

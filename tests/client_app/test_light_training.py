@@ -36,7 +36,15 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from client_app.app import app
-from federation.messages import TRAIN, TrainOrder, order, read_report, TrainReport
+from federation.messages import (
+    TRAIN,
+    TrainOrder,
+    order,
+    TrainReport,
+)
+from federation.received import (
+    read_report,
+)
 
 told = json.loads(sys.stdin.read())
 TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1

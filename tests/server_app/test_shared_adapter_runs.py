@@ -238,10 +238,10 @@ def no_metrics(_: Message, reply: Message) -> Message:
 @pytest.mark.parametrize(
     ("how", "why"),
     [
-        (with_arrays(not_a_number), "dropped: .* is not finite"),
+        (with_arrays(not_a_number), "is not finite"),
         (with_arrays(lambda arrays: arrays.pop(min(arrays))), "not that of the others"),
         (other_start, "not that of the others: other model, settings or seed"),
-        (no_metrics, "malformed reply"),
+        (no_metrics, r"records \['arrays'\] instead of"),
         (lambda order, _: Message(Error(2, "it fell over"), reply_to=order), "it fell over"),
         (lambda *_: None, "no reply in time"),
     ],
@@ -278,9 +278,9 @@ def not_a_loss(_: Message, reply: Message) -> Message:
 @pytest.mark.parametrize(
     ("how", "why"),
     [
-        (no_metrics, "malformed reply"),
+        (no_metrics, r"records \['arrays'\] instead of"),
         (false_rows, "9 validation rows instead of 8"),
-        (not_a_loss, "loss = nan is not a number of at least 0"),
+        (not_a_loss, "loss = nan: Input should be a finite number"),
         (
             with_arrays(lambda arrays: arrays.update(count=arrays["count"] + 1)),
             r"moments of \[17, 17\] rows instead of \[16, 16\]",

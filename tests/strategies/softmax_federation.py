@@ -98,7 +98,7 @@ def draw(
 
 def member(client: int, site: Site, classes: int) -> Member:
     said: dict[str, Any] = {
-        **dict.fromkeys(SiteReport.__dataclass_fields__, ""),
+        **dict.fromkeys(SiteReport.__dataclass_fields__, "none"),
         "client": client,
         "train_rows": len(site.labels),
         "val_rows": len(site.val_labels),

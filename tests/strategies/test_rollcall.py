@@ -18,6 +18,7 @@ from federation import Settings, UserError, parse_run
 from federation.messages import (
     ADAPT,
     EVALUATE,
+    METRICS,
     TRAIN,
     AdaptOrder,
     AdaptReport,
@@ -154,7 +155,8 @@ def late(kind: str, told: Any, answer: Any) -> Any:
     sent = Message(order({"a": np.zeros(2)}, told), 1000, kind)
     if isinstance(answer, Error):
         return sent, Message(answer, reply_to=sent)
-    return sent, Message(report(answer), reply_to=sent)
+    arrays = None if isinstance(answer, EvaluateReport) else {}
+    return sent, Message(report(answer, arrays), reply_to=sent)
 
 
 def train_order() -> TrainOrder:
@@ -176,8 +178,11 @@ def failed() -> FederationState:
 
 
 def trained_late(**numbers: Any) -> Any:
-    given = {**ZEROS[TrainReport], "round": 1, "steps": 3, "circuits": 26, **numbers}
-    return late(TRAIN, train_order(), TrainReport(**given))
+    """Return an order and its reply; the numbers are put in afterwards, for they may be false."""
+    given = {**ZEROS[TrainReport], "rows": 10, "round": 1, "steps": 3, "circuits": 26}
+    sent, reply = late(TRAIN, train_order(), TrainReport(**given))
+    reply.content.metric_records[METRICS].update(numbers)
+    return sent, reply
 
 
 def test_what_a_late_update_cost_is_in_the_ledger_of_its_round() -> None:
@@ -206,9 +211,15 @@ def test_what_an_order_failed_on_late_may_still_be_told_later() -> None:
         ({"circuits": 27}, "27 circuits of 26"),
         ({"round": 2}, "it answers round 2"),
         ({"steps": 4}, "steps 4 instead of at most 3"),
+        ({"rows": 11}, "11 rows instead of 10"),
         ({"shots": 10}, "10 shots of 0"),
-        ({"qpu_seconds": math.nan}, "qpu_seconds = nan is not a number"),
-        ({"train_seconds": -1.0}, "train_seconds = -1.0 is not a number"),
+        ({"jobs": 27}, "27 jobs of 26"),
+        ({"two_qubit_gates": 10**8}, "100000000 two-qubit gates of 26000000"),
+        ({"qpu_seconds": 0.5}, "0.5 QPU seconds of 0.0"),
+        ({"llm_tokens": 10**6}, "1000000 tokens of 7680"),
+        ({"qpu_seconds": math.nan}, "qpu_seconds = nan: Input should be a finite number"),
+        ({"train_seconds": -1.0}, "train_seconds = -1.0: Input should be greater than or equal"),
+        ({"more": 1}, "more is no field of it"),
     ],
 )
 def test_a_late_update_that_cannot_be_true_is_told_and_not_counted(
@@ -229,9 +240,9 @@ def test_an_update_whose_owed_circuits_were_cleared_is_held_against_its_own_orde
 
 def test_late_evaluations_and_parts_in_the_shared_adapter_are_counted() -> None:
     state = failed()
-    judged = {**ZEROS[EvaluateReport], "circuits": 5, "confusion": [5, 0, 0, 0]}
+    judged = {**ZEROS[EvaluateReport], "rows": 5, "circuits": 5, "confusion": [5, 0, 0, 0]}
     judged |= {"logistic_projected": [], "logistic_full": []}
-    adapted = {**ZEROS[AdaptReport], "round": 2, "llm_tokens": 70}
+    adapted = {**ZEROS[AdaptReport], "rows": 10, "round": 2, "llm_tokens": 70}
     asked = EvaluateOrder(1, "validation", b"p", "run", "none")
     events = booked(
         state,
