@@ -269,6 +269,9 @@ def test_one_sites_claim_does_not_take_the_weighted_mean(federate: Federate) -> 
     bound = 2 * sorted(rows)[1]
     assert max(rows) > bound
     assert seen == [rows, [min(n, bound) for n in rows]]
-    assert free.events("prepared")[0]["warnings"] == []
-    (said,) = capped.events("prepared")[0]["warnings"]
-    assert f"declares {max(rows)} of {sum(rows)} training rows; {bound} of" in said
+    said, none = (
+        [line for line in ran.events("prepared")[0]["warnings"] if "declares" in line]
+        for ran in (capped, free)
+    )
+    assert none == []
+    assert f"declares {max(rows)} of {sum(rows)} training rows; {bound} of" in said[0]
