@@ -43,6 +43,40 @@ def scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[str, Any
     return {**found, "loss": float(-np.log(likelihood).mean())}
 
 
+def calibration(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 10
+) -> dict[str, Any]:
+    """Say how often predictions of each confidence are right.
+
+    Parameters
+    ----------
+    labels, probabilities
+        As `scores` takes them.
+    bins : int
+        Bins of equal width over the confidence, the probability of the predicted class.
+
+    Returns
+    -------
+    dict
+        ``calibration``, a list of ``rows``, mean ``confidence`` and ``accuracy`` of each bin that
+        has rows; ``calibration_error``, the expected calibration error (ECE; Guo et al., ICML
+        2017): the bins' mean distance of the two, weighted by rows.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == np.asarray(labels)
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    found = [
+        {
+            "rows": int((place == k).sum()),
+            "confidence": float(confidence[place == k].mean()),
+            "accuracy": float(right[place == k].mean()),
+        }
+        for k in np.unique(place)
+    ]
+    error = sum(one["rows"] * abs(one["confidence"] - one["accuracy"]) for one in found) / len(p)
+    return {"calibration": found, "calibration_error": float(error)}
+
+
 def confusion_scores(confusion: npt.ArrayLike) -> dict[str, Any]:
     """Score a confusion matrix, for instance the sum over sites of theirs.
 

@@ -161,13 +161,14 @@ class CentralJudge:
         """
         if self.tested:
             raise RuntimeError("test rows are used once")
-        from data import scores
+        from data import calibration, scores
 
         self.tested = True
         raw = self._raw(self.data.test.texts)
         projected = self.projection.apply(raw)
         probabilities = self._probabilities(arrays, projected, "test")
-        verdict = scores(self.data.test.labels, probabilities)
+        labels = self.data.test.labels
+        verdict = scores(labels, probabilities) | calibration(labels, probabilities)
         fresh = ~self.data.seen
         if not fresh.all() and fresh.any():
             verdict["unseen"] = scores(self.data.test.labels[fresh], probabilities[fresh])

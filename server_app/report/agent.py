@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from federation import is_number
-from server_app.report.parts import DARKEST, Asked, Asking, Cell, Noted, Section, Shaded, Table
+from server_app.report.charts import MANY_CLIENTS
+from server_app.report.parts import Asked, Asking, Cell, Noted, Section, Table
 from server_app.report.plain import (
     Bill,
     History,
@@ -29,9 +29,6 @@ LONGEST = 6_000
 
 ALL_TEXTS = 600_000
 """Characters that all prompts and answers may have together."""
-
-MOST_CELLS = 20_000
-"""Cells of the grid of steps; beyond, the picture of the steps has to do."""
 
 TALL = 24
 """Rounds beyond which the timeline scrolls in a window of its own."""
@@ -84,38 +81,28 @@ def agent_section(record: Record) -> Section:
 
 
 def timeline(record: Record) -> Table:
-    """Return a row a decision: round, who, steps, reason, who decided, and a grid of the steps."""
-    clients = record.client_ids
+    """Return a row a decision: round, who, steps, reason, and who decided."""
+    clients = len(record.client_ids)
     named = any(line.get("decided_by") for line in record.decisions)
-    gridded = len(clients) * len(record.decisions) <= MOST_CELLS
-    columns = clients if gridded else ()
-    most = max((n for line in record.decisions for n in _steps(line).values()), default=0)
     rows: list[list[Cell]] = []
     for line in record.decisions:
         steps, stop = _steps(line), bool(line.get("stop"))
         rows.append(
             [
                 whole(line.get("round")),
-                "stop" if stop else _who(line, len(clients)),
+                "stop" if stop else _who(line, clients),
                 NONE if stop else whole(sum(steps.values())),
                 _reason(line),
-                *([visible(line.get("decided_by") or NONE)] if named else []),
-                *(_cell(steps.get(client), most) for client in columns),
+                *([str(line.get("decided_by") or NONE)] if named else []),
             ]
         )
-    head = ("Round", "Clients", "Steps", "Reason", *(["Decided by"] if named else []))
-    note = "A row is a round. A small line below a reason is what the guard changed."
-    if columns:
-        note += (
-            " The numbered columns are the clients: the optimizer steps that each was given, "
-            "darker for more; a dash where it sat out."
-        )
     return Table(
-        (*head, *(str(client) for client in columns)),
+        ("Round", "Clients", "Steps", "Reason", *(["Decided by"] if named else [])),
         rows,
         frozenset({2}),
         title="Decisions",
-        note=note,
+        note="A row is a round. A small line below a reason is what the guard changed. Who took "
+        "how many steps is in the picture above.",
         tall=len(rows) > TALL,
     )
 
@@ -133,16 +120,10 @@ def _who(line: Json, clients: int) -> str:
 
 
 def _reason(line: Json) -> Cell:
-    text = visible(" ".join(str(line.get("reason") or NONE).split()))
+    text = " ".join(str(line.get("reason") or NONE).split())
     notes = line.get("guard")
     notes = [notes] if isinstance(notes, str) else _listed(notes)
-    return Noted(text, visible("guard: " + "; ".join(map(str, notes)))) if notes else text
-
-
-def _cell(steps: int | None, most: int) -> Cell:
-    if steps is None:
-        return Shaded(NONE, 0)
-    return Shaded(str(steps), max(1, math.ceil(DARKEST * steps / most)) if most > 0 else 1)
+    return Noted(text, "guard: " + "; ".join(map(str, notes))) if notes else text
 
 
 def _listed(value: Any) -> Sequence[Any]:
@@ -172,7 +153,7 @@ def client_table(record: Record, history: History) -> Table:
         ]
         rows.append(
             [
-                f"{client} · {visible(record.client_name(client))}",
+                f"{client} · {record.client_name(client)}",
                 f"{len(rounds)} of {len(history.rounds)}",
                 amount(circuits.get(client)),
                 amount(spent.get(client)),
@@ -189,7 +170,7 @@ def client_table(record: Record, history: History) -> Table:
         frozenset(range(1, len(head))),
         title="The clients, in the finished rounds",
         note=_clients_note(record, judged=judged),
-        tall=len(rows) > TALL,
+        folded=f"{len(rows)} clients" if len(rows) > MANY_CLIENTS else "",
     )
 
 
@@ -315,7 +296,7 @@ def _asked_head(line: Json, attempts: Sequence[Json]) -> str:
     many = f"{len(attempts)} question{'s' * (len(attempts) != 1)}"
     used = attempts[-1].get("problem") == ""
     end = "the answer was used" if used else "no usable answer"
-    by = f", decided by {visible(line['decided_by'])}" if line.get("decided_by") else ""
+    by = f", decided by {line['decided_by']}" if line.get("decided_by") else ""
     return f"Round {whole(line.get('round'))}: {many}, {end}{by}"
 
 
@@ -328,8 +309,8 @@ def _asking(attempt: Json, number: int, most: int) -> Asking:
     ]
     return Asking(
         facts=", ".join(told),
-        problem=visible(attempt.get("problem") or ""),
-        notes=[visible(note) for note in _listed(attempt.get("notes"))],
+        problem=str(attempt.get("problem") or ""),
+        notes=[str(note) for note in _listed(attempt.get("notes"))],
         prompt=shortened(attempt.get("prompt"), most),
         answer=shortened(attempt.get("answer"), most),
     )
@@ -341,18 +322,6 @@ def shortened(text: Any, most: int) -> str:
         return UNKNOWN
     whole_text = str(text)
     if len(whole_text) <= most:
-        return visible(whole_text)
+        return whole_text
     left = len(whole_text) - most
-    return (
-        f"{visible(whole_text[:most])}\n[cut here: {left:,} more characters; agent.jsonl has all]"
-    )
-
-
-def visible(text: Any) -> str:
-    """Show what no page can: control and direction marks, lone surrogates, as their escapes."""
-    return "".join(
-        letter
-        if letter.isprintable() or letter in "\n\t"
-        else letter.encode("unicode_escape").decode("ascii")
-        for letter in str(text)
-    )
+    return f"{whole_text[:most]}\n[cut here: {left:,} more characters; agent.jsonl has all]"

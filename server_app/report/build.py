@@ -11,7 +11,7 @@ from server_app.report import charts, tables, words
 from server_app.report.agent import agent_section, visible
 from server_app.report.page import render
 from server_app.report.parts import Section, Table
-from server_app.report.record import Record, known
+from server_app.report.record import Record, known, number
 from server_app.report.style import legend_line
 from server_app.report.words import NONE
 
@@ -35,10 +35,9 @@ def build_page(record: Record) -> str:
         _participants(record),
         _curves(record),
         _ratio(record),
-        _steps(record),
-        _selection(record),
+        _participation(record),
         _costs(record),
-        _confusion(record),
+        _classes(record),
         _circuit(record),
         agent_section(record),
         _teachers(record),
@@ -46,10 +45,8 @@ def build_page(record: Record) -> str:
         _settings(record),
         _origin(record),
     ]
-    legend = [
-        (legend_line(index), record.client_name(client))
-        for index, client in enumerate(record.client_ids)
-    ]
+    if words.status(record) != "completed":  # why it ended stands above, once
+        sections = [section for section in sections if section.shown or section.warnings]
     return render(
         title=str(record.config.get("name") or record.name),
         folder=record.name,
@@ -57,14 +54,30 @@ def build_page(record: Record) -> str:
         verdict=words.verdict(record),
         facts=_facts(record),
         sections=sections,
-        legend=legend,
+        legend=_legend(record),
     )
 
 
-def _no_rounds(record: Record) -> str:
-    error = words.error(record)
-    why = f": {error}" if error else ", or the run was cut off"
-    return "No round was finished" + why + "." if not record.round_ids else ""
+def _legend(record: Record) -> list[tuple[str, str]]:
+    """Return the clients' lines; of many clients what their bands are."""
+    if _many(record):
+        line = legend_line(0)
+        return [
+            (line, "median of the clients"),
+            (f"{line}; border-top-width: 9px; opacity: .45", "middle half of them"),
+            (f"{line}; border-top-width: 9px; opacity: .2", "all of them"),
+        ]
+    names = map(record.client_name, record.client_ids)
+    return [(legend_line(index), name) for index, name in enumerate(names)]
+
+
+def _many(record: Record) -> bool:
+    return len(record.client_ids) > charts.MANY_CLIENTS
+
+
+def _folded(record: Record) -> str:
+    """Return what to click to see a table of clients; empty where they are few."""
+    return f"{len(record.client_ids)} clients" if _many(record) else ""
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:
@@ -84,7 +97,6 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Clients", str(len(ready.get("clients", [])))),
         ("Rounds", f"{len(record.round_ids)} of at most {ready.get('rounds', NONE)}"),
         ("Judged on", words.judged(record)),
-        *(("Warning", str(line)) for line in _warnings(ready) + _warnings(record.summary)),
         *(("Privacy", line) for line in privacy_words(record.summary.get("privacy") or {})),
     ]
 
@@ -111,7 +123,7 @@ def _angles(count: object) -> str:
 
 
 def _outcome(record: Record) -> Section:
-    head = ("On the test rows", "Accuracy", "Macro-F1", "Macro-recall", "Loss")
+    head = ("On the test rows", "Accuracy", "95 % interval", "Macro-F1", "Macro-recall", "Loss")
     test = record.summary.get("test") or {}
     scored = test.get("accuracy") is not None
     reason = str(record.summary.get("stop_reason") or record.end.get("stop_reason") or "")
@@ -120,8 +132,9 @@ def _outcome(record: Record) -> Section:
     return Section(
         "outcome",
         "Outcome",
-        f"{ended} {sites + '.' if sites else ''}".strip(),
-        tables=[Table(head, words.score_rows(record) if scored else [], frozenset({1, 2, 3, 4}))],
+        f"{ended} {sites + '.' if sites else ''} The interval says how far the choice of so many "
+        "test rows alone may move an accuracy (Wilson).".strip(),
+        tables=[Table(head, words.score_rows(record) if scored else [], frozenset(range(1, 6)))],
         empty="There was no final test: the run did not get that far.",
         warnings=[f"Not scored: {failure}" for failure in test.get("failures") or []],
     )
@@ -142,8 +155,9 @@ def _participants(record: Record) -> Section:
         "clients",
         "Who took part",
         "Rows stay at their site; only moments, model parameters and figures are sent.",
-        tables=[Table(head, tables.clients(record), frozenset({1, 2}))],
+        tables=[Table(head, tables.clients(record), frozenset({1, 2}), _folded(record))],
         empty="The run ended before the sites had reported.",
+        warnings=[str(line) for line in _warnings(record.prepared) + _warnings(record.summary)],
     )
 
 
@@ -151,14 +165,42 @@ def _curves(record: Record) -> Section:
     return Section(
         "curves",
         "Loss and accuracy",
-        "Black: the global model on the validation rows; the ring marks the round that was kept. "
-        "Colours: each client's trained model on its own validation rows.",
+        "Thick: the global model on the validation rows; the ring marks the round that was kept. "
+        f"{_colours(record)} on its own validation rows.{_gap(record)}",
         pictures=[
             charts.curves(record, "loss", "validation loss"),
             charts.curves(record, "accuracy", "validation accuracy", share=True),
         ],
-        empty=_no_rounds(record) or "No figures by round are on record.",
+        empty="No figures by round are on record.",
         legend="all",
+    )
+
+
+def _colours(record: Record) -> str:
+    return (
+        "Bands: the clients' trained models, each"
+        if _many(record)
+        else ("Colours: each client's trained model")
+    )
+
+
+def _gap(record: Record) -> str:
+    """Explain why clients' losses may lie above the server's: the server's rows are clean."""
+    if record.prepared.get("evaluation", "central") != "central":
+        return ""
+    backends = {str(one.get("backend")) for one in record.prepared.get("clients", [])}
+    judge = str((record.summary.get("judge") or {}).get("backend") or "exact")
+    noise = number(((record.config.get("settings") or {}).get("data") or {}).get("label_noise"))
+    causes = []
+    if noise > 0:
+        causes.append(f"{words.percent(noise)} of their labels are wrong on purpose (label_noise)")
+    if not backends <= {judge}:
+        causes.append(f"they measure on {', '.join(sorted(backends))}, the server on {judge}")
+    if not causes:
+        return ""
+    return (
+        f" The clients' losses are not the server's: {'; '.join(causes)}. The gap between them "
+        "is that noise, not overfitting."
     )
 
 
@@ -169,29 +211,19 @@ def _ratio(record: Record) -> Section:
         "Above the dashed line (r = 1) the quantum model is still behind its site's LLM; there "
         "the paper's rules give it more optimizer steps.",
         pictures=[charts.ratios(record)],
-        empty=_no_rounds(record) or "No client had a language model to compare with.",
+        empty="No client had a language model to compare with.",
         legend="clients",
     )
 
 
-def _steps(record: Record) -> Section:
+def _participation(record: Record) -> Section:
     return Section(
-        "steps",
-        "Optimizer steps",
-        "How many steps each client trained in each round; blank where it did not take part.",
-        pictures=[charts.heat(record, "steps", "steps", "Blues")],
-        empty=_no_rounds(record) or "No steps are on record.",
-    )
-
-
-def _selection(record: Record) -> Section:
-    return Section(
-        "selection",
-        "Who was selected",
-        "Empty: not asked to train. Filled: trained, and the update became part of the global "
-        "model.",
-        pictures=[charts.selection(record)],
-        empty=_no_rounds(record) or "No participation is on record.",
+        "participation",
+        "Who trained, and for how many steps",
+        "Optimizer steps by client and round; blank: it sat out that round. A ring: it trained, "
+        "and its update was not aggregated; a cross: its update was dropped, or it failed.",
+        pictures=[charts.heat(record, "steps", "steps", "Blues", marked=True)],
+        empty="No participation is on record.",
     )
 
 
@@ -201,23 +233,43 @@ def _costs(record: Record) -> Section:
     return Section(
         "costs",
         "Circuits and waiting",
-        "Circuits are what a device would have to run. A client waits from its own reply until "
-        "the slowest participant's.",
+        f"{_circuits(record)} A client waits from its own reply until the slowest participant's.",
         pictures=[
             charts.circuits(record),
             charts.idle(record),
             charts.heat(record, "idle_seconds", "seconds waiting", "Oranges", places),
         ],
-        empty=_no_rounds(record) or "No costs are on record.",
+        empty="No costs are on record.",
     )
 
 
-def _confusion(record: Record) -> Section:
+def _circuits(record: Record) -> str:
+    """Say what the circuits that are counted are."""
+    kind = record.circuit_kind
+    if kind == "executed":
+        return "Circuits are those that the devices ran."
+    said = "Circuits are those that a device would have to run"
+    if kind == "simulated":
+        return f"{said}; here all were simulated."
+    return f"{said}; where the backend is a simulator they were simulated." if kind else f"{said}."
+
+
+def _classes(record: Record) -> Section:
+    test = record.summary.get("test") or {}
+    error = test.get("calibration_error")
+    note = "Rows of the final test by true and predicted class; shares are of the true class."
+    if record.calibration:
+        note += (
+            " Right: how often predictions of each confidence are right, with 95 % intervals; on "
+            f"the dashed line confidence is deserved. Expected calibration error (ECE): "
+            f"{words.percent(error)}."
+        )
     return Section(
-        "confusion",
-        "Confusion matrix",
-        "Rows of the final test by true and predicted class; shares are of the true class.",
-        pictures=[charts.confusion(record)],
+        "classes",
+        "By class",
+        note,
+        pictures=[charts.confusion(record), charts.reliability(record)],
+        tables=[Table(tables.CLASS_HEAD, tables.classes(record), frozenset(range(1, 6)))],
         empty="No confusion matrix is on record: there was no final test"
         + (", or each site kept its own." if words.status(record) == "completed" else "."),
     )
@@ -251,20 +303,22 @@ def _teachers(record: Record) -> Section:
         "teachers",
         "The sites' language models",
         "Judged on each site's own validation rows, which calibration has seen too.",
-        tables=[Table(head, tables.teachers(record), frozenset(range(1, 8)))],
+        tables=[Table(head, tables.teachers(record), frozenset(range(1, 8)), _folded(record))],
         empty="No language model was fine-tuned in this run.",
     )
 
 
 def _ledger(record: Record) -> Section:
-    head, rows = tables.ledger(record)
+    head, everybody, each = tables.ledger(record)
     figures = frozenset(range(1, len(head)))
+    folded = _folded(record)
     return Section(
         "ledger",
         "Cost ledger",
-        "Costs that nobody had are left out.",
+        f"Costs that nobody had are left out. {_circuits(record)}",
         tables=[
-            Table(head, rows, figures),
+            Table(head, everybody if folded else everybody + each, figures),
+            Table(head, each if folded else [], figures, folded),
             Table(tables.STAGES, tables.stages(record), frozenset({1, 2, 3, 4})),
             Table(("Phase", "Time"), tables.seconds(record), frozenset({1})),
         ],

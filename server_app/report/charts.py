@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from federation import percent, wilson
 from server_app.report.record import Record, any_known, known
 from server_app.report.style import (
     ACCENT,
@@ -19,7 +20,15 @@ from server_app.report.style import (
 )
 
 MANY_ROUNDS = 24
-"""Beyond so many rounds a heat map shows no figures in its cells."""
+"""Beyond so many rounds or clients a heat map shows no figures in its cells."""
+
+MANY_CLIENTS = 12
+"""Beyond so many clients a chart shows bands, not a line each, and tables of them are folded."""
+
+DARK_TEXT = "#1f2934"
+"""On light cells of a heat map, whatever the page's colours; not one of the theme's."""
+
+Rows = Sequence[Sequence[float]]
 
 
 def curves(record: Record, key: str, title: str, *, share: bool = False) -> str:
@@ -46,9 +55,7 @@ def curves(record: Record, key: str, title: str, *, share: bool = False) -> str:
         return ""
 
     def draw(figure: Any, axes: Any) -> None:
-        for index, row in enumerate(parts):
-            style = client_style(index)
-            axes.plot(record.round_ids, row, marker=".", linewidth=1.1, alpha=0.9, **style)
+        _client_lines(axes, record.round_ids, parts, linewidth=1.1, alpha=0.9)
         axes.plot(record.round_ids, whole, color=INK, linewidth=2.6, marker="o")
         best = record.summary.get("best_round")
         if best in record.round_ids:
@@ -62,6 +69,23 @@ def curves(record: Record, key: str, title: str, *, share: bool = False) -> str:
     return chart(HALF, draw, f"{title} by round: global model and each client")
 
 
+def _client_lines(axes: Any, rounds: Sequence[int], rows: Rows, **look: Any) -> None:
+    """Draw a line a client; of many clients the median, the middle half and the whole range."""
+    if len(rows) <= MANY_CLIENTS:
+        for index, row in enumerate(rows):
+            axes.plot(rounds, row, marker=".", **look, **client_style(index))
+        return
+    import numpy as np
+
+    columns = [known(column) for column in zip(*rows, strict=True)]
+    parts = [np.quantile(c or [math.nan], [0, 0.25, 0.5, 0.75, 1]) for c in columns]
+    least, low, middle, high, most = np.stack(parts, axis=1)
+    colour = client_style(0)["color"]
+    axes.fill_between(rounds, least, most, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(rounds, low, high, color=colour, alpha=0.3, linewidth=0)
+    axes.plot(rounds, middle, marker=".", color=colour)
+
+
 def ratios(record: Record) -> str:
     """Draw each client's quantum loss over its LLM's loss, by round."""
     rows = record.grid("ratio")
@@ -70,8 +94,7 @@ def ratios(record: Record) -> str:
 
     def draw(figure: Any, axes: Any) -> None:
         axes.axhline(1.0, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
-        for index, row in enumerate(rows):
-            axes.plot(record.round_ids, row, marker=".", **client_style(index))
+        _client_lines(axes, record.round_ids, rows)
         _rounds_axis(axes, record.round_ids)
         axes.set_ylabel("r = quantum loss / LLM loss")
 
@@ -79,7 +102,7 @@ def ratios(record: Record) -> str:
 
 
 def circuits(record: Record) -> str:
-    """Draw the circuits executed so far."""
+    """Draw the circuits so far."""
     values = record.series("circuits_total")
     if not known(values):
         return ""
@@ -89,10 +112,10 @@ def circuits(record: Record) -> str:
         axes.plot(record.round_ids, values, color=ACCENT, marker="o")
         _rounds_axis(axes, record.round_ids)
         axes.set_ylim(bottom=0)
-        axes.set_ylabel("circuits executed so far")
+        axes.set_ylabel(f"circuits {record.circuit_kind} so far".replace("  ", " "))
         axes.yaxis.set_major_formatter(lambda value, at: short(value))
 
-    return chart(HALF, draw, "Circuits executed so far, by round")
+    return chart(HALF, draw, "Circuits so far, by round")
 
 
 def idle(record: Record) -> str:
@@ -114,7 +137,9 @@ def idle(record: Record) -> str:
     return chart(HALF, draw, "Share of the clients' time spent waiting, by round")
 
 
-def heat(record: Record, key: str, unit: str, colours: str, places: int = 0) -> str:
+def heat(
+    record: Record, key: str, unit: str, colours: str, places: int = 0, *, marked: bool = False
+) -> str:
     """Draw a figure by client and round as a heat map.
 
     Parameters
@@ -129,6 +154,8 @@ def heat(record: Record, key: str, unit: str, colours: str, places: int = 0) -> 
         matplotlib's name of a light-to-dark colour map.
     places : int
         Decimal places of the figures in the cells.
+    marked : bool
+        Whether to mark who trained and was not aggregated, and who was dropped or failed.
 
     Returns
     -------
@@ -141,7 +168,10 @@ def heat(record: Record, key: str, unit: str, colours: str, places: int = 0) -> 
 
     def draw(figure: Any, axes: Any) -> None:
         image = axes.imshow(rows, aspect="auto", cmap=colours, vmin=0)
-        _cells(axes, rows, places, image)
+        if max(len(record.round_ids), len(rows)) <= MANY_ROUNDS:
+            _cells(axes, rows, places, image)
+        if marked:
+            _draw_marks(axes, record)
         _grid_axes(axes, record)
         bar = figure.colorbar(image, ax=axes, pad=0.015, fraction=0.035)
         bar.outline.set_visible(False)
@@ -152,70 +182,46 @@ def heat(record: Record, key: str, unit: str, colours: str, places: int = 0) -> 
 
 def _cells(axes: Any, rows: Sequence[Sequence[float]], places: int, image: Any) -> None:
     """Write each cell's figure, light on dark and dark on light; nothing where there is none."""
-    if rows and len(rows[0]) > MANY_ROUNDS:
-        return
     for y, row in enumerate(rows):
         for x, value in enumerate(row):
             if math.isfinite(value):
                 red, green, blue, _ = image.cmap(image.norm(value))
                 light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-                colour = INK if light > 0.5 else "white"
+                colour = DARK_TEXT if light > 0.5 else "white"
                 axes.text(x, y, f"{value:.{places}f}", ha="center", va="center", color=colour)
 
 
-def selection(record: Record) -> str:
-    """Draw who trained, whose update counted, and who failed, by client and round."""
-    marks = _marks(record)
-    if not any(marks.values()):
-        return ""
+def _draw_marks(axes: Any, record: Record) -> None:
+    """Mark who trained and was not aggregated (a ring), and who was dropped or failed (a cross)."""
     looks: dict[str, dict[str, Any]] = {
-        "aggregated": {"marker": "s", "color": ACCENT, "s": 120},
-        "trained, not aggregated": {
-            "marker": "s",
-            "facecolors": "#dcecf8",
-            "edgecolors": ACCENT,
-            "s": 110,
-        },
-        "dropped or failed": {"marker": "X", "color": WARN, "s": 110},
-        "not asked": {"marker": "s", "facecolors": "none", "edgecolors": "#9aa5b0", "s": 110},
+        "trained, not aggregated": {"marker": "o", "facecolors": "none", "edgecolors": "#c98a1b"},
+        "dropped or failed": {"marker": "x", "color": WARN},
     }
-
-    def draw(figure: Any, axes: Any) -> None:
-        for name, look in looks.items():
-            points = marks[name]
-            if points:
-                xs, ys = zip(*points, strict=True)
-                axes.scatter(xs, ys, label=name, **look)
-        _grid_axes(axes, record)
-        axes.set_ylim(len(record.client_ids) - 0.5, -0.5)
-        axes.set_xlim(-0.5, len(record.round_ids) - 0.5)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, handletextpad=0.3)
-
-    return chart(_grid_size(record), draw, "Who took part, by client and round")
+    for name, points in _marks(record).items():
+        if points:
+            xs, ys = zip(*points, strict=True)
+            axes.scatter(xs, ys, s=190, linewidths=2, label=name, **looks[name])
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, handletextpad=0.3)
 
 
 def _marks(record: Record) -> dict[str, list[tuple[int, int]]]:
-    """Return the cells (round's place, client's place) of each kind of participation."""
+    """Return the cells (round's place, client's place) of updates that did not count."""
     marks: dict[str, list[tuple[int, int]]] = {
-        "aggregated": [],
         "trained, not aggregated": [],
         "dropped or failed": [],
-        "not asked": [],
     }
     dropped = {(e.get("client"), e.get("round")) for e in record.clients if e.get("dropped")}
     answered = {(e.get("client"), e.get("round")) for e in record.clients}
     for event in record.rounds:
         at = record.round_ids.index(int(event["round"]))
         asked = {int(k) for k in event.get("participants", [])}
-        places = enumerate(record.client_ids)
-        marks["not asked"] += [(at, place) for place, k in places if k not in asked]
         aggregated = {int(k) for k in event.get("aggregated", [])}
         for client in sorted(asked):
             cell = (at, record.client_ids.index(client))
             silent = bool(answered) and (client, event["round"]) not in answered
             if client in aggregated:
-                marks["aggregated"].append(cell)
-            elif (client, event["round"]) in dropped or silent:
+                continue
+            if (client, event["round"]) in dropped or silent:
                 marks["dropped or failed"].append(cell)
             else:
                 marks["trained, not aggregated"].append(cell)
@@ -227,16 +233,15 @@ def confusion(record: Record) -> str:
     counts = (record.summary.get("test") or {}).get("confusion")
     if not counts:
         return ""
-    classes = [str(c) for c in record.prepared.get("classes", [])]
-    names = classes if len(classes) == len(counts) else [str(k) for k in range(len(counts))]
+    names = [_short_name(name) for name in record.class_names(len(counts))]
     shares = [[cell / max(1, sum(row)) for cell in row] for row in counts]
 
     def draw(figure: Any, axes: Any) -> None:
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for y, row in enumerate(counts):
             for x, cell in enumerate(row):
-                colour = "white" if shares[y][x] > 0.55 else INK
-                text = f"{cell:,}\n{100 * shares[y][x]:.0f} %"
+                colour = "white" if shares[y][x] > 0.55 else DARK_TEXT
+                text = f"{cell:,}\n{percent(shares[y][x])}"
                 axes.text(x, y, text, ha="center", va="center", color=colour)
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names)
@@ -247,6 +252,26 @@ def confusion(record: Record) -> str:
 
     side = min(6.5, 2.6 + 0.55 * len(names))
     return chart((side + 0.6, side), draw, "Confusion matrix of the test rows")
+
+
+def reliability(record: Record) -> str:
+    """Draw how often predictions of each confidence are right, of the final test."""
+    bins = [one for one in record.calibration if one["rows"]]
+    if not bins:
+        return ""
+
+    def draw(figure: Any, axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
+        centres, shares = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+        ranges = [wilson(b["accuracy"], b["rows"]) or (0.0, 1.0) for b in bins]
+        low = [share - one[0] for share, one in zip(shares, ranges, strict=True)]
+        high = [one[1] - share for share, one in zip(shares, ranges, strict=True)]
+        axes.errorbar(centres, shares, yerr=(low, high), fmt="o", color=ACCENT, ecolor=MUTED)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="right")
+        percent_axis(axes)
+        percent_axis(axes, axes.xaxis)
+
+    return chart((4.4, 3.3), draw, "Share of right predictions by their confidence, test rows")
 
 
 def short(value: float) -> str:
@@ -267,7 +292,8 @@ def _grid_axes(axes: Any, record: Record) -> None:
     every = max(1, math.ceil(len(record.round_ids) / MANY_ROUNDS))
     axes.set_xticks(list(places)[::every], [str(at) for at in record.round_ids[::every]])
     names = [_short_name(record.client_name(client)) for client in record.client_ids]
-    axes.set_yticks(range(len(names)), names)
+    step = max(1, math.ceil(len(names) / 45))
+    axes.set_yticks(range(0, len(names), step), names[::step])
     axes.set_xlabel("round")
     axes.grid(visible=False)
     axes.tick_params(length=0)
@@ -282,13 +308,13 @@ def _short_name(name: str) -> str:
 def _rounds_axis(axes: Any, rounds: Sequence[int]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
     axes.set_xlim(min(rounds) - 0.5, max(rounds) + 0.5)
     axes.set_xlabel("round")
 
 
-def percent_axis(axes: Any) -> None:
-    """Show the vertical axis in per cent, with decimals where ticks are close."""
+def percent_axis(axes: Any, axis: Any = None) -> None:
+    """Show an axis, the vertical one if none is named, in per cent; decimals for close ticks."""
     from matplotlib.ticker import PercentFormatter
 
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
+    (axis or axes.yaxis).set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from federation import display_safe
+
 CSS = """
-:root { --ink: #1f2933; --muted: #5b6770; --line: #d9dee3; --soft: #f4f6f8; --accent: #0b5fa5;
-  --good: #15703a; --bad: #b42318; --warn: #8a5a00; }
+:root { color-scheme: light dark; --ink: #1f2933; --muted: #5b6770; --line: #d9dee3;
+  --soft: #f4f6f8; --back: #fff; --accent: #0b5fa5; --bad: #b42318; --warn: #8a5a00;
+  --grid: #eceff2; --c0: #0b6fb8; --c1: #c2410c; --c2: #15803d; --c3: #8b3fb0; --c4: #a16207;
+  --c5: #be185d; --c6: #0e7490; --c7: #4d5b6a; --c8: #6b8e00; --c9: #7c2d12; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e9ee; --muted: #a9b4be; --line: #3b4651;
+  --soft: #1f262d; --back: #14191e; --accent: #79b8f3; --bad: #f4938a; --warn: #e3b05a;
+  --grid: #2a323a; --c0: #58aeee; --c1: #f2935a; --c2: #58c487; --c3: #c99be4; --c4: #d9ab4d;
+  --c5: #f27fb2; --c6: #4cc2d8; --c7: #a8b5c2; --c8: #adcb57; --c9: #dd9779; } }
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; }
-body { margin: 0; color: var(--ink); background: #fff; line-height: 1.5;
+body { margin: 0; color: var(--ink); background: var(--back); line-height: 1.5;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 main, header > div, nav > div { max-width: 66rem; margin: 0 auto; padding: 0 1.25rem; }
 header { background: var(--soft); border-bottom: 1px solid var(--line); padding: 1.6rem 0 1.3rem; }
@@ -19,8 +27,8 @@ h1 small { display: block; font-size: .85rem; font-weight: 400; color: var(--mut
 h2 { font-size: 1.2rem; margin: 0 0 .25rem; }
 .verdict { font-size: 1.05rem; max-width: 50rem; margin: .5rem 0 0; overflow-wrap: anywhere; }
 .status { display: inline-block; padding: .1rem .6rem; border-radius: 1rem; font-size: .85rem;
-  font-weight: 600; color: #fff; background: var(--warn); }
-.status.completed { background: var(--good); } .status.failed { background: var(--bad); }
+  font-weight: 600; color: #fff; background: #8a5a00; }
+.status.completed { background: #15703a; } .status.failed { background: #b42318; }
 dl.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.6rem, 1fr));
   gap: .6rem 1.4rem; margin: 1.1rem 0 0; }
 dl.facts dt { font-size: .78rem; color: var(--muted); }
@@ -29,6 +37,7 @@ nav { border-bottom: 1px solid var(--line); font-size: .88rem; }
 nav > div { display: flex; gap: .2rem 1.1rem; flex-wrap: wrap; padding-top: .55rem;
   padding-bottom: .55rem; }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 section { padding: 1.7rem 0 .4rem; }
 .note { color: var(--muted); margin: 0 0 .8rem; max-width: 50rem; }
 .empty { background: var(--soft); border-left: 3px solid var(--line); padding: .6rem .9rem;
@@ -40,12 +49,17 @@ td small { display: block; color: var(--warn); }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); align-items: end; }
 .pictures > .wide { grid-column: 1 / -1; overflow-x: auto; }
 .pictures > .wide svg { min-width: var(--least, 42rem); }
-#confusion { --least: 0; }
+#classes { --least: 0; }
 svg { width: 100%; height: auto; display: block; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans",
   sans-serif !important; }
 .scroll { overflow-x: auto; margin: .3rem 0 1rem; }
-.scroll img { display: block; max-height: 32rem; max-width: none; }
+.scroll, .pictures > .wide { background-repeat: no-repeat; background:
+  linear-gradient(to right, var(--back) 1rem, transparent 2rem) local,
+  linear-gradient(to left, var(--back) 1rem, transparent 2rem) right / 100% 100% local,
+  linear-gradient(to right, var(--line), transparent .9rem),
+  linear-gradient(to left, var(--line), transparent .9rem); }
+.scroll img { display: block; background: #fff; max-height: 32rem; max-width: none; }
 table { border-collapse: collapse; font-size: .9rem; min-width: min(100%, 24rem); }
 th, td { text-align: left; padding: .34rem 1.1rem .34rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
@@ -57,13 +71,7 @@ th.figure { white-space: normal; }
 .first tbody tr:first-child td { font-weight: 700; }
 h3 { font-size: 1rem; margin: 1.3rem 0 .2rem; }
 .tall { max-height: 38rem; overflow: auto; border-bottom: 1px solid var(--line); }
-.tall thead th { position: sticky; top: 0; background: #fff; z-index: 1; }
-td.level, th.level { text-align: center; padding: .34rem .3rem; min-width: 2.1rem;
-  border-left: 1px solid #fff; font-variant-numeric: tabular-nums; }
-table:has(td.level) td:nth-child(4) { min-width: 17rem; overflow-wrap: anywhere; }
-.l0 { color: var(--muted); } .l1 { background: #e6f0f9; } .l2 { background: #c3dcf0; }
-.l3 { background: #93c0e4; } .l4 { background: #2a78b8; color: #fff; }
-.l5 { background: #0b4a83; color: #fff; }
+.tall thead th { position: sticky; top: 0; background: var(--back); z-index: 1; }
 .asked { border-left: 3px solid var(--line); padding-left: .9rem; margin: .3rem 0; }
 .asked p { margin: .4rem 0; font-size: .9rem; overflow-wrap: anywhere; }
 pre { background: var(--soft); padding: .6rem .8rem; margin: .3rem 0; font-size: .8rem;
@@ -113,15 +121,18 @@ TEMPLATE = """<!doctype html>
 {% else %}
 {% if section.note %}<p class="note">{{ section.note }}</p>{% endif %}
 {% if section.legend %}<ul class="legend">
-{% if section.legend == 'all' %}<li><i style="border-top: 4px solid #1f2933"></i>global model</li>
+{% if section.legend == 'all' %}
+<li><i style="border-top: 4px solid var(--ink)"></i>global model</li>
 {% endif %}
 {% for line, name in legend %}<li><i style="{{ line }}"></i>{{ name }}</li>
 {% endfor %}</ul>{% endif %}
 {% set pictures = section.pictures | select | list %}
 {% if pictures %}<div class="pictures">
 {% for picture in pictures %}
-<div class="{{ 'wide' if (loop.index > 2 and kind == 'run') or pictures | length == 1 else '' }}
-{{- ' scroll' if picture.startswith('<img') }}">{{ picture | safe }}</div>
+{% set wide = (loop.index > 2 and kind == 'run') or pictures | length == 1 %}
+<div{% if wide %} class="wide{{ ' scroll' if picture.startswith('<img') }}" tabindex="0"
+ role="region" aria-label="{{ section.title }}, picture {{ loop.index }}"{% endif -%}
+>{{ picture | safe }}</div>
 {% endfor %}</div>{% endif %}
 {% for table in section.tables if table.rows %}
 {% if table.title %}<h3>{{ table.title }}</h3>
@@ -129,16 +140,15 @@ TEMPLATE = """<!doctype html>
 {% if table.note %}<p class="note">{{ table.note }}</p>
 {% endif %}
 {% if table.folded %}<details><summary>{{ table.folded }}</summary>{% endif %}
-<div class="scroll{% if table.tall %} tall" tabindex="0" role="region" aria-label="{{ table.title }}
-{%- endif %}"><table{% if section.anchor == 'outcome' %} class="first"{% endif %}>
+<div class="scroll{% if table.tall %} tall{% endif %}" tabindex="0" role="region"
+ aria-label="{{ section.title }}, table {{ loop.index }}"><table
+{%- if section.anchor == 'outcome' %} class="first"{% endif %}>
 <thead><tr>{% for cell in table.head %}
-<th{% if loop.index0 in table.figures %} class="figure"
-{%- elif table.rows[0][loop.index0].level is defined %} class="level"{% endif %}>{{ cell }}</th>
+<th scope="col"{% if loop.index0 in table.figures %} class="figure"{% endif %}>{{ cell }}</th>
 {%- endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}<tr>{% for cell in row -%}
-<td{% if loop.index0 in table.figures %} class="figure"
-{%- elif cell.level is defined %} class="level l{{ cell.level }}"{% endif %}>{{ cell }}
+<td{% if loop.index0 in table.figures %} class="figure"{% endif %}>{{ cell }}
 {%- if cell.note is defined %}<small>{{ cell.note }}</small>{% endif %}</td>
 {%- endfor %}</tr>
 {% endfor %}</tbody></table></div>
@@ -148,14 +158,18 @@ TEMPLATE = """<!doctype html>
 <p class="note">Raw answers, as they came; what cannot be shown is written as its escape.</p>
 {% if section.asked | length > 20 %}<details><summary>{{ section.asked | length }} rounds</summary>
 {% endif %}
-{% for round in section.asked %}<details class="asked"><summary>{{ round.head }}</summary>
+{% for round in section.asked %}
+{% set at = loop.index %}
+<details class="asked"><summary>{{ round.head }}</summary>
 {% for one in round.questions %}<p>{{ one.facts }}</p>
 {% if one.problem %}<p class="warning">Of no use: {{ one.problem }}</p>
 {% endif %}
 {% for note in one.notes %}<p>Repaired: {{ note }}</p>
 {% endfor %}
-<details><summary>Prompt</summary><pre>{{ one.prompt }}</pre></details>
-<p>Raw answer</p><pre>{{ one.answer }}</pre>
+<details><summary>Prompt</summary><pre tabindex="0" role="region"
+ aria-label="Prompt {{ at }}.{{ loop.index }}">{{ one.prompt }}</pre></details>
+<p>Raw answer</p><pre tabindex="0" role="region"
+ aria-label="Answer {{ at }}.{{ loop.index }}">{{ one.answer }}</pre>
 {% endfor %}</details>
 {% endfor %}
 {% if section.asked | length > 20 %}</details>
@@ -170,6 +184,13 @@ TEMPLATE = """<!doctype html>
 </body>
 </html>
 """
+
+
+def visible(value: Any) -> Any:
+    """Show what hides in anybody's text (`federation.display_safe`); our own markup stays."""
+    if hasattr(value, "__html__"):
+        return value
+    return "\n".join(map(display_safe, str(value).split("\n")))
 
 
 def render(
@@ -208,7 +229,11 @@ def render(
     from markupsafe import Markup
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=visible,
     )
     return environment.from_string(TEMPLATE).render(
         css=Markup(CSS),

@@ -17,20 +17,7 @@ class Noted:
         return self.text
 
 
-@dataclass(frozen=True)
-class Shaded:
-    """A cell of a grid: its text, and how dark it is, 0 to `DARKEST`."""
-
-    text: str
-    level: int
-
-    def __str__(self) -> str:
-        return self.text
-
-
-DARKEST = 5
-
-Cell = str | Noted | Shaded
+Cell = str | Noted
 
 
 @dataclass(frozen=True)

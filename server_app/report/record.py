@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation import DataError, checkpoint_folders, explain, is_number, real_path
+from federation import (
+    DataError,
+    checkpoint_folders,
+    display_safe,
+    explain,
+    is_number,
+    is_simulated,
+    real_path,
+)
 from federation.reading import Reader
 from federation.records import ConfigFile, Decided, LedgerFile, State, Summary
 
@@ -66,8 +74,34 @@ class Record:
         """Return a client's site name."""
         for known in self.prepared.get("clients", []):
             if known.get("client") == client and known.get("site"):
-                return str(known["site"])
+                return display_safe(known["site"])
         return f"client {client}"
+
+    def class_names(self, count: int) -> list[str]:
+        """Return the names of so many classes, or their numbers where names are not on record."""
+        names = [display_safe(name) for name in self.prepared.get("classes", [])]
+        return names if len(names) == count else [str(place) for place in range(count)]
+
+    @property
+    def simulated(self) -> dict[int, bool]:
+        """Whether each client's backend is a simulator, where its backend is on record."""
+        return {
+            int(known["client"]): is_simulated(str(known["backend"]))
+            for known in self.prepared.get("clients", [])
+            if "client" in known and known.get("backend")
+        }
+
+    @property
+    def circuit_kind(self) -> str:
+        """Return ``simulated`` or ``executed``, both with "and", or nothing if not on record."""
+        words, seen = {True: "simulated", False: "executed"}, self.simulated.values()
+        return " and ".join(words[kind] for kind in (True, False) if kind in seen)
+
+    @property
+    def calibration(self) -> Sequence[Json]:
+        """Return the final test's predictions by confidence: rows, confidence, accuracy."""
+        bins = (self.summary.get("test") or {}).get("calibration")
+        return bins if isinstance(bins, list) else []
 
     def grid(self, key: str) -> list[list[float]]:
         """Return a figure of the ``client`` events by client (rows) and round (columns).

@@ -27,6 +27,17 @@ CLIENT_COLOURS = (
 )
 """At least 4.5 : 1 on white, and told apart by people with the common colour blindnesses."""
 
+THEME = {
+    INK: "ink",
+    MUTED: "muted",
+    LINE: "line",
+    ACCENT: "accent",
+    WARN: "bad",
+    "#eceff2": "grid",
+    **{colour: f"c{place}" for place, colour in enumerate(CLIENT_COLOURS)},
+}
+"""Colours that the page has for a light and for a dark screen, as CSS variables by name."""
+
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 
 WIDE = (9.2, 3.2)
@@ -40,6 +51,7 @@ SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "llm-qfl",
     "font.family": "sans-serif",
     "font.size": 10.0,
+    "text.parse_math": False,  # a site may be called $x$
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -60,7 +72,7 @@ SETTINGS: dict[str, Any] = {
 def legend_line(index: int) -> str:
     """Return CSS that shows a client's line in the legend."""
     kind = ("solid", "dashed", "dotted", "dashed")[index // len(CLIENT_COLOURS) % len(DASHES)]
-    return f"border-top: 3px {kind} {client_style(index)['color']}"
+    return f"border-top: 3px {kind} var(--c{index % len(CLIENT_COLOURS)})"
 
 
 def client_style(index: int) -> dict[str, Any]:
@@ -100,11 +112,20 @@ def chart(size: tuple[float, float], draw: Callable[[Any, Any], None], label: st
             buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = themed(svg[svg.index("<svg") :])
     width, height = (round(72 * inches) for inches in size)
     head = f'<svg role="img" aria-label="{escape(label)}" style="max-width:{round(width * 1.5)}px"'
     body = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", svg[4 : svg.index(">")], count=2)
     return f'{head} viewBox="0 0 {width} {height}"{_without_viewbox(body)}{svg[svg.index(">") :]}'
+
+
+def themed(svg: str) -> str:
+    """Let the page choose the colours of `THEME`; others, of heat maps' cells, stay."""
+    return re.sub(
+        r"((?:fill|stroke): )(#[0-9a-f]{6})",
+        lambda m: m[1] + (f"var(--{THEME[m[2]]})" if m[2] in THEME else m[2]),
+        svg,
+    )
 
 
 def _without_viewbox(attributes: str) -> str:

@@ -7,7 +7,16 @@ from typing import Any
 
 from federation import Settings, flatten, is_number
 from server_app.report.record import Json, Record, number
-from server_app.report.words import NONE, amount, duration, figure, percent, size, whole
+from server_app.report.words import (
+    NONE,
+    amount,
+    duration,
+    figure,
+    interval,
+    percent,
+    size,
+    whole,
+)
 
 Row = list[str]
 
@@ -15,6 +24,8 @@ LEDGER = (
     ("steps", "Optimizer steps", amount),
     ("jobs", "Jobs", amount),
     ("circuits", "Circuits", amount),
+    ("simulated", "Circuits, simulated", amount),
+    ("executed", "Circuits, executed", amount),
     ("shots", "Shots", amount),
     ("two_qubit_gates", "Two-qubit gates", amount),
     ("qpu_seconds", "QPU time", duration),
@@ -59,6 +70,29 @@ def clients(record: Record) -> list[Row]:
     return rows
 
 
+CLASS_HEAD = ("Class", "Test rows", "Precision", "Recall", "95 % interval of recall", "F1")
+
+
+def classes(record: Record) -> list[Row]:
+    """Return a row a class: precision and recall of the final test, from its confusion."""
+    counts = (record.summary.get("test") or {}).get("confusion") or []
+    rows = []
+    for place, name in enumerate(record.class_names(len(counts))):
+        hits, actual = counts[place][place], sum(counts[place])
+        said = sum(row[place] for row in counts)
+        rows.append(
+            [
+                name,
+                whole(actual),
+                percent(hits / said) if said else NONE,
+                percent(hits / actual) if actual else NONE,
+                interval(hits / actual, actual) if actual else NONE,
+                figure(2 * hits / (actual + said)) if actual + said else NONE,
+            ]
+        )
+    return rows
+
+
 def teachers(record: Record) -> list[Row]:
     """Return a row a client's LLM, as judged on its own validation rows."""
     rows = []
@@ -79,22 +113,37 @@ def teachers(record: Record) -> list[Row]:
     return rows
 
 
-def ledger(record: Record) -> tuple[list[str], list[Row]]:
-    """Return the ledger's head and rows: a cost a row; all clients, then each.
+def ledger(record: Record) -> tuple[list[str], list[Row], list[Row]]:
+    """Return the ledger: the head, the row of all clients, and a row each.
 
-    Costs that are zero everywhere are left out: nothing was spent there.
+    Costs that are zero everywhere are left out: nothing was spent there. Circuits of simulators
+    stand apart from those that a device has run.
     """
     summarised: Json = record.summary.get("ledger") or {}
     totals: Json = record.ledger.get("totals") or summarised.get("totals") or summarised
     each: Mapping[str, Json] = record.ledger.get("clients") or {}
-    ids = sorted(each, key=int)
-    head = ["Cost", "All", *(record.client_name(int(k)) for k in ids)]
+    split = {k: _split(cost, record.simulated.get(int(k))) for k, cost in each.items()}
+    if split and all("circuits" not in cost for cost in split.values()):
+        parts = ("simulated", "executed")
+        sums = {part: sum(cost.get(part) or 0 for cost in split.values()) for part in parts}
+        totals = {**{k: v for k, v in totals.items() if k != "circuits"}, **sums}
+    else:
+        split = {k: dict(cost) for k, cost in each.items()}
+    shown = [(key, name, write) for key, name, write in LEDGER if totals.get(key)]
     rows = [
-        [name, write(totals.get(key)), *(write(each[k].get(key)) for k in ids)]
-        for key, name, write in LEDGER
-        if totals.get(key)
+        [record.client_name(int(k)), *(write(split[k].get(key)) for key, _, write in shown)]
+        for k in sorted(split, key=int)
     ]
-    return head, rows
+    whole_run = ["All", *(write(totals.get(key)) for key, _, write in shown)]
+    return ["Site", *(name for _, name, _ in shown)], [whole_run] if shown else [], rows
+
+
+def _split(cost: Json, simulated: bool | None) -> dict[str, Any]:
+    """Name a client's circuits by what they were; they stay `circuits` where nobody knows."""
+    if simulated is None or "circuits" not in cost:
+        return dict(cost)
+    kind = "simulated" if simulated else "executed"
+    return {**{k: v for k, v in cost.items() if k != "circuits"}, kind: cost["circuits"]}
 
 
 def stages(record: Record) -> list[Row]:

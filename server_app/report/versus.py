@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from server_app.report.agent import visible
 from server_app.report.charts import percent_axis, short
 from server_app.report.page import render
 from server_app.report.parts import Section, Table
@@ -57,7 +56,7 @@ def build_comparison(runs: Sequence[Run], found: Mapping[str, Any]) -> str:
     str
         HTML, one file that needs no network.
     """
-    names = [visible(run.name) for run in runs]
+    names = [run.name for run in runs]
     return render(
         title=f"{len(runs)} runs side by side",
         folder=", ".join(names),
@@ -99,7 +98,7 @@ def _figures(names: Sequence[str], found: Mapping[str, Any]) -> Section:
 
 
 def _written(value: Any, write: Any) -> str:
-    return NONE if value in (None, "") else visible(write(value))
+    return NONE if value in (None, "") else str(write(value))
 
 
 def _target(names: Sequence[str], found: Mapping[str, Any]) -> Section:
@@ -223,4 +222,4 @@ def _value(value: Any) -> str:
         return NONE
     if isinstance(value, bool):
         return str(value).lower()
-    return '""' if value == "" else visible(value)
+    return '""' if value == "" else str(value)

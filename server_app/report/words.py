@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import federation
-from federation import BASELINES, is_number
+from federation import BASELINES, difference, is_number, wilson
 from server_app.report.record import Json, Record, number
 
 NONE = "\u2013"
@@ -19,6 +19,12 @@ figure = partial(federation.figure, none=NONE)
 whole = partial(federation.whole, none=NONE)
 duration = partial(federation.duration, none=NONE)
 size = partial(federation.byte_size, none=NONE)
+
+
+def interval(share: Any, rows: Any) -> str:
+    """Write the 95 % interval of a share that was counted in so many rows."""
+    found = wilson(share, rows)
+    return NONE if found is None else f"{percent(found[0])} to {percent(found[1])}"
 
 
 def amount(value: Any) -> str:
@@ -76,7 +82,9 @@ def verdict(record: Record) -> str:
     if math.isnan(accuracy):
         return f"The run completed after {done}, without a final test."
     rows = whole(test.get("rows"))
+    sure = interval(accuracy, test.get("rows"))
     first = f"The quantum model is right on {percent(accuracy)} of {rows} held-out test rows"
+    first += f" (95 % interval {sure})" if sure != NONE else ""
     baselines: Json = record.summary.get("baselines") or {}
     compared = [
         part
@@ -84,20 +92,24 @@ def verdict(record: Record) -> str:
             ("majority", "always saying the majority class"),
             ("logistic_projected", "a logistic regression on the same features"),
         )
-        if (part := _compared(accuracy, baselines.get(key), name))
+        if (part := _compared(accuracy, baselines.get(key), name, test.get("rows")))
     ]
     sentence = first + (": " + " and ".join(compared) if compared else "") + "."
     return sentence + _against_full(accuracy, baselines.get("logistic_full"))
 
 
-def _compared(accuracy: float, baseline: Any, name: str) -> str:
+def _compared(accuracy: float, baseline: Any, name: str, rows: Any) -> str:
+    """Compare with a baseline; a difference that chance may have made is no difference."""
     other = number((baseline or {}).get("accuracy"))
     if math.isnan(other):
         return ""
     points = 100 * (accuracy - other)
     if abs(points) < 0.05:
         return f"the same as {name}"
-    return f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {name}"
+    said = f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {name}"
+    span = difference(accuracy, other, rows)
+    chance = span is not None and span[0] <= 0 <= span[1]
+    return f"{said}, which so few rows cannot tell from chance" if chance else said
 
 
 def _against_full(accuracy: float, baseline: Any) -> str:
@@ -136,6 +148,7 @@ def score_rows(record: Record) -> list[list[str]]:
         [
             name,
             percent(scores.get("accuracy")),
+            interval(scores.get("accuracy"), scores.get("rows", test.get("rows"))),
             figure(scores.get("macro_f1")),
             figure(scores.get("macro_recall")),
             figure(scores.get("loss")),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import confusion_scores, linear_baseline, majority_baseline, scores
+from data import calibration, confusion_scores, linear_baseline, majority_baseline, scores
 
 
 def test_scores_by_hand() -> None:
@@ -109,3 +109,24 @@ def test_linear_baseline_with_a_class_that_training_rows_lack() -> None:
 
 def test_linear_baseline_of_one_class_is_the_majority() -> None:
     assert linear_baseline([[0.0], [1.0]], [1, 1], [[0.5]], [1], 2, 0)["accuracy"] == 1.0
+
+
+def test_calibration_of_a_hand_made_case() -> None:
+    # Confidence 0.9 four times and right thrice; confidence 0.6 twice and right once.
+    sure, unsure = [0.9, 0.1], [0.6, 0.4]
+    found = calibration([0, 0, 0, 1, 0, 1], [sure] * 4 + [unsure] * 2)
+    assert [one["rows"] for one in found["calibration"]] == [2, 4]
+    assert [one["accuracy"] for one in found["calibration"]] == [0.5, 0.75]
+    assert found["calibration_error"] == pytest.approx((2 * 0.1 + 4 * 0.15) / 6)
+
+
+def test_calibration_is_scikit_learns() -> None:
+    from sklearn.calibration import calibration_curve
+
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.5, 1, 400)
+    right = rng.random(400) < p**2
+    shares, confidence = calibration_curve(right, p, n_bins=10)
+    found = calibration(1 - right.astype(int), np.stack([p, 1 - p], axis=1))["calibration"]
+    assert [one["accuracy"] for one in found] == pytest.approx(list(shares))
+    assert [one["confidence"] for one in found] == pytest.approx(list(confidence))

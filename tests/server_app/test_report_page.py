@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from federation import DataError
+from federation.text import is_hidden
 from server_app.report import write_report
 from server_app.report.build import build_page
-from server_app.report.charts import _marks, short
+from server_app.report.charts import _client_lines, _marks, _rounds_axis, short
 from server_app.report.record import Record, read_record
+from server_app.report.style import THEME
+from server_app.report.tables import classes as class_table
+from server_app.report.tables import ledger as ledger_table
 from server_app.report.tables import settings as setting_tables
 from server_app.report.tables import stages
 from server_app.report.words import NONE, duration, score_rows, size, status, verdict
@@ -71,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
 def test_a_whole_run_fills_every_section(whole: tuple[str, Page]) -> None:
     text, page = whole
     assert 'class="empty"' not in text
-    assert page.names["section"] == 14
+    assert page.names["section"] == 13
     assert page.names["svg"] == 9
     assert page.names["img"] == 1
 
@@ -86,9 +90,13 @@ def test_the_page_needs_nothing_from_outside(whole: tuple[str, Page]) -> None:
 
 def test_the_page_states_the_result(whole: tuple[str, Page]) -> None:
     said = " ".join(" ".join(whole[1].text).split())
-    assert "right on 93.4 % of 1,000 held-out test rows" in said
+    assert "right on 93.4 % of 1,000 held-out test rows (95 % interval 91.7 % to 94.8 %)" in said
     assert "42.9 points above always saying the majority class" in said
-    assert "1.0 points above a logistic regression on the same features" in said
+    assert (
+        "1.0 points above a logistic regression on the same features, which so few rows cannot "
+        "tell from chance" in said
+    )
+    assert "42.9 points above always saying the majority class and" in said
     assert "dna-demo (synthetic)" in said
     assert "r above 1 at clients 0 and 2: more steps" in said
     assert "Commit 0123abc" in said
@@ -99,7 +107,7 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     assert build_page(record) == build_page(record)
 
 
-@pytest.mark.parametrize("missing", ["summary.json", "metrics.jsonl", "agent.jsonl", "config.json"])
+@pytest.mark.parametrize("missing", ["agent.jsonl", "config.json"])
 def test_a_missing_file_leaves_a_reason(tmp_path: Path, missing: str) -> None:
     (make_run(tmp_path) / missing).unlink()
     text, _ = page_of(tmp_path)
@@ -116,7 +124,9 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     assert "The run failed after 0 rounds: no &lt;clients&gt; &amp; no rows." in text
     assert '<span class="status failed">failed</span>' in text
     assert page.names.get("svg", 0) == 0
-    assert "No round was finished: no &lt;clients&gt;" in text
+    assert text.count("no &lt;clients&gt;") == 1
+    assert 'class="empty"' not in text
+    assert 'href="#ratio"' not in text
 
 
 def test_a_run_that_was_cut_off_is_called_unfinished(tmp_path: Path) -> None:
@@ -137,11 +147,11 @@ def test_without_llm_the_ratio_and_teachers_say_so(tmp_path: Path) -> None:
 def test_federated_evaluation_without_confusion(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     held = summary(4, 6)
-    del held["test"]["confusion"], held["baselines"]
+    del held["test"]["confusion"], held["test"]["calibration"], held["baselines"]
     write(folder, "summary.json", held)
     text, _ = page_of(folder)
     assert "or each site kept its own" in text
-    assert "right on 93.4 % of 1,000 held-out test rows." in text
+    assert "right on 93.4 % of 1,000 held-out test rows (95 % interval" in text
 
 
 def test_a_model_that_is_never_right_was_tested_all_the_same(tmp_path: Path) -> None:
@@ -152,7 +162,9 @@ def test_a_model_that_is_never_right_was_tested_all_the_same(tmp_path: Path) -> 
     text, _ = page_of(folder)
     assert "There was no final test" not in text
     assert "right on 0.0 % of 1,000 held-out test rows" in text
-    assert score_rows(read_record(folder))[0][1:] == ["0.0 %", "0.000", "0.000", "0.000"]
+    assert score_rows(read_record(folder))[0][1:] == [
+        *("0.0 %", "0.0 % to 0.4 %", "0.000", "0.000", "0.000")
+    ]
 
 
 def test_noughts_are_figures(tmp_path: Path) -> None:
@@ -172,7 +184,7 @@ def test_sites_that_scored_and_those_that_did_not(tmp_path: Path) -> None:
     held["test"].update(sites=3, failures=["client 1: <no> answer"])
     write(folder, "summary.json", held)
     text, _ = page_of(folder)
-    assert "The run ended because: all rounds done. Scored at 3 of 4 sites." in text
+    assert "The run ended because: all rounds done. Scored at 3 of 4 sites. The interval" in text
     assert '<p class="warning">Not scored: client 1: &lt;no&gt; answer</p>' in text
 
 
@@ -233,10 +245,110 @@ def test_what_a_site_writes_is_escaped(tmp_path: Path) -> None:
     assert "script" not in page.names
 
 
-def test_twenty_clients_and_sixty_rounds(tmp_path: Path) -> None:
-    text, page = page_of(make_run(tmp_path, clients=20, rounds=60))
+def test_of_many_clients_bands_are_drawn_and_tables_folded(tmp_path: Path) -> None:
+    text, page = page_of(make_run(tmp_path / "many", clients=20, rounds=60))
     assert page.names["svg"] == 9
     assert len(text) < 2_000_000
+    assert "middle half of them" in text
+    assert "border-top: 3px solid var(--c1)" not in text  # no line, and no name, a client
+    assert text.count("<summary>20 clients</summary>") == 4
+    few, _ = page_of(make_run(tmp_path / "few", clients=12))
+    assert "middle half" not in few
+    assert "12 clients</summary>" not in few
+
+
+def test_bands_hold_the_middle_half_of_the_clients() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    rows = [[float(k), math.nan if k else 5.0] for k in range(13)]
+    _client_lines(axes, (1, 2), rows)
+    outer, inner = (band.get_paths()[0].get_extents() for band in axes.collections)
+    assert (outer.y0, outer.y1) == (0, 12)
+    assert (inner.y0, inner.y1) == (3, 9)
+    assert list(axes.lines[0].get_ydata()) == [6, 5]
+
+
+def test_rounds_are_whole_numbers_on_the_axis() -> None:
+    from matplotlib.figure import Figure
+
+    for rounds in ((1,), (1, 2), (1, 2, 3)):
+        axes = Figure().add_subplot()
+        axes.plot(rounds, rounds)
+        _rounds_axis(axes, rounds)
+        low, high = axes.get_xlim()
+        shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert shown == list(rounds)
+
+
+def test_scroll_boxes_are_reached_by_keyboard_and_have_names_of_their_own(
+    whole: tuple[str, Page],
+) -> None:
+    text, _ = whole
+    boxes = re.findall(r'<div class="(?:scroll|wide)[^>]*>', text)
+    assert len(boxes) > 10
+    assert all('tabindex="0"' in box and 'role="region"' in box for box in boxes)
+    names = re.findall(r'aria-label="([^"]+)"', text)
+    assert len(names) == len(set(names))
+
+
+def test_charts_take_their_colours_from_the_page(whole: tuple[str, Page]) -> None:
+    text, _ = whole
+    assert "@media (prefers-color-scheme: dark)" in text
+    used = set(re.findall(r"var\((--\w+)[,)]", text))
+    for scheme in text.split("<style>")[1].split("color-scheme: dark")[:2]:
+        assert used - {"--least", "--back"} <= set(re.findall(r"(--\w+):", scheme))
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert not set(THEME) & set(re.findall(r"#[0-9a-f]{6}", drawn))
+
+
+def test_precision_and_recall_of_each_class(tmp_path: Path) -> None:
+    record = read_record(make_run(tmp_path))
+    assert class_table(record) == [
+        ["human", "505", "92.8 %", "94.3 %", "91.9 % to 96.0 %", "0.935"],
+        ["worm", "495", "94.0 %", "92.5 %", "89.9 % to 94.5 %", "0.933"],
+    ]
+
+
+def test_circuits_of_simulators_stand_apart(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    head, (everybody,), _ = ledger_table(read_record(folder))
+    assert "Circuits, simulated" in head
+    assert "Circuits, executed" not in head
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines[0]["clients"][1]["backend"] = "ibm:ibm_torino"
+    write(folder, "metrics.jsonl", lines)
+    head, (everybody,), each = ledger_table(read_record(folder))
+    simulated, executed = (head.index(f"Circuits, {kind}") for kind in ("simulated", "executed"))
+    assert (everybody[simulated], everybody[executed]) == ("17,628,390", "5,876,130")
+    assert (each[1][simulated], each[1][executed]) == (NONE, "5,876,130")
+    text, _ = page_of(folder)
+    assert "circuits simulated and executed so far" in text
+
+
+def test_the_gap_between_noisy_clients_and_the_clean_server_is_explained(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    assert "not overfitting" not in page_of(folder)[0]
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["data"]["label_noise"] = 0.1
+    write(folder, "config.json", config)
+    assert "10.0 % of their labels are wrong on purpose (label_noise)" in page_of(folder)[0]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines[0]["clients"][1]["backend"] = "aer:brisbane"
+    write(folder, "metrics.jsonl", lines)
+    assert "they measure on aer:brisbane, exact, the server on exact" in page_of(folder)[0]
+
+
+def test_names_of_sites_and_classes_hide_nothing_and_are_no_formulas(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines[0]["clients"][0]["site"] = r"$\frac$ \u202eevil\x1b[2J"
+    lines[0]["classes"] = ["a\u2066b\ud83d", "$x$"]
+    write(folder, "metrics.jsonl", lines)
+    text, _ = page_of(folder)
+    assert not [letter for letter in text if is_hidden(letter) and letter != "\n"]
+    assert r"$\frac$ \u202eevil\x1b[2J" in text
+    assert r"a\u2066b\ud83d" in text
 
 
 def test_one_client_one_round_one_class_of_numbers(tmp_path: Path) -> None:
@@ -247,10 +359,7 @@ def test_one_client_one_round_one_class_of_numbers(tmp_path: Path) -> None:
 def test_participation_marks_follow_the_events(tmp_path: Path) -> None:
     marks = _marks(read_record(make_run(tmp_path)))
     assert marks["dropped or failed"] == [(3, 2)]
-    assert (2, 1) not in marks["aggregated"]
-    assert len(marks["aggregated"]) == 4 * 6 - 2
     assert marks["trained, not aggregated"] == []
-    assert marks["not asked"] == [(2, 1)]
 
 
 def test_trained_but_not_selected_for_aggregation(tmp_path: Path) -> None:
@@ -285,7 +394,7 @@ def test_settings_are_split_at_the_defaults(tmp_path: Path) -> None:
 
 def test_numbers_without_value_are_dashes() -> None:
     record = Record("r", summary={"status": "completed", "test": {"accuracy": None, "rows": 3}})
-    assert score_rows(record)[0][1:] == [NONE] * 4
+    assert score_rows(record)[0][1:] == [NONE] * 5
     assert verdict(record) == "The run completed after 0 rounds, without a final test."
     assert status(Record("r")) == "unfinished"
 

@@ -168,6 +168,11 @@ def summary(clients: int, rounds: int, *, llm: bool = True) -> dict[str, Any]:
             "loss": 0.198,
             "rows": 1000,
             "confusion": [[476, 29], [37, 458]],
+            "calibration": [
+                {"rows": 300, "confidence": 0.66, "accuracy": 0.82},
+                {"rows": 700, "confidence": 0.93, "accuracy": 0.983},
+            ],
+            "calibration_error": 0.0851,
         },
         "validation": {"accuracy": 0.94, "loss": 0.19},
         "baselines": {
