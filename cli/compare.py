@@ -6,7 +6,9 @@ The launcher does not import the apps, and the picture is drawn with matplotlib.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from federation import (
     figure,
     percent,
     real_path,
+    span,
     toml_value,
     whole,
 )
@@ -30,12 +33,14 @@ FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("agent", "agent", str),
     ("data", "data", str),
     ("test_accuracy", "test accuracy", percent),
+    ("test_interval", "  95 % interval", span),
     ("test_loss", "test loss", figure),
     ("majority", "  majority class", percent),
     ("linear", "  logistic regression", percent),
     ("best_validation", "best validation", percent),
     ("rounds", "rounds", whole),
     ("circuits", "circuits", whole),
+    ("simulated", "  simulated", whole),
     ("spend", "spend", whole),
     ("idle_share", "idle share", percent),
     ("bytes", "sent", byte_size),
@@ -126,7 +131,7 @@ def compare_lines(found: Mapping[str, Any]) -> list[str]:
         if any(run[key] is not None for run in runs)
     ]
     lines += ["", *_table([["", *letters], *rows])]
-    lines += ["", *_reached(found, letters)]
+    lines += ["", *_reached(found, letters), *_seeds(found, letters)]
     differ = [
         [key, *("-" if value is None else clip(toml_value(value), WIDEST) for value in values)]
         for key, values in found["settings"].items()
@@ -134,6 +139,21 @@ def compare_lines(found: Mapping[str, Any]) -> list[str]:
     if not differ:
         return [*lines, "", "the settings are the same"]
     return [*lines, "", *_table([["settings that differ", *letters], *differ])]
+
+
+def _seeds(found: Mapping[str, Any], letters: Sequence[str]) -> list[str]:
+    """Say the mean of runs that differ in their seed alone."""
+    lines = []
+    for group in found["groups"]:
+        known = [found["runs"][k]["test_accuracy"] for k in group]
+        known = [value for value in known if value is not None]
+        if len(group) > 1 and known:
+            who = " ".join(letters[k] for k in group)
+            ends = span((min(known), max(known)))
+            mean = percent(sum(known) / len(known))
+            said = f"{who}: other seeds of one run; test accuracy {mean} (mean), {ends}"
+            lines += textwrap.wrap(said, 80, subsequent_indent="  ")
+    return ["", *lines] if lines else []
 
 
 def _reached(found: Mapping[str, Any], letters: Sequence[str]) -> list[str]:
@@ -152,7 +172,8 @@ def _reached(found: Mapping[str, Any], letters: Sequence[str]) -> list[str]:
     ]
     return [
         f"first at validation accuracy {percent(found['target'])} ({how}),",
-        f"{found['smoothing']}; costs until then, preparation included",
+        f"{found['smoothing']};",
+        "costs until then, preparation included",
         *_table([["", *letters], *rows]),
     ]
 
@@ -161,18 +182,23 @@ def _cell(value: Any, write: Callable[[Any], str]) -> str:
     return "-" if value is None else clip(one_line(write(value)), WIDEST)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align a table: names left, figures right."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        ).rstrip()
-        for row in rows
-    ]
+def _table(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
+    """Align a table: names left, figures right; columns that do not fit go below."""
+    width = width or shutil.get_terminal_size((80, 24)).columns
+    sizes = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    blocks: list[list[int]] = [[]]
+    for place, size in enumerate(sizes[1:], 1):
+        used = sizes[0] + sum(sizes[k] + 2 for k in blocks[-1])
+        if blocks[-1] and used + size + 2 > width:
+            blocks.append([])
+        blocks[-1].append(place)
+    lines: list[str] = []
+    for block in blocks:
+        lines += [""] if lines else []
+        for row in rows:
+            cells = (row[place].rjust(sizes[place]) for place in block)
+            lines.append("  ".join([row[0].ljust(sizes[0]), *cells]).rstrip())
+    return lines
 
 
 def _letter(place: int) -> str:

@@ -313,6 +313,14 @@ class State(Part):
     views: list[View] = []
 
 
+class Bin(Part):
+    """Predictions of about one confidence, and how many of them were right."""
+
+    rows: Count
+    confidence: Share
+    accuracy: Share
+
+
 class Scores(Part):
     """Scores on validation or test rows."""
 
@@ -325,6 +333,8 @@ class Scores(Part):
     confusion: Square | None = None
     failures: Names | None = None
     unseen: Scores | None = None
+    calibration: list[Bin] | None = None
+    calibration_error: Share | None = None
 
 
 class Teacher(Part):
@@ -391,6 +401,7 @@ class Summary(Part):
     baselines: dict[str, Scores] | None = None
     teachers: list[Teacher] | None = None
     ledger: Costs | None = None
+    simulated_circuits: Count | None = None
     seconds: dict[str, Amount] | None = None
     privacy: Privacy | None = None
     judge: Judge | None = None

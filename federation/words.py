@@ -69,6 +69,11 @@ def percent(value: Any, places: int = 1, none: str = "-") -> str:
     return f"{text} %"
 
 
+def span(ends: Any, none: str = "-") -> str:
+    """Write an interval of shares, two numbers, or `none` for none."""
+    return f"{percent(ends[0])} to {percent(ends[1])}" if ends else none
+
+
 def circuit_words(count: Any, simulated: Any) -> str:
     """Say how many circuits a run took: those that were simulated apart from those on hardware.
 

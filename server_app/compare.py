@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from federation import DataError, UserError, explain, write_bytes
+from federation import DataError, UserError, explain, wilson, write_bytes
 from server_app.report.plain import History, prices, real
 from server_app.report.record import Json, Record, read_record
 from server_app.report.words import error, status
@@ -134,6 +134,7 @@ def _figures(record: Record) -> dict[str, Any]:
         "agent": record.prepared.get("agent"),
         "data": record.prepared.get("data"),
         "test_accuracy": real(test.get("accuracy")),
+        "test_interval": wilson(test.get("accuracy"), test.get("rows")),
         "test_loss": real(test.get("loss")),
         **{
             name: real((baselines.get(key) or {}).get("accuracy"))
@@ -141,6 +142,7 @@ def _figures(record: Record) -> dict[str, Any]:
         },
         "rounds": len(record.round_ids),
         "circuits": real(totals.get("circuits")),
+        "simulated": real(summary.get("simulated_circuits")),
         "spend": _spend(record),
         "idle_share": idle / span if span and idle is not None else None,
         "bytes": _sum(totals, ("bytes_up", "bytes_down")),
@@ -231,6 +233,7 @@ def compare(runs: Sequence[Run], target: float | None) -> dict[str, Any]:
         "given": target is not None,
         "smoothing": SMOOTHING,
         "warning": warning(runs),
+        "groups": [list(members) for members in groups(runs)],
         "runs": [
             {
                 "name": run.name,
@@ -267,6 +270,15 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     }
 
 
+def groups(runs: Sequence[Run]) -> list[list[int]]:
+    """Return the places of runs that differ in nothing but their seed, group by group."""
+    found: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        kept = {k: v for k, v in run.settings.items() if k not in (*NAMES, "run.seed")}
+        found.setdefault(json.dumps(kept, sort_keys=True), []).append(place)
+    return list(found.values())
+
+
 def _same(values: Sequence[Any]) -> bool:
     return all(value == values[0] for value in values)
 
@@ -275,7 +287,13 @@ def warning(runs: Sequence[Run]) -> str:
     """Say in one line why runs are not to be compared; empty if they are."""
     differ = differences(runs)
     found = []
+    seeds = [sorted(str(runs[k].settings.get("run.seed")) for k in group) for group in groups(runs)]
+    repeated = len(seeds) > 1 and _same(
+        seeds
+    )  # every group has the same seeds: their means may be compared
     for what, keys in ALIKE.items():
+        if what == "seed" and repeated:
+            continue
         named = [key for key in keys if key in differ]
         seen = [run.facts[what] for run in runs if what in run.facts and _known(run)]
         if named or not (len(seen) < 2 or _same(seen)):

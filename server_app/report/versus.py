@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from federation import span
 from server_app.report.charts import percent_axis, short
 from server_app.report.page import render
 from server_app.report.parts import Section, Table
@@ -20,12 +21,14 @@ FIGURES = (
     ("agent", "Agent", str),
     ("data", "Data", str),
     ("test_accuracy", "Test accuracy", percent),
+    ("test_interval", "Test accuracy, 95 % interval", span),
     ("test_loss", "Test loss", figure),
     ("majority", "Test accuracy, majority class", percent),
     ("linear", "Test accuracy, logistic regression on the same features", percent),
     ("best_validation", "Best validation accuracy, smoothed", percent),
     ("rounds", "Rounds", whole),
     ("circuits", "Circuits", amount),
+    ("simulated", "Circuits, those that were simulated", amount),
     ("spend", "Spend: circuits times their price", amount),
     ("idle_share", "Share of time spent waiting", percent),
     ("bytes", "Sent, both ways", size),
@@ -66,10 +69,14 @@ def build_comparison(runs: Sequence[Run], found: Mapping[str, Any]) -> str:
         sections=[
             _figures(names, found),
             _target(names, found),
+            _seeds(names, found),
             _curves(runs, found),
             _settings(names, found),
         ],
-        legend=[(legend_line(place), name) for place, name in enumerate(names)],
+        legend=[
+            (legend_line(place), ", ".join(names[k] for k in group))
+            for place, group in enumerate(found["groups"])
+        ],
         kind="comparison",
         maker="llm-qfl compare",
     )
@@ -85,11 +92,11 @@ def _figures(names: Sequence[str], found: Mapping[str, Any]) -> Section:
         "figures",
         "The runs",
         "A dash: not on record. Costs are of the whole run, preparation and final test included.",
-        tables=[Table(("", *names), rows, frozenset(range(1, len(names) + 1)))],
+        tables=[Table(("Figure", *names), rows, frozenset(range(1, len(names) + 1)))],
         warnings=[
             *([found["warning"]] if found["warning"] else []),
             *(
-                visible(f"{name}, damaged and left out: {one}")
+                f"{name}, damaged and left out: {one}"
                 for name, run in zip(names, found["runs"], strict=True)
                 for one in run["damaged"]
             ),
@@ -124,6 +131,37 @@ def _target(names: Sequence[str], found: Mapping[str, Any]) -> Section:
     )
 
 
+def _seeds(names: Sequence[str], found: Mapping[str, Any]) -> Section:
+    """Put runs that differ in their seed alone into one row."""
+    rows = []
+    for group in found["groups"]:
+        runs = [found["runs"][k] for k in group]
+        known = [run["test_accuracy"] for run in runs if run["test_accuracy"] is not None]
+        reached = [run["reached"]["circuits"] for run in runs if run["reached"]]
+        costs = [value for value in reached if value is not None]
+        rows.append(
+            [
+                ", ".join(names[k] for k in group),
+                whole(len(group)),
+                percent(sum(known) / len(known)) if known else NONE,
+                span((min(known), max(known))) if known else NONE,
+                f"{len(reached)} of {len(group)}",
+                amount(sum(costs) / len(costs)) if costs else NONE,
+            ]
+        )
+    head = ("Runs", "Seeds", "Mean test accuracy", "Lowest to highest", "Reached the accuracy")
+    repeated = len(rows) < len(names)
+    return Section(
+        "seeds",
+        "Runs that differ in their seed alone",
+        "A row is one configuration; circuits are the mean of the runs that reached the accuracy.",
+        tables=[
+            Table((*head, "Circuits until then"), rows if repeated else [], frozenset(range(1, 6)))
+        ],
+        empty="No two runs have the same settings but for the seed.",
+    )
+
+
 def _reached(point: Mapping[str, Any] | None, key: str, write: Any) -> str:
     return "never" if point is None else _written(point[key], write)
 
@@ -131,7 +169,9 @@ def _reached(point: Mapping[str, Any] | None, key: str, write: Any) -> str:
 def _curves(runs: Sequence[Run], found: Mapping[str, Any]) -> Section:
     goal = found["target"]
     pictures = [
-        versus(runs, across, f"{kind}{unit}", key, goal if key == "accuracy" else None)
+        versus(
+            runs, found["groups"], across, f"{kind}{unit}", key, goal if key == "accuracy" else None
+        )
         for key, kind, unit in (
             ("accuracy", "validation accuracy", ""),
             ("loss", "validation loss", ", nats"),
@@ -142,20 +182,30 @@ def _curves(runs: Sequence[Run], found: Mapping[str, Any]) -> Section:
         "curves",
         "Accuracy and loss by circuits and by rounds",
         f"Of the global model on validation rows. Dots: as measured; lines: {found['smoothing']}. "
-        "Dashed: the accuracy to reach.",
+        "Dashed: the accuracy to reach. Runs that differ in their seed alone have one colour. "
+        "Where the runs' circuits differ tenfold or more, their axis is logarithmic.",
         pictures=pictures,
         empty="No run has finished a round.",
         legend="clients",
     )
 
 
-def versus(runs: Sequence[Run], across: str, title: str, key: str, goal: float | None) -> str:
+def versus(
+    runs: Sequence[Run],
+    groups: Sequence[Sequence[int]],
+    across: str,
+    title: str,
+    key: str,
+    goal: float | None,
+) -> str:
     """Draw a figure of several runs in one picture.
 
     Parameters
     ----------
     runs : sequence of Run
-        The runs, in the order of their colours.
+        The runs.
+    groups : sequence of sequence of int
+        Places of the runs that share a colour, in the order of the colours.
     across : str
         What goes across: ``circuits`` or ``round``.
     title : str
@@ -179,9 +229,13 @@ def versus(runs: Sequence[Run], across: str, title: str, key: str, goal: float |
         return ""
     from matplotlib.ticker import MaxNLocator
 
+    colour = {place: number for number, group in enumerate(groups) for place in group}
+    ends = [line[-1][0] for line in known if line and line[-1][0] > 0]
+    tenfold = across == "circuits" and len(ends) > 1 and max(ends) >= 10 * min(ends)
+
     def draw(drawing: Any, axes: Any) -> None:
         for place, line in enumerate(known):
-            style = client_style(place)
+            style = client_style(colour[place])
             xs, measured, smooth = zip(*line, strict=True) if line else ((), (), ())
             axes.plot(xs, measured, ".", color=style["color"], alpha=0.5, ms=7)
             # None before there are enough rounds: matplotlib leaves a gap.
@@ -190,13 +244,16 @@ def versus(runs: Sequence[Run], across: str, title: str, key: str, goal: float |
             axes.axhline(goal, color=MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
         axes.set_ylabel(title)
         if across == "round":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
             axes.set_xlabel("round")
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+            if tenfold:
+                axes.set_xscale("log")
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+                axes.set_xlim(left=0)
             axes.xaxis.set_major_formatter(lambda value, at: short(value))
-            axes.set_xlim(left=0)
-            axes.set_xlabel("circuits executed so far")
+            axes.set_xlabel("circuits so far" + ", logarithmic" * tenfold)
         if key == "accuracy":
             percent_axis(axes)
 

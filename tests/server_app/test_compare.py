@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cli.compare import compare_lines
 from federation import UserError
 from server_app.compare import compare, read_run, smoothed
 from server_app.report import versus as pictures
@@ -79,13 +80,64 @@ def test_every_round_is_a_dot_and_the_line_begins_with_the_third(
 
     monkeypatch.setattr(pictures, "chart", chart)
     run = read_run(hand_written(tmp_path / "one", [0.981, 0.982, 0.983, 0.984]))
-    assert pictures.versus([run], "round", "accuracy", "accuracy", None)
+    assert pictures.versus([run], [[0]], "round", "accuracy", "accuracy", None)
     dots, line = drawn[0].lines
     assert dots.get_xydata().tolist() == [[1, 0.981], [2, 0.982], [3, 0.983], [4, 0.984]]
     assert np.isnan(line.get_ydata()[:2]).all()
     assert line.get_ydata()[2:].tolist() == pytest.approx([0.982, 0.983])
     ticks = [text.get_text() for text in drawn[0].get_yticklabels()]
     assert len(set(ticks)) == len(ticks)
+
+
+@pytest.mark.parametrize(("times", "scale"), [(5, "linear"), (10, "log")])
+def test_costs_that_differ_tenfold_have_a_logarithmic_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, scale: str
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Any] = []
+
+    def chart(size: Any, draw: Any, told: str) -> str:
+        drawn.append(Figure().add_subplot())
+        draw(None, drawn[-1])
+        return "<svg></svg>"
+
+    monkeypatch.setattr(pictures, "chart", chart)
+    cheap, dear = (hand_written(tmp_path / name, [0.5, 0.9, 0.9]) for name in ("cheap", "dear"))
+    ledger = json.loads((dear / "ledger.json").read_text())
+    for entry in ledger["entries"]:
+        entry["circuits"] *= times
+    write(dear, "ledger.json", ledger)
+    runs = [read_run(cheap), read_run(dear)]
+    pictures.versus(runs, [[0], [1]], "circuits", "accuracy", "accuracy", None)
+    assert drawn[0].get_xscale() == scale
+
+
+def test_runs_that_differ_in_their_seed_alone_are_a_group(tmp_path: Path) -> None:
+    folders = [hand_written(tmp_path / name, [0.5, 0.9, 0.9]) for name in "abcd"]
+    for folder, seed, steps in zip(folders, (0, 1, 0, 1), (10, 10, 20, 20), strict=True):
+        change(folder, "run.seed", seed)
+        change(folder, "train.steps", steps)
+    runs = [read_run(folder) for folder in folders]
+    found = compare(runs, None)
+    assert found["groups"] == [[0, 1], [2, 3]]
+    assert found["warning"] == ""  # the same seeds on either side
+    assert "run.seed" in compare(runs[:3], None)["warning"]
+    text = build_comparison(runs, found)
+    assert "<td>a, b</td>" in text
+    assert "border-top: 3px solid var(--c1)" in text
+    assert "border-top: 3px solid var(--c2)" not in text
+    lines = "\n".join(compare_lines(found))
+    assert "A B: other seeds of one run; test accuracy 93.4 % (mean), 93.4 % to 93.4 %" in lines
+    assert "95 % interval" in lines
+    assert "91.7 % to 94.8 %" in text
+
+
+def test_the_lines_fit_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    runs = [read_run(hand_written(tmp_path / f"r{k}", [0.5, 0.9, 0.9])) for k in range(9)]
+    lines = compare_lines(compare(runs, None))
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("test accuracy") for line in lines) > 1  # the rest stands below
 
 
 def test_what_each_spent_until_it_first_reached_the_target(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_what_is_odd_is_said_in_the_run_and_in_the_report(
 
     write_report(ran.folder)
     page = (ran.folder / "report.html").read_text()
-    assert page.count("<dt>Warning") == len(ready["warnings"])
+    assert page.count('class="warning"') == len(ready["warnings"])
     assert f"The same, {40 - seen} rows not among the training rows" in page
 
 
