@@ -8,7 +8,7 @@ from typing import Any
 
 from federation import privacy_words, scored_at
 from server_app.report import charts, tables, words
-from server_app.report.agent import agent_section, visible
+from server_app.report.agent import agent_section
 from server_app.report.page import render
 from server_app.report.parts import Section, Table
 from server_app.report.record import Record, known, number
@@ -145,7 +145,7 @@ def _damage(record: Record) -> Section:
         "damaged",
         "Damaged files",
         "This is wrong with the run's files and left out of what follows.",
-        tables=[Table(("File and place",), [[visible(one)] for one in record.damaged])],
+        tables=[Table(("File and place",), [[one] for one in record.damaged])],
     )
 
 
