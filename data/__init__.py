@@ -7,7 +7,10 @@ needs them.
 from data.features import feature_kind, raw_features
 from data.kmers import kmer_frequencies
 from data.loading import load_corpus, load_federation, load_server, load_site
-from data.metrics import calibration, confusion_scores, data, from, linear_baseline, majority_baseline, moments, scores
+from data.metrics import calibration, confusion_scores, linear_baseline, majority_baseline, scores
+from data.moments import Moments, check_alike, merge_moments, moments_of
+from data.outliers import outlying
+from data.private import clip_rows, common, mended, noisy, too_large
 from data.projection import Projection, fit_projection
 from data.rows import Corpus, DataInfo, ServerData, Site, Split, class_rows
 
@@ -19,11 +22,8 @@ __all__ = [
     "ServerData",
     "Site",
     "Split",
-<<<<<<< HEAD
-    "check_alike",
-=======
     "calibration",
->>>>>>> ec20ab2 (Report: dark mode, bands and folded tables above 12 clients, one picture of who trained, classes and calibration, boxes reached by keyboard, an error once)
+    "check_alike",
     "class_rows",
     "clip_rows",
     "common",
