@@ -35,6 +35,7 @@ from federation import (
     explain,
     parse_node,
     toml_value,
+    write_once,
     write_text,
 )
 
@@ -309,8 +310,7 @@ def outside_work(folder: Path) -> list[str]:
     """
     secret = flower_home(folder) / "exec.secret"
     if not secret.exists():
-        secret.touch(mode=0o600)
-        secret.write_bytes(secrets.token_bytes(32))
+        write_once(secret, secrets.token_bytes(32))
     return ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
 
 

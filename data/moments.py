@@ -67,6 +67,10 @@ class Moments:
         """Rows in all."""
         return float(self.count.sum())
 
+    def scaled(self, share: float) -> Moments:
+        """Return the moments as of fewer rows, by a factor: means and covariances stay."""
+        return Moments(share * self.count, share * self.sums, share * self.second)
+
     @property
     def mean(self) -> Matrix:
         """Mean over all rows, shape (d,)."""

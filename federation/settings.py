@@ -240,7 +240,7 @@ class AggregationSettings(Section):
     max_weight: float = setting(
         3.0,
         "Most rows that a site counts for, as a multiple of the median site's: in weights of "
-        "updates and evaluations, and in class weights. Sites declare their own rows.",
+        "updates, evaluations and moments, and in class weights. Sites declare their own rows.",
         ge=1,
     )
 

@@ -70,7 +70,9 @@ def our_items(place: Path) -> list[Path]:
     if not place.is_dir():
         return []
     manifest = place / MANIFEST
-    theirs = read_json(manifest).get("not_ours", []) if manifest.exists() else _there_before(place)
+    theirs = read_json(manifest).get("not_ours")
+    if not isinstance(theirs, list):  # absent, or damaged
+        theirs = _there_before(place)
     found = {item for item in place.iterdir() if _is_named(item) and item.name not in theirs}
     return [*sorted(found), *([manifest] if manifest.exists() else [])]
 

@@ -13,6 +13,7 @@ from flwr.common.logger import log
 
 from federation import DataError, Settings, derive_seed, explain
 from federation.messages import Parameters, SiteReport
+from strategies.row_weights import counted_rows
 
 if TYPE_CHECKING:
     from data import Moments, Projection
@@ -56,6 +57,8 @@ def fit_on_moments(
 ) -> tuple[Projection, MomentNotes]:
     """Fit the projection on the clients' moments, without those that are unlike most.
 
+    A site's moments weigh as much as the rows that it counts for (`counted_rows`).
+
     Parameters
     ----------
     settings : Settings
@@ -85,7 +88,15 @@ def fit_on_moments(
     privacy, features = settings.privacy, settings.features
     noise = privacy.moment_noise
     unlike = too_large(parts, noise, privacy.moment_clip) if noise else outlying(parts)
-    merged = merge_moments([part for k, part in enumerate(parts) if k not in unlike])
+    rows = {about.client: about.train_rows for about in reports}
+    counted = counted_rows(rows, settings.aggregation.max_weight)
+    merged = merge_moments(
+        [
+            part.scaled(counted[about.client] / max(1, about.train_rows))
+            for k, (about, part) in enumerate(zip(reports, parts, strict=True))
+            if k not in unlike
+        ]
+    )
     notes = MomentNotes(
         {reports[k].client: why for k, why in sorted(unlike.items())},
         {a.client: few for a, p in zip(reports, parts, strict=True) if (few := _withheld(a, p))},

@@ -16,7 +16,7 @@ from cli import main
 from cli.processes import TAG, Process, descendants, end_all, members, running, wait_for
 from cli.superlink import free_port, healthy, private_folder
 from federation import open_store
-from federation.store import NAMES
+from federation.store import MANIFEST, NAMES
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -120,6 +120,20 @@ def test_clean_leaves_alone_what_was_there_before(
     assert main(["clean", "--yes"]) == 0
     assert sorted(item.name for item in tmp_path.iterdir()) == ["features", "later", "photos"]
     assert (tmp_path / "features" / "dear.txt").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]", '{"not_ours": 3}'])
+def test_clean_with_a_damaged_list_takes_nothing_that_may_be_anothers(
+    damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path))
+    monkeypatch.setattr(cli.clean, "leftovers", lambda: iter(()))
+    for theirs in ("photos", "features"):
+        (tmp_path / theirs).mkdir()
+    (open_store() / MANIFEST).write_text(damaged)
+    for _ in range(2):
+        assert main(["clean", "--yes"]) == 0
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["features", "photos"]
 
 
 def test_a_new_store_is_its_owners_and_all_of_it_is_removed(

@@ -93,6 +93,29 @@ def test_poisoned_moments_are_left_out_of_the_projection(federate: Federate, att
     np.testing.assert_allclose(model["projection.matrix"], fitted.matrix, rtol=1e-9)
 
 
+def test_moments_count_for_no_more_rows_than_the_site(federate: Federate) -> None:
+    sent: dict[int, Moments] = {}
+    lie = spoil("10^7 rows, sign flip x1", (LIAR,))
+
+    def watch(order: Any, reply: Any) -> Any:
+        reply = lie(order, reply)
+        if order.metadata.message_type == PREPARE:
+            arrays = unpack_parameters(reply.content.array_records[ARRAYS])
+            sent[order.metadata.dst_node_id - 1000] = Moments(**arrays)
+        return reply
+
+    ran = federate(*FIVE, "run.rounds=1", "train.steps=1", spoil=watch)
+    assert ran.events("prepared")[0]["moments_left_out"] == []
+    lied, (rows, *_) = sent.pop(LIAR), sorted(one.rows for one in sent.values())
+    assert lied.rows > 10**6
+    share = 3 * rows / lied.rows
+    counted = Moments(share * lied.count, share * lied.sums, share * lied.second)
+    seed = derive_seed(0, "projection")
+    wanted = fit_projection(merge_moments([*sent.values(), counted]), 4, "lda", 0.1, 3.0, seed)
+    model = load_file(ran.folder / "model.safetensors")
+    np.testing.assert_allclose(model["projection.matrix"], wanted.matrix, rtol=1e-6, atol=1e-9)
+
+
 def test_honest_sites_of_strong_label_skew_are_all_used(federate: Federate) -> None:
     skew = ("data.partition=dirichlet", "data.alpha=0.1", "data.train_rows=400")
     ran = federate("run.clients=8", *skew, "distill.weight=0")
