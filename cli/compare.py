@@ -81,7 +81,7 @@ def compare(runs: Sequence[str], target: float | None, out: Path, *, as_json: bo
     Raises
     ------
     UserError
-        If there are fewer than two runs, one is no run or damaged, or the target is no share.
+        If there are fewer than two runs, one is no run, or the target is no share.
     """
     folders = [str(real_path(run)) for run in runs]
     if len(set(folders)) < 2 or len(set(folders)) < len(folders):

@@ -6,9 +6,7 @@ are counted at the real data, circuits are transpiled for the real backends; not
 
 from __future__ import annotations
 
-import json
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 from client_app.memory import SiteMemory, on_backend
 from federation import (
     Settings,
-    UserError,
+    answer_settings,
     backend_of,
-    parse_settings,
     store_root,
-    unforeseen,
     worst_steps,
 )
 
@@ -209,17 +205,8 @@ def _price(classifier: Classifier) -> Callable[[int], StepCost]:
 
 
 def main() -> int:
-    """Read settings, write the estimate; a user's mistake is one line and exit code 2."""
-    try:
-        print(json.dumps(estimate(parse_settings(json.load(sys.stdin)))))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Exception as error:  # of any library: the last line says in short what the others show
-        traceback.print_exc()
-        print(unforeseen(error), file=sys.stderr, flush=True)
-        return 1
-    return 0
+    """Read settings and write the estimate."""
+    return answer_settings(estimate)
 
 
 if __name__ == "__main__":

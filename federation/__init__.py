@@ -47,6 +47,7 @@ from federation.llm_settings import DistillSettings, LlmSettings
 from federation.locking import held
 from federation.parsing import (
     accepted,
+    answer_settings,
     fields,
     flatten,
     meta,
@@ -133,6 +134,7 @@ __all__ = [
     "UserError",
     "accepted",
     "alone",
+    "answer_settings",
     "append_jsonl",
     "atomic_write",
     "backend_names",

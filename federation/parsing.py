@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
+import sys
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -15,7 +18,7 @@ from pydantic.fields import FieldInfo
 from federation.backends import backend_names
 from federation.contradictions import refuse_contradictions, refuse_unknown_backends
 from federation.declare import Section
-from federation.errors import IgnoredError, SettingsError, explain
+from federation.errors import IgnoredError, SettingsError, UserError, explain, unforeseen
 from federation.pennylane_text import parse_device_options, parse_noise
 from federation.results import read_file
 from federation.settings import Settings
@@ -159,6 +162,34 @@ def parse_run(
                 notices.append(f"{paths[places[error.key]]}: {str(error).split(';')[0]}; dropped")
             del given[error.key]
             places[error.key] = why
+
+
+def answer_settings(work: Callable[[Settings], Any]) -> int:
+    """Do some work for the flat settings that come as JSON, and print what it returns as JSON.
+
+    What modules do that the launcher calls as processes of their own.
+
+    Parameters
+    ----------
+    work : callable
+        From settings to what JSON can hold.
+
+    Returns
+    -------
+    int
+        Exit code; the last line on stderr says why it is not 0: 2 for a user's mistake, 1 for the
+        failure of any library, whose traceback stands above.
+    """
+    try:
+        print(json.dumps(work(parse_settings(json.load(sys.stdin)))), flush=True)
+    except UserError as error:
+        print(" ".join(str(error).split()), file=sys.stderr, flush=True)
+        return 2
+    except Exception as error:
+        traceback.print_exc()
+        print(unforeseen(error), file=sys.stderr, flush=True)
+        return 1
+    return 0
 
 
 def _not_set(key: str, given: Mapping[str, Scalar]) -> str:

@@ -8,22 +8,17 @@ no circuit transpiled, and a library loads only where a setting needs it.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from federation import (
     Settings,
-    UserError,
+    answer_settings,
     backend_names,
     backend_of,
     family,
-    parse_settings,
     store_root,
-    unforeseen,
     worst_steps,
 )
 
@@ -172,17 +167,8 @@ def _cost(
 
 
 def main() -> int:
-    """Read settings, write what would run; a user's mistake is one line and exit code 2."""
-    try:
-        print(json.dumps(check(parse_settings(json.load(sys.stdin)))), flush=True)
-    except UserError as error:
-        print(" ".join(str(error).split()), file=sys.stderr, flush=True)
-        return 2
-    except Exception as error:  # of any library: the last line says in short what the others show
-        traceback.print_exc()
-        print(unforeseen(error), file=sys.stderr, flush=True)
-        return 1
-    return 0
+    """Read settings and write what would run."""
+    return answer_settings(check)
 
 
 if __name__ == "__main__":

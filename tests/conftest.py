@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["OMP_NUM_THREADS"] = "1"
 # IBM's client tells IBM who called it: it walks the stack, 0.2 s a request under pytest.
 os.environ["USAGE_DATA_OPT_OUT"] = "True"
+
+# Nothing is timed: on a busy machine a slow example is no fault.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 SMALL = (
     "run.clients=3",

@@ -84,6 +84,8 @@ def timeline(record: Record) -> Table:
     """Return a row a decision: round, who, steps, reason, and who decided."""
     clients = len(record.client_ids)
     named = any(line.get("decided_by") for line in record.decisions)
+    changed = any(line.get("guard") for line in record.decisions)
+    guarded = " A small line below a reason is what the guard changed." if changed else ""
     rows: list[list[Cell]] = []
     for line in record.decisions:
         steps, stop = _steps(line), bool(line.get("stop"))
@@ -101,8 +103,7 @@ def timeline(record: Record) -> Table:
         rows,
         frozenset({2}),
         title="Decisions",
-        note="A row is a round. A small line below a reason is what the guard changed. Who took "
-        "how many steps is in the picture above.",
+        note=f"A row is a round.{guarded} Who took how many steps is in the picture above.",
         tall=len(rows) > TALL,
     )
 

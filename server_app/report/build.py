@@ -260,9 +260,10 @@ def _classes(record: Record) -> Section:
     note = "Rows of the final test by true and predicted class; shares are of the true class."
     if record.calibration:
         note += (
-            " Right: how often predictions of each confidence are right, with 95 % intervals; on "
-            f"the dashed line confidence is deserved. Expected calibration error (ECE): "
-            f"{words.percent(error)}."
+            " Second picture: how often predictions of each confidence are right, with 95 % "
+            "intervals; above the dashed line they are right more often than their confidence "
+            "says, below it less often. Mean distance from the line, by rows (expected calibration "
+            f"error, ECE): {words.percent(error)}."
         )
     return Section(
         "classes",
@@ -315,7 +316,7 @@ def _ledger(record: Record) -> Section:
     return Section(
         "ledger",
         "Cost ledger",
-        f"Costs that nobody had are left out. {_circuits(record)}",
+        "Costs that nobody had are left out.",
         tables=[
             Table(head, everybody if folded else everybody + each, figures),
             Table(head, each if folded else [], figures, folded),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from federation.messages import TRAIN
 from quantum.devices.book import JobBook
 from quantum.devices.jobs import JobRunner
 from tests.conftest import Ran
-from tests.quantum.http_cloud import TOKEN, HttpCloud, client_of, serve
+from tests.quantum.http_cloud import TOKEN, HttpCloud
 from tests.quantum.scripted_service import KilledError
 
 pytestmark = [
@@ -35,14 +35,6 @@ GIVEN = (
     "hardware.layout_trials=1",
     "quantum.backend=ibm:manila,ibm:least_busy",
 )
-
-
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpCloud]:
-    monkeypatch.setattr("quantum.devices.jobs.SETTLE", 0.0)
-    with serve() as running:
-        monkeypatch.setattr("quantum.devices.opening.connect", lambda account: client_of(running))
-        yield running
 
 
 def paid(cloud: HttpCloud) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from federation import UserError, most_steps, parse_run, worst_steps
 from llm.agent import Decision, Observation
 from server_app.preflight import check
 from tests.conftest import SMALL, Ran
-from tests.quantum.http_cloud import HttpCloud, client_of, serve
+from tests.quantum.http_cloud import HttpCloud
 
 pytestmark = pytest.mark.filterwarnings("ignore:The RuntimeOptions class is deprecated")
 
@@ -33,14 +33,6 @@ IBM = (
     "hardware.layout_trials=1",
     "quantum.backend=ibm:manila,exact",
 )
-
-
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpCloud]:
-    monkeypatch.setattr("quantum.devices.jobs.SETTLE", 0.0)
-    with serve() as running:
-        monkeypatch.setattr("quantum.devices.opening.connect", lambda account: client_of(running))
-        yield running
 
 
 @pytest.fixture
