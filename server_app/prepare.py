@@ -121,6 +121,7 @@ def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
     answers = _read(replies, settings)
     members = tuple(member for member, _, _ in answers)
+    check_budgets(members, settings)
     count = rows_by_class(members, settings)
     if sum(rows > 0 for rows in count) < 2:
         raise DataError(
@@ -257,6 +258,34 @@ def check_site(about: SiteReport, settings: Settings) -> None:
         if getattr(about, name) > most:
             raise ValueError(
                 f"client {about.client} reports {name} = {getattr(about, name)}, of at most {most}"
+            )
+
+
+def check_budgets(members: Sequence[Member], settings: Settings) -> None:
+    """Refuse budgets that do not pay for one evaluation of all sites' rows and the final test.
+
+    Raises
+    ------
+    UserError
+        With the client whose rows cost most: it may declare what it does not have.
+    """
+    if settings.evaluation.mode != "federated":
+        return
+    rows = {m.client: m.about.val_rows + m.about.test_rows for m in members}
+    shots = {m.client: rows[m.client] * m.about.shots_per_circuit for m in members}
+    for unit, left, cost in (
+        ("circuits", settings.stop.circuits, rows),
+        ("shots", settings.stop.shots, shots),
+    ):
+        if left and sum(cost.values()) > left:
+            dearest = max(cost, key=lambda client: cost[client])
+            raise UserError(
+                explain(
+                    f"one evaluation of the sites' validation and test rows takes "
+                    f"{sum(cost.values()):,} {unit}, of these client {dearest} {cost[dearest]:,}",
+                    f"at most stop.{unit} = {left}",
+                    "raise it, start the run without that client, or set evaluation.mode=central",
+                )
             )
 
 

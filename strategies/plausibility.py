@@ -92,6 +92,8 @@ def check_training(
         return f"steps {report.steps} instead of at most {steps}"
     if report.llm_tokens > limits.tokens:
         return f"{report.llm_tokens} tokens of {limits.tokens}"
+    if report.llm_cut > limits.rows:
+        return f"{report.llm_cut} texts cut of {limits.rows}"
     return _rows(report.rows, limits) or _circuits(report, limits)
 
 

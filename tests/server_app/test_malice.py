@@ -196,6 +196,22 @@ def test_no_declared_number_ends_a_run_by_its_budget(federate: Federate) -> None
     assert f"evaluation dropped: {2**50} circuits of" in said
 
 
+@pytest.mark.parametrize(("name", "value"), [("test_rows", 10**9), ("val_rows", 10**9)])
+def test_rows_that_a_budget_cannot_pay_for_name_their_client(
+    federate: Federate, name: str, value: int
+) -> None:
+    def dear(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == PREPARE and order.metadata.dst_node_id == 1001:
+            about = reply.content.config_records[ABOUT]
+            about[name] = value
+            about["circuits_fixed"] = 2 * int(str(about["val_rows"]))
+        return reply
+
+    why = r"circuits, of these client 1 1,000,000,0\d\d; accepted: at most stop.circuits = 1000000"
+    with pytest.raises(UserError, match=why):
+        federate(*FEDERATED, "stop.circuits=1000000", spoil=dear)
+
+
 def test_seconds_are_cut_to_what_the_server_has_waited(federate: Federate) -> None:
     def slow(order: Message, reply: Message) -> Message:
         if order.metadata.message_type == TRAIN and order.metadata.dst_node_id == 1001:

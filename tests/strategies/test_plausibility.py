@@ -34,6 +34,7 @@ def test_bounds_are_what_the_instruction_can_cost() -> None:
     full = {"circuits": 40, "shots": 4000, "jobs": 40, "two_qubit_gates": 40 * 10**6}
     assert check_training(trained(**full, qpu_seconds=40 * 600.0 + 40.0), 2, 3, LIMITS) == ""
     assert check_training(trained(shots=1), 2, 3, LIMITS) == "1 shots of 0"
+    assert check_training(trained(llm_cut=11), 2, 3, LIMITS) == "11 texts cut of 10"
     assert check_training(trained(), 2, None, LIMITS) == "it was not asked to train"
     assert check_evaluation(judged(), 2, LIMITS) == ""
     assert check_evaluation(judged(circuits=2**50), 2, LIMITS) == f"{2**50} circuits of 40"
