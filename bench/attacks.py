@@ -138,16 +138,16 @@ def spoil(attack: str, liars: Sequence[int] = LIARS) -> Callable[[Message, Messa
     lie = UPDATES.get(attack) or FLIPPED.get(attack)
     rng = np.random.default_rng(0)
 
-    def change(order: Message, reply: Message) -> Message:
-        if reply.has_error() or order.metadata.dst_node_id - FIRST_NODE not in liars:
+    def change(message: Message, reply: Message) -> Message:
+        if reply.has_error() or message.metadata.dst_node_id - FIRST_NODE not in liars:
             return reply
-        if order.metadata.message_type == PREPARE and attack in PREPARED:
+        if message.metadata.message_type == PREPARE and attack in PREPARED:
             PREPARED[attack](reply)
-        if order.metadata.message_type == TRAIN and lie is not None:
-            got = unpack_parameters(order.content.array_records[ARRAYS])
+        if message.metadata.message_type == TRAIN and lie is not None:
+            got = unpack_parameters(message.content.array_records[ARRAYS])
             sent = unpack_parameters(reply.content.array_records[ARRAYS])
-            told = {k: v.astype(sent[k].dtype) for k, v in lie(sent, got, rng).items()}
-            reply.content[ARRAYS] = pack_parameters(told)
+            changed = {k: v.astype(sent[k].dtype) for k, v in lie(sent, got, rng).items()}
+            reply.content[ARRAYS] = pack_parameters(changed)
         return reply
 
     return change

@@ -39,12 +39,12 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
     if here:
         settings = {**flatten(plan.settings), **plan.overrides}
         try:
-            said = call_module(
+            output = call_module(
                 "server_app.preflight",
                 told=json.dumps(settings),
                 seconds=None if dry else PATIENCE,
             )
-            found = json.loads(said.splitlines()[-1])  # a library may have printed before
+            found = json.loads(output.splitlines()[-1])  # a library may have printed before
         except ChildFailedError as error:
             if dry:
                 raise
@@ -63,46 +63,49 @@ def paid(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     train, price = plan.settings.train, plan.settings.hardware.qpu_price
     names = ", ".join(dict.fromkeys(client["backend"] for client in clients))
     few, many = (sum(client["qpu_seconds"][k] for client in clients) for k in (0, 1))
-    said = f"{names} costs money: about {duration(few)} of QPU time at {train.steps} steps a round"
+    text = f"{names} costs money: about {duration(few)} of QPU time at {train.steps} steps a round"
     most = found["most_steps"]
-    if most > train.steps:
-        said += f", {duration(many)} if the agent raises them to {most} in every round"
+    raised = most > train.steps
+    if raised:
+        text += f", {duration(many)} if the agent raises them to {most} in every round"
     if price:
-        said += f"; {price * few:,.2f} to {price * many:,.2f} at hardware.qpu_price = {price:g}"
+        text += f"; {price * few:,.2f}" + f" to {price * many:,.2f}" * raised
+        text += f" at hardware.qpu_price = {price:g}"
     if train.steps < most < train.max_steps:
-        said += f" (no more without a budget, though train.max_steps = {train.max_steps})"
-    return [f"{said}; stop.qpu_seconds or hardware.budget_qpu_seconds holds it to less"]
+        text += f" (no more without a budget, though train.max_steps = {train.max_steps})"
+    return [f"{text}; stop.qpu_seconds or hardware.budget_qpu_seconds holds it to less"]
 
 
 def lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     """Write what would run."""
     settings = plan.settings
-    said = [
+    shown = [
         f"run      {settings.run.name}: {settings.run.clients} clients, at most "
         f"{settings.run.rounds} rounds",
     ]
     if not found:
         agent, backend = settings.agent.kind, settings.quantum.backend
-        said += [
+        shown += [
             f"agent    {agent}",
             f"backend  {backend}, or what a node sets",
             "Rows, models and backends are at the deployment's nodes and were not looked at.",
         ]
-        return said
+        return shown
     clients = found["clients"]
     rows = [client["train_rows"] for client in clients]
     few, many = (sum(client["circuits"][k] for client in clients) for k in (0, 1))
-    train = settings.train
+    train, most = settings.train, found["most_steps"]
     spread = whole(rows[0]) if min(rows) == max(rows) else f"{whole(min(rows))} to {max(rows):,}"
-    said += [
+    shown += [
         f"data     {found['data']}: {spread} training rows a client; the server has "
         f"{whole(found['server_rows'])} validation and {whole(found['test_rows'])} test rows",
         f"classes  {len(found['classes'])}: {', '.join(found['classes'])}",
         f"backend  {', '.join(dict.fromkeys(client['backend'] for client in clients))}",
         f"model    {found['model']}",
         f"agent    {found['agent']}",
-        f"circuits {whole(few)} at {train.steps} steps a round, {whole(many)} at "
-        f"{found['most_steps']}, if every client trains in every round",
+        f"circuits {whole(few)} at {train.steps} steps a round"
+        + f", {whole(many)} at {most}" * (most > train.steps)
+        + ", if every client trains in every round",
         "Nothing was started or written.",
     ]
-    return said
+    return shown

@@ -164,16 +164,16 @@ def clean_texts(texts: Sequence[str], place: Place) -> tuple[tuple[str, ...], tu
             lambda found: "\ufffd" if found[0] >= "\ud800" else " ", texts[row]
         )
     refuse_blank(cleaned, place)
-    said = "control characters or halves of emoji in a text, now spaces or U+FFFD"
-    return tuple(cleaned), tuple(count_note(changed, place, said))
+    note = "control characters or halves of emoji in a text, now spaces or U+FFFD"
+    return tuple(cleaned), tuple(count_note(changed, place, note))
 
 
-def count_note(rows: Sequence[int], place: Place, said: str) -> list[str]:
+def count_note(rows: Sequence[int], place: Place, note: str) -> list[str]:
     """Say what was found in some rows: one line that names the first; none if there are none."""
     if not rows:
         return []
     others = f" (and in {len(rows) - 1:,} other rows)" if len(rows) > 1 else ""
-    return [f"{place(rows[0])}: {said}{others}"]
+    return [f"{place(rows[0])}: {note}{others}"]
 
 
 def refuse_blank(texts: Sequence[str], place: Place) -> None:

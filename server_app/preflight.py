@@ -117,15 +117,15 @@ def _rows(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
 
 
 def _check_features(settings: Settings, kind: Kind, rows: Sequence[Split], classes: int) -> None:
-    """Fit the projection where it takes no language model: it tells of too many qubits."""
+    """Fit the projection where it takes no language model: that finds too many qubits."""
     from data import feature_kind, fit_projection, kmer_frequencies, merge_moments, moments_of
 
     chosen, features = feature_kind(kind, settings.features), settings.features
     if chosen != "kmer" or settings.privacy.moment_noise:
         return
-    told = [moments_of(kmer_frequencies(r.texts, features.k), r.labels, classes) for r in rows]
+    moments = [moments_of(kmer_frequencies(r.texts, features.k), r.labels, classes) for r in rows]
     way = features.projection, features.shrinkage, features.clip, settings.run.seed
-    fit_projection(merge_moments(told), settings.quantum.qubits, *way)
+    fit_projection(merge_moments(moments), settings.quantum.qubits, *way)
 
 
 def _model(settings: Settings, info: DataInfo) -> str:

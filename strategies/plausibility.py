@@ -1,4 +1,4 @@
-"""What a client's numbers may be at most, by what it was asked to do; pure.
+"""What a client's numbers may be at most, by its instruction; pure.
 
 A count that its instruction cannot cost (rows, steps, circuits, shots, jobs) drops the reply: an
 honest client never exceeds it, for the count follows from the instruction. Seconds are measured,
@@ -32,7 +32,7 @@ SLACK_SECONDS, SLACK = 1.0, 1.01
 """How much longer than the server's clock a client's may run: seconds, and a factor."""
 
 CONFUSIONS = ("confusion", "logistic_projected", "logistic_full")
-"""Fields of an `EvaluateReport` that hold a confusion; empty ones were not asked for."""
+"""Fields of an `EvaluateReport` that hold a confusion; empty ones were not requested."""
 
 Timed = TypeVar("Timed", bound=AdaptReport | EvaluateReport | TrainReport)
 
@@ -80,14 +80,14 @@ def check_training(
     server_round : int
         The round under way.
     steps : int or None
-        Optimizer steps it was given; None if it was not asked to train.
+        Optimizer steps it was given; None if it was not to train.
     limits : Limits
         Of its training rows.
     """
     if report.round != server_round:
         return f"it answers round {report.round}"
     if steps is None:
-        return "it was not asked to train"
+        return "it was not to train"
     if report.steps > steps:
         return f"steps {report.steps} instead of at most {steps}"
     if report.llm_tokens > limits.tokens:
@@ -141,7 +141,7 @@ def _rows(rows: int, limits: Limits) -> str:
 
 
 def _circuits(report: TrainReport | EvaluateReport, limits: Limits) -> str:
-    """Hold what a device is said to have done against the circuits of the instruction."""
+    """Hold what a device is reported to have done against the circuits of the instruction."""
     ran, seconds = report.circuits, JOB_SECONDS * report.jobs + SHOT_SECONDS * report.shots
     for name, found, most in (
         ("circuits", ran, limits.circuits),
@@ -155,31 +155,31 @@ def _circuits(report: TrainReport | EvaluateReport, limits: Limits) -> str:
     return ""
 
 
-def within_time(report: Timed, order: float, wait: float) -> tuple[Timed, str]:
+def within_time(report: Timed, elapsed: float, wait: float) -> tuple[Timed, str]:
     """Cut the seconds of a report to what can have passed, and say which were cut.
 
     Parameters
     ----------
     report : AdaptReport, EvaluateReport or TrainReport
         What a client answered.
-    order : float
-        Seconds since it was asked.
+    elapsed : float
+        Seconds since the instruction.
     wait : float
-        Longest wait for one job, seconds: a job may have been in its queue before the order, if
-        that is carried out again.
+        Longest wait for one job, seconds: a job may have been in its queue before the instruction,
+        if that is carried out again.
 
     Returns
     -------
     tuple
         The report, with seconds of at most these; and what was cut, empty if nothing was.
     """
-    worked = SLACK_SECONDS + SLACK * order
+    worked = SLACK_SECONDS + SLACK * elapsed
     bounds = {"train_seconds": worked, "llm_seconds": worked}
     bounds["queue_seconds"] = wait * getattr(report, "jobs", 0)
     found = {name: getattr(report, name, 0.0) for name in bounds}
     cut: dict[str, Any] = {k: most for k, most in bounds.items() if found[k] > most}
-    said = ", ".join(f"{name} = {found[name]:.0f} cut to {cut[name]:.0f}" for name in cut)
-    return replace(report, **cut) if cut else report, said
+    text = ", ".join(f"{name} = {found[name]:.0f} cut to {cut[name]:.0f}" for name in cut)
+    return replace(report, **cut) if cut else report, text
 
 
 def longest_wait(settings: Settings) -> float:

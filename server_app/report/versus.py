@@ -144,7 +144,7 @@ def _seeds(names: Sequence[str], found: Mapping[str, Any]) -> Section:
                 ", ".join(names[k] for k in group),
                 whole(len(group)),
                 percent(sum(known) / len(known)) if known else NONE,
-                span((min(known), max(known))) if known else NONE,
+                span((min(known), max(known))) if len(known) > 1 else NONE,
                 f"{len(reached)} of {len(group)}",
                 amount(sum(costs) / len(costs)) if costs else NONE,
             ]

@@ -103,6 +103,7 @@ def test_an_endpoint_that_is_not_there_is_found_first(tmp_path: Path) -> None:
         ["run.clients=2", "data.train_rows=100", "train.batch_rows=8", "run.rounds=3"],
         ["run.clients=2", "data.train_rows=90", "train.optimizer=cobyla", "quantum.model=vqc"],
         ["data.train_rows=100", "evaluation.mode=federated", "train.optimizer=spsa"],
+        ["run.clients=2", "data.train_rows=100", "agent.kind=all"],
     ],
 )
 def test_a_dry_run_says_what_would_run(settings: list[str], tmp_path: Path) -> None:
@@ -114,11 +115,11 @@ def test_a_dry_run_says_what_would_run(settings: list[str], tmp_path: Path) -> N
     assert told["data"].startswith("dna-demo (synthetic): ")
     assert told["classes"] == "2: human, worm"
     assert told["model"] == "dna-tiny"
-    assert told["agent"] == "rule"
+    assert told["agent"] == ("all" if "agent.kind=all" in settings else "rule")
     cost = json.loads(llm_qfl(tmp_path, "cost", "--json", *words).stdout)
     few, many = (cost["totals"][which]["circuits"] for which in ("steps", "max_steps"))
     assert told["circuits"].startswith(f"{few:,} at ")
-    assert f" {many:,} at " in told["circuits"]
+    assert (f", {many:,} at " in told["circuits"]) == (many > few)
 
 
 def test_a_dry_run_of_a_deployment_looks_at_no_rows() -> None:

@@ -131,6 +131,8 @@ def test_runs_that_differ_in_their_seed_alone_are_a_group(tmp_path: Path) -> Non
     assert "A B: other seeds of one run; test accuracy 93.4 % (mean), 93.4 % to 93.4 %" in lines
     assert "95 % interval" in lines
     assert "91.7 % to 94.8 %" in text
+    text = build_comparison(runs[:3], compare(runs[:3], None))
+    assert text.count("93.4 % to 93.4 %") == 1  # one seed has no lowest and highest
 
 
 def test_the_lines_fit_a_terminal_of_80_columns(tmp_path: Path) -> None:
