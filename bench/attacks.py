@@ -98,7 +98,7 @@ def _shifted(arrays: Parameters) -> Parameters:
 
 
 def _pointed(arrays: Parameters) -> Parameters:
-    """Rows of much variance along what tells the classes apart: `lda` turns away from it."""
+    """Rows of much variance along what separates the classes: `lda` turns away from it."""
     count, sums = arrays["count"], arrays["sums"]
     apart = sums[0] / count[0] - sums[1] / count[1]
     along = apart / np.linalg.norm(apart)

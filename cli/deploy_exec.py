@@ -46,7 +46,7 @@ def exec_part(server: Part, program: str) -> Part:
 
 
 def asks_for_work(pid: int, port: int) -> bool:
-    """Whether a SuperExec runs and is connected to its server, which it asks all the time."""
+    """Whether a SuperExec runs and is connected to its server, which it polls all the time."""
     try:
         process = psutil.Process(pid)
         if process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):

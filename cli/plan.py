@@ -109,7 +109,7 @@ def make_plan(
 
 
 def say_notices(plan: Plan) -> None:
-    """Tell, on stderr, which keys of the files were dropped."""
+    """Print to stderr which keys of the files were dropped."""
     for line in plan.notices:
         print(f"llm-qfl: {line}", file=sys.stderr)
 

@@ -27,7 +27,7 @@ LOOKS_A_SECOND = 20.0
 """Most looks of all threads together."""
 
 DIED = "its process ended without an answer: killed, or out of memory"
-"""What Flower and Ray tell of in words of their own, a minute after it at most."""
+"""Errors that Flower and Ray report in words of their own, a minute after them at most."""
 
 REST = 2.0
 """Deadlines for which a node is left alone whose reply is late; then it is asked again.

@@ -350,7 +350,7 @@ class LlmQfl(Strategy):
         self.journal.checkpoint(number, arrays, kept, told)
 
     def resume(self, told: Mapping[str, Any], kept: ArrayRecord | None, releases: int) -> None:
-        """Take up what `checkpoint` has told, the kept model, and how often updates were told."""
+        """Take up the state of `checkpoint`, the best model, and how often messages went out."""
         self.state = restored(told, list(self.state.members.values()), self.settings)
         self.best_round, self.best_arrays = int(told["best_round"]), kept
         self.teachers = {int(one["client"]): dict(one) for one in told["teachers"]}
