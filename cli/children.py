@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from cli.outcome import LONGEST
-from cli.plan import find_app
+from cli.plan import Plan, find_app
 from cli.words import clip, one_line
-from federation import UserError
+from federation import UserError, flatten
 
 UNICODE = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 """Environment of our processes: they write any character, whatever the user's terminal shows."""
@@ -67,3 +69,11 @@ def call_module(
     if done.returncode == USER_MISTAKE:
         raise UserError(one_line(last[-1]))
     raise ChildFailedError(clip(one_line(last[-1]), LONGEST))
+
+
+def ask(module: str, plan: Plan, *, seconds: float | None = None) -> dict[str, Any]:
+    """Let a module that answers with JSON (`federation.answer`) work on a plan's settings."""
+    settings = {**flatten(plan.settings), **plan.overrides}
+    said = call_module(module, told=json.dumps(settings), seconds=seconds)
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])  # a library may have printed before
+    return found

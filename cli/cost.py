@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cli.children import ChildFailedError, call_module
-from cli.plan import Plan, make_plan, say_notices
-from federation import byte_size, duration, flatten, percent, whole
+from cli.children import ChildFailedError, ask
+from cli.plan import make_plan, say_notices
+from federation import byte_size, duration, percent, whole
 
 COUNTS = (
     ("jobs", "jobs", whole),
@@ -63,7 +63,7 @@ def cost(
     plan = make_plan(files, assignments, None, unset=unset)
     say_notices(plan)
     try:
-        found = ask(plan)
+        found = ask("client_app.cost", plan)
     except ChildFailedError as error:
         print(f"llm-qfl: the cost could not be estimated: {error}", file=sys.stderr)
         return 1
@@ -72,13 +72,6 @@ def cost(
     else:
         print("\n".join(cost_lines(found)))
     return 0
-
-
-def ask(plan: Plan) -> dict[str, Any]:
-    """Let the estimating process work."""
-    settings = {**flatten(plan.settings), **plan.overrides}
-    found: dict[str, Any] = json.loads(call_module("client_app.cost", told=json.dumps(settings)))
-    return found
 
 
 def cost_lines(found: Mapping[str, Any]) -> list[str]:

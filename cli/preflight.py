@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from cli.children import ChildFailedError, call_module
+from cli.children import ChildFailedError, ask
 from cli.plan import Plan, say_notices
-from federation import display_safe, duration, flatten, whole
+from federation import display_safe, duration, join_list, whole
 
 PATIENCE = 60.0
 """Longest wait for the check, seconds; then the run starts unchecked, and says so."""
@@ -37,14 +36,8 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
     say_notices(plan)
     found: Mapping[str, Any] = {}
     if here:
-        settings = {**flatten(plan.settings), **plan.overrides}
         try:
-            output = call_module(
-                "server_app.preflight",
-                told=json.dumps(settings),
-                seconds=None if dry else PATIENCE,
-            )
-            found = json.loads(output.splitlines()[-1])  # a library may have printed before
+            found = ask("server_app.preflight", plan, seconds=None if dry else PATIENCE)
         except ChildFailedError as error:
             if dry:
                 raise
@@ -99,7 +92,8 @@ def lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     shown += [
         f"data     {found['data']}: {spread} training rows a client; the server has "
         f"{whole(found['server_rows'])} validation and {whole(found['test_rows'])} test rows",
-        f"classes  {len(found['classes'])}: {', '.join(found['classes'])}",
+        f"classes  {len(found['classes'])}: {join_list(found['classes'])}",
+        *(f"note     {note}" for note in found["notes"]),
         f"backend  {', '.join(dict.fromkeys(client['backend'] for client in clients))}",
         f"model    {found['model']}",
         f"agent    {found['agent']}",

@@ -19,6 +19,7 @@ from federation import (
     figure,
     is_number,
     is_simulated,
+    join_list,
     percent,
     privacy_words,
     scored_at,
@@ -45,7 +46,7 @@ def header(event: Event, width: int = WIDTH) -> list[str]:
     rows = sum(int(client.get("train_rows", 0)) for client in clients)
     classes = [str(name) for name in event.get("classes", [])]
     lines = [
-        _pair("data", f"{_data(event)}: {', '.join(classes)}", width),
+        _pair("data", f"{_data(event)}: {join_list(classes)}", width),
         _pair(
             "rows",
             f"{rows:,} to train on at {len(clients)} clients; held out: "
@@ -181,7 +182,7 @@ def client_table(clients: Sequence[Event], classes: Sequence[str], width: int) -
     lines = [f"  {'client':<{name}}  {'train':>7}  {'valid':>7}  train rows per class"]
     for client in clients[:MOST_CLIENTS]:
         counts = [int(n) for n in client.get("class_rows", [])]
-        mix = ", ".join(f"{c} {n:,}" for c, n in zip(classes, counts, strict=False))
+        mix = ", ".join(f"{join_list([c])} {n:,}" for c, n in zip(classes, counts, strict=False))
         train, valid = int(client.get("train_rows", 0)), int(client.get("val_rows", 0))
         lines.append(f"  {clip(_site(client), name):<{name}}  {train:>7,}  {valid:>7,}  {mix}")
     more = len(clients) - MOST_CLIENTS

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.rows import Labels, Split, class_rows
 from data.text import Place, count_note, refuse_blank
-from federation import DataError, explain
+from federation import DataError, explain, join_list
 
 LETTERS = "ACGTN"
 SHORTEST_DNA = 8  # letters from which on a text of these letters only is no word
@@ -128,7 +128,7 @@ def number_labels(
         raise DataError(
             explain(
                 f"{place(row)}: {among if values[row] else 'no label'}",
-                ", ".join(classes) if public else "a label of one of the classes",
+                join_list(classes) if public else "a label of one of the classes",
                 "correct the row (or data.labels, where that names the classes)",
             )
         ) from None

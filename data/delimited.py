@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.records import Row, missing_column
+from data.records import Row, missing_column, refuse_fasta
 from federation import DataError, explain
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 LONGEST_FIELD = 2**31 - 1  # csv's own limit of 131,072 characters is shorter than many texts
+JSON = re.compile(r'\s*(\[\s*)*[\[{]\s*"')
+"""How JSON begins: an object or a list with a string in it."""
 
 
 def _header(content: str, delimiter: str) -> list[str]:
@@ -41,9 +44,11 @@ def find_delimiter(path: Path, content: str, names: Sequence[str], wanted: str) 
             raise DataError(explain(found, "each column once", "rename the other columns"))
     if used in fits:
         return used
-    begin = content.lstrip()[:1]
-    if (begin in ("{", "[") and len(header) < 1 + len(names)) or begin == ">":
-        raise _other_form(path, begin)
+    refuse_fasta(path, content)
+    if JSON.match(content):
+        accepted = "comma-separated values where data.source = csv"
+        fix = "set data.source = jsonl, for one JSON object a line"
+        raise DataError(explain(f"{path} looks like JSON", accepted, fix))
     likely = max(headers, key=lambda key: (len(set(names) & set(headers[key])), len(headers[key])))
     absent = next((name for name in names if name not in headers[likely]), "")
     if likely == used:
@@ -58,24 +63,6 @@ def find_delimiter(path: Path, content: str, names: Sequence[str], wanted: str) 
             f"fields so, and {len(headers[likely])} separated by {likely}s",
             "the delimiter of the file",
             f"set data.delimiter = {likely}, or leave it out",
-        )
-    )
-
-
-def _other_form(path: Path, begin: str) -> DataError:
-    if begin == ">":
-        return DataError(
-            explain(
-                f"{path} looks like FASTA, which holds no labels",
-                "a table with a column for the sequence and one for the label",
-                "write sequences and labels as csv, with text,label in line 1",
-            )
-        )
-    return DataError(
-        explain(
-            f"{path} looks like JSON",
-            "comma-separated values where data.source = csv",
-            "set data.source = jsonl, for one JSON object a line",
         )
     )
 

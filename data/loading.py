@@ -320,7 +320,8 @@ def load_federation(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
     Returns
     -------
     (ServerData, tuple of Site)
-        As `load_server` and `load_site` return them, the sites by client.
+        As `load_server` and `load_site` return them, the sites by client; the server's notes
+        are those of all.
 
     Raises
     ------
@@ -329,8 +330,10 @@ def load_federation(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
     """
     clients = settings.run.clients
     if settings.data.per_site:
-        sites = tuple(own_site(settings, client)[1] for client in range(clients))
-        return own_server(settings), sites
+        infos, held = zip(*(own_site(settings, client) for client in range(clients)), strict=True)
+        server = own_server(settings)
+        notes = dict.fromkeys(note for info in (server.info, *infos) for note in info.notes)
+        return replace(server, info=replace(server.info, notes=tuple(notes))), held
     shares = _share_out(settings, clients)
     sites = tuple(_site(settings, shares, client) for client in range(clients))
     train, seen = tuple(site.train for site in sites), shares.oddities.seen

@@ -191,6 +191,8 @@ def _genomic_folder(folder: Path) -> list[tuple[Place, Columns]]:
     found = []
     for split in _SPLITS:
         file = folder / f"{split}.csv"
+        if not file.is_file():
+            raise DataError(explain(f"{file} does not exist", layout, "check data.path"))
         table = read_table(file, "seq", "label")
         found.append((numbered(str(file), "line", table.lines), table))
     return found

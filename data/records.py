@@ -23,7 +23,7 @@ def missing_column(
 ) -> DataError:
     """Say that a row or header lacks a column, and `unnamed` where it has none of the wanted."""
     # Without any wanted column the "header" may be a row, which must not travel in a message.
-    header = any(name in present for name in names)
+    header = not {name.casefold() for name in names}.isdisjoint(map(str.casefold, present))
     named = ": " + display_safe(", ".join(present)) if header else f" ({len(present)} named there)"
     return DataError(
         explain(
@@ -33,6 +33,18 @@ def missing_column(
             + unnamed * (not header),
         )
     )
+
+
+def refuse_fasta(path: Path, content: str) -> None:
+    """Raise `DataError` where a file begins as FASTA does."""
+    if content.lstrip().startswith(">"):
+        raise DataError(
+            explain(
+                f"{path} looks like FASTA, which holds no labels",
+                "a table with a column for the sequence and one for the label",
+                "write sequences and labels as csv, with text,label in line 1",
+            )
+        )
 
 
 def read_jsonl(path: Path, content: str, names: Sequence[str]) -> Iterator[Row]:
@@ -52,6 +64,7 @@ def read_jsonl(path: Path, content: str, names: Sequence[str]) -> Iterator[Row]:
     DataError
         At the first line that is no object with these keys.
     """
+    refuse_fasta(path, content)
     for number, line in enumerate(lines_of(content), start=1):
         if not line.strip():
             continue
@@ -74,13 +87,17 @@ def _object(line: str, where: str) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         why = getattr(error, "msg", None) or "nested or long beyond reason"
         fix = "correct the line"
-        if where.endswith("line 1"):
+        if line.strip() in ("[", "{", "[{"):
+            fix = _ONE_A_LINE
+        elif where.endswith("line 1"):
             fix += ", or set data.source = csv if this is a table with a header"
         raise DataError(explain(f"{where}: not JSON ({why})", "one object a line", fix)) from error
     if isinstance(entry, dict):
         return entry
-    fix = "write each object of a list on a line of its own (jq -c '.[]' FILE)"
-    raise DataError(explain(f"{where}: {_json_type(entry)}", "one object a line", fix))
+    raise DataError(explain(f"{where}: {_json_type(entry)}", "one object a line", _ONE_A_LINE))
+
+
+_ONE_A_LINE = "write each object on a line of its own (jq -c '.[]' FILE takes a list apart)"
 
 
 class _TwiceError(ValueError):

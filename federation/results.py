@@ -101,7 +101,8 @@ def named(settings: Settings, file: Path | None = None) -> Settings:
     data = settings.data
     place = data.path or (data.hub_name if data.source == "genomic" else data.task)
     found = file or Path("dna-demo" if data.source == "dna-demo" else place)
-    name = re.sub(r"[^\w.-]+", "-", found.stem, flags=re.ASCII).strip("-.")[:60] or data.source
+    stem = found.stem.replace("{client}", "")
+    name = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII).strip("-.")[:60] or data.source
     run = settings.run.model_copy(update={"name": name})
     return settings.model_copy(update={"run": run})
 

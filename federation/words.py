@@ -172,8 +172,13 @@ def split_list(text: str) -> tuple[str, ...]:
 
 def join_list(entries: Iterable[object]) -> str:
     """Write a comma-separated list that `split_list` takes apart again."""
+    return ", ".join(map(_list_entry, entries))
+
+
+def _list_entry(entry: object) -> str:
+    """Write an entry, in double quotes where it holds a comma or a quote."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(list(entries))
+    csv.writer(line, lineterminator="").writerow([entry])
     return line.getvalue()
 
 

@@ -38,10 +38,11 @@ def check(settings: Settings) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``agent``, ``model``, ``data``, ``classes``, ``server_rows`` and ``test_rows`` of the
-        server; ``clients``: each one's ``backend``, ``train_rows`` and ``circuits``, the list
-        of its circuits at ``train.steps`` and at ``most_steps``, the most that the agent may
-        give, in every round; ``qpu_seconds``, likewise, where a device costs money, else 0.
+        ``agent``, ``model``, ``data``, ``notes`` on it, ``classes``, ``server_rows`` and
+        ``test_rows`` of the server; ``clients``: each one's ``backend``, ``train_rows`` and
+        ``circuits``, the list of its circuits at ``train.steps`` and at ``most_steps``, the most
+        that the agent may give, in every round; ``qpu_seconds``, likewise, where a device costs
+        money, else 0.
 
     Raises
     ------
@@ -65,6 +66,7 @@ def check(settings: Settings) -> dict[str, Any]:
         "most_steps": steps[1],
         "model": model,
         "data": info.name,
+        "notes": list(info.notes),
         "classes": list(info.classes),
         "server_rows": len(server.validation),
         "test_rows": len(server.test),

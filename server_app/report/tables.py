@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from federation import Settings, flatten, is_number
+from federation import Settings, flatten, is_number, join_list
 from server_app.report.record import Json, Record, number
 from server_app.report.words import (
     NONE,
@@ -52,7 +52,7 @@ PHASES = {
 
 def clients(record: Record) -> list[Row]:
     """Return a row a client: rows, class mix, backend, LLM."""
-    classes = [str(c) for c in record.prepared.get("classes", [])]
+    classes = [join_list([c]) for c in record.prepared.get("classes", [])]  # some hold commas
     rows = []
     for client in record.prepared.get("clients", []):
         counts = client.get("class_rows", [])

@@ -122,6 +122,25 @@ def test_a_dry_run_says_what_would_run(settings: list[str], tmp_path: Path) -> N
     assert (f", {many:,} at " in told["circuits"]) == (many > few)
 
 
+def test_a_dry_run_says_what_is_odd_about_the_rows(tmp_path: Path) -> None:
+    rows = [
+        f'patient {k} had week {k * 7919},"{"no, never" if k % 2 else "yes"}"' for k in range(60)
+    ]
+    rows.insert(30, "text,label")
+    for site in (0, 1):
+        (tmp_path / f"site-{site}.csv").write_text("\n".join(["text,label", *rows, ""]))
+    own = ("data.per_site=true", "data.path=site-{client}.csv", 'data.labels="no, never",yes')
+    for key in (("data.path=site-1.csv",), (*own, "evaluation.mode=federated")):
+        settings = ("run.clients=2", "data.source=csv", *key)
+        words = [word for setting in settings for word in ("--set", setting)]
+        dry = llm_qfl(tmp_path, "run", "--dry-run", *words)
+        assert dry.returncode == 0, dry.stderr
+        name = "site-1" if len(key) == 1 else "site"
+        assert dry.stdout.startswith(f"run      {name}: 2 clients")
+        assert 'classes  2: "no, never", yes\n' in dry.stdout
+        assert re.search(r"note     .*site-1\.csv, line 32: the header again", dry.stdout)
+
+
 def test_a_dry_run_of_a_deployment_looks_at_no_rows() -> None:
     from cli.plan import make_plan
     from cli.preflight import lines

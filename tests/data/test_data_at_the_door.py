@@ -123,6 +123,10 @@ def test_emoji_and_joined_letters_are_names(tmp_path: Path) -> None:
         (b">seq1\nACGT\n>seq2\nTTTT\n", "looks like FASTA, which holds no labels; .* write seq"),
         (b'{"text": "a", "label": 1}\n', "looks like JSON; .* set data.source = jsonl"),
         (b'[{"text": "a", "label": 1}]\n', "looks like JSON; .* set data.source = jsonl"),
+        (b'{"id": 1, "text": "a, b", "label": 1}\n', "looks like JSON; .* set data.source = jso"),
+        (b'[{"id": 1, "text": "a, b", "label": 1}, {"id"', "looks like JSON; .* data.source = js"),
+        (b'[\n  {\n    "text": "a"', "looks like JSON; .* set data.source = jsonl"),
+        (b"Text,Label\na,x\n", "no column 'text'; accepted: one of its columns: Text, Label;"),
     ],
 )
 def test_files_of_another_kind_are_named(tmp_path: Path, raw: bytes, found: str) -> None:
@@ -216,6 +220,22 @@ def test_what_is_wrong_with_a_csv_line(tmp_path: Path, text: str, found: str) ->
 def test_what_is_wrong_with_a_json_line(tmp_path: Path, line: str, found: str) -> None:
     with pytest.raises(DataError, match=found):
         load(jsonl(tmp_path, line), source="jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('[{"text": "a", "label": 1}]', "line 1: a list; .*jq -c"),
+        ('[\n  {\n    "text": "a"', "line 1: not JSON .*; write each object on a line of its own"),
+        ('{\n  "text": "a"', "line 1: not JSON .*; write each object on a line of its own"),
+        (">seq1\nACGT\n", "looks like FASTA, which holds no labels"),
+    ],
+)
+def test_what_is_no_json_lines(tmp_path: Path, content: str, found: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(content)
+    with pytest.raises(DataError, match=found) as caught:
+        load(tmp_path / "rows.jsonl", source="jsonl")
+    assert "csv if" not in str(caught.value)
 
 
 def test_a_table_read_as_json(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_genomic_missing_folder_file_and_column(tmp_path: Path) -> None:
         load("genomic", place)
     (place / "test.csv").unlink()
     (place / "train.csv").write_text("seq,label\nACGT,0\nACGT,1\n")
-    with pytest.raises(DataError, match=r"test.csv does not exist"):
+    with pytest.raises(DataError, match=r"test.csv does not exist; accepted: a folder with t"):
         load("genomic", place)
 
 
