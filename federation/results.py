@@ -99,7 +99,9 @@ def named(settings: Settings, file: Path | None = None) -> Settings:
     if settings.run.name:
         return settings
     data = settings.data
-    place = data.path or (data.hub_name if data.source == "genomic" else data.task)
+    place = data.path.replace("{client}", "") or (
+        data.hub_name if data.source == "genomic" else data.task
+    )
     found = file or Path("dna-demo" if data.source == "dna-demo" else place)
     stem = found.stem.replace("{client}", "")
     name = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII).strip("-.")[:60] or data.source

@@ -201,6 +201,14 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
     assert environment(image, tmp_path, "tag", 1)["LLM_QFL_COMMIT"] == "0123abc"
 
 
+PER_SITE = (
+    "data.source=csv",
+    "data.per_site=true",
+    "data.labels=a,b",
+    "evaluation.mode=federated",
+)
+
+
 @pytest.mark.parametrize(
     ("given", "name"),
     [
@@ -209,6 +217,8 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
         (["data.source=genomic"], "Genomic_Benchmarks_demo_human_or_worm"),
         (["data.source=csv", "data.path=my rows (2).csv"], "my-rows-2"),
         (["run.name=own"], "own"),
+        ([*PER_SITE, "data.path=ward-{client}.csv"], "ward"),
+        ([*PER_SITE, "data.path={client}/rows.csv"], "rows"),
     ],
 )
 def test_a_run_is_called_after_its_data(
