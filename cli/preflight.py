@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cli.children import ChildFailedError, ask
 from cli.plan import Plan, say_notices
-from federation import display_safe, duration, join_list, whole
+from federation import check_new_run, display_safe, duration, join_list, whole
 
 PATIENCE = 60.0
 """Longest wait for the check, seconds; then the run starts unchecked, and says so."""
@@ -34,6 +35,9 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
         If a dry check breaks off; a run starts all the same, and says so.
     """
     say_notices(plan)
+    if not plan.settings.run.folder:
+        output = plan.overrides.get("run.output", plan.settings.run.output)
+        check_new_run(Path(str(output)), plan.settings.run.name)
     found: Mapping[str, Any] = {}
     if here:
         try:

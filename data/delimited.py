@@ -21,8 +21,8 @@ JSON = re.compile(r'\s*(\[\s*)*[\[{]\s*"')
 def _header(content: str, delimiter: str) -> list[str]:
     """Return the column names with one delimiter; a mark inside, as of files put together, too."""
     csv.field_size_limit(LONGEST_FIELD)
-    fields = next(csv.reader(io.StringIO(content, newline=""), delimiter=delimiter), [])
-    return [field.strip() for field in fields]
+    rows = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+    return [field.strip() for field in next(filter(None, rows), [])]
 
 
 def find_delimiter(path: Path, content: str, names: Sequence[str], wanted: str) -> str:
@@ -77,7 +77,7 @@ def read_csv(
     repeated: list[int] = []
     line = 1
     try:
-        header = [name.strip() for name in next(reader)]
+        header = [name.strip() for name in next(filter(None, reader))]
         places = [header.index(name) for name in names]
         while True:
             line = reader.line_num + 1

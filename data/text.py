@@ -40,6 +40,9 @@ _OTHER_FILES = {
     b"BZh": ("compressed by bzip2", "unpack it, or compress it with gzip"),
     b"\xfd7zXZ": ("compressed by xz", "unpack it, or compress it with gzip"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it, or compress it with gzip"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself: git lfs pull"),
+    b"<!DOCTYPE": ("a web page", "download the file itself"),
+    b"<!doctype": ("a web page", "download the file itself"),
     b"\xff\xfe": ("in UTF-16", "save it as UTF-8"),
     b"\xfe\xff": ("in UTF-16", "save it as UTF-8"),
 }

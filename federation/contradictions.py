@@ -299,6 +299,12 @@ def _data_checks(settings: Settings) -> tuple[Check, ...]:
             "choose another partition",
         ),
         Check(
+            not tabular or data.text_column != data.label_column,
+            f"data.text_column and data.label_column are both {data.text_column!r}",
+            "two columns: a text that is its own label teaches nothing",
+            "set data.label_column to the column of the classes",
+        ),
+        Check(
             not text or settings.features.kind != "kmer",
             "features.kind = 'kmer' with rows of text",
             "embedding or auto; k-mers are of DNA",

@@ -35,6 +35,29 @@ def real_path(path: str | Path) -> Path:
         return Path(path)
 
 
+def check_new_run(output: Path, name: str) -> None:
+    """Refuse a run's name that cannot be part of a path, and an output that cannot be a folder.
+
+    Raises
+    ------
+    SettingsError
+        One line; nothing is made.
+    """
+    plain_name = all(c.isalnum() or c in "-_." for c in name) and name[:1] not in ("", ".")
+    if not plain_name or len(name.encode()) > LONGEST_NAME:
+        given = name if len(name) <= LONGEST_NAME else name[:40] + "…"
+        accepted = f"letters, digits, '-', '_' and '.', at most {LONGEST_NAME} bytes"
+        raise SettingsError(explain(f"run.name = {given!r}", accepted, "choose such a name"))
+    output = real_path(output)
+    there = next(place for place in (output, *output.parents) if os.path.lexists(place))
+    try:
+        os.stat(f"{there}/.")  # a file, a loop of links and a closed folder fail alike
+    except OSError as error:
+        raise SettingsError(_unwritable(output, error.strerror or str(error))) from None
+    if not os.access(there, os.W_OK):
+        raise SettingsError(_unwritable(output, "Permission denied"))
+
+
 def new_run_folder(output: Path, name: str) -> Path:
     """Make ``<output>/<time>-<name>`` and point ``<output>/latest`` at it.
 
@@ -55,11 +78,7 @@ def new_run_folder(output: Path, name: str) -> Path:
     SettingsError
         If the name cannot be part of a path, or the folder cannot be written.
     """
-    plain_name = all(c.isalnum() or c in "-_." for c in name) and name[:1] not in ("", ".")
-    if not plain_name or len(name.encode()) > LONGEST_NAME:
-        given = name if len(name) <= LONGEST_NAME else name[:40] + "…"
-        accepted = f"letters, digits, '-', '_' and '.', at most {LONGEST_NAME} bytes"
-        raise SettingsError(explain(f"run.name = {given!r}", accepted, "choose such a name"))
+    check_new_run(output, name)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     output = real_path(output)
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):

@@ -150,6 +150,15 @@ def test_a_dry_run_of_a_deployment_looks_at_no_rows() -> None:
     assert "not looked at" in "\n".join(lines(plan, {}))
 
 
+@pytest.mark.parametrize("setting", ["run.name=a/b", "run.output=file/x", "run.output=file"])
+def test_a_dry_run_refuses_a_folder_that_cannot_be_made(setting: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = llm_qfl(tmp_path, "run", "--dry-run", "--set", setting)
+    assert done.returncode == 2
+    assert re.search(f"{setting[:7]}.* = .*(a/b|Not a directory)", done.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_dry_run_goes_on_with_nothing(tmp_path: Path) -> None:
     done = llm_qfl(tmp_path, "run", "--dry-run", "--resume", "somewhere")
     assert done.returncode == 2

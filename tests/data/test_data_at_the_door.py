@@ -114,6 +114,11 @@ def test_emoji_and_joined_letters_are_names(tmp_path: Path) -> None:
     [
         (b"PAR1\x15\x04", "is a Parquet file; accepted: .* write it as csv"),
         (b"PK\x03\x04\x14\x00", "is a zip archive or an Excel workbook; .* save the sheet as csv"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "is a pointer of Git LFS; .* git lfs pull",
+        ),
+        (b"<!DOCTYPE html>\n<html>", "is a web page; .* download the file itself"),
         (b"BZh91AY", "is compressed by bzip2; .* gzip"),
         (codecs.BOM_UTF16_LE + "text,label\n".encode("utf-16-le"), "is in UTF-16; .* UTF-8"),
         ("text,label\na,x\n".encode("utf-16-le"), "line 1: a zero byte, .* save the file as UTF-8"),
@@ -133,6 +138,17 @@ def test_files_of_another_kind_are_named(tmp_path: Path, raw: bytes, found: str)
     (tmp_path / "rows.csv").write_bytes(raw)
     with pytest.raises(DataError, match=found):
         load(tmp_path / "rows.csv")
+
+
+def test_empty_lines_above_the_header_are_skipped(tmp_path: Path) -> None:
+    path = table(tmp_path)
+    path.write_text("\n\n" + path.read_text())
+    assert load(path).classes == ("a", "b")
+
+
+def test_a_text_is_not_its_own_label(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"are both 'label'; accepted: two columns"):
+        load(table(tmp_path), "data.text_column=label")
 
 
 def test_gzip_is_read(tmp_path: Path) -> None:
