@@ -81,3 +81,9 @@ def test_any_bytes_are_refused_in_one_line(data: bytes, magic: bool) -> None:
     with pytest.raises(ReplyError) as caught, checked_reply():
         decode_array("a", sent(b"\x93NUMPY\x01\x00" + data if magic else data))
     assert str(caught.value).isprintable()
+
+
+def test_another_serialisation_is_refused_by_its_name() -> None:
+    good = Array(np.ones(3, np.float32))
+    with pytest.raises(ValueError, match=r"serialised as 'torch\.Tensor'"):
+        decode_array("angles", sent(good.data, "torch.Tensor"))

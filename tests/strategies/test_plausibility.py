@@ -35,8 +35,12 @@ def test_bounds_are_what_the_instruction_can_cost() -> None:
     assert check_training(trained(**full, qpu_seconds=40 * 600.0 + 40.0), 2, 3, LIMITS) == ""
     assert check_training(trained(shots=1), 2, 3, LIMITS) == "1 shots of 0"
     assert check_training(trained(llm_cut=11), 2, 3, LIMITS) == "11 texts cut of 10"
+    assert check_training(trained(rows=11), 2, 3, LIMITS) == "11 rows instead of 10"
+    assert check_training(trained(steps=4), 2, 3, LIMITS) == "steps 4 instead of at most 3"
+    assert check_training(trained(), 3, 3, LIMITS) == "it answers round 2"
     assert check_training(trained(), 2, None, LIMITS) == "it was not to train"
     assert check_evaluation(judged(), 2, LIMITS) == ""
+    assert check_evaluation(judged(rows=9), 2, LIMITS) == "9 rows instead of 10"
     assert check_evaluation(judged(circuits=2**50), 2, LIMITS) == f"{2**50} circuits of 40"
     assert "adding up to 11" in check_evaluation(judged(confusion=[5, 1, 1, 4]), 2, LIMITS)
     assert "of 9 numbers" in check_evaluation(judged(logistic_full=[0] * 8 + [10]), 2, LIMITS)
