@@ -18,7 +18,11 @@ from data.moments import Matrix, Moments
 
 SHRINKAGE = 0.1
 ALLOWANCE = 3.0
-"""Times what chance allows: sites differ honestly, and rows are not normally distributed."""
+"""Times what chance allows: sites differ honestly, and rows are not normally distributed.
+
+An honest site can still be left out, by little, where rows have very long tails: in 122 of 4,355
+random federations of lognormal rows (sigma 1), in none of 3,227 of normal ones.
+"""
 
 TAIL = 14.0
 """Minus the logarithm of the chance that normal rows go beyond what chance allows."""
