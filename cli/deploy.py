@@ -224,7 +224,7 @@ def status(folder: Path) -> int:
         answers = _answers(folder, name, part)
         well = well and answers
         said = "well" if answers else "does not answer"
-        if part["starts_work"]:
+        if part.get("starts_work"):
             said = "starts work" if answers else "starts no work"
         elif name not in (SUPERLINK, GATE):
             said += f", node {part['node']}" if part["node"] else ", not admitted yet"
@@ -239,7 +239,7 @@ def status(folder: Path) -> int:
 
 def _answers(folder: Path, name: str, part: dict[str, Any]) -> bool:
     """Whether a part of a running deployment does what it is for."""
-    if part["starts_work"]:
+    if part.get("starts_work"):
         return asks_for_work(int(part["pid"] or 0), int(part["port"]))
     authority = _superlink_of(folder) / "ca.crt" if name in (SUPERLINK, GATE) else None
     host = read_door(_superlink_of(folder)).here if name == GATE else "127.0.0.1"

@@ -18,6 +18,7 @@ from bench.agent import (
     SLOWNESS,
     Case,
     UntilTarget,
+    allow_modelled_seconds,
     figures,
     given_by,
     main,
@@ -37,6 +38,7 @@ from bench.agent_tables import (
 )
 from federation import Cost, Ledger, circuit_prices, with_idle
 from llm.agent import ClientView, Decision, Observation
+from strategies import plausibility
 
 Federate = Callable[..., Any]
 
@@ -130,7 +132,11 @@ def test_figures_by_hand() -> None:
     }
 
 
-def test_seconds_are_those_of_the_circuits(federate: Federate) -> None:
+def test_seconds_are_those_of_the_circuits(
+    federate: Federate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plausibility, "SLACK_SECONDS", plausibility.SLACK_SECONDS)  # put back
+    allow_modelled_seconds()
     ran = federate("run.clients=4", "agent.kind=all", spoil=paced)
     events = ran.events("client")
     assert {event["client"] for event in events} == {0, 1, 2, 3}

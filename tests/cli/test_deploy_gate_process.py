@@ -167,7 +167,8 @@ def test_every_way_to_start_a_superlink_that_others_reach_has_the_gate(
     monkeypatch.setattr(cli.deploy, "serve", note)
     assert cli.deploy.superlink(superlink) == 0
     assert cli.deploy.up(tmp_path / "fed", None, detach=False) == 0
-    assert seen == [["superlink", "gate"], ["superlink", "gate", "node-0"]]
+    first = ["superlink", "superlink-exec", "gate"]
+    assert seen == [first, [*first, "node-0", "node-0-exec"]]
     assert serve is not note
 
 

@@ -118,7 +118,7 @@ def _each_round(told: list[Any], notes: list[list[str]], lines: list[dict[str, A
     assert told[11] == ([0, 2], {"0": 2, "2": 1}, [""])
     assert len(told[12][2]) == 3
     assert "the answer is empty" in told[12][2][1]
-    assert lines[13]["reason"].startswith("so [31mred xxx")
+    assert lines[13]["reason"].startswith(r"so \x1b[31mred xxx")
     assert len(lines[13]["reason"]) == 300
 
 
