@@ -54,12 +54,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m federation.reference --check
+	$(BIN)/python -m core.settings.reference --check
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.devices
-	$(BIN)/python -m bench.convergence
+	$(BIN)/python -m bench.theory.convergence
 	$(BIN)/python -m bench.published $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.noise $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.language_models tweets $(if $(DATA),--data $(DATA))

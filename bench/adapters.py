@@ -25,7 +25,7 @@ import torch
 
 from bench.tables import ROOT, arguments, head, keep, kept, mean_spread, row
 from data import Site, load_corpus, load_site, scores
-from federation import Settings, derive_seed, parse_run
+from core import Settings, derive_seed, parse_run
 from llm import adopt, fine_tune, load_fine_tuned, local_round
 from llm.calibration import SPREAD, fit_temperature, softmax
 from llm.shared import build_adopted

@@ -47,10 +47,10 @@ from bench.agent_tables import PLAIN, Goal, costs, proof, smoothed
 from bench.grid import FIRST_NODE, InProcessGrid
 from bench.tables import ROOT, arguments, keep, kept
 from client_app.app import app
-from client_app.memory import forget
-from federation import Cost, Ledger, Settings, circuit_prices, flatten, parse_run, read_jsonl
-from federation.messages import METRICS, TRAIN
-from llm.agent import Agent, Decision, Observation
+from client_app.site import forget
+from core import Cost, Ledger, Settings, circuit_prices, flatten, parse_run, read_jsonl
+from core.messages import METRICS, TRAIN
+from strategies.agents import Agent, Decision, Observation
 from server_app.journal import RunJournal
 from server_app.run import run
 from strategies import build_agent, plausibility

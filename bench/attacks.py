@@ -21,9 +21,9 @@ from flwr.app import Message
 
 from bench.grid import FIRST_NODE, InProcessGrid
 from client_app.app import app
-from client_app.memory import forget
-from federation import flatten, parse_run, read_jsonl
-from federation.messages import (
+from client_app.site import forget
+from core import flatten, parse_run, read_jsonl
+from core.messages import (
     ABOUT,
     ARRAYS,
     PREPARE,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench.deploy_watch import Parts, Watch
 from bench.tables import ROOT
-from federation import read_json, read_jsonl
+from core import read_json, read_jsonl
 
 IMPORTS = (
     ("Python itself", "pass"),
@@ -45,7 +45,7 @@ SETTINGS = (
 def command(folder: Path, *words: str) -> None:
     """Run our command in a folder; what it says is shown only if it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "cli", *words],
+        [sys.executable, "-m", "llm_qfl.cli", *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

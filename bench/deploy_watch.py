@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.processes import TAG
+from llm_qfl.cli.processes import TAG
 
 CLIENT = b"flwr-clientapp"
 _TICK = os.sysconf("SC_CLK_TCK")

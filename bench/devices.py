@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from federation import HardwareSettings, QuantumSettings
+from core import HardwareSettings, QuantumSettings
 from quantum import Host, build_classifier
-from quantum.ansatz import QCNN
-from quantum.engines import evaluate_points
+from quantum.ansatz.circuits import QCNN
+from quantum.engines.base import evaluate_points
 
 DEVICE = "brisbane"
 
@@ -52,7 +52,7 @@ def remote(rows: int, shots: int) -> tuple[float, int, np.ndarray]:
     import pennylane as qml
     from qiskit_ibm_runtime.fake_provider import FakeBrisbane
 
-    from quantum.templates import circuit_templates
+    from quantum.ansatz.templates import circuit_templates
 
     ansatz = QCNN(4)
     device = qml.device("qiskit.remote", wires=4, backend=FakeBrisbane())

@@ -24,7 +24,7 @@ from typing import Any
 
 from bench.published import run_once
 from bench.tables import ROOT, arguments, head, keep, kept, mean_error, mean_spread, row
-from federation import Settings, parse_run
+from core import Settings, parse_run
 
 COMMON = ("agent.kind=all", "llm.rows=0", "evaluation.baselines=false", "run.report=false")
 

@@ -30,10 +30,10 @@ import torch
 
 from bench.floor import floor_seconds, seconds_of
 from bench.simulators import NotInstalledError, jax_step, torchquantum_step
-from federation import BackendError, QuantumSettings
+from core import BackendError, QuantumSettings
 from quantum import QCNN, build_classifier
-from quantum.exact import ExactEngine
-from quantum.gates import gates_of
+from quantum.engines.exact.engine import ExactEngine
+from quantum.ansatz.gates import gates_of
 
 Step = Callable[[], None]
 Device = Literal["cpu", "cuda"]

@@ -28,7 +28,7 @@ from bench.published import run_once
 from bench.tables import ROOT, arguments, keep, kept, mean_spread
 from bench.tables import head as table_head
 from bench.tables import row as table_row
-from federation import parse_run
+from core import parse_run
 
 COMMON = (
     "agent.kind=all",

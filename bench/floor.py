@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import torch
 
-from quantum.schedule import CHUNK, GROUP, Schedule
+from quantum.engines.exact.schedule import CHUNK, GROUP, Schedule
 
 Shape = tuple[int, int, int]
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from federation import LlmSettings
+from core import LlmSettings
 
 EPOCHS = {200: 5, 600: 3, 1500: 2}
 TEST_ROWS = 2000

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.published import ROOT, run_once
-from federation import parse_run
+from core import parse_run
 
 COMMON = (
     "evaluation.baselines=false",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.published import run_once
-from federation import parse_run
+from core import parse_run
 
 DEMO = Path(__file__).resolve().parents[1] / "config" / "demo.toml"
 ALL_ROUNDS = (

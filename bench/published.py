@@ -18,8 +18,8 @@ from typing import Any
 
 from bench.grid import InProcessGrid
 from client_app.app import app
-from client_app.memory import forget
-from federation import Settings, flatten, parse_run, read_jsonl
+from client_app.site import forget
+from core import Settings, flatten, parse_run, read_jsonl
 from server_app.journal import RunJournal
 from server_app.run import run
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from quantum import QCNN
-from quantum.gates import Gate, Trainable, gates_of
+from quantum.ansatz.gates import Gate, Trainable, gates_of
 
 Step = Callable[[], None]
 
@@ -70,7 +70,7 @@ def jax_step(ansatz: QCNN, features: np.ndarray, labels: np.ndarray) -> tuple[St
 def _jax_qnode(ansatz: QCNN) -> Any:
     import pennylane as qml
 
-    from quantum.templates import circuit_templates
+    from quantum.ansatz.templates import circuit_templates
 
     def circuit(angles: Any, x: Any) -> Any:
         circuit_templates(ansatz, angles, x, range(ansatz.n_qubits))

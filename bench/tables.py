@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from federation import append_jsonl, read_jsonl
+from core import append_jsonl, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from client_app.memory import SiteMemory
-from federation import derive_seed, open_store
-from federation.messages import AdaptOrder, AdaptReport, AdoptReport, Parameters
+from client_app.site import SiteMemory
+from core import derive_seed, open_store
+from core.messages import AdaptOrder, AdaptReport, AdoptReport, Parameters
 
 if TYPE_CHECKING:
     from data import Moments
@@ -104,7 +104,7 @@ def site_moments(memory: SiteMemory) -> Moments:
     the features that it makes are unknown: d is then 0, and only the rows by class are sent.
     """
     from data import clip_rows, common, moments_of, noisy
-    from federation.privacy import noise_seed
+    from core.privacy import noise_seed
 
     privacy = memory.settings.privacy
     if memory.settings.features.encoder == "shared" and not memory.adopted_digest:

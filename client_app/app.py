@@ -17,8 +17,8 @@ from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 from pydantic import ValidationError
 
-from federation import BudgetError, UserError, display_safe
-from federation.messages import (
+from core import BudgetError, UserError, display_safe
+from core.messages import (
     BUDGET_CODE,
     CRASH_CODE,
     USER_ERROR_CODE,
@@ -33,7 +33,7 @@ from federation.messages import (
     report,
     site_report,
 )
-from federation.private_ray import close_ray
+from core.private_ray import close_ray
 
 close_ray()  # at import: the last moment before Flower's simulation starts Ray
 app = ClientApp()
@@ -74,7 +74,7 @@ def _without_data(error: Exception) -> str:
 @answers
 def prepare(message: Message, context: Context) -> RecordDict:
     """Answer PREPARE: rows, classes, backend, and the moments of the training features."""
-    from client_app.memory import recall
+    from client_app.site import recall
     from client_app.work import prepare_site
 
     about, moments = prepare_site(recall(context))
@@ -86,7 +86,7 @@ def prepare(message: Message, context: Context) -> RecordDict:
 def adapt(message: Message, context: Context) -> RecordDict:
     """Answer ADAPT: train the shared adapter for one round of averaging."""
     from client_app.adapting import adapt_round
-    from client_app.memory import recall
+    from client_app.site import recall
 
     arrays, told = read_order(message, AdaptOrder)
     numbers, trained = adapt_round(recall(context), arrays, told)
@@ -98,7 +98,7 @@ def adapt(message: Message, context: Context) -> RecordDict:
 def adopt(message: Message, context: Context) -> RecordDict:
     """Answer ADOPT: keep the shared adapter; the moments of its features, if they are used."""
     from client_app.adapting import adopt_shared
-    from client_app.memory import note, recall
+    from client_app.site import note, recall
 
     memory = recall(context)
     numbers, moments = adopt_shared(memory, read_parameters(message))
@@ -110,7 +110,7 @@ def adopt(message: Message, context: Context) -> RecordDict:
 @answers
 def rejoin(message: Message, context: Context) -> RecordDict:
     """Answer REJOIN: keep the shared adapter, if there is one, and say who this is."""
-    from client_app.memory import note, recall
+    from client_app.site import note, recall
     from client_app.work import prepare_site
 
     adapter, told = read_order(message, RejoinOrder)
@@ -126,7 +126,7 @@ def rejoin(message: Message, context: Context) -> RecordDict:
 @answers
 def train(message: Message, context: Context) -> RecordDict:
     """Answer TRAIN: fine-tune the LLM if that is still to be done, then train."""
-    from client_app.memory import note, recall
+    from client_app.site import note, recall
     from client_app.work import train_round
 
     parameters, told = read_order(message, TrainOrder)
@@ -142,7 +142,7 @@ def train(message: Message, context: Context) -> RecordDict:
 @answers
 def evaluate(message: Message, context: Context) -> RecordDict:
     """Answer EVALUATE: judge the global parameters on the site's own rows."""
-    from client_app.memory import recall
+    from client_app.site import recall
     from client_app.work import evaluate_round
 
     parameters, told = read_order(message, EvaluateOrder)

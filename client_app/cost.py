@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from client_app.memory import SiteMemory, on_backend
-from federation import (
+from client_app.site import SiteMemory, on_backend
+from core import (
     Settings,
     answer_settings,
     backend_of,

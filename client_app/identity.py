@@ -6,8 +6,8 @@ import contextlib
 import secrets
 from pathlib import Path
 
-from client_app.memory import SiteMemory
-from federation import open_store, write_once
+from client_app.site import SiteMemory
+from core import open_store, write_once
 
 KEY_FILE = "rows.key"
 """File of the site's store that keys its digests; it never leaves the site."""

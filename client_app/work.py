@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from client_app.memory import SiteMemory
-from federation import derive_seed, display_safe
-from federation.messages import (
+from client_app.site import SiteMemory
+from core import derive_seed, display_safe
+from core.messages import (
     NO_ENCODER,
     NOTHING,
     EvaluateOrder,
@@ -176,7 +176,7 @@ def _as_sent(
     privacy = memory.settings.privacy
     if privacy.dp != "local":
         return trained
-    from federation.privacy import clipped, noise_seed, noised
+    from core.privacy import clipped, noise_seed, noised
 
     seed = noise_seed(memory.settings, "update", memory.client, server_round)
     update = clipped(trained, begun, privacy.clip)

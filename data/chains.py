@@ -1,6 +1,6 @@
 """The synthetic data set `dna-demo`: human or worm windows from two Markov chains.
 
-The chains (order 4) were estimated from real sequence by `data.markov_fit`; their transition
+The chains (order 4) were estimated from real sequence by `training.markov_fit`; their transition
 counts are kept in ``chains.json``. No row of real data is among what is generated.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.rows import SERVER_ROWS, Corpus, Labels, Split, generator
-from federation import DataSettings
+from core import DataSettings
 
 NAME = "dna-demo (synthetic)"
 LENGTH = 200

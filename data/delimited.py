@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.records import Row, missing_column, refuse_fasta
-from federation import DataError, explain
+from core import DataError, explain
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 LONGEST_FIELD = 2**31 - 1  # csv's own limit of 131,072 characters is shorter than many texts

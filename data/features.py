@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.kmers import kmer_frequencies
-from federation import FeatureSettings, SettingsError, explain
+from core import FeatureSettings, SettingsError, explain
 
 Kind = Literal["text", "dna"]
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]

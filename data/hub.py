@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from federation import DataError, explain, hub_reachable
+from core import DataError, explain, hub_reachable
 
 
 @dataclass(frozen=True)

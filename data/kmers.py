@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from federation import DataError, explain
+from core import DataError, explain
 
 CHUNK = 2048
 _CODES = np.full(256, 4, dtype=np.uint8)

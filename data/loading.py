@@ -47,7 +47,7 @@ from data.rows import (
     generator,
 )
 from data.sites import hold_out, own_corpus, own_server, own_site, server_rows
-from federation import DataError, DataSettings, Settings, explain
+from core import DataError, DataSettings, Settings, explain
 
 
 def load_corpus(

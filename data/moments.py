@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from federation import DataError, explain
+from core import DataError, explain
 
 Matrix = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.rows import Split
-from federation import display_safe
+from core import display_safe
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.rows import Indices, Labels
-from federation import DataError, explain
+from core import DataError, explain
 
 TRIES = 500
 Parts = tuple[Indices, ...]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from data.moments import Matrix, Moments
 from data.rows import generator
-from federation import DataError, explain
+from core import DataError, explain
 
 RIDGE = 1e-8  # of a feature's variance: keeps the eigenproblem definite without shrinkage
 FLAT = 1e-10  # of a feature's variance: a direction with less counts as flat

@@ -9,7 +9,7 @@ from data.hub import read_hub
 from data.rows import Corpus, Split
 from data.tables import Columns, read_table
 from data.text import Place, clean_texts, lines_of, numbered, read_text
-from federation import DataError, DataSettings, explain
+from core import DataError, DataSettings, explain
 
 TWEET_EVAL = "cardiffnlp/tweet_eval"
 _SPLITS = ("train", "test")

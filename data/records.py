@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.text import lines_of
-from federation import DataError, display_safe, explain
+from core import DataError, display_safe, explain
 
 
 class Row(NamedTuple):

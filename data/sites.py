@@ -22,7 +22,7 @@ from data.rows import (
     generator,
 )
 from data.tables import class_names, read_split
-from federation import DataError, DataSettings, Settings, SettingsError, explain
+from core import DataError, DataSettings, Settings, SettingsError, explain
 
 SERVER_SHARE = 5  # at most one in so many rows, unless `data.server_rows` says more
 

@@ -17,7 +17,7 @@ from data.delimited import find_delimiter, read_csv
 from data.records import read_jsonl
 from data.rows import Split
 from data.text import check_names, clean_texts, count_note, numbered, read_text
-from federation import DataError, DataSettings, SettingsError, explain, split_list
+from core import DataError, DataSettings, SettingsError, explain, split_list
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from data import load_site
-from federation import parse_settings, write_text
+from core import parse_settings, write_text
 
 SITES = 3
 CHOICES = {

@@ -1,4 +1,4 @@
-"""The language models: each site's local one, and (`llm.agent`) the agent of the server.
+"""The language models: each site's local one, and (`strategies.agents`) the agent of the server.
 
 This door is light: torch, transformers and peft are imported when a name that needs them is
 first asked for (PEP 562).
@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm.adopted import Adopted, adopt, keep_adopted, kept_adopted
+    from llm.frozen_adapter import Adopted, adopt, keep_adopted, kept_adopted
     from llm.calibration import fit_temperature, softmax
     from llm.cross_fitting import cross_fit
     from llm.embedding import embed
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from llm.teacher import Teacher, no_teacher
 
 _HOMES = {
-    "Adopted": "llm.adopted",
+    "Adopted": "llm.frozen_adapter",
     "FILE_MODE": "llm.store",
     "LocalRound": "llm.federated",
     "Model": "llm.models",
     "Source": "llm.sources",
     "Teacher": "llm.teacher",
-    "adopt": "llm.adopted",
+    "adopt": "llm.frozen_adapter",
     "content_key": "llm.store",
     "cross_fit": "llm.cross_fitting",
     "embed": "llm.embedding",
     "fine_tune": "llm.fine_tuning",
     "fit_temperature": "llm.calibration",
-    "keep_adopted": "llm.adopted",
-    "kept_adopted": "llm.adopted",
+    "keep_adopted": "llm.frozen_adapter",
+    "kept_adopted": "llm.frozen_adapter",
     "load_base": "llm.models",
     "load_fine_tuned": "llm.fine_tuning",
     "local_model": "llm.sources",

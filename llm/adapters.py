@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from federation import LlmSettings, ModelError, explain
+from core import LlmSettings, ModelError, explain
 from llm.device import choose_device
 from llm.models import Model, build_classifier, count_parameters
 from llm.quantised import check_gradients, size_of

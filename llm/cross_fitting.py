@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from federation import LlmSettings, derive_seed
+from core import LlmSettings, derive_seed
 from llm import calibration
 from llm.fine_tuning import fine_tune
 from llm.sources import Kind

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from federation import ModelError, explain
+from core import ModelError, explain
 
 CPU = torch.device("cpu")
 

@@ -1,8 +1,8 @@
 """`dna-tiny`: the embedded DNA language model, 0.435 M parameters over overlapping 3-mers.
 
-A Llama of 2 layers and hidden size 128, pre-trained by `llm.pretrain_dna` on the 16
+A Llama of 2 layers and hidden size 128, pre-trained by `training.pretrain_dna` on the 16
 dinucleotide frequencies of unlabelled windows. Its weights travel as float16 safetensors,
-packed inside JSON (`llm.packed`), because Flower's app bundle ships no binary file.
+packed inside JSON (`llm.serialised`), because Flower's app bundle ships no binary file.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm.packed import read_packed, unpack
+from llm.serialised import read_packed, unpack
 
 if TYPE_CHECKING:
     from transformers import LlamaModel
 
 WEIGHTS = Path(__file__).parent / "weights" / "dna_tiny.json"
 HIDDEN = 128
-REMEDY = "reinstall the package, or make it anew with `python -m llm.pretrain_dna`"
+REMEDY = "reinstall the package, or make it anew with `python -m training.pretrain_dna`"
 
 
 def new_model(vocab_size: int = 66) -> LlamaModel:

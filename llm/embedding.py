@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from federation import LlmSettings
-from llm.adopted import Adopted
+from core import LlmSettings
+from llm.frozen_adapter import Adopted
 from llm.batches import Tokens, sorted_batches
 from llm.device import choose_device, device_of, enough_memory, moved
 from llm.models import load_base

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from federation import LlmSettings, atomic_write, private_folder
-from llm.adopted import Adopted
+from core import LlmSettings, atomic_write, private_folder
+from llm.frozen_adapter import Adopted
 from llm.sources import Kind, resolve
 from llm.store import FILE_MODE, content_key
 

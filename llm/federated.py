@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from federation import LlmSettings, ModelError, derive_seed, explain
+from core import LlmSettings, ModelError, derive_seed, explain
 from llm import adapters
-from llm.adopted import Arrays, digest
+from llm.frozen_adapter import Arrays, digest
 from llm.batches import drawn_rows, shuffled_batches
 from llm.device import device_of, enough_memory, seeded
 from llm.shared import Shared, build_shared

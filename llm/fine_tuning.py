@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from federation import DataError, LlmSettings, explain
+from core import DataError, LlmSettings, explain
 from llm import adapters, calibration
-from llm.adopted import Adopted
+from llm.frozen_adapter import Adopted
 from llm.batches import drawn_rows
 from llm.device import choose_device, device_of, enough_memory, seeded
 from llm.embedding import embed, pooled_states

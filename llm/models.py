@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from federation import ModelError, explain
+from core import ModelError, explain
 from llm import dna_tiny
 from llm.batches import Tokens, tokenise
 from llm.kmer_tokenizer import KmerTokenizer

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from federation import ModelError, explain
+from core import ModelError, explain
 from llm.device import CPU, device_of, has_bfloat16, mixed_precision
 from llm.sources import first_line
 

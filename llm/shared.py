@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from federation import LlmSettings, ModelError, derive_seed, explain
+from core import LlmSettings, ModelError, derive_seed, explain
 from llm import adapters
-from llm.adopted import Adopted, Arrays, digest
+from llm.frozen_adapter import Adopted, Arrays, digest
 from llm.device import choose_device, seeded
 from llm.models import Model, empty_classifier
 from llm.quiet import quiet

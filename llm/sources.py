@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from federation import ModelError, Settings, explain, hub_reachable, teaches
+from core import ModelError, Settings, explain, hub_reachable, teaches
 from llm import dna_tiny
 
 Kind = Literal["text", "dna"]

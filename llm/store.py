@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from federation import private_folder
+from core import private_folder
 
 FORMAT = 1
 FILE_MODE = 0o600

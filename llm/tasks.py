@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from federation import DataError, LlmSettings, explain
-from llm.adopted import Adopted
+from core import DataError, LlmSettings, explain
+from llm.frozen_adapter import Adopted
 from llm.batches import Tokens
 from llm.models import Model
 from llm.sources import Kind, Source

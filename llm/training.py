@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from federation import ModelError, explain
+from core import ModelError, explain
 from llm.batches import Tokens, shuffled_batches, sorted_batches
 from llm.calibration import accuracy, fit_temperature, mean_nll
 from llm.device import device_of, mixed_precision, moved

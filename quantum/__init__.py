@@ -8,13 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from quantum.ansatz import QCNN, VQC, build_ansatz
+from quantum.ansatz.circuits import QCNN, VQC, build_ansatz
 from quantum.costs import circuits_before_steps, circuits_per_step
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier
-    from quantum.devices.contract import Usage
-    from quantum.engines import (
+    from quantum.engines.devices.contract import Usage
+    from quantum.engines.base import (
         DeviceEngine,
         Engine,
         Host,
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     )
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
     from quantum.meter import FREE, Spent, metered
-    from quantum.training import TrainingData, TrainResult, evaluate, train_local
+    from quantum.training.local import TrainingData, TrainResult, evaluate, train_local
 
 _LAZY = {
     "Classifier": "quantum.classifier",
-    "DeviceEngine": "quantum.engines",
-    "Engine": "quantum.engines",
+    "DeviceEngine": "quantum.engines.base",
+    "Engine": "quantum.engines.base",
     "FREE": "quantum.meter",
-    "Host": "quantum.engines",
-    "Prepared": "quantum.engines",
+    "Host": "quantum.engines.base",
+    "Prepared": "quantum.engines.base",
     "Spent": "quantum.meter",
-    "TrainResult": "quantum.training",
-    "TrainingData": "quantum.training",
-    "Usage": "quantum.devices.contract",
+    "TrainResult": "quantum.training.local",
+    "TrainingData": "quantum.training.local",
+    "Usage": "quantum.engines.devices.contract",
     "build_classifier": "quantum.classifier",
-    "build_engine": "quantum.engines",
-    "check_backend": "quantum.engines",
+    "build_engine": "quantum.engines.base",
+    "check_backend": "quantum.engines.base",
     "cross_entropy": "quantum.losses",
     "distillation": "quantum.losses",
     "distilled_loss": "quantum.losses",
-    "evaluate": "quantum.training",
+    "evaluate": "quantum.training.local",
     "metered": "quantum.meter",
     "proximal_term": "quantum.losses",
-    "train_local": "quantum.training",
+    "train_local": "quantum.training.local",
 }
 
 __all__ = [

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from federation import DataError, QuantumSettings, explain
-from quantum.ansatz import QCNN, VQC, build_ansatz
-from quantum.engines import DeviceEngine, Engine, Host, Prepared, build_engine
+from core import DataError, QuantumSettings, explain
+from quantum.ansatz.circuits import QCNN, VQC, build_ansatz
+from quantum.engines.base import DeviceEngine, Engine, Host, Prepared, build_engine
 from quantum.parameters import ParameterSpec
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Classifier:
 
     def draw(self) -> str:
         """Draw the circuit as SVG text."""
-        from quantum.drawing import draw_svg
+        from quantum.ansatz.drawing import draw_svg
 
         return draw_svg(self.ansatz)
 

@@ -14,7 +14,7 @@ Each of these is one job. Warm rounds on the exact simulator cost nothing.
 
 from __future__ import annotations
 
-from federation import TrainSettings, local_optimizer
+from core import TrainSettings, local_optimizer
 
 
 def step_rows(train: TrainSettings, rows: int) -> int:

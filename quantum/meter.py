@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from quantum.engines import DeviceEngine, Labelled
+from quantum.engines.base import DeviceEngine, Labelled
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier
-    from quantum.devices.contract import Usage
+    from quantum.engines.devices.contract import Usage
 
 
 class Spent(TypedDict):

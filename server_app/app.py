@@ -12,7 +12,7 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
-from federation import (
+from core import (
     Settings,
     SettingsError,
     UserError,
@@ -52,7 +52,7 @@ def main(grid: Grid, context: Context) -> None:
     except UserError as error:
         log(ERROR, "%s", error)
         raise RunFailedError(str(error)) from None
-    from strategies.exchange import Exchange
+    from strategies.deadlines import Exchange
 
     exchange = Exchange(grid)
     try:
@@ -150,7 +150,7 @@ def _report(settings: Settings, folder: Path) -> float:
     """Write ``report.html`` if wanted; return the seconds it took."""
     began = time.monotonic()
     if settings.run.report:
-        from server_app.report import write_report
+        from reporting import write_report
 
         try:
             write_report(folder)

@@ -19,9 +19,9 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Settings, UserError, derive_seed, explain, open_store, with_idle
-from federation.messages import EvaluateReport, SiteReport, unpack_parameters
-from llm.agent import Decision
+from core import Settings, UserError, derive_seed, explain, open_store, with_idle
+from core.messages import EvaluateReport, SiteReport, unpack_parameters
+from strategies.agents import Decision
 from strategies import LlmQfl, Member, rows_that_count
 from strategies.row_weights import counted_classes, dominant
 

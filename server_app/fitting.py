@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from flwr.common.logger import log
 
-from federation import DataError, Settings, derive_seed, explain
-from federation.messages import Parameters, SiteReport
+from core import DataError, Settings, derive_seed, explain
+from core.messages import Parameters, SiteReport
 from strategies.row_weights import counted_rows
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app import ArrayRecord
 from flwr.common.logger import log
 
-from federation import (
+from core import (
     Cost,
     Ledger,
     Settings,
@@ -29,7 +29,7 @@ from federation import (
     write_json,
     write_text,
 )
-from federation.messages import Parameters, unpack_parameters
+from core.messages import Parameters, unpack_parameters
 
 MODEL, KEPT, ADAPTER = "model.safetensors", "kept.safetensors", "adapter.safetensors"
 """Files of arrays. In a checkpoint: the global parameters, and the model to be kept so far where it

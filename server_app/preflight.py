@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from federation import (
+from core import (
     Settings,
     answer_settings,
     backend_names,
@@ -85,7 +85,7 @@ def check(settings: Settings) -> dict[str, Any]:
 def _agent(settings: Settings) -> str:
     """Find the agent, without loading a language model; return its name."""
     if settings.agent.kind == "llm":
-        from llm.agent.speaker import find_model
+        from llm.chat.model import find_model
 
         return f"llm ({find_model(settings.agent).short})"
     if settings.agent.kind != "endpoint":
@@ -162,7 +162,7 @@ def _cost(
         circuits, jobs = circuits + validation * run.rounds + len(site.test), jobs + run.rounds + 1
     if family(backend) != "ibm":
         return circuits, 0.0
-    from quantum.devices.estimate import qpu_seconds
+    from quantum.engines.devices.estimate import qpu_seconds
 
     shots, level = hardware.circuit_shots, hardware.resilience_level
     return circuits, qpu_seconds(backend, 0.0, circuits, shots, level, jobs)

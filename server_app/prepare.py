@@ -12,19 +12,19 @@ from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Cost, DataError, Settings, UserError, explain, most_steps
-from federation.messages import (
+from core import Cost, DataError, Settings, UserError, explain, most_steps
+from core.messages import (
     PREPARE,
     Parameters,
     SiteReport,
     payload_bytes,
 )
-from federation.received import (
+from core.received import (
     ReplyError,
     checked_reply,
     read_site_report,
 )
-from federation.words import printable
+from core.formatting import printable
 from server_app.evaluation import check_server_encoder
 from server_app.fitting import MomentNotes, fit_on_moments
 from strategies import (

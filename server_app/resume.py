@@ -13,7 +13,7 @@ from flwr.app import Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import (
+from core import (
     Checkpoint,
     Cost,
     Settings,
@@ -28,9 +28,9 @@ from federation import (
     rewind,
     settle_repeated,
 )
-from federation.agent_settings import ASKED
-from federation.ledger import read_entries
-from federation.messages import (
+from core.settings.agent import ASKED
+from core.ledger import read_entries
+from core.messages import (
     NOTHING,
     REJOIN,
     Parameters,
@@ -40,15 +40,15 @@ from federation.messages import (
     pack_parameters,
     payload_bytes,
 )
-from federation.reading import Reader
-from federation.received import (
+from core.storage.reading import Reader
+from core.received import (
     ReplyError,
     checked_reply,
     read_rejoined,
 )
-from federation.words import printable
-from llm.agent import Agent, ClientView
-from server_app.audit import whole_lines
+from core.formatting import printable
+from strategies.agents import Agent, ClientView
+from reporting.audit import whole_lines
 from server_app.journal import ADAPTER, KEPT, MODEL, load_arrays
 from server_app.prepare import Prepared, check_agreement, check_site, malformed, wait_for_nodes
 from strategies import LlmQfl, Member, SharedAdapter, last_line

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import (
+from core import (
     Settings,
     UserError,
     derive_seed,
@@ -24,10 +24,10 @@ from federation import (
     is_simulated,
     unforeseen,
 )
-from federation.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
-from federation.privacy import spent as privacy_spent
-from federation.words import percent
-from llm.agent import Agent
+from core.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
+from core.privacy import spent as privacy_spent
+from core.formatting import percent
+from strategies.agents import Agent
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
 from server_app.journal import RunJournal, totals
 from server_app.prepare import Prepared, dominant_sites, prepare, tell_bound

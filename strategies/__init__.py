@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from strategies.agents import build_agent
+from strategies.agents.rules import build_agent
 from strategies.regulation import loss_ratio, next_steps
 from strategies.selection import closest, distances
 from strategies.state import FederationState, Member, add_costs, rows_that_count
-from strategies.termination import stop_reason
+from strategies.agents.termination import stop_reason
 
 if TYPE_CHECKING:
     from strategies.adapters import SharedAdapter, train_shared_adapter
     from strategies.journal import Journal, agent_summary
     from strategies.llm_qfl import LlmQfl
-    from strategies.replies import last_line
+    from strategies.update_validation import last_line
 
 __all__ = [
     "FederationState",
@@ -42,7 +42,7 @@ _HOMES = {
     "agent_summary": "strategies.journal",
     "LlmQfl": "strategies.llm_qfl",
     "SharedAdapter": "strategies.adapters",
-    "last_line": "strategies.replies",
+    "last_line": "strategies.update_validation",
     "train_shared_adapter": "strategies.adapters",
 }
 

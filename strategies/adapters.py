@@ -14,8 +14,8 @@ from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from federation import Cost, Settings, UserError, byte_size, explain, with_idle
-from federation.messages import (
+from core import Cost, Settings, UserError, byte_size, explain, with_idle
+from core.messages import (
     ADAPT,
     ADOPT,
     ARRAYS,
@@ -27,7 +27,7 @@ from federation.messages import (
     pack_parameters,
     payload_bytes,
 )
-from federation.received import (
+from core.received import (
     ReplyError,
     checked_reply,
     read_arrays,
@@ -35,7 +35,7 @@ from federation.received import (
     read_report,
     rebuilt,
 )
-from federation.words import printable
+from core.formatting import printable
 from strategies.aggregation import aggregate, weigh
 from strategies.journal import Journal
 from strategies.plausibility import (
@@ -44,7 +44,7 @@ from strategies.plausibility import (
     most_tokens,
     within_time,
 )
-from strategies.replies import adaptation_cost, last_line
+from strategies.update_validation import adaptation_cost, last_line
 from strategies.state import Member, add_costs, rows_that_count
 
 Signature = tuple[int, tuple[tuple[str, tuple[int, ...], str], ...]]

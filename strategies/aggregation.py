@@ -16,8 +16,8 @@ from flwr.common.logger import FLOWER_LOGGER
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, MultiKrum, Strategy
 from flwr.supercore.differential_privacy import compute_stdv
 
-from federation import Settings
-from federation.messages import (
+from core import Settings
+from core.messages import (
     ARRAYS,
     METRICS,
     WEIGHT_KEY,
@@ -25,7 +25,7 @@ from federation.messages import (
     pack_parameters,
     unpack_parameters,
 )
-from federation.privacy import clipped, noise_seed, noised
+from core.privacy import clipped, noise_seed, noised
 from strategies.robust import clip_to_centre
 
 Arrays = Mapping[str, npt.NDArray[Any]]

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from flwr.app import ArrayRecord
 
-from federation import Asking, Cost, idle_share
-from llm.agent import Agent, Asked, Decision, Observation
+from core import Asking, Cost, idle_share
+from strategies.agents import Agent, Asked, Decision, Observation
 from strategies.regulation import llm_loss_of, loss_ratio
-from strategies.replies import Round, Update
+from strategies.update_validation import Round, Update
 from strategies.state import FederationState
 
 

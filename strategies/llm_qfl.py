@@ -12,9 +12,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from federation import Settings, UserError, with_idle
-from federation.agent_settings import WEIGHING
-from federation.messages import (
+from core import Settings, UserError, with_idle
+from core.settings.agent import WEIGHING
+from core.messages import (
     EVALUATE,
     NOTHING,
     TRAIN,
@@ -27,9 +27,9 @@ from federation.messages import (
     payload_bytes,
     unpack_parameters,
 )
-from llm.agent import Agent, Decision
+from strategies.agents import Agent, Decision
 from strategies.aggregation import aggregate, centred, check_update, longest_update, weigh
-from strategies.guard import decide
+from strategies.agents.guard import decide
 from strategies.journal import (
     Journal,
     asking,
@@ -38,10 +38,10 @@ from strategies.journal import (
     round_event,
     teachers_of,
 )
-from strategies.judging import drop_long, may_lose, not_judged, select, too_few, worth
+from strategies.update_selection import drop_long, may_lose, not_judged, select, too_few, worth
 from strategies.plausibility import check_evaluation, check_training, longest_wait
-from strategies.replies import Round, collect_evaluations, collect_updates, summed_up
-from strategies.rollcall import book_late, muster
+from strategies.update_validation import Round, collect_evaluations, collect_updates, summed_up
+from strategies.availability import book_late, muster
 from strategies.snapshot import restored, snapshot
 from strategies.state import FederationState, Member, add_costs, rows_that_count
 

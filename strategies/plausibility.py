@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from federation import Settings
-from federation.messages import (
+from core import Settings
+from core.messages import (
     AdaptReport,
     EvaluateReport,
     SiteReport,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from federation.messages import TrainReport
+    from core.messages import TrainReport
 
 StepRule = Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from federation import selection_size
+from core import selection_size
 
 
 def distances(losses: Mapping[int, float], server_loss: float) -> dict[int, float]:

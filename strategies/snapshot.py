@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from federation import Ledger, Settings
-from federation.messages import SiteReport
-from llm.agent import ClientView
+from core import Ledger, Settings
+from core.messages import SiteReport
+from strategies.agents import ClientView
 from strategies.regulation import loss_ratio
 from strategies.state import FederationState, Member, replace_view
 

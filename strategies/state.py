@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 
-from federation import COST_KEYS, Cost, Ledger, Settings, circuit_prices, most_steps, total
-from federation.messages import EvaluateReport, SiteReport, TrainReport
-from llm.agent import ClientView, Observation
+from core import COST_KEYS, Cost, Ledger, Settings, circuit_prices, most_steps, total
+from core.messages import EvaluateReport, SiteReport, TrainReport
+from strategies.agents import ClientView, Observation
 from strategies.credit import Credit, standing
 from strategies.plausibility import Limits, most_tokens
 from strategies.regulation import llm_loss_of, loss_ratio

@@ -15,7 +15,7 @@ def llm_qfl(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder, with more environment."""
     return subprocess.run(
-        [sys.executable, "-m", "cli", *words],
+        [sys.executable, "-m", "llm_qfl.cli", *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,

@@ -83,12 +83,12 @@ class Ran:
     grid: Any
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        from federation import read_jsonl
+        from core import read_jsonl
 
         return [e for e in read_jsonl(self.folder / "metrics.jsonl") if e["event"] == kind]
 
     def decisions(self) -> list[dict[str, Any]]:
-        from federation import read_jsonl
+        from core import read_jsonl
 
         return list(read_jsonl(self.folder / "agent.jsonl"))
 
@@ -98,8 +98,8 @@ def federate(tmp_path: Path) -> Callable[..., Ran]:
     """Return a function that runs a small federation in this process."""
     from bench.grid import InProcessGrid
     from client_app.app import app
-    from client_app.memory import forget
-    from federation import flatten, parse_run
+    from client_app.site import forget
+    from core import flatten, parse_run
     from server_app.journal import RunJournal
     from server_app.run import run
 

@@ -12,8 +12,8 @@ import pytest
 from flwr.app import Message
 from safetensors.numpy import load_file
 
-from federation import parse_run
-from federation.messages import ARRAYS, TRAIN, pack_parameters, unpack_parameters
+from core import parse_run
+from core.messages import ARRAYS, TRAIN, pack_parameters, unpack_parameters
 
 Federate = Callable[..., Any]
 Real = npt.NDArray[np.float64]
@@ -209,10 +209,10 @@ def test_8_no_secret_and_no_undefined_name_in_the_tree() -> None:
 
     root = Path(__file__).resolve().parents[1]
     packages = [
-        "cli",
+        "llm_qfl.cli",
         "client_app",
         "data",
-        "federation",
+        "core",
         "llm",
         "quantum",
         "server_app",

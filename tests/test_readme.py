@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federation import parse_run
+from core import parse_run
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -57,9 +57,9 @@ def test_every_run_command_is_accepted(words: list[str]) -> None:
     ids=" ".join,
 )
 def test_every_deploy_command_is_accepted(words: list[str], tmp_path: Path) -> None:
-    from cli.app import make_parser
-    from cli.deploy_args import read_options
-    from cli.deploy_folder import make_deployment
+    from llm_qfl.cli.app import make_parser
+    from llm_qfl.cli.deploy.arguments import read_options
+    from llm_qfl.cli.deploy.folder import make_deployment
 
     chosen = make_parser().parse_args(words[1:])
     if chosen.step in ("up", "init"):
@@ -103,8 +103,8 @@ def test_own_data_as_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """The two commands on one's own data, in this process, with tables of reviews."""
     from bench.grid import InProcessGrid
     from client_app.app import app
-    from client_app.memory import forget
-    from federation import flatten
+    from client_app.site import forget
+    from core import flatten
     from server_app.journal import RunJournal
     from server_app.run import run
 

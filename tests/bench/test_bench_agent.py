@@ -36,8 +36,8 @@ from bench.agent_tables import (
     spread,
     verdict,
 )
-from federation import Cost, Ledger, circuit_prices, with_idle
-from llm.agent import ClientView, Decision, Observation
+from core import Cost, Ledger, circuit_prices, with_idle
+from strategies.agents import ClientView, Decision, Observation
 from strategies import plausibility
 
 Federate = Callable[..., Any]
@@ -103,7 +103,7 @@ def test_without_a_target_nothing_stops() -> None:
 
 
 def test_an_asked_agent_is_still_one_to_the_journal() -> None:
-    from llm.agent import Asked
+    from strategies.agents import Asked
 
     inner = Scripted()
     assert not isinstance(UntilTarget(inner, 0.5), Asked)

@@ -10,10 +10,10 @@ import pytest
 from scipy.optimize import brentq
 from scipy.special import expit
 
-import bench.convergence as bench
-from bench.convergence import CASES, bound_table, convex, law_table, picture, theorem_table
-from bench.convex import Sites, bound, constants_of, draw_sites, expected_shares, limit
-from bench.laws import (
+import bench.theory.convergence as bench
+from bench.theory.convergence import CASES, bound_table, convex, law_table, picture, theorem_table
+from bench.theory.convex import Sites, bound, constants_of, draw_sites, expected_shares, limit
+from bench.theory.laws import (
     BASE,
     Law,
     Ran,
@@ -24,7 +24,7 @@ from bench.laws import (
     overhead,
     run_small,
 )
-from bench.local_sgd import Course, Plan, _Met, aggregated, looked_at, slope, train
+from bench.theory.local_sgd import Course, Plan, _Met, aggregated, looked_at, slope, train
 
 
 def line(*values: list[float], weight: float = 0.1) -> Sites:

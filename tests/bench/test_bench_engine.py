@@ -22,9 +22,9 @@ from bench.engine import (
     row,
 )
 from bench.simulators import NotInstalledError, jax_step, torchquantum_step
-from federation import BackendError
+from core import BackendError
 from quantum import QCNN
-from quantum.exact import ExactEngine
+from quantum.engines.exact.engine import ExactEngine
 
 
 def test_a_row_gives_the_others_as_ratios_to_ours() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bench import adapters, features
 from bench.tables import ROOT, arguments, head, keep, kept, mean_error, mean_spread, row
-from federation import parse_run
+from core import parse_run
 
 
 def test_spread_and_paired_error_by_hand() -> None:

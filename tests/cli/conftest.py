@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import cli.deploy_serve
-from cli.deploy_parts import Part
-from cli.deploy_serve import Supervisor
-from cli.processes import TAG
+import llm_qfl.cli.deploy.serve
+from llm_qfl.cli.deploy.parts import Part
+from llm_qfl.cli.deploy.serve import Supervisor
+from llm_qfl.cli.processes import TAG
 
 
 class Fakes:
@@ -40,5 +40,5 @@ def fakes(tmp_path: Path) -> Fakes:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.deploy_serve, "AGAIN_SECONDS", 0.2)
-    monkeypatch.setattr(cli.deploy_serve, "ADMIT_SECONDS", 0.5)
+    monkeypatch.setattr(llm_qfl.cli.deploy.serve, "AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(llm_qfl.cli.deploy.serve, "ADMIT_SECONDS", 0.5)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.cost import cost_lines
-from quantum.devices.book import JobBook
+from llm_qfl.cli.cost import cost_lines
+from quantum.engines.devices.job_store import JobBook
 from tests.command import ROOT, llm_qfl
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.follow import ClientLines, Tail, last_error, last_words, read_log, strip_log
-from cli.outcome import LONGEST, Evidence, Verdict, judge, read_status
-from cli.screen import MOST_SAID, Screen
-from cli.words import one_line, plain_text
+from llm_qfl.cli.follow import ClientLines, Tail, last_error, last_words, read_log, strip_log
+from llm_qfl.cli.outcome import LONGEST, Evidence, Verdict, judge, read_status
+from llm_qfl.cli.screen import MOST_SAID, Screen
+from llm_qfl.cli.formatting import one_line, plain_text
 
 
 def test_a_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
@@ -201,13 +201,13 @@ LOG = """\x1b[92mINFO \x1b[0m: start
 Traceback (most recent call last):
   File "x.py", line 3, in f
     raise ValueError("no")
-federation.errors.DataError: no file 'x'; accepted: a file; check the path.
+core.errors.DataError: no file 'x'; accepted: a file; check the path.
 \x1b[91mERROR\x1b[0m: Exit Code: 700
 """
 
 
 def test_the_last_error_of_a_log() -> None:
-    assert last_error(plain_text(LOG)).startswith("federation.errors.DataError: no file 'x'")
+    assert last_error(plain_text(LOG)).startswith("core.errors.DataError: no file 'x'")
     assert last_error("(ClientAppActor pid=12) KeyError: 'a'") == "KeyError: 'a'"
     assert last_error("all is well: no Error here\n") == ""
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cli.plan
-from cli.plan import absolute_paths, find_app, make_plan, make_run_folder, run_config
-from cli.runconfig import federation_config, to_toml
-from cli.superlink import commit, environment
-from federation import UserError
+import llm_qfl.cli.plan
+from llm_qfl.cli.plan import absolute_paths, find_app, make_plan, make_run_folder, run_config
+from llm_qfl.cli.runconfig import federation_config, to_toml
+from llm_qfl.cli.superlink import commit, environment
+from core import UserError
 
 KEYS = st.from_regex(r"[a-z][a-z0-9_-]{0,8}\.[a-z][a-z0-9_-]{0,8}", fullmatch=True)
 VALUES = (
@@ -125,7 +125,7 @@ def test_a_folder_that_the_user_names_is_made(
 def test_every_key_we_send_is_one_that_flower_knows() -> None:
     text = (find_app() / "pyproject.toml").read_text(encoding="utf-8")
     known = flat(tomllib.loads(text)["tool"]["flwr"]["app"]["config"])
-    from federation import Settings, flatten
+    from core import Settings, flatten
 
     assert set(flatten(Settings())) == set(known)
 
@@ -133,17 +133,17 @@ def test_every_key_we_send_is_one_that_flower_knows() -> None:
 def test_without_a_checkout_the_error_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import federation
+    import core
 
-    monkeypatch.setattr(federation, "__file__", str(tmp_path / "federation" / "__init__.py"))
+    monkeypatch.setattr(core, "__file__", str(tmp_path / "core" / "__init__.py"))
     with pytest.raises(UserError, match=r"no Flower app at .*accepted: a checkout"):
         find_app()
 
 
 def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.plan.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(llm_qfl.cli.plan.shutil, "which", lambda *_, **__: None)
     with pytest.raises(UserError, match=r"the program 'flwr' is missing"):
-        cli.plan.find_programs()
+        llm_qfl.cli.plan.find_programs()
 
 
 def test_the_environment_keeps_flower_to_itself(tmp_path: Path) -> None:

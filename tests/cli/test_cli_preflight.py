@@ -142,8 +142,8 @@ def test_a_dry_run_says_what_is_odd_about_the_rows(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_of_a_deployment_looks_at_no_rows() -> None:
-    from cli.plan import make_plan
-    from cli.preflight import lines
+    from llm_qfl.cli.plan import make_plan
+    from llm_qfl.cli.preflight import lines
 
     site = ("data.source=csv", "data.per_site=true", "data.labels=a,b", "evaluation.mode=federated")
     plan = make_plan([], site, None, 2)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-import cli.clean
-from cli import main
-from cli.processes import TAG, Process, descendants, end_all, members, running, wait_for
-from cli.superlink import free_port, healthy, private_folder
-from federation import open_store
-from federation.store import MANIFEST, NAMES
+import llm_qfl.cli.clean
+from llm_qfl.cli import main
+from llm_qfl.cli.processes import TAG, Process, descendants, end_all, members, running, wait_for
+from llm_qfl.cli.superlink import free_port, healthy, private_folder
+from core import open_store
+from core.storage.store import MANIFEST, NAMES
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -90,7 +90,7 @@ def test_clean_lists_and_then_removes(
     (store / "teachers").mkdir(parents=True)
     (store / "teachers" / "a.safetensors").write_bytes(b"0" * 2_500_000)
     monkeypatch.setenv("LLM_QFL_HOME", str(store))
-    monkeypatch.setattr(cli.clean, "leftovers", lambda: iter(()))
+    monkeypatch.setattr(llm_qfl.cli.clean, "leftovers", lambda: iter(()))
     assert main(["clean"]) == 0
     assert "2.5 MB  " + str(store / "teachers") in capsys.readouterr().out
     assert (store / "teachers").exists()
@@ -106,7 +106,7 @@ def test_clean_leaves_alone_what_was_there_before(
 ) -> None:
     """Somebody sets LLM_QFL_HOME to a folder of other things, some with names like ours."""
     monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path))
-    monkeypatch.setattr(cli.clean, "leftovers", lambda: iter(()))
+    monkeypatch.setattr(llm_qfl.cli.clean, "leftovers", lambda: iter(()))
     for theirs in ("photos", "features"):
         (tmp_path / theirs).mkdir()
         (tmp_path / theirs / "dear.txt").write_text("theirs")
@@ -127,7 +127,7 @@ def test_clean_with_a_damaged_list_takes_nothing_that_may_be_anothers(
     damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path))
-    monkeypatch.setattr(cli.clean, "leftovers", lambda: iter(()))
+    monkeypatch.setattr(llm_qfl.cli.clean, "leftovers", lambda: iter(()))
     for theirs in ("photos", "features"):
         (tmp_path / theirs).mkdir()
     (open_store() / MANIFEST).write_text(damaged)
@@ -139,7 +139,7 @@ def test_clean_with_a_damaged_list_takes_nothing_that_may_be_anothers(
 def test_a_new_store_is_its_owners_and_all_of_it_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.clean, "leftovers", lambda: iter(()))
+    monkeypatch.setattr(llm_qfl.cli.clean, "leftovers", lambda: iter(()))
     monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / "a" / "b"))
     place = open_store()
     assert place.stat().st_mode & 0o777 == 0o700
@@ -158,7 +158,7 @@ def test_a_dead_launchs_folder_is_a_leftover_a_live_ones_is_not(tmp_path: Path) 
         (tmp_path / name).mkdir()
         (tmp_path / name / "launch").write_text(content)
     (tmp_path / "llm-qfl-empty").mkdir()
-    assert list(cli.clean.leftovers(tmp_path)) == [(tmp_path / "llm-qfl-dead", "some-tag")]
+    assert list(llm_qfl.cli.clean.leftovers(tmp_path)) == [(tmp_path / "llm-qfl-dead", "some-tag")]
 
 
 def test_a_private_folder_is_private_and_says_whose_it_is() -> None:

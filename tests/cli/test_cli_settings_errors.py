@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import cli.run
-from cli import main
+import llm_qfl.cli.run
+from llm_qfl.cli import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise AssertionError("something was started")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.run, "launch", started)
+    monkeypatch.setattr(llm_qfl.cli.run, "launch", started)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = (
-        "import sys, cli.app; cli.app.make_parser().format_help();"
+        "import sys, llm_qfl.cli.app; llm_qfl.cli.app.make_parser().format_help();"
         "print([m for m in ('torch', 'flwr', 'pydantic', 'rich', 'numpy') if m in sys.modules])"
     )
     began = time.monotonic()

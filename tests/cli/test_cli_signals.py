@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 
-from cli import main
+from llm_qfl.cli import main
 from tests.command import ROOT
 
 COMMANDS = {
-    "run": ("cli.run.run",),
-    "cost": ("cli.cost.cost",),
-    "jobs": ("cli.jobs.jobs",),
-    "report": ("cli.report.remake_report",),
-    "audit": ("cli.audit.audit",),
-    "compare": ("cli.compare.compare", "a", "b"),
-    "clean": ("cli.clean.clean",),
-    "settings": ("cli.settings_page.explain_settings",),
+    "run": ("llm_qfl.cli.run.run",),
+    "cost": ("llm_qfl.cli.cost.cost",),
+    "jobs": ("llm_qfl.cli.jobs.jobs",),
+    "report": ("llm_qfl.cli.report.remake_report",),
+    "audit": ("llm_qfl.cli.audit.audit",),
+    "compare": ("llm_qfl.cli.compare.compare", "a", "b"),
+    "clean": ("llm_qfl.cli.clean.clean",),
+    "settings": ("llm_qfl.cli.settings_page.explain_settings",),
 }
 
 
@@ -75,14 +75,14 @@ def test_an_error_of_the_system_without_a_file_is_one_line(
     def full(**_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cli.clean.clean", full)
+    monkeypatch.setattr("llm_qfl.cli.clean.clean", full)
     assert main(["clean"]) == 1
     assert capsys.readouterr().err == "llm-qfl: No space left on device\n"
 
 
 def start(*words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "cli", *words],
+        [sys.executable, "-m", "llm_qfl.cli", *words],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "100"},
         stdout=subprocess.PIPE,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import words
-from cli.outcome import Verdict
-from cli.screen import Screen
+from llm_qfl.cli import formatting as words
+from llm_qfl.cli.outcome import Verdict
+from llm_qfl.cli.screen import Screen
 
 PREPARED: dict[str, Any] = {
     "event": "prepared",

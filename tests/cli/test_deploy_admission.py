@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-import cli.deploy_admission
-from cli.deploy import revoke
-from cli.deploy_admission import (
+import llm_qfl.cli.deploy.admission
+from llm_qfl.cli.deploy.commands import revoke
+from llm_qfl.cli.deploy.admission import (
     IDS,
     OUT,
     admit,
@@ -26,15 +26,15 @@ from cli.deploy_admission import (
     is_out,
     revoke_key,
 )
-from cli.deploy_folder import Options, make_deployment
-from cli.deploy_parts import Part
-from cli.deploy_serve import Supervisor
-from cli.flower import Flwr
-from cli.processes import wait_for
-from cli.run import Interrupted
-from cli.superlink import LaunchError
-from federation import UserError, read_json
-from tests.command import llm_qfl
+from llm_qfl.cli.deploy.folder import Options, make_deployment
+from llm_qfl.cli.deploy.parts import Part
+from llm_qfl.cli.deploy.serve import Supervisor
+from llm_qfl.cli.flower import Flwr
+from llm_qfl.cli.processes import wait_for
+from llm_qfl.cli.run import Interrupted
+from llm_qfl.cli.superlink import LaunchError
+from core import UserError, read_json
+from tests.command import llm_qfl as command
 
 # Answers in the words of Flower 1.41's `flwr supernode register` and `unregister`, from a file.
 FLWR = """
@@ -93,7 +93,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr("cli.deploy_admission.os.cpu_count", lambda: 1)  # one book, one writer
+    monkeypatch.setattr("llm_qfl.cli.deploy.admission.os.cpu_count", lambda: 1)  # one book, one writer
     return Place(tmp_path)
 
 
@@ -162,7 +162,7 @@ def test_a_new_key_that_cannot_be_made_leaves_the_old_one(
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cli.deploy_admission.make_node_key", fails)
+    monkeypatch.setattr("llm_qfl.cli.deploy.admission.make_node_key", fails)
     old = place.key("node-0")
     with pytest.raises(OSError, match="No space left"):
         revoke_key(place.superlink, "node-0", place.folder / "node-0")
@@ -240,7 +240,7 @@ def test_a_number_that_is_learned_late_is_noted_before_it_is_used(place: Place) 
 def test_what_was_registered_before_an_interrupt_is_noted(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = cli.deploy_admission.output, []
+    real, calls = llm_qfl.cli.deploy.admission.output, []
 
     def interrupted(command: Any, seconds: float) -> str:
         calls.append(seconds)
@@ -248,7 +248,7 @@ def test_what_was_registered_before_an_interrupt_is_noted(
             raise Interrupted
         return real(command, seconds)
 
-    monkeypatch.setattr(cli.deploy_admission, "output", interrupted)
+    monkeypatch.setattr(llm_qfl.cli.deploy.admission, "output", interrupted)
     with pytest.raises(Interrupted):
         admit(place.flwr, place.superlink)
     assert list(read_json(place.superlink / IDS).values()) == ["100"]
@@ -279,7 +279,7 @@ def test_a_key_that_comes_while_others_are_admitted_is_not_missed(
         late.write_text("ecdsa-sha2-nistp384 late")
         return count
 
-    monkeypatch.setattr("cli.deploy_serve.admit", meanwhile)
+    monkeypatch.setattr("llm_qfl.cli.deploy.serve.admit", meanwhile)
     supervisor.register(part)
     assert "late" not in place.admitted()
     supervisor._look_at_keys(part, 0.0)
@@ -339,7 +339,7 @@ def test_the_supervisor_that_runs_throws_it_out(
 def test_what_is_not_thrown_out_in_time_is_told(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cli.deploy.OUT_SECONDS", 0.2)
+    monkeypatch.setattr("llm_qfl.cli.deploy.commands.OUT_SECONDS", 0.2)
     Supervisor(place.folder, [], "tag", "flwr", lambda _: None)._write(ready=True)
     assert revoke(place.folder, "node-0") == 1
     assert "has not thrown it out within" in capsys.readouterr().err
@@ -364,10 +364,10 @@ def test_a_supervisor_tells_a_refused_key_once_and_goes_on(place: Place) -> None
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     Place(tmp_path)
-    refused = llm_qfl(tmp_path, "deploy", "revoke", "fed", "node-5")
+    refused = command(tmp_path, "deploy", "revoke", "fed", "node-5")
     assert refused.returncode == 2
     assert "no node 'node-5' is admitted; accepted: node-0, node-1" in refused.stderr
     assert "Traceback" not in refused.stderr
-    refused = llm_qfl(tmp_path, "deploy", "revoke", ".", "node-0")
+    refused = command(tmp_path, "deploy", "revoke", ".", "node-0")
     assert refused.returncode == 2
     assert "lacks superlink.toml" in refused.stderr

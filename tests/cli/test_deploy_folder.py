@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import cli.deploy_keys
-from cli import main
-from cli.deploy_folder import Options, make_deployment, read_facts
-from cli.deploy_keys import days_left, make_server
-from cli.deploy_parts import node_part, superlink_part
-from cli.plan import make_plan
-from federation import UserError, parse_settings
+import llm_qfl.cli.deploy.keys
+from llm_qfl.cli import main
+from llm_qfl.cli.deploy.folder import Options, make_deployment, read_facts
+from llm_qfl.cli.deploy.keys import days_left, make_server
+from llm_qfl.cli.deploy.parts import node_part, superlink_part
+from llm_qfl.cli.plan import make_plan
+from core import UserError, parse_settings
 
 PROGRAMS = {"flower-superlink": "flower-superlink", "flower-supernode": "flower-supernode"}
 
@@ -199,7 +199,7 @@ def test_an_expired_certificate_is_told_and_renewed(
             return datetime.now(UTC) - timedelta(days=400)
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli.deploy_keys, "datetime", Past)
+        patched.setattr(llm_qfl.cli.deploy.keys, "datetime", Past)
         make_server(authority, *server, ["hub.example.org"])
     assert -4 < days_left(server[0]) < -2
     with pytest.raises(UserError, match="expired 3 days ago"):
@@ -232,7 +232,7 @@ def test_the_deployment_says_how_many_clients_a_run_has(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_runs_would_send_to_every_node_is_refused() -> None:
-    inside = Path(cli.deploy_keys.__file__).parents[1] / "never-made"
+    inside = Path(llm_qfl.cli.deploy.keys.__file__).parents[3] / "never-made"
     with pytest.raises(UserError, match="in the app's checkout, with which its keys"):
         make_deployment(inside, Options(2))
     assert not inside.exists()

@@ -20,11 +20,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from cli.deploy_folder import FACTS, Options, make_deployment, read_door, read_facts
-from cli.deploy_gate import FLEET, gate_part, make_gate, passes
-from cli.deploy_parts import superlink_part
-from cli.processes import wait_for
-from federation import SettingsError, UserError
+from llm_qfl.cli.deploy.folder import FACTS, Options, make_deployment, read_door, read_facts
+from llm_qfl.cli.deploy.gate import FLEET, gate_part, make_gate, passes
+from llm_qfl.cli.deploy.parts import superlink_part
+from llm_qfl.cli.processes import wait_for
+from core import SettingsError, UserError
 
 
 def test_it_knows_what_supernodes_call() -> None:
@@ -163,8 +163,8 @@ def test_no_caller_gets_anothers_cookie() -> None:
 
 
 def test_a_call_is_neither_endless_nor_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.deploy_gate.MOST_BYTES", 1000)
-    monkeypatch.setattr("cli.deploy_gate.SILENCE", 0.1)
+    monkeypatch.setattr("llm_qfl.cli.deploy.gate.MOST_BYTES", 1000)
+    monkeypatch.setattr("llm_qfl.cli.deploy.gate.SILENCE", 0.1)
     inner = httpx.ASGITransport(Inner().app)
 
     async def silent() -> AsyncIterator[bytes]:

@@ -22,16 +22,16 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-import cli.deploy
-import cli.deployed
-from cli.deploy_folder import Facts, Options, make_deployment, read_facts
-from cli.deploy_gate import gate_part
-from cli.deploy_keys import make_authority, make_server
-from cli.deploy_parts import Part
-from cli.deploy_serve import Supervisor, serve
-from cli.deployed import Deployed
-from cli.processes import wait_for
-from cli.superlink import free_port
+import llm_qfl.cli.deploy.commands
+import llm_qfl.cli.deploy.remote
+from llm_qfl.cli.deploy.folder import Facts, Options, make_deployment, read_facts
+from llm_qfl.cli.deploy.gate import gate_part
+from llm_qfl.cli.deploy.keys import make_authority, make_server
+from llm_qfl.cli.deploy.parts import Part
+from llm_qfl.cli.deploy.serve import Supervisor, serve
+from llm_qfl.cli.deploy.remote import Deployed
+from llm_qfl.cli.processes import wait_for
+from llm_qfl.cli.superlink import free_port
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="needs /proc, and all of 127/8"
@@ -164,9 +164,9 @@ def test_every_way_to_start_a_superlink_that_others_reach_has_the_gate(
         seen.append([part.name for part in supervisor.parts])
         return 0
 
-    monkeypatch.setattr(cli.deploy, "serve", note)
-    assert cli.deploy.superlink(superlink) == 0
-    assert cli.deploy.up(tmp_path / "fed", None, detach=False) == 0
+    monkeypatch.setattr(llm_qfl.cli.deploy.commands, "serve", note)
+    assert llm_qfl.cli.deploy.commands.superlink(superlink) == 0
+    assert llm_qfl.cli.deploy.commands.up(tmp_path / "fed", None, detach=False) == 0
     first = ["superlink", "superlink-exec", "gate"]
     assert seen == [first, [*first, "node-0", "node-0-exec"]]
     assert serve is not note
@@ -178,7 +178,7 @@ def test_revoked_keys_are_out_before_the_gate_opens(
     seen: list[str] = []
     monkeypatch.setattr(Part, "start", lambda part: seen.append(part.name))
     monkeypatch.setattr(Part, "ready", lambda part: True)
-    monkeypatch.setattr("cli.deploy_serve.admit", lambda *_: seen.append("admit") or 1)
+    monkeypatch.setattr("llm_qfl.cli.deploy.serve.admit", lambda *_: seen.append("admit") or 1)
     superlink = gated(tmp_path / "fed")
     first = Part("superlink", superlink, [], dict(os.environ), Path(), 9, lambda _: True)
     parts = [first, *gate_part(superlink, "tag", 9, tmp_path / "log")]
@@ -191,15 +191,15 @@ def test_status_asks_the_gate_where_it_listens(
 ) -> None:
     gated(tmp_path / "fed")
     parts = {name: {"pid": 1, "port": n, "node": ""} for n, name in ((8, "superlink"), (9, "gate"))}
-    monkeypatch.setattr(cli.deploy, "read_state", lambda _: {"ready": True, "parts": parts})
+    monkeypatch.setattr(llm_qfl.cli.deploy.commands, "read_state", lambda _: {"ready": True, "parts": parts})
     asked: list[tuple[int, str, str]] = []
 
     def healthy(port: int, host: str, authority: Path | None) -> bool:
         asked.append((port, host, str(authority and authority.name)))
         return True
 
-    monkeypatch.setattr(cli.deploy, "healthy", healthy)
-    assert cli.deploy.status(tmp_path / "fed") == 0
+    monkeypatch.setattr(llm_qfl.cli.deploy.commands, "healthy", healthy)
+    assert llm_qfl.cli.deploy.commands.status(tmp_path / "fed") == 0
     assert asked == [(8, "127.0.0.1", "ca.crt"), (9, HOST, "ca.crt")]
 
 
@@ -214,7 +214,7 @@ def test_runs_are_submitted_behind_the_gate(
         asked.append((port, host))
         return True
 
-    monkeypatch.setattr(cli.deployed, "healthy", healthy)
+    monkeypatch.setattr(llm_qfl.cli.deploy.remote, "healthy", healthy)
     link = Deployed(facts, "flwr", tmp_path)
     link.start()
     told = (link.flwr.home / "config.toml").read_text()

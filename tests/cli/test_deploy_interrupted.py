@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import cli.run
-from cli.flower import Flwr
-from cli.run import Watch
-from cli.screen import Screen
+import llm_qfl.cli.run
+from llm_qfl.cli.flower import Flwr
+from llm_qfl.cli.run import Watch
+from llm_qfl.cli.screen import Screen
 
 TAKES = "import time; time.sleep(0.5); print('Successfully started run 42'); time.sleep(60)"
 
@@ -66,7 +66,7 @@ def test_a_run_that_is_interrupted_before_its_id_is_known_is_stopped(
     said: str,
 ) -> None:
     if not stopped:
-        monkeypatch.setattr(cli.run, "SUBMIT_SECONDS", 0.5 if said else 60.0)
+        monkeypatch.setattr(llm_qfl.cli.run, "SUBMIT_SECONDS", 0.5 if said else 60.0)
     remote = Remote(tmp_path, code)
     try:
         remote.flwr.start("run", submission, log=remote.flwr.run_log)

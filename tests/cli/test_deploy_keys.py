@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509 import verification
 
-from cli.deploy_keys import (
+from llm_qfl.cli.deploy.keys import (
     check_host,
     days_left,
     make_authority,
@@ -28,8 +28,8 @@ from cli.deploy_keys import (
     server_names,
     write_private,
 )
-from cli.superlink import healthy
-from federation import SettingsError
+from llm_qfl.cli.superlink import healthy
+from core import SettingsError
 
 
 class Files:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli.deploy_parts import Part
-from cli.deploy_serve import read_state
-from cli.processes import wait_for
-from cli.superlink import LaunchError
+from llm_qfl.cli.deploy.parts import Part
+from llm_qfl.cli.deploy.serve import read_state
+from llm_qfl.cli.processes import wait_for
+from llm_qfl.cli.superlink import LaunchError
 from tests.cli.conftest import Fakes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-import cli.deploy_keys
-from cli.deploy_keys import make_authority, make_server
-from cli.deploy_parts import Part
-from cli.deploy_probe import clock_trouble, probe
-from cli.processes import wait_for
+import llm_qfl.cli.deploy.keys
+from llm_qfl.cli.deploy.keys import make_authority, make_server
+from llm_qfl.cli.deploy.parts import Part
+from llm_qfl.cli.deploy.probe import clock_trouble, probe
+from llm_qfl.cli.processes import wait_for
 
 
 @contextmanager
@@ -78,8 +78,8 @@ def test_a_certificate_that_is_no_good_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys(tmp_path / "good")
-    monkeypatch.setattr(cli.deploy_keys, "SERVER_DAYS", -1)
-    monkeypatch.setattr(cli.deploy_keys, "_LATE_CLOCK", timedelta(days=2))
+    monkeypatch.setattr(llm_qfl.cli.deploy.keys, "SERVER_DAYS", -1)
+    monkeypatch.setattr(llm_qfl.cli.deploy.keys, "_LATE_CLOCK", timedelta(days=2))
     old = keys(tmp_path / "old")
     with serving(tmp_path / "old") as port:
         said = probe("127.0.0.1", port, old)

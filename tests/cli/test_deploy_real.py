@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.flower import CONNECTION, Flwr, output
-from cli.processes import TAG, members, wait_for
-from cli.superlink import free_port, healthy
+from llm_qfl.cli.flower import CONNECTION, Flwr, output
+from llm_qfl.cli.processes import TAG, members, wait_for
+from llm_qfl.cli.superlink import free_port, healthy
 from tests import strangers
 from tests.command import llm_qfl
 from tests.faults.harness import begin

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-import cli.deploy
-import cli.deploy_serve
-import cli.run
-from cli.deploy import status
-from cli.deploy_folder import Options, make_deployment
-from cli.deploy_serve import STATE, Supervisor, read_state, serve, stop_supervisor
-from cli.processes import members, wait_for
-from cli.superlink import LaunchError
-from federation import UserError, read_json, write_json
+import llm_qfl.cli.deploy.commands
+import llm_qfl.cli.deploy.serve
+import llm_qfl.cli.run
+from llm_qfl.cli.deploy.commands import status
+from llm_qfl.cli.deploy.folder import Options, make_deployment
+from llm_qfl.cli.deploy.serve import STATE, Supervisor, read_state, serve, stop_supervisor
+from llm_qfl.cli.processes import members, wait_for
+from llm_qfl.cli.superlink import LaunchError
+from core import UserError, read_json, write_json
 from tests.cli.conftest import Fakes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -141,7 +141,7 @@ def test_a_long_log_begins_anew_and_the_node_stays_known(fakes: Fakes) -> None:
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     def choose(answers: bool) -> None:
-        monkeypatch.setattr("cli.deploy.healthy", lambda *_, **__: answers)
+        monkeypatch.setattr("llm_qfl.cli.deploy.commands.healthy", lambda *_, **__: answers)
 
     return choose
 
@@ -246,9 +246,9 @@ def test_up_that_is_interrupted_early_leaves_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
         return wait_for(lambda: False, 60.0)
 
-    monkeypatch.setattr(cli.deploy, "_supervise", supervise)
-    monkeypatch.setattr(cli.deploy, "_comes_up", interrupt)
-    assert cli.deploy._detached(fakes.folder) == 130
+    monkeypatch.setattr(llm_qfl.cli.deploy.commands, "_supervise", supervise)
+    monkeypatch.setattr(llm_qfl.cli.deploy.commands, "_comes_up", interrupt)
+    assert llm_qfl.cli.deploy.commands._detached(fakes.folder) == 130
     assert begun[0].returncode == -signal.SIGTERM
 
 
@@ -262,7 +262,7 @@ def test_a_full_disk_is_told_once_and_supervision_goes_on(
     supervisor = fakes.supervisor(part)
     try:
         supervisor.start()
-        monkeypatch.setattr(cli.deploy_serve, "write_json", full)
+        monkeypatch.setattr(llm_qfl.cli.deploy.serve, "write_json", full)
         assert part.process is not None
         part.process.kill()
         part.process.wait()
@@ -286,10 +286,10 @@ def test_stop_names_what_remains(
     state = read_json(fakes.folder / STATE)
     write_json(fakes.folder / STATE, {**state, "start": "of another"})
     with monkeypatch.context() as patch:
-        patch.setattr(cli.deploy_serve, "end_all", lambda some, grace: set(some))
-        assert cli.deploy.stop(fakes.folder) == 1
+        patch.setattr(llm_qfl.cli.deploy.serve, "end_all", lambda some, grace: set(some))
+        assert llm_qfl.cli.deploy.commands.stop(fakes.folder) == 1
     assert f"still running: {process.pid}" in capsys.readouterr().out
-    assert cli.deploy.stop(fakes.folder) == 0  # the state was kept, so it is found again
+    assert llm_qfl.cli.deploy.commands.stop(fakes.folder) == 0  # the state was kept, so it is found again
     process.wait()
     assert not members(fakes.tag)
 
@@ -297,7 +297,7 @@ def test_stop_names_what_remains(
 def test_a_node_waits_for_a_superlink_elsewhere(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.deploy_serve, "START_SECONDS", 0.0)
+    monkeypatch.setattr(llm_qfl.cli.deploy.serve, "START_SECONDS", 0.0)
     late = "import time; time.sleep(0.7); " + JOINS
     supervisor = fakes.supervisor(fakes.part(late))
     supervisor.patient = True
@@ -311,10 +311,10 @@ def test_a_node_waits_for_a_superlink_elsewhere(
 def test_a_detached_supervisor_imports_nothing_from_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "federation.py").write_text("raise SystemExit('hostile')")
+    (tmp_path / "core.py").write_text("raise SystemExit('hostile')")
     monkeypatch.chdir(tmp_path)
     log = tmp_path / "log"
-    assert cli.deploy._supervise(tmp_path / "fed", log).wait(60) == 2
+    assert llm_qfl.cli.deploy.commands._supervise(tmp_path / "fed", log).wait(60) == 2
     assert "no deployment in" in log.read_text()
 
 
@@ -322,7 +322,7 @@ def test_status_says_how_long_the_certificate_is_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_deployment(tmp_path / "fed", Options(1))
-    monkeypatch.setattr(cli.deploy, "read_state", lambda folder: {"ready": True})
+    monkeypatch.setattr(llm_qfl.cli.deploy.commands, "read_state", lambda folder: {"ready": True})
     assert status(tmp_path / "fed") == 0
     out = capsys.readouterr().out
     assert "396 days left" in out or "397 days left" in out

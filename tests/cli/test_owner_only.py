@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.deploy_exec import asks_for_work, exec_part
-from cli.deploy_parts import Part, outside_work
-from cli.owner_only import same_user
-from cli.processes import wait_for
-from cli.superlink import free_port, healthy, owner_only
+from llm_qfl.cli.deploy.superexec import asks_for_work, exec_part
+from llm_qfl.cli.deploy.parts import Part, outside_work
+from llm_qfl.cli.owner_only import same_user
+from llm_qfl.cli.processes import wait_for
+from llm_qfl.cli.superlink import free_port, healthy, owner_only
 from tests import strangers
 from tests.cli.conftest import Fakes
 
@@ -67,7 +67,7 @@ def test_a_connection_is_looked_up_in_two_ways(monkeypatch: pytest.MonkeyPatch) 
             here = held.getsockname()
             assert same_user(here, there)
             assert not same_user(here, (there[0], there[1] - 1))
-            monkeypatch.setattr("cli.owner_only.TABLE", Path("/nowhere"))  # as on macOS
+            monkeypatch.setattr("llm_qfl.cli.owner_only.TABLE", Path("/nowhere"))  # as on macOS
             assert same_user(here, there)
             assert not same_user(here, (there[0], there[1] - 1))
         monkeypatch.undo()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from federation.store import MANIFEST, NAMES
+from core.storage.store import MANIFEST, NAMES
 from tests import command, strangers
 from tests.strangers import Watch
 from tests.tables import TEXT, text_table
@@ -43,7 +43,7 @@ def watched(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str]
     mark = uuid.uuid4().hex
     with (folder / "said").open("w") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli", *words],
+            [sys.executable, "-m", "llm_qfl.cli", *words],
             cwd=folder,
             env={
                 **os.environ,

@@ -14,13 +14,13 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.app import app
 from client_app.identity import rows_digest
-from client_app.memory import STATE_KEY, forget, note, recall
-from federation import SettingsError, flatten, parse_run
-from federation.messages import (
+from client_app.site import STATE_KEY, forget, note, recall
+from core import SettingsError, flatten, parse_run
+from core.messages import (
     PREPARE,
     USER_ERROR_CODE,
 )
-from federation.received import (
+from core.received import (
     read_site_report,
 )
 from tests.conftest import SMALL, Ran

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from client_app.cost import StepCost, estimate
-from federation import UserError, parse_run
+from core import UserError, parse_run
 from tests.conftest import SMALL
 
 GIVEN = (

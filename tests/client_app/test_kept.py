@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data
-from client_app.kept import MOST_RUNS, Kept, path_of, read_kept, write_kept
-from client_app.memory import forget
-from federation.messages import EVALUATE, TRAIN
+from client_app.site_store import MOST_RUNS, Kept, path_of, read_kept, write_kept
+from client_app.site import forget
+from core.messages import EVALUATE, TRAIN
 from llm import Teacher
 from tests.conftest import Ran
 

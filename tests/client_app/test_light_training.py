@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from federation import read_jsonl
-from federation.messages import TRAIN, TrainOrder, read_order
+from core import read_jsonl
+from core.messages import TRAIN, TrainOrder, read_order
 from tests.tables import TEXT, text_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,13 +36,13 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from client_app.app import app
-from federation.messages import (
+from core.messages import (
     TRAIN,
     TrainOrder,
     order,
     TrainReport,
 )
-from federation.received import (
+from core.received import (
     read_report,
 )
 
@@ -78,7 +78,7 @@ def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
 
     given = (*TEXT, f"data.path={text_table(tmp_path)}") if text else ()
     ran = federate(*given, "run.rounds=2", "agent.kind=all", spoil=watch)
-    from federation import flatten, parse_run
+    from core import flatten, parse_run
     from tests.conftest import SMALL
 
     settings, _ = parse_run([], [*SMALL, *given, "run.rounds=2", "agent.kind=all"])

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data import Site, Split, load_site
-from federation import DataSettings, Settings
-from federation.settings import EvaluationSettings, RunSettings
+from core import DataSettings, Settings
+from core.settings.schema import EvaluationSettings, RunSettings
 
 
 def run_settings(mode: str = "central", seed: int = 0, clients: int = 4, **data: Any) -> Settings:

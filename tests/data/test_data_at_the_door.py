@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import ServerData, load_corpus, load_server
-from federation import DataError, parse_run
+from core import DataError, parse_run
 
 FEW = ("data.server_rows=4", "run.clients=2")
 

@@ -21,8 +21,8 @@ from data.chains import (
     write_windows,
 )
 from data.kmers import kmer_frequencies
-from data.markov_fit import fit, transition_counts
-from federation import DataSettings
+from training.markov_fit import fit, transition_counts
+from core import DataSettings
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "human_vs_worm" / "train.csv"
 SMALL = DataSettings(train_rows=60, test_rows=40, server_rows=20)

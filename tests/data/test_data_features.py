@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data import feature_kind, kmer_frequencies, raw_features
-from federation import FeatureSettings, SettingsError
+from core import FeatureSettings, SettingsError
 
 ROWS = ("ACGTAC", "GGGTTA")
 

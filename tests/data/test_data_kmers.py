@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data import kmer_frequencies
 from data import kmers as module
-from federation import DataError
+from core import DataError
 
 COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
 dna = st.text(alphabet="ACGTNacgtn", min_size=0, max_size=40)

@@ -25,7 +25,7 @@ from data import (
     merge_moments,
     moments_of,
 )
-from federation import DataError, Settings, SettingsError
+from core import DataError, Settings, SettingsError
 from tests.data.few_rows import run_settings, sites, table, texts
 
 REAL = Path(__file__).parents[3] / "shared" / "data"

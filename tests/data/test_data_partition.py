@@ -17,7 +17,7 @@ from data.partition import (
     stratified_draw,
     stratified_split,
 )
-from federation import DataError
+from core import DataError
 
 counts_lists = st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(lambda c: sum(c) > 1)
 seeds = st.integers(0, 10_000)

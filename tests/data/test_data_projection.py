@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import Moments, Projection, fit_projection, merge_moments, moments_of
-from federation import DataError
+from core import DataError
 
 
 def cloud(

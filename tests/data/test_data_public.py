@@ -13,7 +13,7 @@ import pytest
 
 import data.hub
 from data import load_corpus
-from federation import DataError, DataSettings
+from core import DataError, DataSettings
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
@@ -246,7 +246,7 @@ def test_real_datasets_package_without_network(tmp_path: Path) -> None:
     """Its own offline switch, its own errors, our message."""
     pytest.importorskip("datasets")
     code = (
-        "from data import load_corpus; from federation import DataError, DataSettings\n"
+        "from data import load_corpus; from core import DataError, DataSettings\n"
         "try: load_corpus(DataSettings(source='genomic'), 0)\n"
         "except DataError as error: print(error)"
     )

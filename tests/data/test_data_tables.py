@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from data import load_corpus
-from federation import DataError, DataSettings, SettingsError
+from core import DataError, DataSettings, SettingsError
 
 ROWS = [("good film", "pos"), ("bad film", "neg"), ("fine, really", "pos"), ("awful", "neg")]
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from federation import read_json, read_jsonl
+from core import read_json, read_jsonl
 from tests.command import ROOT, llm_qfl
 
 WORDS = (
@@ -93,7 +93,7 @@ def start(home: Path, *words: str, resumed: Path | None = None) -> Run:
     """Start `llm-qfl run` with words."""
     before = frozenset(home.glob("runs/2*"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "cli", "run", *words],
+        [sys.executable, "-m", "llm_qfl.cli", "run", *words],
         cwd=home,
         env={**os.environ, "PYTHONPATH": str(ROOT), "LLM_QFL_HOME": str(home / "store")},
         stdout=subprocess.PIPE,
@@ -125,7 +125,7 @@ def begin(home: Path, *words: str, **environment: str) -> Begun:
     own = {"PYTHONPATH": str(ROOT), "LLM_QFL_HOME": str(home / "store")}
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli", *words],
+            [sys.executable, "-m", "llm_qfl.cli", *words],
             cwd=home,
             env={**os.environ, **own, **environment},
             stdin=subprocess.DEVNULL,
@@ -189,7 +189,7 @@ def deployed(home: Path, nodes: int = 3, name: str = "fed", *words: str) -> Iter
 
 def tagged(tag: str) -> list[int]:
     """Return the processes of a deployment."""
-    from cli.processes import members
+    from llm_qfl.cli.processes import members
 
     return list(members(tag))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from federation import read_json
+from core import read_json
 from tests.command import llm_qfl
 from tests.faults.harness import (
     Deployment,

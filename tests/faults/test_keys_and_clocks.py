@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import cli.deploy_keys
-from cli.deploy_keys import make_server
-from cli.superlink import free_port
+import llm_qfl.cli.deploy.keys
+from llm_qfl.cli.deploy.keys import make_server
+from llm_qfl.cli.superlink import free_port
 from tests.command import ROOT
 from tests.faults.harness import begin, note, wait_until
 
@@ -98,8 +98,8 @@ def test_a_certificate_of_another_authority(hub: Path) -> None:
 
 
 def test_an_expired_certificate(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.deploy_keys, "SERVER_DAYS", -1)
-    monkeypatch.setattr(cli.deploy_keys, "_LATE_CLOCK", timedelta(days=2))
+    monkeypatch.setattr(llm_qfl.cli.deploy.keys, "SERVER_DAYS", -1)
+    monkeypatch.setattr(llm_qfl.cli.deploy.keys, "_LATE_CLOCK", timedelta(days=2))
     folder, ca = hub / "other" / "superlink", hub / "other" / "ca"
     for name in ("server.crt", "server.key"):
         (folder / name).unlink()

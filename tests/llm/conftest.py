@@ -126,7 +126,7 @@ def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from llm.agent.prompt import SYSTEM
+    from strategies.agents.prompt import SYSTEM
 
     @functools.cache
     def make(seed: int = 0, template: str = "", **config: Any) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server_app.audit import audit
+from reporting.audit import audit
 from tests.llm.agent_server import (
     ENDPOINT,
     FINE,
@@ -19,7 +19,7 @@ from tests.llm.agent_server import (
     says,
     sends,
 )
-from tests.server_app.test_audit import change
+from tests.reporting.test_audit import change
 
 Federate = Callable[..., Any]
 

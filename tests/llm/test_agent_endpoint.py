@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from federation import ModelError, UserError
-from llm.agent import ClientView, Observation
-from llm.agent.endpoint import EndpointSpeaker, open_speaker
-from llm.agent.prompt import question
-from llm.agent.speaker import SpeakerError
+from core import ModelError, UserError
+from strategies.agents import ClientView, Observation
+from llm.chat.endpoint import EndpointSpeaker, open_speaker
+from strategies.agents.prompt import question
+from llm.chat.model import SpeakerError
 from tests.llm.agent_server import (
     KEY,
     AgentServer,
@@ -272,7 +272,7 @@ def test_the_runs_own_time_ends_an_answer(
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, url: str, key: str = KEY) -> EndpointSpeaker:
-    from federation import parse_run
+    from core import parse_run
 
     monkeypatch.setenv("LLM_QFL_AGENT_URL", url)
     monkeypatch.setenv("LLM_QFL_AGENT_KEY", key)

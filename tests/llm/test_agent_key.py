@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from llm.agent.endpoint import EndpointSpeaker
-from llm.agent.speaker import SpeakerError
+from llm.chat.endpoint import EndpointSpeaker
+from llm.chat.model import SpeakerError
 from tests.llm.agent_server import KEY, AgentServer, says, sends, serving
 from tests.llm.test_agent_endpoint import ASKED, WORDS, opened, refused
 

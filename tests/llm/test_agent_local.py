@@ -13,13 +13,13 @@ import jsonschema
 import pytest
 import torch
 
-from federation import ModelError, parse_run
-from llm.agent import ClientView, Decision, Observation
-from llm.agent.choices import choices
-from llm.agent.local import LocalSpeaker, open_speaker, plain_chat
-from llm.agent.prompt import as_answer, asked_again, question
-from llm.agent.speaker import Question, SpeakerError
-from strategies.reading import read_answer
+from core import ModelError, parse_run
+from strategies.agents import ClientView, Decision, Observation
+from strategies.agents.choices import choices
+from llm.chat.local import LocalSpeaker, open_speaker, plain_chat
+from strategies.agents.prompt import as_answer, asked_again, question
+from llm.chat.model import Question, SpeakerError
+from strategies.agents.parsing import read_answer
 from tests.llm.conftest import TEMPLATE, WITHOUT_SYSTEM
 
 SEEN = Observation(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm
-from federation import DataError, LlmSettings
+from core import DataError, LlmSettings
 from llm import calibration, cross_fitting, fine_tuning
 from llm.cross_fitting import stratified_folds
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import llm
-from federation import LlmSettings
+from core import LlmSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 Folders = Callable[[str], Path]

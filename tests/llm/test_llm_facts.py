@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import llm
-from federation import LlmSettings, ModelError
+from core import LlmSettings, ModelError
 from llm.facts import UNLIMITED, longest_input, state_size
 from llm.models import build_classifier, empty_classifier, load_base
 from tests.llm.conftest import ENDS, MLP, SIZE, _tokenizer
@@ -196,7 +196,7 @@ def test_the_base_is_the_model_in_the_folder(
 def test_the_agents_model_is_the_one_in_the_folder(
     model_folder: Folders, beside: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llm.agent.local import _load
+    from llm.chat.local import _load
     from llm.sources import locate
 
     folder = beside("llama")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import llm
-from federation import LlmSettings
+from core import LlmSettings
 
 ROWS = ("ACGTACGTACGTAA", "GGGGCCCCTTAA", "ACGTTTTTTTTGGC")
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm
-from federation import LlmSettings, ModelError
-from llm.adopted import adopt, keep_adopted, kept_adopted
+from core import LlmSettings, ModelError
+from llm.frozen_adapter import adopt, keep_adopted, kept_adopted
 from llm.federated import local_round, round_batches
 from llm.shared import build_adopted, build_shared, shared_bytes
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import llm
-from federation import DataError, LlmSettings, ModelError
+from core import DataError, LlmSettings, ModelError
 from llm import adapters, batches, fine_tuning, tasks, training
 from llm.calibration import fit_temperature, mean_nll
 from llm.models import build_classifier

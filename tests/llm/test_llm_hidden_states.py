@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import llm
-from federation import LlmSettings
+from core import LlmSettings
 from llm import adapters
 from llm.models import build_classifier
 

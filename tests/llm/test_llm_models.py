@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import llm
-from federation import LlmSettings, ModelError
+from core import LlmSettings, ModelError
 from llm import sources
 
 needs_minilm = pytest.mark.skipif(
@@ -71,7 +71,7 @@ def test_embedding_tells_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dna_tiny_knows_composition() -> None:
     # Pre-trained on dinucleotides: its embedding tells AT-rich from GC-rich windows linearly.
-    from llm.pretrain_dna import dinucleotides, random_windows
+    from training.pretrain_dna import dinucleotides, random_windows
 
     windows = random_windows(300, 60, np.random.default_rng(5))
     x, y = llm.embed(windows, LlmSettings(), "dna"), dinucleotides(windows)
@@ -284,7 +284,7 @@ def test_packed_weights_are_the_same_bits_in_a_fifth_less_room(tmp_path: Path) -
     import torch
 
     from llm.dna_tiny import WEIGHTS
-    from llm.packed import pack, read_packed, unpack
+    from llm.serialised import pack, read_packed, unpack
 
     path = tmp_path / "weights.json"
     every = torch.arange(2**16).to(torch.int32).to(torch.int16).view(torch.float16).nan_to_num()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import llm
-from federation import LlmSettings, ModelError
+from core import LlmSettings, ModelError
 from llm import adapters, fine_tuning, models, quantised, tasks
 from llm.models import build_classifier
 

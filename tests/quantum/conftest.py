@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from federation import DistillSettings, QuantumSettings
+from core import DistillSettings, QuantumSettings
 from quantum import Classifier, TrainingData, build_classifier
 
 if TYPE_CHECKING:
-    from quantum.devices.jobs import JobRunner
+    from quantum.engines.devices.jobs import JobRunner
     from tests.quantum.http_cloud import HttpCloud
 
 

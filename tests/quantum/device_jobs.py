@@ -12,10 +12,10 @@ from qiskit.circuit import Parameter
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
 
-from federation import HardwareSettings
-from quantum.devices.book import JobBook
-from quantum.devices.ibm import IbmService, pick_backend
-from quantum.devices.jobs import Budget, JobRunner, Request, Usage
+from core import HardwareSettings
+from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.ibm import IbmService, pick_backend
+from quantum.engines.devices.jobs import Budget, JobRunner, Request, Usage
 from tests.quantum.http_cloud import HttpCloud, client_of
 
 ANGLES = np.array([[0.3], [1.0], [2.0]])

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from quantum.devices.book import JobBook
-from quantum.devices.jobs import Budget, JobRunner, Usage
+from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.jobs import Budget, JobRunner, Usage
 from tests.quantum.scripted_service import Cloud, ScriptedService, expected
 
 OWN_FAULT = ("ERROR", "Error code 9701; Internal error. Please try again.")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federation import BackendError
-from quantum.devices.book import JobBook
-from quantum.devices.jobs import Usage
+from core import BackendError
+from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.jobs import Usage
 
 
 def intend(book: JobBook, key: str, run: str = "run-1", shots: int = 100) -> None:
@@ -159,7 +159,7 @@ def test_a_book_that_cannot_be_written_or_stays_locked_is_one_clear_line(tmp_pat
 WRITER = """
 import sys
 from pathlib import Path
-from quantum.devices.book import JobBook
+from quantum.engines.devices.job_store import JobBook
 book = JobBook(Path(sys.argv[1]))
 for number in range(20):
     key = f"{sys.argv[2]}-{number}"

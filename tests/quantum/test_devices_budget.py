@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federation import BackendError, HardwareSettings
-from quantum.devices.jobs import Budget, JobRunner, Usage
+from core import BackendError, HardwareSettings
+from quantum.engines.devices.jobs import Budget, JobRunner, Usage
 from tests.quantum.scripted_service import KilledError, ScriptedService, make_request
 from tests.quantum.scripted_site import ONE, OWN_FAULT, Site, check
 

@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantum.ansatz import QCNN, VQC
-from quantum.devices.noise import compact, noise_of, part_of, used_qubits
-from quantum.devices.tracing import join_couplings, trace
-from quantum.devices.transpiling import Compiled, compiled
-from quantum.exact import ExactEngine
+from quantum.ansatz.circuits import QCNN, VQC
+from quantum.engines.devices.noise import compact, noise_of, part_of, used_qubits
+from quantum.engines.devices.tracing import join_couplings, trace
+from quantum.engines.devices.transpiling import Compiled, compiled
+from quantum.engines.exact.engine import ExactEngine
 
 ANSAETZE = (
     QCNN(2),
@@ -120,7 +120,7 @@ def facts_of(made: Compiled) -> tuple[Any, ...]:
 def test_transpiled_once_and_kept(manila: Any, tmp_path: Path, monkeypatch: Any) -> None:
     first = compiled(QCNN(3), manila, 3, 2, 0, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".qpy", ".json"}
-    monkeypatch.setattr("quantum.devices.tracing.trace", None)  # a second tracing would fail
+    monkeypatch.setattr("quantum.engines.devices.tracing.trace", None)  # a second tracing would fail
     assert facts_of(compiled(QCNN(3), manila, 3, 2, 0, tmp_path)) == facts_of(first)
     with pytest.raises(TypeError):
         compiled(QCNN(3), manila, 3, 2, 1, tmp_path)  # another seed: another circuit

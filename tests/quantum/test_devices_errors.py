@@ -16,9 +16,9 @@ import pytest
 import requests
 from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 
-from federation import BackendError
-from quantum.devices.failures import is_backends_own, is_refused_for_now, is_transient, redacted
-from quantum.devices.jobs import JobRunner
+from core import BackendError
+from quantum.engines.devices.failures import is_backends_own, is_refused_for_now, is_transient, redacted
+from quantum.engines.devices.jobs import JobRunner
 from tests.quantum.device_jobs import go
 from tests.quantum.http_cloud import CRN, TOKEN, HttpCloud
 from tests.quantum.scripted_service import FAULTS
@@ -137,8 +137,8 @@ import json, logging, os
 from pathlib import Path
 
 logging.basicConfig(level=logging.DEBUG)
-from federation import BackendError
-from quantum.devices.ibm import connect
+from core import BackendError
+from quantum.engines.devices.ibm import connect
 from qiskit_ibm_runtime import QiskitRuntimeService
 
 token, nowhere = os.environ.pop("TEST_TOKEN"), "https://localhost.invalid"
@@ -231,7 +231,7 @@ def test_whose_fault_a_failure_is(reason: str, own: bool) -> None:
 
 def test_importing_loads_no_quantum_library() -> None:
     code = (
-        "import sys, quantum.devices.jobs, quantum.devices.ibm; "
+        "import sys, quantum.engines.devices.jobs, quantum.engines.devices.ibm; "
         "sys.exit(bool({'qiskit', 'qiskit_ibm_runtime', 'requests'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation import BackendError
-from quantum.devices.book import JobBook
-from quantum.devices.jobs import Budget, JobRunner
+from core import BackendError
+from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.jobs import Budget, JobRunner
 from tests.quantum.scripted_service import (
     Cloud,
     KilledError,

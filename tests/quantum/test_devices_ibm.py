@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from federation import BackendError, HardwareSettings
-from quantum.devices.ibm import pick_backend
-from quantum.devices.jobs import JobRunner
+from core import BackendError, HardwareSettings
+from quantum.engines.devices.ibm import pick_backend
+from quantum.engines.devices.jobs import JobRunner
 from tests.quantum.device_jobs import ONE, SHOTS, go
 from tests.quantum.http_cloud import HttpCloud, client_of
 from tests.quantum.scripted_service import KilledError

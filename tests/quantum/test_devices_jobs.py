@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federation import BackendError
-from quantum.devices.book import JobBook
-from quantum.devices.jobs import SETTLE, Request, Usage
+from core import BackendError
+from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.jobs import SETTLE, Request, Usage
 from tests.quantum.scripted_service import KilledError, make_request
 from tests.quantum.scripted_site import ONE, OUR_FAULT, OWN_FAULT, Site, check
 

@@ -11,10 +11,10 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
-from federation import BackendError, HardwareSettings
-from quantum.devices.book import JobBook
-from quantum.devices.ibm import IbmService, fake_backend
-from quantum.devices.jobs import Request
+from core import BackendError, HardwareSettings
+from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.ibm import IbmService, fake_backend
+from quantum.engines.devices.jobs import Request
 from tests.quantum.device_jobs import ANGLES, SHOTS, circuit_on, request_on, runner_of
 
 

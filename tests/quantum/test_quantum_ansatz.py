@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation import QuantumSettings, SettingsError
-from quantum.ansatz import QCNN, VQC, build_ansatz, ring
-from quantum.gates import ROTATIONS, Trainable, gates_of
+from core import QuantumSettings, SettingsError
+from quantum.ansatz.circuits import QCNN, VQC, build_ansatz, ring
+from quantum.ansatz.gates import ROTATIONS, Trainable, gates_of
 
 QUBITS = st.integers(2, 20)
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from federation import DistillSettings, QuantumSettings, TrainSettings
+from core import DistillSettings, QuantumSettings, TrainSettings
 from quantum import TrainingData, build_classifier, train_local
-from quantum.problem import Problem
+from quantum.training.problem import Problem
 
 Vector = npt.NDArray[np.float64]
 

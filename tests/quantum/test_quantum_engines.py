@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation import BackendError, QuantumSettings
-from quantum.ansatz import QCNN, VQC
-from quantum.engines import Engine, build_engine
-from quantum.exact import ExactEngine, pick_device
-from quantum.fusion import fuse
-from quantum.gates import gates_of
-from quantum.pennylane_engine import PennylaneEngine
+from core import BackendError, QuantumSettings
+from quantum.ansatz.circuits import QCNN, VQC
+from quantum.engines.base import Engine, build_engine
+from quantum.engines.exact.engine import ExactEngine, pick_device
+from quantum.engines.exact.fusion import fuse
+from quantum.ansatz.gates import gates_of
+from quantum.engines.pennylane.engine import PennylaneEngine
 
 PLANS = ("heisenberg", "state-vector")
 ANSAETZE = [

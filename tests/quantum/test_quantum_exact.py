@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from federation import BackendError, QuantumSettings
+from core import BackendError, QuantumSettings
 from quantum import Classifier, build_classifier
-from quantum.ansatz import QCNN, VQC
-from quantum.contraction import apply_steps, arrange, pull_steps_back, steps_of
-from quantum.exact import ExactEngine
-from quantum.fusion import FusedBlock, fuse
-from quantum.gates import Gate, Trainable, gates_of
-from quantum.linalg import GENERATORS, encoded_states, fixed_matrix, pauli, z_signs
-from quantum.matrices import GroupMatrices, real_pair
-from quantum.products import interleave, multiply, pull_product_back
-from quantum.schedule import (
+from quantum.ansatz.circuits import QCNN, VQC
+from quantum.engines.exact.contraction import apply_steps, arrange, pull_steps_back, steps_of
+from quantum.engines.exact.engine import ExactEngine
+from quantum.engines.exact.fusion import FusedBlock, fuse
+from quantum.ansatz.gates import Gate, Trainable, gates_of
+from quantum.engines.exact.linalg import GENERATORS, encoded_states, fixed_matrix, pauli, z_signs
+from quantum.engines.exact.matrices import GroupMatrices, real_pair
+from quantum.engines.exact.product_states import interleave, multiply, pull_product_back
+from quantum.engines.exact.schedule import (
     GROUP,
     Group,
     Schedule,
@@ -27,7 +27,7 @@ from quantum.schedule import (
     schedules,
     step_cost,
 )
-from quantum.workspace import Workspace
+from quantum.engines.exact.workspace import Workspace
 
 CPU = torch.device("cpu")
 ANSAETZE = [QCNN(3), QCNN(5, 3), QCNN(8), QCNN(9, 3, "paper"), VQC(3, 2), VQC(6, 1, 2, 2)]
@@ -76,8 +76,8 @@ def test_every_schedule_agrees_with_autograd(
     ansatz: QCNN | VQC, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tape, chunk = MODES[mode]
-    monkeypatch.setattr("quantum.program.TAPE_BYTES", tape)
-    monkeypatch.setattr("quantum.workspace.CHUNK", chunk)
+    monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", tape)
+    monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", chunk)
     angles, x = draw(ansatz, rows=3)
     expected = autograd_twin(ansatz, angles, x)
     slope = gradient(expected, angles)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from federation import DistillSettings, QuantumSettings, TrainSettings
+from core import DistillSettings, QuantumSettings, TrainSettings
 from quantum import TrainingData, build_classifier
-from quantum.ansatz import QCNN
-from quantum.exact import EncodedRows, ExactEngine
-from quantum.problem import Problem
-from quantum.workspace import (
+from quantum.ansatz.circuits import QCNN
+from quantum.engines.exact.engine import EncodedRows, ExactEngine
+from quantum.training.problem import Problem
+from quantum.engines.exact.workspace import (
     CUDA_CHUNK,
     READOUT_STATES,
     STATES,
@@ -78,7 +78,7 @@ def test_programs_of_many_clients_share_one_pool() -> None:
 
 
 def test_clients_one_after_the_other_leave_one_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantum.workspace._POOLS", {})
+    monkeypatch.setattr("quantum.engines.exact.workspace._POOLS", {})
     sizes = []
     for _ in range(3):
         engine = ExactEngine(QCNN(6), plan="state-vector")
@@ -128,14 +128,14 @@ def test_a_step_holds_as_many_states_as_counted(
     readouts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two chunks of 16 rows, no tape: the most buffers of any schedule."""
-    monkeypatch.setattr("quantum.program.TAPE_BYTES", 0)
-    monkeypatch.setattr("quantum.workspace.CHUNK", 16 * 2**12)
+    monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", 0)
+    monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", 16 * 2**12)
     engine = ExactEngine(QCNN(12, readouts))
     angles = torch.zeros(engine.ansatz.angles, requires_grad=True)
     held = []
     for schedule in engine.schedules:
         if schedule.late is None or len(schedule.late.wires) < 8:
-            monkeypatch.setattr("quantum.workspace._POOLS", {})
+            monkeypatch.setattr("quantum.engines.exact.workspace._POOLS", {})
             prepared = ExactEngine(QCNN(12, readouts)).encode(features(32, 12), schedule)
             engine.expectations(angles, prepared).sum().backward()
             held.append(prepared.program.pool.nbytes / (8 * 16 * 2**12))
@@ -162,7 +162,7 @@ def test_chunks_follow_memory_and_readouts(
 def test_free_memory_of_a_gpu_counts_what_torch_and_the_pool_hold_idle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("quantum.workspace._POOLS", {})
+    monkeypatch.setattr("quantum.engines.exact.workspace._POOLS", {})
     held = {"mem_get_info": (6 * GB, 80 * GB), "memory_reserved": 9 * GB, "memory_allocated": GB}
     for name, value in held.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)

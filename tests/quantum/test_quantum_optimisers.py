@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation import TrainSettings, UserError
-from quantum.optimisers import Gradient, inverse_time, learning_rate, run_adam, run_cobyla
+from core import TrainSettings, UserError
+from quantum.training.optimisers import Gradient, inverse_time, learning_rate, run_adam, run_cobyla
 
 
 def differentiated(loss: Callable[[torch.Tensor, int], torch.Tensor]) -> Gradient:

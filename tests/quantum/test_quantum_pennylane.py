@@ -11,7 +11,7 @@ import pennylane as qml
 import pytest
 import torch
 
-from federation import (
+from core import (
     BackendError,
     DistillSettings,
     Noise,
@@ -21,13 +21,13 @@ from federation import (
     parse_noise,
 )
 from quantum import TrainingData, build_classifier, train_local
-from quantum.ansatz import QCNN, VQC
+from quantum.ansatz.circuits import QCNN, VQC
 from quantum.costs import circuits_of_gradient
-from quantum.engines import build_engine
-from quantum.exact import ExactEngine
-from quantum.gates import Trainable, gates_of
-from quantum.pennylane_device import open_device
-from quantum.pennylane_engine import PennylaneEngine
+from quantum.engines.base import build_engine
+from quantum.engines.exact.engine import ExactEngine
+from quantum.ansatz.gates import Trainable, gates_of
+from quantum.engines.pennylane.device import open_device
+from quantum.engines.pennylane.engine import PennylaneEngine
 
 Blobs = Callable[..., TrainingData]
 Z = np.diag([1.0, -1.0])

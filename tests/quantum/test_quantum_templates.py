@@ -9,9 +9,9 @@ import pennylane as qml
 import pytest
 from scipy.linalg import expm
 
-from quantum.ansatz import QCNN, VQC, paper_block, pooling_block, su4_block
-from quantum.drawing import draw_svg
-from quantum.templates import (
+from quantum.ansatz.circuits import QCNN, VQC, paper_block, pooling_block, su4_block
+from quantum.ansatz.drawing import draw_svg
+from quantum.ansatz.templates import (
     ConvolutionTemplate,
     FeatureEncoding,
     QCNNTemplate,

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation import DataError, DistillSettings, QuantumSettings, TrainSettings, UserError
+from core import DataError, DistillSettings, QuantumSettings, TrainSettings, UserError
 from quantum import (
     Classifier,
     TrainingData,
@@ -22,7 +22,7 @@ from quantum import (
 from quantum.classifier import readout_logits
 from quantum.costs import circuits_before_steps, circuits_of_gradient, circuits_per_step
 from quantum.losses import feature_distillation, teacher_similarity
-from quantum.problem import Problem
+from quantum.training.problem import Problem
 
 ADAM = TrainSettings(learning_rate=0.1)
 Blobs = Callable[..., TrainingData]

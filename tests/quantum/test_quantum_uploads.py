@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import expm
 
-from federation import (
+from core import (
     DistillSettings,
     HardwareSettings,
     Noise,
@@ -24,18 +24,18 @@ from federation import (
     parse_run,
 )
 from quantum import Host, build_ansatz, build_classifier, train_local
-from quantum.ansatz import QCNN, ring
+from quantum.ansatz.circuits import QCNN, ring
 from quantum.costs import circuits_per_step
-from quantum.drawing import draw_svg
-from quantum.engines import Engine
-from quantum.exact import ExactEngine
-from quantum.fusion import fuse_layers
-from quantum.gates import Gate, Linear, block_of, gates_of
-from quantum.linalg import upload_phases
-from quantum.pennylane_engine import PennylaneEngine
-from quantum.problem import Problem
-from quantum.turns import turns_of
-from quantum.workspace import READOUT_STATES, STATES
+from quantum.ansatz.drawing import draw_svg
+from quantum.engines.base import Engine
+from quantum.engines.exact.engine import ExactEngine
+from quantum.engines.exact.fusion import fuse_layers
+from quantum.ansatz.gates import Gate, Linear, block_of, gates_of
+from quantum.engines.exact.linalg import upload_phases
+from quantum.engines.pennylane.engine import PennylaneEngine
+from quantum.training.problem import Problem
+from quantum.engines.exact.phase_layer import turns_of
+from quantum.engines.exact.workspace import READOUT_STATES, STATES
 from tests.quantum.conftest import Blobs
 
 MODES = {"tape": (2**28, 2**20), "chunks": (2**28, 0), "undone": (0, 2**20), "both": (0, 0)}
@@ -144,8 +144,8 @@ def test_every_schedule_is_the_twins(ansatz: QCNN, monkeypatch: pytest.MonkeyPat
     expected = twin.expectations(angles, twin.prepare(x))
     slope = slope_of(expected, angles)
     for tape, chunk in MODES.values() if ansatz.n_qubits < 9 else (MODES["tape"], MODES["both"]):
-        monkeypatch.setattr("quantum.program.TAPE_BYTES", tape)
-        monkeypatch.setattr("quantum.workspace.CHUNK", chunk)
+        monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", tape)
+        monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", chunk)
         engine = ExactEngine(ansatz, "double")
         for schedule in engine.schedules:
             if schedule.late is not None and len(schedule.late.wires) > MOST_LATE:
@@ -197,13 +197,13 @@ def test_single_precision_mini_batches_are_rows_of_the_whole() -> None:
 def test_uploads_hold_no_more_memory_than_is_counted(
     readouts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quantum.program.TAPE_BYTES", 0)
-    monkeypatch.setattr("quantum.workspace.CHUNK", 16 * 2**9)
+    monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", 0)
+    monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", 16 * 2**9)
     ansatz = QCNN(9, readouts, "paper", 4)
     angles = torch.zeros(ansatz.angles, requires_grad=True)
     for schedule in ExactEngine(ansatz).schedules:
         if schedule.late is None or len(schedule.late.wires) <= MOST_LATE:
-            monkeypatch.setattr("quantum.workspace._POOLS", {})
+            monkeypatch.setattr("quantum.engines.exact.workspace._POOLS", {})
             engine = ExactEngine(ansatz)
             prepared = engine.encode(np.zeros((32, 9)), schedule)
             engine.expectations(angles, prepared).sum().backward()

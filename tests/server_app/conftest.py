@@ -12,7 +12,7 @@ from tests.quantum.http_cloud import HttpCloud, client_of, serve
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpCloud]:
     """A cloud on loopback that IBM's own client reaches, whatever the account."""
-    monkeypatch.setattr("quantum.devices.jobs.SETTLE", 0.0)
+    monkeypatch.setattr("quantum.engines.devices.jobs.SETTLE", 0.0)
     with serve() as running:
-        monkeypatch.setattr("quantum.devices.opening.connect", lambda account: client_of(running))
+        monkeypatch.setattr("quantum.engines.devices.opening.connect", lambda account: client_of(running))
         yield running

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from flwr.app import Error, Message
 
-from federation import UserError
-from federation.messages import ABOUT, PREPARE, TRAIN
+from core import UserError
+from core.messages import ABOUT, PREPARE, TRAIN
 from tests.llm.agent_server import (
     ENDPOINT,
     FINE,

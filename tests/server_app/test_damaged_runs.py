@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation import UserError, parse_run, read_json, write_json
-from federation.reading import salvage
-from federation.records import EVENTS, ConfigFile, Decided, LedgerFile, Saved, Summary
-from server_app.audit import audit
-from server_app.compare import compare, read_run
-from server_app.report import write_report
-from server_app.report.record import read_record
-from server_app.report.versus import build_comparison
+from core import UserError, parse_run, read_json, write_json
+from core.storage.reading import salvage
+from core.storage.records import EVENTS, ConfigFile, Decided, LedgerFile, Saved, Summary
+from reporting.audit import audit
+from reporting.compare import compare, read_run
+from reporting import write_report
+from reporting.record import read_record
+from reporting.comparison_page import build_comparison
 from server_app.resume import take_up
 from tests.command import llm_qfl
 from tests.conftest import SMALL
@@ -245,7 +245,7 @@ def test_a_run_does_not_go_on_from_a_damaged_record(
 
 
 def test_costs_that_cannot_be_read_are_not_forgotten(tmp_path: Path) -> None:
-    from federation import settle_repeated
+    from core import settle_repeated
 
     for name in ("ledger.json", "checkpoint/underway.json", "checkpoint/repeated.json"):
         folder = tmp_path / name.replace("/", "-")

@@ -11,11 +11,11 @@ import pytest
 from flwr.app import Context, Message
 
 from client_app.app import app
-from client_app.memory import forget
-from federation import SettingsError, UserError, parse_run, parse_settings
-from federation.messages import ARRAYS, METRICS, TRAIN, unpack_parameters
-from quantum.devices.book import JobBook
-from quantum.devices.ibm import IbmService
+from client_app.site import forget
+from core import SettingsError, UserError, parse_run, parse_settings
+from core.messages import ARRAYS, METRICS, TRAIN, unpack_parameters
+from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.ibm import IbmService
 from tests.conftest import Ran
 
 Federate = Callable[..., Ran]

@@ -11,8 +11,8 @@ import pytest
 
 from bench.grid import InProcessGrid
 from client_app.app import app
-from client_app.memory import forget
-from federation import flatten, parse_run, read_json
+from client_app.site import forget
+from core import flatten, parse_run, read_json
 from server_app.app import RunFailedError, drive
 from server_app.journal import RunJournal
 from tests.conftest import SMALL

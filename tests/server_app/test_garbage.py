@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import Message
 from safetensors.numpy import load_file
 
-from federation.messages import ARRAYS, EVALUATE, TRAIN, pack_parameters, unpack_parameters
+from core.messages import ARRAYS, EVALUATE, TRAIN, pack_parameters, unpack_parameters
 
 Federate = Callable[..., Any]
 Change = Callable[[dict[str, Any]], dict[str, Any]]

@@ -11,10 +11,10 @@ import pytest
 from flwr.app import Context, Message
 
 from client_app.app import app
-from client_app.memory import forget
-from federation.messages import TRAIN
-from quantum.devices.book import JobBook
-from quantum.devices.jobs import JobRunner
+from client_app.site import forget
+from core.messages import TRAIN
+from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.jobs import JobRunner
 from tests.conftest import Ran
 from tests.quantum.http_cloud import TOKEN, HttpCloud
 from tests.quantum.scripted_service import KilledError

@@ -13,12 +13,12 @@ from flwr.app import Message
 
 from bench.grid import FIRST_NODE, InProcessGrid
 from client_app.app import app
-from client_app.memory import forget
-from federation import UserError, flatten, parse_run, read_jsonl
-from federation.messages import TRAIN
+from client_app.site import forget
+from core import UserError, flatten, parse_run, read_jsonl
+from core.messages import TRAIN
 from server_app.journal import RunJournal
 from server_app.run import run
-from strategies.exchange import Exchange, Order
+from strategies.deadlines import Exchange, Order
 from tests.conftest import SMALL
 
 WORDS = ("agent.kind=all", "run.rounds=4", "run.wait_seconds=0.1")
@@ -26,8 +26,8 @@ WORDS = ("agent.kind=all", "run.rounds=4", "run.wait_seconds=0.1")
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("strategies.exchange.LAST_LOOK", 0.05)
-    monkeypatch.setattr("strategies.exchange.LATE_LOOK", 0.05)
+    monkeypatch.setattr("strategies.deadlines.LAST_LOOK", 0.05)
+    monkeypatch.setattr("strategies.deadlines.LATE_LOOK", 0.05)
 
 
 class Untimed(Exchange):

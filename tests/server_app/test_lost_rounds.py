@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from federation import UserError
-from federation.messages import TRAIN
-from llm.agent import Decision, Observation
+from core import UserError
+from core.messages import TRAIN
+from strategies.agents import Decision, Observation
 
 Federate = Callable[..., Any]
 

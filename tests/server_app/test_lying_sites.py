@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from bench.attacks import ATTACKS, MOMENTS, spoil
 from data import Moments, fit_projection, merge_moments
-from federation import derive_seed
-from federation.messages import ARRAYS, PREPARE, unpack_parameters
+from core import derive_seed
+from core.messages import ARRAYS, PREPARE, unpack_parameters
 
 Federate = Callable[..., Any]
 FIVE = ("run.clients=5", "data.train_rows=200", "distill.weight=0")

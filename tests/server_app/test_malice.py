@@ -14,8 +14,8 @@ from flwr.app import Error, Message, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from federation import UserError
-from federation.messages import ABOUT, ADAPT, EVALUATE, METRICS, PREPARE, TRAIN
+from core import UserError
+from core.messages import ABOUT, ADAPT, EVALUATE, METRICS, PREPARE, TRAIN
 from tests.malice import ESCAPES, Trap, change
 
 Federate = Callable[..., Any]
@@ -100,7 +100,7 @@ def honest() -> tuple[Any, list[Message]]:
     """Return a run's settings and the clients' honest answers to its preparation."""
     from bench.grid import InProcessGrid
     from client_app.app import app
-    from federation import flatten, parse_run
+    from core import flatten, parse_run
     from tests.conftest import SMALL
 
     found, _ = parse_run([], SMALL)

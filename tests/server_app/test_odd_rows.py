@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cli.words import header, result
+from llm_qfl.cli.formatting import header, result
 from data import load_server
-from federation import parse_run
-from server_app.report import write_report
+from core import parse_run
+from reporting import write_report
 
 Federate = Callable[..., Any]
 

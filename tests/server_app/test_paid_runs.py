@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.plan import make_plan
-from cli.preflight import lines, paid
+from llm_qfl.cli.plan import make_plan
+from llm_qfl.cli.preflight import lines, paid
 from client_app.cost import estimate
 from data import load_federation
-from federation import UserError, most_steps, parse_run, worst_steps
-from llm.agent import Decision, Observation
+from core import UserError, most_steps, parse_run, worst_steps
+from strategies.agents import Decision, Observation
 from server_app.preflight import check
 from tests.conftest import SMALL, Ran
 from tests.quantum.http_cloud import HttpCloud

@@ -15,11 +15,11 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message
 from safetensors.numpy import load_file
 
-from cli.words import result
-from client_app.memory import recall
+from llm_qfl.cli.formatting import result
+from client_app.site import recall
 from data import Projection
-from federation import UserError, parse_run
-from federation.messages import PREPARE
+from core import UserError, parse_run
+from core.messages import PREPARE
 from tests.tables import TEXT, text_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,7 +192,7 @@ def test_central_noise_moves_the_model_by_what_was_asked(federate: Federate) -> 
     told = ran.summary["privacy"]["updates"]
     assert (told["dp"], told["releases"], told["delta"]) == ("central", 1, 1e-5)
     assert any("privacy" in line and "epsilon" in line for line in result(ran.summary))
-    from server_app.report import write_report
+    from reporting import write_report
 
     write_report(ran.folder)
     bound = f"epsilon {told['epsilon']:.3f} at delta 1e-05"
@@ -357,7 +357,7 @@ folder = Path(sys.argv[1])
 
 def test_a_round_counts_as_often_as_its_messages_went_out(tmp_path: Path) -> None:
     """Killed in rounds 1, 1 and 3 of 4: 7 releases, though 4 rounds are on record."""
-    from federation.privacy import epsilon
+    from core.privacy import epsilon
     from tests.server_app.test_resume import go_on
 
     for killed_in in ("1", "1", "3"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from federation import COST_KEYS, Settings, read_jsonl
+from core import COST_KEYS, Settings, read_jsonl
 
 CLASSES = ["human", "worm"]
 CIRCUIT = (

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 
 from bench.grid import InProcessGrid
 from client_app.app import app
-from client_app.memory import forget
-from federation import UserError, flatten, last_checkpoint, parse_run, read_jsonl
-from federation.messages import TRAIN
+from client_app.site import forget
+from core import UserError, flatten, last_checkpoint, parse_run, read_jsonl
+from core.messages import TRAIN
 from server_app.journal import RunJournal
 from server_app.resume import take_up
 from server_app.run import Clock, added_up, run

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from federation import SettingsError, parse_run, teaches
-from server_app.report import write_report
+from core import SettingsError, parse_run, teaches
+from reporting import write_report
 
 PLAIN = ("distill.weight=0", "agent.kind=all")
 
@@ -112,7 +112,7 @@ def test_a_site_without_a_model_trains_in_a_new_process_for_each_message(
 ) -> None:
     """What a site keeps of such a run is read back, as a deployed client does in each round."""
     from client_app.app import app
-    from client_app.memory import forget
+    from client_app.site import forget
 
     def anew(message: Any, context: Any) -> Any:
         forget()

@@ -14,8 +14,8 @@ import pytest
 from flwr.app import Error, Message
 from safetensors.numpy import load_file
 
-from federation import COST_KEYS, UserError
-from federation.messages import ARRAYS, METRICS, TRAIN, pack_parameters, unpack_parameters
+from core import COST_KEYS, UserError
+from core.messages import ARRAYS, METRICS, TRAIN, pack_parameters, unpack_parameters
 
 Federate = Callable[..., Any]
 
@@ -389,7 +389,7 @@ def test_one_file_a_site(federate: Federate, tmp_path: Path) -> None:
 
 def test_no_message_carries_a_row_or_a_label_list(federate: Federate) -> None:
     from data import load_site
-    from federation import parse_run
+    from core import parse_run
     from tests.conftest import SMALL
 
     seen: list[bytes] = []

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Message
 from safetensors.numpy import load_file
 
-from federation.messages import TRAIN
+from core.messages import TRAIN
 
 Federate = Callable[..., Any]
 

@@ -14,9 +14,9 @@ import pytest
 from flwr.app import Error, Message
 from safetensors.numpy import load_file
 
-from cli import words
-from federation import UserError, read_jsonl
-from federation.messages import (
+from llm_qfl.cli import formatting as words
+from core import UserError, read_jsonl
+from core.messages import (
     ADAPT,
     ADOPT,
     ARRAYS,
@@ -24,7 +24,7 @@ from federation.messages import (
     pack_parameters,
     read_parameters,
 )
-from server_app.report import write_report
+from reporting import write_report
 from tests.conftest import SMALL
 
 Federate = Callable[..., Any]
@@ -89,7 +89,7 @@ def test_the_features_are_the_shared_encoders_and_made_once(
 ) -> None:
     import llm.embedding
     from data import load_server, load_site
-    from federation import parse_run
+    from core import parse_run
 
     asked: list[tuple[str, ...]] = []
     embed = llm.embedding.embed
@@ -138,7 +138,7 @@ def test_the_server_judges_by_the_same_features(
 def test_other_settings_with_a_new_process_for_each_message(
     federate: Federate, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from client_app.memory import forget
+    from client_app.site import forget
     from llm import fine_tuning
 
     made = []
@@ -164,7 +164,7 @@ def test_other_settings_with_a_new_process_for_each_message(
 
 
 def test_a_second_run_trains_no_language_model_and_gives_the_same(federate: Federate) -> None:
-    from client_app.memory import forget
+    from client_app.site import forget
 
     def restart(order: Message, reply: Message) -> Message:
         forget()  # as in a deployment, where each message may meet a new process
@@ -308,7 +308,7 @@ def test_too_few_replies(federate: Federate) -> None:
 
 
 def test_a_client_whose_store_was_emptied_says_so(federate: Federate, tmp_path: Path) -> None:
-    from client_app.memory import forget
+    from client_app.site import forget
 
     def empty(order: Message, reply: Message) -> Message:
         if order.metadata.message_type == ADOPT and order.metadata.dst_node_id == 1002:

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from bench.grid import FIRST_NODE
 from data import load_site
-from federation import parse_run
-from federation.messages import (
+from core import parse_run
+from core.messages import (
     ADAPT,
     ARRAYS,
     METRICS,

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from federation import Cost, Settings, with_idle
-from federation.messages import SiteReport, TrainReport
-from llm.agent import Agent, ClientView, Decision, Observation
+from core import Cost, Settings, with_idle
+from core.messages import SiteReport, TrainReport
+from strategies.agents import Agent, ClientView, Decision, Observation
 from strategies.credit import credits
-from strategies.guard import guard
+from strategies.agents.guard import guard
 from strategies.state import FederationState, Member
 
 

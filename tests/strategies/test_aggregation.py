@@ -11,8 +11,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation import parse_run
-from federation.messages import ARRAYS, METRICS, WEIGHT_KEY, unpack_parameters
+from core import parse_run
+from core.messages import ARRAYS, METRICS, WEIGHT_KEY, unpack_parameters
 from strategies import aggregation
 from strategies.aggregation import UNIFORM_KEY, build_aggregator, check_update, update_norm
 

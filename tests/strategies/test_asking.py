@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from federation import ModelError, parse_run
-from llm.agent import Asked, ClientView, Decision, Observation
-from llm.agent.speaker import Answer, Question, SpeakerError
+from core import ModelError, parse_run
+from strategies.agents import Asked, ClientView, Decision, Observation
+from llm.chat.model import Answer, Question, SpeakerError
 from strategies import build_agent
-from strategies.agents import AllAgent
-from strategies.asking import AskingAgent
-from strategies.guard import guard
+from strategies.agents.rules import AllAgent
+from strategies.agents.llm import AskingAgent
+from strategies.agents.guard import guard
 from strategies.journal import agent_summary, decision_line
 
 SEEN = Observation(

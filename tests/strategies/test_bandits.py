@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from federation import Settings, SettingsError, parse_run
-from llm.agent import Agent, ClientView, Decision, Observation
+from core import Settings, SettingsError, parse_run
+from strategies.agents import Agent, ClientView, Decision, Observation
 from strategies import build_agent
-from strategies.bandits import RIDGE, GreedyAgent, LinUcbAgent, UcbAgent
-from strategies.client_features import FEATURES, client_features
-from strategies.guard import guard
-from strategies.records import Records
+from strategies.agents.bandits import RIDGE, GreedyAgent, LinUcbAgent, UcbAgent
+from strategies.agents.client_features import FEATURES, client_features
+from strategies.agents.guard import guard
+from strategies.agents.client_records import Records
 from tests.strategies.softmax_federation import draw, simulate
 from tests.strategies.test_guard_and_agents import seen, settings_of, view
 

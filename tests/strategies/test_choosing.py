@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.choosing import Option, best_set, waiting
+from strategies.agents.choosing import Option, best_set, waiting
 
 
 def worth(chosen: tuple[Option, ...], wait: float) -> float:

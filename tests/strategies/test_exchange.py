@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 
-from strategies.exchange import REST, Exchange
+from strategies.deadlines import REST, Exchange
 
 SOON, ENOUGH = 0.3, 30.0
 """Seconds: a deadline that is to pass, and one that is not."""

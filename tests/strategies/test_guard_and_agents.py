@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation import Settings, parse_run
-from llm.agent import ClientView, Decision, Observation
+from core import Settings, parse_run
+from strategies.agents import ClientView, Decision, Observation
 from strategies import build_agent
-from strategies.guard import OVERRULED, decide, guard
+from strategies.agents.guard import OVERRULED, decide, guard
 
 
 def view(client: int, **changes: Any) -> ClientView:

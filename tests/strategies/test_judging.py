@@ -11,12 +11,12 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import FLOWER_LOGGER
 from flwr.supercore.task_identity import TaskIdentity
 
-from federation import Cost, Settings, parse_run
-from federation.messages import ARRAYS, METRICS, WEIGHT_KEY, unpack_parameters
-from llm.agent import Decision
+from core import Cost, Settings, parse_run
+from core.messages import ARRAYS, METRICS, WEIGHT_KEY, unpack_parameters
+from strategies.agents import Decision
 from strategies.aggregation import UNIFORM_KEY, aggregate
-from strategies.judging import MOST_LOST, may_lose, worth
-from strategies.replies import Round, Update
+from strategies.update_selection import MOST_LOST, may_lose, worth
+from strategies.update_validation import Round, Update
 from tests.strategies.test_state import begin, trained
 
 RULES = ("weighted", "uniform", "median", "trimmed-mean")

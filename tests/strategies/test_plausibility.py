@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from federation import parse_run
-from federation.messages import EvaluateReport, TrainReport
+from core import parse_run
+from core.messages import EvaluateReport, TrainReport
 from strategies.plausibility import (
     Limits,
     check_evaluation,

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation import Settings
-from federation.words import printable
-from llm.agent import ClientView, Decision, Observation
-from llm.agent.prompt import as_answer
-from strategies.guard import guard
-from strategies.reading import MOST_NOTES, Reading, read_answer
+from core import Settings
+from core.formatting import printable
+from strategies.agents import ClientView, Decision, Observation
+from strategies.agents.prompt import as_answer
+from strategies.agents.guard import guard
+from strategies.agents.parsing import MOST_NOTES, Reading, read_answer
 
 SEEN = Observation(
     round=2,

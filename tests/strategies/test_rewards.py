@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from strategies.records import Records
-from strategies.rewards import (
+from strategies.agents.client_records import Records
+from strategies.agents.rewards import (
     benefit,
     benefits,
     improvement,

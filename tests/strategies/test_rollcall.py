@@ -14,8 +14,8 @@ from flwr.app import Error, Message
 from flwr.common.logger import FLOWER_LOGGER
 from flwr.supercore.task_identity import TaskIdentity
 
-from federation import Settings, UserError, parse_run
-from federation.messages import (
+from core import Settings, UserError, parse_run
+from core.messages import (
     ADAPT,
     EVALUATE,
     METRICS,
@@ -30,8 +30,8 @@ from federation.messages import (
     report,
 )
 from strategies import FederationState
-from strategies.exchange import Exchange
-from strategies.rollcall import LOOK_SECONDS, call_roll, muster
+from strategies.deadlines import Exchange
+from strategies.availability import LOOK_SECONDS, call_roll, muster
 from tests.strategies.test_exchange import Post
 from tests.strategies.test_state import begin
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation import Cost, Settings, plain
-from federation.ledger import Asking
+from core import Cost, Settings, plain
+from core.ledger import Asking
 from strategies.snapshot import (
     BY_CLIENT,
     NUMBERS,

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from federation import Cost, Settings, parse_run
-from federation.messages import SiteReport, TrainReport
+from core import Cost, Settings, parse_run
+from core.messages import SiteReport, TrainReport
 from strategies import FederationState, Member
 
 

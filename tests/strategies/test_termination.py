@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from federation import parse_run
-from llm.agent import ClientView, Observation
+from core import parse_run
+from strategies.agents import ClientView, Observation
 from strategies import stop_reason
-from strategies.termination import change_below, gap_below, out_of_patience
+from strategies.agents.termination import change_below, gap_below, out_of_patience
 
 
 def seen(**changes: Any) -> Observation:

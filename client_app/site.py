@@ -1,0 +1,370 @@
+"""What a site remembers: its rows, their features, and the language model fine-tuned once.
+
+To train, a new process takes labels, features and soft labels from what the site kept of this run;
+otherwise it reads its rows, and the fine-tuned model and embeddings come from the site's store.
+Nothing large goes into Flower's ``context.state``, which loses it silently beyond some 80 MB.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from logging import INFO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ConfigRecord, Context
+from flwr.common.logger import log
+
+from client_app.site_store import Kept, digest_of, path_of, read_kept, write_kept
+from core import (
+    DataError,
+    ModelError,
+    Settings,
+    SettingsError,
+    backend_of,
+    derive_seed,
+    explain,
+    open_store,
+    parse_settings,
+    teaches,
+)
+from core.messages import NOTHING
+
+if TYPE_CHECKING:
+    from data import DataInfo, Site
+    from llm import Adopted, Teacher
+    from quantum import Classifier, Host
+
+STATE_KEY = "llm-qfl"
+
+
+@dataclass
+class SiteMemory:
+    """One site within one run and process.
+
+    Attributes
+    ----------
+    settings : Settings
+        The run's settings with this node's own.
+    client : int
+        Index of the client, from 0.
+    name : str
+        The site's own name.
+    run : str
+        Flower's id of the run, of a resumed one that of its first part, and the client's index:
+        whose jobs and budgets these are.
+    fresh : bool
+        Whether the language model is still to be fine-tuned in this run.
+    adopted_digest : str
+        Digest of the shared adapter, once the federation has agreed on it.
+    kept_digest : str
+        Digest of what this site kept of the run; empty if nothing yet.
+    rows : str
+        Digest of the rows with which it first trained in this run; empty before.
+    """
+
+    settings: Settings
+    client: int
+    name: str
+    run: str = ""
+    fresh: bool = True
+    adopted_digest: str = ""
+    kept_digest: str = ""
+    rows: str = ""
+    _to_keep: bool = False
+    _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    _teacher: Teacher | None = None
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[DataInfo, Site]:
+        from data import load_site
+
+        info, site = load_site(self.settings, self.client, self.settings.run.clients)
+        if self.rows and digest_of(site) != self.rows:
+            raise DataError(
+                explain(
+                    "rows that changed while the run was going on",
+                    "those with which this site began the run",
+                    "put the old rows back, or start a new run",
+                )
+            )
+        return info, site
+
+    @property
+    def info(self) -> DataInfo:
+        """Name, kind and classes of the site's data."""
+        return self._loaded[0]
+
+    @property
+    def site(self) -> Site:
+        """The site's rows, read when they are first asked for."""
+        return self._loaded[1]
+
+    @functools.cached_property
+    def kept(self) -> Kept | None:
+        """What the site kept of this run, if it is there and whole."""
+        if not self.kept_digest:
+            return None
+        return read_kept(self._kept_path, self.kept_digest, self.run, self.adopted_digest)
+
+    @property
+    def _kept_path(self) -> Path:
+        return path_of(open_store(self.settings.llm.store), self.client, self.run)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.kept.classes if self.kept else len(self.info.classes)
+
+    def labels(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the labels of a split (``train``, ``validation``, ``test``), (rows,)."""
+        return self.kept.labels[split] if self.kept else getattr(self.site, split).labels
+
+    @property
+    def host(self) -> Host:
+        """Where the node's circuits run."""
+        from quantum import Host
+
+        settings = self.settings
+        return Host(
+            hardware=settings.hardware,
+            seed=derive_seed(settings.run.seed, "device", self.client),
+            layout_seed=settings.run.seed,
+            timeout=settings.run.round_timeout,
+            store=open_store(settings.llm.store),
+            run=self.run,
+        )
+
+    @functools.cached_property
+    def classifier(self) -> Classifier:
+        """The quantum classifier on this node's backend."""
+        from quantum import build_classifier
+
+        return build_classifier(self.settings.quantum, self.classes, self.host)
+
+    @functools.cached_property
+    def simulated(self) -> Classifier:
+        """The same classifier on the exact simulator, for warm rounds."""
+        from quantum import build_classifier
+
+        exact = self.settings.quantum.model_copy(update={"backend": "exact"})
+        return build_classifier(exact, self.classes)
+
+    def classifier_in(self, server_round: int) -> Classifier:
+        """Return what a client trains on in a round: in a warm one the exact simulator."""
+        warm = server_round <= self.settings.train.warm_rounds
+        return self.simulated if warm else self.classifier
+
+    @property
+    def remembers_teacher(self) -> bool:
+        """Whether this process has the teacher at hand."""
+        return self._teacher is not None or self.kept is not None
+
+    @functools.cached_property
+    def adopted(self) -> Adopted | None:
+        """The shared adapter, from the site's store; None if there is none (yet)."""
+        from llm import kept_adopted
+
+        if not self.adopted_digest:
+            return None
+        store = open_store(self.settings.llm.store)
+        return kept_adopted(store, self.adopted_digest, self.classes, self.settings.run.seed)
+
+    def adopt(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keep the shared adapter in the site's store: later messages bring only its digest.
+
+        Raises
+        ------
+        ModelError
+            If the store cannot be written.
+        """
+        from llm import adopt, keep_adopted
+
+        adopted = adopt(arrays, self.classes, self.settings.run.seed)
+        store = open_store(self.settings.llm.store)
+        try:
+            keep_adopted(adopted, store)
+        except OSError as error:
+            raise ModelError(
+                explain(
+                    f"the shared adapter cannot be kept in {store} ({error})",
+                    "a folder that may be written, with space left",
+                    "set llm.store to one",
+                )
+            ) from error
+        self.adopted_digest, self.kept_digest = adopted.digest, ""
+        self.__dict__.update(adopted=adopted, kept=None)
+        self._features.clear()
+        self._teacher = None
+
+    def features(self, split: str) -> npt.NDArray[np.float32]:
+        """Return the raw features of a split (``train``, ``validation``, ``test``), (rows, d)."""
+        if self.kept and split in self.kept.features:
+            return self.kept.features[split]
+        if split not in self._features:
+            from data import raw_features
+
+            texts = getattr(self.site, split).texts
+            self._features[split] = raw_features(
+                texts, self.info.kind, self.settings.features, self._embed
+            )
+        return self._features[split]
+
+    def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        import torch
+
+        from llm import stored_embedding
+
+        torch.set_num_threads(self.settings.quantum.threads)
+        settings = self.settings
+        store = open_store(settings.llm.store) / "features"
+        adopted = self.adopted if settings.features.encoder == "shared" else None
+        return stored_embedding(
+            texts, settings.llm, self.info.kind, store, self.tell, adopted=adopted
+        )
+
+    def tell(self, line: str) -> None:
+        """Put a line of progress into the run's log, where the launcher finds it."""
+        log(INFO, "client %d: %s", self.client, line)
+
+    def teacher(self) -> tuple[Teacher, float]:
+        """Return the site's teacher and the seconds it took: fine-tuned once, then remembered."""
+        began = time.monotonic()
+        if self._teacher is None:
+            self._to_keep = self.kept is None
+            self._teacher = self.kept.teacher if self.kept else self._fine_tuned()
+            self.fresh = False
+        return self._teacher, time.monotonic() - began
+
+    def keep(self) -> None:
+        """Keep what later processes of this run need; they do without where that fails."""
+        if not self._to_keep:
+            return
+        self._to_keep = False
+        labels = {split: self.labels(split) for split in ("train", "validation", "test")}
+        teacher, _ = self.teacher()
+        self.rows, features = digest_of(self.site), dict(self._features)
+        kept = Kept(self.run, self.adopted_digest, self.classes, labels, features, teacher)
+        try:
+            self.kept_digest = write_kept(self._kept_path, kept)
+        except OSError as error:
+            self.tell(f"labels and features are not kept for later messages ({error})")
+
+    def _fine_tuned(self) -> Teacher:
+        from llm import cross_fit, fine_tune, no_teacher
+
+        settings = self.settings
+        if not teaches(settings):
+            return no_teacher()
+        # `reuse = false` means: not from an earlier run. Within this run it is still done once.
+        llm = settings.llm
+        if not llm.reuse and not self.fresh:
+            llm = llm.model_copy(update={"reuse": True})
+        folds = settings.distill.folds
+        make = functools.partial(cross_fit, folds=folds) if folds else fine_tune
+        hidden = settings.distill.features > 0
+        given: dict[str, Any] = {} if folds else {"adopted": self.adopted, "hidden": hidden}
+        return make(
+            self.site.train.texts,
+            self.site.train.labels,
+            self.site.validation.texts,
+            self.site.validation.labels,
+            classes=self.classes,
+            settings=llm,
+            kind=self.info.kind,
+            seed=derive_seed(settings.run.seed, "llm", self.client),
+            calibrate=settings.distill.calibrate,
+            store=open_store(llm.store),
+            progress=self.tell,
+            **given,
+        )
+
+
+def recall(context: Context, run: str = NOTHING, adapter: str = NOTHING) -> SiteMemory:
+    """Return the memory of the site that a message reached.
+
+    Parameters
+    ----------
+    context : Context
+        Flower's: settings, the node's own, and the state that it kept of this run.
+    run, adapter : str
+        What the order says of the run's first part and of the shared adapter: a node that was
+        started again, or that a resumed run finds, has no state.
+
+    Raises
+    ------
+    SettingsError
+        If the node does not know which client it is.
+    """
+    settings = parse_settings(context.run_config, context.node_config)
+    if "partition-id" not in context.node_config:
+        raise SettingsError(
+            explain(
+                "node config without partition-id",
+                f"a whole number from 0 to {settings.run.clients - 1}, one for each node",
+                "start the node with --node-config 'partition-id=0 num-partitions="
+                f"{settings.run.clients}'",
+            )
+        )
+    client = int(context.node_config["partition-id"])
+    if not 0 <= client < settings.run.clients:
+        raise SettingsError(
+            explain(
+                f"node config partition-id = {client} with run.clients = {settings.run.clients}",
+                f"0 to {settings.run.clients - 1}",
+                "start as many nodes as run.clients says, or change run.clients",
+            )
+        )
+    settings = on_backend(settings, backend_of(settings.quantum.backend, client))
+    name = str(context.node_config.get("site") or f"client {client}")
+    first = str(context.run_id) if run == NOTHING else run
+    memory = _remember(settings, client, name, first)
+    seen = context.state.config_records.get(STATE_KEY)
+    if seen is not None:
+        memory.fresh = memory.fresh and not seen.get("fine-tuned")
+        memory.adopted_digest = memory.adopted_digest or str(seen.get("adapter") or "")
+        memory.rows = memory.rows or str(seen.get("rows") or "")
+        _know_kept(memory, str(seen.get("kept") or ""))
+    if adapter != NOTHING:
+        memory.adopted_digest = adapter
+    return memory
+
+
+def _know_kept(memory: SiteMemory, digest: str) -> None:
+    """Tell a memory what another process of this run has kept since."""
+    if digest and digest != memory.kept_digest:
+        memory.kept_digest = digest
+        memory.__dict__.pop("kept", None)  # it may have been looked for before there was one
+
+
+def note(context: Context, memory: SiteMemory) -> None:
+    """Remember, across processes of this run, what the site has: all of it small."""
+    context.state[STATE_KEY] = ConfigRecord(
+        {
+            "fine-tuned": not memory.fresh,
+            "adapter": memory.adopted_digest,
+            "kept": memory.kept_digest,
+            "rows": memory.rows,
+        }
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _remember(settings: Settings, client: int, name: str, run_id: str) -> SiteMemory:
+    return SiteMemory(settings, client, name, run=f"{run_id}/{client}")
+
+
+def on_backend(settings: Settings, backend: str) -> Settings:
+    """Return the settings of a client with its one backend."""
+    quantum = settings.quantum.model_copy(update={"backend": backend})
+    return settings.model_copy(update={"quantum": quantum})
+
+
+def forget() -> None:
+    """Empty the memory of this process (tests)."""
+    _remember.cache_clear()

@@ -1,0 +1,214 @@
+"""Figures, settings and TOML in words: what the launcher and the report both write.
+
+Pure, and light to import.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from core.text import display_safe
+
+BASELINES = (
+    ("logistic_projected", "logistic regression, same features"),
+    ("logistic_full", "logistic regression, all features"),
+    ("local_projected", "own regressions, same features"),
+    ("local_full", "own regressions, all features"),
+    ("majority", "majority class"),
+)
+"""Keys of ``summary.json``'s baselines with their names, in the order of the tables.
+
+Own regressions: each site's, fitted on its training rows and scored on its test rows.
+"""
+
+BOUNDS = {">": "above", "<": "below"}
+"""How the tests of `core.settings.declare.setting` that are bounds begin, in words."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from a JSON file is a number of less than 19 digits; true is none."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and abs(value) < 1e18
+
+
+def printable(text: Any, most: int = 300) -> str:
+    """Make one line of anybody's text that a terminal and a report may show, cut to a length.
+
+    White space becomes blanks, and what hides is escaped (`core.text.display_safe`).
+    """
+    letters = str(text)[: 20 * most]  # nobody need read more of it to fill a line
+    shown = display_safe(" ".join(letters.split()))
+    line = "".join(x if x.isprintable() else " " for x in shown)
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def figure(value: Any, places: int = 3, none: str = "-") -> str:
+    """Write a number with so many decimal places, or `none` for none."""
+    return f"{value:.{places}f}" if is_number(value) else none
+
+
+def whole(value: Any, none: str = "-") -> str:
+    """Write a whole number with separators, or `none` for none."""
+    return f"{value:,.0f}" if is_number(value) else none
+
+
+def percent(value: Any, places: int = 1, none: str = "-") -> str:
+    """Write a share as per cent, or `none` for none; 0 and 100 only where they are exact."""
+    if not is_number(value):
+        return none
+    text, step = f"{100 * value:.{places}f}", 10**-places
+    if value > 0 and float(text) == 0:
+        return f"< {step:.{places}f} %"
+    if value < 1 and float(text) == 100:
+        return f"> {100 - step:.{places}f} %"
+    return f"{text} %"
+
+
+def span(ends: Any, none: str = "-") -> str:
+    """Write an interval of shares, two numbers, or `none` for none."""
+    return f"{percent(ends[0])} to {percent(ends[1])}" if ends else none
+
+
+def circuit_words(count: Any, simulated: Any) -> str:
+    """Say how many circuits a run took: those that were simulated apart from those on hardware.
+
+    Parameters
+    ----------
+    count : int
+        All circuits.
+    simulated : int
+        Those of simulators; unknown in records of older versions.
+    """
+    if not (is_number(count) and is_number(simulated)):
+        return f"{whole(count)} circuits"
+    if simulated >= count:
+        return f"{whole(count)} circuits simulated"
+    executed = f"{whole(count - simulated)} circuits executed"
+    return f"{whole(simulated)} circuits simulated, {executed}" if simulated else executed
+
+
+def duration(seconds: Any, none: str = "-") -> str:
+    """Write seconds the way people say them, or `none` for none."""
+    if not is_number(seconds):
+        return none
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def byte_size(count: Any, none: str = "-") -> str:
+    """Write a number of bytes with a unit, or `none` for none."""
+    if not is_number(count):
+        return none
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def scored_at(test: Any, clients: int = 0) -> str:
+    """Say how many sites took part in a federated final test; empty if the server held it.
+
+    Parameters
+    ----------
+    test : Mapping
+        ``summary.json``'s final test, with ``sites`` where the sites scored.
+    clients : int
+        Sites of the federation; 0 if unknown.
+    """
+    sites = (test or {}).get("sites")
+    if not is_number(sites):
+        return ""
+    return f"scored at {sites} of {clients} sites" if clients else f"scored at {sites} sites"
+
+
+def privacy_words(told: Mapping[str, Any]) -> list[str]:
+    """Say what a run's privacy has spent, from ``privacy`` of its summary; a line each."""
+    lines = []
+    for name, unit in (("updates", "a client's updates"), ("moments", "a row's part in moments")):
+        spent = told.get(name)
+        if isinstance(spent, Mapping):
+            how = (
+                f" ({spent['dp']}, {whole(spent.get('releases'))} rounds)" if "dp" in spent else ""
+            )
+            bound = f"epsilon {figure(spent.get('epsilon'))} at delta {spent.get('delta')}"
+            open_to = "; none for whoever knows run.seed" if spent.get("seeded") else ""
+            lines.append(f"{unit}: {bound}{how}{open_to}")
+    return lines
+
+
+def toml_value(value: object) -> str:
+    """Write a scalar as TOML.
+
+    JSON's strings are TOML's basic strings, but for DEL; its infinities are not TOML's.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list; an entry in double quotes may hold commas.
+
+    Examples
+    --------
+    >>> split_list('"yes, often", no')
+    ('yes, often', 'no')
+    """
+    if not text:
+        return ()
+    (entries,) = csv.reader([" ".join(text.splitlines())], skipinitialspace=True)
+    return tuple(entry.strip() for entry in entries)
+
+
+def join_list(entries: Iterable[object]) -> str:
+    """Write a comma-separated list that `split_list` takes apart again."""
+    return ", ".join(map(_list_entry, entries))
+
+
+def _list_entry(entry: object) -> str:
+    """Write an entry, in double quotes where it holds a comma or a quote."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([entry])
+    return line.getvalue()
+
+
+def conditions(clauses: Iterable[Sequence[Any]], mark: str = "") -> str:
+    """Say in words when a setting has an effect.
+
+    Parameters
+    ----------
+    clauses : iterable of (key, test)
+        As `core.settings.declare.setting` keeps them: accepted values, or ``">0"``, ``"<1"``,
+        ``"^a|b:"``.
+    mark : str
+        Put round keys and values, for instance a backtick for Markdown.
+
+    Returns
+    -------
+    str
+        For instance ``train.schedule is "inverse-time" and run.rounds is above 0``.
+    """
+    return " and ".join(f"{mark}{key}{mark} is {wanted(test, mark)}" for key, test in clauses)
+
+
+def wanted(test: Any, mark: str = "") -> str:
+    """Say in words what one test of `core.settings.declare.setting` asks for."""
+    if isinstance(test, str):
+        if test[:1] == "!":
+            return f"not {mark}{toml_value(test[1:])}{mark}"
+        if test[:1] == "^":
+            return " or ".join(
+                f"{mark}{start}{'…' * (start[-1] == ':')}{mark}" for start in test[1:].split("|")
+            )
+        return f"{BOUNDS[test[0]]} {test[1:]}" if test[:1] in BOUNDS else test
+    return " or ".join(f"{mark}{toml_value(value)}{mark}" for value in test)

@@ -1,0 +1,1 @@
+"""Files of a run that a crash cannot leave half written: run folder, checkpoints, locks."""

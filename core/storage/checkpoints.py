@@ -1,0 +1,372 @@
+"""Checkpoints of a run on disk: whole or absent, and the record cut back to one of them.
+
+``checkpoint/round-NNN`` is all that a run needs to go on after that round; round 0 is the
+preparation. ``manifest.json`` in it lists the other files' sha256: one that does not match its
+list counts as damaged, and the one before it is taken. ``checkpoint/underway.json`` holds what a
+round has cost that is not closed yet, and ``checkpoint/repeated.json`` what such rounds cost when
+they were begun anew: paid, though nothing came of it. ``checkpoint/releases.json`` counts the
+rounds whose messages went out, broken off ones too: it is written before they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import UserError, explain
+from core.storage.locks import held
+from core.storage.reading import Reader, first_fault
+from core.storage.records import Entries, LedgerFile, Part, Saved
+from core.storage.files import (
+    by_number,
+    json_object,
+    read_file,
+    read_json,
+    sync_folder,
+    write_bytes,
+    write_json,
+)
+
+FORMAT = 1
+"""Of a checkpoint; another one is refused."""
+
+STATE, MANIFEST, UNDERWAY, REPEATED, RELEASES = (
+    "state.json",
+    "manifest.json",
+    "underway.json",
+    "repeated.json",
+    "releases.json",
+)
+RECORDS = ("metrics.jsonl", "agent.jsonl")
+"""What a run appends to; a checkpoint knows how long each was."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint, read.
+
+    Attributes
+    ----------
+    number : int
+        The last round that it holds; 0: the preparation.
+    folder : Path
+        Where its arrays lie.
+    state : dict
+        ``state.json``.
+    damaged : tuple of str
+        Names of later ones that cannot be used.
+    """
+
+    number: int
+    folder: Path
+    state: dict[str, Any]
+    damaged: tuple[str, ...] = ()
+
+
+def write_checkpoint(
+    run: Path, number: int, state: Mapping[str, Any], save: Callable[[Path], object]
+) -> Path:
+    """Write ``checkpoint/round-NNN`` in one move.
+
+    Parameters
+    ----------
+    run : Path
+        The results folder.
+    number : int
+        The last finished round.
+    state : mapping
+        JSON values; the records' lengths are added.
+    save : callable
+        Writes the arrays into the folder that it is given.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written; what was there is then still there.
+    """
+    home = run / "checkpoint"
+    home.mkdir(parents=True, exist_ok=True)
+    target = home / f"round-{number:03d}"
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
+    try:
+        draft.chmod(0o755)
+        save(draft)
+        lengths = {name: _kept_length(run / name) for name in RECORDS}
+        write_json(draft / STATE, {"format": FORMAT, **state, "records": lengths})
+        files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
+        write_json(draft / MANIFEST, {"files": files})
+        if target.exists():  # a round repeated after a damaged checkpoint
+            target.rename(draft.with_name(f".old{draft.name}"))
+        draft.rename(target)
+        sync_folder(home)
+        (home / UNDERWAY).unlink(missing_ok=True)  # the round is closed
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(draft.with_name(f".old{draft.name}"), ignore_errors=True)
+    return target
+
+
+def checkpoint_folders(run: Path) -> list[Path]:
+    """Return a run's checkpoints in the order of their rounds, whole or not."""
+    return sorted((run / "checkpoint").glob("round-*"), key=by_number)
+
+
+def last_checkpoint(run: Path) -> Checkpoint | None:
+    """Return the last whole checkpoint of a run, or None if there is none.
+
+    Raises
+    ------
+    UserError
+        If it was written by another version of the format.
+    """
+    damaged: list[str] = []
+    for folder in reversed(checkpoint_folders(run)):
+        state = _read(folder)
+        if state is None or not _long_enough(run, state):
+            damaged.append(folder.name)
+            continue
+        if state.get("format") != FORMAT:
+            raise UserError(
+                explain(
+                    f"{str(folder)!r} has format {state.get('format')!r}",
+                    f"format {FORMAT}",
+                    "resume with the version of llm-qfl that wrote it",
+                )
+            )
+        return Checkpoint(int(folder.name[6:]), folder, state, tuple(damaged))
+    return None
+
+
+def no_checkpoint(run: Path) -> str:
+    """Say that a run has nothing to go on from."""
+    return explain(
+        f"no whole checkpoint in {str(run)!r}",
+        "a run whose sites had been prepared",
+        "start it anew",
+    )
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Return a checkpoint's state if all its files are as they were written."""
+    files = read_json(folder / MANIFEST).get("files")
+    if (
+        not re.fullmatch("round-[0-9]+", folder.name)
+        or not isinstance(files, dict)
+        or STATE not in files
+    ):
+        return None
+    try:
+        if any(_sha256(folder / name) != wanted for name, wanted in files.items()):
+            return None
+        return json_object(read_file(folder / STATE))
+    except OSError:
+        return None
+
+
+def _long_enough(run: Path, state: Mapping[str, Any]) -> bool:
+    """Whether the records still hold what was in them."""
+    lengths = state.get("records", {})
+    try:
+        if any(type(lengths[name]) is not int or lengths[name] < 0 for name in RECORDS):
+            return False
+        wanted = {name: lengths[name] for name in RECORDS if lengths[name]}
+        return all((run / name).stat().st_size >= length for name, length in wanted.items())
+    except (OSError, KeyError, TypeError):
+        return False
+
+
+def check_state(found: Checkpoint, *more: tuple[str, Any]) -> None:
+    """Refuse a checkpoint whose state is not what a run writes, before anything is cut back to it.
+
+    Parameters
+    ----------
+    found : Checkpoint
+        Whole, by its manifest.
+    *more : tuple of str and type
+        Keys of the state, and what else they must be.
+
+    Raises
+    ------
+    UserError
+        With the file and the place in it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    where = ""
+    try:
+        Saved.model_validate(found.state)
+        for key, kind in more:
+            where = f"{key}."
+            # As JSON: strict dataclasses take no mapping of Python's.
+            TypeAdapter(kind).validate_json(json.dumps(found.state[key]))
+    except ValidationError as error:
+        place = f"{str(found.folder / STATE)!r} is damaged ({where}{first_fault(error)})"
+        fix = "remove that checkpoint, to go on from the one before"
+        raise UserError(explain(place, "the state of a run", fix)) from None
+
+
+def rewind(run: Path, checkpoint: Checkpoint) -> None:
+    """Cut the records back to a checkpoint, and drop what it does not know of.
+
+    Each file is replaced as a whole, so a crash on the way leaves it long or short, never torn;
+    doing it twice is doing it once.
+    """
+    for name in RECORDS:
+        path, length = run / name, int(checkpoint.state["records"][name])
+        if path.exists() and path.stat().st_size > length:
+            write_bytes(path, path.read_bytes()[:length])
+    (run / "summary.json").unlink(missing_ok=True)
+    (run / "report.html").unlink(missing_ok=True)
+
+
+# --- what leaves the sites ------------------------------------------------------------------
+
+
+def note_releases(run: Path, count: int) -> None:
+    """Write down how many rounds' messages have gone out, this one included, before it goes."""
+    write_json(run / "checkpoint" / RELEASES, {"releases": count})
+
+
+def count_releases(run: Path, recorded: int) -> int:
+    """Return how many rounds' messages have gone out, broken off ones too.
+
+    Parameters
+    ----------
+    run : Path
+        The results folder.
+    recorded : int
+        What the checkpoint knows of.
+
+    Raises
+    ------
+    UserError
+        If the count is damaged or missing: what was told of a site's data would be unknown.
+    """
+    path = run / "checkpoint" / RELEASES
+    count = read_json(path).get("releases")
+    if type(count) is not int or count < recorded:
+        raise UserError(
+            explain(
+                f"{str(path)!r} is damaged or missing",
+                f"the number of rounds whose messages went out, {recorded} or more",
+                "give it back; without it nobody knows what the privacy budget has spent",
+            )
+        )
+    return count
+
+
+# --- what an unfinished round has cost ------------------------------------------------------
+
+
+def note_underway(run: Path, number: int, costs: Mapping[int, Mapping[str, Any]]) -> None:
+    """Write down what a round has cost by client, before it is closed."""
+    told = [{"round": number, "client": client, **cost} for client, cost in sorted(costs.items())]
+    write_json(run / "checkpoint" / UNDERWAY, {"entries": told})
+
+
+def settle_repeated(
+    run: Path, number: int, more: Iterable[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Return everything that was paid for rounds that are done again, and for going on.
+
+    What the record holds of rounds beyond `number` is added to ``repeated.json`` first, once.
+
+    Parameters
+    ----------
+    run : Path
+        The results folder.
+    number : int
+        The round of the checkpoint that the run goes on from.
+    more : iterable of mapping
+        Entries of what going on itself has cost.
+
+    Returns
+    -------
+    list of dict
+        Entries as ``ledger.json`` has them: ``round``, ``client`` and costs.
+
+    Raises
+    ------
+    UserError
+        If a file that holds some is damaged.
+    """
+    home = run / "checkpoint"
+    book = _whole(home / REPEATED, Entries)
+    entries, settled = list(book.get("entries", [])), list(book.get("settled", []))
+    ledger = _whole(run / "ledger.json", LedgerFile)
+    closed = [e for e in ledger.get("entries", []) if e["round"] > number]
+    rounds = {entry["round"] for entry in closed}
+    open_ = [
+        entry
+        for entry in _whole(home / UNDERWAY, Entries).get("entries", [])
+        if entry["round"] > number and entry["round"] not in rounds
+    ]
+    for batch in (closed, open_):
+        mark = hashlib.sha256(json.dumps(batch, sort_keys=True).encode()).hexdigest()
+        if batch and mark not in settled:
+            entries += batch
+            settled.append(mark)
+    entries += map(dict, more)
+    if entries:
+        write_json(home / REPEATED, {"entries": entries, "settled": settled})
+    (home / UNDERWAY).unlink(missing_ok=True)
+    return entries
+
+
+def _whole(path: Path, kind: type[Part]) -> dict[str, Any]:
+    """Return a file's record; empty if there is none, refused if it is damaged."""
+    reader = Reader(path.parent)
+    found = reader.file(path.name, kind)
+    if reader.damaged:
+        why = f"{str(path)!r} is damaged ({reader.damaged[0]})"
+        fix = "give it back, or remove it: what it holds is then in no total and no budget"
+        raise UserError(explain(why, "what rounds have cost", fix))
+    return found
+
+
+# --- one at a time ----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold a run's folder: two that write to it would mix their lines.
+
+    Raises
+    ------
+    UserError
+        If another process holds it.
+    """
+    home = run / "checkpoint"
+    home.mkdir(parents=True, exist_ok=True)
+    going_on = explain(
+        f"the run in {str(run)!r} is still going on",
+        "a run that has ended",
+        "wait for its end: a run on a deployment goes on without its launcher, metrics.jsonl has "
+        "its rounds and summary.json its end; what is left of a simulation ends with "
+        "llm-qfl clean --yes",
+    )
+    with held(home / ".lock", going_on):
+        yield
+
+
+def _kept_length(path: Path) -> int:
+    """Return a record's length, once that much of it is on the disk."""
+    try:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(read_file(path)).hexdigest()

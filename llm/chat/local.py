@@ -1,0 +1,313 @@
+"""An agent's language model in this process: any causal LM that transformers loads.
+
+It either writes its answer token by token, held to the decision's schema by a grammar
+(llguidance), or scores the labels of a closed set. Both are greedy: the same question has the
+same answer.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jinja2
+import torch
+from transformers import GenerationConfig
+
+from core import ModelError, explain
+from core.settings.agent import AgentSettings
+from llm.chat.grammar import Held, grammar_tokenizer
+from llm.chat.model import (
+    ACCEPTED,
+    SETTING,
+    Answer,
+    Messages,
+    Question,
+    SpeakerError,
+    answer_tokens,
+    find_model,
+    patience,
+)
+from llm.device import choose_device, device_of, has_bfloat16
+from llm.facts import longest_input
+from llm.quiet import quiet
+from llm.sources import Source, first_line, offline
+
+_CUE = "Answer:\n"
+
+
+@dataclass
+class LocalSpeaker:
+    """Asks a model in this process.
+
+    Parameters
+    ----------
+    source : Source
+        Which model.
+    module : transformers.PreTrainedModel
+        It, in eval mode.
+    tokenizer : transformers tokenizer
+        Its own.
+    max_tokens : int
+        Most tokens of an answer.
+    timeout : float
+        Seconds after which no further token is written; reading the question is not interrupted.
+    grammar : llguidance.LLTokenizer or None
+        The tokenizer as grammars see it; None: answers are chosen, not written.
+    """
+
+    source: Source
+    module: Any
+    tokenizer: Any
+    max_tokens: int
+    timeout: float
+    grammar: Any = None
+
+    @property
+    def name(self) -> str:
+        """The last part of its folder or hub id."""
+        return self.source.short
+
+    def ask(self, question: Question) -> Answer:
+        """Write an answer within the schema, or choose one of the options.
+
+        Raises
+        ------
+        SpeakerError
+            If the time is up before the answer is complete, the question is too long, or
+            anything fails on the way.
+        """
+        began = time.monotonic()
+        try:
+            with torch.inference_mode(), _all_threads():
+                ids = self._tokens(question.messages)
+                act = self._choose if question.options else self._write
+                answer = act(question, ids)
+        except SpeakerError as error:
+            spent = replace(error.answer, seconds=time.monotonic() - began)
+            raise SpeakerError(str(error), lasting=error.lasting, answer=spent) from None
+        except Exception as error:  # of memory, of the grammar, of a model's own code: no answer
+            spent = Answer(seconds=time.monotonic() - began)
+            raise SpeakerError(
+                f"{self.name} failed ({type(error).__name__}: {first_line(error)})", answer=spent
+            ) from error
+        return replace(answer, seconds=time.monotonic() - began)
+
+    def _tokens(self, messages: Messages) -> torch.Tensor:
+        """Return a chat's token ids, shape (1, tokens): by the model's template, or plain."""
+        if not self.tokenizer.chat_template:
+            ids = self.tokenizer(plain_chat(messages), return_tensors="pt")["input_ids"]
+        else:
+            try:
+                ids = self._by_template(messages)
+            except jinja2.TemplateError:  # some know no system message
+                first, second, *rest = messages
+                told = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
+                ids = self._by_template((told, *rest))
+        found: torch.Tensor = ids.to(device_of(self.module))
+        self._check_length(found.shape[1])
+        return found
+
+    def _by_template(self, messages: Messages) -> torch.Tensor:
+        encoded = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+            enable_thinking=False,  # templates that know no such switch pass it over
+        )
+        ids: torch.Tensor = encoded["input_ids"]
+        return ids
+
+    def _check_length(self, asked: int) -> None:
+        limit = longest_input(self.module)
+        if asked + self.max_tokens > limit:
+            raise SpeakerError(
+                explain(
+                    f"a question of {asked} tokens and an answer of up to {self.max_tokens}",
+                    f"together at most the {limit} that {SETTING} {self.name} reads",
+                    "choose a model that reads more, or lower agent.max_tokens",
+                ),
+                lasting=True,
+            )
+
+    def _write(self, question: Question, ids: torch.Tensor) -> Answer:
+        """Write an answer, each token within the grammar."""
+        asked = ids.shape[1]
+        seconds, setting = patience(self.timeout, question)
+        held = Held(self.grammar, question.schema, asked, time.monotonic() + seconds)
+        written = self._generate(
+            ids, self.max_tokens, logits_processor=[held.allow], stopping_criteria=[held.ends]
+        )
+        tokens = written.sequences[0, asked:]
+        answer = Answer(
+            text=self.tokenizer.decode(tokens, skip_special_tokens=True),
+            prompt_tokens=asked,
+            answer_tokens=len(tokens),
+            truncated=not held.complete,
+        )
+        if held.late and not held.complete:
+            late = f"{self.name} had no whole answer within {seconds:g} s ({setting})"
+            raise SpeakerError(late, answer=answer)
+        return answer
+
+    def _choose(self, question: Question, ids: torch.Tensor) -> Answer:
+        """Choose the option whose label is likeliest as the answer's beginning."""
+        read = self._generate(ids, 1, output_logits=True)
+        start = torch.log_softmax(read.logits[0][0].float(), dim=-1)
+        scores, scored = [], 0
+        for label in question.options:
+            tokens = self.tokenizer.encode(label, add_special_tokens=False)
+            scores.append(self._likelihood(tokens, start, read))
+            scored += len(tokens)
+        shares = torch.softmax(torch.tensor(scores, dtype=torch.float64), dim=0).tolist()
+        if not all(map(math.isfinite, shares)):
+            raise ValueError("the scores of its answers are no numbers")
+        likelihoods = dict(zip(question.options, shares, strict=True))
+        best = max(likelihoods, key=likelihoods.__getitem__)
+        return Answer(
+            text=question.options[best],
+            prompt_tokens=ids.shape[1],
+            answer_tokens=scored,
+            likelihoods=likelihoods,
+        )
+
+    def _likelihood(self, tokens: list[int], start: torch.Tensor, read: Any) -> float:
+        """Return log p(tokens | question), nats; the question was read once, into the cache."""
+        total = float(start[tokens[0]])
+        if len(tokens) == 1:
+            return total
+        told = torch.tensor([tokens[:-1]], device=start.device)
+        # transformers 5.24 calls past_key_values cache.
+        cache = copy.deepcopy(getattr(read, "cache", None) or read.past_key_values)
+        new = "cache" in inspect.signature(self.module.forward).parameters
+        named = {"cache" if new else "past_key_values": cache}
+        logits = self.module(told, **named, use_cache=True).logits[0]
+        following = torch.log_softmax(logits.float(), dim=-1)
+        return total + sum(float(following[k, token]) for k, token in enumerate(tokens[1:]))
+
+    def _generate(self, ids: torch.Tensor, most: int, **more: Any) -> Any:
+        options = {name: more.pop(name) for name in ("output_logits",) if name in more}
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=most,
+            eos_token_id=end_tokens(self.module, self.tokenizer) or None,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
+            return_dict_in_generate=True,
+            use_cache=True,
+            **options,
+        )
+        mask = torch.ones_like(ids)
+        return self.module.generate(ids, attention_mask=mask, generation_config=config, **more)
+
+
+@contextmanager
+def _all_threads() -> Iterator[None]:
+    """Let torch use every core that this process may; the server's judge sets few for itself.
+
+    `OMP_NUM_THREADS` holds where it is set.
+    """
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    allowed = getattr(os, "sched_getaffinity", None)
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(told) if told.isdecimal() and int(told) else cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def plain_chat(messages: Messages) -> str:
+    """Write a chat as plain text, for models without a template of their own."""
+    parts = [(_CUE if m["role"] == "assistant" else "") + m["content"] for m in messages]
+    return "\n\n".join([*parts, _CUE])
+
+
+def end_tokens(module: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens that end an answer; chat models have several."""
+    known = module.generation_config.eos_token_id
+    listed = known if isinstance(known, list) else [known]
+    return sorted({int(x) for x in (*listed, tokenizer.eos_token_id) if x is not None})
+
+
+def open_speaker(settings: AgentSettings, clients: int, seed: int) -> LocalSpeaker:
+    """Load the model that `agent.model` names, once for the whole run.
+
+    Parameters
+    ----------
+    settings : AgentSettings
+        The agent's settings.
+    clients : int
+        Clients of the run, which an answer must have room for.
+    seed : int
+        Unused: nothing is drawn.
+
+    Raises
+    ------
+    federation.ModelError
+        If it is missing, gated, unreachable, damaged, or no causal language model.
+    """
+    quiet()
+    source = find_model(settings)
+    device = choose_device(settings.device, "agent.device")
+    module, tokenizer = _load(source, device)
+    grammar = None
+    if settings.decoding == "schema":
+        size = int(module.config.get_text_config().vocab_size)
+        grammar = grammar_tokenizer(tokenizer, size, end_tokens(module, tokenizer), source.name)
+    most = answer_tokens(settings, clients) if grammar else 1
+    return LocalSpeaker(source, module, tokenizer, most, settings.timeout, grammar)
+
+
+def _load(source: Source, device: torch.device) -> tuple[Any, Any]:
+    """Load model and tokenizer, or say in one line why not."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    narrow = torch.bfloat16 if has_bfloat16(device) else torch.float16
+    dtype = torch.float32 if device.type == "cpu" else narrow
+    try:
+        config = AutoConfig.from_pretrained(**source.loading)
+        if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+            raise ModelError(_unfit(source, f"{config.model_type} fills gaps, it does not write"))
+        tokenizer = AutoTokenizer.from_pretrained(**source.loading)
+        module, info = AutoModelForCausalLM.from_pretrained(
+            **source.loading_weights, dtype=dtype, output_loading_info=True
+        )
+        missing = sorted(info["missing_keys"])
+        if missing:  # transformers would draw them at random
+            raise ModelError(
+                _unfit(source, f"{len(missing)} weights are missing, the first is {missing[0]}")
+            )
+        module.to(device).eval()
+    except ModelError:
+        raise
+    except Exception as error:  # loaders raise nearly anything on a damaged or foreign file
+        unreachable = source.hub_id and source.local_only and isinstance(error, OSError)
+        if unreachable:
+            raise ModelError(offline(source.name, SETTING, ACCEPTED)) from error
+        why = f"cannot be loaded ({type(error).__name__}: {first_line(error)})"
+        raise ModelError(_unfit(source, why)) from error
+    # A checkpoint's own habits of sampling and repetition are none of the agent's.
+    module.generation_config = GenerationConfig(
+        eos_token_id=module.generation_config.eos_token_id,
+        bos_token_id=module.generation_config.bos_token_id,
+    )
+    return module, tokenizer
+
+
+def _unfit(source: Source, why: str) -> str:
+    return explain(
+        f"{SETTING} {source.name}: {why}",
+        "a whole, undamaged causal language model of transformers without code of its own, and "
+        "its tokenizer, that the memory holds",
+        "save or download it again, or choose another model",
+    )

@@ -1,0 +1,159 @@
+"""What every language model that is asked has in common, wherever it computes."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from core import UserError
+from core.settings.agent import AgentSettings
+from llm.sources import Source, locate
+
+Messages = tuple[Mapping[str, str], ...]
+"""A chat: each message has ``role`` (system, user or assistant) and ``content``."""
+
+SETTING = "agent.model"
+ACCEPTED = "a folder of a causal language model of transformers, or a hub id such as gpt2"
+
+_HOMES = {"llm": "llm.chat.local", "endpoint": "llm.chat.endpoint"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a language model is asked.
+
+    Attributes
+    ----------
+    messages : tuple of mapping
+        The chat so far.
+    schema : dict
+        JSON Schema of the answer, for speakers that can be held to one.
+    options : dict
+        A closed set of answers by their label; empty: the answer is free within the schema.
+    seconds : float
+        What the run has left: an answer that takes longer is of no use, whatever `agent.timeout`.
+    """
+
+    messages: Messages
+    schema: Mapping[str, Any]
+    options: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = math.inf
+
+    @property
+    def text(self) -> str:
+        """The chat as one text, for the record."""
+        return "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in self.messages)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a language model said.
+
+    Attributes
+    ----------
+    text : str
+        Its words, or of a closed set the option that it finds likeliest.
+    prompt_tokens, answer_tokens : int
+        Tokens read and written; 0 where a server does not say.
+    seconds : float
+        Time it took.
+    truncated : bool
+        Whether the limit of tokens cut it off.
+    likelihoods : dict
+        Of a closed set: each option's probability within the set, by label.
+    """
+
+    text: str = ""
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    seconds: float = 0.0
+    truncated: bool = False
+    likelihoods: Mapping[str, float] = field(default_factory=dict)
+
+
+class SpeakerError(UserError):
+    """No answer came: too late, unreachable, or an error instead.
+
+    Parameters
+    ----------
+    message : str
+        Why, in one line.
+    lasting : bool
+        Whether asking again cannot help: a wrong address, key or model name.
+    answer : Answer
+        What had come until then.
+    """
+
+    def __init__(self, message: str, *, lasting: bool = False, answer: Answer | None = None):
+        super().__init__(message)
+        self.lasting = lasting
+        self.answer = answer or Answer()
+
+
+class Speaker(Protocol):
+    """A language model that can be asked."""
+
+    @property
+    def name(self) -> str:
+        """Its short name, for the record."""
+
+    def ask(self, question: Question) -> Answer:
+        """Answer a question within `agent.timeout` seconds.
+
+        Raises
+        ------
+        SpeakerError
+            If no answer came.
+        """
+
+
+def open_speaker(settings: AgentSettings, clients: int, seed: int) -> Speaker:
+    """Load the model of `agent.kind = llm`, or look whether the server of `endpoint` is there.
+
+    Neither torch nor an HTTP client is imported before.
+
+    Parameters
+    ----------
+    settings : AgentSettings
+        The agent's settings.
+    clients : int
+        Clients of the run, which an answer must have room for.
+    seed : int
+        For servers that take one.
+
+    Raises
+    ------
+    federation.UserError
+        If there is no such model or server.
+    """
+    home = importlib.import_module(_HOMES[settings.kind])
+    return cast(Speaker, home.open_speaker(settings, clients, seed))
+
+
+def patience(timeout: float, question: Question) -> tuple[float, str]:
+    """Return the seconds that an answer may take, and the setting that says so."""
+    if question.seconds < timeout:
+        return max(0.0, question.seconds), "stop.wall_seconds"
+    return timeout, "agent.timeout"
+
+
+def answer_tokens(settings: AgentSettings, clients: int) -> int:
+    """Return the most tokens of an answer: `agent.max_tokens`, or room for each client.
+
+    A client takes about six tokens (``"12": 20,``), a tokenizer of single letters ten.
+    """
+    return settings.max_tokens or 250 + 12 * clients
+
+
+def find_model(settings: AgentSettings) -> Source:
+    """Find the model of an agent in this process; nothing is loaded.
+
+    Raises
+    ------
+    federation.ModelError
+        If it is missing, not a model, gated or not reachable.
+    """
+    return locate(settings.model, SETTING, ACCEPTED)

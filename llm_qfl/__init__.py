@@ -1,0 +1,1 @@
+"""What a user imports and calls; for now the `llm-qfl` command."""

@@ -1,0 +1,79 @@
+"""Work that the launcher leaves to a process of its own, since it does not import the apps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from llm_qfl.cli.outcome import LONGEST
+from llm_qfl.cli.plan import Plan, find_app
+from llm_qfl.cli.formatting import clip, one_line
+from core import UserError, flatten
+
+UNICODE = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+"""Environment of our processes: they write any character, whatever the user's terminal shows."""
+
+USER_MISTAKE = 2
+"""Exit code by which a child says that its last line is a user's mistake."""
+
+
+class ChildFailedError(RuntimeError):
+    """The process ended badly; the message is its last line."""
+
+
+def call_module(
+    module: str, words: Sequence[str] = (), *, told: str = "", seconds: float | None = None
+) -> str:
+    """Run ``python -m module`` in the app's folder and return what it prints.
+
+    Parameters
+    ----------
+    module : str
+        One of our modules.
+    words : sequence of str
+        Its arguments.
+    told : str
+        Its standard input.
+    seconds : float, optional
+        Longest wait.
+
+    Raises
+    ------
+    UserError
+        If it exits with 2: its last line.
+    ChildFailedError
+        If it fails otherwise, or takes too long.
+    """
+    command = [sys.executable, "-m", module, *words]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=find_app(),
+            input=told,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, **UNICODE},
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise ChildFailedError(f"{module} did not answer within {seconds:g} s") from None
+    if not done.returncode:
+        return done.stdout
+    last = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
+    if done.returncode == USER_MISTAKE:
+        raise UserError(one_line(last[-1]))
+    raise ChildFailedError(clip(one_line(last[-1]), LONGEST))
+
+
+def ask(module: str, plan: Plan, *, seconds: float | None = None) -> dict[str, Any]:
+    """Let a module that answers with JSON (`core.answer`) work on a plan's settings."""
+    settings = {**flatten(plan.settings), **plan.overrides}
+    said = call_module(module, told=json.dumps(settings), seconds=seconds)
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])  # a library may have printed before
+    return found

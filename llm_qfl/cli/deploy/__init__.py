@@ -1,0 +1,1 @@
+"""`llm-qfl deploy`: a federation of separate processes over TLS."""

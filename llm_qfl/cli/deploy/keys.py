@@ -1,0 +1,202 @@
+"""The certificates and keys of a deployment: one private authority, one server, N nodes.
+
+Flower 1.41 knows a SuperNode by an elliptic-curve key on a NIST curve, the private half in
+OpenSSH's format; we take P-384, as Flower's own tools do. A node signs the time of each of its
+calls, not their content, so it is TLS that protects the content: nodes refuse to go without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from core import SettingsError, UserError, explain, write_bytes, write_once
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Names every server certificate holds: Flower's own parts speak to each other on loopback."""
+
+AUTHORITY_DAYS = 3650
+SERVER_DAYS = 397
+"""Days that a server certificate is good for: what browsers and clients at most accept."""
+
+_LATE_CLOCK = timedelta(hours=1)
+"""Certificates are good from a little before now: another machine's clock may be slow."""
+
+_HOST = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody but its owner can read, at no moment; refuse to replace one."""
+    write_once(path, content)
+
+
+def check_host(host: str) -> str:
+    """Return a host name or IPv4 address if it is one.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither. IPv6 is refused here rather than at the first call: Flower 1.41's
+        SuperLink listens on one family only, and our parts ask it on IPv4.
+    """
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.IPv4Address(host))
+    if not _HOST.fullmatch(host) or re.fullmatch(r"[\d.]+", host):
+        raise SettingsError(
+            explain(
+                f"--host {host!r}",
+                "a host name or an IPv4 address, without port or scheme",
+                "name the SuperLink's machine as the sites know it",
+            )
+        )
+    return host.lower()
+
+
+def make_authority(certificate: Path, key: Path) -> None:
+    """Make a private certificate authority of our own, known to nobody else.
+
+    Parameters
+    ----------
+    certificate, key : Path
+        Files to write; the key is readable by its owner only, and only needed to sign.
+    """
+    private = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "LLM-QFL federation")])
+    usage = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    made = (
+        _builder(name, name, private.public_key(), AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False
+        )
+        .sign(private, hashes.SHA384())
+    )
+    write_private(key, _pem(private))
+    write_bytes(certificate, made.public_bytes(serialization.Encoding.PEM))
+
+
+def make_server(
+    authority: tuple[Path, Path], certificate: Path, key: Path, hosts: Iterable[str]
+) -> None:
+    """Make a server's key and have the authority sign its certificate.
+
+    Parameters
+    ----------
+    authority : tuple of Path
+        The authority's certificate and key.
+    certificate, key : Path
+        Files to write.
+    hosts : iterable of str
+        Names and addresses under which the server is reached, besides loopback.
+    """
+    above = _certificate(authority[0])
+    signer = _signer(authority[1])
+    private = ec.generate_private_key(ec.SECP384R1())
+    names = list(dict.fromkeys([*hosts, *LOOPBACK]))
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    made = (
+        _builder(subject, above.subject, private.public_key(), SERVER_DAYS)
+        .add_extension(x509.SubjectAlternativeName(map(_general, names)), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+        .sign(signer, hashes.SHA384())
+    )
+    write_private(key, _pem(private))
+    write_bytes(certificate, made.public_bytes(serialization.Encoding.PEM))
+
+
+def make_node_key(private: Path, public: Path) -> None:
+    """Make the key pair by which the SuperLink knows one SuperNode."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    openssh = serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH
+    write_private(private, key.private_bytes(*openssh, serialization.NoEncryption()))
+    formats = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    write_bytes(public, key.public_key().public_bytes(*formats) + b"\n")
+
+
+def days_left(certificate: Path) -> float:
+    """Return the days until a certificate expires; negative afterwards."""
+    made = _certificate(certificate)
+    return (made.not_valid_after_utc - datetime.now(UTC)).total_seconds() / 86400
+
+
+def server_names(certificate: Path) -> tuple[str, ...]:
+    """Return the names and addresses that a server certificate is made out to."""
+    made = _certificate(certificate)
+    try:
+        names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        raise _damaged(certificate, "a certificate with names") from None
+    return tuple(str(name.value) for name in names)
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        raise _damaged(path, "a certificate in PEM") from None
+
+
+def _signer(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise _damaged(path, "an elliptic-curve key in PEM, without a password")
+    return key
+
+
+def _damaged(path: Path, accepted: str) -> UserError:
+    return UserError(explain(f"{str(path)!r} is damaged", accepted, "restore the file"))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _LATE_CLOCK)
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def _general(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    plain = serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)

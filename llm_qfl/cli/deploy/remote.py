@@ -1,0 +1,116 @@
+"""A deployment as `llm-qfl run --on` sees it: its SuperLink belongs to somebody else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llm_qfl.cli.deploy.commands import running_port
+from llm_qfl.cli.deploy.folder import Facts
+from llm_qfl.cli.flower import Flwr
+from llm_qfl.cli.follow import strip_log
+from llm_qfl.cli.processes import wait_for
+from llm_qfl.cli.superlink import LaunchError, environment, healthy, private_folder
+from core import by_number
+
+LOOK_SECONDS = 5.0
+"""How often the SuperLink is asked whether it is there."""
+
+HOST = "127.0.0.1"
+"""A SuperLink takes runs from its own machine alone: results are written there too."""
+
+MISSED_SECONDS = 90.0
+"""A SuperLink that does not answer for so long has ended; one started again is back sooner."""
+
+
+@dataclass
+class Deployed:
+    """The SuperLink of a running deployment.
+
+    Parameters
+    ----------
+    facts : Facts
+        The deployment.
+    program : str
+        Absolute path of ``flwr``.
+    logs : Path
+        Folder for ``run.log``.
+
+    Raises
+    ------
+    UserError
+        If the deployment is not up.
+    """
+
+    facts: Facts
+    program: str
+    logs: Path
+    flwr: Flwr = field(init=False)
+    port: int = field(init=False)
+    _asked: float = field(init=False, default=0.0)
+    _heard: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self.port = running_port(self.facts)
+        tag = uuid.uuid4().hex
+        home = private_folder(tag)
+        env = environment(os.environ, home, tag, 1)
+        self.flwr = Flwr(self.program, home, env, self.logs / "run.log")
+        self.flwr.connect(f"{HOST}:{self.port}", self.facts.authority)
+
+    @property
+    def node_logs(self) -> list[Path]:
+        """Logs of the nodes that run on this machine, if any."""
+        return sorted((self.facts.control.parent / "logs").glob("node-*.log"), key=by_number)
+
+    def start(self) -> None:
+        """Look whether it is there.
+
+        Raises
+        ------
+        LaunchError
+            If it is not.
+        """
+        if not wait_for(self._answers, LOOK_SECONDS, 0.5):
+            raise LaunchError(
+                f"no SuperLink that {self.facts.authority} vouches for answers at "
+                f"{HOST}:{self.port}; run it on the SuperLink's machine"
+            )
+        self._heard = self._asked = time.monotonic()
+
+    def _answers(self) -> bool:
+        return healthy(self.port, HOST, self.facts.authority)
+
+    def dead(self) -> bool:
+        """Whether the SuperLink has not answered for a while."""
+        now = time.monotonic()
+        if now - self._asked > LOOK_SECONDS:
+            self._asked = now
+            if self._answers():
+                self._heard = time.monotonic()
+        return now - self._heard > MISSED_SECONDS
+
+    def tail(self) -> str:
+        """Say what is known of its end."""
+        return f"it has not answered for {MISSED_SECONDS:.0f} s"
+
+    def close(self, grace: float = 10.0) -> int:
+        """End our own commands; the deployment stays up.
+
+        Returns
+        -------
+        int
+            0.
+        """
+        self.flwr.end()
+        wait_for(lambda: all(c.poll() is not None for c in self.flwr.commands), grace)
+        for command in self.flwr.commands:
+            command.kill()
+        self.flwr.reap()
+        shutil.rmtree(self.flwr.home, ignore_errors=True)
+        strip_log(self.flwr.run_log)
+        return 0

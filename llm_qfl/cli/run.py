@@ -1,0 +1,322 @@
+"""`llm-qfl run`: start Flower, follow the run, end everything, tell the truth."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llm_qfl.cli.children import ChildFailedError
+from llm_qfl.cli.flower import Flwr
+from llm_qfl.cli.follow import ClientLines, Tail, last_error, last_words, read_log
+from llm_qfl.cli.outcome import COMPLETED, FAILED, Evidence, Verdict, judge
+from llm_qfl.cli.plan import Plan, make_plan, make_run_folder, run_config
+from llm_qfl.cli.preflight import preflight
+from llm_qfl.cli.processes import wait_for
+from llm_qfl.cli.runconfig import federation_config
+from llm_qfl.cli.screen import Screen
+from llm_qfl.cli.superlink import LaunchError, SuperLink
+from core import UserError, backend_names, family, read_json
+from core.storage.records import Decided
+
+if TYPE_CHECKING:
+    from llm_qfl.cli.deploy.folder import Facts
+
+LOOK_SECONDS = 0.3
+"""How often the run's files are looked at."""
+
+SUBMIT_SECONDS = 30.0
+"""Longest wait, when interrupted, for Flower to say which run it has just begun."""
+
+ASK_SECONDS = 60.0
+"""How often Flower is asked outright: each question starts a Python process of 1.5 s."""
+
+
+class Interrupted(BaseException):
+    """The user pressed Ctrl-C, or somebody ended us politely."""
+
+
+def run(
+    files: Iterable[Path],
+    assignments: Iterable[str],
+    name: str | None,
+    *,
+    on: Path | None = None,
+    resume: Path | None = None,
+    plain: bool = False,
+    quiet: bool = False,
+    unset: Iterable[str] = (),
+    dry: bool = False,
+) -> int:
+    """Check the settings, run the federation, and follow it to its end.
+
+    Parameters
+    ----------
+    files, assignments, name
+        As `llm_qfl.cli.plan.make_plan` takes them.
+    on : Path, optional
+        A deployment's folder; without one a simulation of our own is started.
+    resume : Path, optional
+        Results folder of an interrupted run that is to go on.
+    plain : bool
+        No colours and no moving line.
+    quiet : bool
+        Only the result.
+    unset : iterable of str
+        As `llm_qfl.cli.plan.make_plan` takes it.
+    dry : bool
+        Check, print what would run, and stop.
+
+    Returns
+    -------
+    int
+        0 completed, 1 failed, 130 interrupted.
+
+    Raises
+    ------
+    UserError
+        For a mistake in the settings, before anything is started or written.
+    """
+    facts = None if on is None else _deployment(on)
+    clients = None if facts is None else facts.nodes
+    if resume is not None:
+        from llm_qfl.cli.resume import resumed_plan
+
+        plan = resumed_plan(resume, assignments, clients)
+    else:
+        plan = make_plan(files, assignments, name, clients, unset)
+    try:
+        preflight(plan, here=facts is None, dry=dry)
+    except ChildFailedError as error:
+        print(f"llm-qfl: the check broke off: {error}", file=sys.stderr)
+        return FAILED
+    if dry:
+        return COMPLETED
+    folder = make_run_folder(plan)
+    screen = Screen(plain=plain, quiet=quiet, deployed=facts is not None)
+    screen.start(plan.settings.run.name, folder)
+    with signals():
+        try:
+            verdict = launch(plan, folder, screen, facts)
+        except Interrupted:  # once more, after everything had been ended
+            verdict = judge(Evidence(interrupted=True))
+    screen.finish(folder, read_json(folder / "summary.json"), verdict)
+    return verdict.code
+
+
+def _deployment(folder: Path) -> Facts:
+    """Read a deployment and see that it is up, before anything is written."""
+    from llm_qfl.cli.deploy.commands import running_port
+    from llm_qfl.cli.deploy.folder import read_facts
+
+    facts = read_facts(folder)
+    running_port(facts)
+    return facts
+
+
+@contextmanager
+def signals() -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into `Interrupted` while the run is on."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    names = [n for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+    before = {getattr(signal, n): signal.signal(getattr(signal, n), interrupt) for n in names}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Link(Protocol):
+    """A SuperLink that a run is submitted to: our own, or a deployment's."""
+
+    flwr: Flwr
+
+    def start(self) -> None:
+        """Make sure that it is there."""
+
+    def dead(self) -> bool:
+        """Whether it has ended."""
+
+    def tail(self) -> str:
+        """Return its last words."""
+
+    def close(self, grace: float = ...) -> int:
+        """End what is ours of it."""
+
+
+def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None) -> Verdict:
+    """Run one federation to its end; of what was started here nothing is left afterwards."""
+    link, watch = _link(plan, folder, screen, facts)
+    try:
+        link.start()
+        evidence = watch.follow(plan)
+    except LaunchError as error:
+        evidence = Evidence(launch_error=str(error))
+    except Interrupted:
+        evidence = Evidence(interrupted=True)
+        screen.say("stopping the run ...")
+        _unless_again(watch.stop)
+    finally:
+        _unless_again(link.close, lambda: link.close(grace=0.0))
+    watch.show_news()  # what was written while we were ending
+    if facts is None:  # a site's jobs are its own: llm-qfl jobs, at the site
+        _unless_again(lambda: _cancel_jobs(plan, watch.run_id, screen))
+    return judge(evidence)
+
+
+def _link(plan: Plan, folder: Path, screen: Screen, facts: Facts | None) -> tuple[Link, Watch]:
+    """Return what the run is submitted to, and who follows it."""
+    if facts is None:
+        own = SuperLink(plan.programs, folder / "logs", plan.settings.quantum.threads)
+        return own, Watch(own, folder, screen)
+    from llm_qfl.cli.deploy.remote import Deployed
+
+    theirs = Deployed(facts, plan.programs["flwr"], folder / "logs")
+    return theirs, Watch(theirs, folder, screen, theirs.node_logs, simulated=False)
+
+
+def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
+    """Cancel what the run left waiting at a device: nobody will collect it."""
+    from llm_qfl.cli.jobs import cancel_run
+
+    settings = plan.settings
+    names = backend_names(settings.quantum.backend)
+    if not (settings.hardware.budgeted or any(family(name) in ("fake", "ibm") for name in names)):
+        return
+    try:
+        said = cancel_run(settings.llm.store, run_id, settings.hardware.account)
+    except (UserError, ChildFailedError) as error:
+        said = f"open jobs were not cancelled: {error} See: llm-qfl jobs"
+    if said:
+        screen.say(said)
+
+
+def _unless_again(action: Callable[[], object], otherwise: Callable[[], object] = int) -> None:
+    """Do `action`; a second Ctrl-C cuts it short, and a third is not heard."""
+    try:
+        action()
+    except Interrupted:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        otherwise()
+
+
+class Watch:
+    """Follows one run from its submission to its end."""
+
+    def __init__(
+        self,
+        superlink: Link,
+        folder: Path,
+        screen: Screen,
+        node_logs: Iterable[Path] = (),
+        *,
+        simulated: bool = True,
+    ) -> None:
+        self.superlink = superlink
+        self.simulated = simulated
+        self.folder = folder
+        self.screen = screen
+        self.metrics = Tail(folder / "metrics.jsonl")
+        self.decisions = Tail(folder / "agent.jsonl", Decided)
+        # A simulation's clients write to the run's log, a deployment's to their nodes' logs.
+        self.clients = [ClientLines(superlink.flwr.run_log)]
+        self.clients += [ClientLines(log, log.stat().st_size) for log in node_logs]
+        self.run_id = ""
+        self.end: dict[str, Any] | None = None
+
+    def follow(self, plan: Plan) -> Evidence:
+        """Submit the run and return all that is known when it is over.
+
+        Raises
+        ------
+        LaunchError
+            If Flower does not take the run.
+        """
+        settings = plan.settings
+        cores = os.cpu_count() or 1
+        shares = settings.run.clients, settings.quantum.threads, cores
+        nodes = federation_config(*shares) if self.simulated else ""
+        stream = self.superlink.flwr.submit(plan.app, run_config(plan, self.folder), nodes)
+        status, details = "", ""
+        asked = time.monotonic()
+        while not status.startswith("finished"):
+            self.show_news()
+            if self.superlink.dead():
+                return self._evidence(status, details, died=True)
+            self._note_run_id(stream)
+            ended = stream.poll() is not None
+            if self.run_id and (ended or time.monotonic() - asked > ASK_SECONDS):
+                status, details = self.superlink.flwr.status(self.run_id)
+                asked = time.monotonic()
+                if ended and not status.startswith("finished"):
+                    time.sleep(5.0)  # the stream broke: follow anew, without haste
+                    stream = self.superlink.flwr.stream(self.run_id)
+            time.sleep(LOOK_SECONDS)
+        try:
+            stream.wait(10.0)  # the log's last lines
+        except subprocess.TimeoutExpired:
+            stream.terminate()
+        self.show_news()
+        return self._evidence(status, details)
+
+    def _note_run_id(self, stream: subprocess.Popen[bytes]) -> None:
+        if self.run_id:
+            return
+        ended = stream.poll() is not None
+        self.run_id = self.superlink.flwr.run_id()
+        if ended and not self.run_id:
+            said = last_words(read_log(self.superlink.flwr.run_log)) or "it says nothing"
+            raise LaunchError(f"Flower did not take the run: {said}")
+
+    def stop(self) -> None:
+        """Ask Flower to stop the run, if it got that far; a deployment would go on with it."""
+        flwr = self.superlink.flwr
+        if self.simulated:  # our own SuperLink ends in any case
+            if self.run_id and not self.superlink.dead():
+                flwr.stop_run(self.run_id)
+            return
+        if not flwr.commands:
+            return  # nothing was submitted
+        submission = flwr.commands[0]
+        wait_for(lambda: bool(flwr.run_id()) or submission.poll() is not None, SUBMIT_SECONDS)
+        self.run_id = self.run_id or flwr.run_id()
+        if self.run_id and not flwr.stop_run(self.run_id):
+            self.screen.say(f"run {self.run_id} may go on: Flower did not confirm that it stopped")
+        elif not self.run_id and submission.poll() is None:
+            self.screen.say("a run may have begun all the same: Flower has not told of one yet")
+
+    def show_news(self) -> None:
+        """Show what the run has written since the last look."""
+        for decision in self.decisions.new():
+            self.screen.decision(decision)
+        for clients in self.clients:
+            for line in clients.new():
+                self.screen.client(line)
+        for event in self.metrics.new():
+            if event.get("event") == "end":
+                self.end = event
+            self.screen.event(event)
+        self.screen.tick(started=bool(self.run_id), here=(self.folder / "config.json").exists())
+
+    def _evidence(self, status: str, details: str, *, died: bool = False) -> Evidence:
+        return Evidence(
+            status=status,
+            details=details,
+            summary=read_json(self.folder / "summary.json"),
+            end=self.end,
+            log_error=last_error(read_log(self.superlink.flwr.run_log)),
+            superlink_died=died,
+            superlink_tail=self.superlink.tail() if died else "",
+        )

@@ -1,0 +1,261 @@
+"""A SuperLink of our own: private home, private ports, and no trace of it afterwards.
+
+What Flower 1.41 wants, and why each switch is there, is told in `docs/cli.md`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llm_qfl.cli.children import UNICODE
+from llm_qfl.cli.flower import Flwr
+from llm_qfl.cli.follow import last_words, read_log, strip_log
+from llm_qfl.cli.processes import TAG, die_with_parent, end_all, members, wait_for
+from core import write_text
+from core.private_ray import private_ray
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The folder that the packages are in."""
+
+START_SECONDS = 120.0
+"""Longest wait for the SuperLink; it takes 2 s on a quiet machine."""
+
+
+class LaunchError(RuntimeError):
+    """Flower could not be started; the message is one line for the user."""
+
+
+@dataclass
+class SuperLink:
+    """A running SuperLink with its private folder.
+
+    Parameters
+    ----------
+    programs : Mapping
+        Absolute paths of ``flwr`` and ``flower-superlink``.
+    logs : Path
+        Folder for ``superlink.log`` and ``run.log``.
+    threads : int
+        Threads of numerical libraries in each process.
+    """
+
+    programs: Mapping[str, str]
+    logs: Path
+    threads: int = 1
+    tag: str = field(default_factory=lambda: uuid.uuid4().hex)
+    home: Path = field(init=False)
+    environment: dict[str, str] = field(init=False)
+    process: subprocess.Popen[bytes] | None = field(init=False, default=None)
+    flwr: Flwr = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.home = private_folder(self.tag)
+        self.environment = environment(os.environ, self.home, self.tag, self.threads)
+        run_log = self.logs / "run.log"
+        self.flwr = Flwr(self.programs["flwr"], self.home, self.environment, run_log)
+
+    @property
+    def log(self) -> Path:
+        """Log of the SuperLink."""
+        return self.logs / "superlink.log"
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises
+        ------
+        LaunchError
+            If it ends or does not answer in time.
+        """
+        for attempt in range(3):
+            port = free_port()
+            self._spawn(port)
+            if wait_for(lambda: self.dead() or healthy(port), START_SECONDS):  # noqa: B023
+                if not self.dead():
+                    self.flwr.connect(f"127.0.0.1:{port}")
+                    return
+                if attempt < 2 and "address already in use" in read_log(self.log).lower():
+                    continue  # somebody took the port in between
+            raise LaunchError(f"Flower's SuperLink did not start: {self.tail()}")
+
+    def _spawn(self, port: int) -> None:
+        command = [*owner_only(self.programs["flower-superlink"]), "--insecure", "--simulation"]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.home / "empty",
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us alone: we stop the run in order
+                preexec_fn=die_with_parent(),
+            )
+
+    def dead(self) -> bool:
+        """Whether the SuperLink has ended."""
+        return self.process is None or self.process.poll() is not None
+
+    def tail(self) -> str:
+        """Return the last line of its log."""
+        return last_words(read_log(self.log)) or "its log is empty"
+
+    def close(self, grace: float = 10.0) -> int:
+        """End the SuperLink, all its children and the private folder.
+
+        Returns
+        -------
+        int
+            Processes that could not be ended; 0 unless the system refuses.
+        """
+        roots = [] if self.process is None else [self.process.pid]
+        family = members(self.tag, roots)
+        self.flwr.end()
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(grace)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        left = end_all(family | members(self.tag), grace=3.0)
+        self.flwr.reap()
+        shutil.rmtree(self.home, ignore_errors=True)
+        for log in (self.log, self.flwr.run_log):
+            strip_log(log)
+        return len(left)
+
+
+def owner_only(program: str) -> list[str]:
+    """Return the words that start a server of Flower's for processes of our own user alone."""
+    return [sys.executable, "-P", str(CHECKOUT / "llm_qfl.cli" / "owner_only.py"), program]
+
+
+def private_folder(tag: str) -> Path:
+    """Make the launch's own folder, with a short path: Ray's sockets allow 107 characters.
+
+    Its file ``launch`` tells `llm-qfl clean` whose it was, should we be killed.
+    """
+    short = Path("/tmp")
+    base = short if os.access(short, os.W_OK) else Path(tempfile.gettempdir())
+    home = Path(tempfile.mkdtemp(prefix="llm-qfl-", dir=base))
+    (home / "empty").mkdir()  # a neutral cwd: Ray puts the cwd ahead of the app's bundle
+    write_text(home / "launch", f"{os.getpid()} {tag}")
+    return home
+
+
+def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int) -> dict[str, str]:
+    """Return the environment of every process of a launch.
+
+    Parameters
+    ----------
+    inherited : Mapping
+        The user's environment.
+    home : Path
+        The launch's private folder.
+    tag : str
+        Mark by which its processes are found again.
+    threads : int
+        Threads of numerical libraries.
+
+    Returns
+    -------
+    dict
+        A copy with Flower and Ray kept private, offline and quiet.
+    """
+    env = dict(inherited)
+    env.pop("RAY_ADDRESS", None)  # somebody's Ray cluster is none of ours
+    beside = str(Path(sys.executable).parent)
+    local = "127.0.0.1,localhost"
+    without_proxy = [env[name] for name in ("NO_PROXY", "no_proxy") if env.get(name)]
+    env.update(
+        {
+            TAG: tag,
+            "LLM_QFL_COMMIT": known_commit(inherited),
+            "PATH": os.pathsep.join([beside, env.get("PATH", os.defpath)]),
+            "NO_PROXY": ",".join([*without_proxy, local]),
+            "no_proxy": ",".join([*without_proxy, local]),
+            "FLWR_HOME": str(home),
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            # How often a part looks for work, seconds; by itself Flower looks once a second.
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+            **private_ray(),
+            "RAY_TMPDIR": str(home),
+            "RAY_DEDUP_LOGS": "0",
+            "RAY_COLOR_PREFIX": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray hides GPUs from workers that ask for none; the apps choose by `quantum.device`.
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "MPLBACKEND": "Agg",
+            **UNICODE,
+            "TRANSFORMERS_VERBOSITY": "error",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        }
+    )
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        env[name] = str(threads)
+    return env
+
+
+def commit(root: Path = CHECKOUT) -> str:
+    """Return a checkout's commit, marked if files differ from it; "unknown" without git."""
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def known_commit(inherited: Mapping[str, str]) -> str:
+    """Return the checkout's commit; without git what the environment says, as in an image."""
+    found = commit()
+    return inherited.get("LLM_QFL_COMMIT", found) if found == "unknown" else found
+
+
+def free_port() -> int:
+    """Return a loopback port that is free just now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def healthy(port: int, host: str = "127.0.0.1", authority: Path | None = None) -> bool:
+    """Whether a SuperLink or SuperNode answers on the port; never through a proxy.
+
+    Parameters
+    ----------
+    port, host
+        Where it listens.
+    authority : Path, optional
+        Certificate of the authority that must vouch for it; without one there is no TLS.
+    """
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if authority is not None:
+        context = ssl.create_default_context(cafile=str(authority))
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(*handlers)
+    scheme = "http" if authority is None else "https"
+    try:
+        with opener.open(f"{scheme}://{host}:{port}/health", timeout=2.0) as reply:
+            return bool(200 <= reply.status < 300)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False

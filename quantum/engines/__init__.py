@@ -1,0 +1,1 @@
+"""Engines run circuits: exact, any PennyLane device, Aer, fake and IBM devices."""

@@ -1,0 +1,200 @@
+"""What is asked of a device, what it costs, and what a service of devices must be able to do.
+
+Plain values and protocols: no quantum library is loaded here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import astuple, dataclass
+from typing import Any, Protocol
+
+from core import BudgetError, HardwareSettings, explain
+
+DONE, ERROR, CANCELLED = "DONE", "ERROR", "CANCELLED"
+FINAL = (DONE, ERROR, CANCELLED)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What jobs cost.
+
+    Attributes
+    ----------
+    jobs, circuits, shots : int
+        What was submitted.
+    qpu_seconds : float
+        As the service bills them; the request's estimate where it does not tell.
+    queue_seconds : float
+        From accepted to running.
+    """
+
+    jobs: int = 0
+    circuits: int = 0
+    shots: int = 0
+    qpu_seconds: float = 0.0
+    queue_seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Request:
+    """One primitive job, before it is anywhere.
+
+    Attributes
+    ----------
+    pubs : tuple
+        What ``EstimatorV2.run`` takes.
+    precision : float
+        Target standard error of each expectation; shots are 1 / precision².
+    key : str
+        Names the job for good: the same key means the same job, whoever asks and however often.
+        Unique among all nodes and runs of an account.
+    run : str
+        Whose budget pays: one node in one run.
+    label : str
+        For people: what the job is for. Never sent to the service.
+    circuits, shots : int
+        What the job will execute, in all.
+    qpu_estimate : float
+        Seconds, for the budget.
+    draw : str
+        Names what is drawn: a simulator's shots derive from the seed and this, which is the same
+        in every run of the same settings; empty: the key.
+    """
+
+    pubs: tuple[Any, ...]
+    precision: float
+    key: str
+    run: str
+    label: str
+    circuits: int
+    shots: int
+    qpu_estimate: float = 0.0
+    draw: str = ""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a node may submit in a run; 0 means no limit.
+
+    Attributes
+    ----------
+    jobs, circuits, shots : int
+        Submitted, whether collected or not.
+    qpu_seconds : float
+        Billed, or estimated where not yet known.
+    """
+
+    jobs: int = 0
+    circuits: int = 0
+    shots: int = 0
+    qpu_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, settings: HardwareSettings) -> Budget:
+        """Return the budgets of the `hardware` section."""
+        return cls(
+            settings.budget_jobs,
+            settings.budget_circuits,
+            settings.budget_shots,
+            settings.budget_qpu_seconds,
+        )
+
+    def check(self, spent: Usage, request: Request, *, seconds: bool = True) -> None:
+        """Refuse a job that would go beyond.
+
+        Parameters
+        ----------
+        spent : Usage
+            What the run has submitted so far.
+        request : Request
+            The next job.
+        seconds : bool
+            Whether QPU seconds are looked at too.
+
+        Raises
+        ------
+        BudgetError
+            Names the budget, what is spent, what the job would cost and the setting to raise.
+        """
+        for name, limit, used, cost in (
+            ("jobs", self.jobs, spent.jobs, 1),
+            ("circuits", self.circuits, spent.circuits, request.circuits),
+            ("shots", self.shots, spent.shots, request.shots),
+            ("qpu_seconds", self.qpu_seconds, spent.qpu_seconds, request.qpu_estimate),
+        ):
+            if name == "qpu_seconds" and not seconds:
+                continue
+            if limit and used + cost > limit:
+                raise BudgetError(
+                    explain(
+                        f"hardware.budget_{name} = {limit:g} with {used:g} spent or kept back, "
+                        f"and the next job would cost {cost:g}",
+                        f"jobs within the {max(limit - used, 0):g} left",
+                        f"raise hardware.budget_{name}, or make do with the rounds so far",
+                    )
+                )
+
+
+class Job(Protocol):
+    """A job of qiskit-ibm-runtime (or of its local mode), as far as we use it."""
+
+    def job_id(self) -> str:
+        """Return the service's name of the job."""
+
+    def status(self) -> Any:
+        """Return a status: a word, or an enumeration whose name is the word."""
+
+    def result(self) -> Any:
+        """Return one result a pub, each with ``.data.evs``; called only when done."""
+
+    def cancel(self) -> Any:
+        """Ask for the end of the job; ``False`` says that it goes on."""
+
+    def usage(self) -> Any:
+        """Return the QPU seconds billed, if known."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Return time stamps and usage, as far as known."""
+
+    def error_message(self) -> str | None:
+        """Return why the job failed."""
+
+
+class Service(Protocol):
+    """Where jobs are submitted and found again."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+
+    def submit(self, request: Request, tags: list[str]) -> Job:
+        """Run the primitive under these tags; returns as soon as the job is accepted."""
+
+    def find(self, job_id: str) -> Job | None:
+        """Return a job of an earlier process, or None if the service knows none of this id."""
+
+    def find_tagged(self, tag: str) -> Job | None:
+        """Return a job that was accepted under a tag, or None; its id was never written down."""
+
+    def close(self) -> None:
+        """End the session or batch, if one is open."""
+
+
+def job_tag(run: str, key: str) -> str:
+    """Return the tag by which a job is found when its id was lost.
+
+    A hash: short enough for any service, and it tells nothing of the site.
+    """
+    return "llm-qfl-" + hashlib.sha256(f"{run}\n{key}".encode()).hexdigest()[:24]
+
+
+def attempt_key(key: str, number: int) -> str:
+    """Return the key of an attempt at a job: ``key``, ``key#2``, ``key#3``, ..."""
+    return key if number == 1 else f"{key}#{number}"

@@ -1,0 +1,111 @@
+"""Jobs that were submitted and not collected: `python -m quantum.engines.devices.pending`.
+
+Lists them as JSON lines, or cancels them; `llm-qfl jobs` prints it, and a run that is stopped
+cancels its own this way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from core import HardwareSettings, UserError, store_root
+from quantum.engines.devices.job_store import Entry, JobBook
+from quantum.engines.devices.contract import Budget
+from quantum.engines.devices.jobs import JobRunner
+
+LOCAL = ("fake_", "aer")
+"""How the names of backends begin whose jobs end with their process."""
+
+
+def pending(store: Path, run: str = "") -> list[Entry]:
+    """Return the open jobs of a store.
+
+    Parameters
+    ----------
+    store : Path
+        A site's store.
+    run : str
+        Flower's id of a run; empty: of all runs.
+
+    Raises
+    ------
+    BackendError
+        If the book cannot be read.
+    """
+    path = store / "jobs.sqlite"
+    if not path.is_file():
+        return []
+    return [e for e in JobBook(path).open_jobs() if not run or e.run.partition("/")[0] == run]
+
+
+def cancel(store: Path, run: str = "", account: str = "") -> int:
+    """Cancel the open jobs of a store; one that is done already stays, to be collected.
+
+    Parameters
+    ----------
+    store : Path
+        A site's store.
+    run : str
+        Flower's id of a run; empty: of all runs.
+    account : str
+        Name of a saved IBM account; empty: the default one.
+
+    Returns
+    -------
+    int
+        How many jobs were cancelled.
+
+    Raises
+    ------
+    BackendError
+        If the service cannot be reached, or the book cannot be used.
+    """
+    found = pending(store, run)
+    if not found:
+        return 0
+    book = JobBook(store / "jobs.sqlite")
+    here = [entry for entry in found if entry.backend.startswith(LOCAL)]
+    for entry in here:
+        book.cancelled(entry.key, "its process has ended")
+    runs = sorted({entry.run for entry in found if entry not in here})
+    if not runs:
+        return len(here)
+    from quantum.engines.devices.ibm import IbmService, connect
+
+    hardware = HardwareSettings()
+    backend = SimpleNamespace(name="IBM Quantum")
+    service = IbmService(backend, hardware, 0, connect(account))
+    # The timeout is of waiting for values; cancelling has a bound of its own.
+    runner = JobRunner(service, book, Budget(), hardware.retries, 0.0, np.random.default_rng(0))
+    return len(here) + sum(runner.cancel_open(each) for each in runs)
+
+
+def main(arguments: list[str]) -> int:
+    """List or cancel; a user's mistake is one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="quantum.engines.devices.pending", description=__doc__)
+    parser.add_argument("--store", type=Path, default=store_root())
+    parser.add_argument("--run", default="")
+    parser.add_argument("--account", default="")
+    parser.add_argument("--cancel", action="store_true")
+    given = parser.parse_args(arguments)
+    try:
+        if given.cancel:
+            print(cancel(given.store, given.run, given.account))
+            return 0
+        for entry in pending(given.store, given.run):
+            keys = ("run", "label", "backend", "job_id", "status", "circuits", "shots", "created")
+            print(json.dumps({key: getattr(entry, key) for key in keys}))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

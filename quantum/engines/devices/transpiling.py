@@ -1,0 +1,222 @@
+"""Transpiling a traced circuit once per backend, and keeping it on disk.
+
+All points and rows of all steps are values of the same parameters, so one transpiled circuit serves
+a whole run, and the next one: the file's name is a hash of everything that it depends on, the
+backend's calibration included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core import derive_seed, write_bytes, write_json
+from quantum.ansatz.circuits import QCNN, VQC
+
+if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
+
+FORMAT = 1  # of the kept files; raise it when tracing or scoring changes
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a transpiled circuit costs.
+
+    Attributes
+    ----------
+    backend : str
+        The backend's own name.
+    two_qubit_gates, depth, two_qubit_depth : int
+        Counts after transpiling; depths of all and of the two-qubit gates.
+    error : float
+        Estimated probability that some gate or read-out fails: one less the product of the
+        calibrated fidelities; 0 without calibration.
+    seconds : float
+        Duration of one shot's gates, seconds, read-out and reset not in it; 0 where the backend
+        does not say.
+    readouts : tuple of int
+        Physical qubits read out, R of them.
+    """
+
+    backend: str
+    two_qubit_gates: int
+    depth: int
+    two_qubit_depth: int
+    error: float
+    seconds: float
+    readouts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A circuit of the backend's own gates, its parameters unbound.
+
+    Attributes
+    ----------
+    circuit : QuantumCircuit
+        On the backend's qubits.
+    facts : Facts
+        What it costs.
+    names : tuple of str
+        The traced circuit's parameters: P angles, then n features.
+    key : str
+        Hash of all that the circuit depends on.
+    ansatz : str
+        The ansatz, whatever it was transpiled for.
+    """
+
+    circuit: QuantumCircuit
+    facts: Facts
+    names: tuple[str, ...]
+    key: str
+    ansatz: str
+
+
+def compiled(
+    ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int, folder: Path
+) -> Compiled:
+    """Return an ansatz's circuit for a backend: from the folder, or transpiled and kept there.
+
+    Parameters
+    ----------
+    ansatz : QCNN or VQC
+        The circuit.
+    backend : BackendV2
+        Where it is to run.
+    level : int
+        The transpiler's optimisation level, 0 to 3.
+    trials : int
+        Seeds tried; the lowest estimated error wins, then the fewest two-qubit gates.
+    seed : int
+        The first of the seeds is derived from it.
+    folder : Path
+        Where circuits are kept; made if missing.
+
+    Returns
+    -------
+    Compiled
+        The same whether it was kept or made.
+    """
+    key = _key(ansatz, backend, level, trials, seed)
+    kept = _read(folder / f"{key}.qpy", folder / f"{key}.json", key, repr(ansatz))
+    if kept is None:
+        kept = _best(ansatz, backend, level, trials, seed, key)
+        _write(folder, kept)
+    return kept
+
+
+def _key(ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int) -> str:
+    import qiskit
+
+    said = [FORMAT, qiskit.__version__, repr(ansatz), backend.name, calibrated_at(backend)]
+    text = json.dumps([*said, backend.num_qubits, level, trials, seed])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def calibrated_at(backend: Any) -> str:
+    """Return when a backend was last calibrated, or an empty string."""
+    properties = getattr(backend, "properties", None)
+    found = properties() if callable(properties) else None
+    return str(getattr(found, "last_update_date", ""))
+
+
+def _best(
+    ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int, key: str
+) -> Compiled:
+    from qiskit.transpiler import generate_preset_pass_manager
+
+    from quantum.engines.devices.tracing import trace
+
+    traced = trace(ansatz)
+    found: list[tuple[Facts, QuantumCircuit]] = []
+    for trial in range(trials):
+        with warnings.catch_warnings():
+            # qiskit loads every installed plugin, and some warn of their own age.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            passes = generate_preset_pass_manager(
+                optimization_level=level,
+                backend=backend,
+                seed_transpiler=derive_seed(seed, "transpile", trial),
+            )
+            circuit = passes.run(traced.circuit)
+        found.append((_facts(circuit, backend, traced.readouts), circuit))
+    facts, circuit = min(found, key=lambda each: (each[0].error, each[0].two_qubit_gates))
+    return Compiled(circuit, facts, traced.names, key, repr(ansatz))
+
+
+def _facts(circuit: QuantumCircuit, backend: Any, readouts: tuple[int, ...]) -> Facts:
+    places = circuit.layout.final_index_layout() if circuit.layout else range(circuit.num_qubits)
+    measured = tuple(places[wire] for wire in readouts)
+    target = backend.target
+    log_fidelity, pairs = 0.0, 0
+    for step in circuit.data:
+        qubits = tuple(circuit.find_bit(bit).index for bit in step.qubits)
+        pairs += len(qubits) == 2
+        log_fidelity += _log_fidelity(target, step.operation.name, qubits)
+    log_fidelity += sum(_log_fidelity(target, "measure", (qubit,)) for qubit in measured)
+    return Facts(
+        backend=str(backend.name),
+        two_qubit_gates=pairs,
+        depth=circuit.depth(),
+        two_qubit_depth=circuit.depth(lambda step: len(step.qubits) == 2),
+        error=1.0 - math.exp(log_fidelity),
+        seconds=_seconds(circuit, target),
+        readouts=measured,
+    )
+
+
+def _log_fidelity(target: Any, name: str, qubits: tuple[int, ...]) -> float:
+    known = target[name].get(qubits) if name in target.operation_names else None
+    error = getattr(known, "error", None) or 0.0
+    return math.log1p(-min(error, 0.999))
+
+
+def _seconds(circuit: QuantumCircuit, target: Any) -> float:
+    """Longest path through the circuit in calibrated durations, seconds."""
+    ready = [0.0] * circuit.num_qubits
+    for step in circuit.data:
+        qubits = tuple(circuit.find_bit(bit).index for bit in step.qubits)
+        name = step.operation.name
+        known = target[name].get(qubits) if name in target.operation_names else None
+        end = max(ready[q] for q in qubits) + (getattr(known, "duration", None) or 0.0)
+        for qubit in qubits:
+            ready[qubit] = end
+    return max(ready)
+
+
+def _read(circuit_file: Path, facts_file: Path, key: str, ansatz: str) -> Compiled | None:
+    """Return what is kept under a key; None if there is nothing, or it cannot be read."""
+    from qiskit import qpy
+    from qiskit.qpy.exceptions import QpyError
+
+    try:
+        said = json.loads(facts_file.read_text(encoding="utf-8"))
+        content = circuit_file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != said["sha256"]:
+            return None
+        (circuit,) = qpy.load(io.BytesIO(content))
+        facts = Facts(**{**said["facts"], "readouts": tuple(said["facts"]["readouts"])})
+        return Compiled(circuit, facts, tuple(said["names"]), key, ansatz)
+    except (OSError, ValueError, KeyError, TypeError, QpyError):
+        return None
+
+
+def _write(folder: Path, made: Compiled) -> None:
+    from qiskit import qpy
+
+    content = io.BytesIO()
+    qpy.dump(made.circuit, content)
+    said = {
+        "facts": asdict(made.facts),
+        "names": made.names,
+        "sha256": hashlib.sha256(content.getvalue()).hexdigest(),
+    }
+    write_bytes(folder / f"{made.key}.qpy", content.getvalue())
+    write_json(folder / f"{made.key}.json", said)

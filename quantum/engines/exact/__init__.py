@@ -1,0 +1,1 @@
+"""The exact engine: batched state vectors in torch, planned once per ansatz."""

@@ -1,0 +1,233 @@
+"""Carrying out a schedule: sections of groups applied to states, and the adjoint of that.
+
+A state is a real tensor of shape (parts, 2^m, tail): parts 2 for real and imaginary part, or 1
+while it is real; tail: the rows, or the columns of an identity that becomes a matrix. A group
+brings its qubits' axes to the front and is one matrix product. Its adjoint is the transposed
+product, and so is its inverse, since the matrices are orthogonal. An upload of the features
+between two groups multiplies amplitudes by phases, a run of axes at a time; conjugate phases are
+its adjoint and its inverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from quantum.engines.exact.schedule import Section
+from quantum.engines.exact.phase_layer import Turn, turns_of
+from quantum.engines.exact.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Bringing a state's axes into another order, neighbours that stay neighbours merged.
+
+    Attributes
+    ----------
+    sizes, axes : tuple of int
+        Merged sizes before, and which comes where; empty if nothing moves.
+    """
+
+    sizes: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    def apply(self, state: torch.Tensor, room: Workspace, name: str) -> torch.Tensor:
+        """Rearrange (parts, 2^m, tail) into the buffer of that name."""
+        return _permute(state, self.sizes, self.axes, room, name)
+
+    def undo(self, state: torch.Tensor, room: Workspace, name: str) -> torch.Tensor:
+        """Rearrange back into the buffer of that name."""
+        sizes = tuple(self.sizes[axis] for axis in self.axes)
+        back = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
+        return _permute(state, sizes, back, room, name)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One group: how to arrange the state first, and which matrix."""
+
+    arrangement: Arrangement
+    group: int
+
+
+def arrange(before: Sequence[int], after: Sequence[int]) -> Arrangement:
+    """Plan bringing axes from the order of qubits ``before`` into ``after``."""
+    places = [before.index(wire) for wire in after]
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and runs[-1][-1] + 1 == place:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    if len(runs) == 1:
+        return Arrangement((), ())
+    ordered = sorted(runs)
+    return Arrangement(
+        tuple(2 ** len(run) for run in ordered), tuple(ordered.index(run) for run in runs)
+    )
+
+
+def steps_of(part: Section, first_group: int) -> tuple[tuple[Step | Turn, ...], tuple[int, ...]]:
+    """Plan a section whose first group has the given index; also the order of axes after."""
+    order = part.wires
+    steps: list[Step | Turn] = []
+    turns = 0
+    for number in range(len(part.groups) + 1):
+        for _ in range(part.uploads.count(number)):
+            upload = turns_of(order, turns)
+            steps += upload
+            turns += len(upload)
+        if number < len(part.groups):
+            wires = part.groups[number].wires
+            after = (*wires, *(wire for wire in order if wire not in wires))
+            steps.append(Step(arrange(order, after), first_group + number))
+            order = after
+    return tuple(steps), order
+
+
+def apply_steps(
+    state: torch.Tensor,
+    matrices: torch.Tensor,
+    steps: Sequence[Step | Turn],
+    room: Workspace,
+    keep: bool = True,
+    phases: Sequence[torch.Tensor] = (),
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Apply groups to a state.
+
+    Parameters
+    ----------
+    state : torch.Tensor, shape (parts, 2^m, tail)
+        The state.
+    matrices : torch.Tensor, shape (G, 2 2^k, 2 2^k)
+        Matrices of all groups.
+    steps : sequence of Step
+        What to do.
+    room : Workspace
+        Both results lie in its buffers "state..." and "input...".
+    keep : bool
+        Whether the second result is wanted; else it is empty.
+    phases : sequence of torch.Tensor
+        Phases of each `Turn`.
+
+    Returns
+    -------
+    torch.Tensor, shape (2, 2^m, tail)
+        The state after (unchanged if there are no steps).
+    list of torch.Tensor
+        Each step's input; a group's arranged, shape (parts 2^k, 2^(m-k) tail).
+    """
+    tape = []
+    _, size, tail = state.shape
+    for number, step in enumerate(steps):
+        label = str(number if keep else number % 2)
+        if isinstance(step, Turn):
+            tape += [state] if keep else []
+            out = room.empty("state" + label, *state.shape)
+            state = step.apply(state, phases[step.place], out)
+            continue
+        matrix = _columns(matrices[step.group], len(state))
+        inputs = step.arrangement.apply(state, room, "input" + label)
+        inputs = inputs.reshape(matrix.shape[1], -1)
+        if keep:
+            tape.append(inputs)
+        output = room.empty("state" + label, 2, size, tail)
+        torch.mm(matrix, inputs, out=output.view(len(matrix), -1))
+        state = output
+    return state, tape
+
+
+def pull_steps_back(
+    slope: torch.Tensor,
+    matrices: torch.Tensor,
+    steps: Sequence[Step | Turn],
+    tape: Sequence[torch.Tensor] | torch.Tensor,
+    gradient: torch.Tensor,
+    room: Workspace,
+    parts: int,
+    wanted: bool,
+    phases: Sequence[torch.Tensor] = (),
+) -> torch.Tensor:
+    """Adjoint of `apply_steps`.
+
+    Parameters
+    ----------
+    slope : torch.Tensor, shape (2, 2^m, tail)
+        Gradient to the state after.
+    matrices, steps, phases
+        As for `apply_steps`.
+    tape : list of torch.Tensor, or torch.Tensor of shape (2, 2^m, tail)
+        The inputs, or else the state after, of which every input is had back by undoing the
+        step: one product more a step, and memory that does not grow with their number.
+    gradient : torch.Tensor, shape of ``matrices``
+        The gradient to the matrices is added to it.
+    room : Workspace
+        The result lies in one of its buffers "slope...".
+    parts : int
+        Parts of the state before.
+    wanted : bool
+        Whether the gradient to the state before is wanted.
+
+    Returns
+    -------
+    torch.Tensor, shape (parts, 2^m, tail)
+        The gradient to the state before; meaningless unless wanted.
+    """
+    state = tape if isinstance(tape, torch.Tensor) else None
+    for number, step in reversed(list(enumerate(steps))):
+        if isinstance(step, Turn):
+            slope, state = _pull_turn_back(step, number, slope, state, phases, room)
+            continue
+        before = 2 if number else parts
+        matrix = _columns(matrices[step.group], before)
+        shape = (before, *slope.shape[1:])
+        flat = slope.reshape(len(matrix), -1)
+        if state is None:
+            inputs = tape[number]
+        else:
+            inputs = room.empty(f"undone{number % 2}", matrix.shape[1], flat.shape[1])
+            torch.mm(matrix.T, state.reshape(len(matrix), -1), out=inputs)
+        gradient[step.group, :, : matrix.shape[1]].addmm_(flat, inputs.T)
+        if state is not None and number:
+            state = step.arrangement.undo(inputs.view(shape), room, f"undone state{number % 2}")
+        if number or wanted:
+            product = room.empty(f"slope{number % 2}", *shape)
+            torch.mm(matrix.T, flat, out=product.view(matrix.shape[1], -1))
+            slope = step.arrangement.undo(product, room, f"slope back{number % 2}")
+    return slope
+
+
+def _pull_turn_back(
+    turn: Turn,
+    number: int,
+    slope: torch.Tensor,
+    state: torch.Tensor | None,
+    phases: Sequence[torch.Tensor],
+    room: Workspace,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Gradient to the state before phases, and that state where the state after is given."""
+    phase = phases[turn.place]
+    out = room.empty(f"slope{number % 2}", *slope.shape)
+    slope = turn.apply(slope, phase, out, back=True)
+    if state is not None:
+        out = room.empty(f"undone state{number % 2}", *state.shape)
+        state = turn.apply(state, phase, out, back=True)
+    return slope, state
+
+
+def _columns(matrix: torch.Tensor, parts: int) -> torch.Tensor:
+    """Take the columns that act on states of so many parts."""
+    return matrix if parts == 2 else matrix[:, : matrix.shape[1] // 2]
+
+
+def _permute(
+    state: torch.Tensor, sizes: tuple[int, ...], axes: tuple[int, ...], room: Workspace, name: str
+) -> torch.Tensor:
+    if not axes:
+        return state
+    parts, size, tail = state.shape
+    order = (0, *(axis + 1 for axis in axes), len(axes) + 1)
+    permuted = state.reshape(parts, *sizes, tail).permute(order)
+    return room.empty(name, *permuted.shape).copy_(permuted).view(parts, size, tail)

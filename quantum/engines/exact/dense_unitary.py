@@ -1,0 +1,103 @@
+"""Sections turned into one matrix: a cell's unitary, and the observables behind the cut.
+
+Both come from applying a section's groups to the columns of an identity: ``L = [Re U; Im U]``
+acts on real vectors, ``F = [L, J L]`` with ``J L = [-Im U; Re U]`` on real pairs, and an
+observable is ``O_c = F^T Z_c F``, real and symmetric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from quantum.engines.exact.contraction import apply_steps, arrange, pull_steps_back, steps_of
+from quantum.engines.exact.schedule import Section
+from quantum.engines.exact.workspace import Workspace
+
+
+class DenseSection:
+    """One section as a matrix.
+
+    Parameters
+    ----------
+    part : Section
+        The section, on m qubits.
+    first_group : int
+        Index of its first group's matrix.
+    parts : int
+        1 if it acts on real states, else 2.
+    after : sequence of int, optional
+        Order of the qubits of its outputs; None: as they come, see `order`.
+    """
+
+    def __init__(
+        self, part: Section, first_group: int, parts: int, after: Sequence[int] | None = None
+    ) -> None:
+        self.parts = parts
+        self.size = 2 ** len(part.wires)
+        self._group = first_group
+        self._is_group = len(part.groups) == 1 and part.groups[0].wires == part.wires
+        self._steps, ends = steps_of(part, first_group)
+        self.order = ends if after is None else tuple(after)
+        self._last = arrange(ends, self.order)
+
+    def build(self, matrices: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Build F, shape (2 2^m, parts 2^m), and the tape of its steps."""
+        size, room = self.size, Workspace(matrices.dtype, matrices.device)
+        tape: list[torch.Tensor] = []
+        if self._is_group:
+            state = matrices[self._group, :, :size].reshape(2, size, size)
+        else:
+            eye = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
+            state, tape = apply_steps(eye[None], matrices, self._steps, room)
+        columns = self._last.apply(state, room, "ordered").reshape(2 * size, size)
+        if self.parts == 1:
+            return columns, tape
+        return torch.cat([columns, torch.cat([-columns[size:], columns[:size]])], dim=1), tape
+
+    def pull_back(
+        self,
+        slope: torch.Tensor,
+        matrices: torch.Tensor,
+        tape: list[torch.Tensor],
+        gradient: torch.Tensor,
+    ) -> None:
+        """Add the gradient to the matrices, from that to F, to ``gradient``."""
+        size, room = self.size, Workspace(matrices.dtype, matrices.device)
+        columns = slope[:, :size]
+        if self.parts == 2:
+            upper = columns[:size] + slope[size:, size:]
+            columns = torch.cat([upper, columns[size:] - slope[:size, size:]])
+        state = self._last.undo(columns.reshape(2, size, size), room, "ordered")
+        if self._is_group:
+            gradient[self._group, :, :size].add_(state.reshape(2 * size, size))
+        else:
+            pull_steps_back(
+                state, matrices, self._steps, tape, gradient, room, parts=1, wanted=False
+            )
+
+
+def observables(columns: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    """Observables before a section.
+
+    Parameters
+    ----------
+    columns : torch.Tensor, shape (2 2^m, parts 2^m)
+        F of the section.
+    signs : torch.Tensor, shape (R, 2 2^m, 1)
+        Diagonals of the read-outs' Z, twice.
+
+    Returns
+    -------
+    torch.Tensor, shape (R, parts 2^m, parts 2^m)
+        ``F^T Z_c F``.
+    """
+    return torch.matmul(columns.T, signs * columns)
+
+
+def pull_observables_back(
+    slope: torch.Tensor, columns: torch.Tensor, signs: torch.Tensor
+) -> torch.Tensor:
+    """Gradient to F from that to the observables, symmetric, same shapes as there."""
+    return (signs * torch.matmul(columns, slope)).sum(0).mul_(2.0)

@@ -1,0 +1,364 @@
+"""A schedule made ready to run: forward for chunks of rows, and the adjoint by hand.
+
+Rows go through in chunks. With one chunk the forward pass keeps each step's input for the
+gradient: forward, adjoint and the matrices' gradient are three products a step. With more it
+keeps nothing and the gradient runs every chunk again, a fourth product, so that memory is that
+of one chunk whatever the number of rows. Where even one chunk's inputs would take more than
+`TAPE_BYTES`, the last state alone is kept and each step is undone on the way back, a fifth
+product, so that memory does not grow with depth. Autograd would keep about twice as many
+tensors of fresh memory, and touching a fresh page costs as much as computing on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from quantum.engines.exact.contraction import Arrangement, apply_steps, arrange, pull_steps_back, steps_of
+from quantum.engines.exact.dense_unitary import DenseSection, observables, pull_observables_back
+from quantum.engines.exact.fusion import FusedBlock
+from quantum.engines.exact.linalg import z_signs
+from quantum.engines.exact.matrices import GroupMatrices
+from quantum.engines.exact.product_states import Interleaving, interleave, multiply, pull_product_back
+from quantum.engines.exact.schedule import Schedule
+from quantum.engines.exact.phase_layer import Turn
+from quantum.engines.exact.workspace import Workspace, amplitudes_at_once, shared_pool
+
+TAPE_BYTES = 256 * 2**20  # most memory for the inputs of one chunk's steps
+
+
+@dataclass(frozen=True)
+class Dense:
+    """All matrices of one step: each cell's (None: it has no groups), and the observables."""
+
+    cells: list[torch.Tensor | None]
+    late: torch.Tensor | None
+    observables: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class RowsTape:
+    """What a chunk's gradient needs.
+
+    Attributes
+    ----------
+    cells, products : list of torch.Tensor
+        The cells' states, and the products of the first one, two ... of them.
+    parts : int
+        1 if the state before the steps is real, else 2.
+    steps : list of torch.Tensor or torch.Tensor
+        As `pull_steps_back` takes it.
+    last, images : torch.Tensor
+        The state as it is read out, and what the observables make of it.
+    """
+
+    cells: list[torch.Tensor]
+    products: list[torch.Tensor]
+    parts: int
+    steps: list[torch.Tensor] | torch.Tensor
+    last: torch.Tensor
+    images: torch.Tensor | None
+
+
+class Program:
+    """A schedule, compiled.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        What to do.
+    blocks : sequence of FusedBlock
+        All blocks.
+    readouts : sequence of int
+        Qubits read out.
+    dtype : torch.dtype
+        Real type.
+    device : torch.device
+        Where to compute.
+
+    Attributes
+    ----------
+    chunk_rows : int
+        Rows of a chunk.
+    turns : tuple of Turn
+        What later uploads of the features do, in order of time.
+    widths : list of int
+        Numbers a row of each cell's encoded state, then of each turn's phases.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        blocks: Sequence[FusedBlock],
+        readouts: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.schedule = schedule
+        self.pool = shared_pool(dtype, device)
+        amplitudes = amplitudes_at_once(dtype, device, len(readouts))
+        self.chunk_rows = max(1, amplitudes // 2 ** len(schedule.middle.wires))
+        self.matrices = GroupMatrices(blocks, schedule.groups, dtype, device)
+        self.inputs = 1 if schedule.real else 2
+        self.widths = [self.inputs * 2 ** len(cell.wires) for cell in schedule.cells]
+        order = schedule.middle.wires
+        first = 0
+        self._cells: list[DenseSection | None] = []
+        for cell in schedule.cells:
+            after = [wire for wire in order if wire in cell.wires]
+            dense = DenseSection(cell, first, self.inputs, after) if cell.groups else None
+            self._cells.append(dense)
+            first += len(cell.groups)
+        self._products = _product_plans(schedule)
+        self._steps, ends = steps_of(schedule.middle, first)
+        self.turns = tuple(step for step in self._steps if isinstance(step, Turn))
+        self.widths += [2 * 2 ** len(turn.wires) for turn in self.turns]
+        first += len(schedule.middle.groups)
+        self._compile_readout(ends, first, readouts, dtype, device)
+
+    def _compile_readout(
+        self,
+        ends: Sequence[int],
+        first: int,
+        readouts: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        late = self.schedule.late
+        self._late = None if late is None else DenseSection(late, first, self.schedule.parts)
+        order = tuple(ends) if self._late is None else self._late.order
+        self._last = Arrangement((), ())
+        if late is not None:
+            self._last = arrange(ends, (*late.wires, *(w for w in ends if w not in late.wires)))
+        signs = torch.stack([z_signs((order.index(w),), len(order)) for w in readouts])
+        self.signs = signs.repeat(1, 2)[..., None].to(dtype).to(device)
+
+    def densify(self, matrices: torch.Tensor) -> tuple[Dense, list[list[torch.Tensor]]]:
+        """Build cells' matrices and observables from those of the groups, and the tapes."""
+        cells: list[torch.Tensor | None] = []
+        tapes = []
+        for cell in self._cells:
+            matrix, tape = (None, []) if cell is None else cell.build(matrices)
+            cells.append(matrix)
+            tapes.append(tape)
+        if self._late is None:
+            return Dense(cells, None, None), tapes
+        late, tape = self._late.build(matrices)
+        return Dense(cells, late, observables(late, self.signs)), [*tapes, tape]
+
+    def pull_dense_back(
+        self,
+        slopes: Dense,
+        dense: Dense,
+        tapes: Sequence[list[torch.Tensor]],
+        matrices: torch.Tensor,
+        gradient: torch.Tensor,
+    ) -> None:
+        """Add the gradient to the groups' matrices, from that to the dense ones."""
+        for cell, slope, tape in zip(self._cells, slopes.cells, tapes, strict=False):
+            if cell is not None and slope is not None:
+                cell.pull_back(slope, matrices, tape, gradient)
+        if self._late is not None and dense.late is not None and slopes.observables is not None:
+            slope = pull_observables_back(slopes.observables, dense.late, self.signs)
+            self._late.pull_back(slope, matrices, tapes[-1], gradient)
+
+    def rows(
+        self,
+        values: torch.Tensor,
+        matrices: torch.Tensor,
+        dense: Dense,
+        room: Workspace,
+        keep: bool,
+    ) -> tuple[torch.Tensor, RowsTape]:
+        """Run one chunk of rows.
+
+        Parameters
+        ----------
+        values : torch.Tensor, shape (sum of `widths`, rows)
+            The cells' encoded states and the turns' phases.
+        matrices, dense
+            Of this step.
+        room : Workspace
+            The tape lies in it.
+        keep : bool
+            Whether the tape is wanted.
+
+        Returns
+        -------
+        torch.Tensor, shape (R, rows)
+            Expectations.
+        RowsTape
+            For `pull_rows_back`.
+        """
+        rows = values.shape[1]
+        encoded, phases = self._split(values)
+        cells = []
+        for part, matrix in zip(encoded, dense.cells, strict=True):
+            parts = self.inputs if matrix is None else 2
+            output = part if matrix is None else matrix @ part
+            cells.append(output.reshape(parts, -1, rows))
+        products = [cells[0]]
+        for number, (cell, plan) in enumerate(zip(cells[1:], self._products, strict=True)):
+            left = products[-1]
+            out = room.empty(f"product{number}", 2, left.shape[1] * cell.shape[1], rows)
+            products.append(multiply(left, cell, plan, out))
+        state = products.pop()
+        parts = len(state)
+        fits = keep and len(self._steps) * 2 * state.nbytes <= TAPE_BYTES
+        state, steps = apply_steps(state, matrices, self._steps, room, fits, phases)
+        if self._late is None or dense.observables is None:
+            last, images = state.reshape(-1, rows), None
+            z = self.signs[:, :, 0] @ last.square()
+        else:
+            size = dense.observables.shape[1]
+            last = self._last.apply(state, room, "last").reshape(size, -1)
+            images = room.empty("images", len(dense.observables), *last.shape)
+            torch.matmul(dense.observables, last, out=images)
+            terms = torch.mul(images, last, out=room.empty("scratch", *images.shape))
+            terms = terms.view(len(images), -1, rows)
+            z = (terms.new_ones(1, terms.shape[1]) @ terms)[:, 0]
+        return z, RowsTape(cells, products, parts, steps if fits else state, last, images)
+
+    def pull_rows_back(
+        self,
+        values: torch.Tensor,
+        matrices: torch.Tensor,
+        dense: Dense,
+        tape: RowsTape,
+        room: Workspace,
+        weights: torch.Tensor,
+        gradient: torch.Tensor,
+        slopes: Dense,
+    ) -> None:
+        """Add one chunk's gradients.
+
+        Parameters
+        ----------
+        values, matrices, dense, tape, room
+            As in `rows`.
+        weights : torch.Tensor, shape (R, rows)
+            Gradient to the expectations.
+        gradient : torch.Tensor
+            The gradient to the groups' matrices is added to it.
+        slopes : Dense
+            The gradients to the dense matrices are added to them.
+        """
+        slope = self._pull_readout_back(tape, room, weights, slopes)
+        if self.schedule.heisenberg:
+            return
+        wanted = any(cell is not None for cell in self._cells)
+        steps = self._steps
+        encoded, phases = self._split(values)
+        slope = pull_steps_back(
+            slope, matrices, steps, tape.steps, gradient, room, tape.parts, wanted, phases
+        )
+        if not wanted:
+            return
+        outputs = []
+        for left, cell, plan in reversed(
+            list(zip(tape.products, tape.cells[1:], self._products, strict=True))
+        ):
+            scratch = room.empty("scratch", *slope.shape)
+            slope, right = pull_product_back(slope, left, cell, plan, scratch)
+            outputs.append(right)
+        outputs.append(slope)
+        for part, output, target in zip(encoded, reversed(outputs), slopes.cells, strict=True):
+            if target is not None:
+                target.addmm_(output.reshape(len(target), -1), part.T)
+
+    def _split(
+        self, values: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """Separate the cells' encoded states from the turns' phases."""
+        parts = torch.split(values, self.widths)
+        return parts[: len(self._cells)], parts[len(self._cells) :]
+
+    def _pull_readout_back(
+        self, tape: RowsTape, room: Workspace, weights: torch.Tensor, slopes: Dense
+    ) -> torch.Tensor:
+        """Gradient to the state behind the steps; that to the observables is added."""
+        last, rows = tape.last, weights.shape[1]
+        if tape.images is None or slopes.observables is None:
+            slope = torch.mm(self.signs[:, :, 0].T, weights, out=room.empty("slope", *last.shape))
+            return slope.mul_(last).mul_(2.0).view(2, -1, rows)
+        flat = last.view(-1, rows)
+        for weight, target in zip(weights, slopes.observables, strict=True):
+            weighted = torch.mul(flat, weight, out=room.empty("scratch", *flat.shape))
+            target.addmm_(weighted.view(last.shape), last.T)
+        if self.schedule.heisenberg:
+            return last
+        images, double = tape.images.view(len(weights), -1, rows), weights * 2.0
+        slope = torch.mul(images[0], double[0], out=room.empty("slope", *images[0].shape))
+        for image, weight in zip(images[1:], double[1:], strict=True):
+            slope.addcmul_(image, weight)
+        return self._last.undo(slope.view(self.schedule.parts, -1, rows), room, "slope back")
+
+
+def _product_plans(schedule: Schedule) -> list[Interleaving]:
+    """How each cell but the first joins the product of those before it."""
+    order = schedule.middle.wires
+    left: tuple[int, ...] = schedule.cells[0].wires
+    plans = []
+    for cell in schedule.cells[1:]:
+        plans.append(interleave(left, cell.wires, order))
+        left += cell.wires
+    return plans
+
+
+class Expectations(torch.autograd.Function):
+    """<Z> of the read-outs, shape (rows, R), of angles, encoded values and a program.
+
+    ``taped``: whether autograd is on, which inside of `forward` it never is.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, angles: torch.Tensor, values: torch.Tensor, program: Program, taped: bool
+    ) -> torch.Tensor:
+        """Run all chunks; keep the tape if there is only one and a gradient can be asked for."""
+        matrices, built = program.matrices.build(angles)
+        dense, tapes = program.densify(matrices)
+        chunks = torch.split(values, program.chunk_rows, dim=1)
+        keep = taped and ctx.needs_input_grad[0] and len(chunks) == 1
+        room = program.pool.take()
+        ctx.program, ctx.chunks, ctx.angles = program, chunks, angles
+        ctx.state = matrices, built, dense, tapes
+        if keep:
+            z, tape = program.rows(values, matrices, dense, room, keep)
+            ctx.kept = tape, room
+            return z.T
+        ctx.kept = None
+        parts = [program.rows(chunk, matrices, dense, room, keep)[0] for chunk in chunks]
+        program.pool.give(room)
+        return torch.cat(parts, dim=1).T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        """Walk back through rows, dense matrices, groups and gates."""
+        program: Program = ctx.program
+        matrices, built, dense, tapes = ctx.state
+        kept, room = ctx.kept or (None, program.pool.take())
+        ctx.kept = None  # another backward pass must not read a workspace given away
+        gradient = torch.zeros_like(matrices)
+        slopes = _zeros(dense)
+        start = 0
+        for chunk in ctx.chunks:
+            weights = slope[start : start + chunk.shape[1]].T.contiguous()
+            start += chunk.shape[1]
+            tape = kept or program.rows(chunk, matrices, dense, room, keep=True)[1]
+            program.pull_rows_back(chunk, matrices, dense, tape, room, weights, gradient, slopes)
+        program.pool.give(room)
+        program.pull_dense_back(slopes, dense, tapes, matrices, gradient)
+        return program.matrices.pull_back(gradient, built, ctx.angles), None, None, None
+
+
+def _zeros(dense: Dense) -> Dense:
+    """Make room for the gradient to the dense matrices."""
+    cells = [None if cell is None else torch.zeros_like(cell) for cell in dense.cells]
+    seen = None if dense.observables is None else torch.zeros_like(dense.observables)
+    return Dense(cells, None, seen)

@@ -1,0 +1,1 @@
+"""Any PennyLane device by name, as an engine."""

@@ -1,0 +1,1 @@
+"""Local training: one client's loss, and the optimisers that lower it."""

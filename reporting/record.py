@@ -1,0 +1,183 @@
+"""A run's files, read once; what is missing or damaged is empty, not an error."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core import (
+    DataError,
+    checkpoint_folders,
+    display_safe,
+    explain,
+    is_number,
+    is_simulated,
+    real_path,
+)
+from core.storage.reading import Reader
+from core.storage.records import ConfigFile, Decided, LedgerFile, State, Summary
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything the report is made of.
+
+    Parameters
+    ----------
+    name : str
+        Name of the results folder.
+    config, prepared, end, ledger, summary : Mapping
+        The run's JSON files and single events; empty if absent.
+    clients, rounds, decisions : tuple of Mapping
+        The ``client`` and ``round`` events and the agent's decisions, in order.
+    circuit : bytes
+        ``circuit.svg``; empty if absent.
+    state : Mapping
+        ``state.json`` of the last checkpoint; empty if absent.
+    damaged : tuple of str
+        What is wrong with the files, and left out: file, line or place, and why.
+    """
+
+    name: str
+    config: Json = field(default_factory=dict)
+    prepared: Json = field(default_factory=dict)
+    clients: tuple[Json, ...] = ()
+    rounds: tuple[Json, ...] = ()
+    end: Json = field(default_factory=dict)
+    decisions: tuple[Json, ...] = ()
+    ledger: Json = field(default_factory=dict)
+    summary: Json = field(default_factory=dict)
+    circuit: bytes = b""
+    state: Json = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def client_ids(self) -> tuple[int, ...]:
+        """Every client that the run speaks of, ascending."""
+        named = {int(c["client"]) for c in self.prepared.get("clients", []) if "client" in c}
+        seen = {int(event["client"]) for event in self.clients if "client" in event}
+        trained = {int(k) for event in self.rounds for k in event.get("participants", [])}
+        return tuple(sorted(named | seen | trained))
+
+    @property
+    def round_ids(self) -> tuple[int, ...]:
+        """Every finished round, ascending."""
+        return tuple(sorted({int(event["round"]) for event in self.rounds if "round" in event}))
+
+    def client_name(self, client: int) -> str:
+        """Return a client's site name."""
+        for known in self.prepared.get("clients", []):
+            if known.get("client") == client and known.get("site"):
+                return display_safe(known["site"])
+        return f"client {client}"
+
+    def class_names(self, count: int) -> list[str]:
+        """Return the names of so many classes, or their numbers where names are not on record."""
+        names = [display_safe(name) for name in self.prepared.get("classes", [])]
+        return names if len(names) == count else [str(place) for place in range(count)]
+
+    @property
+    def simulated(self) -> dict[int, bool]:
+        """Whether each client's backend is a simulator, where its backend is on record."""
+        return {
+            int(known["client"]): is_simulated(str(known["backend"]))
+            for known in self.prepared.get("clients", [])
+            if "client" in known and known.get("backend")
+        }
+
+    @property
+    def circuit_kind(self) -> str:
+        """Return ``simulated`` or ``executed``, both with "and", or nothing if not on record."""
+        words, seen = {True: "simulated", False: "executed"}, self.simulated.values()
+        return " and ".join(words[kind] for kind in (True, False) if kind in seen)
+
+    @property
+    def calibration(self) -> Sequence[Json]:
+        """Return the final test's predictions by confidence: rows, confidence, accuracy."""
+        bins = (self.summary.get("test") or {}).get("calibration")
+        return bins if isinstance(bins, list) else []
+
+    def grid(self, key: str) -> list[list[float]]:
+        """Return a figure of the ``client`` events by client (rows) and round (columns).
+
+        Returns
+        -------
+        list of list of float
+            ``(clients, rounds)``; NaN where a client did not take part.
+        """
+        cells = {(e.get("client"), e.get("round")): e.get(key) for e in self.clients}
+        return [
+            [number(cells.get((client, at))) for at in self.round_ids] for client in self.client_ids
+        ]
+
+    def series(self, key: str) -> list[float]:
+        """Return a figure of the ``round`` events in the order of rounds; NaN where absent."""
+        cells = {e.get("round"): e.get(key) for e in self.rounds}
+        return [number(cells.get(at)) for at in self.round_ids]
+
+
+def number(value: Any) -> float:
+    """Return a figure as a float; NaN for none."""
+    return float(value) if is_number(value) else math.nan
+
+
+def known(values: Iterable[float]) -> list[float]:
+    """Return the values that are numbers."""
+    return [value for value in values if math.isfinite(value)]
+
+
+def any_known(rows: Sequence[Sequence[float]]) -> bool:
+    """Whether a grid holds at least one number."""
+    return any(known(row) for row in rows)
+
+
+def read_record(folder: Path) -> Record:
+    """Read a results folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; any of its files may be missing, cut short or damaged.
+
+    Returns
+    -------
+    Record
+        What it holds.
+
+    Raises
+    ------
+    DataError
+        If it holds neither ``config.json`` nor ``metrics.jsonl`` nor ``summary.json``.
+    """
+    needed = ("config.json", "metrics.jsonl", "summary.json")
+    if not any(os.path.isfile(folder / name) for name in needed):
+        raise DataError(explain(f"no run in {str(folder)!r}", "a results folder", "check the path"))
+    reader = Reader(folder)
+    config = reader.file("config.json", ConfigFile)
+    events = list(reader.lines("metrics.jsonl"))
+    decisions = tuple(reader.lines("agent.jsonl", Decided))
+    ledger = reader.file("ledger.json", LedgerFile)
+    summary = reader.file("summary.json", Summary)
+    last = [folder, *checkpoint_folders(folder)][-1]
+    state = reader.file(str((last / "state.json").relative_to(folder)), State)
+    circuit = reader.content("circuit.svg") or b""
+    return Record(
+        name=real_path(folder).name,
+        config=config,
+        prepared=next((e for e in events if e.get("event") == "prepared"), {}),
+        clients=tuple(e for e in events if e.get("event") == "client"),
+        rounds=tuple(e for e in events if e.get("event") == "round"),
+        end=next((e for e in reversed(events) if e.get("event") == "end"), {}),
+        decisions=decisions,
+        ledger=ledger,
+        summary=summary,
+        circuit=circuit,
+        state=state,
+        damaged=tuple(reader.damaged),
+    )

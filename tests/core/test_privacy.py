@@ -1,0 +1,134 @@
+"""Clipping, noise and the accountant, against closed forms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from core import Settings, SettingsError, parse_run, privacy_words
+from core.privacy import clipped, epsilon, noise_seed, noised, spent
+
+ON = ("privacy.dp=central", "aggregation.rule=uniform")
+
+
+def length(one: dict[str, Any], other: dict[str, Any]) -> float:
+    return math.sqrt(sum(float(np.sum((one[k] - other[k]) ** 2)) for k in one))
+
+
+@given(st.floats(0.01, 10), st.integers(0, 2**32 - 1))
+def test_a_clipped_update_points_where_it_did_and_is_no_longer_than_allowed(
+    bound: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    reference = {"angles": rng.normal(size=5), "bias": rng.normal(size=2)}
+    update = {k: v + rng.normal(size=v.shape) for k, v in reference.items()}
+    found = clipped(update, reference, bound)
+    whole = length(update, reference)
+    assert length(found, reference) == pytest.approx(min(bound, whole))
+    share = min(1.0, bound / whole)
+    for name in update:
+        expected = reference[name] + share * (update[name] - reference[name])
+        np.testing.assert_allclose(found[name], expected, atol=1e-12)
+
+
+def test_an_update_of_nothing_stays_and_types_are_kept() -> None:
+    reference = {"angles": np.ones(3, np.float32)}
+    found = clipped(reference, reference, 0.5)
+    assert found["angles"].dtype == np.float32
+    np.testing.assert_array_equal(found["angles"], reference["angles"])
+
+
+def test_noise_has_the_deviation_that_was_asked_for() -> None:
+    drawn = noised({"a": np.zeros(200_000)}, 0.3, seed=1)["a"]
+    assert drawn.std() == pytest.approx(0.3, rel=0.01)
+    assert drawn.mean() == pytest.approx(0.0, abs=0.003)
+
+
+def test_noise_repeats_by_its_seed_alone_and_leaves_the_global_generator() -> None:
+    np.random.seed(5)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr] # noqa: NPY002
+    one, two, other = (noised({"a": np.zeros(9)}, 1.0, seed)["a"] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, two)
+    assert not np.allclose(one, other)
+    unknown = [noised({"a": np.zeros(9)}, 1.0, None)["a"] for _ in range(2)]
+    assert not np.allclose(*unknown)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # type: ignore[index] # noqa: NPY002
+
+
+def test_only_a_seeded_run_has_a_seed_of_its_noise() -> None:
+    assert noise_seed(parse_run([], ON)[0], "aggregate", 1) is None
+    seeded, _ = parse_run([], [*ON, "privacy.seeded=true"])
+    assert noise_seed(seeded, "aggregate", 1) == noise_seed(seeded, "aggregate", 1)
+    assert noise_seed(seeded, "aggregate", 1) != noise_seed(seeded, "aggregate", 2)
+
+
+def exact(multiplier: float, delta: float) -> float:
+    """Balle and Wang (2018), theorem 8: the smallest epsilon of one Gaussian release."""
+
+    def excess(eps: float) -> float:
+        a, b = 1 / (2 * multiplier), eps * multiplier
+        return float(norm.cdf(a - b) - math.exp(eps) * norm.cdf(-a - b) - delta)
+
+    return float(brentq(excess, 1e-9, 500))
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 2.0, 5.0])
+@pytest.mark.parametrize("releases", [1, 10])
+def test_the_accountant_bounds_the_exact_value_closely(multiplier: float, releases: int) -> None:
+    """T releases of multiplier z are one of z / sqrt(T)."""
+    told = epsilon({multiplier: releases}, 1e-5)
+    true = exact(multiplier / math.sqrt(releases), 1e-5)
+    assert true <= told <= 1.25 * true
+
+
+def test_nothing_released_costs_nothing_and_more_costs_more() -> None:
+    assert epsilon({}, 1e-5) == epsilon({1.0: 0}, 1e-5) == 0.0
+    assert epsilon({1.0: 1}, 1e-5) < epsilon({1.0: 2}, 1e-5) < epsilon({0.5: 2}, 1e-5)
+    assert epsilon({1.0: 1, 2.0: 3}, 1e-5) > epsilon({1.0: 1}, 1e-5)
+
+
+def test_what_is_told_of_a_run() -> None:
+    assert spent(Settings(), 5) == {}
+    central = spent(parse_run([], ON)[0], 5)["updates"]
+    local = spent(parse_run([], ["privacy.dp=local"])[0], 5)["updates"]
+    assert central["epsilon"] == epsilon({1.0: 5}, 1e-5)
+    assert local["epsilon"] == epsilon({0.5: 5}, 1e-5)  # any update in the place of any other
+    told = spent(parse_run([], ["privacy.moment_noise=4"])[0], 5)
+    assert set(told) == {"moments"}
+    assert told["moments"]["epsilon"] == epsilon({2.0: 1, 4 / math.sqrt(2): 1}, 1e-5)
+    assert not told["moments"]["seeded"]
+
+
+def test_noise_that_can_be_taken_off_again_is_told() -> None:
+    for more, warned in (([], False), (["privacy.seeded=true"], True)):
+        (line,) = privacy_words(spent(parse_run([], [*ON, *more])[0], 5))
+        assert ("none for whoever knows run.seed" in line) == warned
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["privacy.dp=central"], "aggregation.rule = 'weighted' with privacy.dp = 'central'"),
+        ([*ON, "aggregation.max_norm=5"], "aggregation.max_norm = 5 would be ignored because"),
+        ([*ON, "agent.kind=bandit"], "agent.kind = 'bandit' with privacy.dp = 'central'; accepted"),
+        (["privacy.dp=local", "llm.federated=ffa"], "llm.federated = 'ffa' with privacy.dp"),
+        (["privacy.delta=1e-6"], "privacy.delta would be ignored because nothing is noised"),
+        (["privacy.seeded=true"], "privacy.seeded would be ignored"),
+        (["privacy.clip=2"], "privacy.clip = 2.0 would be ignored because privacy.dp = 'none'"),
+        (["privacy.moment_clip=2"], "privacy.moment_clip = 2.0 would be ignored"),
+        (["privacy.dp=local", "privacy.noise=0"], "privacy.noise = 0.0; accepted"),
+    ],
+)
+def test_settings_without_effect_or_against_the_guarantee_are_refused(
+    words: list[str], said: str
+) -> None:
+    with pytest.raises(SettingsError) as error:
+        parse_run([], words)
+    assert said in str(error.value)

@@ -1,0 +1,227 @@
+"""Recorded runs replayed: the same decisions, and what is told of a record that was changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_qfl.cli.audit import audit_lines
+from core import UserError
+from reporting.audit import audit, main
+from tests.command import llm_qfl
+
+ROOT = Path(__file__).resolve().parents[2]
+Federate = Callable[..., Any]
+
+AGENTS = (
+    ("agent.kind=rule", "agent.fraction=0.5"),
+    ("agent.kind=rule", "agent.rule=hybrid", "evaluation.mode=federated", "data.server_rows=0"),
+    ("agent.kind=all",),
+    ("agent.kind=random", "agent.fraction=0.5", "run.seed=3"),
+    ("agent.kind=greedy", "agent.fraction=0.5"),
+    ("agent.kind=bandit", "agent.bandit=ucb", "agent.circuit_prices=1,1,5"),
+    ("agent.kind=bandit", "agent.bandit=linucb"),
+    ("agent.kind=bandit", "agent.bandit=linucb", "evaluation.mode=federated", "data.server_rows=0"),
+    ("agent.kind=rule", "stop.circuits=60000"),
+    ("agent.kind=bandit", "stop.wall_seconds=100", "agent.price=5"),
+)
+
+
+def change(folder: Path, number: int, **values: Any) -> None:
+    path = folder / "agent.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[number - 1] |= values
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("given", AGENTS, ids=" ".join)
+def test_a_recorded_run_comes_out_the_same(federate: Federate, given: tuple[str, ...]) -> None:
+    ran = federate("run.rounds=4", *given)
+    name, found, _ = audit(ran.folder)
+    assert name == ran.events("prepared")[0]["agent"]
+    assert [(one.round, one.differs) for one in found] == [
+        (line["round"], ()) for line in ran.decisions()
+    ]
+    assert len(found) >= 2
+
+
+def test_a_decision_that_was_changed_is_found_with_both_values(federate: Federate) -> None:
+    ran = federate("run.rounds=3", "agent.kind=bandit", "agent.bandit=ucb")
+    steps = ran.decisions()[1]["steps"]
+    more = {client: count + 1 for client, count in steps.items()}
+    change(ran.folder, 2, steps=more, guard=["client 0: 99 steps bounded to 4"])
+    _, found, _ = audit(ran.folder)
+    assert [one.differs for one in found if one.round != 2] == [()] * 2
+    assert found[1].differs == (
+        f"steps {json.dumps(more)} recorded, {json.dumps(steps)} replayed",
+        'guard ["client 0: 99 steps bounded to 4"] recorded, [] replayed',
+    )
+
+
+def test_settings_that_were_changed_are_found(federate: Federate) -> None:
+    ran = federate("agent.kind=random", "agent.fraction=0.4", "run.rounds=4")
+    path = ran.folder / "config.json"
+    config = json.loads(path.read_text())
+    config["settings"]["run"]["seed"] = 9
+    path.write_text(json.dumps(config))
+    _, found, _ = audit(ran.folder)
+    assert any("participants [" in difference for one in found for difference in one.differs)
+
+
+def test_an_observation_that_was_changed_leads_to_another_decision(federate: Federate) -> None:
+    ran = federate("agent.kind=rule", "agent.fraction=0.4", "run.rounds=2")
+    (chosen,) = set(range(3)) - set(ran.decisions()[1]["participants"])
+    seen = ran.decisions()[1]["observation"]
+    seen["clients"][chosen]["gap"] = 0.0
+    seen["clients"][ran.decisions()[1]["participants"][0]]["gap"] = 9.0
+    change(ran.folder, 2, observation=seen)
+    assert "participants" in audit(ran.folder)[1][1].differs[0]
+
+
+def test_a_perfect_language_model_has_an_infinite_ratio_on_record_too(federate: Federate) -> None:
+    ran = federate("agent.kind=rule", "run.rounds=2")
+    seen = ran.decisions()[1]["observation"]
+    seen["clients"][0] |= {"llm_loss": 0.0, "ratio": None}  # JSON knows no infinity
+    change(ran.folder, 2, observation=seen)
+    assert '"0": 100' in audit(ran.folder)[1][1].differs[0]  # the most that a rule gives
+
+
+def test_where_no_client_is_left_the_strategy_stops(federate: Federate) -> None:
+    ran = federate("agent.kind=all", "run.rounds=2")
+    line = ran.decisions()[1]
+    line["observation"]["clients"] = []
+    spent = "the budget of every client is spent"
+    change(
+        ran.folder, 2, **{**line, "participants": [], "steps": {}, "stop": True, "reason": spent}
+    )
+    assert audit(ran.folder)[1][1].differs == ()
+
+
+def test_what_is_no_record_is_refused_in_one_line(
+    federate: Federate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = federate("agent.kind=all")
+    path = ran.folder / "agent.jsonl"
+    whole = path.read_text()
+    first, second = whole.splitlines()
+    spoilt = {
+        "line 1 is no JSON (Expecting": "{]\n",
+        "line 1 lacks participants, steps": '{"round": 1, "observation": {}, "kind": "all", '
+        '"stop": false, "reason": "", "guard": []}\n',
+        "line 1, observation.max_steps: Field required": first.replace('"max_steps"', '"most"')
+        + "\n",
+        "line 1 is of round 2, its observation of 2": second + "\n",
+        "it holds no decision": "",
+    }
+    for told, text in spoilt.items():
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"agent\.jsonl") as caught:
+            audit(ran.folder)
+        assert told in str(caught.value)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match="line 1 is no text in UTF-8"):
+        audit(ran.folder)
+    path.unlink()
+    with pytest.raises(UserError, match=r"no .*agent\.jsonl"):
+        audit(ran.folder)
+    path.write_text(whole)
+    (ran.folder / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no settings in .*config\.json"):
+        audit(ran.folder)
+    assert main([str(tmp_path / "nowhere")]) == 2
+    told = capsys.readouterr().err
+    assert "nowhere" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_damaged_line_is_named_and_the_others_are_replayed(
+    federate: Federate, tmp_path: Path
+) -> None:
+    ran = federate("agent.kind=all", "run.rounds=3")
+    path = ran.folder / "agent.jsonl"
+    first, second, third = path.read_text().splitlines()
+    spoilt = {
+        "line 2 is no JSON (Expecting": (1, 3, first + "\n{]\n" + third + "\n"),
+        "line 2, decision.steps.0: Input should": (
+            1,
+            3,
+            "\n".join([first, json.dumps({**json.loads(second), "steps": {"0": None}}), third, ""]),
+        ),
+        "line 3 is not complete": (1, 2, first + "\n" + second + "\n" + third[:-9]),
+    }
+    for told, (*rounds, text) in spoilt.items():
+        path.write_text(text)
+        _, found, (damage,) = audit(ran.folder)
+        assert [(one.round, one.differs) for one in found] == [(at, ()) for at in rounds]
+        assert told in damage
+        assert "\n" not in damage
+    ended = llm_qfl(tmp_path, "audit", str(ran.folder))
+    assert ended.returncode == 2
+    assert ended.stdout.splitlines()[-1] == "2 of 2 decisions come out the same"
+    assert "line 3 is not complete" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_line_whose_decision_is_none_is_refused_in_one_line(
+    federate: Federate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = federate("agent.kind=all", "run.rounds=1")
+    path = ran.folder / "agent.jsonl"
+    whole = path.read_text()
+    spoilt: list[tuple[dict[str, Any], str]] = [
+        ({"participants": 3}, "line 1, decision.participants: Input should be a valid tuple"),
+        ({"steps": {"0": None}}, "line 1, decision.steps.0: Input should be a valid integer"),
+        ({"stop": [1]}, "line 1, decision.stop: Input should be a valid boolean"),
+        ({"attempts": ["x"]}, "line 1, attempts: Input should be a valid dictionary"),
+        ({"attempts": 7}, "line 1, attempts: Input should be a valid dictionary"),
+        ({"attempts": [{"prompt": 5}]}, "line 1, attempts.prompt: Input should be a valid string"),
+    ]
+    for values, told in spoilt:
+        path.write_text(whole)
+        change(ran.folder, 1, **values)
+        assert main([str(ran.folder)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+
+
+def test_the_command_prints_a_table_and_says_it_by_its_exit_code(
+    federate: Federate, tmp_path: Path
+) -> None:
+    ran = federate("agent.kind=random", "agent.fraction=0.6", "run.rounds=3")
+    same = llm_qfl(tmp_path, "audit", str(ran.folder))
+    assert same.returncode == 0, same.stderr
+    assert same.stdout.splitlines()[0] == "agent: random"
+    assert same.stdout.splitlines()[-1] == "3 of 3 decisions come out the same"
+    change(ran.folder, 3, reason="because")
+    other = llm_qfl(tmp_path, "audit", str(ran.folder))
+    assert other.returncode == 1
+    assert other.stdout.splitlines()[-2:] == ["", "2 of 3 decisions come out the same"]
+    assert 'reason "because" recorded, "drawn at random: 2" replayed' in other.stdout
+    mistaken = llm_qfl(tmp_path, "audit", str(tmp_path / "nowhere"))
+    assert mistaken.returncode == 2
+    assert len(mistaken.stderr.splitlines()) == 1
+    assert mistaken.stderr.startswith("llm-qfl: no folder")
+
+
+def test_the_table_names_who_trained_and_what_differs() -> None:
+    def one(number: int, **more: Any) -> dict[str, Any]:
+        base = {"round": number, "clients": 3, "participants": [0, 2], "stop": False}
+        return {**base, "steps": {"0": 5, "2": 7}, "differs": [], **more}
+
+    rounds = [one(1), one(2, differs=["steps x"]), one(3, participants=[], steps={}, stop=True)]
+    assert audit_lines({"agent": "greedy", "rounds": rounds}) == [
+        "agent: greedy",
+        "",
+        "round  clients  steps         replayed",
+        "    1  0 2      5 7           same",
+        "    2  0 2      5 7           differs",
+        "       - steps x",
+        "    3  stop                   same",
+        "",
+        "2 of 3 decisions come out the same",
+    ]

@@ -1,0 +1,1 @@
+"""Training of the regulator in simulated federations."""
