@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from bench.tables import ROOT, arguments, head, keep, kept, mean_spread, row
-from data import Site, load_corpus, load_site, scores
 from core import Settings, derive_seed, parse_run
+from data import Site, load_corpus, load_site, scores
 from llm import adopt, fine_tune, load_fine_tuned, local_round
 from llm.calibration import SPREAD, fit_temperature, softmax
 from llm.shared import build_adopted

@@ -32,8 +32,8 @@ from bench.floor import floor_seconds, seconds_of
 from bench.simulators import NotInstalledError, jax_step, torchquantum_step
 from core import BackendError, QuantumSettings
 from quantum import QCNN, build_classifier
-from quantum.engines.exact.engine import ExactEngine
 from quantum.ansatz.gates import gates_of
+from quantum.engines.exact.engine import ExactEngine
 
 Step = Callable[[], None]
 Device = Literal["cpu", "cuda"]

@@ -24,8 +24,8 @@ import torch
 
 from bench.engine import milliseconds
 from quantum import QCNN
-from quantum.engines.exact.engine import ExactEngine
 from quantum.ansatz.gates import Block, Gate, Linear, Trainable, block_of, gates_of
+from quantum.engines.exact.engine import ExactEngine
 
 QUBITS = 4
 

@@ -103,8 +103,8 @@ def site_moments(memory: SiteMemory) -> Moments:
     Classes of fewer than ``privacy.min_rows`` rows are left out. Before the shared adapter is there
     the features that it makes are unknown: d is then 0, and only the rows by class are sent.
     """
-    from data import clip_rows, common, moments_of, noisy
     from core.privacy import noise_seed
+    from data import clip_rows, common, moments_of, noisy
 
     privacy = memory.settings.privacy
     if memory.settings.features.encoder == "shared" and not memory.adopted_digest:

@@ -4,30 +4,6 @@ This door knows neither Flower nor torch. The message vocabulary, which needs Fl
 records, is the second door: `core.messages`.
 """
 
-from core.settings.agent import circuit_prices
-from core.settings.backends import (
-    backend_names,
-    backend_of,
-    family,
-    is_shot_based,
-    is_simulated,
-    local_optimizer,
-)
-from core.storage.checkpoints import (
-    Checkpoint,
-    alone,
-    check_state,
-    checkpoint_folders,
-    count_releases,
-    last_checkpoint,
-    no_checkpoint,
-    note_releases,
-    note_underway,
-    rewind,
-    settle_repeated,
-    write_checkpoint,
-)
-from core.settings.data import DataSettings, FeatureSettings
 from core.errors import (
     BackendError,
     BudgetError,
@@ -39,56 +15,6 @@ from core.errors import (
     in_short,
     unforeseen,
 )
-from core.settings.hardware import HardwareSettings
-from core.hub import hub_reachable
-from core.intervals import difference, wilson
-from core.ledger import COST_KEYS, Asking, Cost, Ledger, idle_share, total, with_idle
-from core.settings.llm import DistillSettings, LlmSettings
-from core.storage.locks import held
-from core.settings.parsing import (
-    accepted,
-    answer_settings,
-    fields,
-    flatten,
-    meta,
-    parse_node,
-    parse_run,
-    parse_settings,
-)
-from core.settings.pennylane_options import (
-    CHANNELS,
-    NOISELESS,
-    RUN_DECIDES,
-    Noise,
-    Option,
-    parse_device_options,
-    parse_noise,
-)
-from core.storage.files import (
-    append_jsonl,
-    atomic_write,
-    by_number,
-    check_new_run,
-    json_object,
-    named,
-    new_run_folder,
-    plain,
-    read_file,
-    read_json,
-    read_jsonl,
-    real_path,
-    write_bytes,
-    write_json,
-    write_once,
-    write_text,
-)
-from core.settings.resuming import may_change, no_run, recorded_settings, refuse_changes
-from core.seeds import derive_seed
-from core.settings.schema import QuantumSettings, Settings, TrainSettings
-from core.settings.shares import most_steps, selection_size, worst_steps
-from core.storage.store import STORE_VARIABLE, open_store, our_items, private_folder, store_root
-from core.settings.teaching import teaches
-from core.text import display_safe, hidden_character
 from core.formatting import (
     BASELINES,
     byte_size,
@@ -106,6 +32,80 @@ from core.formatting import (
     toml_value,
     whole,
 )
+from core.hub import hub_reachable
+from core.intervals import difference, wilson
+from core.ledger import COST_KEYS, Asking, Cost, Ledger, idle_share, total, with_idle
+from core.seeds import derive_seed
+from core.settings.agent import circuit_prices
+from core.settings.backends import (
+    backend_names,
+    backend_of,
+    family,
+    is_shot_based,
+    is_simulated,
+    local_optimizer,
+)
+from core.settings.data import DataSettings, FeatureSettings
+from core.settings.hardware import HardwareSettings
+from core.settings.llm import DistillSettings, LlmSettings
+from core.settings.parsing import (
+    accepted,
+    answer_settings,
+    fields,
+    flatten,
+    meta,
+    named,
+    parse_node,
+    parse_run,
+    parse_settings,
+)
+from core.settings.pennylane_options import (
+    CHANNELS,
+    NOISELESS,
+    RUN_DECIDES,
+    Noise,
+    Option,
+    parse_device_options,
+    parse_noise,
+)
+from core.settings.resuming import may_change, no_run, recorded_settings, refuse_changes
+from core.settings.schema import QuantumSettings, Settings, TrainSettings
+from core.settings.shares import most_steps, selection_size, worst_steps
+from core.settings.teaching import teaches
+from core.storage.checkpoints import (
+    Checkpoint,
+    alone,
+    check_state,
+    checkpoint_folders,
+    count_releases,
+    last_checkpoint,
+    no_checkpoint,
+    note_releases,
+    note_underway,
+    rewind,
+    settle_repeated,
+    write_checkpoint,
+)
+from core.storage.files import (
+    append_jsonl,
+    atomic_write,
+    by_number,
+    check_new_run,
+    json_object,
+    new_run_folder,
+    plain,
+    read_file,
+    read_json,
+    read_jsonl,
+    real_path,
+    write_bytes,
+    write_json,
+    write_once,
+    write_text,
+)
+from core.storage.locks import held
+from core.storage.store import STORE_VARIABLE, open_store, our_items, private_folder, store_root
+from core.text import display_safe, hidden_character
 
 __all__ = [
     "BASELINES",

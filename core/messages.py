@@ -21,8 +21,8 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from core.array_decoding import Parameters as Parameters
-from core.text import hidden_character
 from core.formatting import printable
+from core.text import hidden_character
 
 PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
 ADAPT, ADOPT, REJOIN = "train.adapt", "query.adopt", "query.rejoin"

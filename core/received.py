@@ -14,6 +14,7 @@ from flwr.app import Message, RecordDict
 from pydantic import ValidationError
 
 from core.array_decoding import Parameters, Shapes, decode_arrays
+from core.formatting import printable
 from core.messages import (
     ABOUT,
     ARRAYS,
@@ -26,7 +27,6 @@ from core.messages import (
     first_problem,
     report,
 )
-from core.formatting import printable
 
 T = TypeVar("T")
 

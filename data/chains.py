@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.rows import SERVER_ROWS, Corpus, Labels, Split, generator
 from core import DataSettings
+from data.rows import SERVER_ROWS, Corpus, Labels, Split, generator
 
 NAME = "dna-demo (synthetic)"
 LENGTH = 200

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from core import DataError, explain, join_list
 from data.rows import Labels, Split, class_rows
 from data.text import Place, count_note, refuse_blank
-from core import DataError, explain, join_list
 
 LETTERS = "ACGTN"
 SHORTEST_DNA = 8  # letters from which on a text of these letters only is no word

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.records import Row, missing_column, refuse_fasta
 from core import DataError, explain
+from data.records import Row, missing_column, refuse_fasta
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 LONGEST_FIELD = 2**31 - 1  # csv's own limit of 131,072 characters is shorter than many texts

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from data.kmers import kmer_frequencies
 from core import FeatureSettings, SettingsError, explain
+from data.kmers import kmer_frequencies
 
 Kind = Literal["text", "dna"]
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]

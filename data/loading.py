@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from core import DataError, DataSettings, Settings, explain
 from data import chains
 from data.checks import LEAST, check_learnable, enough_rows
 from data.oddities import Oddities, find_oddities
@@ -47,7 +48,6 @@ from data.rows import (
     generator,
 )
 from data.sites import hold_out, own_corpus, own_server, own_site, server_rows
-from core import DataError, DataSettings, Settings, explain
 
 
 def load_corpus(

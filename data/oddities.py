@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.rows import Split
 from core import display_safe
+from data.rows import Split
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data.rows import Indices, Labels
 from core import DataError, explain
+from data.rows import Indices, Labels
 
 TRIES = 500
 Parts = tuple[Indices, ...]

@@ -22,9 +22,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from core import DataError, explain
 from data.moments import Matrix, Moments
 from data.rows import generator
-from core import DataError, explain
 
 RIDGE = 1e-8  # of a feature's variance: keeps the eigenproblem definite without shrinkage
 FLAT = 1e-10  # of a feature's variance: a direction with less counts as flat

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core import DataError, DataSettings, explain
 from data.checks import checked_dna, number_labels, sorted_labels
 from data.hub import read_hub
 from data.rows import Corpus, Split
 from data.tables import Columns, read_table
 from data.text import Place, clean_texts, lines_of, numbered, read_text
-from core import DataError, DataSettings, explain
 
 TWEET_EVAL = "cardiffnlp/tweet_eval"
 _SPLITS = ("train", "test")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.text import lines_of
 from core import DataError, display_safe, explain
+from data.text import lines_of
 
 
 class Row(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core import DataError, DataSettings, Settings, SettingsError, explain
 from data.checks import LEAST, check_learnable, enough_rows, need_rows
 from data.oddities import find_oddities
 from data.partition import draw_within, stratified_draw, stratified_split
@@ -22,7 +23,6 @@ from data.rows import (
     generator,
 )
 from data.tables import class_names, read_split
-from core import DataError, DataSettings, Settings, SettingsError, explain
 
 SERVER_SHARE = 5  # at most one in so many rows, unless `data.server_rows` says more
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from core import DataError, DataSettings, SettingsError, explain, split_list
 from data.checks import (
     checked_dna,
     number_labels,
@@ -17,7 +18,6 @@ from data.delimited import find_delimiter, read_csv
 from data.records import read_jsonl
 from data.rows import Split
 from data.text import check_names, clean_texts, count_note, numbered, read_text
-from core import DataError, DataSettings, SettingsError, explain, split_list
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import io
 import sys
 from pathlib import Path
 
-from data import load_site
 from core import parse_settings, write_text
+from data import load_site
 
 SITES = 3
 CHOICES = {

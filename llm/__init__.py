@@ -10,13 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm.frozen_adapter import Adopted, adopt, keep_adopted, kept_adopted
     from llm.calibration import fit_temperature, softmax
     from llm.cross_fitting import cross_fit
     from llm.embedding import embed
     from llm.feature_store import stored_embedding
     from llm.federated import LocalRound, local_round
     from llm.fine_tuning import fine_tune, load_fine_tuned
+    from llm.frozen_adapter import Adopted, adopt, keep_adopted, kept_adopted
     from llm.models import Model, load_base
     from llm.shared import shared_bytes
     from llm.sources import Source, local_model, resolve

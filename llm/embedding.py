@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from core import LlmSettings
-from llm.frozen_adapter import Adopted
 from llm.batches import Tokens, sorted_batches
 from llm.device import choose_device, device_of, enough_memory, moved
+from llm.frozen_adapter import Adopted
 from llm.models import load_base
 from llm.pooled import mean_pool
 from llm.shared import build_adopted

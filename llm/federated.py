@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from core import LlmSettings, ModelError, derive_seed, explain
 from llm import adapters
-from llm.frozen_adapter import Arrays, digest
 from llm.batches import drawn_rows, shuffled_batches
 from llm.device import device_of, enough_memory, seeded
+from llm.frozen_adapter import Arrays, digest
 from llm.shared import Shared, build_shared
 from llm.sources import Kind, Source, resolve
 from llm.store import Entry, content_key, read_entry, write_entry

@@ -14,11 +14,11 @@ import torch
 
 from core import DataError, LlmSettings, explain
 from llm import adapters, calibration
-from llm.frozen_adapter import Adopted
 from llm.batches import drawn_rows
 from llm.device import choose_device, device_of, enough_memory, seeded
 from llm.embedding import embed, pooled_states
 from llm.feature_store import stored_embedding
+from llm.frozen_adapter import Adopted
 from llm.models import Model
 from llm.pooled import PooledClassifier
 from llm.quiet import quiet

@@ -10,8 +10,8 @@ import torch
 
 from core import LlmSettings, ModelError, derive_seed, explain
 from llm import adapters
-from llm.frozen_adapter import Adopted, Arrays, digest
 from llm.device import choose_device, seeded
+from llm.frozen_adapter import Adopted, Arrays, digest
 from llm.models import Model, empty_classifier
 from llm.quiet import quiet
 from llm.sources import Kind, resolve

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from core import DataError, LlmSettings, explain
-from llm.frozen_adapter import Adopted
 from llm.batches import Tokens
+from llm.frozen_adapter import Adopted
 from llm.models import Model
 from llm.sources import Kind, Source
 from llm.store import content_key

@@ -13,18 +13,12 @@ from quantum.costs import circuits_before_steps, circuits_per_step
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier
-    from quantum.engines.devices.contract import Usage
-    from quantum.engines.base import (
-        DeviceEngine,
-        Engine,
-        Host,
-        Prepared,
-        build_engine,
-        check_backend,
-    )
+    from quantum.engines.base import DeviceEngine, Engine, Host, Prepared, Usage
+    from quantum.engines.factory import build_engine, check_backend
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
     from quantum.meter import FREE, Spent, metered
-    from quantum.training.local import TrainingData, TrainResult, evaluate, train_local
+    from quantum.training.local import TrainResult, evaluate, train_local
+    from quantum.training.problem import TrainingData
 
 _LAZY = {
     "Classifier": "quantum.classifier",
@@ -35,11 +29,11 @@ _LAZY = {
     "Prepared": "quantum.engines.base",
     "Spent": "quantum.meter",
     "TrainResult": "quantum.training.local",
-    "TrainingData": "quantum.training.local",
-    "Usage": "quantum.engines.devices.contract",
+    "TrainingData": "quantum.training.problem",
+    "Usage": "quantum.engines.base",
     "build_classifier": "quantum.classifier",
-    "build_engine": "quantum.engines.base",
-    "check_backend": "quantum.engines.base",
+    "build_engine": "quantum.engines.factory",
+    "check_backend": "quantum.engines.factory",
     "cross_entropy": "quantum.losses",
     "distillation": "quantum.losses",
     "distilled_loss": "quantum.losses",

@@ -15,7 +15,8 @@ import numpy as np
 
 from core import DataError, QuantumSettings, explain
 from quantum.ansatz.circuits import QCNN, VQC, build_ansatz
-from quantum.engines.base import DeviceEngine, Engine, Host, Prepared, build_engine
+from quantum.engines.base import DeviceEngine, Engine, Host, Prepared
+from quantum.engines.factory import build_engine
 from quantum.parameters import ParameterSpec
 
 if TYPE_CHECKING:

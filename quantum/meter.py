@@ -11,7 +11,7 @@ from quantum.engines.base import DeviceEngine, Labelled
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier
-    from quantum.engines.devices.contract import Usage
+    from quantum.engines.base import Usage
 
 
 class Spent(TypedDict):

@@ -7,7 +7,6 @@ from typing import Any
 
 from core import is_number
 from reporting.charts import MANY_CLIENTS
-from reporting.parts import Asked, Asking, Cell, Noted, Section, Table
 from reporting.fedavg_reference import (
     Bill,
     History,
@@ -21,8 +20,9 @@ from reporting.fedavg_reference import (
     usual_paces,
     waited,
 )
-from reporting.record import Json, Record
 from reporting.formatting import NONE, amount, duration, figure, percent, whole
+from reporting.parts import Asked, Asking, Cell, Noted, Section, Table
+from reporting.record import Json, Record
 
 LONGEST = 6_000
 """Characters that are shown of a prompt or an answer, where there are few."""

@@ -30,8 +30,8 @@ from core import (
 )
 from core.settings.agent import ASKED
 from core.storage.reading import Reader, parsed
-from strategies.agents import Agent, Attempt, Decision, Observation
 from strategies import build_agent, loss_ratio
+from strategies.agents import Agent, Attempt, Decision, Observation
 from strategies.agents.guard import decide
 from strategies.journal import decision_line
 
@@ -227,8 +227,8 @@ def _rebuilt(settings: Settings, folder: Path) -> tuple[Agent, Callable[[Mapping
     kind = settings.agent.kind
     if kind not in ASKED:
         return build_agent(settings), lambda line: None
-    from strategies.agents.rules import build_rule
     from strategies.agents.llm import build_asking
+    from strategies.agents.rules import build_rule
 
     events = Reader(folder).lines("metrics.jsonl")
     prepared = next((e for e in events if e.get("event") == "prepared"), {})

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from core import privacy_words, scored_at
-from reporting import charts
-from reporting import tables
+from reporting import charts, tables
 from reporting import formatting as words
 from reporting.agent import agent_section
+from reporting.formatting import NONE
 from reporting.page import render
 from reporting.parts import Section, Table
 from reporting.record import Record, known, number
 from reporting.style import legend_line
-from reporting.formatting import NONE
 
 
 def build_page(record: Record) -> str:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from core import span
 from reporting.charts import percent_axis, short
+from reporting.formatting import NONE, amount, duration, figure, percent, size, whole
 from reporting.page import render
 from reporting.parts import Section, Table
 from reporting.style import HALF, MUTED, chart, client_style, legend_line
-from reporting.formatting import NONE, amount, duration, figure, percent, size, whole
 
 if TYPE_CHECKING:
-    from reporting.compare import Run
+    from reporting.compared_run import Run
 
 FIGURES = (
     ("status", "Status", str),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from core import Settings, flatten, is_number, join_list
-from reporting.record import Json, Record, number
 from reporting.formatting import (
     NONE,
     amount,
@@ -17,6 +16,7 @@ from reporting.formatting import (
     size,
     whole,
 )
+from reporting.record import Json, Record, number
 
 Row = list[str]
 

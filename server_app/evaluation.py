@@ -20,9 +20,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import Settings, UserError, derive_seed, explain, open_store, with_idle
-from core.messages import EvaluateReport, SiteReport, unpack_parameters
-from strategies.agents import Decision
+from core.messages import EvaluateReport, unpack_parameters
 from strategies import LlmQfl, Member, rows_that_count
+from strategies.agents import Decision
 from strategies.row_weights import counted_classes, dominant
 
 if TYPE_CHECKING:
@@ -198,32 +198,6 @@ class CentralJudge:
 
 def _tell(line: str) -> None:
     log(INFO, "server: %s", line)
-
-
-def check_server_encoder(settings: Settings, first: SiteReport) -> None:
-    """Refuse a server that would embed its rows with another model than the clients.
-
-    Raises
-    ------
-    UserError
-        If it would.
-    """
-    from data import feature_kind
-    from llm import resolve
-
-    if settings.evaluation.mode != "central":
-        return
-    kind: Any = first.kind
-    if feature_kind(kind, settings.features) != "embedding":
-        return
-    if resolve(settings.llm.model, kind).identity != first.encoder:
-        raise UserError(
-            explain(
-                f"the server's llm.model = {settings.llm.model!r} is not the clients' model",
-                "the same base model for embedding features everywhere",
-                "set llm.model for the whole run",
-            )
-        )
 
 
 def _adopted(settings: Settings, prepared: Prepared, classes: int) -> Adopted | None:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import Cost, DataError, Settings, UserError, explain, most_steps
+from core.formatting import printable
 from core.messages import (
     PREPARE,
     Parameters,
@@ -24,8 +25,6 @@ from core.received import (
     checked_reply,
     read_site_report,
 )
-from core.formatting import printable
-from server_app.evaluation import check_server_encoder
 from server_app.fitting import MomentNotes, fit_on_moments
 from strategies import (
     Member,
@@ -321,3 +320,29 @@ def tell_bound(settings: Settings, members: Sequence[Member]) -> None:
     if most < wanted:
         said = "a device costs money and no budget is set: at most %d steps a round, not %d"
         log(WARNING, said, most, wanted)
+
+
+def check_server_encoder(settings: Settings, first: SiteReport) -> None:
+    """Refuse a server that would embed its rows with another model than the clients.
+
+    Raises
+    ------
+    UserError
+        If it would.
+    """
+    from data import feature_kind
+    from llm import resolve
+
+    if settings.evaluation.mode != "central":
+        return
+    kind: Any = first.kind
+    if feature_kind(kind, settings.features) != "embedding":
+        return
+    if resolve(settings.llm.model, kind).identity != first.encoder:
+        raise UserError(
+            explain(
+                f"the server's llm.model = {settings.llm.model!r} is not the clients' model",
+                "the same base model for embedding features everywhere",
+                "set llm.model for the whole run",
+            )
+        )

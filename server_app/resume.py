@@ -28,7 +28,7 @@ from core import (
     rewind,
     settle_repeated,
 )
-from core.settings.agent import ASKED
+from core.formatting import printable
 from core.ledger import read_entries
 from core.messages import (
     NOTHING,
@@ -40,18 +40,18 @@ from core.messages import (
     pack_parameters,
     payload_bytes,
 )
-from core.storage.reading import Reader
 from core.received import (
     ReplyError,
     checked_reply,
     read_rejoined,
 )
-from core.formatting import printable
-from strategies.agents import Agent, ClientView
+from core.settings.agent import ASKED
+from core.storage.reading import Reader
 from reporting.audit import whole_lines
 from server_app.journal import ADAPTER, KEPT, MODEL, load_arrays
 from server_app.prepare import Prepared, check_agreement, check_site, malformed, wait_for_nodes
 from strategies import LlmQfl, Member, SharedAdapter, last_line
+from strategies.agents import Agent, ClientView
 from strategies.snapshot import changed, report_of
 
 if TYPE_CHECKING:

@@ -24,15 +24,15 @@ from core import (
     is_simulated,
     unforeseen,
 )
+from core.formatting import percent
 from core.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
 from core.privacy import spent as privacy_spent
-from core.formatting import percent
-from strategies.agents import Agent
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
 from server_app.journal import RunJournal, totals
 from server_app.prepare import Prepared, dominant_sites, prepare, tell_bound
 from server_app.resume import Past, carry_on, rejoin
 from strategies import LlmQfl, agent_summary, build_agent
+from strategies.agents import Agent
 
 
 class Clock:

@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from strategies.agents.rules import build_agent
+from strategies.agents.termination import stop_reason
 from strategies.regulation import loss_ratio, next_steps
 from strategies.selection import closest, distances
 from strategies.state import FederationState, Member, add_costs, rows_that_count
-from strategies.agents.termination import stop_reason
 
 if TYPE_CHECKING:
     from strategies.adapters import SharedAdapter, train_shared_adapter

@@ -15,6 +15,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import Cost, Settings, UserError, byte_size, explain, with_idle
+from core.formatting import printable
 from core.messages import (
     ADAPT,
     ADOPT,
@@ -35,7 +36,6 @@ from core.received import (
     read_report,
     rebuilt,
 )
-from core.formatting import printable
 from strategies.aggregation import aggregate, weigh
 from strategies.journal import Journal
 from strategies.plausibility import (
@@ -44,8 +44,8 @@ from strategies.plausibility import (
     most_tokens,
     within_time,
 )
-from strategies.update_validation import adaptation_cost, last_line
 from strategies.state import Member, add_costs, rows_that_count
+from strategies.update_validation import adaptation_cost, last_line
 
 Signature = tuple[int, tuple[tuple[str, tuple[int, ...], str], ...]]
 """What all sites must have alike: the start that they drew, and the arrays' names and shapes."""

@@ -14,6 +14,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import Cost, Settings, UserError, explain
+from core.formatting import printable
 from core.messages import (
     ADAPT,
     CONFIG,
@@ -29,7 +30,6 @@ from core.received import (
     checked_reply,
     read_report,
 )
-from core.formatting import printable
 from strategies.deadlines import Exchange
 from strategies.plausibility import (
     Limits,
@@ -40,8 +40,8 @@ from strategies.plausibility import (
     most_tokens,
     within_time,
 )
-from strategies.update_validation import adaptation_cost
 from strategies.state import FederationState, cost_of
+from strategies.update_validation import adaptation_cost
 
 LOOK_SECONDS = 0.5
 """How often it is looked whether enough nodes are there."""

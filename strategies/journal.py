@@ -11,8 +11,8 @@ from flwr.app import ArrayRecord
 from core import Asking, Cost, idle_share
 from strategies.agents import Agent, Asked, Decision, Observation
 from strategies.regulation import llm_loss_of, loss_ratio
-from strategies.update_validation import Round, Update
 from strategies.state import FederationState
+from strategies.update_validation import Round, Update
 
 
 class Journal(Protocol):

@@ -13,7 +13,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from core import Settings, UserError, with_idle
-from core.settings.agent import WEIGHING
 from core.messages import (
     EVALUATE,
     NOTHING,
@@ -27,9 +26,11 @@ from core.messages import (
     payload_bytes,
     unpack_parameters,
 )
+from core.settings.agent import WEIGHING
 from strategies.agents import Agent, Decision
-from strategies.aggregation import aggregate, centred, check_update, longest_update, weigh
 from strategies.agents.guard import decide
+from strategies.aggregation import aggregate, centred, check_update, longest_update, weigh
+from strategies.availability import book_late, muster
 from strategies.journal import (
     Journal,
     asking,
@@ -38,12 +39,11 @@ from strategies.journal import (
     round_event,
     teachers_of,
 )
-from strategies.update_selection import drop_long, may_lose, not_judged, select, too_few, worth
 from strategies.plausibility import check_evaluation, check_training, longest_wait
-from strategies.update_validation import Round, collect_evaluations, collect_updates, summed_up
-from strategies.availability import book_late, muster
 from strategies.snapshot import restored, snapshot
 from strategies.state import FederationState, Member, add_costs, rows_that_count
+from strategies.update_selection import drop_long, may_lose, not_judged, select, too_few, worth
+from strategies.update_validation import Round, collect_evaluations, collect_updates, summed_up
 
 
 class LlmQfl(Strategy):

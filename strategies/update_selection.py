@@ -11,10 +11,10 @@ from core import Settings, explain
 from core.messages import ARRAYS, Parameters, read_parameters
 from strategies.aggregation import aggregate, update_norm
 from strategies.credit import Credit, credits
-from strategies.update_validation import Round, Update
 from strategies.robust import longest_norms
 from strategies.selection import closest, distances
 from strategies.state import FederationState
+from strategies.update_validation import Round, Update
 
 MOST_LOST = 2
 """Rounds in a row that may be lost for want of replies before the run ends."""

@@ -13,6 +13,7 @@ from flwr.common.logger import log
 
 from core import Cost
 from core.array_decoding import Shapes
+from core.formatting import printable
 from core.messages import (
     BUDGET_CODE,
     TRAIN,
@@ -29,7 +30,6 @@ from core.received import (
     read_report,
     rebuilt,
 )
-from core.formatting import printable
 from strategies.agents import Decision
 from strategies.plausibility import Timed, within_time
 from strategies.state import cost_of

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("client_app", "data", "federation", "llm", "quantum", "server_app", "strategies")
+PACKAGES = (
+    "client_app",
+    "core",
+    "data",
+    "llm",
+    "quantum",
+    "reporting",
+    "server_app",
+    "strategies",
+)
 BESIDE = {"pyproject.toml"}
 
 

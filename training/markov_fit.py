@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from core import write_text
 from data.checks import checked_dna, number_labels
 from data.kmers import kmer_positions
 from data.tables import read_table
 from data.text import numbered
-from core import write_text
 
 CLASSES = ("human", "worm")
 
@@ -78,7 +78,10 @@ def main() -> None:
     parser.add_argument("path", type=Path, help="csv of seq,label rows, 0 human, 1 worm")
     parser.add_argument("--order", type=int, default=4, help="letters of a context")
     parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parents[1] / "data" / "chains.json", help="where to"
+        "--output",
+        type=Path,
+        default=Path(__file__).parents[1] / "data" / "chains.json",
+        help="where to",
     )
     given = parser.parse_args()
     table = fit(given.path, given.order)

@@ -26,9 +26,9 @@ from core import DataError, UserError, explain, write_text
 from llm.batches import Tokens
 from llm.dna_tiny import WEIGHTS, new_model
 from llm.kmer_tokenizer import LETTERS, KmerTokenizer
-from llm.serialised import pack
 from llm.quiet import quiet
 from llm.schedule import linear_decay
+from llm.serialised import pack
 
 if TYPE_CHECKING:
     import torch

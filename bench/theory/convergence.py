@@ -1,15 +1,15 @@
 """Theorems 6.4 to 6.6: what they say, beside what is measured.
 
-``python -m bench.theory.convergence [--out FOLDER]``; under three minutes on two idle cores, no data, no
-network. Writes ``convergence.svg`` into FOLDER (by itself ``docs/``) and, where FOLDER is given,
-``convergence.json`` with every figure. The same numbers come again, but for seconds.
+``python -m bench.theory.convergence [--out FOLDER]``; under three minutes on two idle cores, no
+data, no network. Writes ``convergence.svg`` into FOLDER (by itself ``docs/``) and, where FOLDER is
+given, ``convergence.json`` with every figure. The same numbers come again, but for seconds.
 
 6.4 is Li et al. (arXiv 1907.02189), theorems 1 and 3, carried over: on smooth, strongly convex
 losses, at rate 2 / (mu (t + gamma)), the expected gap falls as 1 / (t + gamma). It is checked on
-logistic regression over sites of skewed labels (`bench.theory.convex`), where every constant is computed.
-The quantum model's loss is not convex (its Hessian is printed too), so that the theorem says
-nothing of it; a real run's curve is shown as an observation. 6.5 and 6.6 (bytes and circuits) are
-held against the ledgers of real runs (`bench.theory.laws`).
+logistic regression over sites of skewed labels (`bench.theory.convex`), where every constant is
+computed. The quantum model's loss is not convex (its Hessian is printed too), so that the theorem
+says nothing of it; a real run's curve is shown as an observation. 6.5 and 6.6 (bytes and circuits)
+are held against the ledgers of real runs (`bench.theory.laws`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.theory.convex import Constants, Sites, bound, constants_of, draw_sites, expected_shares, limit
+from bench.tables import ROOT, commit, head, row
+from bench.theory.convex import (
+    Constants,
+    Sites,
+    bound,
+    constants_of,
+    draw_sites,
+    expected_shares,
+    limit,
+)
 from bench.theory.laws import Fit, Law, curvature, curves, laws, seconds
 from bench.theory.local_sgd import Course, Plan, Slope, slope, train
-from bench.tables import ROOT, commit, head, row
 
 HORIZON, REPETITIONS, SEED = 50_000, 40, 0
 

@@ -1,4 +1,4 @@
-"""A strongly convex federated problem whose every constant is known, for `bench.theory.convergence`.
+"""A strongly convex federated problem whose every constant is known, for the convergence bench.
 
 Sites hold rows of l2-regularised logistic regression: the loss of site k is the mean over its rows
 of ``log(1 + exp(-y x.w))``, plus ``weight / 2 |w|^2``, and the federation's is the sites' mean

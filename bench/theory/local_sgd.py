@@ -1,4 +1,4 @@
-"""Federated averaging on `bench.theory.convex`'s problem, many repetitions at once, and what it shows.
+"""Federated averaging on the convex problem, many repetitions at once, and what it shows.
 
 Local steps are plain SGD on one row, as in Li et al.; rates are those of `train.schedule =
 inverse-time`. All repetitions move as one array. Means of the sites' models are taken by numpy;

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from core.errors import Check, IgnoredError, SettingsError, explain
+from core.formatting import split_list
 from core.settings.agent import ASKED, MAY_STOP, circuit_prices
 from core.settings.backends import (
     ACCEPTED,
@@ -12,10 +14,8 @@ from core.settings.backends import (
     local_optimizer,
     unknown_backends,
 )
-from core.errors import Check, IgnoredError, SettingsError, explain
 from core.settings.shares import selection_size
 from core.settings.teaching import TABLES, teaching_checks
-from core.formatting import split_list
 
 if TYPE_CHECKING:
     from core.settings.schema import Settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import re
 import sys
 import tomllib
 import traceback
@@ -15,14 +16,14 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from core.errors import IgnoredError, SettingsError, UserError, explain, unforeseen
+from core.formatting import join_list, wanted
 from core.settings.backends import backend_names
 from core.settings.contradictions import refuse_contradictions, refuse_unknown_backends
 from core.settings.declare import Section
-from core.errors import IgnoredError, SettingsError, UserError, explain, unforeseen
 from core.settings.pennylane_options import parse_device_options, parse_noise
-from core.storage.files import read_file
 from core.settings.schema import Settings
-from core.formatting import join_list, wanted
+from core.storage.files import read_file
 
 Scalar = bool | int | float | str
 """What Flower's run config and node config can hold."""
@@ -377,3 +378,18 @@ def _refuse_ignored(settings: Settings, looked_at: Collection[str]) -> None:
                 f"remove {key} or change {other}",
             )
             raise IgnoredError(message, key, (other,))
+
+
+def named(settings: Settings, file: Path | None = None) -> Settings:
+    """Return the settings with a run's name: their own, the config file's, or the data's."""
+    if settings.run.name:
+        return settings
+    data = settings.data
+    place = data.path.replace("{client}", "") or (
+        data.hub_name if data.source == "genomic" else data.task
+    )
+    found = file or Path("dna-demo" if data.source == "dna-demo" else place)
+    stem = found.stem.replace("{client}", "")
+    name = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII).strip("-.")[:60] or data.source
+    run = settings.run.model_copy(update={"name": name})
+    return settings.model_copy(update={"run": run})

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from core.errors import SettingsError, UserError, explain
 from core.settings.parsing import fields, flatten, parse_settings
-from core.storage.files import read_json
 from core.settings.schema import Settings
+from core.storage.files import read_json
 
 MAY_CHANGE = (
     "run.folder",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.settings.agent import ASKED
 from core.errors import Check
+from core.settings.agent import ASKED
 
 if TYPE_CHECKING:
     from core.settings.schema import Settings

@@ -23,9 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError, explain
-from core.storage.locks import held
-from core.storage.reading import Reader, first_fault
-from core.storage.records import Entries, LedgerFile, Part, Saved
 from core.storage.files import (
     by_number,
     json_object,
@@ -35,6 +32,9 @@ from core.storage.files import (
     write_bytes,
     write_json,
 )
+from core.storage.locks import held
+from core.storage.reading import Reader, first_fault
+from core.storage.records import Entries, LedgerFile, Part, Saved
 
 FORMAT = 1
 """Of a checkpoint; another one is refused."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import SettingsError, explain
 
 if TYPE_CHECKING:
-    from core.settings.schema import Settings
+    pass
 
 LONGEST_NAME = 100
 """Bytes of a run's name: its folder, with a date before it, must stay below 255."""
@@ -111,21 +111,6 @@ def _point(link: Path, folder: Path) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder.name)
     fresh.replace(link)
-
-
-def named(settings: Settings, file: Path | None = None) -> Settings:
-    """Return the settings with a run's name: their own, the config file's, or the data's."""
-    if settings.run.name:
-        return settings
-    data = settings.data
-    place = data.path.replace("{client}", "") or (
-        data.hub_name if data.source == "genomic" else data.task
-    )
-    found = file or Path("dna-demo" if data.source == "dna-demo" else place)
-    stem = found.stem.replace("{client}", "")
-    name = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII).strip("-.")[:60] or data.source
-    run = settings.run.model_copy(update={"name": name})
-    return settings.model_copy(update={"run": run})
 
 
 def atomic_write(path: Path, write: Callable[[Path], object], *, mode: int = 0o644) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.storage.records import EVENTS, Part
 from core.storage.files import read_file
+from core.storage.records import EVENTS, Part
 
 MOST = 20
 """Faults of a file that are named; more are counted."""

@@ -20,8 +20,8 @@ import httpx
 
 from core import ModelError, explain
 from core.settings.agent import AgentSettings
-from llm.chat.request_format import Dialect
 from llm.chat.model import Answer, Question, SpeakerError, answer_tokens, patience
+from llm.chat.request_format import Dialect
 
 URL, KEY = "LLM_QFL_AGENT_URL", "LLM_QFL_AGENT_KEY"
 PROBE_SECONDS = 4.0

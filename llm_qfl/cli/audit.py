@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core import real_path
 from llm_qfl.cli.children import USER_MISTAKE, ChildFailedError, call_module
 from llm_qfl.cli.formatting import one_line, steps_words, who
-from core import real_path
 
 
 def audit(run: Path) -> int:

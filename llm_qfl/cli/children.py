@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from core import UserError, flatten
+from llm_qfl.cli.formatting import clip, one_line
 from llm_qfl.cli.outcome import LONGEST
 from llm_qfl.cli.plan import Plan, find_app
-from llm_qfl.cli.formatting import clip, one_line
-from core import UserError, flatten
 
 UNICODE = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 """Environment of our processes: they write any character, whatever the user's terminal shows."""

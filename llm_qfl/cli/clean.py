@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_qfl.cli.processes import end_all, members, running
 from core import UserError, explain, our_items, store_root
+from llm_qfl.cli.processes import end_all, members, running
 
 
 def leftovers(base: Path = Path("/tmp")) -> Iterator[tuple[Path, str]]:

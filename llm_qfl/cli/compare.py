@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_qfl.cli.children import ChildFailedError, call_module
-from llm_qfl.cli.formatting import clip, one_line
 from core import (
     UserError,
     byte_size,
@@ -27,6 +25,8 @@ from core import (
     toml_value,
     whole,
 )
+from llm_qfl.cli.children import ChildFailedError, call_module
+from llm_qfl.cli.formatting import clip, one_line
 
 FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("status", "status", str),

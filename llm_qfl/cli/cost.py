@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from core import byte_size, duration, percent, whole
 from llm_qfl.cli.children import ChildFailedError, ask
 from llm_qfl.cli.plan import make_plan, say_notices
-from core import byte_size, duration, percent, whole
 
 COUNTS = (
     ("jobs", "jobs", whole),

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core import write_text
 from llm_qfl.cli.follow import read_log
 from llm_qfl.cli.outcome import read_status
 from llm_qfl.cli.processes import die_with_parent
 from llm_qfl.cli.runconfig import to_toml
-from core import write_text
 
 Scalar = bool | int | float | str
 

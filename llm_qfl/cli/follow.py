@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from llm_qfl.cli.formatting import one_line, plain_text
 from core import write_text
 from core.storage.reading import parsed, salvage
 from core.storage.records import Part
+from llm_qfl.cli.formatting import one_line, plain_text
 
 Event = dict[str, Any]
 

@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-from llm_qfl.cli.children import ChildFailedError, call_module
 from core import store_root, whole
+from llm_qfl.cli.children import ChildFailedError, call_module
 
 
 def ask_book(

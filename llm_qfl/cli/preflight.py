@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core import check_new_run, display_safe, duration, join_list, whole
 from llm_qfl.cli.children import ChildFailedError, ask
 from llm_qfl.cli.plan import Plan, say_notices
-from core import check_new_run, display_safe, duration, join_list, whole
 
 PATIENCE = 60.0
 """Longest wait for the check, seconds; then the run starts unchecked, and says so."""

@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 TAG = "LLM_QFL_LAUNCH"
 """Environment variable that marks every process of one launch."""
@@ -143,3 +145,23 @@ def die_with_parent() -> Callable[[], None] | None:
         prctl(set_death_signal, signal.SIGTERM)
 
     return ask
+
+
+class Interrupted(BaseException):
+    """The user pressed Ctrl-C, or somebody ended us politely."""
+
+
+@contextmanager
+def signals() -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into `Interrupted` while the run is on."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    names = [n for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+    before = {getattr(signal, n): signal.signal(getattr(signal, n), interrupt) for n in names}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,9 +9,9 @@ import os
 import sys
 from pathlib import Path
 
+from core import UserError, explain, real_path
 from llm_qfl.cli.children import ChildFailedError, call_module
 from llm_qfl.cli.formatting import one_line
-from core import UserError, explain, real_path
 
 
 def remake_report(run: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from llm_qfl.cli.plan import Plan, make_plan
 from core import (
     Settings,
     SettingsError,
@@ -24,6 +23,7 @@ from core import (
     rewind,
     toml_value,
 )
+from llm_qfl.cli.plan import Plan, make_plan
 
 
 def resumed_plan(run: Path, assignments: Iterable[str], clients: int | None = None) -> Plan:

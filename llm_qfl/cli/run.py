@@ -7,24 +7,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from core import UserError, backend_names, family, read_json
+from core.storage.records import Decided
 from llm_qfl.cli.children import ChildFailedError
 from llm_qfl.cli.flower import Flwr
 from llm_qfl.cli.follow import ClientLines, Tail, last_error, last_words, read_log
 from llm_qfl.cli.outcome import COMPLETED, FAILED, Evidence, Verdict, judge
 from llm_qfl.cli.plan import Plan, make_plan, make_run_folder, run_config
 from llm_qfl.cli.preflight import preflight
-from llm_qfl.cli.processes import wait_for
+from llm_qfl.cli.processes import Interrupted, signals, wait_for
 from llm_qfl.cli.runconfig import federation_config
 from llm_qfl.cli.screen import Screen
 from llm_qfl.cli.superlink import LaunchError, SuperLink
-from core import UserError, backend_names, family, read_json
-from core.storage.records import Decided
 
 if TYPE_CHECKING:
     from llm_qfl.cli.deploy.folder import Facts
@@ -37,10 +35,6 @@ SUBMIT_SECONDS = 30.0
 
 ASK_SECONDS = 60.0
 """How often Flower is asked outright: each question starts a Python process of 1.5 s."""
-
-
-class Interrupted(BaseException):
-    """The user pressed Ctrl-C, or somebody ended us politely."""
 
 
 def run(
@@ -113,28 +107,12 @@ def run(
 
 def _deployment(folder: Path) -> Facts:
     """Read a deployment and see that it is up, before anything is written."""
-    from llm_qfl.cli.deploy.commands import running_port
     from llm_qfl.cli.deploy.folder import read_facts
+    from llm_qfl.cli.deploy.serve import running_port
 
     facts = read_facts(folder)
     running_port(facts)
     return facts
-
-
-@contextmanager
-def signals() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGHUP into `Interrupted` while the run is on."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
-
-    names = [n for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-    before = {getattr(signal, n): signal.signal(getattr(signal, n), interrupt) for n in names}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Link(Protocol):

@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core import write_text
+from core.private_ray import private_ray
 from llm_qfl.cli.children import UNICODE
 from llm_qfl.cli.flower import Flwr
 from llm_qfl.cli.follow import last_words, read_log, strip_log
 from llm_qfl.cli.processes import TAG, die_with_parent, end_all, members, wait_for
-from core import write_text
-from core.private_ray import private_ray
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The folder that the packages are in."""
@@ -141,7 +141,7 @@ class SuperLink:
 
 def owner_only(program: str) -> list[str]:
     """Return the words that start a server of Flower's for processes of our own user alone."""
-    return [sys.executable, "-P", str(CHECKOUT / "llm_qfl.cli" / "owner_only.py"), program]
+    return [sys.executable, "-P", str(CHECKOUT / "llm_qfl" / "cli" / "owner_only.py"), program]
 
 
 def private_folder(tag: str) -> Path:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from core import (
-    BackendError,
     HardwareSettings,
-    QuantumSettings,
-    explain,
-    is_shot_based,
-    parse_device_options,
-    parse_noise,
     store_root,
 )
-from quantum.ansatz.circuits import QCNN, VQC
 
 if TYPE_CHECKING:
     import torch
 
-    from quantum.engines.devices import Usage
+    pass
 
 
 class Prepared(Protocol):
@@ -173,81 +166,28 @@ def evaluate_points(engine: Engine, points: np.ndarray, prepared: Prepared) -> n
     return torch.stack(each).double().cpu().numpy()
 
 
-def build_engine(
-    ansatz: QCNN | VQC,
-    settings: QuantumSettings,
-    host: Host | None = None,
-) -> Engine:
-    """Build the engine that ``settings.backend`` names.
+@dataclass(frozen=True)
+class Usage:
+    """What jobs cost.
 
-    Parameters
+    Attributes
     ----------
-    ansatz : QCNN or VQC
-        The circuit.
-    settings : QuantumSettings
-        The `quantum` section, one backend.
-    host : Host, optional
-        Where it runs; None: with default hardware settings, in the user's cache folder.
-
-    Returns
-    -------
-    Engine
-        `quantum.engines.exact.engine.ExactEngine`, `quantum.engines.pennylane.engine.PennylaneEngine` or
-        `quantum.engines.devices.CircuitEngine`.
-
-    Raises
-    ------
-    BackendError
-        If the backend is unknown, or cannot be had on this machine.
-    SettingsError
-        If the device's options or its noise are not written as they should be.
+    jobs, circuits, shots : int
+        What was submitted.
+    qpu_seconds : float
+        As the service bills them; the request's estimate where it does not tell.
+    queue_seconds : float
+        From accepted to running.
     """
-    family, _, name = settings.backend.partition(":")
-    if settings.backend == "exact":
-        from quantum.engines.exact.engine import ExactEngine
 
-        return ExactEngine(ansatz, settings.precision, settings.device)
-    if family == "pennylane" and name:
-        from quantum.engines.pennylane.engine import PennylaneEngine
+    jobs: int = 0
+    circuits: int = 0
+    shots: int = 0
+    qpu_seconds: float = 0.0
+    queue_seconds: float = 0.0
 
-        host = host or Host()
-        options = parse_device_options(settings.device_options)
-        noise = parse_noise(settings.noise)
-        return PennylaneEngine(ansatz, name, options, noise, host.hardware.shots, host.seed)
-    if is_shot_based(settings.backend):
-        from quantum.engines.devices import open_engine
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
-        return open_engine(ansatz, settings, host or Host())
-    raise BackendError(
-        explain(
-            f"quantum.backend = {settings.backend!r}",
-            "exact, pennylane:<device>, aer, aer:<backend>, fake:<backend> or ibm:<backend>",
-            "change quantum.backend",
-        )
-    )
-
-
-def check_backend(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | None = None) -> None:
-    """Refuse a backend that `build_engine` could not open here; nothing is transpiled.
-
-    Parameters
-    ----------
-    ansatz, settings, host
-        As `build_engine` takes them.
-
-    Raises
-    ------
-    BackendError, SettingsError
-        As `build_engine`.
-    """
-    if is_shot_based(settings.backend):
-        from quantum.engines.devices import check_device
-
-        check_device(ansatz, settings, host or Host())
-    elif settings.backend != "exact" or settings.device == "cuda":
-        family, _, name = settings.backend.partition(":")
-        if family == "pennylane":  # told before torch is loaded
-            from quantum.engines.pennylane.device import find_device
-
-            find_device(name)
-        build_engine(ansatz, settings, host)
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))

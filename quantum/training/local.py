@@ -15,36 +15,11 @@ from core import DataError, TrainSettings, explain, local_optimizer
 from quantum.classifier import Classifier
 from quantum.costs import circuits_before_steps, circuits_of_forward, circuits_per_step
 from quantum.training.optimisers import learning_rate, run_adam, run_cobyla
-from quantum.training.problem import Problem
+from quantum.training.problem import Problem, TrainingData
 from quantum.training.spsa import Gains, run_spsa
 
 if TYPE_CHECKING:
     from core import DistillSettings
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a client trains on.
-
-    Attributes
-    ----------
-    features : numpy.ndarray, shape (rows, n)
-        Projected features in radians.
-    labels : numpy.ndarray, shape (rows,), integer
-        Classes 0 ... C-1.
-    soft_labels : numpy.ndarray, shape (rows, C), optional
-        The teacher's calibrated probabilities; needed when the distillation weight is > 0.
-    class_weights : numpy.ndarray, shape (C,), optional
-        Weights of the cross-entropy.
-    hidden : numpy.ndarray, shape (rows, d), optional
-        The teacher's hidden states; needed when the weight of feature distillation is > 0.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    soft_labels: np.ndarray | None = None
-    class_weights: np.ndarray | None = None
-    hidden: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from quantum.losses import (
 
 if TYPE_CHECKING:
     from quantum.engines.base import Prepared
-    from quantum.training.local import TrainingData
 
 
 @dataclass(frozen=True)
@@ -189,3 +188,28 @@ class Problem:
         engine = self._classifier.engine
         copy = torch.from_numpy(np.array(values, dtype=np.float64))  # torch wants it writable
         return copy.to(engine.dtype).to(engine.device)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a client trains on.
+
+    Attributes
+    ----------
+    features : numpy.ndarray, shape (rows, n)
+        Projected features in radians.
+    labels : numpy.ndarray, shape (rows,), integer
+        Classes 0 ... C-1.
+    soft_labels : numpy.ndarray, shape (rows, C), optional
+        The teacher's calibrated probabilities; needed when the distillation weight is > 0.
+    class_weights : numpy.ndarray, shape (C,), optional
+        Weights of the cross-entropy.
+    hidden : numpy.ndarray, shape (rows, d), optional
+        The teacher's hidden states; needed when the weight of feature distillation is > 0.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    soft_labels: np.ndarray | None = None
+    class_weights: np.ndarray | None = None
+    hidden: np.ndarray | None = None

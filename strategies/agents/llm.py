@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from core import ModelError, Settings, derive_seed
 from core.formatting import printable
+from llm.chat.model import Answer, Question, Speaker, SpeakerError, open_speaker
 from strategies.agents import Agent, Attempt, Decision, Observation
 from strategies.agents.choices import choices
-from strategies.agents.prompt import as_answer, asked_again, may_stop, question
-from llm.chat.model import Answer, Question, Speaker, SpeakerError, open_speaker
 from strategies.agents.parsing import Reading, read_answer
+from strategies.agents.prompt import as_answer, asked_again, may_stop, question
 
 
 @dataclass

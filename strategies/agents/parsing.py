@@ -16,7 +16,7 @@ from core.formatting import printable
 from strategies.agents import Decision, Observation
 
 KEYS = ("reason", "participants", "steps", "stop")
-"""Keys of an answer: those of `strategies.agents.prompt`, and a list of participants if a model adds it."""
+"""Keys of an answer: those of the prompt, and a list of participants if a model adds it."""
 
 LONGEST_ANSWER = 20_000
 """Characters of an answer that are still read; a decision takes some hundreds."""

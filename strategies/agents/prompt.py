@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from strategies.agents.contract import ClientView, Decision, Observation
 from llm.chat.model import Question
+from strategies.agents.contract import ClientView, Decision, Observation
 
 LONGEST_REASON = 160
 """Characters of a reason where decoding is held to the schema; it has to fit the answer."""

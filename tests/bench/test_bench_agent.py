@@ -37,8 +37,8 @@ from bench.agent_tables import (
     verdict,
 )
 from core import Cost, Ledger, circuit_prices, with_idle
-from strategies.agents import ClientView, Decision, Observation
 from strategies import plausibility
+from strategies.agents import ClientView, Decision, Observation
 
 Federate = Callable[..., Any]
 

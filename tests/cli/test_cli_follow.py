@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_qfl.cli.follow import ClientLines, Tail, last_error, last_words, read_log, strip_log
+from llm_qfl.cli.formatting import one_line, plain_text
 from llm_qfl.cli.outcome import LONGEST, Evidence, Verdict, judge, read_status
 from llm_qfl.cli.screen import MOST_SAID, Screen
-from llm_qfl.cli.formatting import one_line, plain_text
 
 
 def test_a_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:

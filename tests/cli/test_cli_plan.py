@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llm_qfl.cli.plan
+from core import UserError
 from llm_qfl.cli.plan import absolute_paths, find_app, make_plan, make_run_folder, run_config
 from llm_qfl.cli.runconfig import federation_config, to_toml
 from llm_qfl.cli.superlink import commit, environment
-from core import UserError
 
 KEYS = st.from_regex(r"[a-z][a-z0-9_-]{0,8}\.[a-z][a-z0-9_-]{0,8}", fullmatch=True)
 VALUES = (

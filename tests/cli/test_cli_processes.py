@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import llm_qfl.cli.clean
+from core import open_store
+from core.storage.store import MANIFEST, NAMES
 from llm_qfl.cli import main
 from llm_qfl.cli.processes import TAG, Process, descendants, end_all, members, running, wait_for
 from llm_qfl.cli.superlink import free_port, healthy, private_folder
-from core import open_store
-from core.storage.store import MANIFEST, NAMES
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 

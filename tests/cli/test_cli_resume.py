@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from core import UserError, append_jsonl, parse_run, write_checkpoint, write_json
 from llm_qfl.cli.app import dispatch
+from llm_qfl.cli.formatting import resumed_line
 from llm_qfl.cli.outcome import Verdict
 from llm_qfl.cli.resume import resumed_plan
 from llm_qfl.cli.screen import Screen
-from llm_qfl.cli.formatting import resumed_line
-from core import UserError, append_jsonl, parse_run, write_checkpoint, write_json
 
 
 def interrupted(run: Path, *given: str, rounds: int = 3) -> Path:

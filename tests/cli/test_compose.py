@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from core import UserError, parse_settings
 from llm_qfl.cli.app import make_parser
 from llm_qfl.cli.deploy.arguments import read_options
 from llm_qfl.cli.deploy.folder import FACTS, make_deployment
 from llm_qfl.cli.plan import make_plan
-from core import UserError, parse_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

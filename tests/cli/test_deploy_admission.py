@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import llm_qfl.cli.deploy.admission
-from llm_qfl.cli.deploy.commands import revoke
+from core import UserError, read_json
 from llm_qfl.cli.deploy.admission import (
     IDS,
     OUT,
@@ -26,14 +26,13 @@ from llm_qfl.cli.deploy.admission import (
     is_out,
     revoke_key,
 )
+from llm_qfl.cli.deploy.commands import revoke
 from llm_qfl.cli.deploy.folder import Options, make_deployment
 from llm_qfl.cli.deploy.parts import Part
 from llm_qfl.cli.deploy.serve import Supervisor
 from llm_qfl.cli.flower import Flwr
-from llm_qfl.cli.processes import wait_for
-from llm_qfl.cli.run import Interrupted
+from llm_qfl.cli.processes import Interrupted, wait_for
 from llm_qfl.cli.superlink import LaunchError
-from core import UserError, read_json
 from tests.command import llm_qfl as command
 
 # Answers in the words of Flower 1.41's `flwr supernode register` and `unregister`, from a file.
@@ -93,7 +92,9 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr("llm_qfl.cli.deploy.admission.os.cpu_count", lambda: 1)  # one book, one writer
+    monkeypatch.setattr(
+        "llm_qfl.cli.deploy.admission.os.cpu_count", lambda: 1
+    )  # one book, one writer
     return Place(tmp_path)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import llm_qfl.cli.deploy.keys
+from core import UserError, parse_settings
 from llm_qfl.cli import main
 from llm_qfl.cli.deploy.folder import Options, make_deployment, read_facts
 from llm_qfl.cli.deploy.keys import days_left, make_server
 from llm_qfl.cli.deploy.parts import node_part, superlink_part
 from llm_qfl.cli.plan import make_plan
-from core import UserError, parse_settings
 
 PROGRAMS = {"flower-superlink": "flower-superlink", "flower-supernode": "flower-supernode"}
 

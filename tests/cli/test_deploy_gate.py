@@ -20,11 +20,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from core import SettingsError, UserError
 from llm_qfl.cli.deploy.folder import FACTS, Options, make_deployment, read_door, read_facts
 from llm_qfl.cli.deploy.gate import FLEET, gate_part, make_gate, passes
 from llm_qfl.cli.deploy.parts import superlink_part
 from llm_qfl.cli.processes import wait_for
-from core import SettingsError, UserError
 
 
 def test_it_knows_what_supernodes_call() -> None:

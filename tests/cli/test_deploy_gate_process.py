@@ -28,8 +28,8 @@ from llm_qfl.cli.deploy.folder import Facts, Options, make_deployment, read_fact
 from llm_qfl.cli.deploy.gate import gate_part
 from llm_qfl.cli.deploy.keys import make_authority, make_server
 from llm_qfl.cli.deploy.parts import Part
-from llm_qfl.cli.deploy.serve import Supervisor, serve
 from llm_qfl.cli.deploy.remote import Deployed
+from llm_qfl.cli.deploy.serve import Supervisor, serve
 from llm_qfl.cli.processes import wait_for
 from llm_qfl.cli.superlink import free_port
 
@@ -191,7 +191,9 @@ def test_status_asks_the_gate_where_it_listens(
 ) -> None:
     gated(tmp_path / "fed")
     parts = {name: {"pid": 1, "port": n, "node": ""} for n, name in ((8, "superlink"), (9, "gate"))}
-    monkeypatch.setattr(llm_qfl.cli.deploy.commands, "read_state", lambda _: {"ready": True, "parts": parts})
+    monkeypatch.setattr(
+        llm_qfl.cli.deploy.commands, "read_state", lambda _: {"ready": True, "parts": parts}
+    )
     asked: list[tuple[int, str, str]] = []
 
     def healthy(port: int, host: str, authority: Path | None) -> bool:

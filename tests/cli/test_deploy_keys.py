@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509 import verification
 
+from core import SettingsError
 from llm_qfl.cli.deploy.keys import (
     check_host,
     days_left,
@@ -29,7 +30,6 @@ from llm_qfl.cli.deploy.keys import (
     write_private,
 )
 from llm_qfl.cli.superlink import healthy
-from core import SettingsError
 
 
 class Files:

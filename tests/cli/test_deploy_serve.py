@@ -15,12 +15,12 @@ import pytest
 import llm_qfl.cli.deploy.commands
 import llm_qfl.cli.deploy.serve
 import llm_qfl.cli.run
+from core import UserError, read_json, write_json
 from llm_qfl.cli.deploy.commands import status
 from llm_qfl.cli.deploy.folder import Options, make_deployment
 from llm_qfl.cli.deploy.serve import STATE, Supervisor, read_state, serve, stop_supervisor
 from llm_qfl.cli.processes import members, wait_for
 from llm_qfl.cli.superlink import LaunchError
-from core import UserError, read_json, write_json
 from tests.cli.conftest import Fakes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -289,7 +289,9 @@ def test_stop_names_what_remains(
         patch.setattr(llm_qfl.cli.deploy.serve, "end_all", lambda some, grace: set(some))
         assert llm_qfl.cli.deploy.commands.stop(fakes.folder) == 1
     assert f"still running: {process.pid}" in capsys.readouterr().out
-    assert llm_qfl.cli.deploy.commands.stop(fakes.folder) == 0  # the state was kept, so it is found again
+    assert (
+        llm_qfl.cli.deploy.commands.stop(fakes.folder) == 0
+    )  # the state was kept, so it is found again
     process.wait()
     assert not members(fakes.tag)
 

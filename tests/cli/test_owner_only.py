@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_qfl.cli.deploy.superexec import asks_for_work, exec_part
 from llm_qfl.cli.deploy.parts import Part, outside_work
+from llm_qfl.cli.deploy.superexec import asks_for_work, exec_part
 from llm_qfl.cli.owner_only import same_user
 from llm_qfl.cli.processes import wait_for
 from llm_qfl.cli.superlink import free_port, healthy, owner_only

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data
-from client_app.site_store import MOST_RUNS, Kept, path_of, read_kept, write_kept
 from client_app.site import forget
+from client_app.site_store import MOST_RUNS, Kept, path_of, read_kept, write_kept
 from core.messages import EVALUATE, TRAIN
 from llm import Teacher
 from tests.conftest import Ran

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data import Site, Split, load_site
 from core import DataSettings, Settings
 from core.settings.schema import EvaluationSettings, RunSettings
+from data import Site, Split, load_site
 
 
 def run_settings(mode: str = "central", seed: int = 0, clients: int = 4, **data: Any) -> Settings:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import ServerData, load_corpus, load_server
 from core import DataError, parse_run
+from data import ServerData, load_corpus, load_server
 
 FEW = ("data.server_rows=4", "run.clients=2")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core import DataSettings
 from data import linear_baseline
 from data.chains import (
     Chains,
@@ -22,7 +23,6 @@ from data.chains import (
 )
 from data.kmers import kmer_frequencies
 from training.markov_fit import fit, transition_counts
-from core import DataSettings
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "human_vs_worm" / "train.csv"
 SMALL = DataSettings(train_rows=60, test_rows=40, server_rows=20)

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from data import feature_kind, kmer_frequencies, raw_features
 from core import FeatureSettings, SettingsError
+from data import feature_kind, kmer_frequencies, raw_features
 
 ROWS = ("ACGTAC", "GGGTTA")
 

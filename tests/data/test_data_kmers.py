@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import DataError
 from data import kmer_frequencies
 from data import kmers as module
-from core import DataError
 
 COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
 dna = st.text(alphabet="ACGTNacgtn", min_size=0, max_size=40)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from core import DataError, Settings, SettingsError
 from data import (
     ServerData,
     Split,
@@ -25,7 +26,6 @@ from data import (
     merge_moments,
     moments_of,
 )
-from core import DataError, Settings, SettingsError
 from tests.data.few_rows import run_settings, sites, table, texts
 
 REAL = Path(__file__).parents[3] / "shared" / "data"

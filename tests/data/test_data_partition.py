@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import DataError
 from data.partition import (
     allocate,
     column_parts,
@@ -17,7 +18,6 @@ from data.partition import (
     stratified_draw,
     stratified_split,
 )
-from core import DataError
 
 counts_lists = st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(lambda c: sum(c) > 1)
 seeds = st.integers(0, 10_000)

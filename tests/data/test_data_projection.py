@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import Moments, Projection, fit_projection, merge_moments, moments_of
 from core import DataError
+from data import Moments, Projection, fit_projection, merge_moments, moments_of
 
 
 def cloud(

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import data.hub
-from data import load_corpus
 from core import DataError, DataSettings
+from data import load_corpus
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 

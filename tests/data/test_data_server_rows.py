@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from data import load_server, load_site
 from core import DataError, Settings
+from data import load_server, load_site
 from tests.data.few_rows import run_settings, sites, table, texts
 
 

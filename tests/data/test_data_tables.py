@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from data import load_corpus
 from core import DataError, DataSettings, SettingsError
+from data import load_corpus
 
 ROWS = [("good film", "pos"), ("bad film", "neg"), ("fine, really", "pos"), ("awful", "neg")]
 

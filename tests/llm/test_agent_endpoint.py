@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from core import ModelError, UserError
-from strategies.agents import ClientView, Observation
 from llm.chat.endpoint import EndpointSpeaker, open_speaker
-from strategies.agents.prompt import question
 from llm.chat.model import SpeakerError
+from strategies.agents import ClientView, Observation
+from strategies.agents.prompt import question
 from tests.llm.agent_server import (
     KEY,
     AgentServer,

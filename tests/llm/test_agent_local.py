@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from core import ModelError, parse_run
+from llm.chat.local import LocalSpeaker, open_speaker, plain_chat
+from llm.chat.model import Question, SpeakerError
 from strategies.agents import ClientView, Decision, Observation
 from strategies.agents.choices import choices
-from llm.chat.local import LocalSpeaker, open_speaker, plain_chat
-from strategies.agents.prompt import as_answer, asked_again, question
-from llm.chat.model import Question, SpeakerError
 from strategies.agents.parsing import read_answer
+from strategies.agents.prompt import as_answer, asked_again, question
 from tests.llm.conftest import TEMPLATE, WITHOUT_SYSTEM
 
 SEEN = Observation(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import llm
 from core import LlmSettings, ModelError
-from llm.frozen_adapter import adopt, keep_adopted, kept_adopted
 from llm.federated import local_round, round_batches
+from llm.frozen_adapter import adopt, keep_adopted, kept_adopted
 from llm.shared import build_adopted, build_shared, shared_bytes
 
 Folders = Callable[[str], Path]

@@ -13,8 +13,8 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
 
 from core import HardwareSettings
-from quantum.engines.devices.job_store import JobBook
 from quantum.engines.devices.ibm import IbmService, pick_backend
+from quantum.engines.devices.job_store import JobBook
 from quantum.engines.devices.jobs import Budget, JobRunner, Request, Usage
 from tests.quantum.http_cloud import HttpCloud, client_of
 

@@ -120,7 +120,9 @@ def facts_of(made: Compiled) -> tuple[Any, ...]:
 def test_transpiled_once_and_kept(manila: Any, tmp_path: Path, monkeypatch: Any) -> None:
     first = compiled(QCNN(3), manila, 3, 2, 0, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".qpy", ".json"}
-    monkeypatch.setattr("quantum.engines.devices.tracing.trace", None)  # a second tracing would fail
+    monkeypatch.setattr(
+        "quantum.engines.devices.tracing.trace", None
+    )  # a second tracing would fail
     assert facts_of(compiled(QCNN(3), manila, 3, 2, 0, tmp_path)) == facts_of(first)
     with pytest.raises(TypeError):
         compiled(QCNN(3), manila, 3, 2, 1, tmp_path)  # another seed: another circuit

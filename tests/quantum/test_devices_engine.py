@@ -28,10 +28,10 @@ from quantum import (
     train_local,
 )
 from quantum.costs import circuits_before_steps, circuits_per_step
+from quantum.engines.base import DeviceEngine, evaluate_points
 from quantum.engines.devices.aer import AerService, Finished, expectations
 from quantum.engines.devices.contract import Budget, Request
 from quantum.engines.devices.engine import precision_of
-from quantum.engines.base import DeviceEngine, evaluate_points
 
 SHOTS = 4000
 

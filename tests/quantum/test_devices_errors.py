@@ -17,7 +17,12 @@ import requests
 from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 
 from core import BackendError
-from quantum.engines.devices.failures import is_backends_own, is_refused_for_now, is_transient, redacted
+from quantum.engines.devices.failures import (
+    is_backends_own,
+    is_refused_for_now,
+    is_transient,
+    redacted,
+)
 from quantum.engines.devices.jobs import JobRunner
 from tests.quantum.device_jobs import go
 from tests.quantum.http_cloud import CRN, TOKEN, HttpCloud

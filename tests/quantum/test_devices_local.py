@@ -12,8 +12,8 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 from core import BackendError, HardwareSettings
-from quantum.engines.devices.job_store import JobBook
 from quantum.engines.devices.ibm import IbmService, fake_backend
+from quantum.engines.devices.job_store import JobBook
 from quantum.engines.devices.jobs import Request
 from tests.quantum.device_jobs import ANGLES, SHOTS, circuit_on, request_on, runner_of
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from core import BackendError, QuantumSettings
 from quantum.ansatz.circuits import QCNN, VQC
-from quantum.engines.base import Engine, build_engine
+from quantum.ansatz.gates import gates_of
+from quantum.engines.base import Engine
 from quantum.engines.exact.engine import ExactEngine, pick_device
 from quantum.engines.exact.fusion import fuse
-from quantum.ansatz.gates import gates_of
+from quantum.engines.factory import build_engine
 from quantum.engines.pennylane.engine import PennylaneEngine
 
 PLANS = ("heisenberg", "state-vector")

@@ -11,10 +11,10 @@ import torch
 from core import BackendError, QuantumSettings
 from quantum import Classifier, build_classifier
 from quantum.ansatz.circuits import QCNN, VQC
+from quantum.ansatz.gates import Gate, Trainable, gates_of
 from quantum.engines.exact.contraction import apply_steps, arrange, pull_steps_back, steps_of
 from quantum.engines.exact.engine import ExactEngine
 from quantum.engines.exact.fusion import FusedBlock, fuse
-from quantum.ansatz.gates import Gate, Trainable, gates_of
 from quantum.engines.exact.linalg import GENERATORS, encoded_states, fixed_matrix, pauli, z_signs
 from quantum.engines.exact.matrices import GroupMatrices, real_pair
 from quantum.engines.exact.product_states import interleave, multiply, pull_product_back

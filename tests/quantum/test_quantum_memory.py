@@ -12,7 +12,6 @@ from core import DistillSettings, QuantumSettings, TrainSettings
 from quantum import TrainingData, build_classifier
 from quantum.ansatz.circuits import QCNN
 from quantum.engines.exact.engine import EncodedRows, ExactEngine
-from quantum.training.problem import Problem
 from quantum.engines.exact.workspace import (
     CUDA_CHUNK,
     READOUT_STATES,
@@ -22,6 +21,7 @@ from quantum.engines.exact.workspace import (
     chunk_amplitudes,
     shared_pool,
 )
+from quantum.training.problem import Problem
 
 CPU = torch.device("cpu")
 GB = 10**9

@@ -22,10 +22,10 @@ from core import (
 )
 from quantum import TrainingData, build_classifier, train_local
 from quantum.ansatz.circuits import QCNN, VQC
-from quantum.costs import circuits_of_gradient
-from quantum.engines.base import build_engine
-from quantum.engines.exact.engine import ExactEngine
 from quantum.ansatz.gates import Trainable, gates_of
+from quantum.costs import circuits_of_gradient
+from quantum.engines.exact.engine import ExactEngine
+from quantum.engines.factory import build_engine
 from quantum.engines.pennylane.device import open_device
 from quantum.engines.pennylane.engine import PennylaneEngine
 

@@ -25,17 +25,17 @@ from core import (
 )
 from quantum import Host, build_ansatz, build_classifier, train_local
 from quantum.ansatz.circuits import QCNN, ring
-from quantum.costs import circuits_per_step
 from quantum.ansatz.drawing import draw_svg
+from quantum.ansatz.gates import Gate, Linear, block_of, gates_of
+from quantum.costs import circuits_per_step
 from quantum.engines.base import Engine
 from quantum.engines.exact.engine import ExactEngine
 from quantum.engines.exact.fusion import fuse_layers
-from quantum.ansatz.gates import Gate, Linear, block_of, gates_of
 from quantum.engines.exact.linalg import upload_phases
-from quantum.engines.pennylane.engine import PennylaneEngine
-from quantum.training.problem import Problem
 from quantum.engines.exact.phase_layer import turns_of
 from quantum.engines.exact.workspace import READOUT_STATES, STATES
+from quantum.engines.pennylane.engine import PennylaneEngine
+from quantum.training.problem import Problem
 from tests.quantum.conftest import Blobs
 
 MODES = {"tape": (2**28, 2**20), "chunks": (2**28, 0), "undone": (0, 2**20), "both": (0, 0)}

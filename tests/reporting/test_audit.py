@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llm_qfl.cli.audit import audit_lines
 from core import UserError
+from llm_qfl.cli.audit import audit_lines
 from reporting.audit import audit, main
 from tests.command import llm_qfl
 

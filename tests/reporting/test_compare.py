@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_qfl.cli.compare import compare_lines
 from core import UserError
-from reporting.compare import compare, read_run, smoothed
+from llm_qfl.cli.compare import compare_lines
 from reporting import comparison_page as pictures
+from reporting.compare import compare, read_run, smoothed
 from reporting.comparison_page import build_comparison
 from tests.command import llm_qfl
 from tests.reporting.test_report_page import Page

@@ -21,10 +21,10 @@ from reporting.agent import (
     sums_table,
     timeline,
 )
-from reporting.parts import Noted
 from reporting.fedavg_reference import History, plain_bill, run_bill, saved, usual_paces
-from reporting.record import Record, read_record
 from reporting.formatting import NONE
+from reporting.parts import Noted
+from reporting.record import Record, read_record
 from tests.reporting.test_report_page import page_of
 from tests.server_app.test_report_runs import make_run, write
 

@@ -17,13 +17,13 @@ from core.text import is_hidden
 from reporting import write_report
 from reporting.build import build_page
 from reporting.charts import _client_lines, _marks, _rounds_axis, short
+from reporting.formatting import NONE, duration, score_rows, size, status, verdict
 from reporting.record import Record, read_record
 from reporting.style import THEME
 from reporting.tables import classes as class_table
 from reporting.tables import ledger as ledger_table
 from reporting.tables import settings as setting_tables
 from reporting.tables import stages
-from reporting.formatting import NONE, duration, score_rows, size, status, verdict
 from tests.server_app.test_report_runs import ledger, make_run, summary, write
 
 

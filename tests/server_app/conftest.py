@@ -14,5 +14,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpCloud]:
     """A cloud on loopback that IBM's own client reaches, whatever the account."""
     monkeypatch.setattr("quantum.engines.devices.jobs.SETTLE", 0.0)
     with serve() as running:
-        monkeypatch.setattr("quantum.engines.devices.opening.connect", lambda account: client_of(running))
+        monkeypatch.setattr(
+            "quantum.engines.devices.opening.connect", lambda account: client_of(running)
+        )
         yield running

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from core import UserError, parse_run, read_json, write_json
 from core.storage.reading import salvage
 from core.storage.records import EVENTS, ConfigFile, Decided, LedgerFile, Saved, Summary
+from reporting import write_report
 from reporting.audit import audit
 from reporting.compare import compare, read_run
-from reporting import write_report
-from reporting.record import read_record
 from reporting.comparison_page import build_comparison
+from reporting.record import read_record
 from server_app.resume import take_up
 from tests.command import llm_qfl
 from tests.conftest import SMALL

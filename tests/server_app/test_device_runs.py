@@ -14,8 +14,8 @@ from client_app.app import app
 from client_app.site import forget
 from core import SettingsError, UserError, parse_run, parse_settings
 from core.messages import ARRAYS, METRICS, TRAIN, unpack_parameters
-from quantum.engines.devices.job_store import JobBook
 from quantum.engines.devices.ibm import IbmService
+from quantum.engines.devices.job_store import JobBook
 from tests.conftest import Ran
 
 Federate = Callable[..., Ran]

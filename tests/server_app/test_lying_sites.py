@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from bench.attacks import ATTACKS, MOMENTS, spoil
-from data import Moments, fit_projection, merge_moments
 from core import derive_seed
 from core.messages import ARRAYS, PREPARE, unpack_parameters
+from data import Moments, fit_projection, merge_moments
 
 Federate = Callable[..., Any]
 FIVE = ("run.clients=5", "data.train_rows=200", "distill.weight=0")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_qfl.cli.formatting import header, result
-from data import load_server
 from core import parse_run
+from data import load_server
+from llm_qfl.cli.formatting import header, result
 from reporting import write_report
 
 Federate = Callable[..., Any]

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client_app.cost import estimate
+from core import UserError, most_steps, parse_run, worst_steps
+from data import load_federation
 from llm_qfl.cli.plan import make_plan
 from llm_qfl.cli.preflight import lines, paid
-from client_app.cost import estimate
-from data import load_federation
-from core import UserError, most_steps, parse_run, worst_steps
-from strategies.agents import Decision, Observation
 from server_app.preflight import check
+from strategies.agents import Decision, Observation
 from tests.conftest import SMALL, Ran
 from tests.quantum.http_cloud import HttpCloud
 

@@ -15,11 +15,11 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message
 from safetensors.numpy import load_file
 
-from llm_qfl.cli.formatting import result
 from client_app.site import recall
-from data import Projection
 from core import UserError, parse_run
 from core.messages import PREPARE
+from data import Projection
+from llm_qfl.cli.formatting import result
 from tests.tables import TEXT, text_table
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -388,8 +388,8 @@ def test_one_file_a_site(federate: Federate, tmp_path: Path) -> None:
 
 
 def test_no_message_carries_a_row_or_a_label_list(federate: Federate) -> None:
-    from data import load_site
     from core import parse_run
+    from data import load_site
     from tests.conftest import SMALL
 
     seen: list[bytes] = []

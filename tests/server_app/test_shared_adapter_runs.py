@@ -14,7 +14,6 @@ import pytest
 from flwr.app import Error, Message
 from safetensors.numpy import load_file
 
-from llm_qfl.cli import formatting as words
 from core import UserError, read_jsonl
 from core.messages import (
     ADAPT,
@@ -24,6 +23,7 @@ from core.messages import (
     pack_parameters,
     read_parameters,
 )
+from llm_qfl.cli import formatting as words
 from reporting import write_report
 from tests.conftest import SMALL
 
@@ -88,8 +88,8 @@ def test_the_features_are_the_shared_encoders_and_made_once(
     federate: Federate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import llm.embedding
-    from data import load_server, load_site
     from core import parse_run
+    from data import load_server, load_site
 
     asked: list[tuple[str, ...]] = []
     embed = llm.embedding.embed

@@ -12,7 +12,6 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from bench.grid import FIRST_NODE
-from data import load_site
 from core import parse_run
 from core.messages import (
     ADAPT,
@@ -23,6 +22,7 @@ from core.messages import (
     pack_parameters,
     read_parameters,
 )
+from data import load_site
 from tests.conftest import SMALL
 
 Federate = Callable[..., Any]

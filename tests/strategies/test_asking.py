@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from core import ModelError, parse_run
-from strategies.agents import Asked, ClientView, Decision, Observation
 from llm.chat.model import Answer, Question, SpeakerError
 from strategies import build_agent
-from strategies.agents.rules import AllAgent
-from strategies.agents.llm import AskingAgent
+from strategies.agents import Asked, ClientView, Decision, Observation
 from strategies.agents.guard import guard
+from strategies.agents.llm import AskingAgent
+from strategies.agents.rules import AllAgent
 from strategies.journal import agent_summary, decision_line
 
 SEEN = Observation(

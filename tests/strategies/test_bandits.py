@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from core import Settings, SettingsError, parse_run
-from strategies.agents import Agent, ClientView, Decision, Observation
 from strategies import build_agent
+from strategies.agents import Agent, ClientView, Decision, Observation
 from strategies.agents.bandits import RIDGE, GreedyAgent, LinUcbAgent, UcbAgent
 from strategies.agents.client_features import FEATURES, client_features
-from strategies.agents.guard import guard
 from strategies.agents.client_records import Records
+from strategies.agents.guard import guard
 from tests.strategies.softmax_federation import draw, simulate
 from tests.strategies.test_guard_and_agents import seen, settings_of, view
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import Settings, parse_run
-from strategies.agents import ClientView, Decision, Observation
 from strategies import build_agent
+from strategies.agents import ClientView, Decision, Observation
 from strategies.agents.guard import OVERRULED, decide, guard
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from core import Settings
 from core.formatting import printable
 from strategies.agents import ClientView, Decision, Observation
-from strategies.agents.prompt import as_answer
 from strategies.agents.guard import guard
 from strategies.agents.parsing import MOST_NOTES, Reading, read_answer
+from strategies.agents.prompt import as_answer
 
 SEEN = Observation(
     round=2,

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import ModelError, parse_run
+from llm.serialised import pack, read_packed
+from strategies import build_agent
 from strategies.agents import Asked, ClientView, Decision, Observation
-from strategies.agents.regulator import online
-from strategies.agents.regulator import build_regulator
-from training.regulator import train as training
+from strategies.agents.regulator import build_regulator, online
 from strategies.agents.regulator.agent import GROUP, RegulatorAgent, groups
 from strategies.agents.regulator.features import read, seen_of
 from strategies.agents.regulator.model import WEIGHTS, load, new_model
@@ -29,11 +29,10 @@ from strategies.agents.regulator.policy import (
     opinion,
     words_of,
 )
+from strategies.agents.regulator.vocabulary import GO_ID, LEVELS, SKIP_ID, STOP_ID, VOCABULARY
+from training.regulator import train as training
 from training.regulator.rollouts import Steps, by_model
 from training.regulator.train import Course, family, imitate, judged, reinforce, train
-from strategies.agents.regulator.vocabulary import GO_ID, LEVELS, SKIP_ID, STOP_ID, VOCABULARY
-from llm.serialised import pack, read_packed
-from strategies import build_agent
 
 torch.set_num_threads(1)
 

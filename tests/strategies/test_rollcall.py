@@ -30,8 +30,8 @@ from core.messages import (
     report,
 )
 from strategies import FederationState
-from strategies.deadlines import Exchange
 from strategies.availability import LOOK_SECONDS, call_roll, muster
+from strategies.deadlines import Exchange
 from tests.strategies.test_exchange import Post
 from tests.strategies.test_state import begin
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from core import parse_run
-from strategies.agents import ClientView, Observation
 from strategies import stop_reason
+from strategies.agents import ClientView, Observation
 from strategies.agents.termination import change_below, gap_below, out_of_patience
 
 

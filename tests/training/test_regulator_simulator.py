@@ -8,20 +8,12 @@ import pytest
 import torch
 
 from strategies.agents.contract import ClientView, Observation
-from strategies.agents.regulator.features import merit, read, seen_of, settled
+from strategies.agents.regulator.features import merit, read, seen_of, settled, steps_of
+from strategies.agents.regulator.vocabulary import CLIENT, RUN, VOCABULARY, binned, spell, text_ids
 from training.regulator.oracle import hindsight
 from training.regulator.rollouts import advantages, in_order, in_place, play, to_go
-from strategies.agents.regulator.features import steps_of
-from training.regulator.simulator import (
-    Federations,
-    logits,
-    losses_of,
-    repeated,
-    train,
-    weight_count,
-)
-from training.regulator.tasks import Task, draw_task
-from strategies.agents.regulator.vocabulary import CLIENT, RUN, VOCABULARY, binned, spell, text_ids
+from training.regulator.simulator import Federations, logits, losses_of, repeated, train
+from training.regulator.tasks import Task, draw_task, weight_count
 
 
 def small(seed: int = 0, federations: int = 3, clients: int = 4) -> tuple[Task, Federations]:

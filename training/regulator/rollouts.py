@@ -11,9 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from strategies.agents.regulator.features import read
+from strategies.agents.regulator.features import read, steps_of
 from strategies.agents.regulator.policy import draw, words_of
-from strategies.agents.regulator.features import steps_of
 from training.regulator.simulator import Federations
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ from strategies.agents.regulator.features import SETTLED, Seen, settled
 from training.regulator.tasks import Task
 
 Floats = npt.NDArray[np.float64]
-HIDDEN = 8
 ANGLES = 64  # a gradient by parameter shift costs 1 + 2 * ANGLES circuits a row
 
 
@@ -65,12 +64,6 @@ def logits(weights: Tensor, features: Tensor, hidden: int, classes: int) -> Tens
     cut = width * classes
     last = weights[:, :cut].view(-1, width, classes)
     return torch.baddbmm(weights[:, cut : cut + classes].unsqueeze(1), features, last)
-
-
-def weight_count(width: int, hidden: int, classes: int) -> int:
-    """Return P, the stand-in's number of weights."""
-    inner = hidden or width
-    return (width * hidden + hidden if hidden else 0) + inner * classes + classes
 
 
 def losses_of(weights: Tensor, features: Tensor, labels: Tensor, task: Task) -> Tensor:

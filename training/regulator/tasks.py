@@ -153,7 +153,7 @@ def draw_task(rng: np.random.Generator, federations: int, clients: int) -> Task:
     federations, clients : int
         S and K.
     """
-    from training.regulator.simulator import HIDDEN, weight_count
+    pass
 
     shape = (federations, clients)
     hidden = HIDDEN if rng.random() < 0.7 else 0
@@ -191,3 +191,12 @@ def draw_task(rng: np.random.Generator, federations: int, clients: int) -> Task:
         idle_price=_prices(rng, federations, 0.0003, 0.02),
         blind=rng.random(federations) < BLIND,
     )
+
+
+HIDDEN = 8
+
+
+def weight_count(width: int, hidden: int, classes: int) -> int:
+    """Return P, the stand-in's number of weights."""
+    inner = hidden or width
+    return (width * hidden + hidden if hidden else 0) + inner * classes + classes

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from core import derive_seed, write_text
+from llm.serialised import pack
 from strategies.agents.regulator.model import WEIGHTS, new_model
 from strategies.agents.regulator.policy import likelihood, opinion, words_of
 from training.regulator.rivals import RIVALS, steady
@@ -39,7 +40,6 @@ from training.regulator.rollouts import (
 )
 from training.regulator.simulator import Federations, repeated
 from training.regulator.tasks import draw_task
-from llm.serialised import pack
 
 if TYPE_CHECKING:
     from torch import Tensor

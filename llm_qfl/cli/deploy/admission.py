@@ -14,11 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_qfl.cli.deploy.keys import make_node_key
-from llm_qfl.cli.flower import CONNECTION, Flwr, output
-from llm_qfl.cli.outcome import LONGEST
-from llm_qfl.cli.superlink import LaunchError
-from llm_qfl.cli.formatting import clip, one_line
 from core import (
     UserError,
     by_number,
@@ -28,6 +23,11 @@ from core import (
     write_bytes,
     write_json,
 )
+from llm_qfl.cli.deploy.keys import make_node_key
+from llm_qfl.cli.flower import CONNECTION, Flwr, output
+from llm_qfl.cli.formatting import clip, one_line
+from llm_qfl.cli.outcome import LONGEST
+from llm_qfl.cli.superlink import LaunchError
 
 NODES, REVOKED = "nodes", "revoked"
 """Folders of ``superlink/`` with the public keys that are admitted, and those that were."""

@@ -111,8 +111,8 @@ def read_options(chosen: argparse.Namespace) -> Options | None:
     UserError
         If options of a new deployment come without their number of nodes.
     """
-    from llm_qfl.cli.deploy.folder import Options
     from core import UserError, explain
+    from llm_qfl.cli.deploy.folder import Options
 
     if chosen.nodes is None:
         if chosen.host or chosen.port or chosen.node_set:

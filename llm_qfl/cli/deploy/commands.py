@@ -10,8 +10,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from core import UserError, explain, read_json
 from llm_qfl.cli.deploy.admission import is_out, revoke_key
-from llm_qfl.cli.deploy.superexec import asks_for_work, exec_part
 from llm_qfl.cli.deploy.folder import (
     FACTS,
     Facts,
@@ -31,14 +31,19 @@ from llm_qfl.cli.deploy.parts import (
     node_part,
     superlink_part,
 )
-from llm_qfl.cli.deploy.serve import STATE, Supervisor, read_state, serve, stop_supervisor
+from llm_qfl.cli.deploy.serve import (
+    STATE,
+    Supervisor,
+    read_state,
+    serve,
+    stop_supervisor,
+)
+from llm_qfl.cli.deploy.superexec import asks_for_work, exec_part
 from llm_qfl.cli.follow import last_words, read_log
 from llm_qfl.cli.outcome import INTERRUPTED
 from llm_qfl.cli.plan import find_programs
-from llm_qfl.cli.processes import wait_for
-from llm_qfl.cli.run import Interrupted, signals
+from llm_qfl.cli.processes import Interrupted, signals, wait_for
 from llm_qfl.cli.superlink import CHECKOUT, free_port, healthy
-from core import UserError, explain, read_json
 
 FAILED = 1
 
@@ -319,28 +324,6 @@ def revoke(folder: Path, node: str) -> int:
         return FAILED
     say("the SuperLink that runs has thrown it out")
     return 0
-
-
-def running_port(facts: Facts) -> int:
-    """Return the port of a deployment's SuperLink, from what runs if it is not fixed.
-
-    Raises
-    ------
-    UserError
-        If it does not run here.
-    """
-    if facts.control_port:
-        return facts.control_port
-    state = read_state(facts.control.parent)
-    if not state.get("ready"):
-        raise UserError(
-            explain(
-                f"the deployment {str(facts.control.parent)!r} is not up",
-                "one that runs, with all its nodes",
-                f"start it: llm-qfl deploy up {facts.control.parent}",
-            )
-        )
-    return int(state["parts"]["superlink"]["port"])
 
 
 def _refuse_running(folder: Path) -> None:

@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_qfl.cli.deploy.keys import LOOPBACK, check_host, make_authority, make_node_key, make_server
-from llm_qfl.cli.plan import absolute_paths
-from llm_qfl.cli.runconfig import to_toml
-from llm_qfl.cli.superlink import CHECKOUT
 from core import (
     SettingsError,
     UserError,
@@ -26,6 +22,10 @@ from core import (
     write_bytes,
     write_text,
 )
+from llm_qfl.cli.deploy.keys import LOOPBACK, check_host, make_authority, make_node_key, make_server
+from llm_qfl.cli.plan import absolute_paths
+from llm_qfl.cli.runconfig import to_toml
+from llm_qfl.cli.superlink import CHECKOUT
 
 Scalar = bool | int | float | str
 

@@ -157,7 +157,15 @@ def gate_part(folder: Path, tag: str, inner: int, log: Path) -> list[Part]:
     door = read_door(folder)
     if not door.gated:
         return []
-    command = [sys.executable, "-P", "-m", "llm_qfl.cli.deploy.gate", str(folder), "--bind", door.bind]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "llm_qfl.cli.deploy.gate",
+        str(folder),
+        "--bind",
+        door.bind,
+    ]
     command += ["--port", str(door.port), "--inner", str(inner)]
     env = environment(os.environ, flower_home(folder), tag, 1)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(CHECKOUT), env.get("PYTHONPATH"))))

@@ -17,15 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm_qfl.cli.deploy.folder import need_files, read_door, read_table
-from llm_qfl.cli.deploy.keys import days_left
-from llm_qfl.cli.deploy.probe import probe
-from llm_qfl.cli.follow import last_words, read_log
-from llm_qfl.cli.plan import FILE_KEYS, absolute_paths
-from llm_qfl.cli.processes import die_with_parent
-from llm_qfl.cli.runconfig import Scalar, to_toml
-from llm_qfl.cli.superlink import environment, free_port, healthy, owner_only
-from llm_qfl.cli.formatting import one_line
 from core import (
     STORE_VARIABLE,
     DataError,
@@ -38,6 +29,15 @@ from core import (
     write_once,
     write_text,
 )
+from llm_qfl.cli.deploy.folder import need_files, read_door, read_table
+from llm_qfl.cli.deploy.keys import days_left
+from llm_qfl.cli.deploy.probe import probe
+from llm_qfl.cli.follow import last_words, read_log
+from llm_qfl.cli.formatting import one_line
+from llm_qfl.cli.plan import FILE_KEYS, absolute_paths
+from llm_qfl.cli.processes import die_with_parent
+from llm_qfl.cli.runconfig import Scalar, to_toml
+from llm_qfl.cli.superlink import environment, free_port, healthy, owner_only
 
 SUPERLINK_FILES = ("superlink.toml", "ca.crt", "server.crt", "server.key")
 NODE_FILES = ("connection.toml", "node.toml", "ca.crt", "node.key")
@@ -79,7 +79,7 @@ class Part:
     probe : callable
         Says what keeps it from the SuperLink, if that can be seen; empty otherwise.
     follows : Part, optional
-        The SuperLink or SuperNode whose work it starts (`llm_qfl.cli.deploy.superexec`), on whatever port.
+        The SuperLink or SuperNode whose work it starts (`superexec`), on whatever port.
     """
 
     name: str

@@ -9,13 +9,13 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llm_qfl.cli.deploy.commands import running_port
+from core import by_number
 from llm_qfl.cli.deploy.folder import Facts
+from llm_qfl.cli.deploy.serve import running_port
 from llm_qfl.cli.flower import Flwr
 from llm_qfl.cli.follow import strip_log
 from llm_qfl.cli.processes import wait_for
 from llm_qfl.cli.superlink import LaunchError, environment, healthy, private_folder
-from core import by_number
 
 LOOK_SECONDS = 5.0
 """How often the SuperLink is asked whether it is there."""

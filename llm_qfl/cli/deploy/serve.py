@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core import UserError, explain, held, read_json, write_json
 from llm_qfl.cli.deploy.admission import admit, forget_numbers, keys_seen
+from llm_qfl.cli.deploy.folder import Facts
 from llm_qfl.cli.deploy.parts import GATE, SUPERLINK, Part, flower_home
 from llm_qfl.cli.flower import Flwr
+from llm_qfl.cli.formatting import clip, one_line
 from llm_qfl.cli.outcome import INTERRUPTED, LONGEST
 from llm_qfl.cli.processes import Process, end_all, members, running, wait_for
 from llm_qfl.cli.superlink import LaunchError
-from llm_qfl.cli.formatting import clip, one_line
-from core import explain, held, read_json, write_json
 
 STATE = "state.json"
 
@@ -331,7 +332,7 @@ def serve(supervisor: Supervisor, ready: Callable[[], object]) -> int:
     UserError
         If another supervisor runs for the folder.
     """
-    from llm_qfl.cli.run import Interrupted, signals
+    from llm_qfl.cli.processes import Interrupted, signals
 
     code = INTERRUPTED
     with sole(supervisor.folder), signals():
@@ -366,3 +367,25 @@ def _end(part: Part) -> None:
 
 def _line(text: str, part: Part) -> str:
     return f"{clip(one_line(text), LONGEST)} (log: {part.log})"
+
+
+def running_port(facts: Facts) -> int:
+    """Return the port of a deployment's SuperLink, from what runs if it is not fixed.
+
+    Raises
+    ------
+    UserError
+        If it does not run here.
+    """
+    if facts.control_port:
+        return facts.control_port
+    state = read_state(facts.control.parent)
+    if not state.get("ready"):
+        raise UserError(
+            explain(
+                f"the deployment {str(facts.control.parent)!r} is not up",
+                "one that runs, with all its nodes",
+                f"start it: llm-qfl deploy up {facts.control.parent}",
+            )
+        )
+    return int(state["parts"]["superlink"]["port"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quantum.engines.devices.contract import Usage
+from quantum.engines.base import Usage
 
 if TYPE_CHECKING:
     from quantum.engines.devices.opening import check_device, open_engine

@@ -6,40 +6,14 @@ Plain values and protocols: no quantum library is loaded here.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core import BudgetError, HardwareSettings, explain
+from quantum.engines.base import Usage
 
 DONE, ERROR, CANCELLED = "DONE", "ERROR", "CANCELLED"
 FINAL = (DONE, ERROR, CANCELLED)
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What jobs cost.
-
-    Attributes
-    ----------
-    jobs, circuits, shots : int
-        What was submitted.
-    qpu_seconds : float
-        As the service bills them; the request's estimate where it does not tell.
-    queue_seconds : float
-        From accepted to running.
-    """
-
-    jobs: int = 0
-    circuits: int = 0
-    shots: int = 0
-    qpu_seconds: float = 0.0
-    queue_seconds: float = 0.0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-    def __sub__(self, other: Usage) -> Usage:
-        return Usage(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)

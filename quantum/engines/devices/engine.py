@@ -11,14 +11,15 @@ import numpy as np
 import torch
 
 from core import BackendError, HardwareSettings, family
-from quantum.engines.devices.contract import Request, Usage
+from quantum.engines.base import Usage
+from quantum.engines.devices.contract import Request
 from quantum.engines.devices.estimate import qpu_seconds
 from quantum.engines.feature_rows import FeatureRows
 
 if TYPE_CHECKING:
+    from quantum.engines.base import Prepared
     from quantum.engines.devices.jobs import JobRunner
     from quantum.engines.devices.transpiling import Compiled
-    from quantum.engines.base import Prepared
 
 EXECUTIONS = 5_000_000
 """Most circuits times shots of one job: IBM's documented limit."""

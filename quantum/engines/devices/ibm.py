@@ -1,7 +1,7 @@
 """IBM Quantum through qiskit-ibm-runtime: account, backends, jobs; fake backends the same way.
 
 Credentials are those saved by qiskit-ibm-runtime or of its environment variables. We neither
-take, keep nor show them: every text of the service passes `quantum.engines.devices.failures.redacted`.
+take, keep nor show them: every text of the service passes `failures.redacted`.
 """
 
 from __future__ import annotations

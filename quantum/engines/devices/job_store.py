@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from core import BackendError, explain
-from quantum.engines.devices.contract import Usage, attempt_key
+from quantum.engines.base import Usage
+from quantum.engines.devices.contract import attempt_key
 
 FORMAT = 1
 INTENDED, SUBMITTED, COLLECTED = "intended", "submitted", "collected"

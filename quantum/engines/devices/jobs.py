@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from core import BackendError, explain
-from quantum.engines.devices.job_store import COLLECTED, OPEN, Entry, JobBook
+from quantum.engines.base import Usage
 from quantum.engines.devices.contract import (
     CANCELLED,
     DONE,
@@ -24,12 +24,15 @@ from quantum.engines.devices.contract import (
     Job,
     Request,
     Service,
-    Usage,
     attempt_key,
     job_tag,
 )
-from quantum.engines.devices.failures import is_backends_own, is_refused_for_now, is_transient, redacted
-from quantum.engines.devices.retrying_client import Line
+from quantum.engines.devices.failures import (
+    is_backends_own,
+    is_refused_for_now,
+    is_transient,
+    redacted,
+)
 from quantum.engines.devices.job_results import (
     MalformedError,
     qpu_seconds_of,
@@ -37,6 +40,8 @@ from quantum.engines.devices.job_results import (
     status_of,
     values_of,
 )
+from quantum.engines.devices.job_store import COLLECTED, OPEN, Entry, JobBook
+from quantum.engines.devices.retrying_client import Line
 
 __all__ = ["Budget", "Job", "JobRunner", "Request", "Service", "Usage"]
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from core import BackendError, explain, family, write_text
 from quantum.ansatz.circuits import QCNN, VQC
-from quantum.engines.devices.job_store import JobBook
 from quantum.engines.devices.contract import Budget
 from quantum.engines.devices.ibm import (
     LEAST_BUSY,
@@ -21,14 +20,15 @@ from quantum.engines.devices.ibm import (
     pick_backend,
     stand_in,
 )
+from quantum.engines.devices.job_store import JobBook
 from quantum.engines.devices.jobs import JobRunner
 from quantum.engines.devices.noise import simulated
 
 if TYPE_CHECKING:
     from core import QuantumSettings
+    from quantum.engines.base import Host
     from quantum.engines.devices.engine import CircuitEngine
     from quantum.engines.devices.transpiling import Compiled
-    from quantum.engines.base import Host
 
 
 def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> CircuitEngine:

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from core import HardwareSettings, UserError, store_root
-from quantum.engines.devices.job_store import Entry, JobBook
 from quantum.engines.devices.contract import Budget
+from quantum.engines.devices.job_store import Entry, JobBook
 from quantum.engines.devices.jobs import JobRunner
 
 LOCAL = ("fake_", "aer")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from quantum.engines.exact.schedule import Section
 from quantum.engines.exact.phase_layer import Turn, turns_of
+from quantum.engines.exact.schedule import Section
 from quantum.engines.exact.workspace import Workspace
 
 

@@ -1,7 +1,7 @@
 """The exact engine: every row's expectations at once, in torch, with a gradient by hand.
 
 The trainable part of the circuit is the same for all rows, n qubits, B two-qubit blocks, R
-read-outs. Instead of B passes over all states the engine combines (`quantum.engines.exact.schedule`):
+read-outs. Instead of B passes over all states the engine combines (`exact.schedule`):
 
 * neighbouring blocks into 16x16 matrices of four qubits, one pass each;
 * blocks at the start into one matrix a cell of 4 to 8 qubits, which acts on the cell's own short
@@ -17,10 +17,10 @@ observables take (n = 12: 2 groups for 32 blocks), against R 4^n; building the m
 8^m once.
 
 A later upload of the features is a phase an amplitude, between fixed rotations that join the
-blocks around it (`quantum.engines.exact.fusion`). The cells end at the first of them and observables begin
+blocks around it (`exact.fusion`). The cells end at the first of them and observables begin
 behind the last, so the cost is that of the blocks between as middle groups.
 
-Memory: states and gradients of one chunk of rows (`quantum.engines.exact.execution_plan`), whatever the number of
+Memory: states and gradients of one chunk of rows (`exact.execution_plan`), whatever the number of
 rows; and the encoded rows, which are kept from step to step. A row keeps the short vectors of
 its cells, 2^c numbers for a cell of c qubits, but behind the ZZ feature map, which makes no
 product states, a whole state: 2^(n + 1) numbers, 1.1 GB for 2,048 rows of 16 qubits in float32.
@@ -41,9 +41,14 @@ import torch
 from core import BackendError, explain
 from quantum.ansatz.circuits import Ansatz
 from quantum.engines.base import Prepared
-from quantum.engines.exact.fusion import fuse_layers
-from quantum.engines.exact.linalg import encoded_states, is_real_product, product_states, upload_phases
 from quantum.engines.exact.execution_plan import Expectations, Program
+from quantum.engines.exact.fusion import fuse_layers
+from quantum.engines.exact.linalg import (
+    encoded_states,
+    is_real_product,
+    product_states,
+    upload_phases,
+)
 from quantum.engines.exact.schedule import Schedule, schedules, step_cost
 
 ENCODING_BYTES = 256 * 2**20  # most memory for the double-precision states while rows are encoded

@@ -18,14 +18,25 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from quantum.engines.exact.contraction import Arrangement, apply_steps, arrange, pull_steps_back, steps_of
+from quantum.engines.exact.contraction import (
+    Arrangement,
+    apply_steps,
+    arrange,
+    pull_steps_back,
+    steps_of,
+)
 from quantum.engines.exact.dense_unitary import DenseSection, observables, pull_observables_back
 from quantum.engines.exact.fusion import FusedBlock
 from quantum.engines.exact.linalg import z_signs
 from quantum.engines.exact.matrices import GroupMatrices
-from quantum.engines.exact.product_states import Interleaving, interleave, multiply, pull_product_back
-from quantum.engines.exact.schedule import Schedule
 from quantum.engines.exact.phase_layer import Turn
+from quantum.engines.exact.product_states import (
+    Interleaving,
+    interleave,
+    multiply,
+    pull_product_back,
+)
+from quantum.engines.exact.schedule import Schedule
 from quantum.engines.exact.workspace import Workspace, amplitudes_at_once, shared_pool
 
 TAPE_BYTES = 256 * 2**20  # most memory for the inputs of one chunk's steps

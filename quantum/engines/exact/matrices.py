@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from quantum.engines.exact.fusion import FusedBlock
 from quantum.ansatz.gates import Gate, Trainable
+from quantum.engines.exact.fusion import FusedBlock
 from quantum.engines.exact.linalg import GENERATORS, embed, fixed_matrix, pauli
 from quantum.engines.exact.schedule import Group
 

@@ -1,7 +1,7 @@
 """Later uploads of the features: amplitudes times phases, row by row, a run of axes at a time.
 
 An upload is ``exp(-i x Z / 2)`` on each qubit, its fixed turns being part of the blocks around it
-(`quantum.engines.exact.fusion`). It takes four multiply-adds an amplitude and run, RY four for each qubit.
+(`exact.fusion`). It takes four multiply-adds an amplitude and run, RY four for each qubit.
 """
 
 from __future__ import annotations

@@ -17,10 +17,16 @@ from pennylane.wires import Wires
 
 from core import NOISELESS, Noise, Option, derive_seed
 from quantum.ansatz.circuits import QCNN, VQC
+from quantum.ansatz.templates import circuit_templates, operations
 from quantum.engines.base import Prepared
 from quantum.engines.feature_rows import FeatureRows
-from quantum.engines.pennylane.device import NO_OPTIONS, blaming, no_channels, open_device, takes_seed
-from quantum.ansatz.templates import circuit_templates, operations
+from quantum.engines.pennylane.device import (
+    NO_OPTIONS,
+    blaming,
+    no_channels,
+    open_device,
+    takes_seed,
+)
 
 
 class PennylaneEngine:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from core import derive_seed
 from strategies.agents.contract import Attempt, ClientView, Decision, Observation
-from strategies.agents.regulator.features import read, seen_of
+from strategies.agents.regulator.features import read, seen_of, steps_of
 from strategies.agents.regulator.online import Learner
 from strategies.agents.regulator.policy import Choice, draw
-from strategies.agents.regulator.features import steps_of
 from strategies.agents.regulator.vocabulary import spell
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core import ModelError, explain
-from strategies.agents.regulator.vocabulary import VOCABULARY
 from llm.serialised import read_packed, unpack
+from strategies.agents.regulator.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
