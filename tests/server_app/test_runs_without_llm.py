@@ -48,7 +48,7 @@ def test_the_numbers_are_those_of_a_run_that_fine_tunes_in_vain(
     federate: Callable[..., Any],
 ) -> None:
     """A model that is named is fine-tuned and scored, and moves nothing."""
-    without, named = federate(*PLAIN), federate(*PLAIN, "llm.model=dna-tiny")
+    without, named = federate(*PLAIN), federate(*PLAIN, "llm.model=dna-tiny", "llm.reuse=false")
     assert len(named.summary["teachers"]) == 3
     assert named.summary["ledger"]["llm_tokens"] > 0
     assert without.summary["teachers"] == []
