@@ -46,7 +46,7 @@ def choose_peft(
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the model's config cannot be read.
     """
     if peft != "auto":
@@ -101,7 +101,7 @@ def choose_layers(model: Model, targets: str) -> list[str]:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If a name fits no layer.
     """
     layers = linear_layers(model)
@@ -204,7 +204,7 @@ def build(
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         As `llm.models.build_classifier` and `choose_layers`, and if a quantised model's
         adapters would not learn here.
     """

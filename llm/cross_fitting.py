@@ -98,7 +98,7 @@ def cross_fit(
 
     Raises
     ------
-    federation.DataError, federation.ModelError
+    core.DataError, core.ModelError
         As in `llm.fine_tune`.
     """
     labels = checked_labels(train_texts, train_labels, classes)

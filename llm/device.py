@@ -32,7 +32,7 @@ def choose_device(
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If CUDA is asked for and not there.
     """
     if device != "cpu" and torch.cuda.is_available():
@@ -83,7 +83,7 @@ def enough_memory(name: str) -> Iterator[None]:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         Instead of torch's own error.
     """
     try:

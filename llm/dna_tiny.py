@@ -60,7 +60,7 @@ def load(path: Path = WEIGHTS) -> LlamaModel:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the file is missing or damaged.
     """
     import torch

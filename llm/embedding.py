@@ -53,7 +53,7 @@ def embed(
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the model is missing, gated, corrupt or unsuitable, or CUDA is asked for and absent.
     """
     device = choose_device(settings.device)

@@ -148,7 +148,7 @@ def local_round(
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the model is unsuitable, the arrays do not fit, or training diverges.
     """
     began = time.perf_counter()

@@ -89,9 +89,9 @@ def fine_tune(
 
     Raises
     ------
-    federation.DataError
+    core.DataError
         If there is no training row, or labels do not fit.
-    federation.ModelError
+    core.ModelError
         If the model is missing, corrupt or unsuitable, CUDA or 4 bits are asked for where they
         do not work, or training diverges.
     """
@@ -278,7 +278,7 @@ def load_fine_tuned(
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If its base model is not there any more, or the device is not.
     """
     import json

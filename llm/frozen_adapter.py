@@ -80,7 +80,7 @@ def kept_adopted(store: Path, wanted: str, classes: int, seed: int) -> Adopted:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If it is not there, or is not what was written.
     """
     from safetensors import SafetensorError

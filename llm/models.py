@@ -70,7 +70,7 @@ class Model:
 
         Raises
         ------
-        federation.ModelError
+        core.ModelError
             If `max_tokens` is more than the model can read.
         """
         if max_tokens > self.limit:
@@ -102,7 +102,7 @@ def load_base(model: str, kind: Kind) -> Model:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the model is missing, gated, corrupt or unsuitable.
     """
     base = _load_encoder(resolve(model, kind))
@@ -135,7 +135,7 @@ def build_classifier(
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the model is corrupt, cannot classify, or cannot be quantised.
     """
     if source.name == DNA_TINY or _masked(source):
@@ -152,7 +152,7 @@ def count_parameters(source: Source) -> int:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the config is missing or unsuitable.
     """
     import torch
@@ -170,7 +170,7 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the config is missing or unsuitable.
     """
     import torch

@@ -40,7 +40,7 @@ def loading_arguments(skip: tuple[str, ...], device: torch.device) -> dict[str, 
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If bitsandbytes does not work here.
     """
     from transformers import BitsAndBytesConfig
@@ -119,7 +119,7 @@ def check_gradients(module: torch.nn.Module, name: str) -> None:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If an adapter's weight has no gradient, or a B only zeros.
     """
     adapters = {key: p for key, p in module.named_parameters() if "lora_" in key}

@@ -76,7 +76,7 @@ def read_packed(path: Path, what: str, remedy: str) -> dict[str, Any]:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the file is missing or not such a file.
     """
     try:
@@ -100,7 +100,7 @@ def unpack(body: Mapping[str, Any], path: Path, what: str) -> dict[str, torch.Te
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If its bytes are not those that were written.
     """
     from safetensors.torch import load

@@ -51,7 +51,7 @@ class Shared:
 
         Raises
         ------
-        federation.ModelError
+        core.ModelError
             If names or shapes are those of another model or of other settings.
         """
         held = dict(self.module.named_parameters())
@@ -87,7 +87,7 @@ def build_shared(settings: LlmSettings, kind: Kind, classes: int, seed: int) -> 
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the model is missing, corrupt or unsuitable.
     """
     quiet()
@@ -145,7 +145,7 @@ def build_adopted(settings: LlmSettings, kind: Kind, adopted: Adopted) -> Shared
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the model is unsuitable, or the adapter is not of it.
     """
     shared = build_shared(settings, kind, adopted.classes, adopted.seed)

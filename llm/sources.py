@@ -105,7 +105,7 @@ def locate(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> S
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If it is missing, not a model, gated or not reachable.
     """
     said = _Said(setting, name, accepted)
@@ -146,7 +146,7 @@ def resolve(model: str, kind: Kind) -> Source:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If it is not installed, missing, not a model, gated or not reachable, or cannot read
         such rows.
     """
@@ -185,7 +185,7 @@ def local_model(settings: Settings, kind: Kind, *, embeds: bool) -> tuple[str, S
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         As `resolve`.
     """
     taught = teaches(settings)
@@ -200,7 +200,7 @@ def minilm_folder() -> Path:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the package is not installed or its weights are not the expected ones.
     """
     spec = importlib.util.find_spec(MINILM_PACKAGE)
@@ -263,7 +263,7 @@ def check_tokenizer(name: str, folder: Path, setting: str = "llm.model") -> None
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If none is there.
     """
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):

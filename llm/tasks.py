@@ -76,7 +76,7 @@ def checked_labels(texts: Sequence[str], labels: np.ndarray, classes: int) -> np
 
     Raises
     ------
-    federation.DataError
+    core.DataError
         If they are not.
     """
     numbers = np.asarray(labels, dtype=np.int64).reshape(-1)

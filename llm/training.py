@@ -141,7 +141,7 @@ def train(
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the loss is not finite in any epoch.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -96,7 +96,7 @@ def read_windows(path: Path) -> list[str]:
 
     Raises
     ------
-    federation.DataError
+    core.DataError
         If the file is missing or has no such column.
     """
     if not path.is_file():

@@ -115,7 +115,7 @@ class EndpointSpeaker:
 
         Raises
         ------
-        federation.ModelError
+        core.ModelError
             If it cannot be reached in time, refuses the key, or has none at this address.
         """
         seconds = min(self.timeout, PROBE_SECONDS)
@@ -333,7 +333,7 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> EndpointSp
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If no address is set, it is none, or nobody answers there.
     """
     # It logs every request with its whole address, at a level that Flower shows.

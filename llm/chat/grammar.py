@@ -31,7 +31,7 @@ def grammar_tokenizer(tokenizer: Any, size: int, ends: list[int], name: str) -> 
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the tokenizer cannot be used for grammars, or does not belong to the model.
     """
     from llguidance.hf import from_tokenizer

@@ -252,7 +252,7 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> LocalSpeak
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If it is missing, gated, unreachable, damaged, or no causal language model.
     """
     quiet()

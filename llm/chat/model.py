@@ -126,7 +126,7 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> Speaker:
 
     Raises
     ------
-    federation.UserError
+    core.UserError
         If there is no such model or server.
     """
     home = importlib.import_module(_HOMES[settings.kind])
@@ -153,7 +153,7 @@ def find_model(settings: AgentSettings) -> Source:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If it is missing, not a model, gated or not reachable.
     """
     return locate(settings.model, SETTING, ACCEPTED)

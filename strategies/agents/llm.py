@@ -60,7 +60,7 @@ class AskingAgent:
 
         Raises
         ------
-        federation.ModelError
+        core.ModelError
             If the first question of a run shows that no answer will ever come: a wrong address,
             key or model name.
         """
@@ -146,7 +146,7 @@ def build_asking(
 
     Raises
     ------
-    federation.UserError
+    core.UserError
         If there is no such model or server.
     """
     agent = settings.agent

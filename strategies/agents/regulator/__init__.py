@@ -19,7 +19,7 @@ def build_regulator(settings: Settings) -> RegulatorAgent:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If they are missing or damaged.
     """
     from strategies.agents.regulator.agent import RegulatorAgent

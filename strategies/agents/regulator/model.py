@@ -44,7 +44,7 @@ def load(path: Path = WEIGHTS) -> LlamaForCausalLM:
 
     Raises
     ------
-    federation.ModelError
+    core.ModelError
         If the file is missing or damaged.
     """
     import torch
