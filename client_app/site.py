@@ -28,7 +28,6 @@ from core import (
     SettingsError,
     backend_of,
     derive_seed,
-    explain,
     open_store,
     parse_settings,
     teaches,
@@ -87,11 +86,9 @@ class SiteMemory:
         info, site = load_site(self.settings, self.client, self.settings.run.clients)
         if self.rows and digest_of(site) != self.rows:
             raise DataError(
-                explain(
-                    "rows that changed while the run was going on",
-                    "those with which this site began the run",
-                    "put the old rows back, or start a new run",
-                )
+                "rows that changed while the run was going on",
+                "those with which this site began the run",
+                "put the old rows back, or start a new run",
             )
         return info, site
 
@@ -191,11 +188,9 @@ class SiteMemory:
             keep_adopted(adopted, store)
         except OSError as error:
             raise ModelError(
-                explain(
-                    f"the shared adapter cannot be kept in {store} ({error})",
-                    "a folder that may be written, with space left",
-                    "set llm.store to one",
-                )
+                f"the shared adapter cannot be kept in {store} ({error})",
+                "a folder that may be written, with space left",
+                "set llm.store to one",
             ) from error
         self.adopted_digest, self.kept_digest = adopted.digest, ""
         self.__dict__.update(adopted=adopted, kept=None)
@@ -304,21 +299,17 @@ def recall(context: Context, run: str = NOTHING, adapter: str = NOTHING) -> Site
     settings = parse_settings(context.run_config, context.node_config)
     if "partition-id" not in context.node_config:
         raise SettingsError(
-            explain(
-                "node config without partition-id",
-                f"a whole number from 0 to {settings.run.clients - 1}, one for each node",
-                "start the node with --node-config 'partition-id=0 num-partitions="
-                f"{settings.run.clients}'",
-            )
+            "node config without partition-id",
+            f"a whole number from 0 to {settings.run.clients - 1}, one for each node",
+            "start the node with --node-config 'partition-id=0 num-partitions="
+            f"{settings.run.clients}'",
         )
     client = int(context.node_config["partition-id"])
     if not 0 <= client < settings.run.clients:
         raise SettingsError(
-            explain(
-                f"node config partition-id = {client} with run.clients = {settings.run.clients}",
-                f"0 to {settings.run.clients - 1}",
-                "start as many nodes as run.clients says, or change run.clients",
-            )
+            f"node config partition-id = {client} with run.clients = {settings.run.clients}",
+            f"0 to {settings.run.clients - 1}",
+            "start as many nodes as run.clients says, or change run.clients",
         )
     settings = on_backend(settings, backend_of(settings.quantum.backend, client))
     name = str(context.node_config.get("site") or f"client {client}")

@@ -12,7 +12,19 @@ class UserError(ValueError):
     """A mistake in settings, data or environment that the user can mend.
 
     Entry points print ``str(error)`` and exit non-zero; they show no traceback.
+
+    Parameters
+    ----------
+    given : str
+        What was found, with its value; or the whole message.
+    accepted : str, optional
+        What would have been accepted.
+    fix : str, optional
+        What the user should do.
     """
+
+    def __init__(self, given: str, accepted: str = "", fix: str = "") -> None:
+        super().__init__(explain(given, accepted, fix) if accepted else given)
 
 
 class SettingsError(UserError):

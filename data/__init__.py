@@ -13,36 +13,3 @@ from data.outliers import outlying
 from data.private import clip_rows, common, mended, noisy, too_large
 from data.projection import Projection, fit_projection
 from data.rows import Corpus, DataInfo, ServerData, Site, Split, class_rows
-
-__all__ = [
-    "Corpus",
-    "DataInfo",
-    "Moments",
-    "Projection",
-    "ServerData",
-    "Site",
-    "Split",
-    "calibration",
-    "check_alike",
-    "class_rows",
-    "clip_rows",
-    "common",
-    "confusion_scores",
-    "feature_kind",
-    "fit_projection",
-    "kmer_frequencies",
-    "linear_baseline",
-    "load_corpus",
-    "load_federation",
-    "load_server",
-    "load_site",
-    "majority_baseline",
-    "mended",
-    "merge_moments",
-    "moments_of",
-    "noisy",
-    "outlying",
-    "raw_features",
-    "scores",
-    "too_large",
-]

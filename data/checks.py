@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core import DataError, explain, join_list
+from core import DataError, join_list
 from data.rows import Labels, Split, class_rows
 from data.text import Place, count_note, refuse_blank
 
@@ -51,11 +51,9 @@ def checked_dna(sequences: Sequence[str], place: Place) -> tuple[tuple[str, ...]
         row = int(np.searchsorted(ends, bad[0], side="right"))
         letter = sequences[row][int(bad[0]) - int(ends[row]) + len(sequences[row])]
         raise DataError(
-            explain(
-                f"{place(row)}: letter {letter!r} in a DNA sequence",
-                "A, C, G, T and N in upper or lower case, or U for RNA",
-                "replace other letters by N, or set data.kind = text if these are texts",
-            )
+            f"{place(row)}: letter {letter!r} in a DNA sequence",
+            "A, C, G, T and N in upper or lower case, or U for RNA",
+            "replace other letters by N, or set data.kind = text if these are texts",
         )
     refuse_blank(sequences, place)
     upper = [sequence.upper() for sequence in sequences]
@@ -69,11 +67,9 @@ def refuse_dna(texts: Sequence[str], where: str) -> None:
     letters = set(LETTERS + LETTERS.lower() + "Uu")
     if all(len(text) >= SHORTEST_DNA and letters.issuperset(text) for text in texts):
         raise DataError(
-            explain(
-                f"{where}: every text is a sequence of the letters A, C, G, T and N",
-                "data.kind = dna for sequences",
-                "set data.kind = dna",
-            )
+            f"{where}: every text is a sequence of the letters A, C, G, T and N",
+            "data.kind = dna for sequences",
+            "set data.kind = dna",
         )
 
 
@@ -82,13 +78,11 @@ def refuse_many_classes(classes: Sequence[str], rows: int, where: str) -> None:
     many = len(classes)
     if many > MOST_CLASSES or (many > 10 and many > rows / 2):
         raise DataError(
-            explain(
-                f"{where}: {many:,} different labels in {rows:,} rows",
-                f"at most {MOST_CLASSES} classes with several rows each; a number to be predicted "
-                "or an id is no class",
-                "set data.label_column to the column of the classes, or put the values into "
-                "classes (low, high)",
-            )
+            f"{where}: {many:,} different labels in {rows:,} rows",
+            f"at most {MOST_CLASSES} classes with several rows each; a number to be predicted "
+            "or an id is no class",
+            "set data.label_column to the column of the classes, or put the values into "
+            "classes (low, high)",
         )
 
 
@@ -126,11 +120,9 @@ def number_labels(
         row = next(row for row, value in enumerate(values) if value not in index)
         among = f"a label that is not among the {len(classes)} classes"
         raise DataError(
-            explain(
-                f"{place(row)}: {among if values[row] else 'no label'}",
-                join_list(classes) if public else "a label of one of the classes",
-                "correct the row (or data.labels, where that names the classes)",
-            )
+            f"{place(row)}: {among if values[row] else 'no label'}",
+            join_list(classes) if public else "a label of one of the classes",
+            "correct the row (or data.labels, where that names the classes)",
         ) from None
 
 
@@ -152,20 +144,16 @@ def check_learnable(train: Split, classes: tuple[str, ...], where: str) -> None:
     """
     if len(train) < max(2, len(classes)):
         raise DataError(
-            explain(
-                f"{where} has {len(train)} training rows for {len(classes)} classes",
-                "at least one row a class, and two in all",
-                "add rows, or raise data.train_rows",
-            )
+            f"{where} has {len(train)} training rows for {len(classes)} classes",
+            "at least one row a class, and two in all",
+            "add rows, or raise data.train_rows",
         )
     rows = class_rows(train.labels, len(classes))
     if sum(count > 0 for count in rows) < 2:
         raise DataError(
-            explain(
-                f"{where} has rows of one class only",
-                "training rows of two or more classes",
-                "add rows of another class, or check data.label_column",
-            )
+            f"{where} has rows of one class only",
+            "training rows of two or more classes",
+            "add rows of another class, or check data.label_column",
         )
 
 
@@ -173,11 +161,9 @@ def need_rows(rows: int, least: int, where: str) -> None:
     """Raise `DataError` if a file has fewer than `least` rows."""
     if rows < least:
         raise DataError(
-            explain(
-                f"{where} has {rows} rows",
-                f"{least} rows or more, for the test, the server's validation and {LEAST} a client",
-                "add rows to the file, or lower run.clients",
-            )
+            f"{where} has {rows} rows",
+            f"{least} rows or more, for the test, the server's validation and {LEAST} a client",
+            "add rows to the file, or lower run.clients",
         )
 
 
@@ -185,7 +171,5 @@ def enough_rows(key: str, wanted: int, rows: int, what: str) -> None:
     """Raise `DataError` if the setting `key` asks for more than the rows there are."""
     if wanted > rows:
         raise DataError(
-            explain(
-                f"{key} = {wanted}", f"at most the {rows} {what} rows there are", f"lower {key}"
-            )
+            f"{key} = {wanted}", f"at most the {rows} {what} rows there are", f"lower {key}"
         )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from core import DataError, explain
+from core import DataError
 from data.records import Row, missing_column, refuse_fasta
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
@@ -41,14 +41,14 @@ def find_delimiter(path: Path, content: str, names: Sequence[str], wanted: str) 
     for name, count in Counter(header).items():
         if name in names and count > 1:
             found = f"{path}, line 1 names the column {name!r} {count} times"
-            raise DataError(explain(found, "each column once", "rename the other columns"))
+            raise DataError(found, "each column once", "rename the other columns")
     if used in fits:
         return used
     refuse_fasta(path, content)
     if JSON.match(content):
         accepted = "comma-separated values where data.source = csv"
         fix = "set data.source = jsonl, for one JSON object a line"
-        raise DataError(explain(f"{path} looks like JSON", accepted, fix))
+        raise DataError(f"{path} looks like JSON", accepted, fix)
     likely = max(headers, key=lambda key: (len(set(names) & set(headers[key])), len(headers[key])))
     absent = next((name for name in names if name not in headers[likely]), "")
     if likely == used:
@@ -58,12 +58,10 @@ def find_delimiter(path: Path, content: str, names: Sequence[str], wanted: str) 
         where = f"{path}, separated by {likely}s in line 1,"
         raise missing_column(where, absent, headers[likely], names)
     raise DataError(
-        explain(
-            f"{path} is not separated by data.delimiter = {wanted}: line 1 has {len(header)} "
-            f"fields so, and {len(headers[likely])} separated by {likely}s",
-            "the delimiter of the file",
-            f"set data.delimiter = {likely}, or leave it out",
-        )
+        f"{path} is not separated by data.delimiter = {wanted}: line 1 has {len(header)} "
+        f"fields so, and {len(headers[likely])} separated by {likely}s",
+        "the delimiter of the file",
+        f"set data.delimiter = {likely}, or leave it out",
     )
 
 
@@ -96,19 +94,15 @@ def read_csv(
         open_quote = "unexpected end" in str(error)
         why = "a quote opens here and is never closed" if open_quote else str(error)
         raise DataError(
-            explain(
-                f"{path}, line {line}: not csv ({why})",
-                f"values separated by {delimiter}s, with a header",
-                "correct the line; a quote inside a quoted text is written twice",
-            )
+            f"{path}, line {line}: not csv ({why})",
+            f"values separated by {delimiter}s, with a header",
+            "correct the line; a quote inside a quoted text is written twice",
         ) from error
 
 
 def _wrong_count(where: str, count: int, wanted: int, delimiter: str) -> DataError:
     return DataError(
-        explain(
-            f"{where}: {count} fields",
-            f"{wanted} fields, as in the header",
-            f"correct the line; a text with {delimiter}s stands in double quotes",
-        )
+        f"{where}: {count} fields",
+        f"{wanted} fields, as in the header",
+        f"correct the line; a text with {delimiter}s stands in double quotes",
     )

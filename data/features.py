@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from core import FeatureSettings, SettingsError, explain
+from core import FeatureSettings, SettingsError
 from data.kmers import kmer_frequencies
 
 Kind = Literal["text", "dna"]
@@ -26,11 +26,9 @@ def feature_kind(kind: Kind, settings: FeatureSettings) -> Literal["kmer", "embe
     """
     if settings.kind == "kmer" and kind == "text":
         raise SettingsError(
-            explain(
-                "features.kind = kmer with data of kind text",
-                "embedding or auto for texts; kmer for DNA",
-                "set features.kind = auto, or data.kind = dna if the rows are sequences",
-            )
+            "features.kind = kmer with data of kind text",
+            "embedding or auto for texts; kmer for DNA",
+            "set features.kind = auto, or data.kind = dna if the rows are sequences",
         )
     if settings.kind != "auto":
         return settings.kind

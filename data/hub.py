@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core import DataError, explain, hub_reachable
+from core import DataError, hub_reachable
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,9 @@ def _load(name: str, subset: str | None, what: str) -> Mapping[str, Any]:
         from datasets import config, load_dataset
     except ImportError as error:
         raise DataError(
-            explain(
-                f"{what} needs the package datasets, which is not installed",
-                "an installed datasets package, or a local copy of the data",
-                "pip install datasets, or set data.path",
-            )
+            f"{what} needs the package datasets, which is not installed",
+            "an installed datasets package, or a local copy of the data",
+            "pip install datasets, or set data.path",
         ) from error
     # It would try for 25 s to reach a hub that is not there before it looks into its cache.
     config.HF_HUB_OFFLINE = not hub_reachable()
@@ -93,16 +91,14 @@ def _load(name: str, subset: str | None, what: str) -> Mapping[str, Any]:
     except Exception as error:  # whatever the network, the cache or the hub's files raise
         reason = " ".join(str(error).split())[:80] or type(error).__name__
         raise DataError(
-            explain(
-                f"{what} could not be loaded ({reason})",
-                "one that the hub or its cache has, or local files",
-                "check the network and the name, or set data.path to a local copy",
-            )
+            f"{what} could not be loaded ({reason})",
+            "one that the hub or its cache has, or local files",
+            "check the network and the name, or set data.path to a local copy",
         ) from error
     return found
 
 
 def _unsuitable(what: str, lacks: str, kind: str, present: list[str]) -> DataError:
     return DataError(
-        explain(f"{what} has {lacks}", f"{kind}: " + ", ".join(present), "choose another data set")
+        f"{what} has {lacks}", f"{kind}: " + ", ".join(present), "choose another data set"
     )

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from core import DataError, explain
+from core import DataError
 
 CHUNK = 2048
 _CODES = np.full(256, 4, dtype=np.uint8)
@@ -99,10 +99,8 @@ def kmer_frequencies(sequences: Sequence[str], k: int) -> npt.NDArray[np.float32
         frequencies[start : start + CHUNK] = counts / totals
     if len(sequences) and not frequencies.any():
         raise DataError(
-            explain(
-                f"none of {len(sequences)} sequences has {k} letters of A, C, G, T in a row",
-                f"sequences of {k} letters or more",
-                "lower features.k, or check the sequences",
-            )
+            f"none of {len(sequences)} sequences has {k} letters of A, C, G, T in a row",
+            f"sequences of {k} letters or more",
+            "lower features.k, or check the sequences",
         )
     return frequencies

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core import DataError, DataSettings, Settings, explain
+from core import DataError, DataSettings, Settings
 from data import chains
 from data.checks import LEAST, check_learnable, enough_rows
 from data.oddities import Oddities, find_oddities
@@ -162,11 +162,9 @@ def _spared(data: DataSettings, rows: int, clients: int, classes: int) -> int:
         given = f"{rows} training rows, of which the server needs {wanted} (one a class)"
         fix = "add rows, lower run.clients"
     raise DataError(
-        explain(
-            given,
-            f"at most {max(most, 0)}, so that each of {clients} clients keeps {LEAST}",
-            f"{fix}, or set evaluation.mode = federated",
-        )
+        given,
+        f"at most {max(most, 0)}, so that each of {clients} clients keeps {LEAST}",
+        f"{fix}, or set evaluation.mode = federated",
     )
 
 
@@ -196,12 +194,10 @@ def share(settings: DataSettings, split: Split, clients: int, seed: int) -> Part
     """
     if len(split) < LEAST * clients:
         raise DataError(
-            explain(
-                f"{len(split)} training rows for {clients} clients leave one of them empty or "
-                "with a single row",
-                f"{LEAST} rows or more a client",
-                "lower run.clients, or raise data.train_rows",
-            )
+            f"{len(split)} training rows for {clients} clients leave one of them empty or "
+            "with a single row",
+            f"{LEAST} rows or more a client",
+            "lower run.clients, or raise data.train_rows",
         )
     rng = generator(seed, "partition")
     if settings.partition == "dirichlet":
@@ -212,12 +208,10 @@ def share(settings: DataSettings, split: Split, clients: int, seed: int) -> Part
         return iid_parts(split.labels, clients, rng)
     if not split.groups:
         raise DataError(
-            explain(
-                f"data.partition = column with data.source = {settings.source} and "
-                f"data.partition_column = {settings.partition_column!r}",
-                "a csv or jsonl file and the name of one of its columns",
-                "set data.partition_column, or another data.partition",
-            )
+            f"data.partition = column with data.source = {settings.source} and "
+            f"data.partition_column = {settings.partition_column!r}",
+            "a csv or jsonl file and the name of one of its columns",
+            "set data.partition_column, or another data.partition",
         )
     return column_parts(split.groups, clients, rng, LEAST)
 
@@ -278,11 +272,9 @@ def load_site(settings: Settings, client: int, clients: int) -> tuple[DataInfo, 
     """
     if not 0 <= client < clients:
         raise DataError(
-            explain(
-                f"client {client} of {clients}",
-                f"0 to {clients - 1}",
-                "give each node its own partition-id below run.clients",
-            )
+            f"client {client} of {clients}",
+            f"0 to {clients - 1}",
+            "give each node its own partition-id below run.clients",
         )
     if settings.data.per_site:
         return own_site(settings, client)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from core import DataError, explain
+from core import DataError
 
 Matrix = npt.NDArray[np.float64]
 
@@ -46,20 +46,16 @@ class Moments:
         )
         if not fits:
             raise DataError(
-                explain(
-                    f"moments of shapes {self.count.shape}, {self.sums.shape}, {self.second.shape}",
-                    "(C,), (C, d), (d, d)",
-                    "use the same data and feature settings on every node",
-                )
+                f"moments of shapes {self.count.shape}, {self.sums.shape}, {self.second.shape}",
+                "(C,), (C, d), (d, d)",
+                "use the same data and feature settings on every node",
             )
         finite = all(np.isfinite(part).all() for part in (self.count, self.sums, self.second))
         if not finite or (self.count < 0).any():
             raise DataError(
-                explain(
-                    "moments with an infinite or missing number, or a negative count",
-                    "finite sums over rows",
-                    "check the features of that node",
-                )
+                "moments with an infinite or missing number, or a negative count",
+                "finite sums over rows",
+                "check the features of that node",
             )
 
     @property
@@ -120,11 +116,9 @@ def check_alike(parts: Sequence[Moments]) -> None:
     if len(shapes) != 1:
         given = " and ".join(f"{c} classes x {d} features" for c, d in shapes) or "no moments"
         raise DataError(
-            explain(
-                f"sites sent {given}",
-                "the same classes and features of every site",
-                "use the same data.labels, features and llm.model on every node",
-            )
+            f"sites sent {given}",
+            "the same classes and features of every site",
+            "use the same data.labels, features and llm.model on every node",
         )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from core import DataError, explain
+from core import DataError
 from data.rows import Indices, Labels
 
 TRIES = 500
@@ -128,11 +128,9 @@ def draw_within(
     first = np.minimum(counts, least)
     if rows < int(first.sum()):
         raise DataError(
-            explain(
-                f"data.train_rows = {rows} for {len(values)} values in the partition column",
-                f"{int(first.sum())} or more: {least} for each",
-                "raise data.train_rows",
-            )
+            f"data.train_rows = {rows} for {len(values)} values in the partition column",
+            f"{int(first.sum())} or more: {least} for each",
+            "raise data.train_rows",
         )
     taken = first + allocate(counts - first, rows - int(first.sum()), spare)
     drawn = np.zeros(len(labels), dtype=bool)
@@ -269,12 +267,10 @@ def _drawn(
         if int(sizes.sum(axis=0).min()) >= minimum:
             return sizes
     raise DataError(
-        explain(
-            f"{given} left one of {clients} clients with fewer than {minimum} rows "
-            f"in each of {TRIES} draws",
-            f"a partition with {minimum} rows or more for every client",
-            "raise data.alpha or data.train_rows, or lower run.clients",
-        )
+        f"{given} left one of {clients} clients with fewer than {minimum} rows "
+        f"in each of {TRIES} draws",
+        f"a partition with {minimum} rows or more for every client",
+        "raise data.alpha or data.train_rows, or lower run.clients",
     )
 
 
@@ -307,20 +303,16 @@ def column_parts(
     values, inverse = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(values) != clients:
         raise DataError(
-            explain(
-                f"{len(values)} different values in the partition column for {clients} clients",
-                "one client a value",
-                f"set run.clients = {len(values)}, or another data.partition_column",
-            )
+            f"{len(values)} different values in the partition column for {clients} clients",
+            "one client a value",
+            f"set run.clients = {len(values)}, or another data.partition_column",
         )
     parts = tuple(rng.permutation(np.flatnonzero(inverse == number)) for number in range(clients))
     for number, part in enumerate(parts):
         if len(part) < minimum:
             raise DataError(
-                explain(
-                    f"value {number + 1} of the partition column (sorted) has {len(part)} rows",
-                    f"{minimum} rows or more for every client",
-                    "add rows or merge sites",
-                )
+                f"value {number + 1} of the partition column (sorted) has {len(part)} rows",
+                f"{minimum} rows or more for every client",
+                "add rows or merge sites",
             )
     return parts

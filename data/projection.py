@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from core import DataError, explain
+from core import DataError
 from data.moments import Matrix, Moments
 from data.rows import generator
 
@@ -58,12 +58,10 @@ class Projection:
         features, qubits = (*self.matrix.shape, 0, 0)[:2]
         if self.mean.shape != (features,) or self.scale.shape != (qubits,) or not qubits:
             raise DataError(
-                explain(
-                    f"a projection of shapes {self.mean.shape}, {self.matrix.shape}, "
-                    f"{self.scale.shape}",
-                    "(d,), (d, n), (n,)",
-                    "use the same version on server and clients",
-                )
+                f"a projection of shapes {self.mean.shape}, {self.matrix.shape}, "
+                f"{self.scale.shape}",
+                "(d,), (d, n), (n,)",
+                "use the same version on server and clients",
             )
 
     def apply(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -87,11 +85,9 @@ class Projection:
         x = np.asarray(features, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise DataError(
-                explain(
-                    f"features of shape {x.shape}",
-                    f"(rows, {len(self.mean)}), as the projection was fitted",
-                    "use the same features and llm.model on every node",
-                )
+                f"features of shape {x.shape}",
+                f"(rows, {len(self.mean)}), as the projection was fitted",
+                "use the same features and llm.model on every node",
             )
         z = np.clip((x - self.mean) @ self.matrix / self.scale, -self.clip, self.clip)
         angles = (z * (np.pi / 2 / self.clip)).astype(np.float32)
@@ -124,11 +120,9 @@ class Projection:
                 parts = held["mean"], held["matrix"], held["scale"], float(held["clip"])
         except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
             raise DataError(
-                explain(
-                    f"{len(packed)} bytes that are no packed projection",
-                    "the result of Projection.to_bytes",
-                    "use the same version on server and clients",
-                )
+                f"{len(packed)} bytes that are no packed projection",
+                "the result of Projection.to_bytes",
+                "use the same version on server and clients",
             ) from error
         return cls(*parts)
 
@@ -200,12 +194,10 @@ def _check_directions(total: Matrix, qubits: int) -> None:
     varying = int((np.linalg.eigvalsh(total) > FLAT).sum())
     if qubits > varying:
         raise DataError(
-            explain(
-                f"quantum.qubits = {qubits}, and the {len(total)} features of the training rows "
-                f"vary in {varying} directions",
-                f"at most {varying} qubits",
-                "lower quantum.qubits, raise features.k, or add rows",
-            )
+            f"quantum.qubits = {qubits}, and the {len(total)} features of the training rows "
+            f"vary in {varying} directions",
+            f"at most {varying} qubits",
+            "lower quantum.qubits, raise features.k, or add rows",
         )
 
 
@@ -215,11 +207,9 @@ def _lda(moments: Moments, weights: Matrix, qubits: int, shrinkage: float) -> Ma
     held = int((moments.count > 0).sum())
     if held < 2:
         raise DataError(
-            explain(
-                "training rows of one class only",
-                "two classes or more for features.projection = lda",
-                "add rows of another class, or set features.projection = pca",
-            )
+            "training rows of one class only",
+            "two classes or more for features.projection = lda",
+            "add rows of another class, or set features.projection = pca",
         )
     between = _weighted(moments.between_covariance(), weights)
     within = _weighted(moments.within_covariance(), weights)

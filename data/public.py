@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core import DataError, DataSettings, explain
+from core import DataError, DataSettings
 from data.checks import checked_dna, number_labels, sorted_labels
 from data.hub import read_hub
 from data.rows import Corpus, Split
@@ -74,14 +74,12 @@ def _task_folder(path: Path, task: str) -> Path:
         if (place / "train_text.txt").is_file():
             return place
     if not path.exists():
-        raise DataError(explain(f"{path} does not exist", "a folder", "check data.path"))
+        raise DataError(f"{path} does not exist", "a folder", "check data.path")
     raise DataError(
-        explain(
-            f"no train_text.txt in {path} nor in {path / task}",
-            "a folder in TweetEval's layout: {train,val,test}_text.txt, "
-            "{train,val,test}_labels.txt, mapping.txt",
-            "set data.path to the task's folder or the one above, and data.task to the task",
-        )
+        f"no train_text.txt in {path} nor in {path / task}",
+        "a folder in TweetEval's layout: {train,val,test}_text.txt, "
+        "{train,val,test}_labels.txt, mapping.txt",
+        "set data.path to the task's folder or the one above, and data.task to the task",
     )
 
 
@@ -93,20 +91,16 @@ def _mapping(path: Path) -> tuple[str, ...]:
         key, _, name = line.strip().partition("\t" if "\t" in line else " ")
         if not key.isdecimal() or not name.strip():
             raise DataError(
-                explain(
-                    f"{path}, line {number}: not a label and a name",
-                    "label, tab, class name",
-                    "correct the line",
-                )
+                f"{path}, line {number}: not a label and a name",
+                "label, tab, class name",
+                "correct the line",
             )
         names[int(key)] = name.split("\t")[0].strip()
     if sorted(names) != list(range(len(names))) or len(set(names.values())) < max(2, len(names)):
         raise DataError(
-            explain(
-                f"{path} numbers or names its {len(names)} labels otherwise",
-                "0, 1, 2 ... each once, two or more, with different names",
-                "correct the file",
-            )
+            f"{path} numbers or names its {len(names)} labels otherwise",
+            "0, 1, 2 ... each once, two or more, with different names",
+            "correct the file",
         )
     return tuple(names[key] for key in sorted(names))
 
@@ -121,12 +115,10 @@ def _tweet_split(
     labels = [line.strip() for line in lines_of(read_text(path))]
     if len(texts) != len(labels):
         raise DataError(
-            explain(
-                f"{folder}: {len(texts)} lines in {split}_text.txt, {len(labels)} in "
-                f"{split}_labels.txt",
-                "as many labels as texts",
-                "take both files from the same source",
-            )
+            f"{folder}: {len(texts)} lines in {split}_text.txt, {len(labels)} in "
+            f"{split}_labels.txt",
+            "as many labels as texts",
+            "take both files from the same source",
         )
     numbers = tuple(str(number) for number in range(len(classes)))
     cleaned, notes = clean_texts(texts, numbered(str(file), "line"))
@@ -185,14 +177,14 @@ def _genomic_folder(folder: Path) -> list[tuple[Place, Columns]]:
     layout = "a folder with train.csv and test.csv (columns seq,label), or with a folder a class "
     layout += "in train and in test and a file a sequence in it"
     if not folder.is_dir():
-        raise DataError(explain(f"{folder} is not a folder", layout, "check data.path"))
+        raise DataError(f"{folder} is not a folder", layout, "check data.path")
     if (folder / "train").is_dir() and (folder / "test").is_dir():
         return [_class_folders(folder / split, layout) for split in _SPLITS]
     found = []
     for split in _SPLITS:
         file = folder / f"{split}.csv"
         if not file.is_file():
-            raise DataError(explain(f"{file} does not exist", layout, "check data.path"))
+            raise DataError(f"{file} does not exist", layout, "check data.path")
         table = read_table(file, "seq", "label")
         found.append((numbered(str(file), "line", table.lines), table))
     return found
@@ -203,7 +195,7 @@ def _class_folders(folder: Path, layout: str) -> tuple[Place, Columns]:
     files = sorted(folder.glob("*/*.txt"), key=lambda f: (f.parent.name, len(f.stem), f.stem))
     if not files:
         fix = "download the set with the genomic_benchmarks package, or check data.path"
-        raise DataError(explain(f"{folder} has no files */*.txt", layout, fix))
+        raise DataError(f"{folder} has no files */*.txt", layout, fix)
     texts = tuple(read_text(file).strip() for file in files)
     return lambda row: str(files[row]), Columns(texts, tuple(f.parent.name for f in files))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from core import DataError, display_safe, explain
+from core import DataError, display_safe
 from data.text import lines_of
 
 
@@ -26,12 +26,10 @@ def missing_column(
     header = not {name.casefold() for name in names}.isdisjoint(map(str.casefold, present))
     named = ": " + display_safe(", ".join(present)) if header else f" ({len(present)} named there)"
     return DataError(
-        explain(
-            f"{where} has no column {column!r}",
-            f"one of its columns{named}",
-            "set data.text_column, data.label_column or data.partition_column to one of these"
-            + unnamed * (not header),
-        )
+        f"{where} has no column {column!r}",
+        f"one of its columns{named}",
+        "set data.text_column, data.label_column or data.partition_column to one of these"
+        + unnamed * (not header),
     )
 
 
@@ -39,11 +37,9 @@ def refuse_fasta(path: Path, content: str) -> None:
     """Raise `DataError` where a file begins as FASTA does."""
     if content.lstrip().startswith(">"):
         raise DataError(
-            explain(
-                f"{path} looks like FASTA, which holds no labels",
-                "a table with a column for the sequence and one for the label",
-                "write sequences and labels as csv, with text,label in line 1",
-            )
+            f"{path} looks like FASTA, which holds no labels",
+            "a table with a column for the sequence and one for the label",
+            "write sequences and labels as csv, with text,label in line 1",
         )
 
 
@@ -83,7 +79,7 @@ def _object(line: str, where: str) -> dict[str, object]:
         entry = json.loads(line, object_pairs_hook=_unique)
     except _TwiceError:
         found = f"{where} has a key twice"
-        raise DataError(explain(found, "each key once", "correct the line")) from None
+        raise DataError(found, "each key once", "correct the line") from None
     except (ValueError, RecursionError) as error:
         why = getattr(error, "msg", None) or "nested or long beyond reason"
         fix = "correct the line"
@@ -91,10 +87,10 @@ def _object(line: str, where: str) -> dict[str, object]:
             fix = _ONE_A_LINE
         elif where.endswith("line 1"):
             fix += ", or set data.source = csv if this is a table with a header"
-        raise DataError(explain(f"{where}: not JSON ({why})", "one object a line", fix)) from error
+        raise DataError(f"{where}: not JSON ({why})", "one object a line", fix) from error
     if isinstance(entry, dict):
         return entry
-    raise DataError(explain(f"{where}: {_json_type(entry)}", "one object a line", _ONE_A_LINE))
+    raise DataError(f"{where}: {_json_type(entry)}", "one object a line", _ONE_A_LINE)
 
 
 _ONE_A_LINE = "write each object on a line of its own (jq -c '.[]' FILE takes a list apart)"
@@ -115,11 +111,9 @@ def _text(entry: Mapping[str, object], name: str, where: str) -> str:
     value = entry[name]
     if not isinstance(value, str):
         raise DataError(
-            explain(
-                f"{where}: {name!r} is {_json_type(value)}",
-                "a string",
-                "put the text in quotes, or set data.text_column to the column of the text",
-            )
+            f"{where}: {name!r} is {_json_type(value)}",
+            "a string",
+            "put the text in quotes, or set data.text_column to the column of the text",
         )
     return value
 
@@ -131,11 +125,9 @@ def _word(entry: Mapping[str, object], name: str, where: str) -> str:
     if isinstance(value, bool | int):
         return json.dumps(value)
     raise DataError(
-        explain(
-            f"{where}: {name!r} is {_json_type(value)}",
-            "a string, a whole number, true or false",
-            "correct the line",
-        )
+        f"{where}: {name!r} is {_json_type(value)}",
+        "a string, a whole number, true or false",
+        "correct the line",
     )
 
 

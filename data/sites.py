@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core import DataError, DataSettings, Settings, SettingsError, explain
+from core import DataError, DataSettings, Settings, SettingsError
 from data.checks import LEAST, check_learnable, enough_rows, need_rows
 from data.oddities import find_oddities
 from data.partition import draw_within, stratified_draw, stratified_split
@@ -121,19 +121,15 @@ def own_classes(data: DataSettings) -> tuple[str, ...]:
     """
     if not data.labels:
         raise SettingsError(
-            explain(
-                "data.per_site without data.labels",
-                "the class names, the same at every site, comma-separated",
-                "set data.labels",
-            )
+            "data.per_site without data.labels",
+            "the class names, the same at every site, comma-separated",
+            "set data.labels",
         )
     if data.train_rows:
         raise SettingsError(
-            explain(
-                f"data.train_rows = {data.train_rows} with data.per_site",
-                "0: a site uses all rows of its file",
-                "remove data.train_rows",
-            )
+            f"data.train_rows = {data.train_rows} with data.per_site",
+            "0: a site uses all rows of its file",
+            "remove data.train_rows",
         )
     return class_names(data.labels)
 
@@ -144,11 +140,9 @@ def own_files(data: DataSettings, client: int) -> DataSettings:
     own = {name: path.replace("{client}", str(client)) for name, path in paths.items()}
     if not own["path"]:
         raise SettingsError(
-            explain(
-                f"client {client} has no data.path",
-                "this site's own file",
-                "set data.path in the node's --node-config, or with {client} for all of them",
-            )
+            f"client {client} has no data.path",
+            "this site's own file",
+            "set data.path in the node's --node-config, or with {client} for all of them",
         )
     return data.model_copy(update=own)
 
@@ -186,11 +180,9 @@ def own_server(settings: Settings) -> ServerData:
         return ServerData(info, (), NO_ROWS, NO_ROWS)
     if not data.test_path:
         raise DataError(
-            explain(
-                "evaluation.mode = central with data.per_site: the server has no rows",
-                "federated evaluation, or held-out rows of the server in data.test_path",
-                "set evaluation.mode = federated",
-            )
+            "evaluation.mode = central with data.per_site: the server has no rows",
+            "federated evaluation, or held-out rows of the server in data.test_path",
+            "set evaluation.mode = federated",
         )
     rows, _, notes = read_split(data, data.test_path, classes)
     tests = data.test_rows or 1
@@ -198,11 +190,9 @@ def own_server(settings: Settings) -> ServerData:
     wanted = share + tests
     if len(rows) < wanted:
         raise DataError(
-            explain(
-                f"{data.test_path} has {len(rows)} rows",
-                f"{wanted} or more: data.server_rows for validation, the others for the test",
-                "lower data.server_rows (0: at most a fifth) or data.test_rows, or add rows",
-            )
+            f"{data.test_path} has {len(rows)} rows",
+            f"{wanted} or more: data.server_rows for validation, the others for the test",
+            "lower data.server_rows (0: at most a fifth) or data.test_rows, or add rows",
         )
     drawn, others = stratified_draw(rows.labels, share, generator(seed, "server rows"))
     left = rows.take(others)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core import DataError, DataSettings, SettingsError, explain, split_list
+from core import DataError, DataSettings, SettingsError, split_list
 from data.checks import (
     checked_dna,
     number_labels,
@@ -81,7 +81,7 @@ def read_table(
         said = "the header again, as where files were put together: left out"
         notes += count_note(range(len(repeated)), numbered(str(path), "line", repeated), said)
     if not rows:
-        raise DataError(explain(f"{path} has no rows", "a file with rows", "check the file"))
+        raise DataError(f"{path} has no rows", "a file with rows", "check the file")
     lines, values = zip(*rows, strict=True)
     texts, *others = zip(*values, strict=True)
     labels, *groups = (tuple(value.strip() for value in column) for column in others)
@@ -99,12 +99,9 @@ def class_names(labels: str) -> tuple[str, ...]:
     names = split_list(labels)
     if len(names) < 2 or len(set(names)) < len(names) or "" in names:
         raise SettingsError(
-            explain(
-                f"data.labels = {labels!r}",
-                "two or more different class names, comma-separated; in double quotes one with "
-                "a comma",
-                "correct data.labels",
-            )
+            f"data.labels = {labels!r}",
+            "two or more different class names, comma-separated; in double quotes one with a comma",
+            "correct data.labels",
         )
     return names
 
@@ -135,11 +132,9 @@ def read_split(
     """
     if not path:
         raise DataError(
-            explain(
-                f"data.source = {settings.source} without data.path",
-                "the path of a file",
-                "set data.path",
-            )
+            f"data.source = {settings.source} without data.path",
+            "the path of a file",
+            "set data.path",
         )
     file = Path(path).expanduser()
     # Who holds a test row is not decided by a column.

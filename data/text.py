@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from core import DataError, display_safe, explain, hidden_character
+from core import DataError, display_safe, hidden_character
 
 Place = Callable[[int], str]
 """Where row i (from 0) stands, for a message: ``rows.csv, line 3``."""
@@ -80,7 +80,7 @@ def read_text(path: Path) -> str:
     raw = _unpacked(path, _bytes_of(path))
     for begin, (found, fix) in _OTHER_FILES.items():
         if raw.startswith(begin):
-            raise DataError(explain(f"{path} is {found}", "UTF-8 text, or gzip of it", fix))
+            raise DataError(f"{path} is {found}", "UTF-8 text, or gzip of it", fix)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,18 +88,16 @@ def read_text(path: Path) -> str:
         start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
         line = raw.count(b"\n", 0, start) + 1
         raise DataError(
-            explain(
-                f"{path}, line {line}: byte {raw[start]:#04x} at position {start} is not UTF-8",
-                "UTF-8 text",
-                "save the file as UTF-8",
-            )
+            f"{path}, line {line}: byte {raw[start]:#04x} at position {start} is not UTF-8",
+            "UTF-8 text",
+            "save the file as UTF-8",
         ) from error
     if (zero := text.find("\0")) >= 0:
         line = text.count("\n", 0, zero) + 1
         found = f"{path}, line {line}: a zero byte, so it is no text or in UTF-16"
-        raise DataError(explain(found, "UTF-8 text", "save the file as UTF-8"))
+        raise DataError(found, "UTF-8 text", "save the file as UTF-8")
     if not text.strip():
-        raise DataError(explain(f"{path} is empty", "a file with rows", "check the file"))
+        raise DataError(f"{path} is empty", "a file with rows", "check the file")
     return text
 
 
@@ -109,17 +107,15 @@ def _bytes_of(path: Path) -> bytes:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # reading a pipe would wait for ever
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-            raise DataError(explain(f"{path} is {kind}", "an existing file", check))
+            raise DataError(f"{path} is {kind}", "an existing file", check)
         return path.read_bytes()
     except FileNotFoundError:
-        raise DataError(explain(f"{path} does not exist", "an existing file", check)) from None
+        raise DataError(f"{path} does not exist", "an existing file", check) from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         if isinstance(error, DataError):
             raise
-        raise DataError(
-            explain(f"{path} cannot be read ({why})", "a readable file", check)
-        ) from error
+        raise DataError(f"{path} cannot be read ({why})", "a readable file", check) from error
 
 
 def _unpacked(path: Path, raw: bytes) -> bytes:
@@ -129,7 +125,7 @@ def _unpacked(path: Path, raw: bytes) -> bytes:
         return gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
         found = f"{path} is damaged gzip ({error})"
-        raise DataError(explain(found, "a whole gzip file", "copy the file again")) from error
+        raise DataError(found, "a whole gzip file", "copy the file again") from error
 
 
 def lines_of(text: str) -> list[str]:
@@ -183,9 +179,7 @@ def refuse_blank(texts: Sequence[str], place: Place) -> None:
     """Raise `DataError` at the first row without text."""
     for row, text in enumerate(texts):
         if not text or text.isspace():
-            raise DataError(
-                explain(f"{place(row)}: no text", "a text in every row", "remove the row")
-            )
+            raise DataError(f"{place(row)}: no text", "a text in every row", "remove the row")
 
 
 def check_names(values: Sequence[str], place: Place, what: str, known: Sequence[str] = ()) -> None:
@@ -211,11 +205,9 @@ def check_names(values: Sequence[str], place: Place, what: str, known: Sequence[
         if value not in known and (wrong := _wrong_name(value, what)):
             found = f"{place(list(values).index(value))}: {wrong}"
             raise DataError(
-                explain(
-                    found,
-                    f"a {what} of 1 to {LONGEST_NAME} visible characters in every row",
-                    f"correct or remove the row, or check the column of the {what}",
-                )
+                found,
+                f"a {what} of 1 to {LONGEST_NAME} visible characters in every row",
+                f"correct or remove the row, or check the column of the {what}",
             )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from core import LlmSettings, ModelError, explain
+from core import LlmSettings, ModelError
 from llm.device import choose_device
 from llm.models import Model, build_classifier, count_parameters
 from llm.quantised import check_gradients, size_of
@@ -113,12 +113,10 @@ def choose_layers(model: Model, targets: str) -> list[str]:
     if lost or not chosen:
         endings = sorted({layer.rpartition(".")[2] for layer in layers})
         raise ModelError(
-            explain(
-                f"llm.targets {', '.join(lost) or repr(targets)}: {model.source.name} has no such "
-                "linear layer",
-                "auto, or names among " + ", ".join(endings),
-                "correct llm.targets",
-            )
+            f"llm.targets {', '.join(lost) or repr(targets)}: {model.source.name} has no such "
+            "linear layer",
+            "auto, or names among " + ", ".join(endings),
+            "correct llm.targets",
         )
     return chosen
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from core import ModelError, explain
+from core import ModelError
 
 CPU = torch.device("cpu")
 
@@ -39,11 +39,9 @@ def choose_device(
         return torch.device("cuda", torch.cuda.current_device())
     if device == "cuda":
         raise ModelError(
-            explain(
-                f"{setting} = 'cuda', but torch finds no CUDA device",
-                "'cpu', 'auto', or 'cuda' with a CUDA build of torch and a GPU",
-                f"set {setting}=cpu",
-            )
+            f"{setting} = 'cuda', but torch finds no CUDA device",
+            "'cpu', 'auto', or 'cuda' with a CUDA build of torch and a GPU",
+            f"set {setting}=cpu",
         )
     return CPU
 
@@ -90,12 +88,10 @@ def enough_memory(name: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise ModelError(
-            explain(
-                f"the GPU's memory does not hold llm.model {name} and its batches",
-                "a smaller llm.batch_size, llm.max_tokens or model, llm.peft=qlora to fine-tune, "
-                "or llm.device=cpu",
-                "change one of them; several clients may share this GPU",
-            )
+            f"the GPU's memory does not hold llm.model {name} and its batches",
+            "a smaller llm.batch_size, llm.max_tokens or model, llm.peft=qlora to fine-tune, "
+            "or llm.device=cpu",
+            "change one of them; several clients may share this GPU",
         ) from error
 
 

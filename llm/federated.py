@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core import LlmSettings, ModelError, derive_seed, explain
+from core import LlmSettings, ModelError, derive_seed
 from llm import adapters
 from llm.batches import drawn_rows, shuffled_batches
 from llm.device import device_of, enough_memory, seeded
@@ -185,11 +185,9 @@ def _trained(shared: Shared, task: Task, number: int) -> tuple[LocalRound, dict[
     arrays = shared.arrays()
     if not math.isfinite(loss) or not all(np.isfinite(a).all() for a in arrays.values()):
         raise ModelError(
-            explain(
-                f"the shared adapter diverged with llm.learning_rate {settings.learning_rate:g}",
-                "a rate at which the loss stays finite",
-                "lower it",
-            )
+            f"the shared adapter diverged with llm.learning_rate {settings.learning_rate:g}",
+            "a rate at which the loss stays finite",
+            "lower it",
         )
     used = sum(int(tokens.lengths[batch].sum()) for batch in batches)
     done = LocalRound(arrays, len(batches), used, loss, 0.0, False, shared.start)

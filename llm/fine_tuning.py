@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from core import DataError, LlmSettings, explain
+from core import DataError, LlmSettings
 from llm import adapters, calibration
 from llm.batches import drawn_rows
 from llm.device import choose_device, device_of, enough_memory, seeded
@@ -110,7 +110,7 @@ def fine_tune(
         hidden,
     )
     if not len(task.train_labels):
-        raise DataError(explain("no training row", "at least one", "give this site data"))
+        raise DataError("no training row", "at least one", "give this site data")
     return _kept_or_new(task, store, progress)
 
 

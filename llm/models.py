@@ -75,11 +75,9 @@ class Model:
         """
         if max_tokens > self.limit:
             raise ModelError(
-                explain(
-                    f"llm.max_tokens {max_tokens} is more than {self.source.name} can read",
-                    f"at most {self.limit}",
-                    "lower it, or choose another model",
-                )
+                f"llm.max_tokens {max_tokens} is more than {self.source.name} can read",
+                f"at most {self.limit}",
+                "lower it, or choose another model",
             )
         longest = max_tokens or min(DEFAULT_TOKENS[kind], self.limit)
         return tokenise(texts, self.tokenizer, longest, kind == "dna")
@@ -269,12 +267,10 @@ def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) ->
     text = config.get_text_config()
     if len(tokenizer) > int(text.vocab_size) and _highest_id(tokenizer) >= int(text.vocab_size):
         raise ModelError(
-            explain(
-                f"the tokenizer of llm.model {source.name} knows {len(tokenizer)} tokens and the "
-                f"model only {text.vocab_size}",
-                "a tokenizer saved with its model",
-                "put the model's own tokenizer into the folder",
-            )
+            f"the tokenizer of llm.model {source.name} knows {len(tokenizer)} tokens and the "
+            f"model only {text.vocab_size}",
+            "a tokenizer saved with its model",
+            "put the model's own tokenizer into the folder",
         )
     module.config.pad_token_id = tokenizer.pad_token_id
     if getattr(module, "is_loaded_in_4bit", False):
@@ -300,19 +296,15 @@ def _config(source: Source) -> Any:
         config = AutoConfig.from_pretrained(**source.loading)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            explain(
-                f"llm.model {source.name} is an encoder-decoder ({config.model_type})",
-                "an encoder such as BERT, or a decoder such as GPT-2, Llama or Qwen",
-                "choose another model",
-            )
+            f"llm.model {source.name} is an encoder-decoder ({config.model_type})",
+            "an encoder such as BERT, or a decoder such as GPT-2, Llama or Qwen",
+            "choose another model",
         )
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(
-            explain(
-                f"the weights of llm.model {source.name} are quantised already",
-                "the model's own weights; embeddings are of the unquantised base",
-                "choose the unquantised model; llm.peft=qlora makes 4 bits of it while loading",
-            )
+            f"the weights of llm.model {source.name} are quantised already",
+            "the model's own weights; embeddings are of the unquantised base",
+            "choose the unquantised model; llm.peft=qlora makes 4 bits of it while loading",
         )
     return config
 
@@ -335,12 +327,9 @@ def _tokenizer(source: Source) -> Any:
         spare = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
         if spare is None:
             raise ModelError(
-                explain(
-                    f"the tokenizer of llm.model {source.name} has no padding, end or unknown "
-                    "token",
-                    "a tokenizer with one of them",
-                    "set pad_token in its tokenizer_config.json",
-                )
+                f"the tokenizer of llm.model {source.name} has no padding, end or unknown token",
+                "a tokenizer with one of them",
+                "set pad_token in its tokenizer_config.json",
             )
         tokenizer.pad_token = spare
     return tokenizer
@@ -350,12 +339,10 @@ def _refuse_missing(source: Source, keys: list[str]) -> None:
     # transformers fills missing weights with random numbers and goes on.
     if keys:
         raise ModelError(
-            explain(
-                f"the weights of llm.model {source.name} are incomplete: {len(keys)} are missing, "
-                f"the first is {keys[0]}",
-                "the whole checkpoint",
-                "save or download the model again",
-            )
+            f"the weights of llm.model {source.name} are incomplete: {len(keys)} are missing, "
+            f"the first is {keys[0]}",
+            "the whole checkpoint",
+            "save or download the model again",
         )
 
 

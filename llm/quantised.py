@@ -65,11 +65,9 @@ def _need_bitsandbytes() -> None:
     # A library for another CUDA or operating system fails in ways of its own.
     except Exception as error:
         raise ModelError(
-            explain(
-                f"llm.peft qlora needs bitsandbytes, which does not work here ({error})",
-                "lora, none, or qlora with bitsandbytes installed",
-                "set llm.peft=lora, or run pip install bitsandbytes",
-            )
+            f"llm.peft qlora needs bitsandbytes, which does not work here ({error})",
+            "lora, none, or qlora with bitsandbytes installed",
+            "set llm.peft=lora, or run pip install bitsandbytes",
         ) from error
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import ModelError, explain
+from core import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -87,11 +87,9 @@ def read_packed(path: Path, what: str, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         problem = str(error).splitlines()[0]
     raise ModelError(
-        explain(
-            f"the weights of {what} cannot be read from {path} ({problem})",
-            "the file that the package ships",
-            remedy,
-        )
+        f"the weights of {what} cannot be read from {path} ({problem})",
+        "the file that the package ships",
+        remedy,
     )
 
 
@@ -111,10 +109,8 @@ def unpack(body: Mapping[str, Any], path: Path, what: str) -> dict[str, torch.Te
         payload = b""
     if hashlib.sha256(payload).hexdigest() != body["sha256"]:
         raise ModelError(
-            explain(
-                f"the weights of {what} in {path} are damaged",
-                f"bytes whose sha256 is {body['sha256']}",
-                "reinstall the package",
-            )
+            f"the weights of {what} in {path} are damaged",
+            f"bytes whose sha256 is {body['sha256']}",
+            "reinstall the package",
         )
     return {name: tensor.float() for name, tensor in load(payload).items()}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from core import LlmSettings, ModelError, derive_seed, explain
+from core import LlmSettings, ModelError, derive_seed
 from llm import adapters
 from llm.device import choose_device, seeded
 from llm.frozen_adapter import Adopted, Arrays, digest
@@ -59,12 +59,10 @@ class Shared:
         given = {name: tuple(np.shape(array)) for name, array in arrays.items()}
         if given != wanted:
             raise ModelError(
-                explain(
-                    f"a shared adapter of {len(given)} arrays that does not fit "
-                    f"{self.model.source.name}",
-                    f"the {len(wanted)} arrays of its own adapters and head",
-                    "give all nodes the same llm settings and version of the app",
-                )
+                f"a shared adapter of {len(given)} arrays that does not fit "
+                f"{self.model.source.name}",
+                f"the {len(wanted)} arrays of its own adapters and head",
+                "give all nodes the same llm settings and version of the app",
             )
         with torch.no_grad():
             for name, array in arrays.items():

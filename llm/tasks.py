@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from core import DataError, LlmSettings, explain
+from core import DataError, LlmSettings
 from llm.batches import Tokens
 from llm.frozen_adapter import Adopted
 from llm.models import Model
@@ -82,17 +82,13 @@ def checked_labels(texts: Sequence[str], labels: np.ndarray, classes: int) -> np
     numbers = np.asarray(labels, dtype=np.int64).reshape(-1)
     if len(numbers) != len(texts):
         raise DataError(
-            explain(
-                f"{len(texts)} rows and {len(numbers)} labels", "one label a row", "check the data"
-            )
+            f"{len(texts)} rows and {len(numbers)} labels", "one label a row", "check the data"
         )
     if len(numbers) and (numbers.min() < 0 or numbers.max() >= classes):
         raise DataError(
-            explain(
-                f"labels from {numbers.min()} to {numbers.max()}",
-                f"0 to {classes - 1}",
-                "check the data",
-            )
+            f"labels from {numbers.min()} to {numbers.max()}",
+            f"0 to {classes - 1}",
+            "check the data",
         )
     return numbers
 

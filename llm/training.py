@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core import ModelError, explain
+from core import ModelError
 from llm.batches import Tokens, shuffled_batches, sorted_batches
 from llm.calibration import accuracy, fit_temperature, mean_nll
 from llm.device import device_of, mixed_precision, moved
@@ -171,11 +171,9 @@ def train(
 
 def _diverged(plan: Plan) -> ModelError:
     return ModelError(
-        explain(
-            f"fine-tuning diverged with llm.learning_rate {plan.learning_rate:g}",
-            "a rate at which the loss stays finite",
-            "lower it",
-        )
+        f"fine-tuning diverged with llm.learning_rate {plan.learning_rate:g}",
+        "a rate at which the loss stays finite",
+        "lower it",
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import DataError, QuantumSettings, explain
+from core import DataError, QuantumSettings
 from quantum.ansatz.circuits import QCNN, VQC, build_ansatz
 from quantum.engines.base import DeviceEngine, Engine, Host, Prepared
 from quantum.engines.factory import build_engine
@@ -201,17 +201,13 @@ def check_features(features: np.ndarray, n_qubits: int) -> None:
     shape = np.shape(features)
     if len(shape) != 2 or shape[0] == 0 or shape[1] != n_qubits:
         raise DataError(
-            explain(
-                f"features of shape {shape}",
-                f"(rows, {n_qubits}) with at least one row, one column per qubit",
-                "project the features to quantum.qubits columns",
-            )
+            f"features of shape {shape}",
+            f"(rows, {n_qubits}) with at least one row, one column per qubit",
+            "project the features to quantum.qubits columns",
         )
     if not np.isfinite(features).all():
         raise DataError(
-            explain(
-                f"{int((~np.isfinite(features)).sum())} feature(s) that are not finite",
-                "finite numbers",
-                "look for missing values in the data",
-            )
+            f"{int((~np.isfinite(features)).sum())} feature(s) that are not finite",
+            "finite numbers",
+            "look for missing values in the data",
         )

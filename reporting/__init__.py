@@ -37,6 +37,3 @@ def write_report(run_folder: Path) -> Path:
     path = run_folder / "report.html"
     write_bytes(path, page.encode("utf-8", "backslashreplace"))
     return path
-
-
-__all__ = ["write_report"]

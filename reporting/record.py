@@ -13,7 +13,6 @@ from core import (
     DataError,
     checkpoint_folders,
     display_safe,
-    explain,
     is_number,
     is_simulated,
     real_path,
@@ -157,7 +156,7 @@ def read_record(folder: Path) -> Record:
     """
     needed = ("config.json", "metrics.jsonl", "summary.json")
     if not any(os.path.isfile(folder / name) for name in needed):
-        raise DataError(explain(f"no run in {str(folder)!r}", "a results folder", "check the path"))
+        raise DataError(f"no run in {str(folder)!r}", "a results folder", "check the path")
     reader = Reader(folder)
     config = reader.file("config.json", ConfigFile)
     events = list(reader.lines("metrics.jsonl"))

@@ -69,7 +69,7 @@ def _refuse_used(folder: Path) -> None:
     """Refuse a folder that holds a run: two runs' lines would mix."""
     if (folder / "metrics.jsonl").exists():
         raise SettingsError(
-            explain(f"run.folder = {str(folder)!r} holds a run", "a new folder", "name another")
+            f"run.folder = {str(folder)!r} holds a run", "a new folder", "name another"
         )
 
 

@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from core import Settings, UserError, derive_seed, explain, open_store, with_idle
+from core import Settings, UserError, derive_seed, open_store, with_idle
 from core.messages import EvaluateReport, unpack_parameters
 from strategies import LlmQfl, Member, rows_that_count
 from strategies.agents import Decision
@@ -257,11 +257,9 @@ class FederatedJudge:
         reports, failures = self._ask(arrays)
         if not reports:
             raise UserError(
-                explain(
-                    f"no client scored the test rows ({'; '.join(failures) or 'no test rows'})",
-                    "at least one client with test rows",
-                    "give the sites test rows or look at their logs",
-                )
+                f"no client scored the test rows ({'; '.join(failures) or 'no test rows'})",
+                "at least one client with test rows",
+                "give the sites test rows or look at their logs",
             )
         verdict, baselines = summed_verdict(reports, self._counted, self._train_rows)
         shown = baselines if self.strategy.settings.evaluation.baselines else {}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.common.logger import log
 
-from core import DataError, Settings, derive_seed, explain
+from core import DataError, Settings, derive_seed
 from core.messages import Parameters, SiteReport
 from strategies.row_weights import counted_rows
 
@@ -138,11 +138,9 @@ def check_classes(settings: Settings, count: npt.ArrayLike) -> None:
     held, wanted = int((rows > 0).sum()), 2 if settings.features.projection == "lda" else 1
     if held < wanted:
         raise DataError(
-            explain(
-                f"moments of {held} of {len(rows)} classes over all clients",
-                f"{wanted} for features.projection = {settings.features.projection}: a site sends "
-                f"those of classes with privacy.min_rows = {settings.privacy.min_rows} rows or "
-                "more",
-                "add rows, or lower privacy.min_rows",
-            )
+            f"moments of {held} of {len(rows)} classes over all clients",
+            f"{wanted} for features.projection = {settings.features.projection}: a site sends "
+            f"those of classes with privacy.min_rows = {settings.privacy.min_rows} rows or "
+            "more",
+            "add rows, or lower privacy.min_rows",
         )

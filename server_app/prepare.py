@@ -124,11 +124,9 @@ def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
     count = rows_by_class(members, settings)
     if sum(rows > 0 for rows in count) < 2:
         raise DataError(
-            explain(
-                f"training rows by class {count} over all clients",
-                "rows of at least two classes",
-                "check the label column or data.labels",
-            )
+            f"training rows by class {count} over all clients",
+            "rows of at least two classes",
+            "check the label column or data.labels",
         )
     sums = [arrays for _, arrays, _ in answers]
     costs = {member.client: Cost(bytes_up=size) for member, _, size in answers}
@@ -196,11 +194,9 @@ def _read(replies: Sequence[Message], settings: Settings) -> list[tuple[Member, 
         raise UserError(f"{len(problems)} of {nodes} clients cannot start: {' | '.join(short)}")
     if len(replies) < nodes:
         raise UserError(
-            explain(
-                f"{len(replies)} of {nodes} clients answered in time",
-                "all of them",
-                "look at the clients' logs or raise run.round_timeout",
-            )
+            f"{len(replies)} of {nodes} clients answered in time",
+            "all of them",
+            "look at the clients' logs or raise run.round_timeout",
         )
     answers = []
     for reply in replies:
@@ -279,12 +275,10 @@ def check_budgets(members: Sequence[Member], settings: Settings) -> None:
         if left and sum(cost.values()) > left:
             dearest = max(cost, key=lambda client: cost[client])
             raise UserError(
-                explain(
-                    f"one evaluation of the sites' validation and test rows takes "
-                    f"{sum(cost.values()):,} {unit}, of these client {dearest} {cost[dearest]:,}",
-                    f"at most stop.{unit} = {left}",
-                    "raise it, start the run without that client, or set evaluation.mode=central",
-                )
+                f"one evaluation of the sites' validation and test rows takes "
+                f"{sum(cost.values()):,} {unit}, of these client {dearest} {cost[dearest]:,}",
+                f"at most stop.{unit} = {left}",
+                "raise it, start the run without that client, or set evaluation.mode=central",
             )
 
 
@@ -293,21 +287,17 @@ def check_agreement(reports: Sequence[SiteReport]) -> None:
     indices = [report.client for report in reports]
     if len(set(indices)) != len(indices):
         raise UserError(
-            explain(
-                f"nodes with partition-id {indices}",
-                "a different one for each node",
-                "give each node its own --node-config partition-id",
-            )
+            f"nodes with partition-id {indices}",
+            "a different one for each node",
+            "give each node its own --node-config partition-id",
         )
     for name in ("classes", "kind", "features", "encoder"):
         found = {str(getattr(report, name)) for report in reports}
         if len(found) > 1:
             raise UserError(
-                explain(
-                    f"clients disagree on {name}: {' and '.join(sorted(found))}",
-                    "the same on every node",
-                    "give all nodes the same data.labels, features and llm.model",
-                )
+                f"clients disagree on {name}: {' and '.join(sorted(found))}",
+                "the same on every node",
+                "give all nodes the same data.labels, features and llm.model",
             )
 
 
@@ -340,9 +330,7 @@ def check_server_encoder(settings: Settings, first: SiteReport) -> None:
         return
     if resolve(settings.llm.model, kind).identity != first.encoder:
         raise UserError(
-            explain(
-                f"the server's llm.model = {settings.llm.model!r} is not the clients' model",
-                "the same base model for embedding features everywhere",
-                "set llm.model for the whole run",
-            )
+            f"the server's llm.model = {settings.llm.model!r} is not the clients' model",
+            "the same base model for embedding features everywhere",
+            "set llm.model for the whole run",
         )

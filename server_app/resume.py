@@ -20,7 +20,6 @@ from core import (
     UserError,
     check_state,
     count_releases,
-    explain,
     last_checkpoint,
     no_checkpoint,
     recorded_settings,
@@ -205,11 +204,9 @@ def _read(
     for one, member in zip(before, members, strict=True):
         if why := changed(one, member.about):
             raise UserError(
-                explain(
-                    f"client {member.client} is not the one that the run began with: {why}",
-                    "the same data on every node",
-                    "give it its data back, or start a new run",
-                )
+                f"client {member.client} is not the one that the run began with: {why}",
+                "the same data on every node",
+                "give it its data back, or start a new run",
             )
     return tuple(members)
 

@@ -20,7 +20,6 @@ from core import (
     UserError,
     derive_seed,
     display_safe,
-    explain,
     is_simulated,
     unforeseen,
 )
@@ -239,11 +238,9 @@ def _kept(arrays: ArrayRecord | None, strategy: LlmQfl) -> ArrayRecord:
     """Return the kept parameters; a run without a round has none."""
     if arrays is None or not strategy.state.losses:
         raise UserError(
-            explain(
-                f"the run ended before its first round: {strategy.stop_reason}",
-                "budgets that pay for a round",
-                "raise the budget (stop.* or hardware.budget_*)",
-            )
+            f"the run ended before its first round: {strategy.stop_reason}",
+            "budgets that pay for a round",
+            "raise the budget (stop.* or hardware.budget_*)",
         )
     return arrays
 

@@ -14,7 +14,7 @@ from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from core import Cost, Settings, UserError, byte_size, explain, with_idle
+from core import Cost, Settings, UserError, byte_size, with_idle
 from core.formatting import printable
 from core.messages import (
     ADAPT,
@@ -171,12 +171,10 @@ def _round(
     answers, failures = now.answers, now.failures()
     if len(answers) < settings.run.min_replies:
         raise UserError(
-            explain(
-                f"round {number} of the shared adapter has {len(answers)} valid replies of "
-                f"{len(members)} ({'; '.join(failures) or 'no failure reported'})",
-                f"at least run.min_replies = {settings.run.min_replies}",
-                "mend those clients or lower run.min_replies",
-            )
+            f"round {number} of the shared adapter has {len(answers)} valid replies of "
+            f"{len(members)} ({'; '.join(failures) or 'no failure reported'})",
+            f"at least run.min_replies = {settings.run.min_replies}",
+            "mend those clients or lower run.min_replies",
         )
     for problem in failures:
         log(WARNING, "shared adapter, round %d, %s", number, problem)
@@ -349,12 +347,10 @@ def _hand_out(
     missing = sorted({member.client for member in members} - set(reports))
     if missing:
         raise UserError(
-            explain(
-                f"clients {missing} did not take the shared adapter "
-                f"({'; '.join(problems) or 'no reply in time'})",
-                "every client of the run",
-                "look at their logs or raise run.round_timeout",
-            )
+            f"clients {missing} did not take the shared adapter "
+            f"({'; '.join(problems) or 'no reply in time'})",
+            "every client of the run",
+            "look at their logs or raise run.round_timeout",
         )
     shared.spend(costs)
     rows = rows_that_count(members, "val_rows", settings)

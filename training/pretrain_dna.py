@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core import DataError, UserError, explain, write_text
+from core import DataError, UserError, write_text
 from llm.batches import Tokens
 from llm.dna_tiny import WEIGHTS, new_model
 from llm.kmer_tokenizer import LETTERS, KmerTokenizer
@@ -100,13 +100,11 @@ def read_windows(path: Path) -> list[str]:
         If the file is missing or has no such column.
     """
     if not path.is_file():
-        raise DataError(explain(f"no file {path}", "a CSV file with a column seq", "check --data"))
+        raise DataError(f"no file {path}", "a CSV file with a column seq", "check --data")
     with path.open(newline="", encoding="utf-8") as file:
         windows = [row["seq"].upper() for row in csv.DictReader(file) if row.get("seq")]
     if not windows:
-        raise DataError(
-            explain(f"{path} has no column seq with rows", "a CSV file with it", "check --data")
-        )
+        raise DataError(f"{path} has no column seq with rows", "a CSV file with it", "check --data")
     return windows
 
 

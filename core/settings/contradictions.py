@@ -75,7 +75,7 @@ def refuse_unknown_backends(settings: Settings) -> None:
     unknown = unknown_backends(backend_names(settings.quantum.backend))
     if unknown:
         given = f"quantum.backend = {', '.join(map(repr, unknown))}"
-        raise SettingsError(explain(given, ACCEPTED, "choose one of them"))
+        raise SettingsError(given, ACCEPTED, "choose one of them")
 
 
 def _run_checks(settings: Settings) -> tuple[Check, ...]:

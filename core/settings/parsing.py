@@ -218,7 +218,7 @@ def parse_node(assignments: Iterable[str]) -> dict[str, Scalar]:
     parse_device_options(settings.quantum.device_options)
     parse_noise(settings.quantum.noise)
     if not isinstance(given.get("site", ""), str):
-        raise SettingsError(explain(f"site = {given['site']!r}", "text", "quote it"))
+        raise SettingsError(f"site = {given['site']!r}", "text", "quote it")
     return given
 
 
@@ -229,7 +229,7 @@ def _refuse_foreign(node_config: Mapping[str, Any]) -> None:
         if key in known and not meta(known[key]).get("per_node"):
             allowed = ", ".join(k for k, f in known.items() if meta(f).get("per_node"))
             raise SettingsError(
-                explain(f"node config sets {key}", allowed, "set it for the whole run instead")
+                f"node config sets {key}", allowed, "set it for the whole run instead"
             )
 
 
@@ -242,9 +242,7 @@ def _validated(flat: Mapping[str, Any]) -> Settings:
         if field is None:
             raise SettingsError(_unknown(key, known))
         if isinstance(value, int) and abs(value) >= 2**63:  # Flower's messages carry 64 bits
-            raise SettingsError(
-                explain(f"{key} = {shown(value)}", accepted(field), "name a smaller number")
-            )
+            raise SettingsError(f"{key} = {shown(value)}", accepted(field), "name a smaller number")
         section, _, leaf = key.partition(".")
         tree.setdefault(section, {})[leaf] = _coerced(field, value)
     try:
@@ -258,9 +256,7 @@ def _assignment(text: str, option: str) -> tuple[str, Scalar]:
     if not sign or not key.strip():
         example = "quantum.backend=exact" if option == "--node-set" else "run.rounds=5"
         raise SettingsError(
-            explain(
-                f"{option} {shown(text)}", "key=value", f"write for instance {option} {example}"
-            )
+            f"{option} {shown(text)}", "key=value", f"write for instance {option} {example}"
         )
     return key.strip(), _toml_value(key.strip(), raw.strip())
 
@@ -271,12 +267,12 @@ def _read_toml(path: Path) -> dict[str, Scalar]:
     except OSError as error:
         why = error.strerror or str(error)
         raise SettingsError(
-            explain(f"no config file {str(path)!r} ({why})", "a TOML file", "check the path")
+            f"no config file {str(path)!r} ({why})", "a TOML file", "check the path"
         ) from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 3,000 brackets
         why = shown(str(error))[1:-1]
         raise SettingsError(
-            explain(f"{str(path)!r} is not TOML ({why})", "TOML in UTF-8", "mend that line")
+            f"{str(path)!r} is not TOML ({why})", "TOML in UTF-8", "mend that line"
         ) from None
     flat: dict[str, Scalar] = {}
     for section, table in tree.items():

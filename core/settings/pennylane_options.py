@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 
-from core.errors import SettingsError, explain
+from core.errors import SettingsError
 
 Option = bool | int | float | str
 """What an argument of a device can be."""
@@ -49,19 +49,15 @@ def parse_device_options(text: str) -> dict[str, Option]:
     for key, value in split_pairs("quantum.device_options", text, FORM):
         if key in RUN_DECIDES:
             raise SettingsError(
-                explain(
-                    f"quantum.device_options sets {key}",
-                    f"the device's other arguments; the run decides {', '.join(RUN_DECIDES)}",
-                    f"remove {key}",
-                )
+                f"quantum.device_options sets {key}",
+                f"the device's other arguments; the run decides {', '.join(RUN_DECIDES)}",
+                f"remove {key}",
             )
         if any(word in key.lower() for word in SECRETS):
             raise SettingsError(
-                explain(
-                    f"quantum.device_options sets {key}, which may be a secret",
-                    "options without secrets: settings are written down and sent to every node",
-                    "give it to the plugin by its own environment variable or file",
-                )
+                f"quantum.device_options sets {key}, which may be a secret",
+                "options without secrets: settings are written down and sent to every node",
+                "give it to the plugin by its own environment variable or file",
             )
         options[key] = read_scalar(value)
     return options
@@ -95,9 +91,7 @@ def split_pairs(setting: str, text: str, form: str) -> list[tuple[str, str]]:
         plain = key.replace("-", "_").isidentifier() and value and not set(value) & set("\"'=")
         if not plain or key in pairs:
             what = f"{key!r} twice" if plain else f"the part {part.strip()!r}"
-            raise SettingsError(
-                explain(f"{setting} = {text!r} with {what}", form, f"mend {setting}")
-            )
+            raise SettingsError(f"{setting} = {text!r} with {what}", form, f"mend {setting}")
         pairs[key] = value
     return list(pairs.items())
 
@@ -192,11 +186,9 @@ def parse_noise(text: str) -> Noise:
     for name, value in split_pairs("quantum.noise", text, form):
         if name not in CHANNELS:
             raise SettingsError(
-                explain(
-                    f"quantum.noise = {text!r} with the channel {name!r}",
-                    ", ".join(CHANNELS),
-                    "mend quantum.noise",
-                )
+                f"quantum.noise = {text!r} with the channel {name!r}",
+                ", ".join(CHANNELS),
+                "mend quantum.noise",
             )
         number = read_scalar(value)
         if isinstance(number, bool | str):
@@ -208,7 +200,5 @@ def parse_noise(text: str) -> Noise:
 def not_probable(name: str, value: str) -> SettingsError:
     """Build the error of a channel whose number is no probability."""
     return SettingsError(
-        explain(
-            f"quantum.noise with {name}={value}", "a probability from 0 to 1", "mend quantum.noise"
-        )
+        f"quantum.noise with {name}={value}", "a probability from 0 to 1", "mend quantum.noise"
     )

@@ -71,20 +71,16 @@ def refuse_changes(before: Settings, now: Settings, done: int = 0) -> None:
     """
     if now.run.rounds < done:
         raise SettingsError(
-            explain(
-                f"run.rounds = {now.run.rounds} in a run that has done {done}",
-                f"at least {done}",
-                "raise run.rounds, or leave it out",
-            )
+            f"run.rounds = {now.run.rounds} in a run that has done {done}",
+            f"at least {done}",
+            "raise run.rounds, or leave it out",
         )
     was, is_ = flatten(before), flatten(now)
     for key, _ in fields():
         if was[key] != is_[key] and not may_change(key):
             allowed = ", ".join(one + "*" if one[-1] in "._" else one for one in MAY_CHANGE)
             raise SettingsError(
-                explain(
-                    f"{key} = {is_[key]!r} in a run that began with {was[key]!r}",
-                    f"changes of {allowed} only",
-                    f"leave {key} as it was, or start a new run",
-                )
+                f"{key} = {is_[key]!r} in a run that began with {was[key]!r}",
+                f"changes of {allowed} only",
+                f"leave {key} as it was, or start a new run",
             )

@@ -136,11 +136,9 @@ def last_checkpoint(run: Path) -> Checkpoint | None:
             continue
         if state.get("format") != FORMAT:
             raise UserError(
-                explain(
-                    f"{str(folder)!r} has format {state.get('format')!r}",
-                    f"format {FORMAT}",
-                    "resume with the version of llm-qfl that wrote it",
-                )
+                f"{str(folder)!r} has format {state.get('format')!r}",
+                f"format {FORMAT}",
+                "resume with the version of llm-qfl that wrote it",
             )
         return Checkpoint(int(folder.name[6:]), folder, state, tuple(damaged))
     return None
@@ -211,7 +209,7 @@ def check_state(found: Checkpoint, *more: tuple[str, Any]) -> None:
     except ValidationError as error:
         place = f"{str(found.folder / STATE)!r} is damaged ({where}{first_fault(error)})"
         fix = "remove that checkpoint, to go on from the one before"
-        raise UserError(explain(place, "the state of a run", fix)) from None
+        raise UserError(place, "the state of a run", fix) from None
 
 
 def rewind(run: Path, checkpoint: Checkpoint) -> None:
@@ -255,11 +253,9 @@ def count_releases(run: Path, recorded: int) -> int:
     count = read_json(path).get("releases")
     if type(count) is not int or count < recorded:
         raise UserError(
-            explain(
-                f"{str(path)!r} is damaged or missing",
-                f"the number of rounds whose messages went out, {recorded} or more",
-                "give it back; without it nobody knows what the privacy budget has spent",
-            )
+            f"{str(path)!r} is damaged or missing",
+            f"the number of rounds whose messages went out, {recorded} or more",
+            "give it back; without it nobody knows what the privacy budget has spent",
         )
     return count
 
@@ -329,7 +325,7 @@ def _whole(path: Path, kind: type[Part]) -> dict[str, Any]:
     if reader.damaged:
         why = f"{str(path)!r} is damaged ({reader.damaged[0]})"
         fix = "give it back, or remove it: what it holds is then in no total and no budget"
-        raise UserError(explain(why, "what rounds have cost", fix))
+        raise UserError(why, "what rounds have cost", fix)
     return found
 
 

@@ -47,7 +47,7 @@ def check_new_run(output: Path, name: str) -> None:
     if not plain_name or len(name.encode()) > LONGEST_NAME:
         given = name if len(name) <= LONGEST_NAME else name[:40] + "…"
         accepted = f"letters, digits, '-', '_' and '.', at most {LONGEST_NAME} bytes"
-        raise SettingsError(explain(f"run.name = {given!r}", accepted, "choose such a name"))
+        raise SettingsError(f"run.name = {given!r}", accepted, "choose such a name")
     output = real_path(output)
     there = next(place for place in (output, *output.parents) if os.path.lexists(place))
     try:

@@ -341,7 +341,7 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> EndpointSp
     key = os.environ.get(KEY, "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ModelError(
-            explain(f"{KEY} holds spaces or other signs that no key has", "a key", "copy it again")
+            f"{KEY} holds spaces or other signs that no key has", "a key", "copy it again"
         )
     speaker = EndpointSpeaker(
         base=_address(os.environ.get(URL, "").strip()),
@@ -370,11 +370,9 @@ def _address(text: str) -> str:
         fine = False
     if not fine:
         raise ModelError(
-            explain(
-                f"agent.kind = 'endpoint' and {URL} is {'no address' if text else 'not set'}",
-                "one like http://127.0.0.1:8000/v1, no password, query or fragment (a key goes "
-                f"into {KEY})",
-                f"set it first: export {URL}=http://HOST:PORT/v1",
-            )
+            f"agent.kind = 'endpoint' and {URL} is {'no address' if text else 'not set'}",
+            "one like http://127.0.0.1:8000/v1, no password, query or fragment (a key goes "
+            f"into {KEY})",
+            f"set it first: export {URL}=http://HOST:PORT/v1",
         )
     return text.rstrip("/").removesuffix("/chat/completions")

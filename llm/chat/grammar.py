@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from core import ModelError, explain
+from core import ModelError
 
 _ITEMS, _KEYS = ", ", ": "
 """JSON as the prompt shows it: free whitespace would let a weak model write nothing else."""
@@ -43,11 +43,9 @@ def grammar_tokenizer(tokenizer: Any, size: int, ends: list[int], name: str) -> 
         return from_tokenizer(tokenizer, n_vocab=size, eos_token=ends or None)
     except Exception as error:  # the library raises its own and plain ones
         raise ModelError(
-            explain(
-                f"the tokenizer of agent.model {name} cannot hold an answer to a schema ({error})",
-                "a fast tokenizer of transformers, saved with its model",
-                "set agent.decoding=choices, or choose another model",
-            )
+            f"the tokenizer of agent.model {name} cannot hold an answer to a schema ({error})",
+            "a fast tokenizer of transformers, saved with its model",
+            "set agent.decoding=choices, or choose another model",
         ) from error
 
 

@@ -19,6 +19,3 @@ def main(arguments: list[str] | None = None) -> int:
     from llm_qfl.cli.app import dispatch  # here, so that importing the door does no work
 
     return dispatch(arguments)
-
-
-__all__ = ["main"]

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from core import UserError, explain, our_items, store_root
+from core import UserError, our_items, store_root
 from llm_qfl.cli.processes import end_all, members, running
 
 
@@ -82,11 +82,9 @@ def _refuse_open_jobs(place: Path) -> None:
         raise UserError(f"the book of jobs in {str(place)!r} could not be read: {error}") from None
     if waiting:
         raise UserError(
-            explain(
-                f"{waiting} jobs of {str(place)!r} were submitted to a device and not collected",
-                "a store without open jobs",
-                "let their run collect them, or end them with: llm-qfl jobs --cancel",
-            )
+            f"{waiting} jobs of {str(place)!r} were submitted to a device and not collected",
+            "a store without open jobs",
+            "let their run collect them, or end them with: llm-qfl jobs --cancel",
         )
 
 

@@ -17,7 +17,6 @@ from core import (
     UserError,
     byte_size,
     duration,
-    explain,
     figure,
     percent,
     real_path,
@@ -86,11 +85,9 @@ def compare(runs: Sequence[str], target: float | None, out: Path, *, as_json: bo
     folders = [str(real_path(run)) for run in runs]
     if len(set(folders)) < 2 or len(set(folders)) < len(folders):
         told = "one run" if len(set(folders)) < 2 else "a run named twice"
-        raise UserError(explain(told, "two or more runs, each once", "name another run"))
+        raise UserError(told, "two or more runs, each once", "name another run")
     if target is not None and not 0 < target <= 1:
-        raise UserError(
-            explain(f"--target {target}", "an accuracy above 0, at most 1", "say 0.9 for 90 %")
-        )
+        raise UserError(f"--target {target}", "an accuracy above 0, at most 1", "say 0.9 for 90 %")
     page = real_path(out)
     asked = {"folders": folders, "target": target, "out": str(page)}
     try:

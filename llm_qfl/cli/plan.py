@@ -97,11 +97,9 @@ def make_plan(
     overrides["run.name"] = settings.run.name
     if clients is not None and settings.run.clients != clients:
         raise SettingsError(
-            explain(
-                f"run.clients = {settings.run.clients} on a deployment of {clients} nodes",
-                f"run.clients = {clients}",
-                "leave run.clients out, or use another deployment",
-            )
+            f"run.clients = {settings.run.clients} on a deployment of {clients} nodes",
+            f"run.clients = {clients}",
+            "leave run.clients out, or use another deployment",
         )
     overrides = absolute_paths(overrides, Path.cwd())
     check_paths(overrides, per_site=settings.data.per_site, used=settings.run.resume)
@@ -132,7 +130,7 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
         if not isinstance(value, str) or not value:
             continue
         if "\0" in value:
-            raise SettingsError(explain(f"{key} = {value!r}", "a path", "remove the NUL"))
+            raise SettingsError(f"{key} = {value!r}", "a path", "remove the NUL")
         # not `resolve`: symlinks stay as named; not `Path.expanduser`: it raises for "~who-is-it"
         path = Path(os.path.abspath(base / os.path.expanduser(value)))
         if key not in models or os.path.isdir(path):
@@ -149,7 +147,7 @@ def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool, used: bool =
         value = overrides.get(key)
         if isinstance(value, str) and value and not per_site and not os.path.exists(value):
             raise DataError(
-                explain(f"{key} = {value!r} does not exist", "a file or folder", "check the path")
+                f"{key} = {value!r} does not exist", "a file or folder", "check the path"
             )
     folder = overrides.get("run.folder")
     if isinstance(folder, str) and folder and not used:
@@ -161,7 +159,7 @@ def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool, used: bool =
             raise SettingsError(_unusable("run.folder", folder, error)) from None
         if full:
             raise SettingsError(
-                explain(f"run.folder = {folder!r} is in use", "a new or empty folder", "name one")
+                f"run.folder = {folder!r} is in use", "a new or empty folder", "name one"
             )
 
 
@@ -183,11 +181,9 @@ def find_app() -> Path:
         tool["flwr"]["app"]["components"]
     except (OSError, KeyError, tomllib.TOMLDecodeError):
         raise UserError(
-            explain(
-                f"no Flower app at {str(root)!r}",
-                "a checkout of the project, installed with `pip install -e .`",
-                "run `llm-qfl` from such an installation",
-            )
+            f"no Flower app at {str(root)!r}",
+            "a checkout of the project, installed with `pip install -e .`",
+            "run `llm-qfl` from such an installation",
         ) from None
     return root
 
@@ -200,11 +196,9 @@ def find_programs(*more: str) -> dict[str, str]:
         place = shutil.which(program, path=str(beside)) or shutil.which(program)
         if place is None:
             raise UserError(
-                explain(
-                    f"the program {program!r} is missing",
-                    "Flower 1.41 installed beside llm-qfl",
-                    "install with `pip install -e .`",
-                )
+                f"the program {program!r} is missing",
+                "Flower 1.41 installed beside llm-qfl",
+                "install with `pip install -e .`",
             )
         found[program] = place
     return found

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from core import UserError, explain, real_path
+from core import UserError, real_path
 from llm_qfl.cli.children import ChildFailedError, call_module
 from llm_qfl.cli.formatting import one_line
 
@@ -35,11 +35,9 @@ def remake_report(run: Path) -> int:
     folder = real_path(run)
     if not any(os.path.isfile(folder / name) for name in ("config.json", "metrics.jsonl")):
         raise UserError(
-            explain(
-                f"no run in {str(run)!r}",
-                "a results folder, for instance runs/latest",
-                "name one that holds config.json or metrics.jsonl",
-            )
+            f"no run in {str(run)!r}",
+            "a results folder, for instance runs/latest",
+            "name one that holds config.json or metrics.jsonl",
         )
     try:
         _, *damaged = call_module("reporting", [str(folder)]).splitlines()

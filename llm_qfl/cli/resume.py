@@ -11,7 +11,6 @@ from core import (
     UserError,
     alone,
     by_number,
-    explain,
     flatten,
     last_checkpoint,
     may_change,
@@ -53,11 +52,9 @@ def resumed_plan(run: Path, assignments: Iterable[str], clients: int | None = No
     before = recorded_settings(folder)
     if read_json(folder / "summary.json").get("status") == "completed":
         raise UserError(
-            explain(
-                f"the run in {str(folder)!r} is completed, and its test rows have been used",
-                "a run that was interrupted or failed",
-                "start a new run",
-            )
+            f"the run in {str(folder)!r} is completed, and its test rows have been used",
+            "a run that was interrupted or failed",
+            "start a new run",
         )
     given = list(assignments)
     _refuse_own(text.partition("=")[0].strip() for text in given)
@@ -95,9 +92,7 @@ def _refuse_own(keys: Iterable[str]) -> None:
     for key in keys:
         if key in ("run.folder", "run.resume") or not may_change(key):
             raise SettingsError(
-                explain(
-                    f"--set {key} with --resume",
-                    "run.rounds, stop.*, timeouts and budgets",
-                    f"leave {key} out, or start a new run",
-                )
+                f"--set {key} with --resume",
+                "run.rounds, stop.*, timeouts and budgets",
+                f"leave {key} out, or start a new run",
             )

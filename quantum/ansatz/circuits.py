@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol
 
-from core import QuantumSettings, SettingsError, explain
+from core import QuantumSettings, SettingsError
 from quantum.ansatz.gates import Block, Gate, Linear, Product, Trainable, block_of, count_angles
 
 BlockKind = Literal["su4", "paper"]
@@ -247,7 +247,7 @@ def build_ansatz(settings: QuantumSettings, classes: int) -> QCNN | VQC:
     """
     if classes < 2:
         raise SettingsError(
-            explain(f"{classes} class(es)", "2 or more classes", "use data with more classes")
+            f"{classes} class(es)", "2 or more classes", "use data with more classes"
         )
     readouts = 1 if classes == 2 else classes
     if settings.model == "qcnn":
@@ -265,20 +265,13 @@ def check_qubits(n_qubits: int, readouts: int) -> None:
     """
     if not MIN_QUBITS <= n_qubits <= MAX_QUBITS:
         raise SettingsError(
-            explain(
-                f"quantum.qubits = {n_qubits}",
-                f"{MIN_QUBITS} to {MAX_QUBITS}",
-                "change quantum.qubits",
-            )
+            f"quantum.qubits = {n_qubits}", f"{MIN_QUBITS} to {MAX_QUBITS}", "change quantum.qubits"
         )
     if readouts < 1 or readouts > n_qubits:
         raise SettingsError(
-            explain(
-                f"quantum.qubits = {n_qubits} with {readouts} classes, each read out on its own "
-                "qubit",
-                f"at least {max(readouts, MIN_QUBITS)} qubits (at most {MAX_QUBITS})",
-                "raise quantum.qubits or use fewer classes",
-            )
+            f"quantum.qubits = {n_qubits} with {readouts} classes, each read out on its own qubit",
+            f"at least {max(readouts, MIN_QUBITS)} qubits (at most {MAX_QUBITS})",
+            "raise quantum.qubits or use fewer classes",
         )
 
 
@@ -292,9 +285,7 @@ def check_repetitions(**repetitions: int) -> None:
     """
     for key, value in repetitions.items():
         if value < 1:
-            raise SettingsError(
-                explain(f"quantum.{key} = {value}", "1 or more", f"raise quantum.{key}")
-            )
+            raise SettingsError(f"quantum.{key} = {value}", "1 or more", f"raise quantum.{key}")
 
 
 def ring(active: Sequence[int]) -> list[tuple[int, int]]:

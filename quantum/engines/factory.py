@@ -5,7 +5,6 @@ from __future__ import annotations
 from core import (
     BackendError,
     QuantumSettings,
-    explain,
     is_shot_based,
     parse_device_options,
     parse_noise,
@@ -60,11 +59,9 @@ def build_engine(
 
         return open_engine(ansatz, settings, host or Host())
     raise BackendError(
-        explain(
-            f"quantum.backend = {settings.backend!r}",
-            "exact, pennylane:<device>, aer, aer:<backend>, fake:<backend> or ibm:<backend>",
-            "change quantum.backend",
-        )
+        f"quantum.backend = {settings.backend!r}",
+        "exact, pennylane:<device>, aer, aer:<backend>, fake:<backend> or ibm:<backend>",
+        "change quantum.backend",
     )
 
 

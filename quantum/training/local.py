@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import DataError, TrainSettings, explain, local_optimizer
+from core import DataError, TrainSettings, local_optimizer
 from quantum.classifier import Classifier
 from quantum.costs import circuits_before_steps, circuits_of_forward, circuits_per_step
 from quantum.training.optimisers import learning_rate, run_adam, run_cobyla
@@ -163,28 +163,22 @@ def check_data(data: TrainingData, classes: int, distillation_weight: float) -> 
     rows, labels = len(data.features), np.asarray(data.labels)
     if labels.shape != (rows,) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            explain(
-                f"{rows} rows with labels of shape {labels.shape} and type {labels.dtype}",
-                "one whole number per row",
-                "check the label column",
-            )
+            f"{rows} rows with labels of shape {labels.shape} and type {labels.dtype}",
+            "one whole number per row",
+            "check the label column",
         )
     if rows and (labels.min() < 0 or labels.max() >= classes):
         raise DataError(
-            explain(
-                f"labels from {labels.min()} to {labels.max()}",
-                f"0 to {classes - 1}",
-                "check the class names",
-            )
+            f"labels from {labels.min()} to {labels.max()}",
+            f"0 to {classes - 1}",
+            "check the class names",
         )
     taught = None if data.soft_labels is None else data.soft_labels.shape
     if distillation_weight > 0 and taught != (rows, classes):
         raise DataError(
-            explain(
-                f"soft labels of shape {taught} with distill.weight = {distillation_weight}",
-                f"({rows}, {classes}), the teacher's probabilities of each row",
-                "give the teacher's soft labels or set distill.weight=0",
-            )
+            f"soft labels of shape {taught} with distill.weight = {distillation_weight}",
+            f"({rows}, {classes}), the teacher's probabilities of each row",
+            "give the teacher's soft labels or set distill.weight=0",
         )
 
 
@@ -201,9 +195,7 @@ def check_hidden(data: TrainingData, weight: float) -> None:
     if weight > 0 and not (fit and np.isfinite(states).all()):  # type: ignore[arg-type]
         shape = None if states is None else states.shape
         raise DataError(
-            explain(
-                f"hidden states of shape {shape} with distill.features = {weight:g}",
-                f"({len(data.features)}, d), finite numbers",
-                "give the teacher's hidden states or set distill.features=0",
-            )
+            f"hidden states of shape {shape} with distill.features = {weight:g}",
+            f"({len(data.features)}, d), finite numbers",
+            "give the teacher's hidden states or set distill.features=0",
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from core import BudgetError, TrainSettings, UserError, explain
+from core import BudgetError, TrainSettings, UserError
 
 Rate = Callable[[int], float]
 Gradient = Callable[[torch.Tensor, int], tuple[float, torch.Tensor]]
@@ -202,9 +202,7 @@ def inverse_time(t: int, mu: float, smoothness: float, period: int) -> float:
 def not_finite(loss: float, step: int) -> UserError:
     """Build the error of a training that left the finite numbers."""
     return UserError(
-        explain(
-            f"the quantum model's loss is {loss} at step {step} (its parameters would be lost)",
-            "finite numbers",
-            "lower train.learning_rate, or look for extreme class weights or soft labels",
-        )
+        f"the quantum model's loss is {loss} at step {step} (its parameters would be lost)",
+        "finite numbers",
+        "lower train.learning_rate, or look for extreme class weights or soft labels",
     )

@@ -1,5 +1,3 @@
 """The agent's contract: what it sees, what it may decide. Light: no model is loaded here."""
 
 from strategies.agents.contract import Agent, Asked, Attempt, ClientView, Decision, Observation
-
-__all__ = ["Agent", "Asked", "Attempt", "ClientView", "Decision", "Observation"]

@@ -17,7 +17,6 @@ from typing import Any
 from core import (
     UserError,
     by_number,
-    explain,
     json_object,
     read_json,
     write_bytes,
@@ -197,9 +196,7 @@ def revoke_key(superlink: Path, name: str, node: Path | None) -> Path:
     admitted = {key.stem: key for key in sorted((superlink / NODES).glob("*.pub"), key=by_number)}
     if name not in admitted:
         known = ", ".join(admitted) or "none"
-        raise UserError(
-            explain(f"no node {name!r} is admitted", known, f"look into {superlink / NODES}")
-        )
+        raise UserError(f"no node {name!r} is admitted", known, f"look into {superlink / NODES}")
     public = admitted[name]
     kept = superlink / REVOKED / f"{name}-{fingerprint(public)[:12]}.pub"
     kept.parent.mkdir(mode=0o700, exist_ok=True)

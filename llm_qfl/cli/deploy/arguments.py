@@ -111,15 +111,13 @@ def read_options(chosen: argparse.Namespace) -> Options | None:
     UserError
         If options of a new deployment come without their number of nodes.
     """
-    from core import UserError, explain
+    from core import UserError
     from llm_qfl.cli.deploy.folder import Options
 
     if chosen.nodes is None:
         if chosen.host or chosen.port or chosen.node_set:
             raise UserError(
-                explain(
-                    "--host, --port or --node-set without --nodes", "all or none", "add --nodes"
-                )
+                "--host, --port or --node-set without --nodes", "all or none", "add --nodes"
             )
         return None
     return Options(chosen.nodes, tuple(chosen.host), chosen.port, tuple(chosen.node_set))

@@ -276,9 +276,7 @@ def renew(folder: Path) -> int:
     certificate, key = folder / "superlink" / "server.crt", folder / "superlink" / "server.key"
     for path in (*authority, certificate):
         if not path.exists():
-            raise UserError(
-                explain(f"{str(path)!r} is missing", "the folder with ca/", "renew it there")
-            )
+            raise UserError(f"{str(path)!r} is missing", "the folder with ca/", "renew it there")
     names = server_names(certificate)
     new = certificate.with_name("server.crt.new"), key.with_name("server.key.new")
     try:  # the old ones stay until the new ones are whole
@@ -330,11 +328,9 @@ def _refuse_running(folder: Path) -> None:
     state = read_state(folder)
     if state:
         raise UserError(
-            explain(
-                f"{str(folder)!r} is up already (process {state['pid']})",
-                "a deployment that does not run",
-                f"use it, or end it first: llm-qfl deploy stop {folder}",
-            )
+            f"{str(folder)!r} is up already (process {state['pid']})",
+            "a deployment that does not run",
+            f"use it, or end it first: llm-qfl deploy stop {folder}",
         )
     if (folder / STATE).exists():
         stop_supervisor(folder)  # a killed one's leavings

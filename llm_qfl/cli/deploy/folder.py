@@ -120,11 +120,9 @@ def make_deployment(folder: Path, options: Options) -> bool:
             make_node_key(folder / f"node-{node}" / "node.key", public)
     except FileExistsError as error:
         raise UserError(
-            explain(
-                f"{error.filename!r} is there, but no whole deployment",
-                "a new or empty folder",
-                "remove what is left of the old one, or name another folder",
-            )
+            f"{error.filename!r} is there, but no whole deployment",
+            "a new or empty folder",
+            "remove what is left of the old one, or name another folder",
         ) from None
     for path, text in texts.items():  # the facts, which come last, make it whole
         write_bytes(path.parent / "ca.crt", authority[0].read_bytes())
@@ -142,21 +140,19 @@ def _refuse_bundled(folder: Path) -> None:
     """
     if real_path(folder).is_relative_to(CHECKOUT):
         raise SettingsError(
-            explain(
-                f"{str(folder)!r} is in the app's checkout, with which its keys would travel",
-                f"a folder outside {str(CHECKOUT)!r}",
-                "name another, for instance ~/fed",
-            )
+            f"{str(folder)!r} is in the app's checkout, with which its keys would travel",
+            f"a folder outside {str(CHECKOUT)!r}",
+            "name another, for instance ~/fed",
         )
 
 
 def _texts(folder: Path, options: Options) -> dict[Path, str]:
     """Return the text of every plain file of a deployment."""
     if not 1 <= options.nodes <= 1000:
-        raise SettingsError(explain(f"--nodes {options.nodes}", "1 to 1000", "choose one"))
+        raise SettingsError(f"--nodes {options.nodes}", "1 to 1000", "choose one")
     if not 0 <= options.port <= 65534:
         raise SettingsError(
-            explain(f"--port {options.port}", "1 to 65534, or 0 for a free one", "choose one")
+            f"--port {options.port}", "1 to 65534, or 0 for a free one", "choose one"
         )
     hosts = [check_host(host) for host in options.hosts]
     port = options.port or (PORT if hosts else 0)
@@ -184,11 +180,9 @@ def _own_settings(options: Options) -> list[dict[str, Scalar]]:
         index, assignment = match.groups() if match else (None, text)
         if index is not None and int(index) >= options.nodes:
             raise SettingsError(
-                explain(
-                    f"--node-set {text!r} with {options.nodes} nodes",
-                    f"a node from 0 to {options.nodes - 1}",
-                    "count the nodes from 0",
-                )
+                f"--node-set {text!r} with {options.nodes} nodes",
+                f"a node from 0 to {options.nodes - 1}",
+                "count the nodes from 0",
             )
         for node in range(options.nodes) if index is None else [int(index)]:
             sets[node].append(assignment)
@@ -200,11 +194,9 @@ def _refuse_other(folder: Path, texts: dict[Path, str]) -> None:
     for path, text in texts.items():
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise UserError(
-                explain(
-                    f"{str(folder)!r} holds another deployment: {path.relative_to(folder)} differs",
-                    "the options it was made with, or a new folder",
-                    "edit that file, or name another folder",
-                )
+                f"{str(folder)!r} holds another deployment: {path.relative_to(folder)} differs",
+                "the options it was made with, or a new folder",
+                "edit that file, or name another folder",
             )
 
 
@@ -227,11 +219,9 @@ def read_facts(folder: Path) -> Facts:
                 reach = control_port(told, told["host"] not in LOOPBACK)
             return Facts(control, told["nodes"], told["host"], told["port"], reach)
     raise UserError(
-        explain(
-            f"no deployment in {str(folder)!r}",
-            "a folder made by `llm-qfl deploy init`, or its control/",
-            f"make one: llm-qfl deploy init {folder} --nodes 3",
-        )
+        f"no deployment in {str(folder)!r}",
+        "a folder made by `llm-qfl deploy init`, or its control/",
+        f"make one: llm-qfl deploy init {folder} --nodes 3",
     )
 
 
@@ -282,14 +272,12 @@ def control_port(told: Mapping[str, Any], gated: bool) -> int:
     """
     port = told.get("control_port", told["port"] + 1 if gated else told["port"])
     if type(port) is not int or not 0 <= port <= 65535:
-        raise UserError(explain(f"control_port = {port!r}", "0 to 65535", "choose a free port"))
+        raise UserError(f"control_port = {port!r}", "0 to 65535", "choose a free port")
     if not gated and port != told["port"]:
         raise UserError(
-            explain(
-                f"control_port = {port} where only this machine reaches the SuperLink",
-                f"no control_port, or {told['port']} as port",
-                "remove it, or bind to an address that others reach",
-            )
+            f"control_port = {port} where only this machine reaches the SuperLink",
+            f"no control_port, or {told['port']} as port",
+            "remove it, or bind to an address that others reach",
         )
     return port
 
@@ -330,9 +318,7 @@ def need_files(folder: Path, names: Sequence[str], part: str) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(
-            explain(
-                f"{str(folder)!r} lacks {', '.join(missing)}",
-                f"the folder {part} of a deployment",
-                "copy the whole folder that `llm-qfl deploy init` made",
-            )
+            f"{str(folder)!r} lacks {', '.join(missing)}",
+            f"the folder {part} of a deployment",
+            "copy the whole folder that `llm-qfl deploy init` made",
         )

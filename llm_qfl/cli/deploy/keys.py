@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from core import SettingsError, UserError, explain, write_bytes, write_once
+from core import SettingsError, UserError, write_bytes, write_once
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names every server certificate holds: Flower's own parts speak to each other on loopback."""
@@ -53,11 +53,9 @@ def check_host(host: str) -> str:
         return str(ipaddress.IPv4Address(host))
     if not _HOST.fullmatch(host) or re.fullmatch(r"[\d.]+", host):
         raise SettingsError(
-            explain(
-                f"--host {host!r}",
-                "a host name or an IPv4 address, without port or scheme",
-                "name the SuperLink's machine as the sites know it",
-            )
+            f"--host {host!r}",
+            "a host name or an IPv4 address, without port or scheme",
+            "name the SuperLink's machine as the sites know it",
         )
     return host.lower()
 
@@ -172,7 +170,7 @@ def _signer(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _damaged(path: Path, accepted: str) -> UserError:
-    return UserError(explain(f"{str(path)!r} is damaged", accepted, "restore the file"))
+    return UserError(f"{str(path)!r} is damaged", accepted, "restore the file")
 
 
 def _builder(

@@ -23,7 +23,6 @@ from core import (
     SettingsError,
     UserError,
     atomic_write,
-    explain,
     parse_node,
     toml_value,
     write_once,
@@ -271,11 +270,9 @@ def node_part(folder: Path, programs: Mapping[str, str], tag: str, address: str,
     told = read_table(folder / "connection.toml", {"host": str, "port": int})
     if not address and not told["port"]:
         raise UserError(
-            explain(
-                f"{str(folder / 'connection.toml')!r} has port = 0: a deployment on one machine",
-                "the SuperLink's port",
-                "make the deployment with --host, or start the whole with `llm-qfl deploy up`",
-            )
+            f"{str(folder / 'connection.toml')!r} has port = 0: a deployment on one machine",
+            "the SuperLink's port",
+            "make the deployment with --host, or start the whole with `llm-qfl deploy up`",
         )
     own = own_settings(folder)
     check_data(folder, own)
@@ -332,12 +329,12 @@ def own_settings(folder: Path) -> dict[str, Scalar]:
     for key in FLOWER_KEYS:
         if type(flat.get(key)) is not int:
             said = f"{key} = {flat[key]!r}" if key in flat else f"no {key}"
-            raise UserError(explain(f"{said} in {str(file)!r}", "a whole number", "restore it"))
+            raise UserError(f"{said} in {str(file)!r}", "a whole number", "restore it")
     own = {key: value for key, value in flat.items() if key not in FLOWER_KEYS}
     for key, value in own.items():
         if not isinstance(value, bool | int | float | str):
             raise UserError(
-                explain(f"{key} = {value!r} in {str(file)!r}", "text or a number", "mend that line")
+                f"{key} = {value!r} in {str(file)!r}", "text or a number", "mend that line"
             )
     try:
         parse_node(f"{key}={toml_value(value)}" for key, value in own.items())
@@ -370,11 +367,9 @@ def check_data(folder: Path, own: Mapping[str, object]) -> None:
         path = str(own.get(key, "")).replace("{client}", client)
         if path and not os.path.exists(path):
             raise DataError(
-                explain(
-                    f"{key} = {path!r} of {folder.name} does not exist",
-                    "a file or folder of this machine",
-                    f"put the data there, or change {folder / 'node.toml'}",
-                )
+                f"{key} = {path!r} of {folder.name} does not exist",
+                "a file or folder of this machine",
+                f"put the data there, or change {folder / 'node.toml'}",
             )
 
 
@@ -382,9 +377,7 @@ def _refuse_expired(certificate: Path) -> None:
     left = days_left(certificate)
     if left <= 0:
         raise UserError(
-            explain(
-                f"{str(certificate)!r} expired {-left:.0f} days ago",
-                "a certificate that is good",
-                "make a new one: llm-qfl deploy renew FOLDER",
-            )
+            f"{str(certificate)!r} expired {-left:.0f} days ago",
+            "a certificate that is good",
+            "make a new one: llm-qfl deploy renew FOLDER",
         )

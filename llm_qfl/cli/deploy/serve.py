@@ -382,10 +382,8 @@ def running_port(facts: Facts) -> int:
     state = read_state(facts.control.parent)
     if not state.get("ready"):
         raise UserError(
-            explain(
-                f"the deployment {str(facts.control.parent)!r} is not up",
-                "one that runs, with all its nodes",
-                f"start it: llm-qfl deploy up {facts.control.parent}",
-            )
+            f"the deployment {str(facts.control.parent)!r} is not up",
+            "one that runs, with all its nodes",
+            f"start it: llm-qfl deploy up {facts.control.parent}",
         )
     return int(state["parts"]["superlink"]["port"])

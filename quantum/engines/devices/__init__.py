@@ -14,8 +14,6 @@ from quantum.engines.base import Usage
 if TYPE_CHECKING:
     from quantum.engines.devices.opening import check_device, open_engine
 
-__all__ = ["Usage", "check_device", "open_engine"]
-
 
 def __getattr__(name: str) -> Any:
     if name in ("check_device", "open_engine"):

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from core import BudgetError, HardwareSettings, explain
+from core import BudgetError, HardwareSettings
 from quantum.engines.base import Usage
 
 DONE, ERROR, CANCELLED = "DONE", "ERROR", "CANCELLED"
@@ -107,12 +107,10 @@ class Budget:
                 continue
             if limit and used + cost > limit:
                 raise BudgetError(
-                    explain(
-                        f"hardware.budget_{name} = {limit:g} with {used:g} spent or kept back, "
-                        f"and the next job would cost {cost:g}",
-                        f"jobs within the {max(limit - used, 0):g} left",
-                        f"raise hardware.budget_{name}, or make do with the rounds so far",
-                    )
+                    f"hardware.budget_{name} = {limit:g} with {used:g} spent or kept back, "
+                    f"and the next job would cost {cost:g}",
+                    f"jobs within the {max(limit - used, 0):g} left",
+                    f"raise hardware.budget_{name}, or make do with the rounds so far",
                 )
 
 

@@ -11,7 +11,7 @@ import difflib
 import logging
 from typing import Any
 
-from core import BackendError, HardwareSettings, derive_seed, explain
+from core import BackendError, HardwareSettings, derive_seed
 from quantum.engines.devices.contract import CANCELLED, ERROR, Job, Request
 from quantum.engines.devices.failures import is_session_closed, is_transient, redacted
 from quantum.engines.devices.job_results import status_of
@@ -59,9 +59,7 @@ def connect(account: str = "") -> Any:
             what = "IBM Quantum does not take this machine's account"
             fix = f"save a valid one with {SAVE} (see docs/backends.md)"
         raise BackendError(
-            explain(
-                f"{what} ({redacted(error)})", "a valid account and a way to cloud.ibm.com", fix
-            )
+            f"{what} ({redacted(error)})", "a valid account and a way to cloud.ibm.com", fix
         ) from None
 
 
@@ -76,7 +74,7 @@ def _no_account(account: str) -> NoAccountError:
     else:
         given = "no IBM Quantum account is saved on this machine"
         accepted = "one saved by qiskit-ibm-runtime, or its environment variable QISKIT_IBM_TOKEN"
-    return NoAccountError(explain(given, accepted, f"save one with {SAVE} (see docs/backends.md)"))
+    return NoAccountError(given, accepted, f"save one with {SAVE} (see docs/backends.md)")
 
 
 def _saved_accounts() -> str:
@@ -126,20 +124,16 @@ def pick_backend(service: Any, name: str, qubits: int, kind: str = "ibm") -> Any
         if _is_not_found(error):
             raise _no_backend(service, name, qubits) from None
         raise BackendError(
-            explain(
-                f"quantum.backend = '{kind}:{name}' cannot be opened ({redacted(error)})",
-                "a backend that the account may use, and a way to cloud.ibm.com",
-                "start again, or change quantum.backend",
-            )
+            f"quantum.backend = '{kind}:{name}' cannot be opened ({redacted(error)})",
+            "a backend that the account may use, and a way to cloud.ibm.com",
+            "start again, or change quantum.backend",
         ) from None
     _check_size(f"{kind}:{name}", size, qubits)
     if not operational:
         raise BackendError(
-            explain(
-                f"quantum.backend = '{kind}:{name}', {backend.name} is out of operation now",
-                _offered(service) or "a backend in operation",
-                "choose another, ibm:least_busy, or wait",
-            )
+            f"quantum.backend = '{kind}:{name}', {backend.name} is out of operation now",
+            _offered(service) or "a backend in operation",
+            "choose another, ibm:least_busy, or wait",
         )
     return backend
 
@@ -170,11 +164,9 @@ def _no_backend(service: Any, name: str, qubits: int) -> BackendError:
     if not (offered := _offered(service)):  # the client takes a dead line for an empty account
         what += ", or IBM Quantum cannot be reached"
     return BackendError(
-        explain(
-            f"quantum.backend = 'ibm:{name}', {what}",
-            offered or "a backend of the account",
-            "change quantum.backend",
-        )
+        f"quantum.backend = 'ibm:{name}', {what}",
+        offered or "a backend of the account",
+        "change quantum.backend",
     )
 
 
@@ -189,11 +181,9 @@ def _offered(service: Any) -> str:
 def _check_size(backend: str, size: int, qubits: int) -> None:
     if size < qubits:
         raise BackendError(
-            explain(
-                f"quantum.backend = {backend!r} has {size} qubits and the circuit needs {qubits}",
-                f"a backend of at least {qubits} qubits",
-                "change quantum.backend or lower quantum.qubits",
-            )
+            f"quantum.backend = {backend!r} has {size} qubits and the circuit needs {qubits}",
+            f"a backend of at least {qubits} qubits",
+            "change quantum.backend or lower quantum.qubits",
         )
 
 
@@ -222,11 +212,9 @@ def fake_backend(name: str, qubits: int = 1, kind: str = "fake") -> Any:
     if (wanted := _plain(name)) not in known:
         near = difflib.get_close_matches(wanted, known, n=3) or sorted(known)[:3]
         raise BackendError(
-            explain(
-                f"quantum.backend = '{kind}:{name}', there is no such snapshot",
-                f"one of {len(known)}, for instance " + ", ".join(f"{kind}:{n}" for n in near),
-                "change quantum.backend",
-            )
+            f"quantum.backend = '{kind}:{name}', there is no such snapshot",
+            f"one of {len(known)}, for instance " + ", ".join(f"{kind}:{n}" for n in near),
+            "change quantum.backend",
         )
     backend = known[wanted]()
     _check_size(f"{kind}:{name}", int(backend.num_qubits), qubits)

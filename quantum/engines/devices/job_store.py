@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from core import BackendError, explain
+from core import BackendError
 from quantum.engines.base import Usage
 from quantum.engines.devices.contract import attempt_key
 
@@ -320,11 +320,9 @@ class JobBook:
 
     def _unusable(self, why: object) -> BackendError:
         return BackendError(
-            explain(
-                f"the job book {str(self.path)!r} cannot be used ({why})",
-                "a job book of this version, that this user can write and nothing else locks",
-                "mend or move it; jobs in it that still run are then yours to cancel at IBM",
-            )
+            f"the job book {str(self.path)!r} cannot be used ({why})",
+            "a job book of this version, that this user can write and nothing else locks",
+            "mend or move it; jobs in it that still run are then yours to cancel at IBM",
         )
 
 

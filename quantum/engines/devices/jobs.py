@@ -207,11 +207,9 @@ class JobRunner:
         elif entry.job_id is not None:
             self.book.failed(entry.key, "the service no longer knows it")
             raise _AnewError(
-                explain(
-                    f"{self.service.name} no longer knows job {entry.job_id}",
-                    "a job that the service keeps until it is collected",
-                    "start again: it is submitted anew",
-                )
+                f"{self.service.name} no longer knows job {entry.job_id}",
+                "a job that the service keeps until it is collected",
+                "start again: it is submitted anew",
             )
         return job
 
@@ -333,12 +331,10 @@ class JobRunner:
         elif (status := self._line.ask(lambda: status_of(job), job.job_id())) in FINAL:
             return status
         raise BackendError(
-            explain(
-                f"job {job.job_id()} had not ended after {self._timeout:g} s and "
-                + ("was cancelled" if cancelled else "could not be cancelled"),
-                "a job that ends within hardware.job_timeout",
-                "raise hardware.job_timeout, or choose a backend with a shorter queue",
-            )
+            f"job {job.job_id()} had not ended after {self._timeout:g} s and "
+            + ("was cancelled" if cancelled else "could not be cancelled"),
+            "a job that ends within hardware.job_timeout",
+            "raise hardware.job_timeout, or choose a backend with a shorter queue",
         )
 
     def _cancel(self, job: Job) -> bool:

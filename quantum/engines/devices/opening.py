@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core import BackendError, explain, family, write_text
+from core import BackendError, family, write_text
 from quantum.ansatz.circuits import QCNN, VQC
 from quantum.engines.devices.contract import Budget
 from quantum.engines.devices.ibm import (
@@ -114,11 +114,9 @@ def make_store(host: Host) -> None:
 def unusable(host: Host, error: OSError) -> BackendError:
     """Build the error of a store that cannot be used."""
     return BackendError(
-        explain(
-            f"the site's store {str(host.store)!r} cannot be used ({error.strerror or error})",
-            "a folder that can be written",
-            "change llm.store or LLM_QFL_HOME",
-        )
+        f"the site's store {str(host.store)!r} cannot be used ({error.strerror or error})",
+        "a folder that can be written",
+        "change llm.store or LLM_QFL_HOME",
     )
 
 

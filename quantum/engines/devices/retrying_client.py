@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from core import BackendError, explain
+from core import BackendError
 from quantum.engines.devices.failures import is_transient, redacted
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -76,19 +76,15 @@ class Line:
         what = "whether it accepted the job is not known" if job_id is None else f"job {job_id}"
         then = "it looks for the job first" if job_id is None else "it collects the job"
         return BackendError(
-            explain(
-                f"{self.name} does not answer ({redacted(error)}); {what}",
-                "a service that can be reached",
-                f"start again once it can: {then}, which is not paid twice",
-            )
+            f"{self.name} does not answer ({redacted(error)}); {what}",
+            "a service that can be reached",
+            f"start again once it can: {then}, which is not paid twice",
         )
 
     def refused(self, error: Exception) -> BackendError:
         """Build the error of a service that does not take a job."""
         return BackendError(
-            explain(
-                f"{self.name} refused the job ({redacted(error)})",
-                "circuits, options and an account that the backend takes",
-                "change hardware.* or quantum.backend",
-            )
+            f"{self.name} refused the job ({redacted(error)})",
+            "circuits, options and an account that the backend takes",
+            "change hardware.* or quantum.backend",
         )

@@ -38,7 +38,7 @@ from typing import Literal, cast
 import numpy as np
 import torch
 
-from core import BackendError, explain
+from core import BackendError
 from quantum.ansatz.circuits import Ansatz
 from quantum.engines.base import Prepared
 from quantum.engines.exact.execution_plan import Expectations, Program
@@ -122,11 +122,9 @@ class ExactEngine:
         self._programs: dict[Schedule, Program] = {}
         if not self.schedules:
             raise BackendError(
-                explain(
-                    f"plan = {plan!r} with {n} qubits",
-                    "observables of up to 10 qubits",
-                    "leave the plan to the engine",
-                )
+                f"plan = {plan!r} with {n} qubits",
+                "observables of up to 10 qubits",
+                "leave the plan to the engine",
             )
 
     def schedule_for(self, rows: int) -> Schedule:
@@ -217,10 +215,8 @@ def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError(
-            explain(
-                "quantum.device = 'cuda', but torch finds no CUDA device",
-                "'cpu', 'auto', or 'cuda' with a CUDA build of torch and a GPU",
-                "set quantum.device=cpu",
-            )
+            "quantum.device = 'cuda', but torch finds no CUDA device",
+            "'cpu', 'auto', or 'cuda' with a CUDA build of torch and a GPU",
+            "set quantum.device=cpu",
         )
     return torch.device(device)

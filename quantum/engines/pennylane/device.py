@@ -20,7 +20,6 @@ from core import (
     Option,
     UserError,
     derive_seed,
-    explain,
     in_short,
 )
 
@@ -142,12 +141,10 @@ def check_options(
     unknown = ours or [key for key in options if key not in takes and not hands_on]
     if unknown:
         raise BackendError(
-            explain(
-                f"quantum.device_options sets {', '.join(unknown)}, not an option of "
-                f"'pennylane:{name}'",
-                ", ".join(takes) or "no options",
-                "change quantum.device_options",
-            )
+            f"quantum.device_options sets {', '.join(unknown)}, not an option of "
+            f"'pennylane:{name}'",
+            ", ".join(takes) or "no options",
+            "change quantum.device_options",
         )
 
 
@@ -185,33 +182,27 @@ def not_installed(name: str, installed: list[str]) -> BackendError:
     elif near:
         hint = f" (did you mean 'pennylane:{near[0]}'?)"
     return BackendError(
-        explain(
-            f"quantum.backend = 'pennylane:{name}', no such device is installed{hint}",
-            ", ".join(installed),
-            "change quantum.backend or install the device's plugin",
-        )
+        f"quantum.backend = 'pennylane:{name}', no such device is installed{hint}",
+        ", ".join(installed),
+        "change quantum.backend or install the device's plugin",
     )
 
 
 def no_channels(name: str, noise: Noise) -> BackendError:
     """Build the error of noise on a device that knows no noise channels."""
     return BackendError(
-        explain(
-            f"quantum.noise = '{noise}' with quantum.backend = 'pennylane:{name}', which takes no "
-            "noise channels",
-            "a device of mixed states, for instance 'pennylane:default.mixed'",
-            "change quantum.backend or remove quantum.noise",
-        )
+        f"quantum.noise = '{noise}' with quantum.backend = 'pennylane:{name}', which takes no "
+        "noise channels",
+        "a device of mixed states, for instance 'pennylane:default.mixed'",
+        "change quantum.backend or remove quantum.noise",
     )
 
 
 def unusable(name: str, error: Exception) -> BackendError:
     """Build the error of a device that is installed but does not serve."""
     return BackendError(
-        explain(
-            f"quantum.backend = 'pennylane:{name}' cannot be used ({in_short(error)})",
-            "a qubit device that runs with quantum.device_options, for instance "
-            "'pennylane:default.qubit'",
-            "change quantum.backend or quantum.device_options",
-        )
+        f"quantum.backend = 'pennylane:{name}' cannot be used ({in_short(error)})",
+        "a qubit device that runs with quantum.device_options, for instance "
+        "'pennylane:default.qubit'",
+        "change quantum.backend or quantum.device_options",
     )

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from core import Settings
     from strategies.agents.regulator.agent import RegulatorAgent
 
-__all__ = ["build_regulator"]
-
 
 def build_regulator(settings: Settings) -> RegulatorAgent:
     """Build the agent from the shipped weights.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core import ModelError, explain
+from core import ModelError
 from llm.serialised import read_packed, unpack
 from strategies.agents.regulator.vocabulary import VOCABULARY
 
@@ -57,11 +57,9 @@ def load(path: Path = WEIGHTS) -> LlamaForCausalLM:
         model.load_state_dict(state)
     except (KeyError, RuntimeError):
         raise ModelError(
-            explain(
-                f"the weights of the regulator in {path} are not those of this version's model",
-                f"a vocabulary of {len(VOCABULARY)} words",
-                REMEDY,
-            )
+            f"the weights of the regulator in {path} are not those of this version's model",
+            f"a vocabulary of {len(VOCABULARY)} words",
+            REMEDY,
         ) from None
     model.tie_weights()
     return model.eval()
