@@ -12,16 +12,14 @@ from typing import Any, NoReturn
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.supercore.task_identity import TaskIdentity
+
+from core.flower_compat import CLIENT_RAISED, set_message_id, set_task_identity
 
 Spoil = Callable[[Message, Message], Message | None]
 """Given an order and its reply, returns what arrives instead, or None if nothing does."""
 
 FIRST_NODE = 1000
 """Node id of client 0."""
-
-CRASHED = 2
-"""Flower's error code of a ClientApp that raised."""
 
 
 @dataclass
@@ -56,7 +54,7 @@ class InProcessGrid(Grid):
     kept: dict[str, Message] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        set_task_identity()
         for client in range(self.clients):
             self.contexts[FIRST_NODE + client] = Context(
                 run_id=1,
@@ -83,12 +81,12 @@ class InProcessGrid(Grid):
     def _ask(self, message: Message) -> Message | None:
         node = message.metadata.dst_node_id
         self.log.append((message.metadata.message_type, node - FIRST_NODE))
-        message.metadata.__dict__["_message_id"] = f"message-{len(self.log)}"
+        set_message_id(message, f"message-{len(self.log)}")
         try:
             reply = self.client_app(message, self.contexts[node])
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            reply = Message(Error(CRASHED, reason), reply_to=message)
+            reply = Message(Error(CLIENT_RAISED, reason), reply_to=message)
         return self.spoil(message, reply)
 
     @property

@@ -18,9 +18,9 @@ from flwr.common.logger import log
 from pydantic import ValidationError
 
 from core import BudgetError, UserError, display_safe
+from core.flower_compat import CLIENT_RAISED
 from core.messages import (
     BUDGET_CODE,
-    CRASH_CODE,
     USER_ERROR_CODE,
     AdaptOrder,
     EvaluateOrder,
@@ -58,7 +58,7 @@ def answers(handler: Handler) -> Callable[[Message, Context], Message]:
         except Exception as error:
             # What a library says of what it could not take may quote a row.
             log(ERROR, "a defect, or a mistake that nobody foresaw", exc_info=error)
-            return Message(Error(CRASH_CODE, _without_data(error)), reply_to=message)
+            return Message(Error(CLIENT_RAISED, _without_data(error)), reply_to=message)
 
     return reply
 

@@ -34,9 +34,6 @@ ARRAYS, CONFIG, METRICS, ABOUT = "arrays", "config", "metrics", "about"
 USER_ERROR_CODE = 1001
 """Code of a reply that carries a user's mistake at a client, in one line."""
 
-CRASH_CODE = 2
-"""Flower's code of a reply of a client that raised anything else."""
-
 BUDGET_CODE = 1002
 """Code of a reply of a client whose own budget does not pay for the order."""
 

@@ -13,12 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.supercore.differential_privacy import (
-    add_gaussian_noise_inplace,
-    clip_inputs_inplace,
-    get_norm,
-)
 
+from core.flower_compat import add_noise_in_place, clip_in_place, norm
 from core.seeds import derive_seed
 from core.settings.schema import Settings
 
@@ -39,8 +35,8 @@ def clipped(
     """
     names = sorted(reference)
     change = [np.asarray(update[k], np.float64) - reference[k] for k in names]
-    if get_norm(change) > bound:  # Flower divides by the norm, which may be 0
-        clip_inputs_inplace(change, bound)
+    if norm(change) > bound:  # Flower divides by the norm, which may be 0
+        clip_in_place(change, bound)
     moved = zip(names, change, strict=True)
     return {k: (reference[k] + part).astype(reference[k].dtype) for k, part in moved}
 
@@ -62,7 +58,7 @@ def noised(
     names = sorted(parameters)
     arrays = [np.array(parameters[name], np.float64) for name in names]
     with _drawing(seed):
-        add_gaussian_noise_inplace(arrays, deviation)
+        add_noise_in_place(arrays, deviation)
     return {k: a.astype(parameters[k].dtype) for k, a in zip(names, arrays, strict=True)}
 
 

@@ -7,6 +7,8 @@ import secrets
 import sys
 from pathlib import Path
 
+from core.flower_compat import SIMULATION_PROGRAM
+
 
 def private_ray() -> dict[str, str]:
     """Return the environment that closes one run's Ray to other users and machines.
@@ -33,6 +35,6 @@ def close_ray() -> None:
     Flower 1.41 loads the ClientApp before it imports ray. A cluster of the user's own
     (``RAY_ADDRESS``) and a token that he chose (``RAY_AUTH_MODE=token``) are left alone.
     """
-    starts_ray = Path(sys.argv[0]).stem == "flwr-simulation" and "RAY_ADDRESS" not in os.environ
+    starts_ray = Path(sys.argv[0]).stem == SIMULATION_PROGRAM and "RAY_ADDRESS" not in os.environ
     if starts_ray and os.environ.get("RAY_AUTH_MODE") != "token":
         os.environ.update(private_ray())

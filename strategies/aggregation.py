@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.common.logger import FLOWER_LOGGER
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, MultiKrum, Strategy
-from flwr.supercore.differential_privacy import compute_stdv
 
 from core import Settings
+from core.flower_compat import noise_deviation, only_warnings
 from core.messages import (
     ARRAYS,
     METRICS,
@@ -166,7 +164,7 @@ def aggregate(
     elif not central:
         for copied, update in zip(copies, centred(settings, replies)[0], strict=True):
             copied.content[ARRAYS] = pack_parameters(update)
-    with _silence() if quiet else nullcontext():
+    with only_warnings() if quiet else nullcontext():
         arrays, metrics = aggregator.aggregate_train(server_round, copies)
     if central and arrays is not None:
         arrays = _noised(arrays, settings, server_round, len(copies))
@@ -196,7 +194,7 @@ def _noised(
 ) -> ArrayRecord:
     """Add noise to a mean of clipped updates, as for their sum (McMahan 2018)."""
     privacy = settings.privacy
-    deviation = compute_stdv(privacy.noise, privacy.clip, updates)
+    deviation = noise_deviation(privacy.noise, privacy.clip, updates)
     seed = noise_seed(settings, "aggregate", server_round)
     return pack_parameters(noised(unpack_parameters(arrays), deviation, seed))
 
@@ -209,14 +207,3 @@ def _copied(reply: Message) -> Message:
     fresh = copy.copy(reply)
     fresh.content = content
     return fresh
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep Flower's notes, though not its warnings, out of the log."""
-    before = FLOWER_LOGGER.level
-    FLOWER_LOGGER.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        FLOWER_LOGGER.setLevel(before)

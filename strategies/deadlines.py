@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from flwr.app import Error, Message
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+
+from core.flower_compat import ACTOR_DIED, CLIENT_CRASHED, UNKNOWN_ERROR, set_sender
 
 FIRST_LOOK, LAST_LOOK = 0.1, 0.5
 """Seconds between two looks for a reply: the first, and the longest that they grow to."""
@@ -237,7 +238,7 @@ def _died(reply: Message) -> bool:
     if not reply.has_error():
         return False
     code, reason = reply.error.code, reply.error.reason or ""
-    return code == ErrorCode.CLIENT_APP_CRASHED or "ActorDiedError" in reason
+    return code == CLIENT_CRASHED or ACTOR_DIED in reason
 
 
 def _answer(reply: Message | None, error: BaseException | None, order: Message) -> Message:
@@ -247,9 +248,9 @@ def _answer(reply: Message | None, error: BaseException | None, order: Message) 
     """
     if reply is None:
         why = f"the connection failed: {error}"
-        reply = Message(Error(ErrorCode.UNKNOWN, why), reply_to=order)
+        reply = Message(Error(UNKNOWN_ERROR, why), reply_to=order)
     elif _died(reply):
-        reply = Message(Error(ErrorCode.CLIENT_APP_CRASHED, DIED), reply_to=order)
+        reply = Message(Error(CLIENT_CRASHED, DIED), reply_to=order)
     if reply.has_error():
-        reply.metadata.__dict__["_src_node_id"] = order.metadata.dst_node_id
+        set_sender(reply, order.metadata.dst_node_id)
     return reply

@@ -15,11 +15,11 @@ from typing import Literal
 
 import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 from scipy.special import expit
 
 from bench.theory.convex import Constants, Floats, Ints, Sites
 from core import Settings, parse_run
+from core.flower_compat import set_task_identity
 from core.messages import ARRAYS, METRICS, WEIGHT_KEY, pack_parameters, unpack_parameters
 from quantum.training.optimisers import inverse_time
 from strategies.aggregation import build_aggregator
@@ -229,7 +229,7 @@ def _weighted() -> Settings:
 def aggregated(models: Floats, rows: Ints) -> Floats:
     """Average models (K, ...) by rows with the run's own aggregation (`weighted`)."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    set_task_identity()
     replies = []
     for model, number in zip(models, rows, strict=True):
         metrics = MetricRecord({WEIGHT_KEY: int(number)})

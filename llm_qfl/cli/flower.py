@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core import write_text
+from core.flower_compat import RUN_STARTED
 from llm_qfl.cli.follow import read_log
 from llm_qfl.cli.outcome import read_status
 from llm_qfl.cli.processes import die_with_parent
@@ -19,8 +19,6 @@ Scalar = bool | int | float | str
 
 CONNECTION = "llm-qfl"
 """Name of our connection in a private Flower home."""
-
-_STARTED = re.compile(r"Successfully started run (\d+)")
 
 
 @dataclass
@@ -121,7 +119,7 @@ class Flwr:
 
     def run_id(self) -> str:
         """Return the run's id once Flower has told it; empty before."""
-        match = _STARTED.search(read_log(self.run_log))
+        match = RUN_STARTED.search(read_log(self.run_log))
         return match.group(1) if match else ""
 
     def stream(self, run_id: str) -> subprocess.Popen[bytes]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from core.flower_compat import NO_HEARTBEAT, SIMULATION_FAILED
 from llm_qfl.cli.formatting import clip, one_line
 
 COMPLETED = 0
@@ -15,9 +16,6 @@ INTERRUPTED = 130
 
 LONGEST = 300
 """Characters of the line that says what went wrong; the whole of it is in the logs."""
-
-_SILENT = "No heartbeat received"
-"""In Flower's details of a run whose process ended without a word; it takes a minute to say so."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +110,14 @@ def _failure(evidence: Evidence) -> str:
 def _reason(evidence: Evidence) -> str:
     """Return the first cause that anybody gave, the run's own words before Flower's."""
     details = evidence.details.strip()
-    prefix = "Simulation failed with exception: "
     candidates = (
         str((evidence.summary or {}).get("error") or ""),
         str((evidence.end or {}).get("error") or ""),
         evidence.log_error,
-        "" if details == "N/A" else details.removeprefix(prefix),
+        "" if details == "N/A" else details.removeprefix(SIMULATION_FAILED),
     )
     said = next((line for text in candidates if (line := one_line(text))), "")
-    if _SILENT.lower() in said.lower():
+    if NO_HEARTBEAT.lower() in said.lower():
         return f"its server process was killed, hangs, or lost its SuperLink ({said})"
     return said
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core import write_text
+from core.flower_compat import ENVIRONMENT
 from core.private_ray import private_ray
 from llm_qfl.cli.children import UNICODE
 from llm_qfl.cli.flower import Flwr
@@ -189,11 +190,7 @@ def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int
             "NO_PROXY": ",".join([*without_proxy, local]),
             "no_proxy": ",".join([*without_proxy, local]),
             "FLWR_HOME": str(home),
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            # How often a part looks for work, seconds; by itself Flower looks once a second.
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+            **ENVIRONMENT,
             **private_ray(),
             "RAY_TMPDIR": str(home),
             "RAY_DEDUP_LOGS": "0",

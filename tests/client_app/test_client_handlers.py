@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from client_app.app import app
 from client_app.identity import rows_digest
 from client_app.site import STATE_KEY, forget, note, recall
 from core import SettingsError, flatten, parse_run
+from core.flower_compat import set_task_identity
 from core.messages import (
     PREPARE,
     USER_ERROR_CODE,
@@ -27,7 +27,7 @@ from tests.conftest import SMALL, Ran
 
 
 def context(**node: Any) -> Context:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    set_task_identity()
     settings, _ = parse_run([], list(SMALL))
     return Context(1, 1000, node, RecordDict(), dict(flatten(settings)))
 

@@ -34,7 +34,7 @@ HANDLE = """
 import base64, json, sys
 import numpy as np
 from flwr.app import Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from core.flower_compat import set_message_id, set_task_identity
 from client_app.app import app
 from core.messages import (
     TRAIN,
@@ -47,11 +47,11 @@ from core.received import (
 )
 
 told = json.loads(sys.stdin.read())
-TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+set_task_identity()
 config = {**told["order"], "projection": base64.b64decode(told["order"]["projection"])}
 parameters = {name: np.asarray(value, "f4") for name, value in told["parameters"].items()}
 message = Message(order(parameters, TrainOrder(**config)), 1000, TRAIN)
-message.metadata.__dict__["_message_id"] = "m"
+set_message_id(message, "m")
 node = {"partition-id": 0, "num-partitions": 3}
 reply = app(message, Context(1, 1000, node, RecordDict(), told["settings"]))
 report = read_report(reply, TrainReport)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.supercore.task_identity import TaskIdentity
 
+from core.flower_compat import set_task_identity
 from core.messages import ARRAYS, METRICS, TRAIN, TrainReport, report
 from core.received import ReplyError, checked_reply, read_report, rebuilt
 
@@ -16,7 +16,7 @@ NUMBERS = TrainReport(**dict.fromkeys(TrainReport.__dataclass_fields__, 0))  # t
 
 
 def reply() -> Message:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    set_task_identity()
     return Message(report(NUMBERS, {"angles": np.ones(2)}), 7, TRAIN)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core import parse_run
+from core.flower_compat import set_task_identity
 from core.messages import ARRAYS, METRICS, WEIGHT_KEY, unpack_parameters
 from strategies import aggregation
 from strategies.aggregation import UNIFORM_KEY, build_aggregator, check_update, update_norm
@@ -21,7 +21,7 @@ ROWS = (10, 20, 30, 40)
 
 
 def aggregate(rule: str, values: Any = VALUES, rows: Any = ROWS, *more: str) -> Any:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    set_task_identity()
     settings, _ = parse_run([], [f"aggregation.rule={rule}", *more])
     replies = []
     for value, weight in zip(values, rows, strict=True):

@@ -10,8 +10,8 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
-from flwr.supercore.task_identity import TaskIdentity
 
+from core.flower_compat import set_message_id, set_task_identity
 from strategies.deadlines import REST, Exchange
 
 SOON, ENOUGH = 0.3, 30.0
@@ -22,7 +22,7 @@ class Post(Grid):
     """A connection whose nodes answer as they are told: by node, a function of the order."""
 
     def __init__(self, **nodes: Callable[[Message], Message | None]) -> None:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        set_task_identity()
         self.nodes = {int(name[1:]): answer for name, answer in nodes.items()}
         self.sent: dict[str, Message] = {}
 
@@ -32,7 +32,7 @@ class Post(Grid):
             if message.metadata.dst_node_id not in self.nodes:
                 raise ConnectionError("no such node")
             name = f"m{len(self.sent)}"
-            message.metadata.__dict__["_message_id"] = name
+            set_message_id(message, name)
             self.sent[name] = message
             sent.append(name)
         return sent

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import FLOWER_LOGGER
-from flwr.supercore.task_identity import TaskIdentity
 
 from core import Cost, Settings, parse_run
+from core.flower_compat import set_task_identity
 from core.messages import ARRAYS, METRICS, WEIGHT_KEY, unpack_parameters
 from strategies.agents import Decision
 from strategies.aggregation import UNIFORM_KEY, aggregate
@@ -30,7 +30,7 @@ def settings_of(*given: str) -> Settings:
 
 
 def reply(value: Any, rows: int) -> Message:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    set_task_identity()
     metrics = MetricRecord({WEIGHT_KEY: rows, UNIFORM_KEY: 1})
     arrays = ArrayRecord({"angles": Array(np.array(value))})
     order = Message(RecordDict(), 1, "train")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message
 from flwr.common.logger import FLOWER_LOGGER
-from flwr.supercore.task_identity import TaskIdentity
 
 from core import Settings, UserError, parse_run
+from core.flower_compat import set_task_identity
 from core.messages import (
     ADAPT,
     EVALUATE,
@@ -151,7 +151,7 @@ def test_a_run_whose_nodes_stay_away_ends_with_one_line() -> None:
 
 
 def late(kind: str, told: Any, answer: Any) -> Any:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    set_task_identity()
     sent = Message(order({"a": np.zeros(2)}, told), 1000, kind)
     if isinstance(answer, Error):
         return sent, Message(answer, reply_to=sent)

@@ -1,0 +1,113 @@
+"""All that we use of Flower 1.41 and that Flower does not document: it may move in any release.
+
+`tests/core/test_flower_compat.py` says in a line what has moved. Flower is imported when a
+function needs it, so that the launcher can read the constants without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from flwr.app import Message
+
+    Arrays = Sequence[npt.NDArray[Any]]
+
+UNKNOWN_ERROR, CLIENT_RAISED, CLIENT_CRASHED = 0, 2, 8
+"""Codes of error replies (``flwr.common.constant.ErrorCode``).
+
+A client app that raised is another matter than one whose process ended.
+"""
+
+ACTOR_DIED = "ActorDiedError"
+"""Ray's error in the reply of a simulated client whose process has ended."""
+
+SIMULATION_PROGRAM = "flwr-simulation"
+"""The program that a SuperLink starts for a simulation; it imports ray after the ClientApp."""
+
+RUN_STARTED = re.compile(r"Successfully started run (\d+)")
+"""What ``flwr run`` prints when the SuperLink has taken a run, with the run's id."""
+
+SIMULATION_FAILED = "Simulation failed with exception: "
+"""How the details of a failed simulation begin."""
+
+NO_HEARTBEAT = "No heartbeat received"
+"""In the details of a run whose server process ended without a word, a minute later."""
+
+ENVIRONMENT = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    # How often a part looks for work, seconds; by itself Flower looks once a second.
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+}
+"""Switches of Flower's programs: offline, quiet, and without a second's wait for each message."""
+
+
+def norm(arrays: Arrays) -> float:
+    """Return the 2-norm of all arrays together."""
+    from flwr.supercore.differential_privacy import get_norm
+
+    return get_norm(list(arrays))
+
+
+def clip_in_place(arrays: Arrays, bound: float) -> None:
+    """Shorten arrays, all together, to a 2-norm of at most `bound`; their norm must not be 0."""
+    from flwr.supercore.differential_privacy import clip_inputs_inplace
+
+    clip_inputs_inplace(list(arrays), bound)
+
+
+def add_noise_in_place(arrays: Arrays, deviation: float) -> None:
+    """Add Gaussian noise, drawn from numpy's global generator, to every number."""
+    from flwr.supercore.differential_privacy import add_gaussian_noise_inplace
+
+    add_gaussian_noise_inplace(list(arrays), deviation)
+
+
+def noise_deviation(multiplier: float, bound: float, updates: int) -> float:
+    """Return the standard deviation of the noise on a mean of clipped updates."""
+    from flwr.supercore.differential_privacy import compute_stdv
+
+    return compute_stdv(multiplier, bound, updates)
+
+
+def flower_logger() -> logging.Logger:
+    """Return the logger that Flower writes all its lines to, and our apps theirs."""
+    from flwr.common.logger import FLOWER_LOGGER
+
+    return FLOWER_LOGGER
+
+
+@contextmanager
+def only_warnings() -> Iterator[None]:
+    """Keep Flower's notes, though not its warnings, out of the log."""
+    logger = flower_logger()
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def set_task_identity(run: int = 1, node: int = 1, task: int = 1) -> None:
+    """Say whose messages this process builds, outside Flower's runtime: tests and benchmarks."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run, node, task
+
+
+def set_message_id(message: Message, name: str) -> None:
+    """Give a message the id that Flower's runtime would give it."""
+    message.metadata.__dict__["_message_id"] = name
+
+
+def set_sender(message: Message, node: int) -> None:
+    """Name the node that an error reply is about: Flower may name the SuperLink instead."""
+    message.metadata.__dict__["_src_node_id"] = node
