@@ -9,14 +9,14 @@ import numpy as np
 
 from client_app.site import SiteMemory
 from core import derive_seed, open_store
-from core.messages import AdaptOrder, AdaptReport, AdoptReport, Parameters
+from core.messages import AdaptIns, AdaptReport, AdoptReport, Parameters
 
 if TYPE_CHECKING:
     from data import Moments
 
 
 def adapt_round(
-    memory: SiteMemory, arrays: Parameters, told: AdaptOrder
+    memory: SiteMemory, arrays: Parameters, told: AdaptIns
 ) -> tuple[AdaptReport, Parameters]:
     """Train the shared adapter on the site's training rows for one round of averaging.
 
@@ -26,7 +26,7 @@ def adapt_round(
         The site.
     arrays : dict of arrays
         The averaged adapter of the round before; empty in round 1, which starts from the seed.
-    told : AdaptOrder
+    told : AdaptIns
         Which round.
 
     Returns

@@ -22,16 +22,16 @@ from core.flower_compat import CLIENT_RAISED
 from core.messages import (
     BUDGET_CODE,
     USER_ERROR_CODE,
-    AdaptOrder,
-    EvaluateOrder,
-    RejoinOrder,
-    TrainOrder,
+    AdaptIns,
+    EvaluateIns,
+    RejoinIns,
+    TrainIns,
     first_problem,
-    read_order,
+    pack_rejoin,
+    pack_report,
+    pack_site_report,
+    read_instruction,
     read_parameters,
-    rejoined,
-    report,
-    site_report,
 )
 from core.private_ray import close_ray
 
@@ -78,7 +78,7 @@ def prepare(message: Message, context: Context) -> RecordDict:
     from client_app.work import prepare_site
 
     about, moments = prepare_site(recall(context))
-    return site_report(about, moments)
+    return pack_site_report(about, moments)
 
 
 @app.train("adapt")
@@ -88,9 +88,9 @@ def adapt(message: Message, context: Context) -> RecordDict:
     from client_app.adapting import adapt_round
     from client_app.site import recall
 
-    arrays, told = read_order(message, AdaptOrder)
+    arrays, told = read_instruction(message, AdaptIns)
     numbers, trained = adapt_round(recall(context), arrays, told)
-    return report(numbers, trained)
+    return pack_report(numbers, trained)
 
 
 @app.query("adopt")
@@ -103,7 +103,7 @@ def adopt(message: Message, context: Context) -> RecordDict:
     memory = recall(context)
     numbers, moments = adopt_shared(memory, read_parameters(message))
     note(context, memory)
-    return report(numbers, moments)
+    return pack_report(numbers, moments)
 
 
 @app.query("rejoin")
@@ -113,13 +113,13 @@ def rejoin(message: Message, context: Context) -> RecordDict:
     from client_app.site import note, recall
     from client_app.work import prepare_site
 
-    adapter, told = read_order(message, RejoinOrder)
+    adapter, told = read_instruction(message, RejoinIns)
     memory = recall(context, told.run)
     if adapter:
         memory.adopt(adapter)
         note(context, memory)
     about, _ = prepare_site(memory)
-    return rejoined(about)
+    return pack_rejoin(about)
 
 
 @app.train()
@@ -129,13 +129,13 @@ def train(message: Message, context: Context) -> RecordDict:
     from client_app.site import note, recall
     from client_app.work import train_round
 
-    parameters, told = read_order(message, TrainOrder)
+    parameters, told = read_instruction(message, TrainIns)
     memory = recall(context, told.run, told.adapter)
     memory.fresh = memory.fresh and not told.fine_tuned
     numbers, trained = train_round(memory, parameters, told)
     memory.keep()
     note(context, memory)
-    return report(numbers, trained)
+    return pack_report(numbers, trained)
 
 
 @app.evaluate()
@@ -145,5 +145,5 @@ def evaluate(message: Message, context: Context) -> RecordDict:
     from client_app.site import recall
     from client_app.work import evaluate_round
 
-    parameters, told = read_order(message, EvaluateOrder)
-    return report(evaluate_round(recall(context, told.run, told.adapter), parameters, told))
+    parameters, told = read_instruction(message, EvaluateIns)
+    return pack_report(evaluate_round(recall(context, told.run, told.adapter), parameters, told))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from client_app.site import SiteMemory, on_backend
 from core import (
     Settings,
-    answer_settings,
     backend_of,
+    settings_command,
     store_root,
     worst_steps,
 )
@@ -206,7 +206,7 @@ def _price(classifier: Classifier) -> Callable[[int], StepCost]:
 
 def main() -> int:
     """Read settings and write the estimate."""
-    return answer_settings(estimate)
+    return settings_command(estimate)
 
 
 if __name__ == "__main__":

@@ -28,11 +28,11 @@ from core import (
     SettingsError,
     backend_of,
     derive_seed,
+    fine_tunes_llm,
     open_store,
     parse_settings,
-    teaches,
 )
-from core.messages import NOTHING
+from core.messages import UNSET
 
 if TYPE_CHECKING:
     from data import DataInfo, Site
@@ -254,7 +254,7 @@ class SiteMemory:
         from llm import cross_fit, fine_tune, no_teacher
 
         settings = self.settings
-        if not teaches(settings):
+        if not fine_tunes_llm(settings):
             return no_teacher()
         # `reuse = false` means: not from an earlier run. Within this run it is still done once.
         llm = settings.llm
@@ -280,7 +280,7 @@ class SiteMemory:
         )
 
 
-def recall(context: Context, run: str = NOTHING, adapter: str = NOTHING) -> SiteMemory:
+def recall(context: Context, run: str = UNSET, adapter: str = UNSET) -> SiteMemory:
     """Return the memory of the site that a message reached.
 
     Parameters
@@ -313,7 +313,7 @@ def recall(context: Context, run: str = NOTHING, adapter: str = NOTHING) -> Site
         )
     settings = on_backend(settings, backend_of(settings.quantum.backend, client))
     name = str(context.node_config.get("site") or f"client {client}")
-    first = str(context.run_id) if run == NOTHING else run
+    first = str(context.run_id) if run == UNSET else run
     memory = _remember(settings, client, name, first)
     seen = context.state.config_records.get(STATE_KEY)
     if seen is not None:
@@ -321,7 +321,7 @@ def recall(context: Context, run: str = NOTHING, adapter: str = NOTHING) -> Site
         memory.adopted_digest = memory.adopted_digest or str(seen.get("adapter") or "")
         memory.rows = memory.rows or str(seen.get("rows") or "")
         _know_kept(memory, str(seen.get("kept") or ""))
-    if adapter != NOTHING:
+    if adapter != UNSET:
         memory.adopted_digest = adapter
     return memory
 

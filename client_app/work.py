@@ -12,12 +12,12 @@ from client_app.site import SiteMemory
 from core import derive_seed, display_safe
 from core.messages import (
     NO_ENCODER,
-    NOTHING,
-    EvaluateOrder,
+    UNSET,
+    EvaluateIns,
     EvaluateReport,
     Parameters,
     SiteReport,
-    TrainOrder,
+    TrainIns,
     TrainReport,
 )
 
@@ -84,8 +84,8 @@ def _notes(memory: SiteMemory) -> str:
     data = memory.settings.data
     shared_federated = memory.settings.evaluation.mode == "federated" and memory.client == 0
     if not (data.per_site or shared_federated):
-        return NOTHING
-    return display_safe("; ".join(memory.info.notes))[:500] or NOTHING
+        return UNSET
+    return display_safe("; ".join(memory.info.notes))[:500] or UNSET
 
 
 def _features(kind: str, moments: Moments) -> str:
@@ -111,7 +111,7 @@ def _backend(memory: SiteMemory) -> str:
 
 
 def train_round(
-    memory: SiteMemory, parameters: Parameters, told: TrainOrder
+    memory: SiteMemory, parameters: Parameters, told: TrainIns
 ) -> tuple[TrainReport, Parameters]:
     """Train the quantum classifier from the global parameters, guided by the site's teacher.
 
@@ -121,7 +121,7 @@ def train_round(
         The site.
     parameters : dict of arrays
         The global angles (P,), scale and bias (R,).
-    told : TrainOrder
+    told : TrainIns
         Round, steps, class weights and projection.
 
     Returns
@@ -186,7 +186,7 @@ def _as_sent(
 def _trained(
     memory: SiteMemory,
     parameters: Parameters,
-    told: TrainOrder,
+    told: TrainIns,
     rows: TrainingData,
     seen: npt.NDArray[np.float32],
 ) -> tuple[TrainResult, npt.NDArray[np.float64], Spent]:
@@ -237,9 +237,7 @@ def _teacher_figures(teacher: Teacher) -> dict[str, Any]:
     }
 
 
-def evaluate_round(
-    memory: SiteMemory, parameters: Parameters, told: EvaluateOrder
-) -> EvaluateReport:
+def evaluate_round(memory: SiteMemory, parameters: Parameters, told: EvaluateIns) -> EvaluateReport:
     """Judge the global parameters on the site's own validation or test rows.
 
     Parameters
@@ -248,7 +246,7 @@ def evaluate_round(
         The site.
     parameters : dict of arrays
         The global angles (P,), scale and bias (R,).
-    told : EvaluateOrder
+    told : EvaluateIns
         Which rows, and the projection.
 
     Returns

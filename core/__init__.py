@@ -12,20 +12,20 @@ from core.errors import (
     SettingsError,
     UserError,
     explain,
-    in_short,
-    unforeseen,
+    short_message,
+    unexpected_error,
 )
 from core.formatting import (
     BASELINES,
     byte_size,
-    circuit_words,
     conditions,
+    describe_circuits,
+    describe_privacy,
     duration,
     figure,
     is_number,
     join_list,
     percent,
-    privacy_words,
     scored_at,
     span,
     split_list,
@@ -33,8 +33,8 @@ from core.formatting import (
     whole,
 )
 from core.hub import hub_reachable
-from core.intervals import difference, wilson
-from core.ledger import COST_KEYS, Asking, Cost, Ledger, idle_share, total, with_idle
+from core.intervals import difference_interval, wilson_interval
+from core.ledger import COST_KEYS, AgentUsage, Cost, Ledger, idle_share, total, with_idle
 from core.seeds import derive_seed
 from core.settings.agent import circuit_prices
 from core.settings.backends import (
@@ -50,14 +50,14 @@ from core.settings.hardware import HardwareSettings
 from core.settings.llm import DistillSettings, LlmSettings
 from core.settings.parsing import (
     accepted,
-    answer_settings,
     fields,
     flatten,
     meta,
-    named,
     parse_node,
     parse_run,
     parse_settings,
+    settings_command,
+    with_run_name,
 )
 from core.settings.pennylane_options import (
     CHANNELS,
@@ -71,7 +71,7 @@ from core.settings.pennylane_options import (
 from core.settings.resuming import may_change, no_run, recorded_settings, refuse_changes
 from core.settings.schema import QuantumSettings, Settings, TrainSettings
 from core.settings.shares import most_steps, selection_size, worst_steps
-from core.settings.teaching import teaches
+from core.settings.teaching import fine_tunes_llm
 from core.storage.checkpoints import (
     Checkpoint,
     alone,

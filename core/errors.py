@@ -67,7 +67,7 @@ def explain(given: str, accepted: str, fix: str) -> str:
     return f"{given}; accepted: {accepted}; {fix}."
 
 
-def in_short(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     """Return one line of what another library's exception says, at most 200 characters.
 
     Bindings to C++ add every signature that they know and the objects that they met.
@@ -76,9 +76,9 @@ def in_short(error: BaseException) -> str:
     return " ".join(said.split())[:200].rstrip(".: ") or type(error).__name__
 
 
-def unforeseen(error: BaseException) -> str:
+def unexpected_error(error: BaseException) -> str:
     """Say in one line that another library failed where no user's mistake is known."""
-    return f"{type(error).__name__}: {in_short(error)}"
+    return f"{type(error).__name__}: {short_message(error)}"
 
 
 class Check(NamedTuple):

@@ -74,7 +74,7 @@ def span(ends: Any, none: str = "-") -> str:
     return f"{percent(ends[0])} to {percent(ends[1])}" if ends else none
 
 
-def circuit_words(count: Any, simulated: Any) -> str:
+def describe_circuits(count: Any, simulated: Any) -> str:
     """Say how many circuits a run took: those that were simulated apart from those on hardware.
 
     Parameters
@@ -131,7 +131,7 @@ def scored_at(test: Any, clients: int = 0) -> str:
     return f"scored at {sites} of {clients} sites" if clients else f"scored at {sites} sites"
 
 
-def privacy_words(told: Mapping[str, Any]) -> list[str]:
+def describe_privacy(told: Mapping[str, Any]) -> list[str]:
     """Say what a run's privacy has spent, from ``privacy`` of its summary; a line each."""
     lines = []
     for name, unit in (("updates", "a client's updates"), ("moments", "a row's part in moments")):

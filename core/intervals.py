@@ -12,7 +12,7 @@ Z = 1.959963984540054
 Interval = tuple[float, float]
 
 
-def wilson(share: object, rows: object) -> Interval | None:
+def wilson_interval(share: object, rows: object) -> Interval | None:
     """Return the 95 % interval of a share that was counted in so many rows.
 
     Wilson's score interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927): it stays within 0 and 1
@@ -40,13 +40,13 @@ def wilson(share: object, rows: object) -> Interval | None:
     return min(p, max(0.0, low)), max(p, min(1.0, high))
 
 
-def difference(first: float, second: float, rows: object) -> Interval | None:
+def difference_interval(first: float, second: float, rows: object) -> Interval | None:
     """Return the 95 % interval of first less second, two shares that were counted in as many rows.
 
     Newcombe's method 10 (Stat. Med. 17, 1998), for independent samples: of two models on the same
     rows it is too wide rather than too narrow.
     """
-    one, other = wilson(first, rows), wilson(second, rows)
+    one, other = wilson_interval(first, rows), wilson_interval(second, rows)
     if one is None or other is None:
         return None
     below = math.hypot(first - one[0], other[1] - second)

@@ -90,7 +90,7 @@ def idle_share(costs: Iterable[Cost]) -> float:
 
 
 @dataclass(frozen=True)
-class Asking:
+class AgentUsage:
     """What asking a language model for decisions took.
 
     Attributes
@@ -109,6 +109,9 @@ class Asking:
     seconds: float = 0.0
 
 
+USAGE_KEYS = tuple(f.name for f in fields(AgentUsage))
+
+
 @dataclass
 class Ledger:
     """All costs of a run, by round and client, and the agent's; the strategy appends to it.
@@ -117,23 +120,23 @@ class Ledger:
     ----------
     entries : list of (int, int, Cost)
         Round, client, cost.
-    askings : list of (int, Asking)
+    agent_usage : list of (int, AgentUsage)
         Round, what deciding it took of a language model.
     repeated : list of (int, int, Cost)
         What rounds cost that were broken off and begun anew: paid, and in no total of the run.
     """
 
     entries: list[tuple[int, int, Cost]] = field(default_factory=list)
-    askings: list[tuple[int, Asking]] = field(default_factory=list)
+    agent_usage: list[tuple[int, AgentUsage]] = field(default_factory=list)
     repeated: list[tuple[int, int, Cost]] = field(default_factory=list)
 
     def add(self, server_round: int, costs: Mapping[int, Cost]) -> None:
         """Append one round's costs, by client."""
         self.entries += [(server_round, client, costs[client]) for client in sorted(costs)]
 
-    def asked(self, server_round: int, asking: Asking) -> None:
+    def add_agent_usage(self, server_round: int, usage: AgentUsage) -> None:
         """Append what deciding a round took of a language model."""
-        self.askings.append((server_round, asking))
+        self.agent_usage.append((server_round, usage))
 
     def totals(self) -> Cost:
         """Return the sum over all entries."""
@@ -155,10 +158,10 @@ class Ledger:
             "totals": asdict(self.totals()),
             "clients": {str(client): asdict(self.of(client)) for client in clients},
             "agent": {
-                "entries": [{"round": number, **asdict(one)} for number, one in self.askings],
+                "entries": [{"round": number, **asdict(one)} for number, one in self.agent_usage],
                 "totals": {
-                    one.name: sum(getattr(asking, one.name) for _, asking in self.askings)
-                    for one in fields(Asking)
+                    key: sum(getattr(usage, key) for _, usage in self.agent_usage)
+                    for key in USAGE_KEYS
                 },
             },
             "repeated": {
@@ -170,12 +173,15 @@ class Ledger:
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Ledger:
         """Read what `as_json` has written."""
-        askings = [
-            (entry["round"], Asking(**{one.name: entry[one.name] for one in fields(Asking)}))
+        agent_usage = [
+            (
+                entry["round"],
+                AgentUsage(**{key: entry[key] for key in USAGE_KEYS}),
+            )
             for entry in told["agent"]["entries"]
         ]
         return cls(
-            read_entries(told["entries"]), askings, read_entries(told["repeated"]["entries"])
+            read_entries(told["entries"]), agent_usage, read_entries(told["repeated"]["entries"])
         )
 
 

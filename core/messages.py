@@ -43,7 +43,7 @@ WEIGHT_KEY = "num-examples"
 NO_ENCODER = "none"
 """Encoder of features that no model makes (Flower cannot size an empty string)."""
 
-NOTHING = "none"
+UNSET = "none"
 """A word of an order that says nothing, for the same reason."""
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class SiteReport:
         Which secret of the site's, and a digest of all its rows that is keyed with it.
     notes : str
         What the user should know of the site's rows (repeated rows, cleaned texts ...), counts
-        only; or `NOTHING`.
+        only; or `UNSET`.
     """
 
     client: Annotated[int, Field(ge=0, le=10**6)]
@@ -127,18 +127,18 @@ class SiteReport:
     shots_per_circuit: Count
     seconds: Seconds
     rows_digest: Text
-    notes: Text = NOTHING
+    notes: Text = UNSET
 
 
 @dataclass(frozen=True, config=STRICT)
-class RejoinOrder:
+class RejoinIns:
     """What a client is told of a run that goes on: Flower's id of its first part."""
 
     run: str
 
 
 @dataclass(frozen=True, config=STRICT)
-class AdaptOrder:
+class AdaptIns:
     """A round of training the shared adapter: ``round`` from 1, of `llm.rounds`."""
 
     round: int
@@ -173,7 +173,7 @@ class AdoptReport:
 
 
 @dataclass(frozen=True, config=STRICT)
-class TrainOrder:
+class TrainIns:
     """What a participant is told besides the parameters.
 
     Attributes
@@ -190,9 +190,9 @@ class TrainOrder:
         The federated projection (`data.Projection.to_bytes`).
     run : str
         Flower's id of the run, of a resumed one that of its first part: whose jobs and budgets
-        these are; or `NOTHING`.
+        these are; or `UNSET`.
     adapter : str
-        Digest of the shared adapter, or `NOTHING`.
+        Digest of the shared adapter, or `UNSET`.
     fine_tuned : bool
         Whether the client has fine-tuned its language model in this run: one that was started
         again may have forgotten.
@@ -242,7 +242,7 @@ class TrainReport:
 
 
 @dataclass(frozen=True, config=STRICT)
-class EvaluateOrder:
+class EvaluateIns:
     """What a client is to evaluate; ``split`` is ``validation`` or ``test``, the rest as above."""
 
     round: int
@@ -285,8 +285,8 @@ def unpack_parameters(record: ArrayRecord) -> Parameters:
     return {name: np.array(array.numpy()) for name, array in record.items()}
 
 
-def order(
-    parameters: Parameters, config: AdaptOrder | RejoinOrder | TrainOrder | EvaluateOrder
+def pack_instruction(
+    parameters: Parameters, config: AdaptIns | RejoinIns | TrainIns | EvaluateIns
 ) -> RecordDict:
     """Pack an order: parameters and what is to be done with them."""
     return RecordDict(
@@ -294,13 +294,13 @@ def order(
     )
 
 
-def read_order(message: Message, kind: type[T]) -> tuple[Parameters, T]:
+def read_instruction(message: Message, kind: type[T]) -> tuple[Parameters, T]:
     """Unpack an order."""
     config: dict[str, Any] = dict(message.content.config_records[CONFIG])
     return read_parameters(message), kind(**config)
 
 
-def report(
+def pack_report(
     metrics: AdaptReport | AdoptReport | TrainReport | EvaluateReport,
     parameters: Parameters | None = None,
 ) -> RecordDict:
@@ -328,14 +328,14 @@ def first_problem(error: ValidationError) -> str:
     return printable(f"{key} = {printable(repr(problem['input']), 60)}: {problem['msg']}")
 
 
-def site_report(about: SiteReport, moments: Parameters) -> RecordDict:
+def pack_site_report(about: SiteReport, moments: Parameters) -> RecordDict:
     """Pack a client's answer to PREPARE: who it is, and its feature moments."""
     return RecordDict(
         {ARRAYS: pack_parameters(moments), ABOUT: ConfigRecord(dataclasses.asdict(about))}
     )
 
 
-def rejoined(about: SiteReport) -> RecordDict:
+def pack_rejoin(about: SiteReport) -> RecordDict:
     """Pack a client's answer to REJOIN: who it is; its moments are known."""
     return RecordDict({ABOUT: ConfigRecord(dataclasses.asdict(about))})
 

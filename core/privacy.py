@@ -114,7 +114,7 @@ def epsilon(multipliers: Mapping[float, int], delta: float) -> float:
     return accountant.get_epsilon(delta) if accountant.num_releases else 0.0
 
 
-def spent(settings: Settings, releases: int) -> dict[str, Any]:
+def privacy_spent(settings: Settings, releases: int) -> dict[str, Any]:
     """Say what a run has spent, for its summary; empty without privacy settings.
 
     Parameters

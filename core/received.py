@@ -1,7 +1,7 @@
 """The one strict door for what clients send: exact records, keys, types, sizes and bounds.
 
-`checked_reply` turns whatever goes wrong with one reply into one line; `rebuilt` makes a message
-anew of what was read, so that nothing else of a client reaches an aggregator.
+`checked_reply` turns whatever goes wrong with one reply into one line. `rebuild_reply` builds a
+new message from what was read, so that nothing else of a client reaches an aggregator.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from core.messages import (
     SiteReport,
     TrainReport,
     first_problem,
-    report,
+    pack_report,
 )
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ def read_moments(message: Message, about: SiteReport) -> Parameters:
     return arrays
 
 
-def read_rejoined(message: Message) -> SiteReport:
+def read_rejoin(message: Message) -> SiteReport:
     """Unpack a client's answer to REJOIN; raises as `read_report`."""
     _only(message.content, {ABOUT})
     return SiteReport(**_values(message))
@@ -113,7 +113,7 @@ def _only(content: RecordDict, names: set[str]) -> None:
         raise ValueError(f"records {sorted(content)[:20]} instead of {sorted(names)}")
 
 
-def rebuilt(
+def rebuild_reply(
     reply: Message, kind: str, metrics: AdaptReport | TrainReport, arrays: Parameters
 ) -> Message:
     """Build an answer anew of what was read from it, for an aggregator to read.
@@ -129,4 +129,4 @@ def rebuilt(
     arrays : dict of arrays
         Its checked parameters.
     """
-    return Message(report(metrics, arrays), reply.metadata.src_node_id, kind)
+    return Message(pack_report(metrics, arrays), reply.metadata.src_node_id, kind)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core import ModelError, Settings, explain, hub_reachable, teaches
+from core import ModelError, Settings, explain, fine_tunes_llm, hub_reachable
 from llm import dna_tiny
 
 Kind = Literal["text", "dna"]
@@ -186,7 +186,7 @@ def local_model(settings: Settings, kind: Kind, *, embeds: bool) -> tuple[str, S
     core.ModelError
         As `resolve`.
     """
-    taught = teaches(settings)
+    taught = fine_tunes_llm(settings)
     if not (taught or embeds):
         return "none", None
     source = resolve(settings.llm.model, kind)

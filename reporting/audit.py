@@ -28,7 +28,7 @@ from core import (
     read_file,
     recorded_settings,
 )
-from core.settings.agent import ASKED
+from core.settings.agent import LANGUAGE_MODELS
 from core.storage.reading import Reader, parsed
 from strategies import build_agent, loss_ratio
 from strategies.agents import Agent, Attempt, Decision, Observation
@@ -225,7 +225,7 @@ def _restored(seen: Observation) -> Observation:
 def _rebuilt(settings: Settings, folder: Path) -> tuple[Agent, Callable[[Mapping[str, Any]], None]]:
     """Build the run's agent, and what is to be called with each line before its decision."""
     kind = settings.agent.kind
-    if kind not in ASKED:
+    if kind not in LANGUAGE_MODELS:
         return build_agent(settings), lambda line: None
     from strategies.agents.llm import build_asking
     from strategies.agents.rules import build_rule

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from core import privacy_words, scored_at
+from core import describe_privacy, scored_at
 from reporting import charts, tables
 from reporting import formatting as words
 from reporting.agent import agent_section
@@ -98,7 +98,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Clients", str(len(ready.get("clients", [])))),
         ("Rounds", f"{len(record.round_ids)} of at most {ready.get('rounds', NONE)}"),
         ("Judged on", words.judged(record)),
-        *(("Privacy", line) for line in privacy_words(record.summary.get("privacy") or {})),
+        *(("Privacy", line) for line in describe_privacy(record.summary.get("privacy") or {})),
     ]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from core import percent, wilson
+from core import percent, wilson_interval
 from reporting.record import Record, any_known, known
 from reporting.style import (
     ACCENT,
@@ -263,7 +263,7 @@ def reliability(record: Record) -> str:
     def draw(figure: Any, axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
         centres, shares = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
-        ranges = [wilson(b["accuracy"], b["rows"]) or (0.0, 1.0) for b in bins]
+        ranges = [wilson_interval(b["accuracy"], b["rows"]) or (0.0, 1.0) for b in bins]
         low = [share - one[0] for share, one in zip(shares, ranges, strict=True)]
         high = [one[1] - share for share, one in zip(shares, ranges, strict=True)]
         axes.errorbar(centres, shares, yerr=(low, high), fmt="o", color=ACCENT, ecolor=MUTED)

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from core import DataError, UserError, explain, wilson, write_bytes
+from core import DataError, UserError, explain, wilson_interval, write_bytes
 from reporting.compared_run import Point, Run
 from reporting.fedavg_reference import History, prices, real
 from reporting.formatting import error, status
@@ -89,7 +89,7 @@ def _figures(record: Record) -> dict[str, Any]:
         "agent": record.prepared.get("agent"),
         "data": record.prepared.get("data"),
         "test_accuracy": real(test.get("accuracy")),
-        "test_interval": wilson(test.get("accuracy"), test.get("rows")),
+        "test_interval": wilson_interval(test.get("accuracy"), test.get("rows")),
         "test_loss": real(test.get("loss")),
         **{
             name: real((baselines.get(key) or {}).get("accuracy"))

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import core
-from core import BASELINES, difference, is_number, wilson
+from core import BASELINES, difference_interval, is_number, wilson_interval
 from reporting.record import Json, Record, number
 
 NONE = "\u2013"
@@ -23,7 +23,7 @@ size = partial(core.byte_size, none=NONE)
 
 def interval(share: Any, rows: Any) -> str:
     """Write the 95 % interval of a share that was counted in so many rows."""
-    found = wilson(share, rows)
+    found = wilson_interval(share, rows)
     return NONE if found is None else f"{percent(found[0])} to {percent(found[1])}"
 
 
@@ -107,7 +107,7 @@ def _compared(accuracy: float, baseline: Any, name: str, rows: Any) -> str:
     if abs(points) < 0.05:
         return f"the same as {name}"
     said = f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {name}"
-    span = difference(accuracy, other, rows)
+    span = difference_interval(accuracy, other, rows)
     chance = span is not None and span[0] <= 0 <= span[1]
     return f"{said}, which so few rows cannot tell from chance" if chance else said
 

@@ -18,10 +18,10 @@ from core import (
     UserError,
     alone,
     explain,
-    named,
     new_run_folder,
     parse_settings,
-    unforeseen,
+    unexpected_error,
+    with_run_name,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class RunFailedError(RuntimeError):
 def main(grid: Grid, context: Context) -> None:
     """Drive one federated run; Flower counts it as failed if this raises."""
     try:
-        settings = named(parse_settings(context.run_config))
+        settings = with_run_name(parse_settings(context.run_config))
         folder = (
             Path(settings.run.folder)
             if settings.run.folder
@@ -134,7 +134,7 @@ def _why(error: Exception, folder: Path) -> tuple[bool, str]:
             f"make room, then go on: llm-qfl run --resume {folder}",
         )
         return True, what
-    return False, unforeseen(error)
+    return False, unexpected_error(error)
 
 
 def _write_failure(journal: RunJournal, text: str, seconds: float) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from core import (
     Settings,
-    answer_settings,
     backend_names,
     backend_of,
     family,
+    settings_command,
     store_root,
     worst_steps,
 )
@@ -170,7 +170,7 @@ def _cost(
 
 def main() -> int:
     """Read settings and write what would run."""
-    return answer_settings(check)
+    return settings_command(check)
 
 
 if __name__ == "__main__":

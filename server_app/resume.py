@@ -30,21 +30,21 @@ from core import (
 from core.formatting import printable
 from core.ledger import read_entries
 from core.messages import (
-    NOTHING,
     REJOIN,
+    UNSET,
     Parameters,
-    RejoinOrder,
+    RejoinIns,
     SiteReport,
-    order,
+    pack_instruction,
     pack_parameters,
     payload_bytes,
 )
 from core.received import (
     ReplyError,
     checked_reply,
-    read_rejoined,
+    read_rejoin,
 )
-from core.settings.agent import ASKED
+from core.settings.agent import LANGUAGE_MODELS
 from core.storage.reading import Reader
 from reporting.audit import whole_lines
 from server_app.journal import ADAPTER, KEPT, MODEL, load_arrays
@@ -82,7 +82,7 @@ class Past:
     @property
     def run(self) -> str:
         """Flower's id of the run's first part; empty outside Flower."""
-        return str(self.told["run"]).replace(NOTHING, "")
+        return str(self.told["run"]).replace(UNSET, "")
 
     @property
     def arrays(self) -> Parameters:
@@ -145,7 +145,7 @@ def rejoin(grid: Grid, settings: Settings, past: Past, folder: Path) -> Prepared
     """
     nodes = wait_for_nodes(grid, settings)
     adapter = _adapter(past, folder)
-    content = order(adapter.arrays if adapter else {}, RejoinOrder(past.run or NOTHING))
+    content = pack_instruction(adapter.arrays if adapter else {}, RejoinIns(past.run or UNSET))
     messages = [Message(content, node, REJOIN) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
     members = _read(replies, settings, [report_of(one) for one in past.told["members"]])
@@ -194,7 +194,7 @@ def _read(
     for reply in replies:
         try:
             with checked_reply():
-                about = read_rejoined(reply)
+                about = read_rejoin(reply)
                 check_site(about, settings)
         except ReplyError as error:
             raise UserError(malformed(reply, error)) from None
@@ -230,6 +230,6 @@ def carry_on(strategy: LlmQfl, past: Past, prepared: Prepared, folder: Path) -> 
 
 def replay(agent: Agent, folder: Path, settings: Settings) -> None:
     """Show an agent what it has seen, so that it has learnt what it had; no model is asked."""
-    if settings.agent.kind not in ASKED:
+    if settings.agent.kind not in LANGUAGE_MODELS:
         for line in whole_lines(folder / "agent.jsonl"):
             agent.decide(line.seen)

@@ -21,11 +21,11 @@ from core import (
     derive_seed,
     display_safe,
     is_simulated,
-    unforeseen,
+    unexpected_error,
 )
 from core.formatting import percent
-from core.messages import NOTHING, Parameters, pack_parameters, unpack_parameters
-from core.privacy import spent as privacy_spent
+from core.messages import UNSET, Parameters, pack_parameters, unpack_parameters
+from core.privacy import privacy_spent
 from server_app.evaluation import CentralJudge, FederatedJudge, Judge, Verdict
 from server_app.journal import RunJournal, totals
 from server_app.prepare import Prepared, dominant_sites, prepare, tell_bound
@@ -142,7 +142,7 @@ def _strategy(
 ) -> LlmQfl:
     projection = prepared.projection.to_bytes()
     made = LlmQfl(settings, agent, prepared.members, projection, prepared.class_weights, journal)
-    made.run = run_id or NOTHING
+    made.run = run_id or UNSET
     if prepared.adapter is not None:
         from llm import adopt
 
@@ -271,7 +271,7 @@ def _first_parameters(settings: Settings, prepared: Prepared, journal: RunJourna
     try:
         picture = classifier.draw()
     except Exception as error:  # matplotlib's, for instance of a bad MPLBACKEND
-        log(WARNING, "the circuit is not drawn (%s)", unforeseen(error))
+        log(WARNING, "the circuit is not drawn (%s)", unexpected_error(error))
     else:
         journal.circuit(picture)
     return dict(classifier.initial(derive_seed(settings.run.seed, "initial")))
@@ -338,7 +338,7 @@ def _warnings(prepared: Prepared, judge: Judge, settings: Settings) -> list[str]
     """Say what is odd about the rows, as the server and the sites see them; a line each."""
     heavy = dominant_sites(prepared.members, settings)
     reports = [member.about for member in prepared.members]
-    told = [f"{about.site}: {about.notes}" for about in reports if about.notes != NOTHING]
+    told = [f"{about.site}: {about.notes}" for about in reports if about.notes != UNSET]
     lines = [display_safe(line) for line in (*judge.notes, *told, *heavy)]
     for line in lines:
         log(WARNING, "data: %s", line)

@@ -20,11 +20,11 @@ from core.messages import (
     ADAPT,
     ADOPT,
     ARRAYS,
-    AdaptOrder,
+    AdaptIns,
     AdaptReport,
     AdoptReport,
     Parameters,
-    order,
+    pack_instruction,
     pack_parameters,
     payload_bytes,
 )
@@ -34,7 +34,7 @@ from core.received import (
     read_arrays,
     read_moments,
     read_report,
-    rebuilt,
+    rebuild_reply,
 )
 from strategies.aggregation import aggregate, weigh
 from strategies.journal import Journal
@@ -164,7 +164,7 @@ def _round(
     number: int,
 ) -> None:
     began = time.monotonic()
-    content = order(shared.arrays, AdaptOrder(number))
+    content = pack_instruction(shared.arrays, AdaptIns(number))
     replies = _ask(grid, settings, members, content, ADAPT)
     now = _Replies(settings, members, payload_bytes(content))
     now.collect(replies, number, time.monotonic() - began)
@@ -261,7 +261,7 @@ class _Replies:
             if cut:
                 log(WARNING, "shared adapter, round %d, client %d: %s", number, client, cut)
             marks[client] = _signature(arrays, report.start)
-            self.answers[client] = report, rebuilt(reply, ADAPT, report, arrays)
+            self.answers[client] = report, rebuild_reply(reply, ADAPT, report, arrays)
         self._drop_others(marks)
 
     def _drop_others(self, marks: Mapping[int, Signature]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from flwr.app import ArrayRecord
 
-from core import Asking, Cost, idle_share
+from core import AgentUsage, Cost, idle_share
 from strategies.agents import Agent, Asked, Decision, Observation
 from strategies.regulation import llm_loss_of, loss_ratio
 from strategies.state import FederationState
@@ -40,9 +40,9 @@ class Journal(Protocol):
         """Keep the global parameters after a round, the kept model and the strategy's state."""
 
 
-def asking(attempts: Sequence[Mapping[str, Any]]) -> Asking:
+def asking(attempts: Sequence[Mapping[str, Any]]) -> AgentUsage:
     """Add up what questions took, as `agent.jsonl` has them."""
-    return Asking(
+    return AgentUsage(
         questions=len(attempts),
         prompt_tokens=sum(attempt["prompt_tokens"] for attempt in attempts),
         answer_tokens=sum(attempt["answer_tokens"] for attempt in attempts),

@@ -15,18 +15,18 @@ from flwr.serverapp.strategy import Result, Strategy
 from core import Settings, UserError, with_idle
 from core.messages import (
     EVALUATE,
-    NOTHING,
     TRAIN,
-    EvaluateOrder,
+    UNSET,
+    EvaluateIns,
     EvaluateReport,
     Parameters,
-    TrainOrder,
+    TrainIns,
     TrainReport,
-    order,
+    pack_instruction,
     payload_bytes,
     unpack_parameters,
 )
-from core.settings.agent import WEIGHING
+from core.settings.agent import COST_AWARE
 from strategies.agents import Agent, Decision
 from strategies.agents.guard import decide
 from strategies.aggregation import aggregate, centred, check_update, longest_update, weigh
@@ -70,7 +70,7 @@ class LlmQfl(Strategy):
         Validation loss at the server of any parameters, where judging them costs nothing: it gives
         each participant its credit.
     run, adapter : str
-        What orders say of the run's first part and of the shared adapter (`TrainOrder`).
+        What orders say of the run's first part and of the shared adapter (`TrainIns`).
     first_round : int
         The first that `start` runs: beyond 1 in a resumed run.
     releases : int
@@ -98,7 +98,7 @@ class LlmQfl(Strategy):
         self.best_arrays: ArrayRecord | None = None
         self.stop_reason = ""
         self.teachers: dict[int, dict[str, float]] = {}
-        self.run, self.adapter, self.first_round = NOTHING, NOTHING, 1
+        self.run, self.adapter, self.first_round = UNSET, UNSET, 1
         self.releases = 0
         self._reference: Parameters = {}
 
@@ -117,7 +117,7 @@ class LlmQfl(Strategy):
         self.begin_round(server_round, decision)
         line = decision_line(self.settings.agent.kind, seen, decision, notes, said)
         if attempts := line.get("attempts"):
-            self.state.ledger.asked(server_round, asking(attempts))
+            self.state.ledger.add_agent_usage(server_round, asking(attempts))
         self.journal.decision(line)
         return decision
 
@@ -133,7 +133,7 @@ class LlmQfl(Strategy):
         parameters = unpack_parameters(arrays)
         messages = []
         for client in self.current.decision.participants:
-            told = TrainOrder(
+            told = TrainIns(
                 round=server_round,
                 steps=self.current.decision.steps[client],
                 step_offset=self.state.steps_done[client],
@@ -143,7 +143,9 @@ class LlmQfl(Strategy):
                 adapter=self.adapter,
                 fine_tuned=client in self.teachers,
             )
-            messages.append(self._message(order(parameters, told), client, TRAIN, server_round))
+            messages.append(
+                self._message(pack_instruction(parameters, told), client, TRAIN, server_round)
+            )
         self.current.sent = {
             client: payload_bytes(message.content)
             for client, message in zip(self.current.decision.participants, messages, strict=True)
@@ -202,8 +204,8 @@ class LlmQfl(Strategy):
         if self.settings.evaluation.mode != "federated":
             return []
         split: Any = config.get("split", "validation")
-        told = EvaluateOrder(server_round, split, self.projection, self.run, self.adapter)
-        content = order(unpack_parameters(arrays), told)
+        told = EvaluateIns(server_round, split, self.projection, self.run, self.adapter)
+        content = pack_instruction(unpack_parameters(arrays), told)
         wanted = set(self.state.members if split == "test" else self.state.views)
         asked = sorted(wanted - self.state.absent)
         self.current.sent_to_evaluate = dict.fromkeys(asked, payload_bytes(content))
@@ -382,7 +384,7 @@ class LlmQfl(Strategy):
 
     @property
     def _weighs(self) -> bool:
-        return self.settings.agent.kind in WEIGHING
+        return self.settings.agent.kind in COST_AWARE
 
     def _message(self, content: Any, client: int, kind: str, server_round: int) -> Message:
         return Message(

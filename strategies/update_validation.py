@@ -28,7 +28,7 @@ from core.received import (
     checked_reply,
     read_arrays,
     read_report,
-    rebuilt,
+    rebuild_reply,
 )
 from strategies.agents import Decision
 from strategies.plausibility import Timed, within_time
@@ -162,7 +162,7 @@ def _update(
             problem = check(arrays)
     except ReplyError as error:
         problem = str(error)
-    message = rebuilt(reply, TRAIN, report, {} if problem else arrays)
+    message = rebuild_reply(reply, TRAIN, report, {} if problem else arrays)
     return Update(client, message, report, cost, problem)
 
 

@@ -6,18 +6,18 @@ from typing import Literal
 
 from core.settings.declare import Section, setting
 
-ASKED = ("llm", "endpoint")
-RULED = ("rule", *ASKED)
+LANGUAGE_MODELS = ("llm", "endpoint")
+RULE_BASED = ("rule", *LANGUAGE_MODELS)
 """Agents that the paper's rules are, or that fall back on them."""
 
-WEIGHING = ("greedy", "bandit", "regulator", *ASKED)
+COST_AWARE = ("greedy", "bandit", "regulator", *LANGUAGE_MODELS)
 """Agents that weigh what a client gives against what it costs."""
 
-MAY_STOP = ("greedy", "bandit", "regulator", *ASKED)
+MAY_STOP = ("greedy", "bandit", "regulator", *LANGUAGE_MODELS)
 """Agents that may end a run by themselves."""
 
 KIND = "agent.kind"
-WRITING = ((KIND, ASKED), ("agent.decoding", ("schema",)))
+WRITING = ((KIND, LANGUAGE_MODELS), ("agent.decoding", ("schema",)))
 """Models that write their answer, rather than score given ones."""
 
 
@@ -35,7 +35,7 @@ class AgentSettings(Section):
     rule: Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"] = setting(
         "adaptive",
         "Step rule of REFERENCE: next steps from r = L_Q / L_LLM; language models fall back on it.",
-        used_when=((KIND, RULED),),
+        used_when=((KIND, RULE_BASED),),
     )
     max_increment: int = setting(
         10,
@@ -47,7 +47,7 @@ class AgentSettings(Section):
         1.0,
         "Share of clients selected a round: by |L_k - L_server| (rule, and where a language model "
         "falls back on it), by chance (random), or the most that greedy and bandit select.",
-        used_when=((KIND, (*RULED, "random", "greedy", "bandit")),),
+        used_when=((KIND, (*RULE_BASED, "random", "greedy", "bandit")),),
         gt=0,
         le=1,
     )
@@ -60,14 +60,14 @@ class AgentSettings(Section):
         0.005,
         "What a plain round's circuits (everybody, `train.steps`) are worth, in nats of "
         "validation loss.",
-        used_when=((KIND, WEIGHING),),
+        used_when=((KIND, COST_AWARE),),
         ge=0,
     )
     idle_price: float = setting(
         0.0025,
         "What waiting is worth, in nats of validation loss, if the clients together wait as long "
         "as all of them work in a plain round.",
-        used_when=((KIND, ("bandit", "regulator", *ASKED)),),
+        used_when=((KIND, ("bandit", "regulator", *LANGUAGE_MODELS)),),
         ge=0,
     )
     circuit_prices: str = setting(
@@ -92,7 +92,7 @@ class AgentSettings(Section):
     model: str = setting(
         "",
         "The LLM that decides: hub id or local path (llm), or the server's name of it (endpoint).",
-        used_when=((KIND, ASKED),),
+        used_when=((KIND, LANGUAGE_MODELS),),
     )
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "Where the LLM in this process computes.", used_when=((KIND, ("llm",)),)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import Check, IgnoredError, SettingsError, explain
 from core.formatting import split_list
-from core.settings.agent import ASKED, MAY_STOP, circuit_prices
+from core.settings.agent import LANGUAGE_MODELS, MAY_STOP, circuit_prices
 from core.settings.backends import (
     ACCEPTED,
     backend_names,
@@ -20,7 +20,7 @@ from core.settings.teaching import TABLES, teaching_checks
 if TYPE_CHECKING:
     from core.settings.schema import Settings
 
-CREDITED = ("bandit", "regulator")
+NEEDS_CREDIT = ("bandit", "regulator")
 """Agents that learn from each client's credit."""
 
 LEAST_PRECISION = 0.001
@@ -165,10 +165,10 @@ def _privacy_checks(settings: Settings) -> tuple[Check, ...]:
             for key, value in bounds.items()
         ),
         Check(
-            not on or settings.agent.kind not in CREDITED,
+            not on or settings.agent.kind not in NEEDS_CREDIT,
             f"agent.kind = {settings.agent.kind!r} with privacy.dp = {privacy.dp!r}",
             "an agent that needs no credit, which is made of single clients' models",
-            f"choose another than {' and '.join(CREDITED)}",
+            f"choose another than {' and '.join(NEEDS_CREDIT)}",
         ),
         Check(
             not on or settings.llm.federated == "none",
@@ -196,7 +196,7 @@ def _agent_checks(settings: Settings) -> tuple[Check, ...]:
             "name as many prices as there are clients",
         ),
         Check(
-            agent.kind not in ASKED or bool(agent.model),
+            agent.kind not in LANGUAGE_MODELS or bool(agent.model),
             f"agent.kind = {agent.kind!r} without agent.model",
             "a model's hub id or path (llm), or the server's name of it (endpoint)",
             "set agent.model",

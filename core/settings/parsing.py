@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from core.errors import IgnoredError, SettingsError, UserError, explain, unforeseen
+from core.errors import IgnoredError, SettingsError, UserError, explain, unexpected_error
 from core.formatting import join_list, wanted
 from core.settings.backends import backend_names
 from core.settings.contradictions import refuse_contradictions, refuse_unknown_backends
@@ -165,7 +165,7 @@ def parse_run(
             places[error.key] = why
 
 
-def answer_settings(work: Callable[[Settings], Any]) -> int:
+def settings_command(work: Callable[[Settings], Any]) -> int:
     """Do some work for the flat settings that come as JSON, and print what it returns as JSON.
 
     What modules do that the launcher calls as processes of their own.
@@ -188,7 +188,7 @@ def answer_settings(work: Callable[[Settings], Any]) -> int:
         return 2
     except Exception as error:
         traceback.print_exc()
-        print(unforeseen(error), file=sys.stderr, flush=True)
+        print(unexpected_error(error), file=sys.stderr, flush=True)
         return 1
     return 0
 
@@ -242,7 +242,9 @@ def _validated(flat: Mapping[str, Any]) -> Settings:
         if field is None:
             raise SettingsError(_unknown(key, known))
         if isinstance(value, int) and abs(value) >= 2**63:  # Flower's messages carry 64 bits
-            raise SettingsError(f"{key} = {shown(value)}", accepted(field), "name a smaller number")
+            raise SettingsError(
+                f"{key} = {short_repr(value)}", accepted(field), "name a smaller number"
+            )
         section, _, leaf = key.partition(".")
         tree.setdefault(section, {})[leaf] = _coerced(field, value)
     try:
@@ -256,7 +258,7 @@ def _assignment(text: str, option: str) -> tuple[str, Scalar]:
     if not sign or not key.strip():
         example = "quantum.backend=exact" if option == "--node-set" else "run.rounds=5"
         raise SettingsError(
-            f"{option} {shown(text)}", "key=value", f"write for instance {option} {example}"
+            f"{option} {short_repr(text)}", "key=value", f"write for instance {option} {example}"
         )
     return key.strip(), _toml_value(key.strip(), raw.strip())
 
@@ -270,7 +272,7 @@ def _read_toml(path: Path) -> dict[str, Scalar]:
             f"no config file {str(path)!r} ({why})", "a TOML file", "check the path"
         ) from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 3,000 brackets
-        why = shown(str(error))[1:-1]
+        why = short_repr(str(error))[1:-1]
         raise SettingsError(
             f"{str(path)!r} is not TOML ({why})", "TOML in UTF-8", "mend that line"
         ) from None
@@ -318,7 +320,9 @@ def _unknown(key: str, known: Mapping[str, FieldInfo]) -> str:
     same_leaf = [k for k in known if k.rpartition(".")[2] == leaf]
     guess = (same_leaf or near or ["run.rounds"])[0]
     return explain(
-        f"unknown setting {shown(key)}", "the keys of docs/settings.md", f"did you mean {guess!r}?"
+        f"unknown setting {short_repr(key)}",
+        "the keys of docs/settings.md",
+        f"did you mean {guess!r}?",
     ).replace("?.", "?")
 
 
@@ -326,10 +330,10 @@ def _first(error: ValidationError, known: Mapping[str, FieldInfo]) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     takes = accepted(known[key]) if key in known else "a table of settings"
-    return explain(f"{key} = {shown(problem['input'])}", takes, "see docs/settings.md")
+    return explain(f"{key} = {short_repr(problem['input'])}", takes, "see docs/settings.md")
 
 
-def shown(value: Any, most: int = 100) -> str:
+def short_repr(value: Any, most: int = 100) -> str:
     """Return a value as Python writes it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
@@ -376,7 +380,7 @@ def _refuse_ignored(settings: Settings, looked_at: Collection[str]) -> None:
             raise IgnoredError(message, key, (other,))
 
 
-def named(settings: Settings, file: Path | None = None) -> Settings:
+def with_run_name(settings: Settings, file: Path | None = None) -> Settings:
     """Return the settings with a run's name: their own, the config file's, or the data's."""
     if settings.run.name:
         return settings

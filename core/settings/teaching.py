@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.errors import Check
-from core.settings.agent import ASKED
+from core.settings.agent import LANGUAGE_MODELS
 
 if TYPE_CHECKING:
     from core.settings.schema import Settings
@@ -30,7 +30,7 @@ def needs_teacher(settings: Settings) -> str:
     return ""
 
 
-def teaches(settings: Settings) -> bool:
+def fine_tunes_llm(settings: Settings) -> bool:
     """Say whether a site fine-tunes its language model.
 
     With ``llm.model = auto`` only where something uses the outcome: what `needs_teacher` names, or
@@ -38,7 +38,7 @@ def teaches(settings: Settings) -> bool:
     """
     if settings.llm.model != "auto":
         return settings.llm.model != "none"
-    return bool(needs_teacher(settings)) or settings.agent.kind in ("regulator", *ASKED)
+    return bool(needs_teacher(settings)) or settings.agent.kind in ("regulator", *LANGUAGE_MODELS)
 
 
 def teaching_checks(settings: Settings) -> tuple[Check, ...]:

@@ -13,7 +13,8 @@ from typing import Any
 from core import (
     BASELINES,
     byte_size,
-    circuit_words,
+    describe_circuits,
+    describe_privacy,
     display_safe,
     duration,
     figure,
@@ -21,10 +22,9 @@ from core import (
     is_simulated,
     join_list,
     percent,
-    privacy_words,
     scored_at,
     whole,
-    wilson,
+    wilson_interval,
 )
 
 Event = Mapping[str, Any]
@@ -343,7 +343,7 @@ def _asked(agent: Event) -> list[str]:
 
 
 def _scores(label: str, figures: Event) -> str:
-    found = wilson(figures.get("accuracy"), figures.get("rows"))
+    found = wilson_interval(figures.get("accuracy"), figures.get("rows"))
     range_ = f"{100 * found[0]:.1f}-{100 * found[1]:.1f} %" if found else "-"
     return (
         f"{label:<34}{percent(figures.get('accuracy')):>9}{range_:>14}"
@@ -362,7 +362,7 @@ def _costs(summary: Event) -> list[str]:
     totals: Event = ledger.get("totals", ledger)
     seconds = (summary.get("seconds") or {}).get("total")
     rounds = summary.get("rounds", 0)
-    circuits = circuit_words(totals.get("circuits"), summary.get("simulated_circuits"))
+    circuits = describe_circuits(totals.get("circuits"), summary.get("simulated_circuits"))
     spent = (
         f"{rounds} round{'s' * (rounds != 1)}, {circuits}, "
         f"{whole(totals.get('steps'))} optimizer steps, {duration(seconds)}"
@@ -378,7 +378,7 @@ def _costs(summary: Event) -> list[str]:
         said = f"{judge.get('backend')}: {whole(judge.get('jobs'))} jobs of the server's own"
         lines.append(_pair("judged on", f"{said}, {whole(judge.get('circuits'))} circuits", 10**6))
     lines += _asked(summary.get("agent") or {})
-    told = privacy_words(summary.get("privacy") or {})
+    told = describe_privacy(summary.get("privacy") or {})
     lines += [_pair("privacy" if not at else "", line, 10**6) for at, line in enumerate(told)]
     if totals.get("bytes_up") or totals.get("bytes_down"):
         up, down = byte_size(totals.get("bytes_up")), byte_size(totals.get("bytes_down"))

@@ -17,9 +17,9 @@ from core import (
     UserError,
     explain,
     flatten,
-    named,
     new_run_folder,
     parse_run,
+    with_run_name,
 )
 
 Scalar = bool | int | float | str
@@ -93,7 +93,7 @@ def make_plan(
     there = [] if clients is None else [f"run.clients={clients}"]
     notices: list[str] = []
     settings, overrides = parse_run(paths, [*there, *assignments, *own], unset, notices)
-    settings = named(settings, paths[-1] if paths else None)
+    settings = with_run_name(settings, paths[-1] if paths else None)
     overrides["run.name"] = settings.run.name
     if clients is not None and settings.run.clients != clients:
         raise SettingsError(

@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Message
 
 from core import read_jsonl
-from core.messages import TRAIN, TrainOrder, read_order
+from core.messages import TRAIN, TrainIns, read_instruction
 from tests.tables import TEXT, text_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,8 +38,8 @@ from core.flower_compat import set_message_id, set_task_identity
 from client_app.app import app
 from core.messages import (
     TRAIN,
-    TrainOrder,
-    order,
+    TrainIns,
+    pack_instruction,
     TrainReport,
 )
 from core.received import (
@@ -50,7 +50,7 @@ told = json.loads(sys.stdin.read())
 set_task_identity()
 config = {**told["order"], "projection": base64.b64decode(told["order"]["projection"])}
 parameters = {name: np.asarray(value, "f4") for name, value in told["parameters"].items()}
-message = Message(order(parameters, TrainOrder(**config)), 1000, TRAIN)
+message = Message(pack_instruction(parameters, TrainIns(**config)), 1000, TRAIN)
 set_message_id(message, "m")
 node = {"partition-id": 0, "num-partitions": 3}
 reply = app(message, Context(1, 1000, node, RecordDict(), told["settings"]))
@@ -68,7 +68,7 @@ def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
 
     def watch(order: Message, reply: Message) -> Message:
         if order.metadata.message_type == TRAIN and order.metadata.dst_node_id == 1000:
-            parameters, told = read_order(order, TrainOrder)
+            parameters, told = read_instruction(order, TrainIns)
             caught["order"] = {
                 **told.__dict__,
                 "projection": base64.b64encode(told.projection).decode(),

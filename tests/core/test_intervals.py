@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import circuit_words, difference, is_simulated, percent, wilson
+from core import describe_circuits, difference_interval, is_simulated, percent, wilson_interval
 
 ROWS = st.integers(1, 5000)
 
@@ -18,7 +18,7 @@ def test_wilson_is_scipys(counted: tuple[int, int]) -> None:
 
     rows, hits = counted
     wanted = binomtest(hits, rows).proportion_ci(method="wilson")
-    found = wilson(hits / rows, rows)
+    found = wilson_interval(hits / rows, rows)
     assert found == pytest.approx((wanted.low, wanted.high), abs=1e-12)
     assert found is not None
     assert found[0] <= hits / rows <= found[1]
@@ -26,19 +26,19 @@ def test_wilson_is_scipys(counted: tuple[int, int]) -> None:
 
 def test_newcombes_interval_follows_from_wilsons() -> None:
     # By hand from the Wilson limits of 40/50 and 30/50: (0.6696, 0.8876) and (0.4618, 0.7239).
-    found = difference(0.8, 0.6, 50)
+    found = difference_interval(0.8, 0.6, 50)
     assert found == pytest.approx((0.0201, 0.3637), abs=1e-3)
 
 
 def test_one_point_on_a_hundred_rows_is_nothing() -> None:
-    low, high = difference(0.81, 0.80, 100) or (0.0, 0.0)
+    low, high = difference_interval(0.81, 0.80, 100) or (0.0, 0.0)
     assert low < 0 < high
 
 
 @pytest.mark.parametrize("rows", [None, 0, "100", True])
 def test_without_rows_there_is_no_interval(rows: object) -> None:
-    assert wilson(0.5, rows) is None
-    assert difference(0.5, 0.4, rows) is None
+    assert wilson_interval(0.5, rows) is None
+    assert difference_interval(0.5, 0.4, rows) is None
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_hardware_is_told_from_simulators(backend: str, simulated: bool) -> None
 
 
 def test_a_record_that_does_not_know_says_neither() -> None:
-    assert circuit_words(1200, None) == "1,200 circuits"
+    assert describe_circuits(1200, None) == "1,200 circuits"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from core import Settings, SettingsError, parse_run, privacy_words
-from core.privacy import clipped, epsilon, noise_seed, noised, spent
+from core import Settings, SettingsError, describe_privacy, parse_run
+from core.privacy import clipped, epsilon, noise_seed, noised, privacy_spent
 
 ON = ("privacy.dp=central", "aggregation.rule=uniform")
 
@@ -95,12 +95,12 @@ def test_nothing_released_costs_nothing_and_more_costs_more() -> None:
 
 
 def test_what_is_told_of_a_run() -> None:
-    assert spent(Settings(), 5) == {}
-    central = spent(parse_run([], ON)[0], 5)["updates"]
-    local = spent(parse_run([], ["privacy.dp=local"])[0], 5)["updates"]
+    assert privacy_spent(Settings(), 5) == {}
+    central = privacy_spent(parse_run([], ON)[0], 5)["updates"]
+    local = privacy_spent(parse_run([], ["privacy.dp=local"])[0], 5)["updates"]
     assert central["epsilon"] == epsilon({1.0: 5}, 1e-5)
     assert local["epsilon"] == epsilon({0.5: 5}, 1e-5)  # any update in the place of any other
-    told = spent(parse_run([], ["privacy.moment_noise=4"])[0], 5)
+    told = privacy_spent(parse_run([], ["privacy.moment_noise=4"])[0], 5)
     assert set(told) == {"moments"}
     assert told["moments"]["epsilon"] == epsilon({2.0: 1, 4 / math.sqrt(2): 1}, 1e-5)
     assert not told["moments"]["seeded"]
@@ -108,7 +108,7 @@ def test_what_is_told_of_a_run() -> None:
 
 def test_noise_that_can_be_taken_off_again_is_told() -> None:
     for more, warned in (([], False), (["privacy.seeded=true"], True)):
-        (line,) = privacy_words(spent(parse_run([], [*ON, *more])[0], 5))
+        (line,) = describe_privacy(privacy_spent(parse_run([], [*ON, *more])[0], 5))
         assert ("none for whoever knows run.seed" in line) == warned
 
 

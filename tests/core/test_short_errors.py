@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app import cost
-from core import ModelError, UserError, flatten, in_short, parse_run, unforeseen
+from core import ModelError, UserError, flatten, parse_run, short_message, unexpected_error
 from server_app import preflight
 from tests.conftest import SMALL
 
@@ -30,12 +30,12 @@ def bindings_error() -> TypeError:
 
 
 def test_what_a_binding_met_is_left_out() -> None:
-    assert unforeseen(bindings_error()) == "TypeError: (): incompatible function arguments"
+    assert unexpected_error(bindings_error()) == "TypeError: (): incompatible function arguments"
 
 
 @given(st.text(), st.sampled_from([ValueError, KeyError, OSError]))
 def test_any_text_is_one_line_of_at_most_200(text: str, kind: type[Exception]) -> None:
-    said = in_short(kind(text))
+    said = short_message(kind(text))
     assert 0 < len(said) <= 200
     assert len(said.splitlines()) == 1
 

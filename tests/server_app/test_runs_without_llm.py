@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core import SettingsError, parse_run, teaches
+from core import SettingsError, fine_tunes_llm, parse_run
 from reporting import write_report
 
 PLAIN = ("distill.weight=0", "agent.kind=all")
@@ -87,7 +87,7 @@ def test_texts_are_embedded_without_fine_tuning(
     ],
 )
 def test_what_uses_a_language_model(given: list[str], used: bool) -> None:
-    assert teaches(parse_run([], given)[0]) == used
+    assert fine_tunes_llm(parse_run([], given)[0]) == used
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ from core.messages import (
     EVALUATE,
     METRICS,
     TRAIN,
-    AdaptOrder,
+    AdaptIns,
     AdaptReport,
-    EvaluateOrder,
+    EvaluateIns,
     EvaluateReport,
-    TrainOrder,
+    TrainIns,
     TrainReport,
-    order,
-    report,
+    pack_instruction,
+    pack_report,
 )
 from strategies import FederationState
 from strategies.availability import LOOK_SECONDS, call_roll, muster
@@ -152,15 +152,15 @@ def test_a_run_whose_nodes_stay_away_ends_with_one_line() -> None:
 
 def late(kind: str, told: Any, answer: Any) -> Any:
     set_task_identity()
-    sent = Message(order({"a": np.zeros(2)}, told), 1000, kind)
+    sent = Message(pack_instruction({"a": np.zeros(2)}, told), 1000, kind)
     if isinstance(answer, Error):
         return sent, Message(answer, reply_to=sent)
     arrays = None if isinstance(answer, EvaluateReport) else {}
-    return sent, Message(report(answer, arrays), reply_to=sent)
+    return sent, Message(pack_report(answer, arrays), reply_to=sent)
 
 
-def train_order() -> TrainOrder:
-    return TrainOrder(1, 3, 0, [1.0, 1.0], b"p", "run", "none", False)
+def train_order() -> TrainIns:
+    return TrainIns(1, 3, 0, [1.0, 1.0], b"p", "run", "none", False)
 
 
 def booked(state: FederationState, *replies: Any) -> Told:
@@ -243,11 +243,11 @@ def test_late_evaluations_and_parts_in_the_shared_adapter_are_counted() -> None:
     judged = {**ZEROS[EvaluateReport], "rows": 5, "circuits": 5, "confusion": [5, 0, 0, 0]}
     judged |= {"logistic_projected": [], "logistic_full": []}
     adapted = {**ZEROS[AdaptReport], "rows": 10, "round": 2, "llm_tokens": 70}
-    asked = EvaluateOrder(1, "validation", b"p", "run", "none")
+    asked = EvaluateIns(1, "validation", b"p", "run", "none")
     events = booked(
         state,
         late(EVALUATE, asked, EvaluateReport(**judged)),
-        late(ADAPT, AdaptOrder(2), AdaptReport(**adapted)),
+        late(ADAPT, AdaptIns(2), AdaptReport(**adapted)),
     )
     assert [event["problem"] for event in events] == ["", ""]
     places = [(number, client) for number, client, _ in state.ledger.entries]
@@ -260,6 +260,6 @@ def test_late_evaluations_and_parts_in_the_shared_adapter_are_counted() -> None:
 def test_a_late_part_of_another_round_of_the_shared_adapter_is_not_counted() -> None:
     state = begin()
     adapted = {**ZEROS[AdaptReport], "round": 1, "llm_tokens": 70}
-    (event,) = booked(state, late(ADAPT, AdaptOrder(2), AdaptReport(**adapted)))
+    (event,) = booked(state, late(ADAPT, AdaptIns(2), AdaptReport(**adapted)))
     assert event["problem"] == "it answers round 1"
     assert state.ledger.totals().llm_tokens == 0

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import Cost, Settings, plain
-from core.ledger import Asking
+from core.ledger import AgentUsage
 from strategies.snapshot import (
     BY_CLIENT,
     NUMBERS,
@@ -46,7 +46,7 @@ def used() -> FederationState:
     state.start_loss = 0.69
     state.absent, state.strangers = frozenset({1}), frozenset({77})
     state.ledger.add(1, {0: Cost(circuits=5, train_seconds=0.1)})
-    state.ledger.asked(1, Asking(2, 30, 4, 0.5))
+    state.ledger.add_agent_usage(1, AgentUsage(2, 30, 4, 0.5))
     state.ledger.repeated.append((1, 1, Cost(shots=9)))
     return state
 

@@ -20,7 +20,7 @@ from core import (
     Option,
     UserError,
     derive_seed,
-    in_short,
+    short_message,
 )
 
 NO_OPTIONS: Mapping[str, Option] = MappingProxyType({})
@@ -201,7 +201,7 @@ def no_channels(name: str, noise: Noise) -> BackendError:
 def unusable(name: str, error: Exception) -> BackendError:
     """Build the error of a device that is installed but does not serve."""
     return BackendError(
-        f"quantum.backend = 'pennylane:{name}' cannot be used ({in_short(error)})",
+        f"quantum.backend = 'pennylane:{name}' cannot be used ({short_message(error)})",
         "a qubit device that runs with quantum.device_options, for instance "
         "'pennylane:default.qubit'",
         "change quantum.backend or quantum.device_options",
