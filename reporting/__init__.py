@@ -30,8 +30,8 @@ def write_report(run_folder: Path) -> Path:
     OSError
         If the report cannot be written there.
     """
-    from reporting.build import build_page  # matplotlib and jinja2 only when wanted
     from reporting.record import read_record
+    from reporting.run_page import build_page  # matplotlib and jinja2 only when wanted
 
     page = build_page(read_record(run_folder))
     path = run_folder / "report.html"

@@ -1,27 +1,24 @@
-"""The report's section on the agent: its decisions, what came of them, what it was asked."""
+"""The report's section on the agent: its decisions, their costs, and questions to a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from core import is_number
 from reporting.charts import MANY_CLIENTS
 from reporting.fedavg_reference import (
     Bill,
     History,
-    circuits_run,
-    plain_bill,
-    plain_steps,
+    by_client,
+    fedavg_bill,
+    fedavg_steps,
     prices,
-    real,
     run_bill,
     saved,
     usual_paces,
-    waited,
 )
 from reporting.formatting import NONE, amount, duration, figure, percent, whole
-from reporting.parts import Asked, Asking, Cell, Noted, Section, Table
+from reporting.page import CellWithNote, Columns, Question, RoundQuestions, Section, Table, table_of
 from reporting.record import Json, Record
 
 LONGEST = 6_000
@@ -31,7 +28,7 @@ ALL_TEXTS = 600_000
 """Characters that all prompts and answers may have together."""
 
 TALL = 24
-"""Rounds beyond which the timeline scrolls in a window of its own."""
+"""Rounds beyond which the table of decisions scrolls in a window of its own."""
 
 UNKNOWN = "not on record"
 
@@ -45,147 +42,124 @@ SUMS = (
     ("seconds", "Time of the answers", duration),
 )
 
+COSTS = (
+    ("circuits", "Circuits", amount),
+    ("spend", "Spend: circuits times their price", amount),
+    ("busy", "Working seconds, all clients added up (estimate)", duration),
+    ("idle", "Waiting seconds, all clients added up (estimate)", duration),
+)
+
 
 def agent_section(record: Record) -> Section:
-    """Return the section on the agent.
-
-    Parameters
-    ----------
-    record : Record
-        The run; any of its files may be missing or older.
-
-    Returns
-    -------
-    Section
-        Timeline, clients, what plain rounds would have cost and, of a language model, its
-        questions.
-    """
-    history = History.of(record)
-    decided = bool(record.decisions)
+    """Return the section: decisions, clients, what plain FedAvg would have cost, questions."""
+    tables = []
+    if record.decisions:
+        history = History(record)
+        tables = [
+            decision_table(record),
+            client_table(record, history),
+            fedavg_table(record, history),
+        ]
+    if any("attempts" in line for line in record.decisions):
+        tables.append(question_sums(record))
     return Section(
         "agent",
         "The agent",
         "What it decided before each round and why, what that cost by client, and what the same "
         "number of rounds would have cost without it.",
-        tables=[
-            *([timeline(record)] if decided else []),
-            *([client_table(record, history), plain_table(record, history)] if decided else []),
-            *([sums_table(record)] if asked_model(record) else []),
-        ],
+        tables=tables,
         empty="The agent decided nothing: the run ended before its first round.",
-        asked=asked(record),
+        questions=questions(record),
     )
 
 
-# --- the timeline -------------------------------------------------------------------------
-
-
-def timeline(record: Record) -> Table:
-    """Return a row a decision: round, who, steps, reason, and who decided."""
-    clients = len(record.client_ids)
+def decision_table(record: Record) -> Table:
+    """Return a row a decision: round, clients, steps, reason, and who decided."""
     named = any(line.get("decided_by") for line in record.decisions)
     changed = any(line.get("guard") for line in record.decisions)
     guarded = " A small line below a reason is what the guard changed." if changed else ""
-    rows: list[list[Cell]] = []
-    for line in record.decisions:
-        steps, stop = _steps(line), bool(line.get("stop"))
-        rows.append(
-            [
-                whole(line.get("round")),
-                "stop" if stop else _who(line, clients),
-                NONE if stop else whole(sum(steps.values())),
-                _reason(line),
-                *([str(line.get("decided_by") or NONE)] if named else []),
-            ]
-        )
-    return Table(
-        ("Round", "Clients", "Steps", "Reason", *(["Decided by"] if named else [])),
-        rows,
-        frozenset({2}),
+    columns: Columns = [
+        ("round", "Round", whole),
+        ("who", "Clients", str),
+        ("steps", "Steps", whole),
+        ("reason", "Reason", lambda cell: cell),
+        *([("decided_by", "Decided by", lambda name: str(name or NONE))] if named else []),
+    ]
+    clients = len(record.client_ids)
+    return table_of(
+        columns,
+        [{**line, **_decision(line, clients)} for line in record.decisions],
+        numeric={2},
         title="Decisions",
         note=f"A row is a round.{guarded} Who took how many steps is in the picture above.",
-        tall=len(rows) > TALL,
+        tall=len(record.decisions) > TALL,
     )
 
 
-def _steps(line: Json) -> dict[int, int]:
-    """Return the steps of a decision's participants, as far as they are numbers."""
-    told, steps = _listed(line.get("participants")), line.get("steps")
-    found: Mapping[str, Any] = steps if isinstance(steps, Mapping) else {}
-    return {k: int(n) for k in told if is_number(k) and (n := real(found.get(str(k)))) is not None}
-
-
-def _who(line: Json, clients: int) -> str:
-    count = len(_listed(line.get("participants")))
-    return f"all {clients}" if count == clients else f"{count} of {clients}"
-
-
-def _reason(line: Json) -> Cell:
-    text = " ".join(str(line.get("reason") or NONE).split())
-    notes = line.get("guard")
-    notes = [notes] if isinstance(notes, str) else _listed(notes)
-    return Noted(text, "guard: " + "; ".join(map(str, notes))) if notes else text
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()
-
-
-# --- the clients --------------------------------------------------------------------------
+def _decision(line: Json, clients: int) -> dict[str, Any]:
+    """Return who takes part, the steps of all together, and the reason with the guard's notes."""
+    chosen, steps = line.get("participants") or (), line.get("steps") or {}
+    reason: str | CellWithNote = " ".join(str(line.get("reason") or NONE).split())
+    if line.get("guard"):
+        reason = CellWithNote(str(reason), "guard: " + "; ".join(line["guard"]))
+    if line.get("stop"):
+        return {"who": "stop", "steps": None, "reason": reason}
+    who = f"all {clients}" if len(chosen) == clients else f"{len(chosen)} of {clients}"
+    return {"who": who, "steps": sum(steps.get(str(k), 0) for k in chosen), "reason": reason}
 
 
 def client_table(record: Record, history: History) -> Table:
     """Return a row a client: rounds trained, circuits, spend, credit and waiting."""
-    circuits, price, idle = circuits_run(record), prices(record, history), waited(record)
+    circuits, price = by_client(record, "circuits"), prices(record, history)
+    idle, standing = by_client(record, "idle_seconds"), history.last("standing")
     spent = {k: count * price[k] for k, count in circuits.items() if k in price}
     total = sum(spent.values())
-    credits = {client: history.credits(record, client) for client in history.clients}
-    judged = any(credits.values())
-    rows: list[list[Cell]] = []
-    for client in history.clients:
-        given = credits[client]
-        rounds = [
-            at for (at, k), event in history.trained.items() if k == client and not _lost(event)
-        ]
-        judgement = [
-            _nats(given[-1] if given else None),
-            _nats(sum(given) / len(given) if given else None),
-            figure(history.last(client, "standing"), 2),
-        ]
-        rows.append(
-            [
-                f"{client} · {record.client_name(client)}",
-                f"{len(rounds)} of {len(history.rounds)}",
-                amount(circuits.get(client)),
-                amount(spent.get(client)),
-                percent(spent[client] / total) if client in spent and total else NONE,
-                *(judgement if judged else []),
-                duration(idle.get(client)),
-            ]
-        )
-    credit = ("Last credit", "Mean credit", "Standing") if judged else ()
-    head = ("Client", "Rounds trained", "Circuits", "Spend", "Share of spend", *credit, "Waiting")
-    return Table(
-        head,
+    credit, trained = history.credits(), history.counted.sum()
+    last, mean = credit.ffill().tail(1), credit.mean()
+    evaluated = bool(credit.notna().any(axis=None))
+    rows = [
+        {
+            "client": f"{k} · {record.client_name(k)}",
+            "trained": f"{trained[k]} of {len(record.round_ids)}",
+            "circuits": circuits.get(k),
+            "spend": spent.get(k),
+            "share": spent[k] / total if k in spent and total else None,
+            "last": last[k].iat[0] if evaluated else None,
+            "mean": mean[k],
+            "standing": standing.get(k),
+            "idle": idle.get(k),
+        }
+        for k in record.client_ids
+    ]
+    credits = (
+        ("last", "Last credit", _nats),
+        ("mean", "Mean credit", _nats),
+        ("standing", "Standing", lambda value: figure(value, 2)),
+    )
+    return table_of(
+        (
+            ("client", "Client", str),
+            ("trained", "Rounds trained", str),
+            ("circuits", "Circuits", amount),
+            ("spend", "Spend", amount),
+            ("share", "Share of spend", percent),
+            *(credits if evaluated else ()),
+            ("idle", "Waiting", duration),
+        ),
         rows,
-        frozenset(range(1, len(head))),
         title="The clients, in the finished rounds",
-        note=_clients_note(record, judged=judged),
+        note=_clients_note(evaluated),
         folded=f"{len(rows)} clients" if len(rows) > MANY_CLIENTS else "",
     )
 
 
-def _lost(event: Json) -> bool:
-    return bool(event.get("dropped"))
-
-
-def _nats(value: float | None) -> str:
+def _nats(value: float) -> str:
     return figure(value, 4)
 
 
-def _clients_note(record: Record, *, judged: bool) -> str:
+def _clients_note(evaluated: bool) -> str:
     note = "Spend is circuits times their price (agent.circuit_prices)."
-    if not judged:
+    if not evaluated:
         return f"{note} What a client's model was worth (credit) is {UNKNOWN} in this run."
     return (
         f"{note} Credit is what a client's model was worth in a round, in nats of the server's "
@@ -194,49 +168,38 @@ def _clients_note(record: Record, *, judged: bool) -> str:
     )
 
 
-# --- what plain rounds would have cost ------------------------------------------------------
-
-
-def plain_table(record: Record, history: History) -> Table:
-    """Return what the run's rounds cost beside as many plain ones, and the saving."""
-    ran, plain, steps = run_bill(record, history), plain_bill(record, history), plain_steps(record)
-    rounds = len(history.rounds)
-    lines = (
-        ("Circuits", "circuits", amount),
-        ("Spend: circuits times their price", "spend", amount),
-        ("Working seconds, all clients added up (estimate)", "busy", duration),
-        ("Waiting seconds, all clients added up (estimate)", "idle", duration),
-    )
+def fedavg_table(record: Record, history: History) -> Table:
+    """Return what the run's rounds cost beside as many rounds of plain FedAvg, and the saving."""
+    ran, fedavg = run_bill(record, history), fedavg_bill(record, history)
+    rounds = len(record.round_ids)
     rows = [
-        [name, _written(ran, key, write), _written(plain, key, write), _saving(ran, plain, key)]
-        for name, key, write in lines
+        [name, _cost(ran, key, write), _cost(fedavg, key, write), _saving(ran, fedavg, key)]
+        for key, name, write in COSTS
     ]
-    head = ("Cost", "This run", f"{rounds} plain round{'s' * (rounds != 1)}", "Saved")
     return Table(
-        head,
+        ("Cost", "This run", f"{rounds} plain round{'s' * (rounds != 1)}", "Saved"),
         rows if rounds else [],
-        frozenset({1, 2, 3}),
         title="What plain QFL would have cost",
-        note=_plain_note(record, history, steps),
+        note=_fedavg_note(history, fedavg_steps(record)),
     )
 
 
-def _written(bill: Bill, key: str, write: Any) -> str:
+def _cost(bill: Bill, key: str, write: Callable[[Any], str]) -> str:
     value = getattr(bill, key)
-    return UNKNOWN if value is None else str(write(value))
+    return UNKNOWN if value is None else write(value)
 
 
-def _saving(ran: Bill, plain: Bill, key: str) -> str:
-    share = saved(getattr(ran, key), getattr(plain, key))
+def _saving(ran: Bill, fedavg: Bill, key: str) -> str:
+    share = saved(getattr(ran, key), getattr(fedavg, key))
     if share is None:
         return NONE
     return percent(share) if share > -0.0005 else f"{percent(-share)} more"
 
 
-def _plain_note(record: Record, history: History, steps: int | None) -> str:
-    told = f"{steps} steps" if steps is not None else f"train.steps ({UNKNOWN})"
+def _fedavg_note(history: History, steps: int | None) -> str:
+    each = f"{steps} steps" if steps is not None else f"train.steps ({UNKNOWN})"
     note = (
-        f"Plain: every client in every round that was run, {told} each. This is the cost of as "
+        f"Plain: every client in every round that was run, {each} each. This is the cost of as "
         "many plain rounds, not a claim that plain QFL would have reached the same accuracy. "
         "Circuits follow from each client's price of a step and of a round. Seconds are of "
         "training alone, without fine-tuning and evaluation: those of the run from what its "
@@ -244,56 +207,41 @@ def _plain_note(record: Record, history: History, steps: int | None) -> str:
         "a step, which are noisy."
     )
     usual = usual_paces(history, steps or 1)
-    untimed = [client for client in history.clients if client not in usual]
-    if not untimed or not usual:
+    untimed = [str(client) for client in history.record.client_ids if client not in usual.index]
+    if not untimed or not len(usual):
         return note
-    who = ", ".join(map(str, untimed))
     return (
-        f"{note} Timed for less than a plain round, and counted as the mean of the others: {who}."
+        f"{note} Timed for less than a plain round, and counted as the mean of the others: "
+        f"{', '.join(untimed)}."
     )
 
 
-# --- what a language model was asked --------------------------------------------------------
-
-
-def asked_model(record: Record) -> bool:
-    """Say whether a language model decided."""
-    return any("attempts" in line for line in record.decisions)
-
-
-def sums_table(record: Record) -> Table:
-    """Return the sums of a language model's questions, from the summary."""
-    told: Any = record.summary.get("agent")
-    sums: Json = told if isinstance(told, Mapping) else {}
-    rows = [[name, write(sums[key]) if key in sums else UNKNOWN] for key, name, write in SUMS]
+def question_sums(record: Record) -> Table:
+    """Return the sums of the questions to a language model, from the summary."""
+    sums = record.summary.get("agent") or {}
     return Table(
         ("Of the whole run", "Sum"),
-        rows,
-        frozenset({1}),
+        [[name, write(sums[key]) if key in sums else UNKNOWN] for key, name, write in SUMS],
         title="What asking the language model took",
         note="" if sums else "The run left no summary.",
     )
 
 
-def asked(record: Record) -> list[Asked]:
+def questions(record: Record) -> list[RoundQuestions]:
     """Return the questions of each round with their raw answers, cut where they are long."""
-    rounds = [
-        (line, [one for one in _listed(line.get("attempts")) if isinstance(one, Mapping)])
-        for line in record.decisions
-    ]
+    rounds = [(line, line["attempts"]) for line in record.decisions if line.get("attempts")]
     texts = 2 * sum(len(attempts) for _, attempts in rounds)
     most = min(LONGEST, ALL_TEXTS // max(1, texts))
     return [
-        Asked(
-            _asked_head(line, attempts),
-            [_asking(one, place, most) for place, one in enumerate(attempts, 1)],
+        RoundQuestions(
+            _round_head(line, attempts),
+            [_question(one, place, most) for place, one in enumerate(attempts, 1)],
         )
         for line, attempts in rounds
-        if attempts
     ]
 
 
-def _asked_head(line: Json, attempts: Sequence[Json]) -> str:
+def _round_head(line: Json, attempts: Sequence[Json]) -> str:
     many = f"{len(attempts)} question{'s' * (len(attempts) != 1)}"
     used = attempts[-1].get("problem") == ""
     end = "the answer was used" if used else "no usable answer"
@@ -301,28 +249,27 @@ def _asked_head(line: Json, attempts: Sequence[Json]) -> str:
     return f"Round {whole(line.get('round'))}: {many}, {end}{by}"
 
 
-def _asking(attempt: Json, number: int, most: int) -> Asking:
-    told = [
+def _question(attempt: Json, number: int, most: int) -> Question:
+    facts = [
         f"Question {number}",
         f"{whole(attempt.get('prompt_tokens'))} tokens asked",
         f"{whole(attempt.get('answer_tokens'))} answered",
         duration(attempt.get("seconds")),
     ]
-    return Asking(
-        facts=", ".join(told),
+    return Question(
+        facts=", ".join(facts),
         problem=str(attempt.get("problem") or ""),
-        notes=[str(note) for note in _listed(attempt.get("notes"))],
+        notes=attempt.get("notes") or (),
         prompt=shortened(attempt.get("prompt"), most),
         answer=shortened(attempt.get("answer"), most),
     )
 
 
-def shortened(text: Any, most: int) -> str:
+def shortened(text: str | None, most: int) -> str:
     """Cut a text that is too long, and say that the record has all of it."""
     if text is None:
         return UNKNOWN
-    whole_text = str(text)
-    if len(whole_text) <= most:
-        return whole_text
-    left = len(whole_text) - most
-    return f"{whole_text[:most]}\n[cut here: {left:,} more characters; agent.jsonl has all]"
+    left = len(text) - most
+    if left <= 0:
+        return text
+    return f"{text[:most]}\n[cut here: {left:,} more characters; agent.jsonl has all]"

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from core import percent, wilson_interval
-from reporting.record import Record, any_known, known
-from reporting.style import (
-    ACCENT,
-    HALF,
-    INK,
-    MUTED,
-    WARN,
-    WIDE,
-    chart,
-    client_style,
-)
+from reporting.formatting import short
+from reporting.record import Record, known
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MANY_ROUNDS = 24
 """Beyond so many rounds or clients a heat map shows no figures in its cells."""
@@ -25,62 +21,149 @@ MANY_ROUNDS = 24
 MANY_CLIENTS = 12
 """Beyond so many clients a chart shows bands, not a line each, and tables of them are folded."""
 
+INK, MUTED, LINE, GRID = "#1f2933", "#5b6770", "#d9dee3", "#eceff2"
+ACCENT, WARN = "#0b5fa5", "#b42318"
+
 DARK_TEXT = "#1f2934"
 """On light cells of a heat map, whatever the page's colours; not one of the theme's."""
 
-Rows = Sequence[Sequence[float]]
+CLIENT_COLOURS = (
+    *("#0b6fb8", "#c2410c", "#15803d", "#8b3fb0", "#a16207"),
+    *("#be185d", "#0e7490", "#4d5b6a", "#6b8e00", "#7c2d12"),
+)
+"""At least 4.5 : 1 on white, and different for people with the common colour blindnesses."""
+
+THEME = {
+    **{INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", WARN: "bad", GRID: "grid"},
+    **{colour: f"c{place}" for place, colour in enumerate(CLIENT_COLOURS)},
+}
+"""Colours that the page has for a light and for a dark screen, as CSS variables by name."""
+
+DASHES: tuple[tuple[str, Any], ...] = (
+    ("solid", "-"),
+    ("dashed", (0, (5, 2))),
+    ("dotted", (0, (1, 1.5))),
+    ("dashed", (0, (5, 1.5, 1, 1.5))),
+)
+"""Kinds of lines, for CSS and for matplotlib."""
+
+WIDE = (9.2, 3.2)
+"""Inches of a chart that has the page's width."""
+
+HALF = (5.0, 3.3)
+"""Inches of one of two charts side by side."""
+
+MATPLOTLIB: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "llm-qfl",
+    "font.family": "sans-serif",
+    "font.size": 10.0,
+    "text.parse_math": False,  # a site may be called $x$
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.0,
+}
 
 
-def curves(record: Record, key: str, title: str, *, share: bool = False) -> str:
-    """Draw a figure by round: the global model's thick, each client's thin.
+def legend_line(index: int) -> str:
+    """Return CSS that shows a client's line in the legend."""
+    kind, _ = DASHES[index // len(CLIENT_COLOURS) % len(DASHES)]
+    return f"border-top: 3px {kind} var(--c{index % len(CLIENT_COLOURS)})"
+
+
+def client_style(index: int) -> dict[str, Any]:
+    """Return colour and dashes of a client; colours repeat after ten, with other dashes."""
+    _, dashes = DASHES[index // len(CLIENT_COLOURS) % len(DASHES)]
+    return {"color": CLIENT_COLOURS[index % len(CLIENT_COLOURS)], "linestyle": dashes}
+
+
+def chart(size: tuple[float, float], draw: Callable[[Any, Any], None], label: str) -> str:
+    """Draw one chart as inline SVG that scales to its column and takes the page's colours.
 
     Parameters
     ----------
-    record : Record
-        The run.
-    key : str
-        ``loss`` or ``accuracy``.
-    title : str
-        Label of the vertical axis.
-    share : bool
-        Whether the figure is a share, to be shown in per cent.
-
-    Returns
-    -------
-    str
-        SVG; empty if no round has the figure.
+    size : tuple of float
+        Width and height, inches.
+    draw : callable
+        Called with matplotlib's figure and axes.
+    label : str
+        What it shows, for those who cannot see it.
     """
-    whole, parts = record.series(key), record.grid(key)
-    if not known(whole) and not any_known(parts):
+    import matplotlib
+    from markupsafe import escape
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(MATPLOTLIB):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure, figure.add_subplot())
+        buffer = io.StringIO()
+        metadata = {"Date": None, "Creator": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    head, body = buffer.getvalue().split("<svg", 1)[1].split(">", 1)
+    head = re.sub(r'\s(?:width|height|viewBox)="[^"]*"', "", head)
+    width, height = (round(72 * inches) for inches in size)
+    return (
+        f'<svg role="img" aria-label="{escape(label)}" style="max-width:{round(width * 1.5)}px" '
+        f'viewBox="0 0 {width} {height}"{head}>{_themed(body)}'
+    )
+
+
+def _themed(svg: str) -> str:
+    """Let the page choose the colours of `THEME`; others, of heat maps' cells, stay."""
+    return re.sub(
+        r"((?:fill|stroke): )(#[0-9a-f]{6})",
+        lambda m: m[1] + (f"var(--{THEME[m[2]]})" if m[2] in THEME else m[2]),
+        svg,
+    )
+
+
+def curves(record: Record, key: str, title: str) -> str:
+    """Draw the ``loss`` or ``accuracy`` by round: the global model's thick, each client's thin."""
+    values, clients = record.series(key), record.grid(key)
+    if not known(values) and not _any_known(clients):
         return ""
 
     def draw(figure: Any, axes: Any) -> None:
-        _client_lines(axes, record.round_ids, parts, linewidth=1.1, alpha=0.9)
-        axes.plot(record.round_ids, whole, color=INK, linewidth=2.6, marker="o")
+        _client_lines(axes, clients, linewidth=1.1, alpha=0.9)
+        axes.plot(record.round_ids, values, color=INK, linewidth=2.6, marker="o")
         best = record.summary.get("best_round")
         if best in record.round_ids:
-            value = whole[record.round_ids.index(int(best))]
+            value = values[record.round_ids.index(int(best))]
             axes.plot([best], [value], "o", ms=10, mfc="none", mec=ACCENT, mew=2)
         _rounds_axis(axes, record.round_ids)
         axes.set_ylabel(title)
-        if share:
+        if key == "accuracy":
             percent_axis(axes)
 
     return chart(HALF, draw, f"{title} by round: global model and each client")
 
 
-def _client_lines(axes: Any, rounds: Sequence[int], rows: Rows, **look: Any) -> None:
-    """Draw a line a client; of many clients the median, the middle half and the whole range."""
-    if len(rows) <= MANY_CLIENTS:
-        for index, row in enumerate(rows):
-            axes.plot(rounds, row, marker=".", **look, **client_style(index))
-        return
-    import numpy as np
+def _any_known(grid: DataFrame) -> bool:
+    return bool(grid.notna().any(axis=None))
 
-    columns = [known(column) for column in zip(*rows, strict=True)]
-    parts = [np.quantile(c or [math.nan], [0, 0.25, 0.5, 0.75, 1]) for c in columns]
-    least, low, middle, high, most = np.stack(parts, axis=1)
-    colour = client_style(0)["color"]
+
+def _client_lines(axes: Any, grid: DataFrame, **style: Any) -> None:
+    """Draw a line a client; of many clients the median, the middle half and the whole range."""
+    rounds = list(grid.columns)
+    if len(grid) <= MANY_CLIENTS:
+        for index, row in enumerate(grid.to_numpy()):
+            axes.plot(rounds, row, marker=".", **style, **client_style(index))
+        return
+    least, low, middle, high, most = grid.quantile([0, 0.25, 0.5, 0.75, 1]).to_numpy()
+    colour = CLIENT_COLOURS[0]
     axes.fill_between(rounds, least, most, color=colour, alpha=0.15, linewidth=0)
     axes.fill_between(rounds, low, high, color=colour, alpha=0.3, linewidth=0)
     axes.plot(rounds, middle, marker=".", color=colour)
@@ -88,13 +171,13 @@ def _client_lines(axes: Any, rounds: Sequence[int], rows: Rows, **look: Any) -> 
 
 def ratios(record: Record) -> str:
     """Draw each client's quantum loss over its LLM's loss, by round."""
-    rows = record.grid("ratio")
-    if not any_known(rows):
+    grid = record.grid("ratio")
+    if not _any_known(grid):
         return ""
 
     def draw(figure: Any, axes: Any) -> None:
         axes.axhline(1.0, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
-        _client_lines(axes, record.round_ids, rows)
+        _client_lines(axes, grid)
         _rounds_axis(axes, record.round_ids)
         axes.set_ylabel("r = quantum loss / LLM loss")
 
@@ -137,9 +220,7 @@ def idle(record: Record) -> str:
     return chart(HALF, draw, "Share of the clients' time spent waiting, by round")
 
 
-def heat(
-    record: Record, key: str, unit: str, colours: str, places: int = 0, *, marked: bool = False
-) -> str:
+def heat_map(record: Record, key: str, unit: str, colours: str, *, marked: bool = False) -> str:
     """Draw a figure by client and round as a heat map.
 
     Parameters
@@ -147,29 +228,24 @@ def heat(
     record : Record
         The run.
     key : str
-        Key of the ``client`` events.
+        ``steps`` or ``idle_seconds`` of the ``client`` events.
     unit : str
         What the colour bar shows.
     colours : str
         matplotlib's name of a light-to-dark colour map.
-    places : int
-        Decimal places of the figures in the cells.
     marked : bool
         Whether to mark who trained and was not aggregated, and who was dropped or failed.
-
-    Returns
-    -------
-    str
-        SVG; empty if no client has the figure.
     """
-    rows = record.grid(key)
-    if not any_known(rows):
+    grid = record.grid(key)
+    if not _any_known(grid):
         return ""
+    cells = grid.to_numpy()
+    places = 0 if key == "steps" else 2 if grid.max(axis=None) < 10 else 1
 
     def draw(figure: Any, axes: Any) -> None:
-        image = axes.imshow(rows, aspect="auto", cmap=colours, vmin=0)
-        if max(len(record.round_ids), len(rows)) <= MANY_ROUNDS:
-            _cells(axes, rows, places, image)
+        image = axes.imshow(cells, aspect="auto", cmap=colours, vmin=0)
+        if max(cells.shape) <= MANY_ROUNDS:
+            _write_cells(axes, cells, places, image)
         if marked:
             _draw_marks(axes, record)
         _grid_axes(axes, record)
@@ -177,12 +253,13 @@ def heat(
         bar.outline.set_visible(False)
         bar.set_label(unit)
 
-    return chart(_grid_size(record), draw, f"{unit} by client and round")
+    height = max(2.0, min(9.0, 1.2 + 0.34 * len(cells)))
+    return chart((WIDE[0], height), draw, f"{unit} by client and round")
 
 
-def _cells(axes: Any, rows: Sequence[Sequence[float]], places: int, image: Any) -> None:
+def _write_cells(axes: Any, cells: Any, places: int, image: Any) -> None:
     """Write each cell's figure, light on dark and dark on light; nothing where there is none."""
-    for y, row in enumerate(rows):
+    for y, row in enumerate(cells):
         for x, value in enumerate(row):
             if math.isfinite(value):
                 red, green, blue, _ = image.cmap(image.norm(value))
@@ -191,40 +268,33 @@ def _cells(axes: Any, rows: Sequence[Sequence[float]], places: int, image: Any) 
                 axes.text(x, y, f"{value:.{places}f}", ha="center", va="center", color=colour)
 
 
+MARKS: dict[str, dict[str, Any]] = {
+    "trained, not aggregated": {"marker": "o", "facecolors": "none", "edgecolors": "#c98a1b"},
+    "dropped or failed": {"marker": "x", "color": WARN},
+}
+"""Marks on the cells of updates that did not count: a ring, and a cross."""
+
+
 def _draw_marks(axes: Any, record: Record) -> None:
-    """Mark who trained and was not aggregated (a ring), and who was dropped or failed (a cross)."""
-    looks: dict[str, dict[str, Any]] = {
-        "trained, not aggregated": {"marker": "o", "facecolors": "none", "edgecolors": "#c98a1b"},
-        "dropped or failed": {"marker": "x", "color": WARN},
-    }
     for name, points in _marks(record).items():
         if points:
             xs, ys = zip(*points, strict=True)
-            axes.scatter(xs, ys, s=190, linewidths=2, label=name, **looks[name])
+            axes.scatter(xs, ys, s=190, linewidths=2, label=name, **MARKS[name])
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, handletextpad=0.3)
 
 
 def _marks(record: Record) -> dict[str, list[tuple[int, int]]]:
     """Return the cells (round's place, client's place) of updates that did not count."""
-    marks: dict[str, list[tuple[int, int]]] = {
-        "trained, not aggregated": [],
-        "dropped or failed": [],
-    }
-    dropped = {(e.get("client"), e.get("round")) for e in record.clients if e.get("dropped")}
-    answered = {(e.get("client"), e.get("round")) for e in record.clients}
+    uncounted, lost = MARKS
+    marks: dict[str, list[tuple[int, int]]] = {uncounted: [], lost: []}
+    dropped = {(e["client"], e["round"]) for e in record.clients if e.get("dropped")}
+    answered = {(e["client"], e["round"]) for e in record.clients}
     for event in record.rounds:
-        at = record.round_ids.index(int(event["round"]))
-        asked = {int(k) for k in event.get("participants", [])}
-        aggregated = {int(k) for k in event.get("aggregated", [])}
-        for client in sorted(asked):
-            cell = (at, record.client_ids.index(client))
-            silent = bool(answered) and (client, event["round"]) not in answered
-            if client in aggregated:
-                continue
-            if (client, event["round"]) in dropped or silent:
-                marks["dropped or failed"].append(cell)
-            else:
-                marks["trained, not aggregated"].append(cell)
+        at = event["round"]
+        for client in sorted({*event.get("participants", [])} - {*event.get("aggregated", [])}):
+            silent = bool(answered) and (client, at) not in answered
+            name = lost if silent or (client, at) in dropped else uncounted
+            marks[name].append((record.round_ids.index(at), record.client_ids.index(client)))
     return marks
 
 
@@ -245,8 +315,7 @@ def confusion(record: Record) -> str:
                 axes.text(x, y, text, ha="center", va="center", color=colour)
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
+        axes.set(xlabel="predicted", ylabel="true")
         axes.grid(visible=False)
         image.set_clip_on(True)
 
@@ -262,11 +331,11 @@ def reliability(record: Record) -> str:
 
     def draw(figure: Any, axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
-        centres, shares = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
-        ranges = [wilson_interval(b["accuracy"], b["rows"]) or (0.0, 1.0) for b in bins]
-        low = [share - one[0] for share, one in zip(shares, ranges, strict=True)]
-        high = [one[1] - share for share, one in zip(shares, ranges, strict=True)]
-        axes.errorbar(centres, shares, yerr=(low, high), fmt="o", color=ACCENT, ecolor=MUTED)
+        for one in bins:
+            right = one["accuracy"]
+            low, high = wilson_interval(right, one["rows"]) or (0.0, 1.0)
+            ends = [[right - low], [high - right]]
+            axes.errorbar(one["confidence"], right, ends, fmt="o", color=ACCENT, ecolor=MUTED)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="right")
         percent_axis(axes)
         percent_axis(axes, axes.xaxis)
@@ -274,23 +343,11 @@ def reliability(record: Record) -> str:
     return chart((4.4, 3.3), draw, "Share of right predictions by their confidence, test rows")
 
 
-def short(value: float) -> str:
-    """Write a large number shortly: 1.2 M, 35 k, 800."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {letter}"
-    return f"{value:.3g}"
-
-
-def _grid_size(record: Record) -> tuple[float, float]:
-    return WIDE[0], max(2.0, min(9.0, 1.2 + 0.34 * len(record.client_ids)))
-
-
 def _grid_axes(axes: Any, record: Record) -> None:
     """Label a clients-by-rounds grid."""
-    places = range(len(record.round_ids))
     every = max(1, math.ceil(len(record.round_ids) / MANY_ROUNDS))
-    axes.set_xticks(list(places)[::every], [str(at) for at in record.round_ids[::every]])
+    places = range(0, len(record.round_ids), every)
+    axes.set_xticks(places, [str(at) for at in record.round_ids[::every]])
     names = [_short_name(record.client_name(client)) for client in record.client_ids]
     step = max(1, math.ceil(len(names) / 45))
     axes.set_yticks(range(0, len(names), step), names[::step])
@@ -306,10 +363,15 @@ def _short_name(name: str) -> str:
 
 
 def _rounds_axis(axes: Any, rounds: Sequence[int]) -> None:
+    whole_rounds(axes)
+    axes.set_xlim(min(rounds) - 0.5, max(rounds) + 0.5)
+
+
+def whole_rounds(axes: Any) -> None:
+    """Label the horizontal axis with rounds, whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
-    axes.set_xlim(min(rounds) - 0.5, max(rounds) + 0.5)
     axes.set_xlabel("round")
 
 

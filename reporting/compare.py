@@ -1,4 +1,4 @@
-"""Puts runs side by side: ``python -m reporting.compare``, asked in JSON on standard input.
+"""Puts runs side by side: ``python -m reporting.compare``, which reads a question in JSON.
 
 Reads results folders alone. `llm-qfl compare` prints what comes out; the picture is a page of
 `reporting.comparison_page`.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from core import DataError, UserError, explain, wilson_interval, write_bytes
-from reporting.compared_run import Point, Run
-from reporting.fedavg_reference import History, prices, real
+import pandas as pd
+
+from core import DataError, UserError, wilson_interval, write_bytes
+from reporting.fedavg_reference import History, prices, real, spend
 from reporting.formatting import error, status
 from reporting.record import Json, Record, read_record
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 WINDOW = 3
 """Rounds over which validation accuracy is averaged before it is held against the target."""
@@ -39,50 +43,86 @@ ALIKE = {
 }  # fmt: skip
 """Settings in which runs must be alike to be compared, by what they are."""
 
+SPENT = ("circuits", "idle_seconds", "bytes")
+SCORES = ("accuracy", "loss")
 
-# --- reading --------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a comparison.
+
+    Attributes
+    ----------
+    name : str
+        Name of its results folder.
+    figures, settings, found : Mapping
+        What it came to, its settings, and what was seen of the data, which settings do not say.
+    points : DataFrame, a row a round
+        ``round``, and by then ``circuits``, ``idle_seconds`` and ``bytes``, preparation included;
+        ``accuracy`` and ``loss`` of the global model on validation rows, and the same ``smooth``.
+    damaged : tuple of str
+        What is wrong with its files.
+    """
+
+    name: str
+    figures: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    found: Mapping[str, Any]
+    points: DataFrame
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> float | None:
+        """Best validation accuracy, smoothed."""
+        return real(self.points["smooth_accuracy"].max())
+
+    def first(self, target: float | None) -> dict[str, Any] | None:
+        """Return round and costs at which the smoothed accuracy first is the target or more."""
+        if target is None or not len(reached := self.points.query("smooth_accuracy >= @target")):
+            return None
+        first = _plain(reached.head(1))[0]
+        return {key: first[key] for key in ("round", *SPENT)}
+
+
+def _plain(frame: DataFrame) -> list[dict[str, Any]]:
+    """Return rows as JSON has them, None for what is not on record."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run.
-
-    Parameters
-    ----------
-    folder : Path
-        Its results folder; of a run that is not finished, or is damaged, too.
+    """Read a run that may be unfinished or damaged.
 
     Raises
     ------
     UserError
-        If it is no run.
+        If the folder is no run's.
     """
     try:
         record = read_record(folder)
     except DataError:
-        raise UserError(_no_run(folder)) from None
-    tree = record.config.get("settings") or {}
+        given, accepted = f"no run in {str(folder)!r}", "the results folders of two or more runs"
+        raise UserError(given, accepted, "name others") from None
     return Run(
         name=record.name,
         figures=_figures(record),
-        settings={f"{s}.{k}": v for s, part in tree.items() for k, v in part.items()},
-        facts=_facts(record),
-        points=tuple(_points(record)),
+        settings=record.settings,
+        found=_found(record),
+        points=_points(record),
         damaged=record.damaged,
     )
 
 
-def _no_run(folder: Path) -> str:
-    given = f"no run in {str(folder)!r}"
-    return explain(given, "the results folders of two or more runs", "name others")
-
-
 def _figures(record: Record) -> dict[str, Any]:
-    summary, ledger = record.summary, record.ledger
+    summary = record.summary
     test, baselines = summary.get("test") or {}, summary.get("baselines") or {}
-    totals: Json = ledger.get("totals") or summary.get("ledger") or {}
+    totals: Json = record.ledger.get("totals") or summary.get("ledger") or {}
     busy = _sum(totals, ("train_seconds", "llm_seconds", "queue_seconds"))
-    idle = real(totals.get("idle_seconds"))
-    span = None if busy is None or idle is None else busy + idle
+    span = _sum({"busy": busy, **totals}, ("busy", "idle_seconds"))
+    each = record.ledger.get("clients") or {}
+    circuits = {int(k): real(cost.get("circuits")) for k, cost in each.items()}
+    known = {k: count for k, count in circuits.items() if count is not None}
+    price = prices(record, History(record))
     return {
         "status": status(record),
         "error": error(record),
@@ -91,77 +131,61 @@ def _figures(record: Record) -> dict[str, Any]:
         "test_accuracy": real(test.get("accuracy")),
         "test_interval": wilson_interval(test.get("accuracy"), test.get("rows")),
         "test_loss": real(test.get("loss")),
-        **{
-            name: real((baselines.get(key) or {}).get("accuracy"))
-            for name, key in (("majority", "majority"), ("linear", "logistic_projected"))
-        },
+        "majority": _accuracy(baselines, "majority"),
+        "linear": _accuracy(baselines, "logistic_projected"),
         "rounds": len(record.round_ids),
         "circuits": real(totals.get("circuits")),
         "simulated": real(summary.get("simulated_circuits")),
-        "spend": _spend(record),
-        "idle_share": idle / span if span and idle is not None else None,
+        "spend": spend(known if len(known) == len(circuits) else {}, price),
+        "idle_share": totals["idle_seconds"] / span if span else None,
         "bytes": _sum(totals, ("bytes_up", "bytes_down")),
         "seconds": real((summary.get("seconds") or {}).get("total")),
     }
 
 
+def _accuracy(baselines: Json, key: str) -> float | None:
+    return real((baselines.get(key) or {}).get("accuracy"))
+
+
 def _sum(costs: Json, keys: Iterable[str]) -> float | None:
+    """Add up costs; None if one of them is not on record."""
     values = [real(costs.get(key)) for key in keys]
     return None if None in values else sum(value for value in values if value is not None)
 
 
-def _spend(record: Record) -> float | None:
-    """Return all circuits of the ledger times their prices."""
-    price = prices(record, History.of(record))
-    each = record.ledger.get("clients") or {}
-    counts = {int(k): real(cost.get("circuits")) for k, cost in each.items()}
-    if not counts or None in counts.values() or not set(counts) <= set(price):
-        return None
-    return sum((count or 0.0) * price[k] for k, count in counts.items())
-
-
-def _facts(record: Record) -> dict[str, Any]:
-    """Return what was seen of the data, which settings do not tell of files."""
+def _found(record: Record) -> dict[str, Any]:
+    """Return what was seen of the data, which settings do not say of files."""
     ready = record.prepared
     rows = [
         [client.get(key) for key in ("train_rows", "val_rows", "test_rows", "class_rows")]
         for client in ready.get("clients") or []
     ]
-    judged = [ready.get("validation_rows"), ready.get("test_rows")]
-    return {"data": [ready.get("data"), ready.get("classes")], "rows": [judged, rows]}
+    held = [ready.get("validation_rows"), ready.get("test_rows")]
+    return {"data": [ready.get("data"), ready.get("classes")], "rows": [held, rows]}
 
 
-def _points(record: Record) -> Iterable[Point]:
-    entries = record.ledger.get("entries") or record.clients
-    accuracies, losses = record.series("accuracy"), record.series("loss")
+def _points(record: Record) -> DataFrame:
+    """Return a row a round: costs of everything so far, and the validation scores."""
+    keys = ["round", "circuits", "idle_seconds", "bytes_up", "bytes_down"]
+    entries = pd.DataFrame(list(record.ledger.get("entries") or record.clients), columns=keys)
+    entries = entries.astype(float).assign(bytes=lambda e: e["bytes_up"] + e["bytes_down"])
     window = min(WINDOW, len(record.round_ids))
-    for place, at in enumerate(record.round_ids):
-        spent = [e for e in entries if (real(e.get("round")) or 0) <= at]
-        yield Point(
-            round=at,
-            circuits=_total(spent, ("circuits",)),
-            idle_seconds=_total(spent, ("idle_seconds",)),
-            bytes=_total(spent, ("bytes_up", "bytes_down")),
-            accuracy=real(accuracies[place]),
-            loss=real(losses[place]),
-            smooth_accuracy=smoothed(accuracies[: place + 1], window),
-            smooth_loss=smoothed(losses[: place + 1], window),
-        )
-
-
-def _total(entries: Sequence[Json], keys: Sequence[str]) -> float | None:
-    values = [_sum(entry, keys) for entry in entries]
-    return None if not values or None in values else sum(v for v in values if v is not None)
+    rows = []
+    for place, at in enumerate(record.round_ids, 1):
+        so_far = entries.loc[entries["round"] <= at, list(SPENT)]
+        point = {"round": at, **so_far.sum(skipna=False, min_count=1)}
+        for key in SCORES:
+            values = record.series(key)[:place]
+            point |= {key: values[-1], f"smooth_{key}": smoothed(values, window)}
+        rows.append(point)
+    columns = ["round", *SPENT, *SCORES, *(f"smooth_{key}" for key in SCORES)]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], float))
 
 
 def smoothed(values: Sequence[float], window: int = WINDOW) -> float | None:
     """Return the mean of the last values; None before there are `window` of them."""
-    last = [real(value) for value in values[-window:]]
-    known = [value for value in last if value is not None]
-    return sum(known) / window if len(known) == window else None
-
-
-# --- comparing --------------------------------------------------------------------------------
+    last = [value for value in map(real, values[-window:]) if value is not None]
+    return sum(last) / window if len(last) == window else None
 
 
 def compare(runs: Sequence[Run], target: float | None) -> dict[str, Any]:
@@ -180,34 +204,26 @@ def compare(runs: Sequence[Run], target: float | None) -> dict[str, Any]:
         JSON: ``target``, ``given``, ``smoothing``, ``warning``, ``runs`` each with its figures
         and where it ``reached`` the target (None: never), and the ``settings`` that differ.
     """
-    goal = target
-    if goal is None:
-        goal = min((run.best for run in runs if run.best is not None), default=None)
+    best = [run.best for run in runs if run.best is not None]
+    goal = target if target is not None else min(best, default=None)
     return {
         "target": goal,
         "given": target is not None,
         "smoothing": SMOOTHING,
         "warning": warning(runs),
-        "groups": [list(members) for members in groups(runs)],
+        "groups": groups(runs),
         "runs": [
             {
                 "name": run.name,
                 **run.figures,
                 "best_validation": run.best,
-                "reached": where,
+                "reached": run.first(goal),
                 "damaged": run.damaged,
             }
-            for run, where in ((run, _reached(run, goal)) for run in runs)
+            for run in runs
         ],
         "settings": differences(runs),
     }
-
-
-def _reached(run: Run, goal: float | None) -> dict[str, Any] | None:
-    point = None if goal is None else run.first(goal)
-    if point is None:
-        return None
-    return {key: getattr(point, key) for key in ("round", "circuits", "idle_seconds", "bytes")}
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
@@ -229,8 +245,8 @@ def groups(runs: Sequence[Run]) -> list[list[int]]:
     """Return the places of runs that differ in nothing but their seed, group by group."""
     found: dict[str, list[int]] = {}
     for place, run in enumerate(runs):
-        kept = {k: v for k, v in run.settings.items() if k not in (*NAMES, "run.seed")}
-        found.setdefault(json.dumps(kept, sort_keys=True), []).append(place)
+        others = {k: v for k, v in run.settings.items() if k not in (*NAMES, "run.seed")}
+        found.setdefault(json.dumps(others, sort_keys=True), []).append(place)
     return list(found.values())
 
 
@@ -240,46 +256,40 @@ def _same(values: Sequence[Any]) -> bool:
 
 def warning(runs: Sequence[Run]) -> str:
     """Say in one line why runs are not to be compared; empty if they are."""
-    differ = differences(runs)
-    found = []
+    differ, lines = differences(runs), []
     seeds = [sorted(str(runs[k].settings.get("run.seed")) for k in group) for group in groups(runs)]
-    repeated = len(seeds) > 1 and _same(
-        seeds
-    )  # every group has the same seeds: their means may be compared
+    # Where every group has the same seeds, their means may be compared.
+    repeated = len(seeds) > 1 and _same(seeds)
     for what, keys in ALIKE.items():
         if what == "seed" and repeated:
             continue
         named = [key for key in keys if key in differ]
-        seen = [run.facts[what] for run in runs if what in run.facts and _known(run)]
-        if named or not (len(seen) < 2 or _same(seen)):
-            found.append(f"{what} ({', '.join(named) or 'as found by the sites'})")
+        seen = [run.found[what] for run in runs if what in run.found and run.figures["data"]]
+        if named or (seen and not _same(seen)):
+            lines.append(f"{what} ({', '.join(named) or 'as found by the sites'})")
     lost = [run.name for run in runs if not run.settings]
-    told = [f"not comparable: the runs differ in {'; '.join(found)}"] if found else []
-    told += [f"settings unknown: {', '.join(lost)}"] if lost else []
-    return "; ".join(told)
-
-
-def _known(run: Run) -> bool:
-    return run.figures["data"] is not None
+    found = [f"not comparable: the runs differ in {'; '.join(lines)}"] if lines else []
+    found += [f"settings unknown: {', '.join(lost)}"] if lost else []
+    return "; ".join(found)
 
 
 def main() -> int:
-    """Answer a question of `llm-qfl compare`; 2 for a user's mistake, told in the last line."""
+    """Answer a question of `llm-qfl compare`; 2 for a user's mistake, the last line of stderr."""
     from reporting.comparison_page import build_comparison
 
-    asked = json.load(sys.stdin)
+    question = json.load(sys.stdin)
     try:
-        runs = [read_run(Path(folder)) for folder in asked["folders"]]
-        found = compare(runs, asked["target"])
+        runs = [read_run(Path(folder)) for folder in question["folders"]]
+        found = compare(runs, question["target"])
         page = build_comparison(runs, found)
-        write_bytes(Path(asked["out"]), page.encode("utf-8", "backslashreplace"))
+        write_bytes(Path(question["out"]), page.encode("utf-8", "backslashreplace"))
     except UserError as problem:
         print(problem, file=sys.stderr)
         return 2
     except OSError as problem:
         print(f"cannot use {str(problem.filename)!r}: {problem.strerror}", file=sys.stderr)
         return 1
-    print(json.dumps({**found, "points": [[asdict(p) for p in run.points] for run in runs]}))
+    print(json.dumps({**found, "points": [_plain(run.points) for run in runs]}))
     return 0
 
 

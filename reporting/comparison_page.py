@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core import span
-from reporting.charts import percent_axis, short
-from reporting.formatting import NONE, amount, duration, figure, percent, size, whole
-from reporting.page import render
-from reporting.parts import Section, Table
-from reporting.style import HALF, MUTED, chart, client_style, legend_line
+from reporting.charts import (
+    HALF,
+    MUTED,
+    chart,
+    client_style,
+    legend_line,
+    percent_axis,
+    whole_rounds,
+)
+from reporting.formatting import (
+    NONE,
+    amount,
+    duration,
+    figure,
+    percent,
+    setting_value,
+    short,
+    size,
+    text,
+    whole,
+)
+from reporting.page import Page, Section, Table, table_of
 
 if TYPE_CHECKING:
-    from reporting.compared_run import Run
+    from reporting.compare import Run
 
 FIGURES = (
     ("status", "Status", str),
@@ -45,7 +61,7 @@ REACHED = (
 
 
 def build_comparison(runs: Sequence[Run], found: Mapping[str, Any]) -> str:
-    """Build the page of a comparison.
+    """Build the page of a comparison; HTML in one file that needs no network.
 
     Parameters
     ----------
@@ -53,22 +69,14 @@ def build_comparison(runs: Sequence[Run], found: Mapping[str, Any]) -> str:
         The runs.
     found : Mapping
         What `reporting.compare.compare` says of them.
-
-    Returns
-    -------
-    str
-        HTML, one file that needs no network.
     """
     names = [run.name for run in runs]
-    return render(
+    return Page(
         title=f"{len(runs)} runs side by side",
         folder=", ".join(names),
-        status="",
-        verdict="",
-        facts=[],
         sections=[
             _figures(names, found),
-            _target(names, found),
+            _target(found),
             _seeds(names, found),
             _curves(runs, found),
             _settings(names, found),
@@ -79,7 +87,7 @@ def build_comparison(runs: Sequence[Run], found: Mapping[str, Any]) -> str:
         ],
         kind="comparison",
         maker="llm-qfl compare",
-    )
+    ).html()
 
 
 def _figures(names: Sequence[str], found: Mapping[str, Any]) -> Section:
@@ -88,19 +96,17 @@ def _figures(names: Sequence[str], found: Mapping[str, Any]) -> Section:
         for key, name, write in FIGURES
         if any(run.get(key) not in (None, "") for run in found["runs"])
     ]
+    damaged = [
+        f"{run['name']}, damaged and left out: {one}"
+        for run in found["runs"]
+        for one in run["damaged"]
+    ]
     return Section(
         "figures",
         "The runs",
         "A dash: not on record. Costs are of the whole run, preparation and final test included.",
-        tables=[Table(("Figure", *names), rows, frozenset(range(1, len(names) + 1)))],
-        warnings=[
-            *([found["warning"]] if found["warning"] else []),
-            *(
-                f"{name}, damaged and left out: {one}"
-                for name, run in zip(names, found["runs"], strict=True)
-                for one in run["damaged"]
-            ),
-        ],
+        tables=[Table(("Figure", *names), rows)],
+        warnings=[*filter(None, [found["warning"]]), *damaged],
     )
 
 
@@ -108,57 +114,21 @@ def _written(value: Any, write: Any) -> str:
     return NONE if value in (None, "") else str(write(value))
 
 
-def _target(names: Sequence[str], found: Mapping[str, Any]) -> Section:
-    goal = found["target"]
+def _target(found: Mapping[str, Any]) -> Section:
+    goal, runs = found["target"], found["runs"]
     how = "as asked" if found["given"] else "the lowest of the runs' best"
     rows = [
-        [name, *(_reached(run["reached"], key, write) for key, _, write in REACHED)]
-        for name, run in zip(names, found["runs"], strict=True)
+        [run["name"], *(_reached(run["reached"], key, write) for key, _, write in REACHED)]
+        for run in runs
     ]
+    head = ("Run", *(name for _, name, _ in REACHED))
     return Section(
         "target",
         "What each spent to reach the same accuracy",
         f"Validation accuracy {percent(goal)} ({how}), {found['smoothing']}, for all runs alike. "
         "Costs are of everything until the round was done, preparation included.",
-        tables=[
-            Table(
-                ("Run", *(name for _, name, _ in REACHED)),
-                rows if goal is not None else [],
-                frozenset({1, 2, 3, 4}),
-            )
-        ],
+        tables=[Table(head, rows)] if goal is not None else [],
         empty="No run has finished a round.",
-    )
-
-
-def _seeds(names: Sequence[str], found: Mapping[str, Any]) -> Section:
-    """Put runs that differ in their seed alone into one row."""
-    rows = []
-    for group in found["groups"]:
-        runs = [found["runs"][k] for k in group]
-        known = [run["test_accuracy"] for run in runs if run["test_accuracy"] is not None]
-        reached = [run["reached"]["circuits"] for run in runs if run["reached"]]
-        costs = [value for value in reached if value is not None]
-        rows.append(
-            [
-                ", ".join(names[k] for k in group),
-                whole(len(group)),
-                percent(sum(known) / len(known)) if known else NONE,
-                span((min(known), max(known))) if len(known) > 1 else NONE,
-                f"{len(reached)} of {len(group)}",
-                amount(sum(costs) / len(costs)) if costs else NONE,
-            ]
-        )
-    head = ("Runs", "Seeds", "Mean test accuracy", "Lowest to highest", "Reached the accuracy")
-    repeated = len(rows) < len(names)
-    return Section(
-        "seeds",
-        "Runs that differ in their seed alone",
-        "A row is one configuration; circuits are the mean of the runs that reached the accuracy.",
-        tables=[
-            Table((*head, "Circuits until then"), rows if repeated else [], frozenset(range(1, 6)))
-        ],
-        empty="No two runs have the same settings but for the seed.",
     )
 
 
@@ -166,39 +136,69 @@ def _reached(point: Mapping[str, Any] | None, key: str, write: Any) -> str:
     return "never" if point is None else _written(point[key], write)
 
 
-def _curves(runs: Sequence[Run], found: Mapping[str, Any]) -> Section:
-    goal = found["target"]
-    pictures = [
-        versus(
-            runs, found["groups"], across, f"{kind}{unit}", key, goal if key == "accuracy" else None
-        )
-        for key, kind, unit in (
-            ("accuracy", "validation accuracy", ""),
-            ("loss", "validation loss", ", nats"),
-        )
-        for across in ("circuits", "round")
+def _seeds(names: Sequence[str], found: Mapping[str, Any]) -> Section:
+    """Put runs that differ in their seed alone into one row."""
+    rows = [
+        {"runs": ", ".join(names[k] for k in group), **_group([found["runs"][k] for k in group])}
+        for group in found["groups"]
     ]
+    columns = (
+        ("runs", "Runs", str),
+        ("seeds", "Seeds", whole),
+        ("mean", "Mean test accuracy", percent),
+        ("ends", "Lowest to highest", text),
+        ("reached", "Reached the accuracy", str),
+        ("circuits", "Circuits until then", amount),
+    )
+    repeated = len(rows) < len(names)
+    return Section(
+        "seeds",
+        "Runs that differ in their seed alone",
+        "A row is one configuration; circuits are the mean of the runs that reached the accuracy.",
+        tables=[table_of(columns, rows)] if repeated else [],
+        empty="No two runs have the same settings but for the seed.",
+    )
+
+
+def _group(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return test accuracies, and the cost of reaching the target, of one configuration."""
+    known = [run["test_accuracy"] for run in runs if run["test_accuracy"] is not None]
+    reached = [run["reached"]["circuits"] for run in runs if run["reached"]]
+    costs = [value for value in reached if value is not None]
+    return {
+        "seeds": len(runs),
+        "mean": sum(known) / len(known) if known else None,
+        "ends": span((min(known), max(known))) if len(known) > 1 else None,
+        "reached": f"{len(reached)} of {len(runs)}",
+        "circuits": sum(costs) / len(costs) if costs else None,
+    }
+
+
+def _curves(runs: Sequence[Run], found: Mapping[str, Any]) -> Section:
     return Section(
         "curves",
         "Accuracy and loss by circuits and by rounds",
         f"Of the global model on validation rows. Dots: as measured; lines: {found['smoothing']}. "
         "Dashed: the accuracy to reach. Runs that differ in their seed alone have one colour. "
         "Where the runs' circuits differ tenfold or more, their axis is logarithmic.",
-        pictures=pictures,
+        pictures=[
+            curves(runs, found["groups"], across, key, found["target"])
+            for key in ("accuracy", "loss")
+            for across in ("circuits", "round")
+        ],
         empty="No run has finished a round.",
         legend="clients",
     )
 
 
-def versus(
+def curves(
     runs: Sequence[Run],
     groups: Sequence[Sequence[int]],
     across: str,
-    title: str,
     key: str,
-    goal: float | None,
+    goal: float | None = None,
 ) -> str:
-    """Draw a figure of several runs in one picture.
+    """Draw a figure of several runs in one picture; empty if no run has it.
 
     Parameters
     ----------
@@ -208,52 +208,29 @@ def versus(
         Places of the runs that share a colour, in the order of the colours.
     across : str
         What goes across: ``circuits`` or ``round``.
-    title : str
-        Label of the vertical axis.
     key : str
         ``accuracy`` or ``loss``.
     goal : float or None
-        Where to draw a dashed line.
-
-    Returns
-    -------
-    str
-        SVG; empty if no run has the figure.
+        Accuracy where to draw a dashed line.
     """
-    lines = [
-        [(getattr(p, across), getattr(p, key), getattr(p, f"smooth_{key}")) for p in run.points]
-        for run in runs
-    ]
-    known = [[point for point in line if None not in point[:2]] for line in lines]
-    if not any(known):
+    lines = [run.points.dropna(subset=[across, key]) for run in runs]
+    if not any(map(len, lines)):
         return ""
-    from matplotlib.ticker import MaxNLocator
-
     colour = {place: number for number, group in enumerate(groups) for place in group}
-    ends = [line[-1][0] for line in known if line and line[-1][0] > 0]
-    tenfold = across == "circuits" and len(ends) > 1 and max(ends) >= 10 * min(ends)
+    title = f"validation {key}" + ", nats" * (key == "loss")
 
     def draw(drawing: Any, axes: Any) -> None:
-        for place, line in enumerate(known):
+        for place, line in enumerate(lines):
             style = client_style(colour[place])
-            xs, measured, smooth = zip(*line, strict=True) if line else ((), (), ())
-            axes.plot(xs, measured, ".", color=style["color"], alpha=0.5, ms=7)
-            # None before there are enough rounds: matplotlib leaves a gap.
-            axes.plot(xs, [math.nan if value is None else value for value in smooth], **style)
-        if goal is not None:
+            axes.plot(line[across], line[key], ".", color=style["color"], alpha=0.5, ms=7)
+            axes.plot(line[across], line[f"smooth_{key}"], **style)  # a gap where there is none
+        if goal is not None and key == "accuracy":
             axes.axhline(goal, color=MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
         axes.set_ylabel(title)
         if across == "round":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
-            axes.set_xlabel("round")
+            whole_rounds(axes)
         else:
-            if tenfold:
-                axes.set_xscale("log")
-            else:
-                axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
-                axes.set_xlim(left=0)
-            axes.xaxis.set_major_formatter(lambda value, at: short(value))
-            axes.set_xlabel("circuits so far" + ", logarithmic" * tenfold)
+            _circuits_axis(axes, [line["circuits"].iat[-1] for line in lines if len(line)])
         if key == "accuracy":
             percent_axis(axes)
 
@@ -261,22 +238,27 @@ def versus(
     return chart(HALF, draw, f"{title} of {len(runs)} runs by {named}")
 
 
+def _circuits_axis(axes: Any, ends: Sequence[float]) -> None:
+    """Label the axis of circuits; logarithmic where the runs differ tenfold."""
+    from matplotlib.ticker import MaxNLocator
+
+    some = [float(end) for end in ends if end > 0]
+    tenfold = len(some) > 1 and max(some) >= 10 * min(some)
+    if tenfold:
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(lambda value, at: short(value))
+    axes.set_xlabel("circuits so far" + ", logarithmic" * tenfold)
+
+
 def _settings(names: Sequence[str], found: Mapping[str, Any]) -> Section:
-    rows = [
-        [key, *(_value(value) for value in values)] for key, values in found["settings"].items()
-    ]
+    rows = [[key, *map(setting_value, values)] for key, values in found["settings"].items()]
     return Section(
         "settings",
         "Settings in which they differ",
         "Names and folders of the runs are left out. A dash: the run knows no such setting.",
-        tables=[Table(("Setting", *names), rows)],
+        tables=[Table(("Setting", *names), rows, ())],
         empty="They have the same settings.",
     )
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, bool):
-        return str(value).lower()
-    return '""' if value == "" else str(value)

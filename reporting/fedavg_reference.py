@@ -1,20 +1,23 @@
-"""What a run's rounds cost, and what as many plain ones would have: pure.
+"""What a run's rounds cost, and what as many rounds of plain FedAvg would have cost.
 
-A plain round is everybody at `train.steps`. Circuits follow from each client's prices on record;
-seconds are an estimate from its measured seconds a step.
+In a round of FedAvg every client trains `train.steps` steps. Its circuits follow from each
+client's circuits a step and a round, as on record; its seconds are an estimate from the client's
+measured seconds a step. All tables here are (rounds, clients), of the finished rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from core import circuit_prices, is_number
-from reporting.record import Json, Record
+from reporting.record import Json, Record, by_round
 
-Views = Mapping[int, Json]
-"""What is known of each client, by index."""
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
 
 
 @dataclass(frozen=True)
@@ -29,81 +32,73 @@ class Bill:
         Seconds in training, and of waiting for the slowest in training. None: not on record.
     """
 
-    circuits: float | None
-    spend: float | None
-    busy: float | None
-    idle: float | None
+    circuits: float | None = None
+    spend: float | None = None
+    busy: float | None = None
+    idle: float | None = None
 
 
-@dataclass(frozen=True)
 class History:
-    """What is on record of a run's clients, round by round.
+    """What the agent saw of each client, and how long each client trained, by round.
+
+    Parameters
+    ----------
+    record : Record
+        The run. What is known once a round is done is in the next round's observation, and after
+        the last round in the last checkpoint.
 
     Attributes
     ----------
-    rounds, clients : tuple of int
-        The finished rounds, and the clients.
-    before, after : mapping
-        By round, the clients as they were when it was decided, and once it was done.
-    trained : mapping
-        By round and client, the ``client`` event of who answered.
+    seconds, pace, steps : DataFrame
+        Seconds of training, the wait in a device's queue included; seconds a step; and steps, at
+        least 1. The last two leave out updates that were dropped.
+    trained, counted : DataFrame of bool
+        Who answered, and whose update was not dropped.
     """
 
-    rounds: tuple[int, ...]
-    clients: tuple[int, ...]
-    before: Mapping[int, Views]
-    after: Mapping[int, Views]
-    trained: Mapping[tuple[int, int], Json]
-
-    @classmethod
-    def of(cls, record: Record) -> History:
-        """Read it from the observations, and the end of it from the last checkpoint."""
-        before, after = {}, {}
-        for line in record.decisions:
-            seen, at = line.get("observation"), whole_number(line.get("round"))
-            if isinstance(seen, Mapping) and at is not None:
-                before[at] = after[at - 1] = _views(seen.get("clients"))
-        if (last := whole_number(record.state.get("round"))) is not None:
-            after[last] = _views(record.state.get("views"))
-        trained = {
-            (at, client): event
-            for event in record.clients
-            if (at := whole_number(event.get("round"))) is not None
-            and (client := whole_number(event.get("client"))) is not None
-        }
-        return cls(record.round_ids, record.client_ids, before, after, trained)
-
-    def measured(self, at: int, client: int) -> tuple[float, float] | None:
-        """Return the seconds a step and the steps of a client in a round, if it trained."""
-        event = self.trained.get((at, client))
-        steps = real(event.get("steps")) if event and not event.get("dropped") else None
-        if event is None or steps is None:
-            return None
-        pace, busy = real(self.last_view(at, client).get("seconds_per_step")), _training(event)
-        if pace is None and busy is not None:
-            pace = busy / max(1.0, steps)
-        return None if pace is None else (pace, max(1.0, steps))
-
-    def last_view(self, at: int, client: int) -> Json:
-        """Return what was known of a client once a round was done; empty if nothing."""
-        return self.after.get(at, {}).get(client, {})
-
-    def credits(self, record: Record, client: int) -> list[float]:
-        """Return a client's credit in each round that it was judged in."""
-        counted = {event.get("round"): event.get("aggregated") or () for event in record.rounds}
-        found = [
-            real(self.last_view(at, client).get("credit"))
-            for at in self.rounds
-            if client in counted.get(at, ())
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._before = [
+            {**view, "round": line["round"]}
+            for line in record.decisions
+            if line.get("round") is not None
+            for view in (line.get("observation") or {}).get("clients", ())
         ]
-        return [value for value in found if value is not None]
+        self._after = [{**view, "round": view["round"] - 1} for view in self._before]
+        last = record.state.get("round")
+        if last is not None:
+            self._after += [{**view, "round": last} for view in record.state.get("views", ())]
+        events = [{**event, "answered": True} for event in record.clients]
+        counted = [event for event in events if not event.get("dropped")]
+        self.trained, self.counted = (
+            by_round(found, "answered", record).notna() for found in (events, counted)
+        )
+        queue = by_round(events, "queue_seconds", record).fillna(0.0)
+        self.seconds = by_round(events, "train_seconds", record) + queue
+        self.steps = by_round(counted, "steps", record).clip(lower=1)
+        pace = self.after("seconds_per_step").where(self.steps.notna())
+        self.pace = pace.fillna(self.seconds / self.steps)
 
-    def last(self, client: int, key: str) -> float | None:
-        """Return the newest figure of a client, or None."""
-        for at in sorted(self.after, reverse=True):
-            if (value := real(self.after[at].get(client, {}).get(key))) is not None:
-                return value
-        return None
+    def before(self, key: str) -> DataFrame:
+        """Return what was known of each client when a round was decided."""
+        return by_round(self._before, key, self.record)
+
+    def after(self, key: str) -> DataFrame:
+        """Return what was known of each client once a round was done."""
+        return by_round(self._after, key, self.record)
+
+    def last(self, key: str) -> dict[int, float]:
+        """Return the newest figure of each client that has one."""
+        seen = sorted(self._after, key=lambda view: int(view["round"]))
+        return {view["client"]: float(view[key]) for view in seen if is_number(view.get(key))}
+
+    def credits(self) -> DataFrame:
+        """Return each client's credit in the rounds in which its update was aggregated."""
+        credit = self.after("credit")
+        for event in self.record.rounds:
+            out = credit.columns.difference(event.get("aggregated") or ())
+            credit.loc[event["round"], out] = float("nan")
+        return credit
 
 
 def real(value: Any) -> float | None:
@@ -111,58 +106,24 @@ def real(value: Any) -> float | None:
     return float(value) if is_number(value) else None
 
 
-def whole_number(value: Any) -> int | None:
-    """Return a figure as a whole number; None for none."""
-    return int(value) if is_number(value) else None
-
-
-def _views(listed: Any) -> dict[int, Json]:
-    views = listed if isinstance(listed, Sequence) and not isinstance(listed, str) else ()
-    return {
-        int(view["client"]): view
-        for view in views
-        if isinstance(view, Mapping) and is_number(view.get("client"))
-    }
-
-
-def _training(event: Json) -> float | None:
-    """Return the seconds that a participant trained, its wait in a device's queue included."""
-    seconds = real(event.get("train_seconds"))
-    return None if seconds is None else seconds + (real(event.get("queue_seconds")) or 0.0)
-
-
 def prices(record: Record, history: History) -> dict[int, float]:
     """Return the price of each client's circuits, where it is on record."""
-    settings: Any = record.config.get("settings")
-    agent = settings.get("agent") if isinstance(settings, Mapping) else None
-    text = agent.get("circuit_prices") if isinstance(agent, Mapping) else None
-    listed = circuit_prices(str(text), len(history.clients)) or () if text is not None else ()
-    set_prices = dict(zip(history.clients, listed, strict=False))
-    seen = {client: history.last(client, "circuit_price") for client in history.clients}
-    return {**set_prices, **{k: price for k, price in seen.items() if price is not None}}
+    text = record.setting("agent", "circuit_prices")
+    clients = record.client_ids
+    listed = circuit_prices(str(text), len(clients)) or () if text is not None else ()
+    return {**dict(zip(clients, listed, strict=False)), **history.last("circuit_price")}
 
 
-def circuits_run(record: Record) -> dict[int, float]:
-    """Return the circuits of each client in the finished rounds; nothing if not on record."""
-    entries = [e for e in record.ledger.get("entries") or () if isinstance(e, Mapping)]
-    return _by_client(record, entries, "circuits") or _by_client(record, record.clients, "circuits")
-
-
-def waited(record: Record) -> dict[int, float]:
-    """Return the seconds that each client waited at the barriers of the finished rounds."""
-    entries = [e for e in record.ledger.get("entries") or () if isinstance(e, Mapping)]
-    key = "idle_seconds"
-    return _by_client(record, entries, key) or _by_client(record, record.clients, key)
-
-
-def _by_client(record: Record, lines: Iterable[Json], key: str) -> dict[int, float]:
-    sums: dict[int, float] = {}
-    for line in lines:
-        named = is_number(line.get("client")) and line.get("round") in record.round_ids
-        if named and is_number(line.get(key)):
-            client = int(line["client"])
-            sums[client] = sums.get(client, 0.0) + float(line[key])
-    return {client: sums.get(client, 0.0) for client in record.client_ids} if sums else {}
+def by_client(record: Record, key: str) -> dict[int, float]:
+    """Return a cost of each client in the finished rounds; empty if it is not on record."""
+    for lines in (record.ledger.get("entries"), record.clients):
+        frame = pd.DataFrame(list(lines or ()), columns=["round", "client", key]).dropna()
+        frame = frame[frame["round"].isin(record.round_ids)]
+        if len(frame):
+            sums: Series = frame.groupby("client")[key].sum().astype(float)
+            found = sums.reindex(record.client_ids, fill_value=0.0).to_dict()
+            return {int(client): float(cost) for client, cost in found.items()}
+    return {}
 
 
 def spend(circuits: Mapping[int, float], price: Mapping[int, float]) -> float | None:
@@ -172,111 +133,67 @@ def spend(circuits: Mapping[int, float], price: Mapping[int, float]) -> float | 
     return sum(count * price[client] for client, count in circuits.items())
 
 
-def plain_steps(record: Record) -> int | None:
-    """Return the steps of a plain round, `train.steps`."""
-    told = [
-        seen.get("plain_steps")
-        for line in record.decisions
-        if isinstance(seen := line.get("observation"), Mapping)
-    ]
-    settings: Any = record.config.get("settings")
-    train = settings.get("train") if isinstance(settings, Mapping) else None
-    told.append(train.get("steps") if isinstance(train, Mapping) else None)
-    return next((int(steps) for steps in told if steps is not None and is_number(steps)), None)
+def fedavg_steps(record: Record) -> int | None:
+    """Return the steps of a round of FedAvg, `train.steps`."""
+    seen: list[Json] = [line.get("observation") or {} for line in record.decisions]
+    found = [one.get("plain_steps") for one in seen]
+    steps = next((n for n in found if n is not None), record.setting("train", "steps"))
+    return int(steps) if is_number(steps) else None
 
 
 def run_bill(record: Record, history: History) -> Bill:
     """Return what the run's finished rounds cost."""
-    circuits = circuits_run(record)
-    rounds = []
-    for at in history.rounds:
-        busy = []
-        for client in history.clients:
-            if (event := history.trained.get((at, client))) is None:
-                continue
-            measured = history.measured(at, client)
-            busy.append(measured[0] * measured[1] if measured else _training(event))
-        rounds.append(busy)
-    return _bill(circuits, prices(record, history), rounds)
+    seconds = (history.pace * history.steps).fillna(history.seconds)
+    price = prices(record, history)
+    return _bill(by_client(record, "circuits"), price, seconds, history.trained)
 
 
-def plain_bill(record: Record, history: History) -> Bill:
-    """Return what as many rounds would have cost with everybody at `train.steps`.
+def fedavg_bill(record: Record, history: History) -> Bill:
+    """Return what as many rounds would have cost with every client at `train.steps`.
 
     A client has the pace of the round if it trained that long in it, else the mean pace of all its
     steps: the part of a round that is no steps would make a short one look slow. Who took fewer
-    steps than one plain round in all counts as the mean of the others.
+    steps than one round of FedAvg in all counts as the mean of the others.
     """
-    steps = plain_steps(record)
+    steps = fedavg_steps(record)
     if steps is None:
-        return Bill(None, None, None, None)
+        return Bill()
     usual = usual_paces(history, steps)
-    mean = sum(usual.values()) / len(usual) if usual else None
-    rounds = []
-    for at in history.rounds:
-        seconds = []
-        for client in history.clients:
-            pace = usual.get(client, mean)
-            if (measured := history.measured(at, client)) and measured[1] >= steps:
-                pace = measured[0]
-            seconds.append(None if pace is None else pace * steps)
-        rounds.append(seconds)
-    return _bill(_plain_circuits(history, steps), prices(record, history), rounds)
+    pace = history.pace.where(history.steps >= steps).fillna(usual).fillna(usual.mean())
+    everyone = pd.DataFrame(True, index=pace.index, columns=pace.columns)
+    fixed, each = (
+        history.before(f"circuits_{part}").ffill().bfill() for part in ("fixed", "per_step")
+    )
+    counts = (fixed + steps * each).sum(skipna=False)
+    circuits = {int(k): float(count) for k, count in counts.items()}
+    if counts.isna().any():
+        circuits = {}
+    return _bill(circuits, prices(record, history), pace * steps, everyone)
 
 
-def usual_paces(history: History, steps: int) -> dict[int, float]:
-    """Return the mean seconds a step of each client that took so many steps; of all if none did."""
-    seconds, taken = dict.fromkeys(history.clients, 0.0), dict.fromkeys(history.clients, 0.0)
-    for at, client in history.trained:
-        if client in taken and (measured := history.measured(at, client)):
-            seconds[client] += measured[0] * measured[1]
-            taken[client] += measured[1]
-    found = {k: seconds[k] / taken[k] for k in history.clients if taken[k] >= max(1, steps)}
-    return found or {k: seconds[k] / taken[k] for k in history.clients if taken[k]}
-
-
-def _plain_circuits(history: History, steps: int) -> dict[int, float]:
-    views = _filled(history.before, history)
-    sums = dict.fromkeys(history.clients, 0.0)
-    for at in history.rounds:
-        for client in history.clients:
-            view = views[at].get(client, {})
-            each, fixed = (real(view.get(f"circuits_{part}")) for part in ("per_step", "fixed"))
-            if each is None or fixed is None:
-                return {}
-            sums[client] += fixed + steps * each
-    return sums
-
-
-def _filled(by_round: Mapping[int, Mapping[int, Any]], history: History) -> dict[int, Any]:
-    """Give a client that a round knows nothing of what is known of its last one, or its first."""
-    first: dict[int, Any] = {}
-    for at in history.rounds:
-        first = {**by_round.get(at, {}), **first}
-    filled, newest = {}, first
-    for at in history.rounds:
-        newest = {**newest, **by_round.get(at, {})}
-        filled[at] = newest
-    return filled
+def usual_paces(history: History, steps: int) -> Series:
+    """Return the mean seconds a step of clients that took so many steps; of all if none did."""
+    taken = history.steps.where(history.pace.notna()).sum()
+    found = (history.pace * history.steps).sum() / taken
+    enough = found[taken >= max(1, steps)]
+    return enough if len(enough) else found[taken > 0]
 
 
 def _bill(
     circuits: Mapping[int, float],
     price: Mapping[int, float],
-    rounds: Sequence[Sequence[float | None]],
+    seconds: DataFrame,
+    took_part: DataFrame,
 ) -> Bill:
-    """Add a bill up; ``rounds`` are the participants' seconds in each."""
-    count = sum(circuits.values()) if circuits else None
-    busy = idle = 0.0
-    for seconds in rounds:
-        known = [value for value in seconds if value is not None]
-        if not known or len(known) < len(seconds):
-            return Bill(count, spend(circuits, price), None, None)
-        busy += sum(known)
-        idle += max(known) * len(known) - sum(known)
-    return Bill(count, spend(circuits, price), *((busy, idle) if rounds else (None, None)))
+    """Add a bill up; without every participant's seconds it has no times."""
+    count, cost = sum(circuits.values()) if circuits else None, spend(circuits, price)
+    timed = bool((seconds.notna() == took_part).all(axis=None))
+    if not len(seconds) or not timed or not took_part.any(axis=1).all():
+        return Bill(count, cost)
+    waits = seconds.max(axis=1) * took_part.sum(axis=1) - seconds.sum(axis=1)
+    return Bill(count, cost, float(seconds.sum().sum()), float(waits.sum()))
 
 
-def saved(ran: float | None, plain: float | None) -> float | None:
-    """Return the share of the plain cost that the run did not have; below 0 it cost more."""
-    return None if ran is None or not plain else 1 - ran / plain
+def saved(ran: float | None, fedavg: float | None) -> float | None:
+    """Return the share of FedAvg's cost that the run did not have; below 0 it cost more."""
+    return None if ran is None or not fedavg else 1 - ran / fedavg

@@ -1,14 +1,13 @@
-"""The report's sentences and figures in words; pure."""
+"""The report's figures in words, and the sentence on how a run came out; pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import core
-from core import BASELINES, difference_interval, is_number, wilson_interval
+from core import difference_interval, is_number, span, wilson_interval
 from reporting.record import Json, Record, number
 
 NONE = "\u2013"
@@ -23,8 +22,7 @@ size = partial(core.byte_size, none=NONE)
 
 def interval(share: Any, rows: Any) -> str:
     """Write the 95 % interval of a share that was counted in so many rows."""
-    found = wilson_interval(share, rows)
-    return NONE if found is None else f"{percent(found[0])} to {percent(found[1])}"
+    return span(wilson_interval(share, rows), none=NONE)
 
 
 def amount(value: Any) -> str:
@@ -34,19 +32,36 @@ def amount(value: Any) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
+def text(value: Any) -> str:
+    """Write a text, or a dash for none."""
+    return str(value or NONE)
+
+
+def setting_value(value: Any) -> str:
+    """Write the value of a setting, or a dash for none."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return str(value).lower()
+    return '""' if value == "" else str(value)
+
+
+def capital(words: str) -> str:
+    """Begin a text with a capital letter."""
+    return words[:1].upper() + words[1:]
+
+
+def short(value: float) -> str:
+    """Write a large number shortly: 1.2 M, 35 k, 800."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g} {letter}"
+    return f"{value:.3g}"
+
+
 def status(record: Record) -> str:
-    """Return ``completed``, ``failed``, or ``unfinished`` where the run left no word."""
+    """Return ``completed``, ``failed``, or ``unfinished`` where the run left no status."""
     return str(record.summary.get("status") or record.end.get("status") or "unfinished")
-
-
-def judged(record: Record) -> str:
-    """Say on what backend the global model was judged, and what that cost the server."""
-    judge: Json = record.summary.get("judge") or {}
-    said = str(judge.get("backend") or NONE)
-    if not judge.get("jobs"):
-        return said
-    cost = f"{amount(judge.get('jobs'))} jobs, {amount(judge.get('circuits'))} circuits"
-    return f"{said}, by the server: {cost}, {amount(judge.get('shots'))} shots"
 
 
 def error(record: Record) -> str:
@@ -54,104 +69,56 @@ def error(record: Record) -> str:
     return str(record.summary.get("error") or record.end.get("error") or "").rstrip(". \n")
 
 
-def verdict(record: Record) -> str:
-    """Say in plain words how the run came out.
-
-    Parameters
-    ----------
-    record : Record
-        The run.
-
-    Returns
-    -------
-    str
-        One to three sentences.
-    """
+def outcome(record: Record) -> str:
+    """Say in one to three sentences how the run came out."""
     rounds = len(record.round_ids)
     done = f"{rounds} round{'s' * (rounds != 1)}"
-    state = status(record)
-    if state == "failed":
+    if status(record) == "failed":
         return f"The run failed after {done}: {error(record) or 'no reason was recorded'}."
-    if state != "completed":
+    if status(record) != "completed":
         return (
             f"The run did not come to its end: {done} are on record, and no final test. "
             "What follows is as far as it got."
         )
     test: Json = record.summary.get("test") or {}
-    accuracy = number(test.get("accuracy"))
-    if math.isnan(accuracy):
+    if not is_number(test.get("accuracy")):
         return f"The run completed after {done}, without a final test."
-    rows = whole(test.get("rows"))
-    sure = interval(accuracy, test.get("rows"))
-    first = f"The quantum model is right on {percent(accuracy)} of {rows} held-out test rows"
+    return _test_result(test, record.summary.get("baselines") or {})
+
+
+def _test_result(test: Json, baselines: Json) -> str:
+    """Compare the test accuracy with the baselines."""
+    accuracy, rows = test["accuracy"], test.get("rows")
+    sure = interval(accuracy, rows)
+    first = f"The quantum model is right on {percent(accuracy)} of {whole(rows)} held-out test rows"
     first += f" (95 % interval {sure})" if sure != NONE else ""
-    baselines: Json = record.summary.get("baselines") or {}
-    compared = [
-        part
-        for key, name in (
-            ("majority", "always saying the majority class"),
-            ("logistic_projected", "a logistic regression on the same features"),
-        )
-        if (part := _compared(accuracy, baselines.get(key), name, test.get("rows")))
-    ]
-    sentence = first + (": " + " and ".join(compared) if compared else "") + "."
-    return sentence + _against_full(accuracy, baselines.get("logistic_full"))
+    named = (
+        ("majority", "always saying the majority class"),
+        ("logistic_projected", "a logistic regression on the same features"),
+    )
+    compared = [_compared(accuracy, _accuracy(baselines, key), name, rows) for key, name in named]
+    sentence = first + ": " * any(compared) + " and ".join(filter(None, compared)) + "."
+    full = _accuracy(baselines, "logistic_full")
+    if math.isnan(full):
+        return sentence
+    return (
+        f"{sentence} With all features, before they are reduced to the qubits, a logistic "
+        f"regression is right on {percent(full)}."
+    )
 
 
-def _compared(accuracy: float, baseline: Any, name: str, rows: Any) -> str:
+def _accuracy(baselines: Json, key: str) -> float:
+    return number((baselines.get(key) or {}).get("accuracy"))
+
+
+def _compared(accuracy: float, other: float, name: str, rows: Any) -> str:
     """Compare with a baseline; a difference that chance may have made is no difference."""
-    other = number((baseline or {}).get("accuracy"))
     if math.isnan(other):
         return ""
     points = 100 * (accuracy - other)
     if abs(points) < 0.05:
         return f"the same as {name}"
-    said = f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {name}"
-    span = difference_interval(accuracy, other, rows)
-    chance = span is not None and span[0] <= 0 <= span[1]
-    return f"{said}, which so few rows cannot tell from chance" if chance else said
-
-
-def _against_full(accuracy: float, baseline: Any) -> str:
-    other = number((baseline or {}).get("accuracy"))
-    if math.isnan(other):
-        return ""
-    return (
-        f" With all features, before they are reduced to the qubits, a logistic regression "
-        f"is right on {percent(other)}."
-    )
-
-
-def capital(text: str) -> str:
-    """Begin a text with a capital letter."""
-    return text[:1].upper() + text[1:]
-
-
-def unseen_scores(test: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the score on test rows that were not trained on, where some were."""
-    found = test.get("unseen")
-    if not isinstance(found, Mapping):
-        return []
-    return [(f"The same, {whole(found.get('rows'))} rows not among the training rows", found)]
-
-
-def score_rows(record: Record) -> list[list[str]]:
-    """Return the table of test scores: the quantum model first, then the baselines."""
-    summary = record.summary
-    best = summary.get("best_round")
-    model = f"Quantum model, round {best}" if best else "Quantum model"
-    baselines: Mapping[str, Any] = summary.get("baselines") or {}
-    test = summary.get("test") or {}
-    rows = [(model, test), *unseen_scores(test)]
-    rows += [(capital(name), baselines[key]) for key, name in BASELINES if baselines.get(key)]
-    return [
-        [
-            name,
-            percent(scores.get("accuracy")),
-            interval(scores.get("accuracy"), scores.get("rows", test.get("rows"))),
-            figure(scores.get("macro_f1")),
-            figure(scores.get("macro_recall")),
-            figure(scores.get("loss")),
-        ]
-        for name, scores in rows
-    ]
+    sentence = f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {name}"
+    ends = difference_interval(accuracy, other, rows)
+    chance = ends is not None and ends[0] <= 0 <= ends[1]
+    return f"{sentence}, which so few rows cannot tell from chance" if chance else sentence

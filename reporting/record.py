@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core import (
     DataError,
@@ -19,6 +19,9 @@ from core import (
 )
 from core.storage.reading import Reader
 from core.storage.records import ConfigFile, Decided, LedgerFile, State, Summary
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Json = Mapping[str, Any]
 
@@ -58,7 +61,7 @@ class Record:
 
     @property
     def client_ids(self) -> tuple[int, ...]:
-        """Every client that the run speaks of, ascending."""
+        """Every client that the run names, ascending."""
         named = {int(c["client"]) for c in self.prepared.get("clients", []) if "client" in c}
         seen = {int(event["client"]) for event in self.clients if "client" in event}
         trained = {int(k) for event in self.rounds for k in event.get("participants", [])}
@@ -93,8 +96,8 @@ class Record:
     @property
     def circuit_kind(self) -> str:
         """Return ``simulated`` or ``executed``, both with "and", or nothing if not on record."""
-        words, seen = {True: "simulated", False: "executed"}, self.simulated.values()
-        return " and ".join(words[kind] for kind in (True, False) if kind in seen)
+        names, seen = {True: "simulated", False: "executed"}, self.simulated.values()
+        return " and ".join(names[kind] for kind in (True, False) if kind in seen)
 
     @property
     def calibration(self) -> Sequence[Json]:
@@ -102,23 +105,49 @@ class Record:
         bins = (self.summary.get("test") or {}).get("calibration")
         return bins if isinstance(bins, list) else []
 
-    def grid(self, key: str) -> list[list[float]]:
-        """Return a figure of the ``client`` events by client (rows) and round (columns).
-
-        Returns
-        -------
-        list of list of float
-            ``(clients, rounds)``; NaN where a client did not take part.
-        """
-        cells = {(e.get("client"), e.get("round")): e.get(key) for e in self.clients}
-        return [
-            [number(cells.get((client, at))) for at in self.round_ids] for client in self.client_ids
-        ]
+    def grid(self, key: str) -> DataFrame:
+        """Return a figure of the ``client`` events, (clients, rounds); NaN where there is none."""
+        return by_round(self.clients, key, self).T
 
     def series(self, key: str) -> list[float]:
         """Return a figure of the ``round`` events in the order of rounds; NaN where absent."""
         cells = {e.get("round"): e.get(key) for e in self.rounds}
         return [number(cells.get(at)) for at in self.round_ids]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting of the run, by ``section.key``."""
+        tree = self.config.get("settings") or {}
+        return {f"{section}.{key}": v for section, part in tree.items() for key, v in part.items()}
+
+    def setting(self, section: str, key: str) -> Any:
+        """Return a setting of the run; None if it is not on record."""
+        return self.settings.get(f"{section}.{key}")
+
+
+def by_round(lines: Iterable[Json], key: str, record: Record) -> DataFrame:
+    """Return a figure of lines that name a round and a client as a table.
+
+    Parameters
+    ----------
+    lines : iterable of Mapping
+        For instance ``client`` events; of two lines on the same cell the last one counts.
+    key : str
+        Key of the figure.
+    record : Record
+        The run, for its finished rounds and its clients.
+
+    Returns
+    -------
+    DataFrame of float, (rounds, clients)
+        NaN where no line has the figure.
+    """
+    from pandas import DataFrame
+
+    places = ["round", "client"]
+    frame = DataFrame(list(lines), columns=[*places, key]).drop_duplicates(places, keep="last")
+    table = frame.pivot(index="round", columns="client", values=key)
+    return table.reindex(index=record.round_ids, columns=record.client_ids).astype(float)
 
 
 def number(value: Any) -> float:
@@ -129,11 +158,6 @@ def number(value: Any) -> float:
 def known(values: Iterable[float]) -> list[float]:
     """Return the values that are numbers."""
     return [value for value in values if math.isfinite(value)]
-
-
-def any_known(rows: Sequence[Sequence[float]]) -> bool:
-    """Whether a grid holds at least one number."""
-    return any(known(row) for row in rows)
 
 
 def read_record(folder: Path) -> Record:
@@ -160,12 +184,7 @@ def read_record(folder: Path) -> Record:
     reader = Reader(folder)
     config = reader.file("config.json", ConfigFile)
     events = list(reader.lines("metrics.jsonl"))
-    decisions = tuple(reader.lines("agent.jsonl", Decided))
-    ledger = reader.file("ledger.json", LedgerFile)
-    summary = reader.file("summary.json", Summary)
     last = [folder, *checkpoint_folders(folder)][-1]
-    state = reader.file(str((last / "state.json").relative_to(folder)), State)
-    circuit = reader.content("circuit.svg") or b""
     return Record(
         name=real_path(folder).name,
         config=config,
@@ -173,10 +192,10 @@ def read_record(folder: Path) -> Record:
         clients=tuple(e for e in events if e.get("event") == "client"),
         rounds=tuple(e for e in events if e.get("event") == "round"),
         end=next((e for e in reversed(events) if e.get("event") == "end"), {}),
-        decisions=decisions,
-        ledger=ledger,
-        summary=summary,
-        circuit=circuit,
-        state=state,
+        decisions=tuple(reader.lines("agent.jsonl", Decided)),
+        ledger=reader.file("ledger.json", LedgerFile),
+        summary=reader.file("summary.json", Summary),
+        state=reader.file(str((last / "state.json").relative_to(folder)), State),
+        circuit=reader.content("circuit.svg") or b"",
         damaged=tuple(reader.damaged),
     )

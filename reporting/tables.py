@@ -1,26 +1,29 @@
-"""The report's tables: rows of text from a record; the page escapes them."""
+"""The run page's tables: rows of text from a record; the page escapes them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core import Settings, flatten, is_number, join_list
+import pandas as pd
+
+from core import BASELINES, Settings, flatten, join_list
 from reporting.formatting import (
-    NONE,
     amount,
+    capital,
     duration,
     figure,
     interval,
     percent,
+    setting_value,
     size,
+    text,
     whole,
 )
-from reporting.record import Json, Record, number
+from reporting.page import Columns, Table, table_of
+from reporting.record import Json, Record
 
-Row = list[str]
-
-LEDGER = (
+COSTS = (
     ("steps", "Optimizer steps", amount),
     ("jobs", "Jobs", amount),
     ("circuits", "Circuits", amount),
@@ -37,11 +40,9 @@ LEDGER = (
     ("llm_tokens", "LLM tokens", amount),
     ("llm_seconds", "LLM time", duration),
 )
+"""Columns of the ledger."""
 
 STAGE_KEYS = ("circuits", "train_seconds", "bytes_up", "bytes_down")
-
-STAGES = ("Of this", *(name for key, name, _ in LEDGER if key in STAGE_KEYS))
-"""Head of the table of `stages`."""
 
 PHASES = {
     "fine_tuning": "fine-tuning, all clients added up",
@@ -50,77 +51,110 @@ PHASES = {
 """Phases that clients spend at the same time, so that their sum may exceed the run."""
 
 
-def clients(record: Record) -> list[Row]:
+def scores(record: Record) -> Table:
+    """Return the test scores: the quantum model first, then the baselines."""
+    summary = record.summary
+    test, baselines = summary.get("test") or {}, summary.get("baselines") or {}
+    best = summary.get("best_round")
+    rows = [(f"Quantum model, round {best}" if best else "Quantum model", test)]
+    if unseen := test.get("unseen"):
+        rows.append(
+            (f"The same, {whole(unseen.get('rows'))} rows not among the training rows", unseen)
+        )
+    rows += [(capital(name), baselines[key]) for key, name in BASELINES if baselines.get(key)]
+    columns = (
+        ("name", "On the test rows", str),
+        ("accuracy", "Accuracy", percent),
+        ("interval", "95 % interval", str),
+        ("macro_f1", "Macro-F1", figure),
+        ("macro_recall", "Macro-recall", figure),
+        ("loss", "Loss", figure),
+    )
+    return table_of(columns, [{**found, "name": name, "interval": interval(
+        found.get("accuracy"), found.get("rows", test.get("rows"))
+    )} for name, found in rows])  # fmt: skip
+
+
+def clients(record: Record) -> Table:
     """Return a row a client: rows, class mix, backend, LLM."""
     classes = [join_list([c]) for c in record.prepared.get("classes", [])]  # some hold commas
     rows = []
     for client in record.prepared.get("clients", []):
-        counts = client.get("class_rows", [])
-        mix = ", ".join(f"{c} {whole(n)}" for c, n in zip(classes, counts, strict=False))
-        rows.append(
-            [
-                str(client.get("site") or f"client {client.get('client')}"),
-                whole(client.get("train_rows")),
-                whole(client.get("val_rows")),
-                mix or NONE,
-                str(client.get("backend") or NONE),
-                str(client.get("llm") or "none"),
-            ]
-        )
-    return rows
+        counts = zip(classes, client.get("class_rows", []), strict=False)
+        mix = ", ".join(f"{name} {whole(rows)}" for name, rows in counts)
+        site = client.get("site") or f"client {client.get('client')}"
+        rows.append({**client, "site": site, "mix": mix, "llm": client.get("llm") or "none"})
+    columns = (
+        ("site", "Site", text),
+        ("train_rows", "Training rows", whole),
+        ("val_rows", "Validation rows", whole),
+        ("mix", "Training rows per class", text),
+        ("backend", "Backend", text),
+        ("llm", "LLM", text),
+    )
+    return table_of(columns, rows, numeric={1, 2})
 
 
-CLASS_HEAD = ("Class", "Test rows", "Precision", "Recall", "95 % interval of recall", "F1")
-
-
-def classes(record: Record) -> list[Row]:
+def classes(record: Record) -> Table:
     """Return a row a class: precision and recall of the final test, from its confusion."""
     counts = (record.summary.get("test") or {}).get("confusion") or []
     rows = []
     for place, name in enumerate(record.class_names(len(counts))):
         hits, actual = counts[place][place], sum(counts[place])
-        said = sum(row[place] for row in counts)
+        predicted = sum(row[place] for row in counts)
+        recall = hits / actual if actual else None
         rows.append(
-            [
-                name,
-                whole(actual),
-                percent(hits / said) if said else NONE,
-                percent(hits / actual) if actual else NONE,
-                interval(hits / actual, actual) if actual else NONE,
-                figure(2 * hits / (actual + said)) if actual + said else NONE,
-            ]
+            {
+                "class": name,
+                "rows": actual,
+                "precision": hits / predicted if predicted else None,
+                "recall": recall,
+                "interval": interval(recall, actual),
+                "f1": 2 * hits / (actual + predicted) if actual + predicted else None,
+            }
         )
-    return rows
+    columns = (
+        ("class", "Class", str),
+        ("rows", "Test rows", whole),
+        ("precision", "Precision", percent),
+        ("recall", "Recall", percent),
+        ("interval", "95 % interval of recall", str),
+        ("f1", "F1", figure),
+    )
+    return table_of(columns, rows)
 
 
-def teachers(record: Record) -> list[Row]:
-    """Return a row a client's LLM, as judged on its own validation rows."""
-    rows = []
-    for teacher in record.summary.get("teachers") or []:
-        client = teacher.get("client")
-        rows.append(
-            [
-                record.client_name(client) if isinstance(client, int) else str(client),
-                percent(teacher.get("accuracy")),
-                figure(teacher.get("macro_f1")),
-                figure(teacher.get("loss")),
-                figure(teacher.get("raw_loss")),
-                figure(teacher.get("temperature"), 2),
-                whole(teacher.get("epochs")),
-                "from store" if teacher.get("reused") else duration(teacher.get("seconds")),
-            ]
-        )
-    return rows
+def teachers(record: Record) -> Table:
+    """Return a row a client's LLM, as evaluated on its own validation rows."""
+    rows = [
+        {
+            **teacher,
+            "site": record.client_name(teacher["client"]),
+            "time": "from store" if teacher.get("reused") else duration(teacher.get("seconds")),
+        }
+        for teacher in record.summary.get("teachers") or []
+    ]
+    columns = (
+        ("site", "Site", str),
+        ("accuracy", "Accuracy", percent),
+        ("macro_f1", "Macro-F1", figure),
+        ("loss", "Loss", figure),
+        ("raw_loss", "Loss before calibration", figure),
+        ("temperature", "Temperature", lambda value: figure(value, 2)),
+        ("epochs", "Epochs", whole),
+        ("time", "Fine-tuning", str),
+    )
+    return table_of(columns, rows)
 
 
-def ledger(record: Record) -> tuple[list[str], list[Row], list[Row]]:
-    """Return the ledger: the head, the row of all clients, and a row each.
+def ledger(record: Record) -> tuple[Table, Table]:
+    """Return the ledger of all clients, and of each.
 
     Costs that are zero everywhere are left out: nothing was spent there. Circuits of simulators
     stand apart from those that a device has run.
     """
     summarised: Json = record.summary.get("ledger") or {}
-    totals: Json = record.ledger.get("totals") or summarised.get("totals") or summarised
+    totals: Json = record.ledger.get("totals") or summarised
     each: Mapping[str, Json] = record.ledger.get("clients") or {}
     split = {k: _split(cost, record.simulated.get(int(k))) for k, cost in each.items()}
     if split and all("circuits" not in cost for cost in split.values()):
@@ -129,13 +163,10 @@ def ledger(record: Record) -> tuple[list[str], list[Row], list[Row]]:
         totals = {**{k: v for k, v in totals.items() if k != "circuits"}, **sums}
     else:
         split = {k: dict(cost) for k, cost in each.items()}
-    shown = [(key, name, write) for key, name, write in LEDGER if totals.get(key)]
-    rows = [
-        [record.client_name(int(k)), *(write(split[k].get(key)) for key, _, write in shown)]
-        for k in sorted(split, key=int)
-    ]
-    whole_run = ["All", *(write(totals.get(key)) for key, _, write in shown)]
-    return ["Site", *(name for _, name, _ in shown)], [whole_run] if shown else [], rows
+    shown = [column for column in COSTS if totals.get(column[0])]
+    rows = [{**split[k], "site": record.client_name(int(k))} for k in sorted(split, key=int)]
+    columns: Columns = [("site", "Site", str), *shown]
+    return table_of(columns, [{**totals, "site": "All"}] if shown else []), table_of(columns, rows)
 
 
 def _split(cost: Json, simulated: bool | None) -> dict[str, Any]:
@@ -146,64 +177,49 @@ def _split(cost: Json, simulated: bool | None) -> dict[str, Any]:
     return {**{k: v for k, v in cost.items() if k != "circuits"}, kind: cost["circuits"]}
 
 
-def stages(record: Record) -> list[Row]:
-    """Return what preparation, the rounds and the final test cost, where they are told apart."""
+def stages(record: Record) -> Table:
+    """Return what preparation, the rounds and the final test cost, if there is more than rounds."""
     last = max(record.round_ids, default=0)
     after = "Final test" if record.summary.get("test") else "After the last finished round"
-    sums: dict[str, dict[str, float]] = {}
-    for entry in record.ledger.get("entries") or []:
-        at = number(entry.get("round"))
-        name = "Preparation" if at == 0 else after if at > last else "Rounds"
-        stage = sums.setdefault(name, dict.fromkeys(STAGE_KEYS, 0.0))
-        for key in STAGE_KEYS:
-            stage[key] += entry[key] if is_number(entry.get(key)) else 0.0
-    if set(sums) <= {"Rounds"}:
-        return []
-    return [
-        [name, *(write(sums[name][key]) for key, _, write in LEDGER if key in STAGE_KEYS)]
-        for name in ("Preparation", "Rounds", after)
-        if name in sums
-    ]
+    entries = record.ledger.get("entries") or []
+    frame = pd.DataFrame(entries, columns=["round", *STAGE_KEYS]).astype(float).fillna(0.0)
+    frame["stage"] = "Rounds"
+    frame.loc[frame["round"] == 0, "stage"] = "Preparation"
+    frame.loc[frame["round"] > last, "stage"] = after
+    sums = frame.groupby("stage")[list(STAGE_KEYS)].sum()
+    order = [name for name in ("Preparation", "Rounds", after) if name in sums.index]
+    rows = [] if order == ["Rounds"] else sums.loc[order].reset_index().to_dict("records")
+    costs = [column for column in COSTS if column[0] in STAGE_KEYS]
+    return table_of([("stage", "Of this", str), *costs], rows)
 
 
-def seconds(record: Record) -> list[Row]:
+def phases(record: Record) -> Table:
     """Return the seconds of each phase."""
     spent: Json = record.summary.get("seconds") or {}
-    return [[PHASES.get(name, name.replace("_", " ")), duration(v)] for name, v in spent.items()]
+    rows = [[PHASES.get(name, name.replace("_", " ")), duration(v)] for name, v in spent.items()]
+    return Table(("Phase", "Time"), rows)
 
 
-def settings(record: Record) -> tuple[list[Row], list[Row]]:
+def settings(record: Record) -> tuple[Table, Table]:
     """Return the settings that differ from the defaults, and the others."""
     defaults = flatten(Settings())
-    tree: Json = record.config.get("settings") or {}
-    flat = {
-        f"{section}.{key}": value
-        for section, values in tree.items()
-        if isinstance(values, Mapping)
-        for key, value in values.items()
-    }
-    changed = [
-        [key, _value(value), _value(defaults[key]) if key in defaults else NONE]
-        for key, value in flat.items()
-        if key not in defaults or value != defaults[key]
-    ]
-    kept = [[k, _value(v)] for k, v in flat.items() if k in defaults and v == defaults[k]]
-    return changed, kept
+    changed, others = list[Sequence[str]](), list[Sequence[str]]()
+    for key, value in record.settings.items():
+        if key in defaults and value == defaults[key]:
+            others.append([key, setting_value(value)])
+        else:
+            changed.append([key, setting_value(value), setting_value(defaults.get(key))])
+    folded = f"{len(others)} settings at their defaults"
+    return (
+        Table(("Setting", "This run", "Default"), changed, ()),
+        Table(("Setting", "Value"), others, (), folded),
+    )
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return '""' if value == "" else str(value)
-
-
-def origin(record: Record) -> list[Row]:
-    """Return where the run comes from: seed, commit, start, versions."""
+def origin(record: Record) -> Table:
+    """Return where the run comes from: start, seed, commit, versions."""
     config = record.config
-    rows = [
-        [label, str(config[key])]
-        for key, label in (("started", "Started"), ("seed", "Seed"), ("commit", "Commit"))
-        if config.get(key) not in (None, "")
-    ]
-    versions: Json = config.get("versions") or {}
-    return rows + [[str(name), str(version)] for name, version in versions.items()]
+    named = [(key.capitalize(), config.get(key)) for key in ("started", "seed", "commit")]
+    rows = [[label, str(value)] for label, value in named if value not in (None, "")]
+    rows += [[name, version] for name, version in (config.get("versions") or {}).items()]
+    return Table(("What", "Value"), rows, ())

@@ -80,7 +80,7 @@ def test_every_round_is_a_dot_and_the_line_begins_with_the_third(
 
     monkeypatch.setattr(pictures, "chart", chart)
     run = read_run(hand_written(tmp_path / "one", [0.981, 0.982, 0.983, 0.984]))
-    assert pictures.versus([run], [[0]], "round", "accuracy", "accuracy", None)
+    assert pictures.curves([run], [[0]], "round", "accuracy")
     dots, line = drawn[0].lines
     assert dots.get_xydata().tolist() == [[1, 0.981], [2, 0.982], [3, 0.983], [4, 0.984]]
     assert np.isnan(line.get_ydata()[:2]).all()
@@ -109,7 +109,7 @@ def test_costs_that_differ_tenfold_have_a_logarithmic_axis(
         entry["circuits"] *= times
     write(dear, "ledger.json", ledger)
     runs = [read_run(cheap), read_run(dear)]
-    pictures.versus(runs, [[0], [1]], "circuits", "accuracy", "accuracy", None)
+    pictures.curves(runs, [[0], [1]], "circuits", "accuracy")
     assert drawn[0].get_xscale() == scale
 
 
@@ -283,7 +283,7 @@ def test_damage_is_named_and_the_rest_compared(tmp_path: Path) -> None:
         assert f"{name}, damaged and left out: {told}" in build_comparison([whole, run], found)
     folder = make_run(tmp_path / "odd")
     write(folder, "metrics.jsonl", [{"event": "round", "round": "x", "participants": 7}])
-    assert read_run(folder).points == ()
+    assert read_run(folder).points.empty
     with pytest.raises(UserError, match="no run in"):
         read_run(tmp_path / "nowhere")
 

@@ -14,16 +14,16 @@ from reporting.agent import (
     LONGEST,
     UNKNOWN,
     agent_section,
-    asked,
     client_table,
-    plain_table,
+    decision_table,
+    fedavg_table,
+    question_sums,
+    questions,
     shortened,
-    sums_table,
-    timeline,
 )
-from reporting.fedavg_reference import History, plain_bill, run_bill, saved, usual_paces
+from reporting.fedavg_reference import History, fedavg_bill, run_bill, saved, usual_paces
 from reporting.formatting import NONE
-from reporting.parts import Noted
+from reporting.page import CellWithNote
 from reporting.record import Record, read_record
 from tests.reporting.test_report_page import page_of
 from tests.server_app.test_report_runs import make_run, write
@@ -76,8 +76,8 @@ def small(**more: Any) -> Record:
 
 
 def test_the_timeline_leaves_the_steps_of_each_client_to_the_picture() -> None:
-    table = timeline(small())
-    assert table.head == ("Round", "Clients", "Steps", "Reason")
+    table = decision_table(small())
+    assert tuple(table.head) == ("Round", "Clients", "Steps", "Reason")
     assert table.rows == [["1", "2 of 3", "5", "why 1"], ["2", "1 of 3", "8", "why 2"]]
     assert not table.tall
 
@@ -87,9 +87,9 @@ def test_a_stop_what_the_guard_changed_and_who_decided() -> None:
         line(1, {0: 3}, [], guard=["nobody chosen"], decided_by="rule (adaptive)", attempts=[]),
         line(2, {}, [], stop=True, reason="enough"),
     )
-    table = timeline(small(decisions=decisions))
+    table = decision_table(small(decisions=decisions))
     assert table.head[4] == "Decided by"
-    assert table.rows[0][3:5] == [Noted("why 1", "guard: nobody chosen"), "rule (adaptive)"]
+    assert table.rows[0][3:5] == [CellWithNote("why 1", "guard: nobody chosen"), "rule (adaptive)"]
     assert table.rows[1][:5] == ["2", "stop", NONE, "enough", NONE]
 
 
@@ -100,8 +100,8 @@ def test_many_rounds_scroll_in_a_window_of_their_own(tmp_path: Path) -> None:
 
 def test_a_row_a_client_with_spend_and_credit() -> None:
     record = small()
-    table = client_table(record, History.of(record))
-    assert table.head[5:8] == ("Last credit", "Mean credit", "Standing")
+    table = client_table(record, History(record))
+    assert tuple(table.head[5:8]) == ("Last credit", "Mean credit", "Standing")
     assert table.rows == [
         ["0 · site 0", "2 of 2", "120", "120", "82.8 %", "0.4000", "0.3000", "1.20", "1.0 s"],
         ["1 · site 1", "1 of 2", "25", "25", "17.2 %", "-0.1000", "-0.1000", "-0.50", "0.5 s"],
@@ -111,29 +111,29 @@ def test_a_row_a_client_with_spend_and_credit() -> None:
 
 def test_without_credit_nothing_is_claimed_of_it() -> None:
     record = small(decisions=(line(1, {0: 3, 1: 2}, [view(0), view(1), view(2)]),), state={})
-    table = client_table(record, History.of(record))
+    table = client_table(record, History(record))
     assert "Last credit" not in table.head
     assert f"(credit) is {UNKNOWN}" in table.note
 
 
 def test_plain_rounds_are_everybody_at_plain_steps() -> None:
     record = small()
-    history = History.of(record)
-    ran, plain = run_bill(record, history), plain_bill(record, history)
+    history = History(record)
+    ran, plain = run_bill(record, history), fedavg_bill(record, history)
     # Round 1: 3 and 4 s; round 2: one client, who waits for nobody.
     assert (ran.circuits, ran.spend, ran.busy, ran.idle) == (145, 145, 19.0, 1.0)
     # 2 rounds of 45 + 45 + 85 circuits, the last at a price of 2.
     assert (plain.circuits, plain.spend) == (350, 520)
     # Client 0 took 11 steps in 15 s, of these 8 at 1.5 s; nobody else took a plain round's 4.
     usual = 15 / 11
-    assert usual_paces(history, 4) == {0: pytest.approx(usual)}
+    assert usual_paces(history, 4).to_dict() == {0: pytest.approx(usual)}
     assert plain.busy == pytest.approx(4 * (3 * usual + 1.5 + 2 * usual))
     assert plain.idle == pytest.approx(4 * 2 * (1.5 - usual))
-    assert usual_paces(history, 99) == {0: pytest.approx(usual), 1: pytest.approx(2.0)}
+    assert usual_paces(history, 99).to_dict() == {0: pytest.approx(usual), 1: pytest.approx(2.0)}
     assert saved(145, 350) == pytest.approx(0.5857, abs=1e-4)
     assert saved(1, 0) is None
-    table = plain_table(record, history)
-    assert table.head == ("Cost", "This run", "2 plain rounds", "Saved")
+    table = fedavg_table(record, history)
+    assert tuple(table.head) == ("Cost", "This run", "2 plain rounds", "Saved")
     assert table.rows[0] == ["Circuits", "145", "350", "58.6 %"]
     assert "not a claim that plain QFL would have reached the same accuracy" in table.note
     assert "counted as the mean of the others: 1, 2." in table.note
@@ -150,12 +150,12 @@ def test_plain_rounds_are_everybody_at_plain_steps() -> None:
 )
 def test_a_plain_run_saves_nothing(federate: Federate, given: tuple[str, ...]) -> None:
     record = read_record(federate("agent.kind=all", "run.rounds=3", *given).folder)
-    history = History.of(record)
-    ran, plain = run_bill(record, history), plain_bill(record, history)
+    history = History(record)
+    ran, plain = run_bill(record, history), fedavg_bill(record, history)
     assert ran.circuits
     assert (ran.circuits, ran.spend) == (plain.circuits, plain.spend)
     assert (ran.busy, ran.idle) == (pytest.approx(plain.busy), pytest.approx(plain.idle))
-    assert [row[3] for row in plain_table(record, history).rows] == ["0.0 %"] * 4
+    assert [row[3] for row in fedavg_table(record, history).rows] == ["0.0 %"] * 4
 
 
 def test_a_recorded_run_of_the_regulator_fills_every_part(federate: Federate) -> None:
@@ -166,9 +166,9 @@ def test_a_recorded_run_of_the_regulator_fills_every_part(federate: Federate) ->
     assert len(section.tables) == 4
     assert UNKNOWN not in text
     assert "Mean credit" in text
-    assert len(section.asked) == len(ran.decisions())
+    assert len(section.questions) == len(ran.decisions())
     assert ran.decisions()[0]["attempts"][0]["prompt"] in text
-    history = History.of(record)
+    history = History(record)
     assert run_bill(record, history).circuits == ran.summary["ledger"]["circuits"]
 
 
@@ -191,7 +191,7 @@ def test_what_a_model_said_is_escaped_and_what_it_took_is_summed(tmp_path: Path)
     assert "Round 1: 2 questions, the answer was used" in text
     assert "Question 1, 1,200 tokens asked, 100 answered, 2.5 s" in text
     assert f"Question 2, {NONE} tokens asked, {NONE} answered, {NONE}" in text
-    assert [row[1] for row in sums_table(read_record(folder)).rows] == [
+    assert [row[1] for row in question_sums(read_record(folder)).rows] == [
         "6", "7", "1", "2", "1,300", UNKNOWN, "1 min 30 s",
     ]  # fmt: skip
 
@@ -203,7 +203,7 @@ def test_long_texts_are_cut_and_say_where_the_rest_is() -> None:
     assert shortened(None, 9) == UNKNOWN
     attempts = [{"prompt": "p" * 20_000, "answer": "a" * 20_000}]
     many = tuple(line(at, {0: 1}, [], attempts=attempts) for at in range(1, 501))
-    shown = [q for one in asked(small(decisions=many)) for q in one.questions]
+    shown = [q for one in questions(small(decisions=many)) for q in one.questions]
     texts = [text for q in shown for text in (q.prompt, q.answer)]
     assert sum(map(len, texts)) < 700_000
 
@@ -248,5 +248,5 @@ def test_prices_and_steps_come_from_the_settings_where_no_observation_has_them()
     bare = [{"client": k, "circuits_per_step": 10, "circuits_fixed": 5} for k in range(3)]
     decisions = tuple({**line(at, {0: 3}, []), "observation": {"clients": bare}} for at in (1, 2))
     record = small(decisions=decisions, config={"settings": settings}, state={})
-    bill = plain_bill(record, History.of(record))
+    bill = fedavg_bill(record, History(record))
     assert (bill.circuits, bill.spend) == (2 * 3 * 75, 2 * 75 * 6)

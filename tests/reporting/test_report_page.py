@@ -11,19 +11,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pandas import DataFrame
 
 from core import DataError
 from core.text import is_hidden
-from reporting import write_report
-from reporting.build import build_page
-from reporting.charts import _client_lines, _marks, _rounds_axis, short
-from reporting.formatting import NONE, duration, score_rows, size, status, verdict
+from reporting import tables, write_report
+from reporting.charts import THEME, _client_lines, _marks, _rounds_axis
+from reporting.formatting import NONE, duration, outcome, short, size, status
 from reporting.record import Record, read_record
-from reporting.style import THEME
-from reporting.tables import classes as class_table
-from reporting.tables import ledger as ledger_table
-from reporting.tables import settings as setting_tables
-from reporting.tables import stages
+from reporting.run_page import build_page
 from tests.server_app.test_report_runs import ledger, make_run, summary, write
 
 
@@ -162,7 +158,7 @@ def test_a_model_that_is_never_right_was_tested_all_the_same(tmp_path: Path) -> 
     text, _ = page_of(folder)
     assert "There was no final test" not in text
     assert "right on 0.0 % of 1,000 held-out test rows" in text
-    assert score_rows(read_record(folder))[0][1:] == [
+    assert tables.scores(read_record(folder)).rows[0][1:] == [
         *("0.0 %", "0.0 % to 0.4 %", "0.000", "0.000", "0.000")
     ]
 
@@ -218,7 +214,7 @@ def test_preparation_and_final_test_have_costs_of_their_own(tmp_path: Path) -> N
     ]
     costs["clients"]["17"] = costs["clients"]["0"]  # one that only evaluated
     write(folder, "ledger.json", costs)
-    assert stages(read_record(folder)) == [
+    assert tables.stages(read_record(folder)).rows == [
         ["Preparation", "0", "2.0 s", "2 kB", "10 B"],
         ["Rounds", "50", "0.5 s", "5 B", "0 B"],
         ["Final test", "7", "0.0 s", "0 B", "0 B"],
@@ -226,9 +222,9 @@ def test_preparation_and_final_test_have_costs_of_their_own(tmp_path: Path) -> N
     text, _ = page_of(folder)
     assert "client 17" in text
     (folder / "summary.json").unlink()
-    assert stages(read_record(folder))[-1][0] == "After the last finished round"
+    assert tables.stages(read_record(folder)).rows[-1][0] == "After the last finished round"
     write(folder, "ledger.json", {**costs, "entries": costs["entries"][2:4]})
-    assert stages(read_record(folder)) == []
+    assert tables.stages(read_record(folder)).rows == []
 
 
 def test_what_a_site_writes_is_escaped(tmp_path: Path) -> None:
@@ -261,8 +257,8 @@ def test_bands_hold_the_middle_half_of_the_clients() -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
-    rows = [[float(k), math.nan if k else 5.0] for k in range(13)]
-    _client_lines(axes, (1, 2), rows)
+    grid = DataFrame([[float(k), math.nan if k else 5.0] for k in range(13)], columns=[1, 2])
+    _client_lines(axes, grid)
     outer, inner = (band.get_paths()[0].get_extents() for band in axes.collections)
     assert (outer.y0, outer.y1) == (0, 12)
     assert (inner.y0, inner.y1) == (3, 9)
@@ -304,7 +300,7 @@ def test_charts_take_their_colours_from_the_page(whole: tuple[str, Page]) -> Non
 
 def test_precision_and_recall_of_each_class(tmp_path: Path) -> None:
     record = read_record(make_run(tmp_path))
-    assert class_table(record) == [
+    assert tables.classes(record).rows == [
         ["human", "505", "92.8 %", "94.3 %", "91.9 % to 96.0 %", "0.935"],
         ["worm", "495", "94.0 %", "92.5 %", "89.9 % to 94.5 %", "0.933"],
     ]
@@ -312,16 +308,16 @@ def test_precision_and_recall_of_each_class(tmp_path: Path) -> None:
 
 def test_circuits_of_simulators_stand_apart(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    head, (everybody,), _ = ledger_table(read_record(folder))
-    assert "Circuits, simulated" in head
-    assert "Circuits, executed" not in head
+    everybody, _ = tables.ledger(read_record(folder))
+    assert "Circuits, simulated" in everybody.head
+    assert "Circuits, executed" not in everybody.head
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     lines[0]["clients"][1]["backend"] = "ibm:ibm_torino"
     write(folder, "metrics.jsonl", lines)
-    head, (everybody,), each = ledger_table(read_record(folder))
-    simulated, executed = (head.index(f"Circuits, {kind}") for kind in ("simulated", "executed"))
-    assert (everybody[simulated], everybody[executed]) == ("17,628,390", "5,876,130")
-    assert (each[1][simulated], each[1][executed]) == (NONE, "5,876,130")
+    everybody, each = tables.ledger(read_record(folder))
+    kinds = [everybody.head.index(f"Circuits, {kind}") for kind in ("simulated", "executed")]
+    assert [everybody.rows[0][k] for k in kinds] == ["17,628,390", "5,876,130"]
+    assert [each.rows[1][k] for k in kinds] == [NONE, "5,876,130"]
     text, _ = page_of(folder)
     assert "circuits simulated and executed so far" in text
 
@@ -386,24 +382,24 @@ def test_a_client_that_never_answered_is_marked_failed(tmp_path: Path) -> None:
 
 
 def test_settings_are_split_at_the_defaults(tmp_path: Path) -> None:
-    changed, kept = setting_tables(read_record(make_run(tmp_path)))
-    assert [row[0] for row in changed] == ["run.rounds", "train.learning_rate"]
-    assert changed[1] == ["train.learning_rate", "0.1", "0.05"]
-    assert ["run.seed", "0"] in kept
+    changed, others = tables.settings(read_record(make_run(tmp_path)))
+    assert [row[0] for row in changed.rows] == ["run.rounds", "train.learning_rate"]
+    assert changed.rows[1] == ["train.learning_rate", "0.1", "0.05"]
+    assert ["run.seed", "0"] in others.rows
 
 
 def test_numbers_without_value_are_dashes() -> None:
     record = Record("r", summary={"status": "completed", "test": {"accuracy": None, "rows": 3}})
-    assert score_rows(record)[0][1:] == [NONE] * 5
-    assert verdict(record) == "The run completed after 0 rounds, without a final test."
+    assert tables.scores(record).rows[0][1:] == [NONE] * 5
+    assert outcome(record) == "The run completed after 0 rounds, without a final test."
     assert status(Record("r")) == "unfinished"
 
 
 def test_a_grid_has_nan_where_a_client_sat_out(tmp_path: Path) -> None:
     grid = read_record(make_run(tmp_path)).grid("steps")
-    assert len(grid) == 4
-    assert math.isnan(grid[1][2])
-    assert grid[0][0] == 20
+    assert grid.shape == (4, 6)
+    assert math.isnan(grid.loc[1, 3])
+    assert grid.loc[0, 1] == 20
 
 
 def test_figures_that_are_missing_are_dashes_of_the_page() -> None:

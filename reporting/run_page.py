@@ -1,75 +1,58 @@
-"""From a record to the page: each section with its charts, tables, or why it is empty."""
+"""The page of one run: each section with its charts, tables, or why it is empty."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from core import describe_privacy, scored_at
 from reporting import charts, tables
-from reporting import formatting as words
 from reporting.agent import agent_section
-from reporting.formatting import NONE
-from reporting.page import render
-from reporting.parts import Section, Table
-from reporting.record import Record, known, number
-from reporting.style import legend_line
+from reporting.formatting import (
+    amount,
+    capital,
+    outcome,
+    percent,
+    size,
+    status,
+    text,
+    whole,
+)
+from reporting.page import Page, Section, Table
+from reporting.record import Record, number
 
 
 def build_page(record: Record) -> str:
-    """Build the whole report.
-
-    Parameters
-    ----------
-    record : Record
-        The run.
-
-    Returns
-    -------
-    str
-        HTML, one file, everything inside.
-    """
-    sections = [
-        *([_damage(record)] if record.damaged else []),
-        _outcome(record),
-        _participants(record),
-        _curves(record),
-        _ratio(record),
-        _participation(record),
-        _costs(record),
-        _classes(record),
-        _circuit(record),
-        agent_section(record),
-        _teachers(record),
-        _ledger(record),
-        _settings(record),
-        _origin(record),
-    ]
-    if words.status(record) != "completed":  # why it ended stands above, once
+    """Build the whole page of a run; HTML in one file, everything inside."""
+    sections = [make(record) for make in SECTIONS]
+    if status(record) != "completed":  # why it ended stands above, once
         sections = [section for section in sections if section.shown or section.warnings]
-    return render(
+    if record.damaged:
+        sections.insert(0, _damage(record))
+    return Page(
         title=str(record.config.get("name") or record.name),
         folder=record.name,
-        status=words.status(record),
-        verdict=words.verdict(record),
+        status=status(record),
+        outcome=outcome(record),
         facts=_facts(record),
         sections=sections,
         legend=_legend(record),
-    )
+    ).html()
 
 
 def _legend(record: Record) -> list[tuple[str, str]]:
     """Return the clients' lines; of many clients what their bands are."""
     if _many(record):
-        line = legend_line(0)
+        line = charts.legend_line(0)
         return [
             (line, "median of the clients"),
             (f"{line}; border-top-width: 9px; opacity: .45", "middle half of them"),
             (f"{line}; border-top-width: 9px; opacity: .2", "all of them"),
         ]
     names = map(record.client_name, record.client_ids)
-    return [(legend_line(index), name) for index, name in enumerate(names)]
+    return [(charts.legend_line(index), name) for index, name in enumerate(names)]
 
 
 def _many(record: Record) -> bool:
@@ -86,59 +69,41 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     ready = record.prepared
     if not ready:
         return []
-    name = str(ready.get("data", NONE))
+    name = text(ready.get("data"))
     if ready.get("synthetic") and "synthetic" not in name.lower():
         name += " (synthetic)"
     return [
         ("Data", name),
-        ("Features", str(ready.get("features", NONE))),
-        ("Model", f"{ready.get('model', NONE)}, {_angles(ready.get('angles'))}"),
+        ("Features", text(ready.get("features"))),
+        ("Model", f"{text(ready.get('model'))}, {whole(ready.get('angles'))} angles"),
         *_adapter(ready.get("adapter")),
-        ("Agent", str(ready.get("agent", NONE))),
+        ("Agent", text(ready.get("agent"))),
         ("Clients", str(len(ready.get("clients", [])))),
-        ("Rounds", f"{len(record.round_ids)} of at most {ready.get('rounds', NONE)}"),
-        ("Judged on", words.judged(record)),
+        ("Rounds", f"{len(record.round_ids)} of at most {whole(ready.get('rounds'))}"),
+        ("Judged on", _evaluated_on(record)),
         *(("Privacy", line) for line in describe_privacy(record.summary.get("privacy") or {})),
     ]
 
 
-def _warnings(said: Mapping[str, Any]) -> list[Any]:
-    found = said.get("warnings")
-    return found if isinstance(found, list) else []
+def _evaluated_on(record: Record) -> str:
+    """Say on what backend the global model was evaluated, and what that cost the server."""
+    cost = record.summary.get("judge") or {}
+    backend = text(cost.get("backend"))
+    if not cost.get("jobs"):
+        return backend
+    jobs, circuits, shots = (amount(cost.get(key)) for key in ("jobs", "circuits", "shots"))
+    return f"{backend}, by the server: {jobs} jobs, {circuits} circuits, {shots} shots"
 
 
 def _adapter(facts: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Say what the sites trained together of their language models."""
     if not facts:
         return []
-    said = (
-        f"{facts.get('kind')}, {words.size(facts.get('bytes'))}, {facts.get('rounds')} rounds: "
-        f"accuracy {words.percent(facts.get('accuracy'))} on the sites' validation rows"
+    line = (
+        f"{facts.get('kind')}, {size(facts.get('bytes'))}, {facts.get('rounds')} rounds: "
+        f"accuracy {percent(facts.get('accuracy'))} on the sites' validation rows"
     )
-    return [("Shared adapter", said)]
-
-
-def _angles(count: object) -> str:
-    """Say how many angles a model has."""
-    return f"{words.whole(count)} angles"
-
-
-def _outcome(record: Record) -> Section:
-    head = ("On the test rows", "Accuracy", "95 % interval", "Macro-F1", "Macro-recall", "Loss")
-    test = record.summary.get("test") or {}
-    scored = test.get("accuracy") is not None
-    reason = str(record.summary.get("stop_reason") or record.end.get("stop_reason") or "")
-    ended = f"The run ended because: {reason}." if reason else ""
-    sites = words.capital(scored_at(test, len(record.prepared.get("clients", []))))
-    return Section(
-        "outcome",
-        "Outcome",
-        f"{ended} {sites + '.' if sites else ''} The interval says how far the choice of so many "
-        "test rows alone may move an accuracy (Wilson).".strip(),
-        tables=[Table(head, words.score_rows(record) if scored else [], frozenset(range(1, 6)))],
-        empty="There was no final test: the run did not get that far.",
-        warnings=[f"Not scored: {failure}" for failure in test.get("failures") or []],
-    )
+    return [("Shared adapter", line)]
 
 
 def _damage(record: Record) -> Section:
@@ -150,38 +115,51 @@ def _damage(record: Record) -> Section:
     )
 
 
+def _outcome(record: Record) -> Section:
+    test = record.summary.get("test") or {}
+    reason = str(record.summary.get("stop_reason") or record.end.get("stop_reason") or "")
+    ended = f"The run ended because: {reason}." if reason else ""
+    sites = capital(scored_at(test, len(record.prepared.get("clients", []))))
+    return Section(
+        "outcome",
+        "Outcome",
+        f"{ended} {sites + '.' if sites else ''} The interval says how far the choice of so many "
+        "test rows alone may move an accuracy (Wilson).".strip(),
+        tables=[tables.scores(record)] if test.get("accuracy") is not None else [],
+        empty="There was no final test: the run did not get that far.",
+        warnings=[f"Not scored: {failure}" for failure in test.get("failures") or []],
+    )
+
+
 def _participants(record: Record) -> Section:
-    head = ("Site", "Training rows", "Validation rows", "Training rows per class", "Backend", "LLM")
     return Section(
         "clients",
         "Who took part",
         "Rows stay at their site; only moments, model parameters and figures are sent.",
-        tables=[Table(head, tables.clients(record), frozenset({1, 2}), _folded(record))],
+        tables=[replace(tables.clients(record), folded=_folded(record))],
         empty="The run ended before the sites had reported.",
-        warnings=[str(line) for line in _warnings(record.prepared) + _warnings(record.summary)],
+        warnings=[
+            *(record.prepared.get("warnings") or ()),
+            *(record.summary.get("warnings") or ()),
+        ],
     )
 
 
 def _curves(record: Record) -> Section:
+    lines = "Bands: the clients' trained models, each"
+    if not _many(record):
+        lines = "Colours: each client's trained model"
     return Section(
         "curves",
         "Loss and accuracy",
         "Thick: the global model on the validation rows; the ring marks the round that was kept. "
-        f"{_colours(record)} on its own validation rows.{_gap(record)}",
+        f"{lines} on its own validation rows.{_gap(record)}",
         pictures=[
             charts.curves(record, "loss", "validation loss"),
-            charts.curves(record, "accuracy", "validation accuracy", share=True),
+            charts.curves(record, "accuracy", "validation accuracy"),
         ],
         empty="No figures by round are on record.",
         legend="all",
-    )
-
-
-def _colours(record: Record) -> str:
-    return (
-        "Bands: the clients' trained models, each"
-        if _many(record)
-        else ("Colours: each client's trained model")
     )
 
 
@@ -190,13 +168,13 @@ def _gap(record: Record) -> str:
     if record.prepared.get("evaluation", "central") != "central":
         return ""
     backends = {str(one.get("backend")) for one in record.prepared.get("clients", [])}
-    judge = str((record.summary.get("judge") or {}).get("backend") or "exact")
-    noise = number(((record.config.get("settings") or {}).get("data") or {}).get("label_noise"))
+    server = str((record.summary.get("judge") or {}).get("backend") or "exact")
+    noise = number(record.setting("data", "label_noise"))
     causes = []
     if noise > 0:
-        causes.append(f"{words.percent(noise)} of their labels are wrong on purpose (label_noise)")
-    if not backends <= {judge}:
-        causes.append(f"they measure on {', '.join(sorted(backends))}, the server on {judge}")
+        causes.append(f"{percent(noise)} of their labels are wrong on purpose (label_noise)")
+    if not backends <= {server}:
+        causes.append(f"they measure on {', '.join(sorted(backends))}, the server on {server}")
     if not causes:
         return ""
     return (
@@ -223,14 +201,12 @@ def _participation(record: Record) -> Section:
         "Who trained, and for how many steps",
         "Optimizer steps by client and round; blank: it sat out that round. A ring: it trained, "
         "and its update was not aggregated; a cross: its update was dropped, or it failed.",
-        pictures=[charts.heat(record, "steps", "steps", "Blues", marked=True)],
+        pictures=[charts.heat_map(record, "steps", "steps", "Blues", marked=True)],
         empty="No participation is on record.",
     )
 
 
 def _costs(record: Record) -> Section:
-    longest = max((value for row in record.grid("idle_seconds") for value in known(row)), default=0)
-    places = 2 if longest < 10 else 1
     return Section(
         "costs",
         "Circuits and waiting",
@@ -238,7 +214,7 @@ def _costs(record: Record) -> Section:
         pictures=[
             charts.circuits(record),
             charts.idle(record),
-            charts.heat(record, "idle_seconds", "seconds waiting", "Oranges", places),
+            charts.heat_map(record, "idle_seconds", "seconds waiting", "Oranges"),
         ],
         empty="No costs are on record.",
     )
@@ -246,34 +222,32 @@ def _costs(record: Record) -> Section:
 
 def _circuits(record: Record) -> str:
     """Say what the circuits that are counted are."""
-    kind = record.circuit_kind
-    if kind == "executed":
-        return "Circuits are those that the devices ran."
-    said = "Circuits are those that a device would have to run"
-    if kind == "simulated":
-        return f"{said}; here all were simulated."
-    return f"{said}; where the backend is a simulator they were simulated." if kind else f"{said}."
+    counted = "Circuits are those that a device would have to run"
+    return {
+        "executed": "Circuits are those that the devices ran.",
+        "simulated": f"{counted}; here all were simulated.",
+        "": f"{counted}.",
+    }.get(record.circuit_kind, f"{counted}; where the backend is a simulator they were simulated.")
 
 
 def _classes(record: Record) -> Section:
     test = record.summary.get("test") or {}
-    error = test.get("calibration_error")
     note = "Rows of the final test by true and predicted class; shares are of the true class."
     if record.calibration:
         note += (
             " Second picture: how often predictions of each confidence are right, with 95 % "
             "intervals; above the dashed line they are right more often than their confidence "
             "says, below it less often. Mean distance from the line, by rows (expected calibration "
-            f"error, ECE): {words.percent(error)}."
+            f"error, ECE): {percent(test.get('calibration_error'))}."
         )
     return Section(
         "classes",
         "By class",
         note,
         pictures=[charts.confusion(record), charts.reliability(record)],
-        tables=[Table(tables.CLASS_HEAD, tables.classes(record), frozenset(range(1, 6)))],
+        tables=[tables.classes(record)],
         empty="No confusion matrix is on record: there was no final test"
-        + (", or each site kept its own." if words.status(record) == "completed" else "."),
+        + (", or each site kept its own." if status(record) == "completed" else "."),
     )
 
 
@@ -291,53 +265,35 @@ def _circuit(record: Record) -> Section:
 
 
 def _teachers(record: Record) -> Section:
-    head = (
-        "Site",
-        "Accuracy",
-        "Macro-F1",
-        "Loss",
-        "Loss before calibration",
-        "Temperature",
-        "Epochs",
-        "Fine-tuning",
-    )
     return Section(
         "teachers",
         "The sites' language models",
         "Judged on each site's own validation rows, which calibration has seen too.",
-        tables=[Table(head, tables.teachers(record), frozenset(range(1, 8)), _folded(record))],
+        tables=[replace(tables.teachers(record), folded=_folded(record))],
         empty="No language model was fine-tuned in this run.",
     )
 
 
 def _ledger(record: Record) -> Section:
-    head, everybody, each = tables.ledger(record)
-    figures = frozenset(range(1, len(head)))
-    folded = _folded(record)
+    everybody, each = tables.ledger(record)
+    costs = [everybody, replace(each, folded=_folded(record))]
+    if not _many(record):
+        costs = [replace(everybody, rows=[*everybody.rows, *each.rows])]
     return Section(
         "ledger",
         "Cost ledger",
         "Costs that nobody had are left out.",
-        tables=[
-            Table(head, everybody if folded else everybody + each, figures),
-            Table(head, each if folded else [], figures, folded),
-            Table(tables.STAGES, tables.stages(record), frozenset({1, 2, 3, 4})),
-            Table(("Phase", "Time"), tables.seconds(record), frozenset({1})),
-        ],
+        tables=[*costs, tables.stages(record), tables.phases(record)],
         empty="No costs are on record.",
     )
 
 
 def _settings(record: Record) -> Section:
-    changed, kept = tables.settings(record)
     return Section(
         "settings",
         "Settings",
         "First those that differ from the defaults.",
-        tables=[
-            Table(("Setting", "This run", "Default"), changed),
-            Table(("Setting", "Value"), kept, folded=f"{len(kept)} settings at their defaults"),
-        ],
+        tables=tables.settings(record),
         empty="config.json is missing or cannot be read.",
     )
 
@@ -347,6 +303,24 @@ def _origin(record: Record) -> Section:
         "origin",
         "Seed, commit and versions",
         "",
-        tables=[Table(("What", "Value"), tables.origin(record))],
+        tables=[tables.origin(record)],
         empty="config.json is missing or cannot be read.",
     )
+
+
+SECTIONS = (
+    _outcome,
+    _participants,
+    _curves,
+    _ratio,
+    _participation,
+    _costs,
+    _classes,
+    _circuit,
+    agent_section,
+    _teachers,
+    _ledger,
+    _settings,
+    _origin,
+)
+"""What makes the sections, in their order on the page."""
