@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from core import UserError, flatten
-from llm_qfl.cli.formatting import clip, one_line
-from llm_qfl.cli.outcome import LONGEST
-from llm_qfl.cli.plan import Plan, find_app
+from llm_qfl.cli.formatting import LONGEST, clip, one_line
+from llm_qfl.cli.plan import Plan
+from llm_qfl.cli.shipped import PACKAGES
 
 UNICODE = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 """Environment of our processes: they write any character, whatever the user's terminal shows."""
@@ -26,9 +26,9 @@ class ChildFailedError(RuntimeError):
 
 
 def call_module(
-    module: str, words: Sequence[str] = (), *, told: str = "", seconds: float | None = None
+    module: str, words: Sequence[str] = (), *, text: str = "", seconds: float | None = None
 ) -> str:
-    """Run ``python -m module`` in the app's folder and return what it prints.
+    """Run ``python -m module`` where our packages are, and return what it prints.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def call_module(
         One of our modules.
     words : sequence of str
         Its arguments.
-    told : str
+    text : str
         Its standard input.
     seconds : float, optional
         Longest wait.
@@ -48,12 +48,11 @@ def call_module(
     ChildFailedError
         If it fails otherwise, or takes too long.
     """
-    command = [sys.executable, "-m", module, *words]
     try:
         done = subprocess.run(
-            command,
-            cwd=find_app(),
-            input=told,
+            [sys.executable, "-m", module, *words],
+            cwd=PACKAGES,
+            input=text,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -72,8 +71,8 @@ def call_module(
 
 
 def ask(module: str, plan: Plan, *, seconds: float | None = None) -> dict[str, Any]:
-    """Let a module that answers with JSON (`core.answer`) work on a plan's settings."""
+    """Let a module that answers with JSON (`core.settings_command`) work on a plan's settings."""
     settings = {**flatten(plan.settings), **plan.overrides}
-    said = call_module(module, told=json.dumps(settings), seconds=seconds)
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])  # a library may have printed before
+    printed = call_module(module, text=json.dumps(settings), seconds=seconds)
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])  # a library may print before it
     return found

@@ -91,7 +91,7 @@ def compare(runs: Sequence[str], target: float | None, out: Path, *, as_json: bo
     page = real_path(out)
     asked = {"folders": folders, "target": target, "out": str(page)}
     try:
-        found = json.loads(call_module("reporting.compare", told=json.dumps(asked)))
+        found = json.loads(call_module("reporting.compare", text=json.dumps(asked)))
     except ChildFailedError as error:
         print(f"llm-qfl: the runs could not be compared: {error}", file=sys.stderr)
         return 1

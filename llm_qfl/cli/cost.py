@@ -14,7 +14,7 @@ from typing import Any
 
 from core import byte_size, duration, percent, whole
 from llm_qfl.cli.children import ChildFailedError, ask
-from llm_qfl.cli.plan import make_plan, say_notices
+from llm_qfl.cli.plan import make_plan
 
 COUNTS = (
     ("jobs", "jobs", whole),
@@ -60,8 +60,8 @@ def cost(
     UserError
         For a mistake in the settings, data or backend, in one line.
     """
-    plan = make_plan(files, assignments, None, unset=unset)
-    say_notices(plan)
+    plan = make_plan(files, assignments, unset=unset)
+    plan.print_notices()
     try:
         found = ask("client_app.cost", plan)
     except ChildFailedError as error:

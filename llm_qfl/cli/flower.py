@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core import write_text
+from core import toml_value, write_text
 from core.flower_compat import RUN_STARTED
 from llm_qfl.cli.follow import read_log
-from llm_qfl.cli.outcome import read_status
 from llm_qfl.cli.processes import die_with_parent
-from llm_qfl.cli.runconfig import to_toml
+from llm_qfl.cli.shipped import app_folder
 
 Scalar = bool | int | float | str
 
 CONNECTION = "llm-qfl"
 """Name of our connection in a private Flower home."""
+
+
+def to_toml(config: Mapping[str, Scalar]) -> str:
+    """Write flat dotted keys and their values as TOML, a line each.
+
+    A file is the only form in which Flower takes every string unharmed: on its command line it
+    splits `key=value` pairs with a regular expression that knows no escapes.
+
+    Examples
+    --------
+    >>> print(to_toml({"run.rounds": 3, "run.name": "demo"}), end="")
+    run.rounds = 3
+    run.name = "demo"
+    """
+    return "".join(f"{key} = {toml_value(value)}\n" for key, value in config.items())
+
+
+def federation_config(clients: int, threads: int, cores: int) -> str:
+    """Write Flower's federation config of a simulation.
+
+    Parameters
+    ----------
+    clients : int
+        Simulated nodes.
+    threads : int
+        Torch threads of a client, hence the cores that Ray keeps for it.
+    cores : int
+        Cores of the machine; asking for more would wait for ever.
+    """
+    share = max(1, min(threads, cores))
+    return f"num-supernodes={clients} client-resources-num-cpus={share}"
 
 
 @dataclass
@@ -77,7 +108,7 @@ class Flwr:
         log : Path, optional
             File for its output; a pipe otherwise.
         errors : bool
-            Whether what it says of errors goes to the pipe too; to a log it always does.
+            Whether its errors go to the pipe too; to a log they always do.
         """
         output: Any = subprocess.PIPE if log is None else log.open("wb")
         try:
@@ -97,15 +128,11 @@ class Flwr:
             if log is not None:
                 output.close()
 
-    def submit(
-        self, app: Path, config: Mapping[str, Scalar], federation: str = ""
-    ) -> subprocess.Popen[bytes]:
+    def submit(self, config: Mapping[str, Scalar], federation: str = "") -> subprocess.Popen[bytes]:
         """Submit a run; the returned process writes the run's log and ends with the run.
 
         Parameters
         ----------
-        app : Path
-            The checkout of the Flower app.
         config : Mapping
             Run config.
         federation : str
@@ -113,12 +140,12 @@ class Flwr:
         """
         file = self.home / "run-config.toml"
         write_text(file, to_toml(config))
-        words = ["run", str(app), CONNECTION, "--run-config", str(file)]
+        words = ["run", str(app_folder(self.home)), CONNECTION, "--run-config", str(file)]
         nodes = ["--federation-config", federation] if federation else []
         return self.start(*words, *nodes, "--stream", log=self.run_log)
 
     def run_id(self) -> str:
-        """Return the run's id once Flower has told it; empty before."""
+        """Return the run's id once Flower has printed it; empty before."""
         match = RUN_STARTED.search(read_log(self.run_log))
         return match.group(1) if match else ""
 
@@ -127,15 +154,15 @@ class Flwr:
         return self.start("log", run_id, CONNECTION, "--stream", log=self.run_log)
 
     def status(self, run_id: str, seconds: float = 60.0) -> tuple[str, str]:
-        """Ask Flower for a run's status and its details; two empty strings if it won't say."""
-        asked = self.start("ls", CONNECTION, "--run-id", run_id, "--format", "json")
-        return read_status(output(asked, seconds))
+        """Ask Flower for a run's status and its details; two empty strings without an answer."""
+        command = self.start("ls", CONNECTION, "--run-id", run_id, "--format", "json")
+        return read_status(output(command, seconds))
 
     def stop_run(self, run_id: str, seconds: float = 20.0) -> bool:
-        """Ask Flower to stop a run; return whether it says that it did."""
-        asked = self.start("stop", run_id, CONNECTION)
-        output(asked, seconds)
-        return asked.returncode == 0
+        """Ask Flower to stop a run; return whether it confirms that."""
+        command = self.start("stop", run_id, CONNECTION)
+        output(command, seconds)
+        return command.returncode == 0
 
     def end(self) -> None:
         """End the commands that still run: a SuperLink would wait for an open log stream."""
@@ -160,3 +187,23 @@ def output(process: subprocess.Popen[bytes], seconds: float) -> str:
         process.kill()  # interrupted while waiting: nobody reads the answer any more
         raise
     return text.decode("utf-8", errors="replace")
+
+
+def read_status(answer: str) -> tuple[str, str]:
+    """Read the answer of ``flwr ls --run-id ID --format json``.
+
+    Parameters
+    ----------
+    answer : str
+        What it printed; anything before the first brace is passed over.
+
+    Returns
+    -------
+    tuple of str
+        ``status`` and ``status-details``; both empty if the answer cannot be read.
+    """
+    try:
+        run = json.loads(answer[answer.index("{") :])["runs"][0]
+        return str(run["status"]), str(run.get("status-details", ""))
+    except (ValueError, KeyError, IndexError, TypeError):
+        return "", ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,39 @@ from llm_qfl.cli.formatting import one_line, plain_text
 Event = dict[str, Any]
 
 
+class Lines:
+    """The new lines of a file that another process appends to; it need not exist yet.
+
+    A last line without its newline waits for its end. A file that begins anew, as a log after a
+    broken stream, is read from its beginning again.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    begin : int
+        Bytes that were there before: an earlier run's.
+    """
+
+    def __init__(self, path: Path, begin: int = 0) -> None:
+        self._path, self._read = path, begin
+
+    def new(self) -> Iterator[bytes]:
+        """Yield the lines finished since the last call."""
+        try:
+            if self._path.stat().st_size < self._read:
+                self._read = 0
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                whole = b"".join(file.read().rpartition(b"\n")[:2])
+        except OSError:
+            return
+        self._read += len(whole)
+        yield from whole.split(b"\n")[:-1]
+
+
 class Tail:
-    """New lines of a JSONL file that another process appends to.
+    """New objects of a JSONL file that another process appends to.
 
     Parameters
     ----------
@@ -27,74 +59,50 @@ class Tail:
     """
 
     def __init__(self, path: Path, kind: type[Part] | None = None) -> None:
-        self._path, self._kind = path, kind
-        self._read = 0
-        self._rest = b""
+        self._lines, self._kind = Lines(path), kind
         self.damaged = 0
 
     def new(self) -> list[Event]:
         """Return the objects of the lines finished since the last call.
 
-        A last line without its newline waits for its end. A whole line that is damaged is
-        counted in `damaged`, and what is wrong left out: progress must not die of it.
+        A whole line that is damaged is counted in `damaged`, and what is wrong left out: progress
+        must not die of it.
         """
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._read)
-                fresh = file.read()
-        except OSError:
-            return []
-        self._read += len(fresh)
-        *lines, self._rest = (self._rest + fresh).split(b"\n")
-        return [event for line in lines if (event := self._parse(line)) is not None]
+        fresh = [self._parse(line) for line in self._lines.new() if line.strip()]
+        return [event for event in fresh if event is not None]
 
     def _parse(self, line: bytes) -> Event | None:
-        if not line.strip():
-            return None
         value, _ = parsed(line)
-        found: list[str] = []
-        right = None if value is None else salvage(self._kind, value, found)
-        self.damaged += value is None or bool(found)
+        problems: list[str] = []
+        right = None if value is None else salvage(self._kind, value, problems)
+        self.damaged += value is None or bool(problems)
         return right
 
 
-_SAID = re.compile(r"INFO\s*:\s+((?:client \d+|server): .+)$")
+_PROGRESS = re.compile(r"INFO\s*:\s+((?:client \d+|server): .+)$")
 
 
 class ClientLines:
-    """What the clients say of their progress, from the log that Flower and Ray write.
+    """The clients' lines on their progress, from the log that Flower and Ray write.
 
     Parameters
     ----------
-    path : Path
-        The run's log; it need not exist yet.
-    begin : int
-        Bytes that were there before: an earlier run's.
+    path, begin
+        As for `Lines`.
     """
 
     def __init__(self, path: Path, begin: int = 0) -> None:
-        self._path = path
-        self._read = begin
+        self._lines = Lines(path, begin)
         self._seen: set[str] = set()
 
     def new(self) -> list[str]:
-        """Return the clients' lines finished since the last call, each once and in order.
-
-        A log that begins anew, as after a broken stream, is read from its beginning again.
-        """
-        try:
-            if self._path.stat().st_size < self._read:
-                self._read = 0
-            with self._path.open("rb") as file:
-                file.seek(self._read)
-                whole = file.read().rpartition(b"\n")
-        except OSError:
-            return []
-        self._read += len(whole[0]) + len(whole[1])
-        plain = (plain_text(line.decode("utf-8", "replace")) for line in whole[0].splitlines())
-        said = (match.group(1) for line in plain if (match := _SAID.search(line)))
-        fresh = [line for line in dict.fromkeys(map(one_line, said)) if line not in self._seen]
-        self._seen.update(fresh)
+        """Return the clients' lines finished since the last call, each once and in order."""
+        fresh = []
+        for line in self._lines.new():
+            match = _PROGRESS.search(plain_text(line.decode("utf-8", "replace").rstrip("\r")))
+            if match and (text := one_line(match.group(1))) not in self._seen:
+                self._seen.add(text)
+                fresh.append(text)
         return fresh
 
 
@@ -130,8 +138,5 @@ _RAISED = re.compile(r"^(?:\([^)]*\)\s*)?((?:[A-Za-z_][\w.]*)?(?:Error|Exception
 
 def last_error(text: str) -> str:
     """Return the last exception that a log reports, as ``Name: message``; empty if none."""
-    for line in reversed(text.splitlines()):
-        match = _RAISED.match(line.strip())
-        if match:
-            return match.group(1).strip()
-    return ""
+    found = (_RAISED.match(line.strip()) for line in reversed(text.splitlines()))
+    return next((match.group(1).strip() for match in found if match), "")

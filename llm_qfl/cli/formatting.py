@@ -32,6 +32,9 @@ Event = Mapping[str, Any]
 WIDTH = 100
 """Columns that our lines are made for."""
 
+LONGEST = 300
+"""Characters of the line that says what went wrong; the whole of it is in the logs."""
+
 MOST_CLIENTS = 12
 """Rows of the header's table of clients; more are summed up."""
 
@@ -40,77 +43,115 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _REASON_COLUMN = ROUND_HEAD.index("reason")
 
 
+def plain_text(text: str) -> str:
+    """Drop the colour codes that Flower and Ray write into their logs."""
+    return _COLOUR.sub("", text)
+
+
+def one_line(text: Any) -> str:
+    """Make one line of anybody's text: no line breaks, tabs or terminal codes; empty for None."""
+    letters = plain_text("" if text is None else str(text))
+    return " ".join("".join(x if x.isprintable() else " " for x in letters).split())
+
+
+def clip(text: str, width: int) -> str:
+    """Cut a line that is too long, and show that it was cut."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def shortened(line: str) -> str:
+    """Cut out the middle of an error that is too long: its end says what to do."""
+    if len(line) <= LONGEST:
+        return line
+    tail = 2 * LONGEST // 5
+    return f"{clip(line, LONGEST - tail)}{line[-tail:]}"
+
+
+def labelled(name: str, value: object) -> str:
+    """Write a name and its value as a line of our tables."""
+    return f"  {name:<10}{value}"
+
+
+def _wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Break lines that are too long; what goes below is indented as the values are."""
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, width, subsequent_indent=" " * 12) or [line]
+    ]
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def header(event: Event, width: int = WIDTH) -> list[str]:
     """Describe what runs, from the ``prepared`` event."""
     clients: list[Event] = list(event.get("clients", []))
     rows = sum(int(client.get("train_rows", 0)) for client in clients)
     classes = [str(name) for name in event.get("classes", [])]
-    lines = [
-        _pair("data", f"{_data(event)}: {join_list(classes)}", width),
-        _pair(
-            "rows",
-            f"{rows:,} to train on at {len(clients)} clients; held out: "
-            f"{event.get('validation_rows', 0):,} for validation, "
-            f"{event.get('test_rows', 0):,} for the final test",
-            width,
-        ),
-        _pair("features", str(event.get("features", "-")), width),
-        _pair(
-            "model",
-            f"{event.get('model', '-')}: {event.get('angles', 0)} angles, "
-            f"{event.get('parameters', 0)} trainable parameters",
-            width,
-        ),
-        _pair("backend", _backends(clients), width),
-        _pair("local LLM", _shared(clients, "llm"), width),
-        *([_pair("adapter", adapter_words(event["adapter"]), width)] if "adapter" in event else []),
-        _pair("agent", f"{event.get('agent', '-')}; at most {_rounds(event)}", width),
+    data = str(event.get("data", "-"))
+    if event.get("synthetic") and "synthetic" not in data.lower():
+        data += " (synthetic)"
+    rounds = _plural(int(event.get("rounds", 0)), "round")
+    facts = {
+        "data": f"{data}: {join_list(classes)}",
+        "rows": f"{rows:,} to train on at {len(clients)} clients; held out: "
+        f"{event.get('validation_rows', 0):,} for validation, "
+        f"{event.get('test_rows', 0):,} for the final test",
+        "features": event.get("features", "-"),
+        "model": f"{event.get('model', '-')}: {event.get('angles', 0)} angles, "
+        f"{event.get('parameters', 0)} trainable parameters",
+        "backend": _backends(clients),
+        "local LLM": _shared(clients, "llm"),
+        "adapter": adapter_words(event["adapter"]) if "adapter" in event else None,
+        "agent": f"{event.get('agent', '-')}; at most {rounds}",
+    }
+    lines = [labelled(name, value) for name, value in facts.items() if value is not None]
+    table = client_table(clients, classes)
+    return [
+        *(clip(line, width) for line in lines),
+        *warning_lines(event, width),
+        *(clip(line, width) for line in table),
     ]
-    return [*lines, *warning_lines(event, width), *client_table(clients, classes, width)]
 
 
-def warning_lines(said: Event, width: int = WIDTH) -> list[str]:
-    """Say what is odd about the rows, from the ``prepared`` event or the summary."""
-    found = said.get("warnings")
-    warnings = found if isinstance(found, list) else []
-    told = [_pair("warning", display_safe(line), 10**6) for line in warnings]
-    return [part for line in told for part in _wrapped(line, width)]
+def warning_lines(event: Event, width: int = WIDTH) -> list[str]:
+    """Return what is odd about the rows, from the ``prepared`` event or the summary."""
+    found = event.get("warnings")
+    texts = found if isinstance(found, list) else []
+    return _wrapped([labelled("warning", display_safe(text)) for text in texts], width)
 
 
 def resumed_line(event: Event, width: int = WIDTH) -> str:
-    """Say that a run goes on, from the ``resumed`` event."""
+    """Describe a run that goes on, from the ``resumed`` event."""
     after, there = int(event.get("round", 0)), len(event.get("clients", []))
     done = f"after round {after}" if after else "before its first round"
     passed = ", ".join(map(str, event.get("damaged", [])))
-    told = f"; damaged, and passed over: {passed}" if passed else ""
-    return _pair("goes on", f"{done}; {there} clients are there{told}", width)
+    damaged = f"; damaged, and passed over: {passed}" if passed else ""
+    return clip(labelled("goes on", f"{done}; {there} clients are there{damaged}"), width)
 
 
 def late_line(event: Event, width: int = WIDTH) -> str:
-    """Tell of a ``late`` event: a reply whose round had gone on."""
-    who = f"client {event.get('client')}, round {event.get('round')}: answered after its deadline"
-    problem = event.get("problem")
+    """Describe a ``late`` event: a reply whose round had gone on."""
+    client = f"client {event.get('client')}, round {event.get('round')}"
     cost = f"its {whole(event.get('circuits'))} circuits are counted, its model is not used"
-    return clip(f"  {who}; {problem or cost}", width)
+    return clip(f"  {client}: answered after its deadline; {event.get('problem') or cost}", width)
 
 
 def roll_line(event: Event, width: int = WIDTH) -> str:
-    """Tell of a ``roll`` event: who has left, who is not done yet, and who is back."""
-    told = (("gone", "gone"), ("busy", "still at an earlier order"), ("back", "back"))
+    """Describe a ``roll`` event: who has left, who is not done yet, and who is back."""
+    states = (("gone", "gone"), ("busy", "still at an earlier order"), ("back", "back"))
     parts = [
-        f"{_clients(event[key])} {words}"
-        for key, words in told
-        if isinstance(event.get(key), list) and event[key]
+        f"client{'s' * (len(found) > 1)} {', '.join(map(str, found))} {state}"
+        for key, state in states
+        if isinstance(found := event.get(key), list) and found
     ]
     return clip(f"  {'; '.join(parts)}", width)
 
 
-def _clients(found: Sequence[Any]) -> str:
-    return f"client{'s' * (len(found) > 1)} {', '.join(map(str, found))}"
-
-
 def adapter_words(event: Event) -> str:
-    """Say what the shared adapter came to."""
+    """Describe what the shared adapter came to."""
     return (
         f"{event.get('kind', 'shared')}, {byte_size(event.get('bytes', 0))}, "
         f"{event.get('rounds', 0)} rounds: loss {figure(event.get('loss'))}, "
@@ -121,39 +162,19 @@ def adapter_words(event: Event) -> str:
 def adapter_line(event: Event, width: int = WIDTH) -> str:
     """Describe an ``adapter-begin`` or ``adapter`` event: the shared adapter under way."""
     if event.get("event") == "adapter-begin":
-        said = (
+        text = (
             f"{event.get('kind', 'shared')}: {byte_size(event.get('bytes', 0))} each way, "
             f"{event.get('rounds', 0)} rounds, {event.get('clients', 0)} clients, "
             f"{byte_size(event.get('bytes_in_all', 0))} in all"
         )
     else:
-        said = (
-            f"round {event.get('round', '?')}/{event.get('rounds', '?')}: {_learnt(event)}, "
+        loss = f"training loss {figure(event.get('loss'))}"
+        learnt = loss if event.get("stepped", 1) else "no step is left"
+        text = (
+            f"round {event.get('round', '?')}/{event.get('rounds', '?')}: {learnt}, "
             f"{duration(event.get('seconds', 0))}"
         )
-    return _pair("adapter", said, width)
-
-
-def _learnt(event: Event) -> str:
-    if not event.get("stepped", 1):
-        return "no step is left"
-    return f"training loss {figure(event.get('loss'))}"
-
-
-def _rounds(event: Event) -> str:
-    count = int(event.get("rounds", 0))
-    return f"{count} round" + "s" * (count != 1)
-
-
-def _data(event: Event) -> str:
-    name = str(event.get("data", "-"))
-    if event.get("synthetic") and "synthetic" not in name.lower():
-        name += " (synthetic)"
-    return name
-
-
-def _pair(name: str, value: str, width: int) -> str:
-    return clip(f"  {name:<10}{value}", width)
+    return clip(labelled("adapter", text), width)
 
 
 def _shared(clients: Sequence[Event], key: str) -> str:
@@ -174,25 +195,20 @@ def _backends(clients: Sequence[Event]) -> str:
     return f"{_shared(clients, 'backend')}; {which} simulated, and counted as a device needs them"
 
 
-def client_table(clients: Sequence[Event], classes: Sequence[str], width: int) -> list[str]:
+def client_table(clients: Sequence[Event], classes: Sequence[str]) -> list[str]:
     """List each client's rows, in all and per class."""
     if not clients:
         return []
-    name = min(24, max(6, *(len(_site(client)) for client in clients)))
+    sites = [str(c.get("site") or f"client {c.get('client')}") for c in clients]
+    name = min(24, max(6, *map(len, sites)))
     lines = [f"  {'client':<{name}}  {'train':>7}  {'valid':>7}  train rows per class"]
-    for client in clients[:MOST_CLIENTS]:
+    for site, client in list(zip(sites, clients, strict=True))[:MOST_CLIENTS]:
         counts = [int(n) for n in client.get("class_rows", [])]
         mix = ", ".join(f"{join_list([c])} {n:,}" for c, n in zip(classes, counts, strict=False))
         train, valid = int(client.get("train_rows", 0)), int(client.get("val_rows", 0))
-        lines.append(f"  {clip(_site(client), name):<{name}}  {train:>7,}  {valid:>7,}  {mix}")
+        lines.append(f"  {clip(site, name):<{name}}  {train:>7,}  {valid:>7,}  {mix}")
     more = len(clients) - MOST_CLIENTS
-    if more > 0:
-        lines.append(f"  ... and {more} more")
-    return [clip(line, width) for line in lines]
-
-
-def _site(client: Event) -> str:
-    return str(client.get("site") or f"client {client.get('client')}")
+    return [*lines, f"  ... and {more} more"] if more > 0 else lines
 
 
 def round_lines(event: Event, clients: int, width: int = WIDTH) -> list[str]:
@@ -226,8 +242,7 @@ def round_lines(event: Event, clients: int, width: int = WIDTH) -> list[str]:
     if _REASON_COLUMN + len(reason) <= width:
         return [f"{figures:<{_REASON_COLUMN}}{reason}".rstrip()]
     indent = " " * 7
-    below = textwrap.wrap(reason, width, initial_indent=indent, subsequent_indent=indent)
-    return [figures, *below]
+    return [figures, *textwrap.wrap(reason, width, initial_indent=indent, subsequent_indent=indent)]
 
 
 def warnings(event: Event, width: int = WIDTH) -> list[str]:
@@ -255,24 +270,8 @@ def steps_words(steps: Mapping[str, Any], participants: Sequence[int]) -> str:
     return named if len(named) <= 13 else f"{min(values)} to {max(values)}"
 
 
-def plain_text(text: str) -> str:
-    """Drop the colour codes that Flower and Ray write into their logs."""
-    return _COLOUR.sub("", text)
-
-
-def one_line(text: Any) -> str:
-    """Make one line of anybody's text: no line breaks, tabs or terminal codes; empty for None."""
-    letters = plain_text("" if text is None else str(text))
-    return " ".join("".join(x if x.isprintable() else " " for x in letters).split())
-
-
-def clip(text: str, width: int) -> str:
-    """Cut a line that is too long, and show that it was cut."""
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
-
-
 def untaught(client: Event) -> bool:
-    """Say whether a client of the ``prepared`` event fine-tunes no language model."""
+    """Whether a client of the ``prepared`` event fine-tunes no language model."""
     llm = str(client.get("llm", ""))
     return llm == "none" or llm.endswith("for embeddings only")
 
@@ -305,12 +304,11 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
     test = summary.get("test") or {}
     baselines = summary.get("baselines") or {}
     best = summary.get("best_round")
-    model = "quantum model" + (f" (round {best})" if best else "")
     title = f"test, {whole(test.get('rows'))} rows" if test else "test"
     lines = [
-        f"{title:<34}{'accuracy':>9}{'95 % interval':>14}{'macro-F1':>9}{'recall':>7}{'loss':>7}"
+        f"{title:<34}{'accuracy':>9}{'95 % interval':>14}{'macro-F1':>9}{'recall':>7}{'loss':>7}",
+        _scores("quantum model" + (f" (round {best})" if best else ""), test),
     ]
-    lines.append(_scores(model, test))
     if isinstance(test.get("unseen"), Mapping):
         lines.append(_scores("  without rows trained on", test["unseen"]))
     lines += [_scores(label, baselines[key]) for key, label in BASELINES if baselines.get(key)]
@@ -319,27 +317,13 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
         mean = {key: _mean(teachers, key) for key in ("accuracy", "macro_f1", "loss")}
         lines.append(_scores("LLM teachers, own validation rows", mean))
     scored = scored_at(test, clients)
-    notes = [_pair("test", scored, width)] if scored else []
-    notes += warning_lines(summary, width)
-    facts = [part for line in _costs(summary) for part in _wrapped(line, width)]
-    return [*(clip(line, width) for line in lines), "", *notes, *facts]
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    """Break a line that is too long; what goes below is indented like `_pair`'s values."""
-    return textwrap.wrap(line, width, subsequent_indent=" " * 12, drop_whitespace=True) or [line]
-
-
-def _asked(agent: Event) -> list[str]:
-    """Say what asking a language model took; nothing where none was asked."""
-    tokens = [agent.get(key) for key in ("prompt_tokens", "answer_tokens")]
-    spent = sum(count for count in tokens if count is not None and is_number(count))
-    if not spent:
-        return []
-    said = f"{whole(spent)} tokens, {duration(agent.get('seconds'))}"
-    if ruled := agent.get("fallbacks"):
-        said += f"; the rule made {whole(ruled)} of {whole(agent.get('decisions'))} decisions"
-    return [_pair("agent", said, 10**6)]
+    return [
+        *(clip(line, width) for line in lines),
+        "",
+        *([clip(labelled("test", scored), width)] if scored else []),
+        *warning_lines(summary, width),
+        *_wrapped([labelled(name, text) for name, text in _costs(summary)], width),
+    ]
 
 
 def _scores(label: str, figures: Event) -> str:
@@ -357,30 +341,43 @@ def _mean(rows: Sequence[Event], key: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _costs(summary: Event) -> list[str]:
+def _costs(summary: Event) -> list[tuple[str, str]]:
+    """Return what a run spent, each with its name."""
     ledger: Event = summary.get("ledger") or {}
     totals: Event = ledger.get("totals", ledger)
     seconds = (summary.get("seconds") or {}).get("total")
-    rounds = summary.get("rounds", 0)
     circuits = describe_circuits(totals.get("circuits"), summary.get("simulated_circuits"))
     spent = (
-        f"{rounds} round{'s' * (rounds != 1)}, {circuits}, "
+        f"{_plural(summary.get('rounds', 0), 'round')}, {circuits}, "
         f"{whole(totals.get('steps'))} optimizer steps, {duration(seconds)}"
     )
-    lines = [_pair("spent", spent, 10**6)]
+    lines = [("spent", spent)]
     if totals.get("jobs"):
-        qpu = totals.get("qpu_seconds")
         device = f"{whole(totals.get('jobs'))} jobs, {whole(totals.get('shots'))} shots"
-        device += f", {duration(qpu)} of QPU time" if qpu else ""
-        lines.append(_pair("devices", device, 10**6))
+        if qpu := totals.get("qpu_seconds"):
+            device += f", {duration(qpu)} of QPU time"
+        lines.append(("devices", device))
     judge: Event = summary.get("judge") or {}
     if judge.get("jobs"):
-        said = f"{judge.get('backend')}: {whole(judge.get('jobs'))} jobs of the server's own"
-        lines.append(_pair("judged on", f"{said}, {whole(judge.get('circuits'))} circuits", 10**6))
-    lines += _asked(summary.get("agent") or {})
-    told = describe_privacy(summary.get("privacy") or {})
-    lines += [_pair("privacy" if not at else "", line, 10**6) for at, line in enumerate(told)]
+        own = f"{judge.get('backend')}: {whole(judge.get('jobs'))} jobs of the server's own"
+        lines.append(("judged on", f"{own}, {whole(judge.get('circuits'))} circuits"))
+    if agent := _agent_cost(summary.get("agent") or {}):
+        lines.append(("agent", agent))
+    privacy = describe_privacy(summary.get("privacy") or {})
+    lines += [("" if at else "privacy", line) for at, line in enumerate(privacy)]
     if totals.get("bytes_up") or totals.get("bytes_down"):
         up, down = byte_size(totals.get("bytes_up")), byte_size(totals.get("bytes_down"))
-        lines.append(_pair("sent", f"{up} by the clients, {down} to them", 10**6))
-    return [*lines, _pair("ended", one_line(summary.get("stop_reason")) or "-", 10**6)]
+        lines.append(("sent", f"{up} by the clients, {down} to them"))
+    return [*lines, ("ended", one_line(summary.get("stop_reason")) or "-")]
+
+
+def _agent_cost(agent: Event) -> str:
+    """Describe what an agent's language model took; empty where none was called."""
+    tokens = [agent.get(key) for key in ("prompt_tokens", "answer_tokens")]
+    spent = sum(count for count in tokens if count is not None and is_number(count))
+    if not spent:
+        return ""
+    cost = f"{whole(spent)} tokens, {duration(agent.get('seconds'))}"
+    if ruled := agent.get("fallbacks"):
+        cost += f"; the rule made {whole(ruled)} of {whole(agent.get('decisions'))} decisions"
+    return cost

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from core.flower_compat import NO_HEARTBEAT, SIMULATION_FAILED
-from llm_qfl.cli.formatting import clip, one_line
+from llm_qfl.cli.formatting import one_line, shortened
 
 COMPLETED = 0
 FAILED = 1
 INTERRUPTED = 130
-
-LONGEST = 300
-"""Characters of the line that says what went wrong; the whole of it is in the logs."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +48,14 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """Exit code, and one line saying why (empty when the run completed)."""
 
     code: int
     line: str
 
 
-def judge(evidence: Evidence) -> Verdict:
+def outcome_of(evidence: Evidence) -> Outcome:
     """Decide the exit code: 0 only if Flower and the run's own summary both say completed.
 
     Parameters
@@ -69,22 +65,14 @@ def judge(evidence: Evidence) -> Verdict:
 
     Returns
     -------
-    Verdict
+    Outcome
         ``0``, ``1`` or ``130`` with its line.
     """
     if evidence.interrupted:
-        return Verdict(INTERRUPTED, "interrupted before the run was over")
+        return Outcome(INTERRUPTED, "interrupted before the run was over")
     if not evidence.launch_error and _completed(evidence):
-        return Verdict(COMPLETED, "")
-    return Verdict(FAILED, shortened(one_line(_failure(evidence))))
-
-
-def shortened(line: str) -> str:
-    """Cut out the middle of a line that is too long: its end says what to do."""
-    if len(line) <= LONGEST:
-        return line
-    tail = 2 * LONGEST // 5
-    return f"{clip(line, LONGEST - tail)}{line[-tail:]}"
+        return Outcome(COMPLETED, "")
+    return Outcome(FAILED, shortened(one_line(_failure(evidence))))
 
 
 def _completed(evidence: Evidence) -> bool:
@@ -120,23 +108,3 @@ def _reason(evidence: Evidence) -> str:
     if NO_HEARTBEAT.lower() in said.lower():
         return f"its server process was killed, hangs, or lost its SuperLink ({said})"
     return said
-
-
-def read_status(answer: str) -> tuple[str, str]:
-    """Read the answer of ``flwr ls --run-id ID --format json``.
-
-    Parameters
-    ----------
-    answer : str
-        What it printed; anything before the first brace is passed over.
-
-    Returns
-    -------
-    tuple of str
-        ``status`` and ``status-details``; both empty if the answer cannot be read.
-    """
-    try:
-        run = json.loads(answer[answer.index("{") :])["runs"][0]
-        return str(run["status"]), str(run.get("status-details", ""))
-    except (ValueError, KeyError, IndexError, TypeError):
-        return "", ""

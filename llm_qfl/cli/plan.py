@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,23 @@ from core import (
     Settings,
     SettingsError,
     UserError,
-    explain,
+    alone,
+    by_number,
     flatten,
+    last_checkpoint,
+    may_change,
     new_run_folder,
+    no_checkpoint,
     parse_run,
+    read_json,
+    real_path,
+    recorded_settings,
+    refuse_changes,
+    rewind,
+    toml_value,
     with_run_name,
 )
+from llm_qfl.cli.shipped import app_description, config_file
 
 Scalar = bool | int | float | str
 
@@ -41,8 +51,6 @@ class Plan:
         The whole frozen tree.
     overrides : dict
         Flat keys and values that differ from the app's own defaults, paths absolute.
-    app : Path
-        The checkout whose ``pyproject.toml`` describes the Flower app.
     programs : dict
         Absolute path of each Flower program by name.
     notices : tuple of str
@@ -51,15 +59,19 @@ class Plan:
 
     settings: Settings
     overrides: dict[str, Scalar]
-    app: Path
     programs: dict[str, str]
     notices: tuple[str, ...] = ()
+
+    def print_notices(self) -> None:
+        """Print to stderr which keys of the files were dropped."""
+        for line in self.notices:
+            print(f"llm-qfl: {line}", file=sys.stderr)
 
 
 def make_plan(
     files: Iterable[Path],
     assignments: Iterable[str],
-    name: str | None,
+    name: str | None = None,
     clients: int | None = None,
     unset: Iterable[str] = (),
 ) -> Plan:
@@ -68,7 +80,7 @@ def make_plan(
     Parameters
     ----------
     files : iterable of Path
-        Config files, later ones winning.
+        Config files, later ones winning; a shipped one by its name.
     assignments : iterable of str
         ``key=value``, winning over the files.
     name : str, optional
@@ -86,9 +98,10 @@ def make_plan(
     Raises
     ------
     UserError
-        One line, for a mistake in the settings, a missing data file, or no checkout.
+        One line, for a mistake in the settings, a missing data file, or a broken installation.
     """
-    paths = list(files)
+    app_description()
+    paths = [config_file(path) for path in files]
     own = [] if name is None else [f"run.name={name}"]
     there = [] if clients is None else [f"run.clients={clients}"]
     notices: list[str] = []
@@ -103,13 +116,7 @@ def make_plan(
         )
     overrides = absolute_paths(overrides, Path.cwd())
     check_paths(overrides, per_site=settings.data.per_site, used=settings.run.resume)
-    return Plan(settings, overrides, find_app(), find_programs(), tuple(notices))
-
-
-def say_notices(plan: Plan) -> None:
-    """Print to stderr which keys of the files were dropped."""
-    for line in plan.notices:
-        print(f"llm-qfl: {line}", file=sys.stderr)
+    return Plan(settings, overrides, find_programs(), tuple(notices))
 
 
 def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
@@ -150,42 +157,23 @@ def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool, used: bool =
                 f"{key} = {value!r} does not exist", "a file or folder", "check the path"
             )
     folder = overrides.get("run.folder")
-    if isinstance(folder, str) and folder and not used:
-        try:
-            full = os.path.exists(folder) and bool(os.listdir(folder))
-        except NotADirectoryError:
-            full = True
-        except OSError as error:
-            raise SettingsError(_unusable("run.folder", folder, error)) from None
-        if full:
-            raise SettingsError(
-                f"run.folder = {folder!r} is in use", "a new or empty folder", "name one"
-            )
-
-
-def _unusable(key: str, place: object, error: OSError) -> str:
-    return explain(
-        f"{key} = {str(place)!r} ({error.strerror or error})",
-        "a folder that can be read and written",
-        "choose another",
-    )
-
-
-def find_app() -> Path:
-    """Return the checkout that holds the Flower app's ``pyproject.toml``."""
-    import core
-
-    root = Path(core.__file__).resolve().parents[1]
+    if not isinstance(folder, str) or not folder or used:
+        return
     try:
-        tool = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
-        tool["flwr"]["app"]["components"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        raise UserError(
-            f"no Flower app at {str(root)!r}",
-            "a checkout of the project, installed with `pip install -e .`",
-            "run `llm-qfl` from such an installation",
-        ) from None
-    return root
+        full = os.path.exists(folder) and bool(os.listdir(folder))
+    except NotADirectoryError:
+        full = True
+    except OSError as error:
+        raise _unusable("run.folder", folder, error) from None
+    if full:
+        raise SettingsError(
+            f"run.folder = {folder!r} is in use", "a new or empty folder", "name one"
+        )
+
+
+def _unusable(key: str, place: object, error: OSError) -> SettingsError:
+    given = f"{key} = {str(place)!r} ({error.strerror or error})"
+    return SettingsError(given, "a folder that can be read and written", "choose another")
 
 
 def find_programs(*more: str) -> dict[str, str]:
@@ -219,12 +207,76 @@ def make_run_folder(plan: Plan) -> Path:
         folder = Path(place) if given else new_run_folder(Path(place), plan.settings.run.name)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(_unusable(key, place, error)) from None
+        raise _unusable(key, place, error) from None
     return folder
 
 
 def run_config(plan: Plan, folder: Path) -> dict[str, Scalar]:
     """Return what Flower must be told: the user's overrides and the results folder."""
     known = flatten(plan.settings)
-    told = {key: value for key, value in plan.overrides.items() if key in known}
-    return {**told, "run.folder": str(folder)}
+    config = {key: value for key, value in plan.overrides.items() if key in known}
+    return {**config, "run.folder": str(folder)}
+
+
+def resumed_plan(run: Path, assignments: Iterable[str], clients: int | None = None) -> Plan:
+    """Check that an interrupted run can go on, and return what to start.
+
+    Parameters
+    ----------
+    run : Path
+        Its results folder.
+    assignments : iterable of str
+        ``key=value`` for what may differ from now on, for instance ``run.rounds``.
+    clients : int, optional
+        Nodes of the deployment that it is to go on with.
+
+    Returns
+    -------
+    Plan
+        With the run's own settings; its record is cut back to the last checkpoint.
+
+    Raises
+    ------
+    UserError
+        One line: no such run, one that has ended or still goes on, nothing to go on from, or a
+        setting that would make another run of it.
+    """
+    folder = real_path(run)
+    before = recorded_settings(folder)
+    if read_json(folder / "summary.json").get("status") == "completed":
+        raise UserError(
+            f"the run in {str(folder)!r} is completed, and its test rows have been used",
+            "a run that was interrupted or failed",
+            "start a new run",
+        )
+    given = list(assignments)
+    for key in (text.partition("=")[0].strip() for text in given):
+        if key in ("run.folder", "run.resume") or not may_change(key):
+            raise SettingsError(
+                f"--set {key} with --resume",
+                "run.rounds, stop.*, timeouts and budgets",
+                f"leave {key} out, or start a new run",
+            )
+    default, now = flatten(Settings()), flatten(before)
+    own = [f"{key}={toml_value(now[key])}" for key in now if now[key] != default[key]]
+    here = f"run.folder={toml_value(str(folder))}"
+    plan = make_plan([], [*own, *given, here, "run.resume=true"], None, clients)
+    with alone(folder):
+        found = last_checkpoint(folder)
+        if found is None:
+            raise UserError(no_checkpoint(folder))
+        refuse_changes(before, plan.settings, found.number)
+        rewind(folder, found)
+        _put_away_logs(folder / "logs")
+    return plan
+
+
+def _put_away_logs(logs: Path) -> None:
+    """Move the logs of the run's earlier part into a folder of their own: ``logs/part-N``."""
+    mine = [path for path in logs.glob("*.log") if path.is_file()]
+    if mine:
+        taken = [number for part in logs.glob("part-*") for _, number in by_number(part)]
+        part = logs / f"part-{1 + max(taken, default=0)}"
+        part.mkdir()
+        for path in mine:
+            path.rename(part / path.name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from core import check_new_run, display_safe, duration, join_list, whole
 from llm_qfl.cli.children import ChildFailedError, ask
-from llm_qfl.cli.plan import Plan, say_notices
+from llm_qfl.cli.plan import Plan
 
 PATIENCE = 60.0
 """Longest wait for the check, seconds; then the run starts unchecked, and says so."""
@@ -34,7 +34,7 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
     ChildFailedError
         If a dry check breaks off; a run starts all the same, and says so.
     """
-    say_notices(plan)
+    plan.print_notices()
     if not plan.settings.run.folder:
         output = plan.overrides.get("run.output", plan.settings.run.output)
         check_new_run(Path(str(output)), plan.settings.run.name)

@@ -9,94 +9,51 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+import psutil
 
 TAG = "LLM_QFL_LAUNCH"
 """Environment variable that marks every process of one launch."""
 
-_PROC = Path("/proc")
+_ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
 
-@dataclass(frozen=True)
-class Process:
-    """A process as the system knows it; `start` tells it from a later one of the same id."""
-
-    pid: int
-    parent: int
-    start: str
-
-
-def running() -> dict[int, Process]:
-    """Return every running process by id; zombies are left out."""
-    if (_PROC / "self" / "stat").exists():
-        found = (_from_proc(entry) for entry in _PROC.iterdir() if entry.name.isdigit())
-    else:
-        listed = subprocess.run(
-            ["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "stat=", "-o", "lstart="],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found = (_from_ps(line) for line in listed.stdout.splitlines())
-    return {process.pid: process for process in found if process is not None}
-
-
-def _from_proc(entry: Path) -> Process | None:
+def alive(process: psutil.Process) -> bool:
+    """Whether a process runs still; a zombie does not, nor does a later one of the same id."""
     try:
-        stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    # The name in brackets may itself hold spaces and brackets: read from the last one on.
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] == "Z":
-        return None
-    return Process(int(entry.name), int(fields[1]), fields[19])
-
-
-def _from_ps(line: str) -> Process | None:
-    fields = line.split(maxsplit=3)
-    if len(fields) < 4 or fields[2].startswith("Z"):
-        return None
-    return Process(int(fields[0]), int(fields[1]), fields[3])
-
-
-def _carries(pid: int, tag: str) -> bool:
-    try:
-        return f"{TAG}={tag}".encode() in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
-    except OSError:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
         return False
 
 
-def descendants(roots: Iterable[int], table: Mapping[int, Process]) -> set[int]:
-    """Return `roots` and all that descend from them, as far as they are in `table`."""
-    family = {pid for pid in roots if pid in table}
-    grown = True
-    while grown:
-        born = {p.pid for p in table.values() if p.parent in family} - family
-        family |= born
-        grown = bool(born)
-    return family
+def members(tag: str, roots: Iterable[int] = ()) -> set[psutil.Process]:
+    """Return the living processes of one launch, this process never among them.
+
+    Parameters
+    ----------
+    tag : str
+        The launch's tag.
+    roots : iterable of int
+        Ids of further processes, which belong to it with all that descend from them.
+    """
+    known = set(roots)
+    family = {p for p in psutil.process_iter() if p.pid in known or _carries(p, tag)}
+    for process in family - {psutil.Process()}:
+        with suppress(psutil.Error):
+            family.update(process.children(recursive=True))
+    return {process for process in family if process.pid != os.getpid() and alive(process)}
 
 
-def members(tag: str, roots: Iterable[int] = ()) -> set[Process]:
-    """Return the processes of one launch, this process never among them."""
-    table = running()
-    tagged = {pid for pid in table if _carries(pid, tag)}
-    family = descendants({*roots, *tagged} - {os.getpid()}, table) - {os.getpid()}
-    return {table[pid] for pid in family}
-
-
-def still_there(processes: Iterable[Process]) -> set[Process]:
-    """Return those of `processes` that run still (not another one of the same id)."""
-    table = running()
-    return {p for p in processes if p.pid in table and table[p.pid].start == p.start}
+def _carries(process: psutil.Process, tag: str) -> bool:
+    try:
+        return bool(process.environ().get(TAG) == tag)
+    except (psutil.Error, OSError):
+        return False
 
 
 def wait_for(done: Callable[[], bool], seconds: float, interval: float = 0.1) -> bool:
@@ -109,19 +66,15 @@ def wait_for(done: Callable[[], bool], seconds: float, interval: float = 0.1) ->
     return True
 
 
-def end_all(processes: Iterable[Process], grace: float) -> set[Process]:
+def end_all(processes: Iterable[psutil.Process], grace: float) -> set[psutil.Process]:
     """Ask processes to end, then make them; return those that even so remain."""
-    left = still_there(processes)
-    for sign, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+    left = {process for process in processes if alive(process)}
+    for end, patience in ((psutil.Process.terminate, grace), (psutil.Process.kill, 5.0)):
         for process in left:
-            try:
-                os.kill(process.pid, sign)
-            except (ProcessLookupError, PermissionError):
-                continue
-        wait_for(lambda: not still_there(left), patience)  # noqa: B023 - called in this round only
-        left = still_there(left)
-        if not left:
-            break
+            with suppress(psutil.Error):
+                end(process)
+        wait_for(lambda: not any(map(alive, left)), patience)  # noqa: B023 - called in this round
+        left = {process for process in left if alive(process)}
     return left
 
 
@@ -135,31 +88,45 @@ def die_with_parent() -> Callable[[], None] | None:
     import ctypes
 
     try:
-        library = ctypes.CDLL(None, use_errno=True)
-        prctl = library.prctl
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):
         return None
     set_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
-
-    def ask() -> None:
-        prctl(set_death_signal, signal.SIGTERM)
-
-    return ask
+    return lambda: prctl(set_death_signal, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """The user pressed Ctrl-C, or somebody ended us politely."""
+    """The user pressed Ctrl-C, or somebody ended us politely.
+
+    Parameters
+    ----------
+    number : int
+        The signal.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @contextmanager
-def signals() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGHUP into `Interrupted` while the run is on."""
+def signals(*, once: bool = False) -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into `Interrupted`.
+
+    Parameters
+    ----------
+    once : bool
+        Whether a signal counts once only: what is being ended is not to be ended twice. Signals
+        that are ignored stay ignored then, as under nohup.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
+        if once:
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted(number)
 
-    names = [n for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-    before = {getattr(signal, n): signal.signal(getattr(signal, n), interrupt) for n in names}
+    numbers = [n for n in _ENDING if not (once and signal.getsignal(n) == signal.SIG_IGN)]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -7,28 +7,31 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from core import UserError, backend_names, family, read_json
+from core import SettingsError, UserError, backend_names, family, read_json
 from core.storage.records import Decided
 from llm_qfl.cli.children import ChildFailedError
-from llm_qfl.cli.flower import Flwr
+from llm_qfl.cli.commands import cancel_run
+from llm_qfl.cli.flower import federation_config
 from llm_qfl.cli.follow import ClientLines, Tail, last_error, last_words, read_log
-from llm_qfl.cli.outcome import COMPLETED, FAILED, Evidence, Verdict, judge
-from llm_qfl.cli.plan import Plan, make_plan, make_run_folder, run_config
+from llm_qfl.cli.outcome import COMPLETED, FAILED, Evidence, Outcome, outcome_of
+from llm_qfl.cli.plan import Plan, make_plan, make_run_folder, resumed_plan, run_config
 from llm_qfl.cli.preflight import preflight
 from llm_qfl.cli.processes import Interrupted, signals, wait_for
-from llm_qfl.cli.runconfig import federation_config
 from llm_qfl.cli.screen import Screen
 from llm_qfl.cli.superlink import LaunchError, SuperLink
 
 if TYPE_CHECKING:
     from llm_qfl.cli.deploy.folder import Facts
+    from llm_qfl.cli.deploy.remote import Deployed
 
-LOOK_SECONDS = 0.3
-"""How often the run's files are looked at."""
+    Link = SuperLink | Deployed
+
+POLL_SECONDS = 0.3
+"""How often the run's files are read."""
 
 SUBMIT_SECONDS = 30.0
 """Longest wait, when interrupted, for Flower to say which run it has just begun."""
@@ -38,22 +41,22 @@ ASK_SECONDS = 60.0
 
 
 def run(
-    files: Iterable[Path],
-    assignments: Iterable[str],
-    name: str | None,
+    files: Sequence[Path],
+    assignments: Sequence[str],
+    name: str | None = None,
     *,
     on: Path | None = None,
     resume: Path | None = None,
     plain: bool = False,
     quiet: bool = False,
-    unset: Iterable[str] = (),
+    unset: Sequence[str] = (),
     dry: bool = False,
 ) -> int:
     """Check the settings, run the federation, and follow it to its end.
 
     Parameters
     ----------
-    files, assignments, name
+    files, assignments, name, unset
         As `llm_qfl.cli.plan.make_plan` takes them.
     on : Path, optional
         A deployment's folder; without one a simulation of our own is started.
@@ -63,8 +66,6 @@ def run(
         No colours and no moving line.
     quiet : bool
         Only the result.
-    unset : iterable of str
-        As `llm_qfl.cli.plan.make_plan` takes it.
     dry : bool
         Check, print what would run, and stop.
 
@@ -80,12 +81,11 @@ def run(
     """
     facts = None if on is None else _deployment(on)
     clients = None if facts is None else facts.nodes
-    if resume is not None:
-        from llm_qfl.cli.resume import resumed_plan
-
-        plan = resumed_plan(resume, assignments, clients)
-    else:
+    if resume is None:
         plan = make_plan(files, assignments, name, clients, unset)
+    else:
+        _refuse_with_resume({"--config": files, "--name": name, "--unset": unset, "--dry-run": dry})
+        plan = resumed_plan(resume, assignments, clients)
     try:
         preflight(plan, here=facts is None, dry=dry)
     except ChildFailedError as error:
@@ -96,13 +96,26 @@ def run(
     folder = make_run_folder(plan)
     screen = Screen(plain=plain, quiet=quiet, deployed=facts is not None)
     screen.start(plan.settings.run.name, folder)
-    with signals():
-        try:
-            verdict = launch(plan, folder, screen, facts)
-        except Interrupted:  # once more, after everything had been ended
-            verdict = judge(Evidence(interrupted=True))
-    screen.finish(folder, read_json(folder / "summary.json"), verdict)
-    return verdict.code
+    try:
+        with signals():
+            outcome = launch(plan, folder, screen, facts)
+    except Interrupted:  # once more, after everything had been ended
+        outcome = outcome_of(Evidence(interrupted=True))
+    finally:
+        screen.close()
+    screen.finish(folder, read_json(folder / "summary.json"), outcome)
+    return outcome.code
+
+
+def _refuse_with_resume(options: Mapping[str, object]) -> None:
+    """Refuse options of a new run for one that goes on."""
+    for option, value in options.items():
+        if value:
+            raise SettingsError(
+                f"{option} with --resume",
+                "a run goes on with its own settings",
+                f"leave {option} out, or start a new run",
+            )
 
 
 def _deployment(folder: Path) -> Facts:
@@ -115,25 +128,7 @@ def _deployment(folder: Path) -> Facts:
     return facts
 
 
-class Link(Protocol):
-    """A SuperLink that a run is submitted to: our own, or a deployment's."""
-
-    flwr: Flwr
-
-    def start(self) -> None:
-        """Make sure that it is there."""
-
-    def dead(self) -> bool:
-        """Whether it has ended."""
-
-    def tail(self) -> str:
-        """Return its last words."""
-
-    def close(self, grace: float = ...) -> int:
-        """End what is ours of it."""
-
-
-def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None) -> Verdict:
+def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None) -> Outcome:
     """Run one federation to its end; of what was started here nothing is left afterwards."""
     link, watch = _link(plan, folder, screen, facts)
     try:
@@ -143,14 +138,14 @@ def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None)
         evidence = Evidence(launch_error=str(error))
     except Interrupted:
         evidence = Evidence(interrupted=True)
-        screen.say("stopping the run ...")
+        screen.print("stopping the run ...")
         _unless_again(watch.stop)
     finally:
         _unless_again(link.close, lambda: link.close(grace=0.0))
     watch.show_news()  # what was written while we were ending
     if facts is None:  # a site's jobs are its own: llm-qfl jobs, at the site
         _unless_again(lambda: _cancel_jobs(plan, watch.run_id, screen))
-    return judge(evidence)
+    return outcome_of(evidence)
 
 
 def _link(plan: Plan, folder: Path, screen: Screen, facts: Facts | None) -> tuple[Link, Watch]:
@@ -166,18 +161,16 @@ def _link(plan: Plan, folder: Path, screen: Screen, facts: Facts | None) -> tupl
 
 def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
     """Cancel what the run left waiting at a device: nobody will collect it."""
-    from llm_qfl.cli.jobs import cancel_run
-
     settings = plan.settings
     names = backend_names(settings.quantum.backend)
     if not (settings.hardware.budgeted or any(family(name) in ("fake", "ibm") for name in names)):
         return
     try:
-        said = cancel_run(settings.llm.store, run_id, settings.hardware.account)
+        note = cancel_run(settings.llm.store, run_id, settings.hardware.account)
     except (UserError, ChildFailedError) as error:
-        said = f"open jobs were not cancelled: {error} See: llm-qfl jobs"
-    if said:
-        screen.say(said)
+        note = f"open jobs were not cancelled: {error} See: llm-qfl jobs"
+    if note:
+        screen.print(note)
 
 
 def _unless_again(action: Callable[[], object], otherwise: Callable[[], object] = int) -> None:
@@ -222,11 +215,11 @@ class Watch:
         LaunchError
             If Flower does not take the run.
         """
-        settings = plan.settings
-        cores = os.cpu_count() or 1
-        shares = settings.run.clients, settings.quantum.threads, cores
-        nodes = federation_config(*shares) if self.simulated else ""
-        stream = self.superlink.flwr.submit(plan.app, run_config(plan, self.folder), nodes)
+        flwr, nodes = self.superlink.flwr, ""
+        if self.simulated:
+            clients, threads = plan.settings.run.clients, plan.settings.quantum.threads
+            nodes = federation_config(clients, threads, os.cpu_count() or 1)
+        stream = flwr.submit(run_config(plan, self.folder), nodes)
         status, details = "", ""
         asked = time.monotonic()
         while not status.startswith("finished"):
@@ -236,12 +229,12 @@ class Watch:
             self._note_run_id(stream)
             ended = stream.poll() is not None
             if self.run_id and (ended or time.monotonic() - asked > ASK_SECONDS):
-                status, details = self.superlink.flwr.status(self.run_id)
+                status, details = flwr.status(self.run_id)
                 asked = time.monotonic()
                 if ended and not status.startswith("finished"):
                     time.sleep(5.0)  # the stream broke: follow anew, without haste
-                    stream = self.superlink.flwr.stream(self.run_id)
-            time.sleep(LOOK_SECONDS)
+                    stream = flwr.stream(self.run_id)
+            time.sleep(POLL_SECONDS)
         try:
             stream.wait(10.0)  # the log's last lines
         except subprocess.TimeoutExpired:
@@ -250,13 +243,11 @@ class Watch:
         return self._evidence(status, details)
 
     def _note_run_id(self, stream: subprocess.Popen[bytes]) -> None:
-        if self.run_id:
-            return
         ended = stream.poll() is not None
-        self.run_id = self.superlink.flwr.run_id()
+        self.run_id = self.run_id or self.superlink.flwr.run_id()
         if ended and not self.run_id:
-            said = last_words(read_log(self.superlink.flwr.run_log)) or "it says nothing"
-            raise LaunchError(f"Flower did not take the run: {said}")
+            reason = last_words(read_log(self.superlink.flwr.run_log)) or "it gives no reason"
+            raise LaunchError(f"Flower did not take the run: {reason}")
 
     def stop(self) -> None:
         """Ask Flower to stop the run, if it got that far; a deployment would go on with it."""
@@ -270,10 +261,13 @@ class Watch:
         submission = flwr.commands[0]
         wait_for(lambda: bool(flwr.run_id()) or submission.poll() is not None, SUBMIT_SECONDS)
         self.run_id = self.run_id or flwr.run_id()
+        note = ""
         if self.run_id and not flwr.stop_run(self.run_id):
-            self.screen.say(f"run {self.run_id} may go on: Flower did not confirm that it stopped")
+            note = f"run {self.run_id} may go on: Flower did not confirm that it stopped"
         elif not self.run_id and submission.poll() is None:
-            self.screen.say("a run may have begun all the same: Flower has not told of one yet")
+            note = "a run may have begun all the same: Flower has not told of one yet"
+        if note:
+            self.screen.print(note)
 
     def show_news(self) -> None:
         """Show what the run has written since the last look."""

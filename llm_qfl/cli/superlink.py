@@ -12,8 +12,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,9 +24,7 @@ from llm_qfl.cli.children import UNICODE
 from llm_qfl.cli.flower import Flwr
 from llm_qfl.cli.follow import last_words, read_log, strip_log
 from llm_qfl.cli.processes import TAG, die_with_parent, end_all, members, wait_for
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""The folder that the packages are in."""
+from llm_qfl.cli.shipped import known_commit
 
 START_SECONDS = 120.0
 """Longest wait for the SuperLink; it takes 2 s on a quiet machine."""
@@ -142,7 +138,7 @@ class SuperLink:
 
 def owner_only(program: str) -> list[str]:
     """Return the words that start a server of Flower's for processes of our own user alone."""
-    return [sys.executable, "-P", str(CHECKOUT / "llm_qfl" / "cli" / "owner_only.py"), program]
+    return [sys.executable, "-P", str(Path(__file__).with_name("owner_only.py")), program]
 
 
 def private_folder(tag: str) -> Path:
@@ -212,22 +208,6 @@ def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int
     return env
 
 
-def commit(root: Path = CHECKOUT) -> str:
-    """Return a checkout's commit, marked if files differ from it; "unknown" without git."""
-    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        found = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip() or "unknown"
-
-
-def known_commit(inherited: Mapping[str, str]) -> str:
-    """Return the checkout's commit; without git what the environment says, as in an image."""
-    found = commit()
-    return inherited.get("LLM_QFL_COMMIT", found) if found == "unknown" else found
-
-
 def free_port() -> int:
     """Return a loopback port that is free just now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -245,14 +225,12 @@ def healthy(port: int, host: str = "127.0.0.1", authority: Path | None = None) -
     authority : Path, optional
         Certificate of the authority that must vouch for it; without one there is no TLS.
     """
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if authority is not None:
-        context = ssl.create_default_context(cafile=str(authority))
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    opener = urllib.request.build_opener(*handlers)
+    import httpx
+
     scheme = "http" if authority is None else "https"
+    url = f"{scheme}://{host}:{port}/health"
     try:
-        with opener.open(f"{scheme}://{host}:{port}/health", timeout=2.0) as reply:
-            return bool(200 <= reply.status < 300)
-    except (urllib.error.URLError, OSError, ValueError):
+        trusted = authority is not None and ssl.create_default_context(cafile=str(authority))
+        return httpx.get(url, verify=trusted, trust_env=False, timeout=2.0).is_success
+    except (httpx.HTTPError, OSError, ValueError):
         return False

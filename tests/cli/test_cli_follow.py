@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_qfl.cli.flower import read_status
 from llm_qfl.cli.follow import ClientLines, Tail, last_error, last_words, read_log, strip_log
-from llm_qfl.cli.formatting import one_line, plain_text
-from llm_qfl.cli.outcome import LONGEST, Evidence, Verdict, judge, read_status
-from llm_qfl.cli.screen import MOST_SAID, Screen
+from llm_qfl.cli.formatting import LONGEST, one_line, plain_text
+from llm_qfl.cli.outcome import Evidence, Outcome, outcome_of
+from llm_qfl.cli.screen import MOST_CLIENT_LINES, Screen
 
 
 def test_a_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_the_clients_do_not_flood_the_screen(capsys: pytest.CaptureFixture[str])
         screen.client(f"client {number}: m: epoch 1/1")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "  client 0: m: epoch 1/1"
-    assert len(lines) == MOST_SAID + 1
+    assert len(lines) == MOST_CLIENT_LINES + 1
     assert lines[-1].endswith("are in logs/run.log")
 
 
@@ -91,28 +92,28 @@ DONE = {"status": "completed"}
 
 
 @pytest.mark.parametrize(
-    ("evidence", "verdict"),
+    ("evidence", "outcome"),
     [
-        (Evidence("finished:completed", "N/A", DONE), Verdict(0, "")),
+        (Evidence("finished:completed", "N/A", DONE), Outcome(0, "")),
         (
             Evidence("finished:completed", summary={"status": "failed", "error": "no rows"}),
-            Verdict(1, "the run failed: no rows"),
+            Outcome(1, "the run failed: no rows"),
         ),
         (
             Evidence("finished:completed", log_error="ValueError: x"),
-            Verdict(1, "Flower ended, but no summary was written: ValueError: x"),
+            Outcome(1, "Flower ended, but no summary was written: ValueError: x"),
         ),
         (
             Evidence("finished:failed", "N/A", DONE),
-            Verdict(1, "the run failed: Flower gives no reason"),
+            Outcome(1, "the run failed: Flower gives no reason"),
         ),
         (
             Evidence("finished:failed", "Simulation failed with exception: boom"),
-            Verdict(1, "the run failed: boom"),
+            Outcome(1, "the run failed: boom"),
         ),
         (
             Evidence("finished:failed", "No heartbeat received from the task"),
-            Verdict(
+            Outcome(
                 1,
                 "the run failed: its server process was killed, hangs, or lost its SuperLink "
                 "(No heartbeat received from the task)",
@@ -120,22 +121,22 @@ DONE = {"status": "completed"}
         ),
         (
             Evidence("finished:failed", "N/A", None, {"error": "two\nlines"}, "KeyError: 'x'"),
-            Verdict(1, "the run failed: two lines"),
+            Outcome(1, "the run failed: two lines"),
         ),
-        (Evidence("finished:stopped"), Verdict(1, "the run was stopped from outside")),
+        (Evidence("finished:stopped"), Outcome(1, "the run was stopped from outside")),
         (
             Evidence("running", superlink_died=True, superlink_tail="killed"),
-            Verdict(1, "Flower's SuperLink ended while the run went on; the last it said: killed"),
+            Outcome(1, "Flower's SuperLink ended while the run went on; the last it said: killed"),
         ),
-        (Evidence(launch_error="no port"), Verdict(1, "no port")),
+        (Evidence(launch_error="no port"), Outcome(1, "no port")),
         (
             Evidence("finished:completed", "", DONE, interrupted=True),
-            Verdict(130, "interrupted before the run was over"),
+            Outcome(130, "interrupted before the run was over"),
         ),
     ],
 )
-def test_the_verdict(evidence: Evidence, verdict: Verdict) -> None:
-    assert judge(evidence) == verdict
+def test_the_outcome(evidence: Evidence, outcome: Outcome) -> None:
+    assert outcome_of(evidence) == outcome
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_the_verdict(evidence: Evidence, verdict: Verdict) -> None:
     ],
 )
 def test_a_long_error_is_cut_to_one_readable_line(evidence: Evidence) -> None:
-    line = judge(evidence).line
+    line = outcome_of(evidence).line
     assert len(line) == LONGEST
     assert line.count("…") == 1
     assert line.isprintable()
@@ -157,7 +158,7 @@ def test_a_long_error_is_cut_to_one_readable_line(evidence: Evidence) -> None:
 
 def test_a_long_error_keeps_what_to_do() -> None:
     fix = "check the network and the name, or set data.path to a local copy."
-    line = judge(
+    line = outcome_of(
         Evidence("finished:failed", summary={"error": "4 of 4: " + "why " * 99 + fix})
     ).line
     assert line.startswith("the run failed: 4 of 4: why ")
@@ -178,11 +179,13 @@ summaries = st.sampled_from([None, {}, {"status": "completed"}, {"status": "fail
 def test_zero_only_if_both_say_completed(
     status: str, summary: dict[str, str] | None, died: bool, interrupted: bool
 ) -> None:
-    verdict = judge(Evidence(status, "", summary, superlink_died=died, interrupted=interrupted))
+    outcome = outcome_of(
+        Evidence(status, "", summary, superlink_died=died, interrupted=interrupted)
+    )
     both = status == "finished:completed" and summary == {"status": "completed"}
-    assert (verdict.code == 0) == (both and not interrupted)
-    assert bool(verdict.line) == (verdict.code != 0)
-    assert "\n" not in verdict.line
+    assert (outcome.code == 0) == (both and not interrupted)
+    assert bool(outcome.line) == (outcome.code != 0)
+    assert "\n" not in outcome.line
 
 
 def test_flowers_answer_is_read() -> None:

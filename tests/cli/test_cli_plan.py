@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llm_qfl.cli.plan
+import llm_qfl.cli.shipped
 from core import UserError
-from llm_qfl.cli.plan import absolute_paths, find_app, make_plan, make_run_folder, run_config
-from llm_qfl.cli.runconfig import federation_config, to_toml
-from llm_qfl.cli.superlink import commit, environment
+from llm_qfl.cli.flower import federation_config, to_toml
+from llm_qfl.cli.plan import absolute_paths, make_plan, make_run_folder, run_config
+from llm_qfl.cli.shipped import app_description, commit
+from llm_qfl.cli.superlink import environment
 
 KEYS = st.from_regex(r"[a-z][a-z0-9_-]{0,8}\.[a-z][a-z0-9_-]{0,8}", fullmatch=True)
 VALUES = (
@@ -123,7 +125,7 @@ def test_a_folder_that_the_user_names_is_made(
 
 
 def test_every_key_we_send_is_one_that_flower_knows() -> None:
-    text = (find_app() / "pyproject.toml").read_text(encoding="utf-8")
+    text = app_description().read_text(encoding="utf-8")
     known = flat(tomllib.loads(text)["tool"]["flwr"]["app"]["config"])
     from core import Settings, flatten
 
@@ -133,11 +135,13 @@ def test_every_key_we_send_is_one_that_flower_knows() -> None:
 def test_without_a_checkout_the_error_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import core
+    def nothing(name: str) -> None:
+        raise llm_qfl.cli.shipped.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(core, "__file__", str(tmp_path / "core" / "__init__.py"))
+    monkeypatch.setattr(llm_qfl.cli.shipped, "PACKAGES", tmp_path)
+    monkeypatch.setattr(llm_qfl.cli.shipped.metadata, "distribution", nothing)
     with pytest.raises(UserError, match=r"no Flower app at .*accepted: a checkout"):
-        find_app()
+        make_plan([], [])
 
 
 def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

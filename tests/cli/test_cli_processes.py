@@ -9,13 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-import llm_qfl.cli.clean
+import llm_qfl.cli.commands
 from core import open_store
 from core.storage.store import MANIFEST, NAMES
 from llm_qfl.cli import main
-from llm_qfl.cli.processes import TAG, Process, descendants, end_all, members, running, wait_for
+from llm_qfl.cli.processes import TAG, alive, end_all, members, wait_for
 from llm_qfl.cli.superlink import free_port, healthy, private_folder
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -31,11 +32,13 @@ print(child.pid, flush=True)
 
 
 def test_descendants_are_found_over_generations() -> None:
-    table = {
-        pid: Process(pid, parent, "0") for pid, parent in [(1, 0), (2, 1), (3, 2), (4, 1), (5, 3)]
-    }
-    assert descendants([2], table) == {2, 3, 5}
-    assert descendants([9], table) == set()
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as parent:
+        try:
+            assert wait_for(lambda: len(members("nobody", [parent.pid])) == 2, 20.0)
+        finally:
+            assert end_all(members("nobody", [parent.pid]), grace=2.0) == set()
+    assert members("nobody", [parent.pid]) == set()
 
 
 @linux
@@ -51,7 +54,7 @@ def test_an_orphan_in_its_own_session_is_found_by_its_tag() -> None:
     found = members("orphan-test")
     assert orphan in {process.pid for process in found}
     assert end_all(found, grace=2.0) == set()
-    assert orphan not in running()
+    assert not any(map(alive, found))
 
 
 @linux
@@ -63,8 +66,7 @@ def test_a_process_that_will_not_end_is_made_to() -> None:
     with subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        table = running()
-        assert end_all({table[process.pid]}, grace=0.3) == set()
+        assert end_all({psutil.Process(process.pid)}, grace=0.3) == set()
         assert process.wait() == -signal.SIGKILL
 
 
@@ -90,7 +92,7 @@ def test_clean_lists_and_then_removes(
     (store / "teachers").mkdir(parents=True)
     (store / "teachers" / "a.safetensors").write_bytes(b"0" * 2_500_000)
     monkeypatch.setenv("LLM_QFL_HOME", str(store))
-    monkeypatch.setattr(llm_qfl.cli.clean, "leftovers", lambda: iter(()))
+    monkeypatch.setattr(llm_qfl.cli.commands, "leftovers", lambda: iter(()))
     assert main(["clean"]) == 0
     assert "2.5 MB  " + str(store / "teachers") in capsys.readouterr().out
     assert (store / "teachers").exists()
@@ -106,7 +108,7 @@ def test_clean_leaves_alone_what_was_there_before(
 ) -> None:
     """Somebody sets LLM_QFL_HOME to a folder of other things, some with names like ours."""
     monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path))
-    monkeypatch.setattr(llm_qfl.cli.clean, "leftovers", lambda: iter(()))
+    monkeypatch.setattr(llm_qfl.cli.commands, "leftovers", lambda: iter(()))
     for theirs in ("photos", "features"):
         (tmp_path / theirs).mkdir()
         (tmp_path / theirs / "dear.txt").write_text("theirs")
@@ -127,7 +129,7 @@ def test_clean_with_a_damaged_list_takes_nothing_that_may_be_anothers(
     damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path))
-    monkeypatch.setattr(llm_qfl.cli.clean, "leftovers", lambda: iter(()))
+    monkeypatch.setattr(llm_qfl.cli.commands, "leftovers", lambda: iter(()))
     for theirs in ("photos", "features"):
         (tmp_path / theirs).mkdir()
     (open_store() / MANIFEST).write_text(damaged)
@@ -139,7 +141,7 @@ def test_clean_with_a_damaged_list_takes_nothing_that_may_be_anothers(
 def test_a_new_store_is_its_owners_and_all_of_it_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llm_qfl.cli.clean, "leftovers", lambda: iter(()))
+    monkeypatch.setattr(llm_qfl.cli.commands, "leftovers", lambda: iter(()))
     monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / "a" / "b"))
     place = open_store()
     assert place.stat().st_mode & 0o777 == 0o700
@@ -158,7 +160,9 @@ def test_a_dead_launchs_folder_is_a_leftover_a_live_ones_is_not(tmp_path: Path) 
         (tmp_path / name).mkdir()
         (tmp_path / name / "launch").write_text(content)
     (tmp_path / "llm-qfl-empty").mkdir()
-    assert list(llm_qfl.cli.clean.leftovers(tmp_path)) == [(tmp_path / "llm-qfl-dead", "some-tag")]
+    assert list(llm_qfl.cli.commands.leftovers(tmp_path)) == [
+        (tmp_path / "llm-qfl-dead", "some-tag")
+    ]
 
 
 def test_a_private_folder_is_private_and_says_whose_it_is() -> None:

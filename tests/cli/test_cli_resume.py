@@ -10,8 +10,8 @@ import pytest
 from core import UserError, append_jsonl, parse_run, write_checkpoint, write_json
 from llm_qfl.cli.app import dispatch
 from llm_qfl.cli.formatting import resumed_line
-from llm_qfl.cli.outcome import Verdict
-from llm_qfl.cli.resume import resumed_plan
+from llm_qfl.cli.outcome import Outcome
+from llm_qfl.cli.plan import resumed_plan
 from llm_qfl.cli.screen import Screen
 
 
@@ -108,9 +108,9 @@ def test_no_such_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_user_is_told_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     screen = Screen(plain=True, quiet=False)
     run = interrupted(tmp_path / "run")
-    screen.finish(run, None, Verdict(130, "interrupted"))
+    screen.finish(run, None, Outcome(130, "interrupted"))
     assert f"llm-qfl run --resume {run}" in capsys.readouterr().out
-    screen.finish(run, None, Verdict(0, ""))
+    screen.finish(run, None, Outcome(0, ""))
     assert "--resume" not in capsys.readouterr().out
 
 

@@ -20,12 +20,12 @@ from tests.command import ROOT
 COMMANDS = {
     "run": ("llm_qfl.cli.run.run",),
     "cost": ("llm_qfl.cli.cost.cost",),
-    "jobs": ("llm_qfl.cli.jobs.jobs",),
-    "report": ("llm_qfl.cli.report.remake_report",),
-    "audit": ("llm_qfl.cli.audit.audit",),
+    "jobs": ("llm_qfl.cli.commands.jobs",),
+    "report": ("llm_qfl.cli.commands.report",),
+    "audit": ("llm_qfl.cli.commands.audit",),
     "compare": ("llm_qfl.cli.compare.compare", "a", "b"),
-    "clean": ("llm_qfl.cli.clean.clean",),
-    "settings": ("llm_qfl.cli.settings_page.explain_settings",),
+    "clean": ("llm_qfl.cli.commands.clean",),
+    "settings": ("llm_qfl.cli.commands.settings",),
 }
 
 
@@ -75,7 +75,7 @@ def test_an_error_of_the_system_without_a_file_is_one_line(
     def full(**_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llm_qfl.cli.clean.clean", full)
+    monkeypatch.setattr("llm_qfl.cli.commands.clean", full)
     assert main(["clean"]) == 1
     assert capsys.readouterr().err == "llm-qfl: No space left on device\n"
 

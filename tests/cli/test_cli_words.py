@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_qfl.cli import formatting as words
-from llm_qfl.cli.outcome import Verdict
+from llm_qfl.cli.outcome import Outcome
 from llm_qfl.cli.screen import Screen
 
 PREPARED: dict[str, Any] = {
@@ -276,7 +276,7 @@ def test_a_site_that_did_not_score_is_a_warning(
 ) -> None:
     screen = Screen(plain=True, quiet=True)
     screen.event(PREPARED)
-    screen.finish(tmp_path, FEDERATED, Verdict(0, ""))
+    screen.finish(tmp_path, FEDERATED, Outcome(0, ""))
     shown = capsys.readouterr().out
     assert "scored at 3 of 4 sites" in shown
     assert "     ! client 1: no answer in time\n" in shown
@@ -332,7 +332,7 @@ def test_quiet_prints_the_result_only(capsys: pytest.CaptureFixture[str], tmp_pa
     screen.tick(started=True, here=True)
     assert capsys.readouterr().out == ""
     (tmp_path / "report.html").write_text("")
-    screen.finish(tmp_path, SUMMARY, Verdict(0, ""))
+    screen.finish(tmp_path, SUMMARY, Outcome(0, ""))
     shown = capsys.readouterr()
     assert "93.4 %" in shown.out
     assert str(tmp_path / "report.html") in shown.out
@@ -342,6 +342,6 @@ def test_quiet_prints_the_result_only(capsys: pytest.CaptureFixture[str], tmp_pa
 def test_a_failure_is_one_line_with_the_place_of_the_logs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    Screen(plain=True, quiet=False).finish(tmp_path, None, Verdict(1, "the run failed: no rows"))
+    Screen(plain=True, quiet=False).finish(tmp_path, None, Outcome(1, "the run failed: no rows"))
     shown = capsys.readouterr()
     assert shown.err == f"llm-qfl: the run failed: no rows (logs: {tmp_path / 'logs'})\n"

@@ -191,7 +191,7 @@ def tagged(tag: str) -> list[int]:
     """Return the processes of a deployment."""
     from llm_qfl.cli.processes import members
 
-    return list(members(tag))
+    return [process.pid for process in members(tag)]
 
 
 def children(pid: int, named: str) -> list[int]:

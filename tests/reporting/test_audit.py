@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core import UserError
-from llm_qfl.cli.audit import audit_lines
+from llm_qfl.cli.commands import audit_lines
 from reporting.audit import audit, main
 from tests.command import llm_qfl
 

@@ -24,8 +24,7 @@ from core import (
 )
 from llm_qfl.cli.deploy.keys import make_node_key
 from llm_qfl.cli.flower import CONNECTION, Flwr, output
-from llm_qfl.cli.formatting import clip, one_line
-from llm_qfl.cli.outcome import LONGEST
+from llm_qfl.cli.formatting import LONGEST, clip, one_line
 from llm_qfl.cli.superlink import LaunchError
 
 NODES, REVOKED = "nodes", "revoked"

@@ -43,7 +43,8 @@ from llm_qfl.cli.follow import last_words, read_log
 from llm_qfl.cli.outcome import INTERRUPTED
 from llm_qfl.cli.plan import find_programs
 from llm_qfl.cli.processes import Interrupted, signals, wait_for
-from llm_qfl.cli.superlink import CHECKOUT, free_port, healthy
+from llm_qfl.cli.shipped import PACKAGES
+from llm_qfl.cli.superlink import free_port, healthy
 
 FAILED = 1
 
@@ -156,7 +157,7 @@ def _detached(folder: Path) -> int:
 
 def _supervise(folder: Path, log: Path) -> subprocess.Popen[bytes]:
     # Never a module that lies in the working folder (-P); this checkout's come first.
-    paths = str(CHECKOUT), os.environ.get("PYTHONPATH")
+    paths = str(PACKAGES), os.environ.get("PYTHONPATH")
     with log.open("wb") as file:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "llm_qfl.cli", "deploy", "up", str(folder)],

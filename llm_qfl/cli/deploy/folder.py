@@ -23,9 +23,9 @@ from core import (
     write_text,
 )
 from llm_qfl.cli.deploy.keys import LOOPBACK, check_host, make_authority, make_node_key, make_server
+from llm_qfl.cli.flower import to_toml
 from llm_qfl.cli.plan import absolute_paths
-from llm_qfl.cli.runconfig import to_toml
-from llm_qfl.cli.superlink import CHECKOUT
+from llm_qfl.cli.shipped import PACKAGES
 
 Scalar = bool | int | float | str
 
@@ -138,10 +138,10 @@ def _refuse_bundled(folder: Path) -> None:
     SettingsError
         If the folder is inside.
     """
-    if real_path(folder).is_relative_to(CHECKOUT):
+    if real_path(folder).is_relative_to(PACKAGES):
         raise SettingsError(
             f"{str(folder)!r} is in the app's checkout, with which its keys would travel",
-            f"a folder outside {str(CHECKOUT)!r}",
+            f"a folder outside {str(PACKAGES)!r}",
             "name another, for instance ~/fed",
         )
 

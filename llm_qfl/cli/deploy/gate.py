@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from llm_qfl.cli.deploy.folder import read_door
 from llm_qfl.cli.deploy.parts import GATE, Part, flower_home
-from llm_qfl.cli.superlink import CHECKOUT, environment, healthy
+from llm_qfl.cli.shipped import PACKAGES
+from llm_qfl.cli.superlink import environment, healthy
 
 if TYPE_CHECKING:
     import httpx
@@ -168,7 +169,7 @@ def gate_part(folder: Path, tag: str, inner: int, log: Path) -> list[Part]:
     ]
     command += ["--port", str(door.port), "--inner", str(inner)]
     env = environment(os.environ, flower_home(folder), tag, 1)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(CHECKOUT), env.get("PYTHONPATH"))))
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PACKAGES), env.get("PYTHONPATH"))))
     authority = folder / "ca.crt"
 
     def answers(at: int) -> bool:

@@ -31,11 +31,11 @@ from core import (
 from llm_qfl.cli.deploy.folder import need_files, read_door, read_table
 from llm_qfl.cli.deploy.keys import days_left
 from llm_qfl.cli.deploy.probe import probe
+from llm_qfl.cli.flower import Scalar, to_toml
 from llm_qfl.cli.follow import last_words, read_log
 from llm_qfl.cli.formatting import one_line
 from llm_qfl.cli.plan import FILE_KEYS, absolute_paths
 from llm_qfl.cli.processes import die_with_parent
-from llm_qfl.cli.runconfig import Scalar, to_toml
 from llm_qfl.cli.superlink import environment, free_port, healthy, owner_only
 
 SUPERLINK_FILES = ("superlink.toml", "ca.crt", "server.crt", "server.key")

@@ -7,7 +7,6 @@ which is all that `deploy status`, `deploy stop` and `llm-qfl run --on` read.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,14 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from core import UserError, explain, held, read_json, write_json
 from llm_qfl.cli.deploy.admission import admit, forget_numbers, keys_seen
 from llm_qfl.cli.deploy.folder import Facts
 from llm_qfl.cli.deploy.parts import GATE, SUPERLINK, Part, flower_home
 from llm_qfl.cli.flower import Flwr
-from llm_qfl.cli.formatting import clip, one_line
-from llm_qfl.cli.outcome import INTERRUPTED, LONGEST
-from llm_qfl.cli.processes import Process, end_all, members, running, wait_for
+from llm_qfl.cli.formatting import LONGEST, clip, one_line
+from llm_qfl.cli.outcome import INTERRUPTED
+from llm_qfl.cli.processes import alive, end_all, members, wait_for
 from llm_qfl.cli.superlink import LaunchError
 
 STATE = "state.json"
@@ -233,7 +234,7 @@ class Supervisor:
         return len(left)
 
     def _write(self, *, ready: bool) -> None:
-        us = running()[os.getpid()]
+        us = psutil.Process()
         parts = {
             part.name: {
                 "pid": None if part.process is None else part.process.pid,
@@ -245,7 +246,13 @@ class Supervisor:
             }
             for part in self.parts
         }
-        known = {"pid": us.pid, "start": us.start, "tag": self.tag, "ready": ready, "parts": parts}
+        known = {
+            "pid": us.pid,
+            "start": us.create_time(),
+            "tag": self.tag,
+            "ready": ready,
+            "parts": parts,
+        }
         try:
             write_json(self.folder / STATE, known)
         except OSError as error:  # a full disk: the parts must go on
@@ -262,25 +269,34 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def _if_running(state: dict[str, Any]) -> dict[str, Any]:
-    process = running().get(int(state.get("pid") or 0))
-    return state if process is not None and process.start == state.get("start") else {}
+    return {} if _supervisor(state) is None else state
 
 
-def stop_supervisor(folder: Path, seconds: float = 40.0) -> tuple[bool, set[Process]]:
+def _supervisor(state: dict[str, Any]) -> psutil.Process | None:
+    """Return the living process that wrote a state."""
+    try:
+        process = psutil.Process(int(state.get("pid") or -1))
+        same = process.create_time() == state.get("start")
+    except (psutil.Error, ValueError):
+        return None
+    return process if same and alive(process) else None
+
+
+def stop_supervisor(folder: Path, seconds: float = 40.0) -> tuple[bool, set[psutil.Process]]:
     """Ask the supervisor of a folder to end, and end what it leaves.
 
     Returns
     -------
     was : bool
         False if none runs; what a killed one left behind is ended all the same.
-    remaining : set of Process
+    remaining : set of psutil.Process
         Those that could not be ended; the folder's state stays while there are any.
     """
     left = read_json(folder / STATE)  # once: another supervisor may write its own meanwhile
     state = _if_running(left)
-    remaining: set[Process] = set()
-    if state:
-        remaining |= end_all({Process(state["pid"], 0, state["start"])}, grace=seconds)
+    remaining: set[psutil.Process] = set()
+    if supervisor := _supervisor(state):
+        remaining |= end_all({supervisor}, grace=seconds)
     if left.get("tag"):
         remaining |= end_all(members(str(left["tag"])), grace=5.0)
     if not remaining:

@@ -1,0 +1,263 @@
+"""The small commands: settings, report, audit, jobs and clean.
+
+The launcher does not import the apps: reports, replays and the job store have processes of their
+own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic.fields import FieldInfo
+
+from core import (
+    SettingsError,
+    UserError,
+    accepted,
+    conditions,
+    explain,
+    fields,
+    meta,
+    our_items,
+    real_path,
+    store_root,
+    toml_value,
+    whole,
+)
+from llm_qfl.cli.children import USER_MISTAKE, ChildFailedError, call_module
+from llm_qfl.cli.formatting import WIDTH, one_line, steps_words, who
+from llm_qfl.cli.processes import alive, end_all, members
+
+
+def settings(key: str) -> int:
+    """Explain one key, one section, or all: what it does, its default and what it takes.
+
+    Parameters
+    ----------
+    key : str
+        ``section.key``, ``section``, or empty for everything.
+
+    Raises
+    ------
+    SettingsError
+        For an unknown key, with the nearest one.
+    """
+    known = dict(fields())
+    chosen = [k for k in known if key in ("", k, k.partition(".")[0])]
+    if not chosen:
+        sections = sorted({k.partition(".")[0] for k in known})
+        near = difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.0)[0]
+        takes = f"a key or a section ({', '.join(sections)})"
+        message = explain(f"unknown setting {key!r}", takes, f"did you mean {near!r}?")
+        raise SettingsError(message.removesuffix("."))
+    print("\n".join(line for k in chosen for line in _setting(k, known[k])))
+    return 0
+
+
+def _setting(key: str, field: FieldInfo) -> list[str]:
+    """Return the lines on one key."""
+    lines = [f"{key} = {toml_value(field.default)}"]
+    clauses = meta(field).get("used_when")
+    texts = [field.description or "", f"Takes: {accepted(field)}."]
+    texts += [f"Used when {conditions(clauses)}."] if clauses else []
+    texts += ["A node may set its own."] * bool(meta(field).get("per_node"))
+    for text in texts:
+        lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return lines
+
+
+def report(run: Path) -> int:
+    """Make ``report.html`` in a run's results folder again, and print where it is.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no run.
+    """
+    folder = real_path(run)
+    if not any(os.path.isfile(folder / name) for name in ("config.json", "metrics.jsonl")):
+        raise UserError(
+            f"no run in {str(run)!r}",
+            "a results folder, for instance runs/latest",
+            "name one that holds config.json or metrics.jsonl",
+        )
+    try:
+        _, *damaged = call_module("reporting", [str(folder)]).splitlines()
+    except ChildFailedError as error:
+        print(f"llm-qfl: the report was not made: {error}", file=sys.stderr)
+        return 1
+    for line in damaged:
+        print(f"llm-qfl: damaged: {one_line(line)}", file=sys.stderr)
+    print(folder / "report.html")
+    return 0
+
+
+def audit(run: Path) -> int:
+    """Replay a run's recorded decisions, and print whether they come out the same.
+
+    Returns
+    -------
+    int
+        0 if all come out the same, 1 if any differs or the replay failed, 2 if lines are damaged.
+
+    Raises
+    ------
+    UserError
+        If there is no such record, or nothing of it can be read.
+    """
+    try:
+        found: dict[str, Any] = json.loads(call_module("reporting.audit", [str(real_path(run))]))
+    except ChildFailedError as error:
+        print(f"llm-qfl: the decisions could not be replayed: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(audit_lines(found)))
+    for one in found["damaged"]:
+        print(f"llm-qfl: {one_line(one)}", file=sys.stderr)
+    if found["damaged"]:
+        return USER_MISTAKE
+    return 1 if any(line["differs"] for line in found["rounds"]) else 0
+
+
+def audit_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return a line for each replayed round, and below it what differs."""
+    rounds = found["rounds"]
+    lines = [f"agent: {one_line(found['agent'])}", "", "round  clients  steps         replayed"]
+    for one in rounds:
+        named = "stop" if one["stop"] else who(one["participants"], one["clients"])
+        steps = "" if one["stop"] else steps_words(one["steps"], one["participants"])
+        outcome = "differs" if one["differs"] else "same"
+        lines.append(f"{one['round']:>5}  {named:<8} {steps:<13} {outcome}")
+        lines += [f"       - {one_line(difference)}" for difference in one["differs"]]
+    same = sum(not one["differs"] for one in rounds)
+    return [*lines, "", f"{same} of {len(rounds)} decisions come out the same"]
+
+
+def jobs(*, cancel: bool, run: str, account: str, store: str) -> int:
+    """List, or cancel, the jobs that were submitted to a device and not collected.
+
+    Parameters
+    ----------
+    cancel : bool
+        Whether to cancel, not only list.
+    run : str
+        Flower's id of a run; empty: of all runs.
+    account : str
+        Name of a saved IBM account; empty: the default one.
+    store : str
+        The site's store (`llm.store`); empty: the usual one.
+
+    Raises
+    ------
+    UserError
+        If the job store or the service cannot be used.
+    """
+    place = store_root(store)
+    try:
+        found = [json.loads(line) for line in _pending(place, run)]
+        for job in found:
+            print(
+                f"{job['backend']}  {job['job_id'] or 'id unknown'}  {job['status']}  "
+                f"{whole(job['circuits'])} circuits  {job['created']}  "
+                f"run {job['run']}: {job['label']}"
+            )
+        if not found:
+            print(f"no open jobs in {place}")
+        elif cancel:
+            (count,) = _pending(place, run, account, "--cancel")
+            kept = "what was done already is kept to be collected"
+            print(f"{count} of {len(found)} cancelled; {kept}")
+    except ChildFailedError as error:
+        print(f"llm-qfl: the job store could not be used: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def cancel_run(store: str, run: str, account: str) -> str:
+    """Cancel what a stopped run left open; return a line on it, empty if there was nothing."""
+    place = store_root(store)
+    if not run or not (place / "jobs.sqlite").is_file() or not _pending(place, run):
+        return ""
+    (count,) = _pending(place, run, account, "--cancel")
+    return f"{count} open jobs cancelled" if count != "0" else ""
+
+
+def _pending(store: Path, run: str = "", account: str = "", *more: str) -> list[str]:
+    """Let the job store's own process list or cancel open jobs; return its lines."""
+    words = ["--store", str(store), "--run", run, "--account", account, *more]
+    return call_module("quantum.engines.devices.pending", words, seconds=120.0).splitlines()
+
+
+def clean(*, remove: bool) -> int:
+    """List, or remove, what the project keeps outside the results folders.
+
+    Raises
+    ------
+    UserError
+        If jobs in the store wait to be collected.
+    """
+    place = store_root()
+    stored = our_items(place)
+    if remove:
+        _refuse_open_jobs(place)
+    dead = dict(leftovers())
+    found = [*stored, *dead]
+    if not found:
+        print(f"nothing of ours is kept in {place}")
+        return 0
+    for path in found:
+        print(f"{_size(path) / 1e6:9.1f} MB  {path}")
+        if remove:
+            if path in dead:
+                end_all(members(dead[path]), grace=3.0)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    total = "removed" if remove else "remove it with: llm-qfl clean --yes"
+    print(f"{len(found)} item{'s' * (len(found) != 1)}; {total}")
+    return 0
+
+
+def leftovers(base: Path = Path("/tmp")) -> Iterator[tuple[Path, str]]:
+    """Yield private folders of launches that were killed outright, with their tags."""
+    living = {process.pid for process in psutil.process_iter() if alive(process)}
+    for folder in sorted(base.glob("llm-qfl-*")):
+        try:
+            number, tag = (folder / "launch").read_text(encoding="utf-8").split()
+            dead = int(number) not in living
+        except (OSError, ValueError):
+            continue  # not made by us
+        if dead and folder.stat().st_uid == os.getuid():
+            yield folder, tag
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of all files below a path; links are not followed."""
+    if path.is_symlink() or path.is_file():
+        return path.lstat().st_size
+    return sum(f.lstat().st_size for f in path.rglob("*") if f.is_symlink() or f.is_file())
+
+
+def _refuse_open_jobs(place: Path) -> None:
+    """Refuse to forget jobs that are paid for and wait at a device."""
+    if not (place / "jobs.sqlite").is_file():
+        return
+    try:
+        waiting = len(_pending(place))
+    except ChildFailedError as error:
+        raise UserError(f"the job store in {str(place)!r} could not be read: {error}") from None
+    if waiting:
+        raise UserError(
+            f"{waiting} jobs of {str(place)!r} were submitted to a device and not collected",
+            "a store without open jobs",
+            "let their run collect them, or end them with: llm-qfl jobs --cancel",
+        )
