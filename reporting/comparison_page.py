@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core import span
 from reporting.charts import (
@@ -15,6 +15,7 @@ from reporting.charts import (
     percent_axis,
     whole_rounds,
 )
+from reporting.compared_run import Run
 from reporting.formatting import (
     NONE,
     amount,
@@ -28,9 +29,6 @@ from reporting.formatting import (
     whole,
 )
 from reporting.page import Page, Section, Table, table_of
-
-if TYPE_CHECKING:
-    from reporting.compare import Run
 
 FIGURES = (
     ("status", "Status", str),

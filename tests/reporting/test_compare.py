@@ -13,7 +13,8 @@ import pytest
 from core import UserError
 from llm_qfl.cli.compare import compare_lines
 from reporting import comparison_page as pictures
-from reporting.compare import compare, read_run, smoothed
+from reporting.compare import compare
+from reporting.compared_run import read_run, smoothed
 from reporting.comparison_page import build_comparison
 from tests.command import llm_qfl
 from tests.reporting.test_report_page import Page

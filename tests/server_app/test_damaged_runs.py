@@ -19,7 +19,8 @@ from core.storage.reading import salvage
 from core.storage.records import EVENTS, ConfigFile, Decided, LedgerFile, Saved, Summary
 from reporting import write_report
 from reporting.audit import audit
-from reporting.compare import compare, read_run
+from reporting.compare import compare
+from reporting.compared_run import read_run
 from reporting.comparison_page import build_comparison
 from reporting.record import read_record
 from server_app.resume import take_up
