@@ -227,14 +227,14 @@ def _rebuilt(settings: Settings, folder: Path) -> tuple[Agent, Callable[[Mapping
     kind = settings.agent.kind
     if kind not in LANGUAGE_MODELS:
         return build_agent(settings), lambda line: None
-    from strategies.agents.llm import build_asking
+    from strategies.agents.llm import build_llm_agent
     from strategies.agents.rules import build_rule
 
     events = Reader(folder).lines("metrics.jsonl")
     prepared = next((e for e in events if e.get("event") == "prepared"), {})
     name = str(prepared.get("agent") or f"{kind} ({settings.agent.model})")
     recorded = RecordedSpeaker(name.removeprefix(f"{kind} (").removesuffix(")"))
-    return build_asking(settings, build_rule(settings), recorded), recorded.rewind
+    return build_llm_agent(settings, build_rule(settings), recorded), recorded.rewind
 
 
 class RecordedSpeaker:
@@ -270,14 +270,14 @@ class RecordedSpeaker:
             If there is none, or if on record no answer came.
         """
         from llm.chat.model import Answer, SpeakerError
-        from strategies.agents.parsing import read_answer
+        from strategies.agents.parsing import parse_answer
 
         if not self._attempts or self._seen is None:
             raise SpeakerError("no further answer is on record")
         attempt = self._attempts.pop(0)
         text, problem = str(attempt.get("answer", "")), str(attempt.get("problem", ""))
         for truncated in (False, True):
-            if read_answer(text, self._seen, truncated).problem == problem:
+            if parse_answer(text, self._seen, truncated).problem == problem:
                 return Answer(text, truncated=truncated, likelihoods=self._likelihoods)
         if problem and not self._attempts:
             raise SpeakerError(problem, answer=Answer(text))

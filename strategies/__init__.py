@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.doors import lazy_door
+from strategies.agents.guard import stop_reason
 from strategies.agents.rules import build_agent
-from strategies.agents.termination import stop_reason
 from strategies.regulation import loss_ratio, next_steps
 from strategies.selection import closest, distances
 from strategies.state import FederationState, Member, add_costs, rows_that_count

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from flwr.app import ArrayRecord
 
 from core import AgentUsage, Cost, idle_share
-from strategies.agents import Agent, Asked, Decision, Observation
+from strategies.agents import Agent, Decision, HasTranscript, Observation
 from strategies.regulation import llm_loss_of, loss_ratio
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update
@@ -55,7 +55,7 @@ def decision_line(
 ) -> dict[str, Any]:
     """Return a decision's line of ``agent.jsonl``, with what an LLM was asked and said."""
     line = {"round": seen.round, "kind": kind, **decision.model_dump(), "guard": notes}
-    if isinstance(agent, Asked):
+    if isinstance(agent, HasTranscript):
         attempts = [attempt.model_dump() for attempt in agent.attempts]
         line["decided_by"] = agent.decided_by
         line["attempts"] = attempts

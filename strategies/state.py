@@ -136,7 +136,7 @@ class FederationState:
             min_steps=settings.train.min_steps,
             max_steps=most_steps(settings, [m.about.backend for m in self.members.values()]),
             plain_steps=settings.train.steps,
-            plain_spend=sum(view.spend(settings.train.steps) for view in self.views.values()),
+            plain_spend=sum(view.cost(settings.train.steps) for view in self.views.values()),
             price=settings.agent.price,
             idle_price=settings.agent.idle_price,
             start_loss=self.start_loss,

@@ -1,3 +1,10 @@
 """The agent's contract: what it sees, what it may decide. Light: no model is loaded here."""
 
-from strategies.agents.contract import Agent, Asked, Attempt, ClientView, Decision, Observation
+from strategies.agents.contract import (
+    Agent,
+    Attempt,
+    ClientView,
+    Decision,
+    HasTranscript,
+    Observation,
+)

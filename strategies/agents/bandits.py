@@ -15,16 +15,17 @@ import numpy.typing as npt
 
 from core import Settings, selection_size
 from strategies.agents import Agent, ClientView, Decision, Observation
-from strategies.agents.choosing import Option, best_set, waiting
-from strategies.agents.client_features import FEATURES, Features, client_features
-from strategies.agents.client_records import Records
-from strategies.agents.rewards import (
+from strategies.agents.client_value import (
+    FEATURES,
+    BenefitHistory,
+    Features,
     benefits,
+    circuit_cost,
+    client_features,
     improvement,
-    spend_worth,
     step_seconds,
     trained_last,
-    wait_worth,
+    waiting_cost,
 )
 
 WINDOW = 2
@@ -40,6 +41,90 @@ MULTIPLES = (0.5, 1.0, 2.0)
 """LinUCB's choice of steps, in plain rounds."""
 
 
+@dataclass(frozen=True)
+class Option:
+    """One client with one number of steps.
+
+    Attributes
+    ----------
+    client, steps : int
+        Who, and how many optimizer steps.
+    value : float
+        What it is taken to give, less what its circuits cost, nats.
+    cost : float
+        What its circuits cost, nats.
+    seconds : float
+        How long it works.
+    tried : int
+        Rounds that the client has trained in: of equal values the less tried goes first.
+    """
+
+    client: int
+    steps: int
+    value: float
+    cost: float = 0.0
+    seconds: float = 0.0
+    tried: int = 0
+
+    @property
+    def rank(self) -> tuple[float, int, float, int, int]:
+        """Order of options by value; of equal ones the less tried, quicker and first goes first."""
+        return -self.value, self.tried, self.seconds, self.client, self.steps
+
+
+def best_set(options: Sequence[Option], most: int, wait: float = 0.0) -> tuple[Option, ...]:
+    """Choose the set of greatest value less the cost of its waiting.
+
+    A set's value is the sum of its options' values less `wait` for each second that one of them
+    waits for the slowest. Were the slowest one's time D known, each option had a value of its own,
+    ``value - wait (D - seconds)``, and the best set were each client's best option, those above 0,
+    at most so many. So this is done for every D that occurs, and the best of these is best of all.
+
+    Parameters
+    ----------
+    options : sequence of Option
+        At least one; several a client where steps are to be chosen.
+    most : int
+        Most participants, at least 1.
+    wait : float
+        Nats a second of waiting.
+
+    Returns
+    -------
+    tuple of Option
+        By client, one a client at most; where no option pays its cost, the one nearest to it.
+    """
+    ranked = sorted(options, key=lambda option: option.rank)
+    deadlines = sorted({option.seconds for option in options}) if wait else [math.inf]
+    best: tuple[Option, ...] = (ranked[0],)
+    best_value = 0.0
+    for deadline in deadlines:
+        chosen, value = _best_until(deadline, ranked, most, wait)
+        if value > best_value:
+            best, best_value = chosen, value
+    return tuple(sorted(best, key=lambda option: option.client))
+
+
+def _best_until(
+    deadline: float, ranked: Sequence[Option], most: int, wait: float
+) -> tuple[tuple[Option, ...], float]:
+    """Return the best set of those done by a deadline, and its value if all wait until then."""
+    by_client: dict[int, tuple[float, Option]] = {}
+    for option in ranked:
+        value = option.value - (wait * (deadline - option.seconds) if wait else 0.0)
+        known, _ = by_client.get(option.client, (0.0, None))
+        if option.seconds <= deadline and value > known:
+            by_client[option.client] = (value, option)
+    best = sorted(by_client.values(), key=lambda pair: (-pair[0], *pair[1].rank))[:most]
+    return tuple(option for _, option in best), sum(value for value, _ in best)
+
+
+def waiting(chosen: Sequence[Option]) -> float:
+    """Return the seconds that a set's clients together wait for the slowest of them."""
+    slowest = max(option.seconds for option in chosen)
+    return sum(slowest - option.seconds for option in chosen)
+
+
 def _steps(seen: Observation, multiple: float = 1.0) -> int:
     return max(seen.min_steps, min(seen.max_steps, round(multiple * seen.plain_steps)))
 
@@ -47,9 +132,7 @@ def _steps(seen: Observation, multiple: float = 1.0) -> int:
 def _everybody(seen: Observation) -> Decision:
     """Decide the first round: everybody trains as in plain federated learning."""
     steps = {view.client: _steps(seen) for view in seen.clients}
-    return Decision(
-        participants=tuple(steps), steps=steps, reason="first round: everybody is tried"
-    )
+    return Decision.to_train(steps, "first round: everybody is tried")
 
 
 def _while_it_pays(
@@ -67,10 +150,10 @@ class GreedyAgent:
     """Lowest loss per cost: cheap clients whose own model is good.
 
     In round 1 everybody trains. Then clients are ranked by L_Q, the validation loss of their own
-    model, times what a plain round of theirs spends relative to the clients' mean; an unknown L_Q
+    model, times what a plain round of theirs costs relative to the clients' mean; an unknown L_Q
     comes first, ties go to the lower index. The first ceil(`fraction` K) train the plain steps. It
     stops when the last round improved the best validation loss by less than `agent.price` says
-    the chosen clients' circuits are worth.
+    the chosen clients' circuits cost.
     """
 
     fraction: float
@@ -81,39 +164,34 @@ class GreedyAgent:
         if observation.round == 1:
             return _everybody(observation)
         steps, clients = _steps(observation), observation.clients
-        mean = sum(view.spend(steps) for view in clients) / len(clients)
+        usual = sum(view.cost(steps) for view in clients) / len(clients)
 
         def rank(view: ClientView) -> tuple[float, int]:
             if view.loss is None:
                 return -math.inf, view.client
-            return view.loss * (view.spend(steps) / mean if mean > 0 else 1.0), view.client
+            return view.loss * (view.cost(steps) / usual if usual > 0 else 1.0), view.client
 
-        chosen = sorted(clients, key=rank)[: selection_size(len(clients), self.fraction)]
-        decision = Decision(
-            participants=tuple(sorted(view.client for view in chosen)),
-            steps={view.client: steps for view in chosen},
-            reason=f"lowest loss per cost: {len(chosen)} of {len(clients)}",
-        )
-        cost = sum(spend_worth(view, steps, observation) for view in chosen)
+        ranked = sorted(clients, key=rank)[: selection_size(len(clients), self.fraction)]
+        chosen = sorted(ranked, key=lambda view: view.client)
+        reason = f"lowest loss per cost: {len(chosen)} of {len(clients)}"
+        decision = Decision.to_train({view.client: steps for view in chosen}, reason)
+        cost = sum(circuit_cost(view, steps, observation) for view in ranked)
         return _while_it_pays(decision, improvement(observation, 1), cost)
 
 
-def _weigh(options: Sequence[Option], seen: Observation, fraction: float) -> Decision:
+def _best_decision(options: Sequence[Option], seen: Observation, fraction: float) -> Decision:
     """Choose the best set of options; stop where the last rounds improved by less than it costs.
 
-    A set's value counts what is hoped for; the improvement is what was had. While it pays, the
-    nearest to paying trains even if no client's bound does: where all are alike, each one's credit
-    beside the others is about nothing, and alone it is not.
+    A set's value is an upper bound; the improvement is what was had. While it pays, the nearest to
+    paying trains even if no client's bound does: where all are alike, each one's credit beside the
+    others is about nothing, and alone it is not.
     """
-    wait = wait_worth(seen)
+    wait = waiting_cost(seen)
     chosen = best_set(options, selection_size(len(seen.clients), fraction), wait)
     top = max(chosen, key=lambda option: option.value)
     pays = f"client {top.client} pays most" if top.value > 0 else "no bound pays, nearest"
-    decision = Decision(
-        participants=tuple(option.client for option in chosen),
-        steps={option.client: option.steps for option in chosen},
-        reason=f"{len(chosen)} of {len(seen.clients)}: {pays}, {top.value:+.5f} nats",
-    )
+    reason = f"{len(chosen)} of {len(seen.clients)}: {pays}, {top.value:+.5f} nats"
+    decision = Decision.to_train({option.client: option.steps for option in chosen}, reason)
     cost = sum(option.cost for option in chosen) + wait * waiting(chosen)
     return _while_it_pays(decision, improvement(seen, WINDOW), cost, f"the last {WINDOW} rounds")
 
@@ -121,7 +199,7 @@ def _weigh(options: Sequence[Option], seen: Observation, fraction: float) -> Dec
 def _option(
     view: ClientView, steps: int, given: float, seconds: float, seen: Observation
 ) -> Option:
-    cost = spend_worth(view, steps, seen)
+    cost = circuit_cost(view, steps, seen)
     return Option(view.client, steps, given - cost, cost, steps * seconds, view.chosen)
 
 
@@ -129,7 +207,7 @@ def _option(
 class UcbAgent:
     """UCB on each client's own record (Garivier and Moulines, arXiv 0805.3415, discounted).
 
-    With n_k the discounted number of rounds a client was judged in, m_k the discounted mean of
+    With n_k the discounted number of rounds a client was evaluated in, m_k the discounted mean of
     its benefit (nats), N = sum of all n_k and s how large benefits were lately, a client is taken
     to give at most
 
@@ -144,22 +222,22 @@ class UcbAgent:
 
     fraction: float
     exploration: float
-    records: Records = field(default_factory=Records)
+    history: BenefitHistory = field(default_factory=BenefitHistory)
     name: str = "bandit (ucb)"
     _chosen: dict[int, int] = field(default_factory=dict)
 
     def learn(self, seen: Observation) -> None:
-        """Add the last round's benefits to the records."""
-        self.records.add(benefits(trained_last(seen, self._chosen)))
+        """Add the last round's benefits to the history."""
+        self.history.add(benefits(trained_last(seen, self._chosen)))
         self._chosen = {view.client: view.chosen for view in seen.clients}
 
     def bound(self, client: int) -> float:
         """Return what a client is taken to give at most, nats."""
-        mean, count = self.records.mean(client), self.records.count(client)
+        mean, count = self.history.mean(client), self.history.count(client)
         if mean is None:
             return UNKNOWN
-        spread = math.sqrt(math.log1p(self.records.total) / count)
-        return mean + self.exploration * self.records.scale * spread
+        spread = math.sqrt(math.log1p(self.history.total) / count)
+        return mean + self.exploration * self.history.scale * spread
 
     def decide(self, observation: Observation) -> Decision:
         """Learn from the last round, then choose the set that promises most."""
@@ -171,7 +249,7 @@ class UcbAgent:
             _option(view, steps, self.bound(view.client), pace[view.client], observation)
             for view in observation.clients
         ]
-        return _weigh(options, observation, self.fraction)
+        return _best_decision(options, observation, self.fraction)
 
 
 @dataclass
@@ -179,62 +257,61 @@ class LinUcbAgent:
     """LinUCB (Li et al., arXiv 1003.0146) with one linear model that all clients share.
 
     The model predicts a client's benefit, in units of s, how large benefits were lately, from
-    `client_features` x of the client with so many steps: its own record's mean r and a linear
-    correction, r + x' theta. theta is the ridge solution A^-1 X'(y - r) with A = X'X + `RIDGE` I:
-    before anything is known of the features, the record alone speaks. With ``exploration`` the
-    width, a client with so many steps is taken to give at most
+    `client_features` x of the client with so many steps: the mean r of its own benefits and a
+    linear correction, r + x' theta. theta is the ridge solution A^-1 X'(y - r) with
+    A = X'X + `RIDGE` I: before anything is known of the features, the mean alone counts. With
+    ``exploration`` the width, a client with so many steps is taken to give at most
 
         s (r + x' theta + exploration sqrt(x' A^-1 x))
 
     less what its circuits and its waiting cost. The steps are 0.5, 1 or 2 plain rounds, whichever
-    is worth most. Everybody trains in round 1; choice and stop are those of `UcbAgent`.
+    pays most. Everybody trains in round 1; choice and stop are those of `UcbAgent`.
     """
 
     fraction: float
     exploration: float
-    records: Records = field(default_factory=Records)
+    history: BenefitHistory = field(default_factory=BenefitHistory)
     name: str = "bandit (linucb)"
-    gram: npt.NDArray[np.float64] = field(default_factory=lambda: RIDGE * np.eye(len(FEATURES)))
-    moment: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(FEATURES)))
+    gram: npt.NDArray[np.float64] = field(default_factory=lambda: RIDGE * np.eye(FEATURES))
+    moment: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(FEATURES))
     _chosen: dict[int, int] = field(default_factory=dict)
-    _asked: dict[int, Features] = field(default_factory=dict)
+    _features: dict[int, Features] = field(default_factory=dict)
 
     def learn(self, seen: Observation) -> None:
         """Regress the last round's benefits on what was known when it was decided."""
         views = trained_last(seen, self._chosen)
         self._chosen = {view.client: view.chosen for view in seen.clients}
         found = benefits(views)
-        self.records.add(found)
-        if self.records.scale > 0:
+        self.history.add(found)
+        if self.history.scale > 0:
             for view in views:
-                if view.client in found and view.client in self._asked:
-                    asked = self._asked[view.client]
-                    row = asked.row(view.steps)
-                    rest = found[view.client] / self.records.scale - asked.record
+                if view.client in found and view.client in self._features:
+                    features = self._features[view.client]
+                    row = features.row(view.steps)
                     self.gram += np.outer(row, row)
+                    rest = found[view.client] / self.history.scale - features.mean_benefit
                     self.moment += rest * row
-        self._asked = client_features(seen, self.records)
+        self._features = client_features(seen, self.history)
 
     def decide(self, observation: Observation) -> Decision:
         """Learn from the last round, then choose the set and the steps that promise most."""
         self.learn(observation)
         if observation.round == 1:
             return _everybody(observation)
-        return _weigh(self._options(observation), observation, self.fraction)
+        return _best_decision(self._options(observation), observation, self.fraction)
 
     def _options(self, seen: Observation) -> list[Option]:
         inverse = np.linalg.inv(self.gram)
-        theta, pace = inverse @ self.moment, step_seconds(seen)
+        theta, pace, scale = inverse @ self.moment, step_seconds(seen), self.history.scale
+        multiples = MULTIPLES if scale else (1.0,)
         options = []
         for view in seen.clients:
-            asked = self._asked[view.client]
-            if not self.records.scale:
-                options.append(_option(view, _steps(seen), UNKNOWN, pace[view.client], seen))
-                continue
-            for steps in sorted({_steps(seen, multiple) for multiple in MULTIPLES}):
-                row = asked.row(steps)
+            features = self._features[view.client]
+            for steps in sorted({_steps(seen, multiple) for multiple in multiples}):
+                row = features.row(steps)
                 width = self.exploration * math.sqrt(row @ inverse @ row)
-                given = self.records.scale * (asked.record + float(row @ theta) + width)
+                bound = scale * (features.mean_benefit + float(row @ theta) + width)
+                given = bound if scale else UNKNOWN
                 options.append(_option(view, steps, given, pace[view.client], seen))
         return options
 

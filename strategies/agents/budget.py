@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from core import Settings
 from strategies.agents import Observation
 
+Steps = dict[int, int]
+"""Optimizer steps by client."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -33,9 +36,9 @@ class Budget:
     fixed: Mapping[int, int]
     everybody: bool
 
-    def rest(self, steps: Mapping[int, int]) -> int:
+    def for_steps(self, clients: Mapping[int, int]) -> int:
         """Return what is left for steps where these clients train."""
-        who = self.fixed if self.everybody else steps
+        who = self.fixed if self.everybody else clients
         return self.left - sum(self.fixed[k] for k in who)
 
     def price(self, steps: Mapping[int, int]) -> int:
@@ -44,7 +47,7 @@ class Budget:
 
     def pays(self, steps: Mapping[int, int]) -> bool:
         """Say whether a round of these steps can be paid."""
-        return self.price(steps) <= self.rest(steps)
+        return self.price(steps) <= self.for_steps(steps)
 
     def cost(self, client: int, steps: int) -> int:
         """Return what a round costs more if a client trains so many steps."""
@@ -66,8 +69,8 @@ def budgets(seen: Observation, settings: Settings) -> list[Budget]:
 
 
 def within(
-    steps: Mapping[int, int], limits: Sequence[Budget], fewest: int, quorum: int
-) -> tuple[dict[int, int], list[str]]:
+    steps: Steps, limits: Sequence[Budget], fewest: int, quorum: int
+) -> tuple[Steps, list[str]]:
     """Fit a round into all that is left, or say that nothing fits.
 
     Steps are scaled down, none below the fewest that are allowed. If even those cannot be paid,
@@ -76,7 +79,7 @@ def within(
 
     Parameters
     ----------
-    steps : mapping
+    steps : dict
         Steps of each participant, at least the fewest.
     limits : sequence of Budget
         What is left.
@@ -90,58 +93,56 @@ def within(
     tuple
         The steps, none if no round can be paid, and a sentence for each change.
     """
-    fitted, notes = dict(steps), []
+    notes: list[str] = []
     for limit in limits:
-        fitted, said = _fitted(fitted, limit, fewest, quorum)
-        notes += said
-        if not fitted:
+        steps, changes = _fitted(steps, limit, fewest, quorum)
+        notes += changes
+        if not steps:
             return _cheapest(limits, limit, fewest, max(quorum, 1))
-    return fitted, notes
+    return steps, notes
 
 
-def _fitted(
-    steps: dict[int, int], limit: Budget, fewest: int, quorum: int
-) -> tuple[dict[int, int], list[str]]:
+def _fitted(steps: Steps, limit: Budget, fewest: int, quorum: int) -> tuple[Steps, list[str]]:
     """Fit a round into one budget; no steps: not even the fewest of a quorum can be paid."""
     left = f"the {limit.left} {limit.unit} left"
-    kept, dropped = dict(steps), []
-    while not limit.pays(dict.fromkeys(kept, fewest)):
-        costliest = max(kept, key=lambda k: (limit.cost(k, fewest), k))
-        del kept[costliest]
+    fitted, dropped = dict(steps), []
+    while not limit.pays(dict.fromkeys(fitted, fewest)):
+        costliest = max(fitted, key=lambda k: (limit.cost(k, fewest), k))
+        del fitted[costliest]
         dropped.append(costliest)
-        if len(kept) < max(quorum, 1):
+        if len(fitted) < max(quorum, 1):
             return {}, []
     notes = []
     if dropped:
         who = ", ".join(str(k) for k in sorted(dropped))
         notes.append(f"clients {who} dropped: {left} do not pay for them")
-    if not limit.pays(kept):
-        kept, share = _scaled(kept, limit, fewest)
+    if not limit.pays(fitted):
+        fitted, share = _scaled(fitted, limit, fewest)
         notes.append(f"steps scaled by {share:.2f} to {left}")
-    return kept, notes
+    return fitted, notes
 
 
-def _scaled(steps: Mapping[int, int], limit: Budget, fewest: int) -> tuple[dict[int, int], float]:
-    """Scale steps by one factor, none below the fewest; these can be paid.
+def _scaled(steps: Steps, limit: Budget, fewest: int) -> tuple[Steps, float]:
+    """Scale steps by one factor that can be paid, none below the fewest.
 
-    Who would fall below is held there, and the others pay for it with theirs.
+    A client that would fall below trains the fewest steps, and the others pay for it with theirs.
     """
-    held: dict[int, int] = {}
+    raised: Steps = {}
     while True:
-        free = {k: m for k, m in steps.items() if k not in held}
-        rest, wanted = limit.rest(steps) - limit.price(held), limit.price(free)
-        scaled = {k: m * rest // wanted if wanted else 0 for k, m in free.items()}
+        free = {k: m for k, m in steps.items() if k not in raised}
+        left, wanted = limit.for_steps(steps) - limit.price(raised), limit.price(free)
+        scaled = {k: m * left // wanted if wanted else 0 for k, m in free.items()}
         short = [k for k, m in scaled.items() if m < fewest]
         if not short:
             fitted = {k: scaled.get(k, fewest) for k in steps}
-            share = limit.price(fitted) / limit.price(steps) if held else rest / wanted
+            share = limit.price(fitted) / limit.price(steps) if raised else left / wanted
             return fitted, share
-        held |= dict.fromkeys(short, fewest)
+        raised |= dict.fromkeys(short, fewest)
 
 
 def _cheapest(
     limits: Sequence[Budget], short: Budget, fewest: int, quorum: int
-) -> tuple[dict[int, int], list[str]]:
+) -> tuple[Steps, list[str]]:
     """Let the clients that cost least train the fewest steps, if that can be paid."""
     ranked = sorted(short.step, key=lambda k: (short.cost(k, fewest), k))
     steps = dict.fromkeys(sorted(ranked[:quorum]), fewest)

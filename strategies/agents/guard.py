@@ -1,13 +1,12 @@
-"""The one place that asks for a decision and bounds it, whoever makes it."""
+"""The one place that asks for a decision and bounds it, whoever makes it; and when a run ends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from core import Settings
 from strategies.agents import Agent, ClientView, Decision, Observation
 from strategies.agents.budget import budgets, within
-from strategies.agents.termination import stop_reason
 
 OVERRULED = "the run's limits stop here instead"
 
@@ -23,11 +22,9 @@ def decide(
         The bounded decision, a sentence for each change, and who was asked: nobody, if no client
         is left to choose from or the run's limits end it whatever an agent says.
     """
-    if not seen.clients:
-        return _stop("the budget of every client is spent"), [], None
-    reason = stop_reason(seen, settings)
+    reason = stop_reason(seen, settings) if seen.clients else "the budget of every client is spent"
     if reason:
-        return _stop(reason), [], None
+        return Decision.to_stop(reason), [], None
     decision, notes = guard(agent.decide(seen), seen, settings)
     return decision, notes, agent
 
@@ -43,9 +40,9 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
     Parameters
     ----------
     decision : Decision
-        What the agent said.
+        The agent's.
     seen : Observation
-        What it was shown.
+        What the agent was shown.
     settings : Settings
         The run's limits.
 
@@ -56,58 +53,112 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
     """
     reason = stop_reason(seen, settings)
     if reason:
-        return _stop(reason), [] if decision.stop else [OVERRULED]
+        return Decision.to_stop(reason), [] if decision.stop else [OVERRULED]
     notes: list[str] = []
     if decision.stop:
         if len(seen.losses) >= settings.stop.min_rounds:
-            return _stop(decision.reason), []
+            return Decision.to_stop(decision.reason), []
         notes.append(f"no stop before {settings.stop.min_rounds} rounds")
-    known = {view.client: view for view in seen.clients}
-    quorum = min(settings.run.min_replies, len(known))
-    chosen = _participants(decision, seen, known, quorum, notes)
+    quorum = min(settings.run.min_replies, len(seen.clients))
     steps = {}
-    for k in chosen:
-        wanted = decision.steps.get(k, known[k].steps)
-        steps[k] = max(seen.min_steps, min(seen.max_steps, wanted))
-        if steps[k] != wanted:
-            notes.append(f"client {k}: {wanted} steps bounded to {steps[k]}")
-    steps, said = within(steps, budgets(seen, settings), seen.min_steps, quorum)
+    for view in _participants(decision, seen, quorum, notes):
+        wanted = decision.steps.get(view.client, view.steps)
+        steps[view.client] = max(seen.min_steps, min(seen.max_steps, wanted))
+        if steps[view.client] != wanted:
+            notes.append(f"client {view.client}: {wanted} steps bounded to {steps[view.client]}")
+    steps, changes = within(steps, budgets(seen, settings), seen.min_steps, quorum)
     if not steps:
-        (spent,) = said
-        return _stop(spent), [*notes, OVERRULED]
-    fitted = Decision(participants=tuple(steps), steps=steps, reason=decision.reason)
-    return fitted, [*notes, *said]
-
-
-def _stop(reason: str) -> Decision:
-    return Decision(participants=(), steps={}, stop=True, reason=reason)
+        (spent,) = changes
+        return Decision.to_stop(spent), [*notes, OVERRULED]
+    return Decision.to_train(steps, decision.reason), [*notes, *changes]
 
 
 def _participants(
-    decision: Decision,
-    seen: Observation,
-    known: Mapping[int, ClientView],
-    quorum: int,
-    notes: list[str],
-) -> tuple[int, ...]:
-    """Return the known clients of a decision, sorted; everybody if it has none.
+    decision: Decision, seen: Observation, quorum: int, notes: list[str]
+) -> list[ClientView]:
+    """Return a decision's known clients by index, everybody if it has none.
 
-    Where a round needs more replies than it has participants, those of best standing are added,
-    of equal ones the cheapest.
+    Where a round needs more replies than it has participants, those of the best average credit are
+    added, of equal ones the cheapest.
     """
-    chosen = {k for k in decision.participants if k in known}
+    chosen = [view for view in seen.clients if view.client in decision.participants]
     if len(chosen) != len(decision.participants):
         notes.append("unknown or repeated participants dropped")
     if not chosen:
         notes.append("nobody chosen: everybody trains")
-        return tuple(sorted(known))
+        return sorted(seen.clients, key=_index)
 
     def rank(view: ClientView) -> tuple[float, float, int]:
-        return -(view.standing or 0.0), view.spend(seen.plain_steps), view.client
+        return -(view.standing or 0.0), view.cost(seen.plain_steps), view.client
 
-    others = sorted((view for k, view in known.items() if k not in chosen), key=rank)
-    added = sorted(view.client for view in others[: max(0, quorum - len(chosen))])
+    others = sorted((view for view in seen.clients if view not in chosen), key=rank)
+    added = sorted(others[: max(0, quorum - len(chosen))], key=_index)
     if added:
-        who = ", ".join(str(k) for k in added)
+        who = ", ".join(str(view.client) for view in added)
         notes.append(f"clients added up to run.min_replies = {quorum}: {who}")
-    return tuple(sorted(chosen.union(added)))
+    return sorted([*chosen, *added], key=_index)
+
+
+def _index(view: ClientView) -> int:
+    return view.client
+
+
+def change_below(alignments: Sequence[float], tau: float) -> bool:
+    """Paper's first criterion: |mean_k d_k(t) - mean_k d_k(t-1)| < tau."""
+    return len(alignments) >= 2 and abs(alignments[-1] - alignments[-2]) < tau
+
+
+def gap_below(server_loss: float, llm_loss: float | None, tau: float) -> bool:
+    """Paper's second criterion: |L_server - L_LLM,server| < tau."""
+    return llm_loss is not None and abs(server_loss - llm_loss) < tau
+
+
+def out_of_patience(losses: Sequence[float], patience: int) -> bool:
+    """Say whether the best loss is `patience` or more rounds old (0: never)."""
+    if patience <= 0 or not losses:
+        return False
+    best = min(range(len(losses)), key=losses.__getitem__)
+    return len(losses) - 1 - best >= patience
+
+
+def stop_reason(seen: Observation, settings: Settings) -> str:
+    """Say why the run should end now, or return an empty string.
+
+    Budgets hold from the first round on; every other criterion waits for
+    ``stop.min_rounds`` finished rounds.
+
+    Parameters
+    ----------
+    seen : Observation
+        State after the last finished round.
+    settings : Settings
+        Criteria and limits.
+
+    Returns
+    -------
+    str
+        One sentence, or "".
+    """
+    stop = settings.stop
+    limits = (
+        (seen.circuits_left, f"{stop.circuits} circuits"),
+        (seen.shots_left, f"{stop.shots} shots"),
+        (seen.qpu_seconds_left, f"{stop.qpu_seconds:g} QPU seconds"),
+        (seen.seconds_left, f"{stop.wall_seconds:g} seconds"),
+    )
+    for left, budget in limits:
+        if left is not None and left <= 0:
+            return f"budget of {budget} is spent"
+    if len(seen.losses) < stop.min_rounds:
+        return ""
+    loss = seen.losses[-1]
+    if stop.target_accuracy and seen.accuracies[-1] >= stop.target_accuracy:
+        return f"target accuracy {stop.target_accuracy:g} is reached ({seen.accuracies[-1]:.3f})"
+    if out_of_patience(seen.losses, stop.patience):
+        return f"no better validation loss for {stop.patience} rounds"
+    if stop.rule in ("change", "either") and change_below(seen.alignments, stop.tau):
+        moved = abs(seen.alignments[-1] - seen.alignments[-2])
+        return f"mean |L_k - L_server| moved by {moved:.4f} < tau = {stop.tau:g}"
+    if stop.rule in ("gap", "either") and gap_below(loss, seen.llm_loss, stop.tau):
+        return f"|L_server - L_LLM| = {abs(loss - (seen.llm_loss or 0)):.4f} < tau = {stop.tau:g}"
+    return ""

@@ -1,22 +1,24 @@
-"""An agent that asks a language model, and lets a rule decide where that brings nothing."""
+"""An agent that asks a language model, and lets a rule decide where that gives nothing usable."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from core import ModelError, Settings, derive_seed
 from core.formatting import printable
 from llm.chat.model import Answer, Question, Speaker, SpeakerError, open_speaker
-from strategies.agents import Agent, Attempt, Decision, Observation
-from strategies.agents.choices import choices
-from strategies.agents.parsing import Reading, read_answer
-from strategies.agents.prompt import as_answer, asked_again, may_stop, question
+from strategies.agents import Agent, Attempt, ClientView, Decision, Observation
+from strategies.agents.parsing import ParsedDecision, parse_answer
+from strategies.agents.prompt import asked_again, may_stop, question
+
+LABELS = "ABCDEFGHIJ"
 
 
 @dataclass
-class AskingAgent:
+class LLMAgent:
     """Asks a language model for each round's decision.
 
     Parameters
@@ -26,9 +28,9 @@ class AskingAgent:
     speaker : Speaker
         The model.
     fallback : Agent
-        Who decides where no usable answer comes.
+        Decides where no usable answer comes.
     retries : int
-        Times that an unusable answer is told back and asked for anew.
+        Times that the model is asked again, with the problem, after an unusable answer.
     min_rounds : int
         Rounds before which no stop is allowed.
     closed : bool
@@ -37,7 +39,7 @@ class AskingAgent:
     Attributes
     ----------
     attempts : tuple of Attempt
-        Questions of the last decision, in order.
+        Requests of the last decision, in order.
     decided_by : str
         Who decided last.
     """
@@ -53,7 +55,7 @@ class AskingAgent:
     _begun: bool = field(default=False, repr=False)
 
     def decide(self, observation: Observation) -> Decision:
-        """Ask, read, ask again with the problem told; in the end let the fallback decide.
+        """Ask, parse, ask again with the problem; in the end let the fallback decide.
 
         A model that does not answer at all is not asked again in this round: its time is up. One
         that would only stop, too early, leaves the round to the fallback.
@@ -61,59 +63,57 @@ class AskingAgent:
         Raises
         ------
         core.ModelError
-            If the first question of a run shows that no answer will ever come: a wrong address,
+            If the first request of a run shows that no answer will ever come: a wrong address,
             key or model name.
         """
         self.attempts, self.decided_by, problem = (), self.name, ""
         first, self._begun = not self._begun, True
         rule = self.fallback.decide(observation)
-        asked = self._question(observation, rule)
+        request = self._question(observation, rule)
         left = math.inf if observation.seconds_left is None else observation.seconds_left
         until = time.monotonic() + left
         for _ in range(1 + self.retries):
             try:
-                answer = self.speaker.ask(replace(asked, seconds=until - time.monotonic()))
+                answer = self.speaker.ask(replace(request, seconds=until - time.monotonic()))
             except SpeakerError as error:
                 if error.lasting and first and not self.attempts:
                     raise ModelError(str(error)) from error
                 problem = printable(str(error))
-                self._note(asked, error.answer, Reading(None, problem))
+                self._record(request, error.answer, ParsedDecision(None, problem))
                 break
-            reading = read_answer(answer.text, observation, answer.truncated)
-            self._note(asked, answer, reading)
-            if reading.decision is not None:
-                return self._allowed(_explained(reading.decision, answer), observation, rule)
-            problem = reading.problem
-            asked = asked_again(asked, answer.text, problem)
-        self.decided_by = self.fallback.name
-        why = f"{self.fallback.name} instead of {self.name} ({problem})"
-        return rule.model_copy(update={"reason": printable(f"{why}: {rule.reason}")})
+            parsed = parse_answer(answer.text, observation, answer.truncated)
+            self._record(request, answer, parsed)
+            if parsed.decision is not None:
+                return self._allowed(_explained(parsed.decision, answer), observation, rule)
+            problem = parsed.problem
+            request = asked_again(request, answer.text, problem)
+        return self._fall_back(rule, f" instead of {self.name} ({problem})")
 
-    def _allowed(self, said: Decision, seen: Observation, rule: Decision) -> Decision:
-        """Add the fallback's participants to a stop that the guard will refuse."""
-        if not said.stop or said.participants or may_stop(seen, self.min_rounds):
-            return said
+    def _fall_back(self, rule: Decision, why: str, *, stop: bool = False) -> Decision:
+        """Return the fallback's decision with the reason that it decides."""
         self.decided_by = self.fallback.name
-        why = f"{self.fallback.name}, since {self.name} would stop ({said.reason}): {rule.reason}"
-        return rule.model_copy(update={"stop": True, "reason": printable(why)})
+        reason = printable(f"{self.fallback.name}{why}: {rule.reason}")
+        return rule.model_copy(update={"stop": stop or rule.stop, "reason": reason})
+
+    def _allowed(self, decision: Decision, seen: Observation, rule: Decision) -> Decision:
+        """Add the fallback's participants to a stop that the guard will refuse."""
+        if not decision.stop or decision.participants or may_stop(seen, self.min_rounds):
+            return decision
+        why = f", since {self.name} would stop ({decision.reason})"
+        return self._fall_back(rule, why, stop=True)
 
     def _question(self, seen: Observation, rule: Decision) -> Question:
         if not self.closed:
             return question(seen, self.min_rounds)
-        offered = choices(seen, rule, may_stop(seen, self.min_rounds))
-        return question(
-            seen,
-            self.min_rounds,
-            {label: (one.told, as_answer(one.decision, seen)) for label, one in offered.items()},
-        )
+        options = choices(seen, rule, may_stop(seen, self.min_rounds))
+        return question(seen, self.min_rounds, options)
 
-    def _note(self, asked: Question, answer: Answer, reading: Reading) -> None:
-        """Put a question and what came of it on record."""
+    def _record(self, request: Question, answer: Answer, parsed: ParsedDecision) -> None:
         attempt = Attempt(
-            prompt=asked.text,
+            prompt=request.text,
             answer=answer.text,
-            problem=reading.problem,
-            notes=reading.notes,
+            problem=parsed.problem,
+            notes=parsed.notes,
             prompt_tokens=answer.prompt_tokens,
             answer_tokens=answer.answer_tokens,
             seconds=answer.seconds,
@@ -130,9 +130,67 @@ def _explained(decision: Decision, answer: Answer) -> Decision:
     return decision.model_copy(update={"reason": reason})
 
 
-def build_asking(
+def choices(seen: Observation, rule: Decision, stop_allowed: bool) -> dict[str, Decision]:
+    """Return a closed set of sensible decisions, for models too small to write one.
+
+    Parameters
+    ----------
+    seen : Observation
+        What is known.
+    rule : Decision
+        What the rule would do.
+    stop_allowed : bool
+        Whether the run may end here.
+
+    Returns
+    -------
+    dict
+        By label (A, B, ...); each decision's reason is its name, and no two decide the same. Credit
+        per cost ranks a client that has not trained yet between those that helped and those that
+        harmed, by its rows per cost.
+    """
+    ranked = sorted(seen.clients, key=lambda view: credit_per_cost(view, seen), reverse=True)
+    half = ranked[: math.ceil(len(ranked) / 2)]
+    helped = [view for view in seen.clients if (view.credit or 0) > 0]
+    waited = sorted(seen.clients, key=lambda view: view.rounds_since, reverse=True)[: len(half)]
+    plain, double = seen.plain_steps, 2 * seen.plain_steps
+
+    def choice(name: str, views: Iterable[ClientView], steps: int) -> Decision:
+        bounded = max(seen.min_steps, min(seen.max_steps, steps))
+        return Decision.to_train(dict.fromkeys(sorted(v.client for v in views), bounded), name)
+
+    offered = [
+        choice("everybody trains plain steps", seen.clients, plain),
+        choice("everybody trains double steps", seen.clients, double),
+        choice("everybody trains half the steps", seen.clients, plain // 2),
+        rule.model_copy(update={"reason": "the rule decides"}),
+        choice("the half with most credit per cost, plain steps", half, plain),
+        choice("the half with most credit per cost, double steps", half, double),
+        choice("the client with most credit per cost, double steps", ranked[:1], double),
+        choice("those whose credit is above 0, plain steps", helped, plain),
+        choice("the half that waited longest, plain steps", waited, plain),
+    ]
+    distinct: dict[object, Decision] = {}
+    for decision in offered:
+        if decision.participants:
+            distinct.setdefault(frozenset(decision.steps.items()), decision)
+    stop = [Decision.to_stop("stop the run now")] if stop_allowed else []
+    return dict(zip(LABELS, [*distinct.values(), *stop], strict=False))
+
+
+def credit_per_cost(view: ClientView, seen: Observation) -> tuple[float, float]:
+    """Return a client's rank: credit (or gain) per cost, then rows per cost.
+
+    Harm counts the more the dearer it is: below 0 the credit is multiplied.
+    """
+    cost = max(1.0, view.cost(seen.plain_steps))
+    known = (view.gain if view.credit is None else view.credit) or 0.0
+    return known / cost if known > 0 else known * cost, view.rows / cost
+
+
+def build_llm_agent(
     settings: Settings, fallback: Agent, speaker: Speaker | None = None
-) -> AskingAgent:
+) -> LLMAgent:
     """Build the agent of `agent.kind = llm` or `endpoint`.
 
     Parameters
@@ -140,9 +198,9 @@ def build_asking(
     settings : Settings
         The run's settings.
     fallback : Agent
-        Who decides where no usable answer comes.
+        Decides where no usable answer comes.
     speaker : Speaker or None
-        Who is asked; None: the model that the settings name.
+        The model to ask; None: the one that the settings name.
 
     Raises
     ------
@@ -154,7 +212,7 @@ def build_asking(
         seed = derive_seed(settings.run.seed, "agent")
         speaker = open_speaker(agent, settings.run.clients, seed)
     closed = agent.kind == "llm" and agent.decoding == "choices"
-    return AskingAgent(
+    return LLMAgent(
         name=f"{agent.kind} ({speaker.name})",
         speaker=speaker,
         fallback=fallback,

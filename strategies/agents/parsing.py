@@ -1,14 +1,16 @@
-"""The one place that turns what a language model said into a decision, or refuses it; pure.
+"""The one place that turns a language model's answer into a decision, or refuses it; pure.
 
-What can be understood is repaired, with a note; what cannot is refused, with one line that can be
-told back to the model. The run's limits (bounds of steps, budgets, early stops) are the guard's.
+What can be understood is repaired, with a note; what cannot is refused, with one line that the
+model can be shown. The run's limits (bounds of steps, budgets, early stops) are the guard's.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +36,7 @@ _STOPS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0"
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedDecision:
     """What became of an answer.
 
     Attributes
@@ -56,36 +58,32 @@ class _RefusedError(ValueError):
     """An answer that means nothing; the message is the problem."""
 
 
-def read_answer(text: str, seen: Observation, truncated: bool = False) -> Reading:
-    """Read an answer.
+def parse_answer(text: str, seen: Observation, truncated: bool = False) -> ParsedDecision:
+    """Turn an answer into a decision.
 
     Parameters
     ----------
     text : str
-        What the model said, of any form.
+        The model's answer, of any form.
     seen : Observation
-        What it was told; names the clients.
+        What the model was shown; names the clients.
     truncated : bool
         Whether its limit of tokens cut it off.
 
     Returns
     -------
-    Reading
+    ParsedDecision
         A decision of known, distinct clients with a whole number of steps each; or a problem.
     """
     notes: list[str] = []
+    decision, problem = None, ""
     try:
-        said = _only_object(text, notes, truncated)
-        decision = _decision(said, seen, notes)
+        decision = _decision(_only_object(text, notes, truncated), seen, notes)
     except _RefusedError as refused:
-        return Reading(None, printable(str(refused)), _few(notes))
+        problem = printable(str(refused))
     except RecursionError:
-        return Reading(None, "the answer's JSON is nested too deeply", _few(notes))
-    return Reading(decision, "", _few(notes))
-
-
-def _few(notes: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(notes))[:MOST_NOTES]
+        problem = "the answer's JSON is nested too deeply"
+    return ParsedDecision(decision, problem, tuple(dict.fromkeys(notes))[:MOST_NOTES])
 
 
 # --- from text to an object ---------------------------------------------------------------
@@ -93,42 +91,40 @@ def _few(notes: list[str]) -> tuple[str, ...]:
 
 def _only_object(text: str, notes: list[str], truncated: bool) -> dict[str, Any]:
     """Find the one JSON object of an answer."""
-    spoken = _THOUGHT.sub("", text).strip()
-    if len(spoken) != len(text.strip()):
+    answer = _THOUGHT.sub("", text).strip()
+    if len(answer) != len(text.strip()):
         notes.append("thoughts before the answer dropped")
-    if not spoken:
+    if not answer:
         raise _RefusedError("the answer is empty")
-    if len(spoken) > LONGEST_ANSWER:
+    if len(answer) > LONGEST_ANSWER:
         raise _RefusedError(f"the answer has over {LONGEST_ANSWER:,} characters: answer shorter")
     cut = " because the limit of tokens cut it off: answer shorter" if truncated else ""
-    found, broken, around = [], False, spoken
-    for value, source in _objects(spoken, notes):
+    objects, around = list(_objects(answer, notes)), answer
+    for _, source in objects:
         around = around.replace(source, "", 1)
-        if value is None:
-            broken = True
-        elif any(key in value for key in KEYS):
-            found.append((value, source))
     if _BEGINS_THOUGHT.search(around):  # a draft in it is no decision
         raise _RefusedError(f"the answer's thoughts have no end{cut}")
-    if broken:
+    if any(value is None for value, _ in objects):
         raise _RefusedError(f"the answer's JSON is broken or not complete{cut}")
+    found = [(value, source) for value, source in objects if set(value or ()) & set(KEYS)]
     if not found:
         raise _RefusedError(f'the answer holds no JSON object with "steps" and "stop"{cut}')
     if any(value != found[0][0] for value, _ in found):
         raise _RefusedError(f"the answer holds {len(found)} different JSON objects instead of one")
-    if truncated and not spoken.rstrip(_FENCE).endswith(found[-1][1]):
+    value, source = found[-1]
+    if truncated and not answer.rstrip(_FENCE).endswith(source):
         raise _RefusedError(f"the answer goes on after its JSON object and has no end{cut}")
     if len(found) > 1:
         notes.append("the same object said more than once")
-    elif found[0][1] != spoken:
+    elif source != answer:
         notes.append("text round the JSON dropped")
-    return found[0][0]
+    return value or {}
 
 
 def _objects(text: str, notes: list[str]) -> Iterator[tuple[dict[str, Any] | None, str]]:
     """Yield each outermost JSON object with its source; None for one that does not parse."""
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
         made: dict[str, Any] = {}
         for key, value in items:
             if key in made and made[key] != value:
@@ -138,7 +134,7 @@ def _objects(text: str, notes: list[str]) -> Iterator[tuple[dict[str, Any] | Non
             made[key] = value
         return made
 
-    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=_no_number)
+    decoder = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_no_number)
     at = text.find("{")
     while at >= 0:
         try:
@@ -161,24 +157,23 @@ def _no_number(name: str) -> None:
 # --- from the object to a decision --------------------------------------------------------
 
 
-def _decision(said: dict[str, Any], seen: Observation, notes: list[str]) -> Decision:
-    extra = sorted(set(said) - set(KEYS))
-    if extra:
+def _decision(answer: dict[str, Any], seen: Observation, notes: list[str]) -> Decision:
+    if extra := sorted(set(answer) - set(KEYS)):
         notes.append(printable(f"extra keys dropped: {', '.join(extra)}", 120))
-    stop = _stop(said.get("stop", False), notes)
-    told = said.get("reason", "")
-    if not isinstance(told, str):
+    stop = _stop(answer.get("stop", False), notes)
+    reason = answer.get("reason", "")
+    if not isinstance(reason, str):
         notes.append("reason is not text: dropped")
-    reason = printable(told) if isinstance(told, str) else ""
+        reason = ""
     try:
-        steps = _chosen(said, seen, notes)
+        steps = _steps(answer, {view.client: view.steps for view in seen.clients}, notes)
     except _RefusedError:
         if not stop:
             raise
         steps = {}
     if not steps and not stop:
         raise _RefusedError("nobody is chosen and stop is false: give a client steps, or stop")
-    return Decision(participants=tuple(steps), steps=steps, stop=stop, reason=reason)
+    return Decision(participants=tuple(steps), steps=steps, stop=stop, reason=printable(reason))
 
 
 def _stop(value: Any, notes: list[str]) -> bool:
@@ -191,64 +186,72 @@ def _stop(value: Any, notes: list[str]) -> bool:
     return known
 
 
-def _chosen(said: dict[str, Any], seen: Observation, notes: list[str]) -> dict[int, int]:
-    """Return each participant's steps, in order of the clients."""
-    before = {view.client: view.steps for view in seen.clients}
-    told = _told_steps(said.get("steps"), before, notes)
-    named = said.get("participants")
-    if named is None:
-        if isinstance(told, int):
+def _steps(answer: dict[str, Any], before: dict[int, int], notes: list[str]) -> dict[int, int]:
+    """Return each participant's steps, in order of the clients.
+
+    Parameters
+    ----------
+    answer : dict
+        ``steps``: an object by client, a list of objects of client and steps, or one number.
+        ``participants``, if there: a list of clients, or of such objects.
+    before : dict
+        Steps that each known client was last given.
+    notes : list of str
+        Gets a sentence for each repair.
+    """
+    steps, participants = answer.get("steps"), answer.get("participants")
+    given = {}
+    if isinstance(steps, dict | list):
+        given = _by_client(_pairs(steps), before, notes)
+    elif steps is not None:
+        steps = _whole(steps, "steps", notes)
+        if participants is None:
             raise _RefusedError("steps is one number: give each client its own")
-        absent = sorted(set(before) - set(told))
-        if absent and told:
-            notes.append(f"no steps said of clients {_listed(absent)}: they sit out")
-        return {k: told[k] for k in sorted(told) if told[k] > 0}
-    chosen = _named(named, told if isinstance(told, dict) else {}, before, notes)
-    if isinstance(told, int):
-        notes.append(f"{told} steps read as each participant's")
-        told = dict.fromkeys(chosen, told)
-    idle = sorted(k for k in told if told[k] > 0 and k not in chosen)
-    if idle:
-        notes.append(f"steps of clients that do not train dropped: {_listed(idle)}")
-    steps = {}
-    for k in sorted(chosen):
-        if k not in told:
-            notes.append(f"client {k}: no steps said, {before[k]} as before")
-        if told.get(k, before[k]) > 0:
-            steps[k] = told.get(k, before[k])
-        else:
-            notes.append(f"client {k}: {told[k]} steps, so it sits out")
-    return steps
+    if participants is not None:
+        return _steps_of(participants, given, steps, before, notes)
+    absent = before.keys() - given.keys()
+    if absent and given:
+        notes.append(f"no steps said of clients {_listed(absent)}: they sit out")
+    return {k: given[k] for k in sorted(given) if given[k] > 0}
 
 
-def _told_steps(value: Any, known: dict[int, int], notes: list[str]) -> dict[int, int] | int:
-    """Read ``steps``: by client, as a list of objects of client and steps, or one number."""
-    if value is None:
-        return {}
-    if isinstance(value, dict):
-        return _by_client(list(value.items()), known, notes)
-    if isinstance(value, list):
-        return _by_client([_pair(item) for item in value], known, notes)
-    return _whole(value, "steps", notes)
-
-
-def _named(
-    value: Any, told: dict[int, int], known: dict[int, int], notes: list[str]
+def _steps_of(
+    participants: Any,
+    given: dict[int, int],
+    each: Any,
+    before: dict[int, int],
+    notes: list[str],
 ) -> dict[int, int]:
-    """Read ``participants``, a list of clients; one that brings its steps adds them to `told`."""
-    if not isinstance(value, list):
-        raise _RefusedError(f"participants is {_shown(value)} instead of a list of clients")
-    if value and all(isinstance(item, dict) for item in value):
-        named = _by_client([_pair(item) for item in value], known, notes)
-        told.update(named)
-        return named
-    return _by_client([(item, 0) for item in value], known, notes)
+    """Return the participants' steps: those given by client, one number for each, or as before."""
+    if not isinstance(participants, list):
+        raise _RefusedError(f"participants is {_shown(participants)} instead of a list of clients")
+    if participants and all(isinstance(item, dict) for item in participants):
+        chosen = _by_client(_pairs(participants), before, notes)
+        given = given | chosen
+    else:
+        chosen = _by_client([(item, 0) for item in participants], before, notes)
+    if isinstance(each, int):
+        notes.append(f"{each} steps read as each participant's")
+        given = dict.fromkeys(chosen, each)
+    if idle := [k for k, m in given.items() if m > 0 and k not in chosen]:
+        notes.append(f"steps of clients that do not train dropped: {_listed(idle)}")
+    steps = {k: given.get(k, before[k]) for k in sorted(chosen)}
+    for k, count in steps.items():
+        if k not in given:
+            notes.append(f"client {k}: no steps said, {count} as before")
+        elif count <= 0:
+            notes.append(f"client {k}: {count} steps, so it sits out")
+    return {k: count for k, count in steps.items() if count > 0}
 
 
-def _pair(item: Any) -> tuple[Any, Any]:
-    if not isinstance(item, dict) or "client" not in item or "steps" not in item:
-        raise _RefusedError(f'{_shown(item)} instead of {{"client": ..., "steps": ...}}')
-    return item["client"], item["steps"]
+def _pairs(value: dict[str, Any] | list[Any]) -> list[tuple[Any, Any]]:
+    """Return clients with their steps, from an object or from a list of objects."""
+    if isinstance(value, dict):
+        return list(value.items())
+    for item in value:
+        if not isinstance(item, dict) or "client" not in item or "steps" not in item:
+            raise _RefusedError(f'{_shown(item)} instead of {{"client": ..., "steps": ...}}')
+    return [(item["client"], item["steps"]) for item in value]
 
 
 def _by_client(
@@ -273,22 +276,18 @@ def _client(who: Any) -> int | None:
         raise _RefusedError(f"{_shown(who)} instead of a client's number")
     if isinstance(who, str):
         match = _CLIENT.fullmatch(who)
-        return int(match.group(1)) if match else None
+        return int(match[1]) if match else None
     # Compared before anything else: an integer of JSON may be too large for a float.
     return int(who) if 0 <= who <= LARGEST and who == int(who) else None
 
 
 def _whole(value: Any, what: str, notes: list[str]) -> int:
     """Read a whole number; text and fractions are repaired with a note."""
-    number: int | float | None = None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        number = value
-    elif isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            number = None
-    if number is None or not -LARGEST <= number <= LARGEST:  # neither is NaN or an infinity
+    number: float = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError):
+            number = float(value) if isinstance(value, str) else value
+    if not -LARGEST <= number <= LARGEST:  # neither is NaN nor an infinity
         raise _RefusedError(f"{what}: {_shown(value)} is not a number of steps")
     if not isinstance(value, int):
         notes.append(f"{what}: {_shown(value)} read as {round(number)}")
@@ -302,5 +301,5 @@ def _shown(value: Any) -> str:
     return printable(json.dumps(value, default=str), 40)
 
 
-def _listed(clients: list[int]) -> str:
-    return ", ".join(str(client) for client in clients)
+def _listed(clients: Iterable[int]) -> str:
+    return ", ".join(str(client) for client in sorted(clients))

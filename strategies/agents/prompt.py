@@ -1,4 +1,4 @@
-"""What a language model is told of a federation, and the form that its answer must take.
+"""What a language model is shown of a federation, and the form that its answer must take.
 
 A prompt is made of an observation's numbers and of the words in this file and the contract:
 nothing that a client wrote is among them.
@@ -14,7 +14,7 @@ so that the model argues before it decides. `strategies.agents.parsing` turns it
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from llm.chat.model import Question
 from strategies.agents.contract import ClientView, Decision, Observation
 
 LONGEST_REASON = 160
-"""Characters of a reason where decoding is held to the schema; it has to fit the answer."""
+"""Characters of a reason where decoding is constrained to the schema; it has to fit the answer."""
 
 MOST_ROUNDS = 8
 """Rounds of history in a prompt; earlier ones are left out."""
@@ -45,7 +45,16 @@ Answer with one JSON object and nothing else, its keys in this order:
 steps: every client of the table by its number; 0 leaves it out of this round. At least one client \
 trains unless stop is true. stop: true ends the run before this round."""
 
-_OPTIONS = "Answer with the letter of the best option and nothing else."
+_SITUATION = """\
+Round {seen.round}; {seen.rounds_left} rounds left with this one.
+Steps of a client that trains: {seen.min_steps} to {seen.max_steps}; plain: {seen.plain_steps}.
+Price {price} nats, idle price {idle_price} nats. A plain round takes {circuits} circuits.
+Budget left: {budget}.
+Stop: {stop}.
+Validation loss of the global model, nats: {losses}.
+Its validation accuracy after each round: {accuracies}.
+
+{table}"""
 
 _SHARE = (
     "Its circuits of a round at plain steps, at their price, as a share of a plain round of "
@@ -72,9 +81,9 @@ _COLUMNS = (
 
 
 def question(
-    seen: Observation, min_rounds: int, options: Mapping[str, tuple[str, str]] | None = None
+    seen: Observation, min_rounds: int, options: Mapping[str, Decision] | None = None
 ) -> Question:
-    """Put the question that decides a round.
+    """Ask for a round's decision.
 
     Parameters
     ----------
@@ -83,42 +92,45 @@ def question(
     min_rounds : int
         Rounds before which no stop is allowed.
     options : mapping, optional
-        A closed set of answers: by label what each does, in our words, and the answer in full.
+        A closed set of decisions by label.
 
     Returns
     -------
     Question
         The chat and the answer's schema.
     """
-    told = _FORM
+    form = _FORM
     if options:
-        listed = [f"{label}: {said}" for label, (said, _) in options.items()]
-        told = "\n".join(["Options:", *listed, _OPTIONS])
+        listed = [f"{label}: {_described(one)}" for label, one in options.items()]
+        last = "Answer with the letter of the best option and nothing else."
+        form = "\n".join(["Options:", *listed, last])
     return Question(
         messages=(
             {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": f"{describe(seen, min_rounds)}\n\n{told}"},
+            {"role": "user", "content": f"{describe(seen, min_rounds)}\n\n{form}"},
         ),
         schema=decision_schema(seen, may_stop(seen, min_rounds)),
-        options={label: answer for label, (_, answer) in (options or {}).items()},
+        options={label: as_answer(one, seen) for label, one in (options or {}).items()},
     )
+
+
+def _described(decision: Decision) -> str:
+    steps = ", ".join(f"{k}: {m}" for k, m in decision.steps.items())
+    return decision.reason if decision.stop else f"{decision.reason} (steps by client {steps})"
 
 
 def asked_again(before: Question, answer: str, problem: str) -> Question:
-    """Put a question once more, with the unusable answer and what is wrong with it.
+    """Repeat a question with the unusable answer and what is wrong with it.
 
     An empty answer is no turn of the chat, which servers may refuse: the question then says it.
     """
-    problem_told = f"That cannot be used: {problem}. Answer again with one JSON object only."
+    again = f"That cannot be used: {problem}. Answer again with one JSON object only."
     system, user = before.messages[:2]
     if not answer.strip():
-        content = f"{user['content']}\n\nYou were asked before. {problem_told}"
+        content = f"{user['content']}\n\nYou were asked before. {again}"
         return replace(before, messages=(system, {**user, "content": content}))
-    more = (
-        {"role": "assistant", "content": answer[:2000]},
-        {"role": "user", "content": problem_told},
-    )
-    return replace(before, messages=(system, user, *more))
+    turn = {"role": "assistant", "content": answer[:2000]}
+    return replace(before, messages=(system, user, turn, {"role": "user", "content": again}))
 
 
 def may_stop(seen: Observation, min_rounds: int) -> bool:
@@ -139,31 +151,24 @@ def decision_schema(seen: Observation, stop_allowed: bool = True) -> dict[str, A
     Returns
     -------
     dict
-        In the form that the module's description tells; every key is required.
+        In the form that the module's description shows; every key is required.
     """
-    full = Decision.model_json_schema()["properties"]
-    steps = {"type": "integer", "minimum": 0, "maximum": seen.max_steps}
+    own = Decision.model_json_schema()["properties"]
     clients = [str(view.client) for view in seen.clients]
-    stop: dict[str, Any] = {"type": full["stop"]["type"]}
-    if not stop_allowed:
-        stop["enum"] = [False]
+    count = {"type": "integer", "minimum": 0, "maximum": seen.max_steps}
+    steps = {
+        "type": own["steps"]["type"],
+        "description": f"{own['steps']['description']} 0: it does not train.",
+        "properties": dict.fromkeys(clients, count),
+        "required": clients,
+        "additionalProperties": False,
+    }
+    texts = {k: {name: own[k][name] for name in ("type", "description")} for k in own}
+    reason = {**texts["reason"], "maxLength": LONGEST_REASON}
+    stop = texts["stop"] if stop_allowed else {**texts["stop"], "enum": [False]}
     return {
         "type": "object",
-        "properties": {
-            "reason": {
-                "type": full["reason"]["type"],
-                "description": full["reason"]["description"],
-                "maxLength": LONGEST_REASON,
-            },
-            "steps": {
-                "type": full["steps"]["type"],
-                "description": f"{full['steps']['description']} 0: it does not train.",
-                "properties": dict.fromkeys(clients, steps),
-                "required": clients,
-                "additionalProperties": False,
-            },
-            "stop": {**stop, "description": full["stop"]["description"]},
-        },
+        "properties": {"reason": reason, "steps": steps, "stop": stop},
         "required": ["reason", "steps", "stop"],
         "additionalProperties": False,
     }
@@ -171,23 +176,15 @@ def decision_schema(seen: Observation, stop_allowed: bool = True) -> dict[str, A
 
 def as_answer(decision: Decision, seen: Observation) -> str:
     """Write a decision in the form of an answer."""
-    steps = {
-        str(view.client): decision.steps.get(view.client, view.steps)
-        if view.client in decision.participants
-        else 0
-        for view in seen.clients
-    }
+    steps = {str(view.client): 0 for view in seen.clients}
+    before = {view.client: view.steps for view in seen.clients}
+    for client in decision.participants:
+        steps[str(client)] = decision.steps.get(client, before[client])
     return json.dumps({"reason": decision.reason, "steps": steps, "stop": decision.stop})
 
 
 def describe(seen: Observation, min_rounds: int) -> str:
     """Describe an observation in numbers and our own words."""
-    return "\n".join([*_situation(seen, min_rounds), "", *_table(seen)])
-
-
-def _situation(seen: Observation, min_rounds: int) -> list[str]:
-    """Tell the round, its prices and limits, and what happened so far."""
-    plain = sum(v.circuits_fixed + seen.plain_steps * v.circuits_per_step for v in seen.clients)
     budgets = (
         ("circuits", seen.circuits_left),
         ("shots", seen.shots_left),
@@ -196,18 +193,19 @@ def _situation(seen: Observation, min_rounds: int) -> list[str]:
     )
     left = [f"{number(value)} {unit}" for unit, value in budgets if value is not None]
     first = [] if seen.start_loss is None else [seen.start_loss]
-    allowed = may_stop(seen, min_rounds)
-    return [
-        f"Round {seen.round}; {seen.rounds_left} rounds left with this one.",
-        f"Steps of a client that trains: {seen.min_steps} to {seen.max_steps}; "
-        f"plain: {seen.plain_steps}.",
-        f"Price {number(seen.price)} nats, idle price {number(seen.idle_price)} nats. "
-        f"A plain round takes {plain} circuits.",
-        f"Budget left: {', '.join(left) or 'no limit but the rounds'}.",
-        f"Stop: {'allowed' if allowed else f'not before {min_rounds} rounds are done'}.",
-        f"Validation loss of the global model, nats: {_history([*first, *seen.losses])}.",
-        f"Its validation accuracy after each round: {_history(seen.accuracies)}.",
-    ]
+    plain = seen.plain_steps
+    stop = "allowed" if may_stop(seen, min_rounds) else f"not before {min_rounds} rounds are done"
+    return _SITUATION.format(
+        seen=seen,
+        price=number(seen.price),
+        idle_price=number(seen.idle_price),
+        circuits=sum(v.circuits_fixed + plain * v.circuits_per_step for v in seen.clients),
+        budget=", ".join(left) or "no limit but the rounds",
+        stop=stop,
+        losses=_history([*first, *seen.losses]),
+        accuracies=_history(seen.accuracies),
+        table=_table(seen),
+    )
 
 
 def _history(values: Sequence[float]) -> str:
@@ -215,31 +213,29 @@ def _history(values: Sequence[float]) -> str:
     return " ".join(number(value) for value in values[-MOST_ROUNDS:]) or "none yet"
 
 
-def _table(seen: Observation) -> list[str]:
+def _table(seen: Observation) -> str:
     """Write one line a client, below what the columns mean; those that say nothing are left out."""
-    cells: dict[str, list[str]] = {}
+    cells: dict[str, list[str]] = {"client": [str(view.client) for view in seen.clients]}
+    meanings = []
     for name in _COLUMNS:
-        values = [_cell(name)(view, seen) for view in seen.clients]
+        values = [_value(name, view, seen) for view in seen.clients]
         if name == "rows" or any(values):
             cells[name] = [number(value) for value in values]
-    meanings = [f"{name}: {_meaning(name)}" for name in cells]
-    rows = zip([str(view.client) for view in seen.clients], *cells.values(), strict=True)
-    return ["Columns:", *meanings, "", " ".join(["client", *cells]), *(" ".join(r) for r in rows)]
+            meanings.append(f"{name}: {_meaning(name)}")
+    rows = [" ".join(row) for row in zip(*cells.values(), strict=True)]
+    return "\n".join(["Columns:", *meanings, "", " ".join(cells), *rows])
 
 
 def _meaning(column: str) -> str:
-    return _SHARE if column == "share" else str(ClientView.model_fields[column].description)
+    if column == "share":
+        return _SHARE
+    return " ".join(str(ClientView.model_fields[column].description).split())
 
 
-def _cell(column: str) -> Callable[[ClientView, Observation], float | int | None]:
-    def share(view: ClientView, seen: Observation) -> float | None:
-        return view.spend(seen.plain_steps) / seen.plain_spend if seen.plain_spend else None
-
-    def own(view: ClientView, seen: Observation) -> float | int | None:
-        value: float | int | None = getattr(view, column)
-        return value
-
-    return share if column == "share" else own
+def _value(column: str, view: ClientView, seen: Observation) -> Any:
+    if column != "share":
+        return getattr(view, column)
+    return view.cost(seen.plain_steps) / seen.plain_spend if seen.plain_spend else None
 
 
 def number(value: float | int | None) -> str:

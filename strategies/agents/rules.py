@@ -1,4 +1,4 @@
-"""Agents that are no language models: the paper's rules, everybody, and chance."""
+"""Agents without a model of their own: the paper's rules, everybody, and chance."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import numpy as np
 
 from core import Settings, derive_seed, selection_size
 from strategies.agents import Agent, ClientView, Decision, Observation
-from strategies.regulation import next_steps
+from strategies.regulation import StepRule, next_steps
 from strategies.selection import closest
-
-
-def _all(seen: Observation) -> tuple[int, ...]:
-    return tuple(view.client for view in seen.clients)
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class AllAgent:
     def decide(self, observation: Observation) -> Decision:
         """Choose every client with its unchanged steps."""
         steps = {view.client: view.steps for view in observation.clients}
-        return Decision(participants=_all(observation), steps=steps, reason="everybody trains")
+        return Decision.to_train(steps, "everybody trains")
 
 
 @dataclass(frozen=True)
@@ -40,18 +36,18 @@ class RandomAgent:
     def decide(self, observation: Observation) -> Decision:
         """Draw the round's participants; the draw depends on seed and round only."""
         rng = np.random.default_rng(derive_seed(self.seed, "agent", observation.round))
-        size = selection_size(len(observation.clients), self.fraction)
-        drawn = rng.choice(len(observation.clients), size=size, replace=False)
-        chosen = tuple(sorted(observation.clients[int(i)].client for i in drawn))
-        steps = {v.client: v.steps for v in observation.clients if v.client in chosen}
-        return Decision(participants=chosen, steps=steps, reason=f"drawn at random: {size}")
+        clients = observation.clients
+        size = selection_size(len(clients), self.fraction)
+        drawn = rng.choice(len(clients), size=size, replace=False)
+        steps = {clients[i].client: clients[i].steps for i in sorted(drawn)}
+        return Decision.to_train(steps, f"drawn at random: {size}")
 
 
 @dataclass(frozen=True)
 class RuleAgent:
-    """The paper's regulator: steps from r = L_Q / L_LLM, selection by |L_k - L_server|."""
+    """The paper's rule-based agent: steps from r = L_Q / L_LLM, selection by |L_k - L_server|."""
 
-    rule: str
+    rule: StepRule
     max_increment: int
     fraction: float
     selects: bool
@@ -61,44 +57,44 @@ class RuleAgent:
         """Return ``rule (<step rule>)``."""
         return f"rule ({self.rule})"
 
-    def _steps(self, view: ClientView, seen: Observation) -> int:
-        if view.ratio is None:
-            return view.steps
-        return next_steps(
-            self.rule,  # type: ignore[arg-type]
-            view.steps,
-            view.ratio,
-            max_steps=seen.max_steps,
-            max_increment=self.max_increment,
-        )
-
-    def _participants(self, seen: Observation) -> tuple[int, ...]:
-        if not self.selects or not seen.losses:
-            return _all(seen)
-        gaps = {v.client: math.nan if v.gap is None else v.gap for v in seen.clients}
-        return closest(gaps, self.fraction)
-
     def decide(self, observation: Observation) -> Decision:
         """Apply the rules; in round 1 everybody trains with the initial steps."""
+        clients = observation.clients
         if observation.round == 1:
-            first = {view.client: view.steps for view in observation.clients}
-            return Decision(
-                participants=_all(observation), steps=first, reason="first round: everybody trains"
-            )
+            first = {view.client: view.steps for view in clients}
+            return Decision.to_train(first, "first round: everybody trains")
         chosen = self._participants(observation)
-        steps = {v.client: self._steps(v, observation) for v in observation.clients}
-        ratios = [v.ratio for v in observation.clients if v.client in chosen and v.ratio]
+        ratios = [view.ratio for view in chosen if view.ratio]
         behind = sum(ratio > 1 for ratio in ratios)
         reason = f"{behind} of {len(chosen)} behind their LLM"
         if ratios:
             reason += f" (mean r {sum(ratios) / len(ratios):.2f})"
-        if len(chosen) < len(observation.clients):
+        if len(chosen) < len(clients):
             reason += f"; {len(chosen)} closest to the server's loss"
-        return Decision(participants=chosen, steps={k: steps[k] for k in chosen}, reason=reason)
+        steps = {view.client: self._steps(view, observation.max_steps) for view in chosen}
+        return Decision.to_train(steps, reason)
+
+    def _participants(self, seen: Observation) -> tuple[ClientView, ...]:
+        if not self.selects or not seen.losses:
+            return seen.clients
+        gaps = {v.client: math.nan if v.gap is None else v.gap for v in seen.clients}
+        chosen = closest(gaps, self.fraction)
+        return tuple(view for view in seen.clients if view.client in chosen)
+
+    def _steps(self, view: ClientView, most: int) -> int:
+        if view.ratio is None:
+            return view.steps
+        return next_steps(
+            self.rule,
+            view.steps,
+            view.ratio,
+            max_steps=most,
+            max_increment=self.max_increment,
+        )
 
 
 def build_rule(settings: Settings) -> RuleAgent:
-    """Build the paper's regulator."""
+    """Build the paper's rule-based agent."""
     agent = settings.agent
     selects = agent.stage == "participation"
     return RuleAgent(agent.rule, agent.max_increment, agent.fraction, selects)
@@ -116,9 +112,9 @@ def build_agent(settings: Settings) -> Agent:
 
         return build_bandit(settings)
     if kind in ("llm", "endpoint"):
-        from strategies.agents.llm import build_asking
+        from strategies.agents.llm import build_llm_agent
 
-        return build_asking(settings, build_rule(settings))
+        return build_llm_agent(settings, build_rule(settings))
     if kind == "regulator":
         from strategies.agents.regulator import build_regulator
 

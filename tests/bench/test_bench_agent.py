@@ -103,12 +103,12 @@ def test_without_a_target_nothing_stops() -> None:
 
 
 def test_an_asked_agent_is_still_one_to_the_journal() -> None:
-    from strategies.agents import Asked
+    from strategies.agents import HasTranscript
 
     inner = Scripted()
-    assert not isinstance(UntilTarget(inner, 0.5), Asked)
+    assert not isinstance(UntilTarget(inner, 0.5), HasTranscript)
     inner.attempts, inner.decided_by = (), "model"  # type: ignore[attr-defined]
-    assert isinstance(UntilTarget(inner, 0.5), Asked)
+    assert isinstance(UntilTarget(inner, 0.5), HasTranscript)
 
 
 def test_smoothed_is_the_mean_of_three_rounds() -> None:

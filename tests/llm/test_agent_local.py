@@ -17,9 +17,9 @@ from core import ModelError, parse_run
 from llm.chat.local import LocalSpeaker, open_speaker, plain_chat
 from llm.chat.model import Question, SpeakerError
 from strategies.agents import ClientView, Decision, Observation
-from strategies.agents.choices import choices
-from strategies.agents.parsing import read_answer
-from strategies.agents.prompt import as_answer, asked_again, question
+from strategies.agents.llm import choices
+from strategies.agents.parsing import parse_answer
+from strategies.agents.prompt import asked_again, question
 from tests.llm.conftest import TEMPLATE, WITHOUT_SYSTEM
 
 SEEN = Observation(
@@ -61,9 +61,9 @@ def test_random_weights_answer_in_the_asked_form(
     assert answer.seconds > 0
     assert 20 < answer.answer_tokens < 250 + 36
     assert speaker.tokenizer.decode(speaker.tokenizer.encode(answer.text)) == answer.text
-    reading = read_answer(answer.text, SEEN)
-    assert reading.notes == ()
-    assert reading.decision is not None or "nobody is chosen" in reading.problem
+    result = parse_answer(answer.text, SEEN)
+    assert result.notes == ()
+    assert result.decision is not None or "nobody is chosen" in result.problem
     again = speaker.ask(asked_again(ASKED, answer.text, "nobody is chosen"))
     jsonschema.validate(json.loads(again.text), ASKED.schema)
     assert again.prompt_tokens > answer.prompt_tokens
@@ -103,7 +103,7 @@ def test_the_limit_of_tokens_cuts_an_answer_off(causal_folder: Callable[..., Pat
     answer = opened(causal_folder(0), "agent.max_tokens=9").ask(ASKED)
     assert answer.truncated
     assert answer.answer_tokens == 9
-    assert "answer shorter" in read_answer(answer.text, SEEN, answer.truncated).problem
+    assert "answer shorter" in parse_answer(answer.text, SEEN, answer.truncated).problem
 
 
 def test_the_deadline_ends_an_answer(causal_folder: Callable[..., Path]) -> None:
@@ -182,12 +182,8 @@ def test_it_computes_on_every_core_and_gives_them_back(
 
 def offered(labels: list[str]) -> Question:
     rule = Decision(participants=(0,), steps={0: 13})
-    named = choices(SEEN, rule, stop_allowed=True).values()
-    options = {
-        label: (choice.told, as_answer(choice.decision, SEEN))
-        for label, choice in zip(labels, named, strict=False)
-    }
-    return question(SEEN, 1, options)
+    decisions = choices(SEEN, rule, stop_allowed=True).values()
+    return question(SEEN, 1, dict(zip(labels, decisions, strict=False)))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +212,7 @@ def test_choices_are_scored_as_without_a_cache(
     assert torch.allclose(found, expected, atol=1e-3)
     best = list(asked.options)[int(expected.argmax())]
     assert answer.text == asked.options[best]
-    assert read_answer(answer.text, SEEN).notes == ()
+    assert parse_answer(answer.text, SEEN).notes == ()
     assert answer.prompt_tokens == ids.shape[1]
 
 

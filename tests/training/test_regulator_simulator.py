@@ -8,8 +8,19 @@ import pytest
 import torch
 
 from strategies.agents.contract import ClientView, Observation
-from strategies.agents.regulator.features import merit, read, seen_of, settled, steps_of
-from strategies.agents.regulator.vocabulary import CLIENT, RUN, VOCABULARY, binned, spell, text_ids
+from strategies.agents.regulator.encoding import (
+    CLIENT,
+    RUN,
+    VOCABULARY,
+    binned,
+    decode,
+    encode,
+    merit,
+    smoothed,
+    states_of,
+    steps_of,
+    text_ids,
+)
 from training.regulator.oracle import hindsight
 from training.regulator.rollouts import advantages, in_order, in_place, play, to_go
 from training.regulator.simulator import Federations, logits, losses_of, repeated, train
@@ -22,30 +33,30 @@ def small(seed: int = 0, federations: int = 3, clients: int = 4) -> tuple[Task, 
     return task, Federations(task, rng)
 
 
-def test_every_word_is_one_of_a_kind() -> None:
+def test_every_token_is_unique() -> None:
     assert len(set(VOCABULARY)) == len(VOCABULARY)
     assert VOCABULARY[0] == "pad"
 
 
 def test_numbers_fall_into_the_bin_between_their_edges() -> None:
-    price = (RUN[6],)
+    price = {"price": RUN["price"]}
     values = np.array([[0.0], [0.0002], [0.003], [1.0], [np.nan]])
-    words = [VOCABULARY[i] for i in binned(values, price)[:, 0]]
-    assert words == ["price0", "price1", "price4", "price7", "price?"]
+    tokens = [VOCABULARY[i] for i in binned(values, price)[:, 0]]
+    assert tokens == ["price0", "price1", "price4", "price7", "price?"]
 
 
 def test_a_text_has_eight_words_on_the_run_and_seven_a_client() -> None:
     ids = text_ids(np.zeros((2, len(RUN))), np.zeros((2, 5, len(CLIENT))))
     assert ids.shape == (2, 8 + 7 * 5)
-    assert spell(ids[0]).startswith("round0 left0 loss0 drop7 ")
-    assert spell(ids[0]).endswith(" standing5 since0")
+    assert decode(ids[0]).startswith("round0 left0 loss0 drop7 ")
+    assert decode(ids[0]).endswith(" standing5 since0")
 
 
 def test_a_real_observation_reads_as_the_simulated_state_that_it_describes() -> None:
     task, running = small(3, federations=2, clients=5)
     for levels in ([1, 0, 1, 2, 0], [0, 1, 1, 0, 0], [2, 0, 0, 0, 1]):
         running.step(steps_of(np.array([levels, levels], float), task.plain, task.most))
-    simulated, orders = read(running.seen())
+    simulated, orders = encode(running.states())
     spend = running.spend(task.plain[:, None])
     for at in range(2):
         known = {name: values[at] for name, values in running.known.items()}
@@ -85,8 +96,8 @@ def test_a_real_observation_reads_as_the_simulated_state_that_it_describes() -> 
             classes=task.classes,
             clients=views,
         )
-        real, order = read(seen_of(seen))
-        assert spell(real[0]) == spell(simulated[at])
+        real, order = encode(states_of(seen))
+        assert decode(real[0]) == decode(simulated[at])
         assert order[0].tolist() == orders[at].tolist()
 
 
@@ -96,7 +107,7 @@ def test_merit_is_standing_for_the_price_and_the_harmful_come_last() -> None:
     running.task.prices[:] = [1, 3, 1, 4, 2]
     running.task.batch[:] = 16
     # (1 + standing) / price ** 0.6: 1.5, 0.52, harmful, 0.96, 0.66
-    assert merit(running.seen()).tolist() == [[0, 3, 4, 1, 2]]
+    assert merit(running.states()).tolist() == [[0, 3, 4, 1, 2]]
 
 
 def test_levels_return_to_their_clients() -> None:
@@ -170,7 +181,7 @@ def test_reward_is_the_fall_of_the_best_settled_loss_less_what_was_paid() -> Non
 
 
 def test_a_settled_loss_is_the_mean_of_three_rounds() -> None:
-    course = settled(np.array([[3.0, 0.0, 6.0, 3.0, 0.0]]))
+    course = smoothed(np.array([[3.0, 0.0, 6.0, 3.0, 0.0]]))
     assert course == pytest.approx(np.array([[3.0, 1.5, 3.0, 3.0, 3.0]]))
 
 
@@ -242,7 +253,7 @@ def test_playing_keeps_the_decisions_of_running_federations_only() -> None:
     assert steps.federation.tolist() == [0, 1, 2, 0, 1, 2, 1, 2]
     assert steps.round.tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
     assert rewards.shape == (3, 3)
-    # Who stops hands over its last model: what that is better than the settled loss still counts.
+    # Who stops hands over its last model: what that is better than the smoothed loss still counts.
     first, last = running.losses[0][0], running.losses[1][0]
     assert rewards[1, 0] == pytest.approx(max(min(first, (first + last) / 2) - last, 0))
     assert rewards[2, 0] == 0

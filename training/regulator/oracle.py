@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from strategies.agents.regulator.features import steps_of
+from strategies.agents.regulator.encoding import steps_of
 from training.regulator.simulator import Federations
 
 Floats = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ def _grow(
     summed: Tensor = torch.zeros(size, 1, models.shape[-1])
     held: Tensor = torch.zeros(size, 1, 1)
     for _ in range(clients):
-        loss = running.judge((summed + weights * models) / (held + weights))
+        loss = running.evaluate((summed + weights * models) / (held + weights))
         longest = np.maximum((chosen * busy).max(1, keepdims=True), busy)
         count, work = chosen.sum(1, keepdims=True) + 1, (chosen * busy).sum(1, keepdims=True) + busy
         idle = (longest * count - work) / plain[:, None]

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from strategies.agents.regulator.features import read, steps_of
-from strategies.agents.regulator.policy import draw, words_of
+from strategies.agents.regulator.encoding import encode, steps_of
+from strategies.agents.regulator.policy import draw, tokens_of
 from training.regulator.simulator import Federations
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ class Steps:
 
     Attributes
     ----------
-    ids, words : Tensor of int64, shapes (N, L), (N, K + 1)
+    ids, tokens : Tensor of int64, shapes (N, L), (N, K + 1)
         What was read and what was said.
     federation, round : ndarray of int64, shape (N,)
         Whose decision it was, and when, from 0.
     """
 
     ids: Tensor
-    words: Tensor
+    tokens: Tensor
     federation: npt.NDArray[np.int64]
     round: npt.NDArray[np.int64]
 
@@ -79,19 +79,19 @@ def play(running: Federations, decide: Decide) -> tuple[Steps, Floats]:
     kept: list[tuple[Tensor, Tensor, Places, Places]] = []
     rewards: list[Floats] = []
     while not running.done.all():
-        read_ids, order = read(running.seen())
-        ids = torch.as_tensor(read_ids)
+        read, order = encode(running.states())
+        ids = torch.as_tensor(read)
         stop, ordered = decide(running, ids, order)
         live = np.flatnonzero(~running.done)
-        words = torch.as_tensor(words_of(stop, ordered))
+        tokens = torch.as_tensor(tokens_of(stop, ordered))
         levels = in_place(ordered, order)
-        kept.append((ids[live], words[live], live, np.full(len(live), len(rewards))))
+        kept.append((ids[live], tokens[live], live, np.full(len(live), len(rewards))))
         ended = running.stop(stop)
         task = running.task
         rewards.append(ended + running.step(steps_of(levels, task.plain, task.most)).reward)
     steps = Steps(
         torch.cat([ids for ids, _, _, _ in kept]),
-        torch.cat([words for _, words, _, _ in kept]),
+        torch.cat([tokens for _, tokens, _, _ in kept]),
         np.concatenate([live for _, _, live, _ in kept]),
         np.concatenate([when for _, _, _, when in kept]),
     )
@@ -103,7 +103,7 @@ def by_model(
     generator: torch.Generator | None = None,
     likely: list[Tensor] | None = None,
 ) -> Decide:
-    """Let the regulator decide: drawn from its words, or without a generator the likeliest.
+    """Let the regulator decide: drawn from its tokens, or without a generator the likeliest.
 
     ``likely`` collects the log probability of every decision, in the order of `Steps`.
     """
@@ -112,10 +112,10 @@ def by_model(
         live = np.flatnonzero(~running.done)
         size, clients = running.task.rows.shape
         stop, levels = np.ones(size, dtype=bool), np.zeros((size, clients))
-        said = draw(model, ids[live], may_stop(running)[live], generator)
-        stop[live], levels[live] = said.stop, said.levels
+        choice = draw(model, ids[live], may_stop(running)[live], generator)
+        stop[live], levels[live] = choice.stop, choice.levels
         if likely is not None:
-            likely.append(said.log_probability)
+            likely.append(choice.log_probability)
         return stop, levels
 
     return decide

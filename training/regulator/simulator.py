@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from strategies.agents.regulator.features import SETTLED, Seen, settled
+from strategies.agents.regulator.encoding import SMOOTHING, FederationStates, smoothed
 from training.regulator.tasks import Task
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ ANGLES = 64  # a gradient by parameter shift costs 1 + 2 * ANGLES circuits a row
 class Outcome:
     """What a round of B federations gave: reward in nats, and its parts.
 
-    ``improvement`` is the fall of the best settled loss (`settled`).
+    ``improvement`` is the fall of the best smoothed loss (`smoothed`).
     """
 
     reward: Floats
@@ -119,7 +119,7 @@ def train(
 
 @dataclass
 class Federations:
-    """B running federations of one task family; `Seen` is what an agent sees of them.
+    """B running federations of one task family; `FederationStates` is what an agent sees of them.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ class Federations:
     def __post_init__(self) -> None:
         size, clients = self.task.rows.shape
         self.weights = self.task.start.clone()
-        self.losses = [self.judge(self.weights)]
+        self.losses = [self.evaluate(self.weights)]
         self.best = self.losses[0].copy()
         self.done = np.zeros(size, dtype=bool)
         unknown = np.full((size, clients), np.nan)
@@ -150,7 +150,7 @@ class Federations:
         }
         self.chosen = np.zeros((size, clients))
 
-    def judge(self, weights: Tensor) -> Floats:
+    def evaluate(self, weights: Tensor) -> Floats:
         """Return the server's validation loss, shape (B,), or (B, M) of M models each."""
         task = self.task
         if weights.dim() == 2:
@@ -160,14 +160,14 @@ class Federations:
         rows = task.server_x.repeat_interleave(many, 0), task.server_y.repeat_interleave(many, 0)
         return losses_of(flat, *rows, task).double().numpy().reshape(len(weights), many)
 
-    def seen(self) -> Seen:
+    def states(self) -> FederationStates:
         """Return what an agent sees."""
         task, size = self.task, len(self.task.rows)
         losses, known = np.stack(self.losses, axis=1), dict(self.known)
         losses[task.blind, 0] = np.nan
         for name in ("credit", "standing"):
             known[name] = np.where(task.blind[:, None], np.nan, known[name])
-        return Seen(
+        return FederationStates(
             round=np.full(size, float(self.round)),
             left=task.rounds - self.round + 1.0,
             classes=np.full(size, float(task.classes)),
@@ -194,7 +194,7 @@ class Federations:
         held = weights.sum(1, keepdim=True)
         fresh = (weights.unsqueeze(-1) * trained).sum(1) / held.clamp(min=1)
         self.weights = torch.where(held > 0, fresh, self.weights)
-        after = self.judge(self.weights)
+        after = self.evaluate(self.weights)
         jitter = np.exp(self.rng.normal(0, 0.1, asked.shape))
         busy = steps * task.pace * jitter + self.rng.exponential(1.0, asked.shape) * task.queue
         self._note(back, trained, weights, self.losses[-1], after, busy, steps)
@@ -222,8 +222,8 @@ class Federations:
         return improvement
 
     def _improvement(self, ends: npt.NDArray[np.bool_]) -> Floats:
-        """Return the fall of the best settled loss; of a run that ends its last loss counts."""
-        now = settled(np.stack(self.losses[-SETTLED:], axis=1))[:, -1]
+        """Return the fall of the best smoothed loss; of a run that ends its last loss counts."""
+        now = smoothed(np.stack(self.losses[-SMOOTHING:], axis=1))[:, -1]
         now = np.where(ends, np.minimum(now, self.losses[-1]), now)
         return np.maximum(self.best - now, 0)
 
@@ -252,11 +252,13 @@ class Federations:
         task, known = self.task, self.known
         size, clients = back.shape
         self.chosen += back
-        gain = before[:, None] - self.judge(trained)
+        gain = before[:, None] - self.evaluate(trained)
         total = (weights.unsqueeze(-1) * trained).sum(1, keepdim=True)
         rest = weights.sum(1, keepdim=True).unsqueeze(-1) - weights.unsqueeze(-1)
         others = (total - weights.unsqueeze(-1) * trained) / rest.clamp(min=1e-6)
-        credit = np.where(rest.squeeze(-1).numpy() > 0, self.judge(others) - after[:, None], gain)
+        credit = np.where(
+            rest.squeeze(-1).numpy() > 0, self.evaluate(others) - after[:, None], gain
+        )
         counted = np.maximum(back.sum(1, keepdims=True), 1)
         scale = np.where(back, np.abs(credit), 0).sum(1, keepdims=True) / counted
         share = credit / np.maximum(scale, 1e-12)

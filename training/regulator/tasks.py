@@ -153,8 +153,6 @@ def draw_task(rng: np.random.Generator, federations: int, clients: int) -> Task:
     federations, clients : int
         S and K.
     """
-    pass
-
     shape = (federations, clients)
     hidden = HIDDEN if rng.random() < 0.7 else 0
     mixtures = _mixtures(rng, shape)

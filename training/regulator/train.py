@@ -25,8 +25,13 @@ import torch
 
 from core import derive_seed, write_text
 from llm.serialised import pack
-from strategies.agents.regulator.model import WEIGHTS, new_model
-from strategies.agents.regulator.policy import likelihood, opinion, words_of
+from strategies.agents.regulator.policy import (
+    WEIGHTS,
+    likelihood,
+    new_model,
+    token_scores,
+    tokens_of,
+)
 from training.regulator.rivals import RIVALS, steady
 from training.regulator.rollouts import (
     Bools,
@@ -44,6 +49,9 @@ from training.regulator.tasks import draw_task
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import LlamaForCausalLM
+
+EVALUATED = 48
+"""Federations of each family that models and rivals are compared on."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def _wandering(epsilon: float) -> tuple[Decide, list[Tensor]]:
         stop, levels = steady(running, ids, order)
         stop &= may_stop(running).numpy()
         live = ~running.done
-        wanted.append(torch.as_tensor(words_of(stop, levels))[torch.as_tensor(live)])
+        wanted.append(torch.as_tensor(tokens_of(stop, levels))[torch.as_tensor(live)])
         rng, size = running.rng, len(stop)
         stray = rng.random(size) < epsilon
         # Stopping ends what there is to see: most states come from going on.
@@ -110,13 +118,13 @@ def imitate(
     """Learn the rule in one family; return the first pass's mean negative log-likelihood."""
     decide, wanted = _wandering(course.epsilon)
     steps, _ = play(running, decide)
-    words = torch.cat(wanted)
+    tokens = torch.cat(wanted)
     losses = []
     for _ in range(course.passes):
-        order = torch.as_tensor(running.rng.permutation(len(words)))
+        order = torch.as_tensor(running.rng.permutation(len(tokens)))
         for part in torch.split(order, course.batch):
             free = torch.as_tensor(steps.round[part.numpy()] > 0)
-            loss = -likelihood(model, steps.ids[part], words[part], free).mean()
+            loss = -likelihood(model, steps.ids[part], tokens[part], free).mean()
             _update(model, optimizer, loss)
             losses.append(float(loss.detach()))
     first = losses[: max(1, len(losses) // course.passes)]
@@ -143,15 +151,15 @@ def reinforce(
     free, before = torch.as_tensor(steps.round > 0), torch.cat(likely)
     order = torch.as_tensor(running.rng.permutation(len(weight)))
     for part in torch.split(order, 3 * course.batch):
-        said = opinion(model, steps.ids[part], steps.words[part], free[part])
-        ratio = (said.log_probability() - before[part]).exp()
+        scores = token_scores(model, steps.ids[part], steps.tokens[part], free[part])
+        ratio = (scores.log_probability() - before[part]).exp()
         bounded = ratio.clamp(1 - course.clip, 1 + course.clip)
-        worth = torch.minimum(ratio * weight[part], bounded * weight[part])
+        objective = torch.minimum(ratio * weight[part], bounded * weight[part])
         if reference is not None:
             with torch.no_grad():
-                known = opinion(reference, steps.ids[part], steps.words[part], free[part])
-            worth = worth - course.divergence * said.divergence(known)
-        _update(model, optimizer, -worth.mean())
+                known = token_scores(reference, steps.ids[part], steps.tokens[part], free[part])
+            objective = objective - course.divergence * scores.divergence(known)
+        _update(model, optimizer, -objective.mean())
     return float(rewards.sum(0).mean())
 
 
@@ -167,13 +175,13 @@ def faded(updates: int) -> Callable[[int], float]:
     return lambda done: min(1.0, (done + 1) / 5) * (1 - 0.9 * done / max(updates, 1))
 
 
-def judged(seed: int, deciders: dict[str, Decide], families: int = 6) -> dict[str, float]:
+def evaluated(seed: int, deciders: dict[str, Decide], families: int = 6) -> dict[str, float]:
     """Return each decider's mean reward, nats, on the same federations that nobody learns from."""
     return {
         name: float(
             np.mean(
                 [
-                    play(family(seed, "judge", number, 48), decide)[1].sum(0).mean()
+                    play(family(seed, "judge", number, EVALUATED), decide)[1].sum(0).mean()
                     for number in range(families)
                 ]
             )
@@ -196,11 +204,11 @@ def train(
     tell : callable
         Gets a line now and then.
     families : int
-        Families of federations that it is judged on.
+        Families of federations that it is evaluated on.
     """
     torch.manual_seed(derive_seed(seed, "regulator", "weights"))
     model, began = new_model(), time.monotonic()
-    rivals = judged(seed, RIVALS, families)
+    rivals = evaluated(seed, RIVALS, families)
     tell("rivals " + ", ".join(f"{name} {value:.4f}" for name, value in rivals.items()))
     curve: list[dict[str, float]] = []
     for stage, updates, rate, group in (
@@ -221,7 +229,7 @@ def train(
             )
             fade.step()
             if (number + 1) % 20 == 0 or number + 1 == updates:
-                reward = judged(seed, {"model": by_model(model)}, families)["model"]
+                reward = evaluated(seed, {"model": by_model(model)}, families)["model"]
                 curve.append(
                     {stage: number + 1, "learned": float(np.mean(recent)), "reward": reward}
                 )
@@ -242,8 +250,8 @@ def _about(course: Course, seed: int, families: int) -> dict[str, Any]:
         f"--imitation {course.imitation} --reinforcement {course.reinforcement}",
         "seed": seed,
         "course": asdict(course),
-        "judged_on": f"{48 * families} simulated federations of {families} families that nobody "
-        "learned from; mean reward in nats: fall of the best validation loss (mean of three "
+        "judged_on": f"{EVALUATED * families} simulated federations of {families} families that "
+        "nobody learned from; mean reward in nats: fall of the best validation loss (mean of three "
         "rounds) less the price of circuits and waiting",
         "data": "simulated federations of softmax regressions and small tanh networks on random "
         "Gaussian mixtures; see training/regulator/tasks.py. No real data.",

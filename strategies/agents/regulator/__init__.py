@@ -21,6 +21,6 @@ def build_regulator(settings: Settings) -> RegulatorAgent:
         If they are missing or damaged.
     """
     from strategies.agents.regulator.agent import RegulatorAgent
-    from strategies.agents.regulator.model import load
+    from strategies.agents.regulator.policy import load
 
     return RegulatorAgent(load(), online=settings.agent.online, seed=settings.run.seed)

@@ -1,8 +1,14 @@
-"""Decisions as next words: drawing them from the model, and how likely it finds given ones."""
+"""The regulator's model and weights, and its decisions as tokens drawn from it.
+
+A causal transformer of about a million parameters: a Llama of 5 layers and hidden size 128 over
+`VOCABULARY`. The shipped weights were trained by ``python -m training.regulator.train``; the file
+holds command, seed and curve.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from strategies.agents.regulator.vocabulary import (
+from core import ModelError
+from llm.serialised import read_packed, unpack
+from strategies.agents.regulator.encoding import (
     CLIENT,
     GO_ID,
     LEVEL_IDS,
@@ -24,7 +32,51 @@ from strategies.agents.regulator.vocabulary import (
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-CHOICES = (SKIP_ID, *LEVEL_IDS)
+WEIGHTS = Path(__file__).with_name("weights.json")
+REMEDY = "reinstall the package, or make it anew with `python -m training.regulator.train`"
+
+
+def new_model() -> LlamaForCausalLM:
+    """Return the architecture with fresh weights from torch's current generator, float32."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config)
+
+
+def load(path: Path = WEIGHTS) -> LlamaForCausalLM:
+    """Return the trained model, float32, for evaluation.
+
+    Raises
+    ------
+    core.ModelError
+        If the file is missing or damaged.
+    """
+    state = unpack(read_packed(path, "the regulator", REMEDY), path, "the regulator")
+    with torch.random.fork_rng(devices=[]):
+        model = new_model()
+    try:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]  # stored once
+        model.load_state_dict(state)
+    except (KeyError, RuntimeError):
+        raise ModelError(
+            f"the weights of the regulator in {path} are not those of this version's model",
+            f"a vocabulary of {len(VOCABULARY)} words",
+            REMEDY,
+        ) from None
+    model.tie_weights()
+    return model.eval()
 
 
 @dataclass(frozen=True)
@@ -33,44 +85,46 @@ class Choice:
 
     Attributes
     ----------
-    words : Tensor of int64, shape (B, K + 1)
-        ``go`` or ``stop``, then a word a client, in the order in which they were read.
+    tokens : Tensor of int64, shape (B, K + 1)
+        ``go`` or ``stop``, then a token a client, in the order in which they were read.
     log_probability : Tensor, shape (B,)
-        Of the words that count: after ``stop`` none do.
+        Of the tokens that count: after ``stop`` none do.
     """
 
-    words: Tensor
+    tokens: Tensor
     log_probability: Tensor
 
     @property
     def stop(self) -> npt.NDArray[np.bool_]:
         """Whether to stop, shape (B,)."""
-        return np.asarray(self.words[:, 0].numpy() == STOP_ID)
+        return np.asarray(self.tokens[:, 0].numpy() == STOP_ID)
 
     @property
     def levels(self) -> npt.NDArray[np.float64]:
         """Multiples of the plain steps, 0 for who sits out, shape (B, K)."""
         table = np.zeros(len(VOCABULARY))
         table[list(LEVEL_IDS)] = LEVELS
-        return np.asarray(table[self.words[:, 1:].numpy()])
+        return np.asarray(table[self.tokens[:, 1:].numpy()])
 
 
-def words_of(stop: npt.NDArray[np.bool_], levels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the words of decisions, the inverse of `Choice`; shape (B, K + 1)."""
-    words = np.full((len(stop), levels.shape[1] + 1), SKIP_ID, dtype=np.int64)
-    words[:, 0] = np.where(stop, STOP_ID, GO_ID)
-    for word, level in zip(LEVEL_IDS, LEVELS, strict=True):
-        words[:, 1:][levels == level] = word
-    return words
+def tokens_of(
+    stop: npt.NDArray[np.bool_], levels: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Return the tokens of decisions, the inverse of `Choice`; shape (B, K + 1)."""
+    tokens = np.full((len(stop), levels.shape[1] + 1), SKIP_ID, dtype=np.int64)
+    tokens[:, 0] = np.where(stop, STOP_ID, GO_ID)
+    for token, level in zip(LEVEL_IDS, LEVELS, strict=True):
+        tokens[:, 1:][levels == level] = token
+    return tokens
 
 
 def allowed(may_stop: Tensor, clients: int) -> Tensor:
-    """Say which words may stand where.
+    """Say which tokens may stand where.
 
     Parameters
     ----------
     may_stop : Tensor of bool, shape (B,)
-        Whether ``stop`` may be said.
+        Whether ``stop`` is allowed.
     clients : int
         K.
 
@@ -82,29 +136,29 @@ def allowed(may_stop: Tensor, clients: int) -> Tensor:
     mask = torch.zeros(len(may_stop), clients + 1, len(VOCABULARY), dtype=torch.bool)
     mask[:, 0, GO_ID] = True
     mask[:, 0, STOP_ID] = may_stop
-    mask[:, 1:, list(CHOICES)] = True
+    mask[:, 1:, [SKIP_ID, *LEVEL_IDS]] = True
     mask[:, 1, SKIP_ID] = False
     return mask
 
 
-def compose(ids: Tensor, words: Tensor) -> Tensor:
-    """Return whole texts: what was said stands after what was read before it.
+def compose(ids: Tensor, tokens: Tensor) -> Tensor:
+    """Return whole texts: each token of a decision stands after what was read before it.
 
     Parameters
     ----------
     ids : Tensor of int64, shape (B, 8 + 7 K)
         What is read.
-    words : Tensor of int64, shape (B, K + 1)
-        What is said.
+    tokens : Tensor of int64, shape (B, K + 1)
+        The decision.
 
     Returns
     -------
     Tensor of int64, shape (B, 9 + 8 K)
     """
-    size, clients = len(ids), words.shape[1] - 1
+    size, clients = len(ids), tokens.shape[1] - 1
     about = ids[:, len(RUN) :].view(size, clients, len(CLIENT))
-    told = torch.cat([about, words[:, 1:, None]], dim=2).view(size, -1)
-    return torch.cat([ids[:, : len(RUN)], words[:, :1], told], dim=1)
+    answered = torch.cat([about, tokens[:, 1:, None]], dim=2).view(size, -1)
+    return torch.cat([ids[:, : len(RUN)], tokens[:, :1], answered], dim=1)
 
 
 @torch.no_grad()
@@ -114,7 +168,7 @@ def draw(
     may_stop: Tensor,
     generator: torch.Generator | None = None,
 ) -> Choice:
-    """Let the model decide, a word at a time.
+    """Let the model decide, a token at a time.
 
     Parameters
     ----------
@@ -123,16 +177,16 @@ def draw(
     ids : Tensor of int64, shape (B, 8 + 7 K)
         What it reads.
     may_stop : Tensor of bool, shape (B,)
-        Whether ``stop`` may be said.
+        Whether ``stop`` is allowed.
     generator : torch.Generator, optional
-        Draws the words; without one the likeliest are taken.
+        Draws the tokens; without one the likeliest are taken.
 
     Returns
     -------
     Choice
     """
     clients = (ids.shape[1] - len(RUN)) // len(CLIENT)
-    words = torch.full((len(ids), clients + 1), SKIP_ID, dtype=torch.int64)
+    tokens = torch.full((len(ids), clients + 1), SKIP_ID, dtype=torch.int64)
     total, cache, given = torch.zeros(len(ids)), None, ids[:, : len(RUN)]
     shut = ~allowed(may_stop, clients)
     for place in range(clients + 1):
@@ -141,58 +195,60 @@ def draw(
         logits = out.logits[:, -1].float().masked_fill(shut[:, place], -torch.inf)
         scores = torch.log_softmax(logits, -1)
         if generator is None:
-            word = scores.argmax(-1)
+            token = scores.argmax(-1)
         else:
-            word = torch.multinomial(scores.exp(), 1, generator=generator).squeeze(1)
-        words[:, place] = word
-        counts = torch.ones(len(ids)) if place == 0 else (words[:, 0] == GO_ID).float()
-        total += counts * scores.gather(1, word.unsqueeze(1)).squeeze(1)
+            token = torch.multinomial(scores.exp(), 1, generator=generator).squeeze(1)
+        counts = torch.ones(len(ids)) if place == 0 else (tokens[:, 0] == GO_ID).float()
+        tokens[:, place] = token
+        total += counts * scores.gather(1, token.unsqueeze(1)).squeeze(1)
         begin = len(RUN) + place * len(CLIENT)
-        given = torch.cat([word.unsqueeze(1), ids[:, begin : begin + len(CLIENT)]], dim=1)
-    return Choice(words, total)
+        given = torch.cat([token.unsqueeze(1), ids[:, begin : begin + len(CLIENT)]], dim=1)
+    return Choice(tokens, total)
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What a model thinks of the words at each place of B decisions.
+class TokenScores:
+    """How likely a model finds the tokens at each place of B decisions.
 
     Attributes
     ----------
     scores : Tensor, shape (B, K + 1, V)
-        Log probabilities; -inf where a word may not stand.
+        Log probabilities; -inf where a token may not stand.
     counts : Tensor, shape (B, K + 1)
         1 where a place counts: after ``stop`` none does.
-    words : Tensor of int64, shape (B, K + 1)
-        What was said.
+    tokens : Tensor of int64, shape (B, K + 1)
+        The decisions.
     """
 
     scores: Tensor
     counts: Tensor
-    words: Tensor
+    tokens: Tensor
 
     def log_probability(self) -> Tensor:
-        """Return that of what was said, shape (B,)."""
-        said = self.scores.gather(2, self.words.unsqueeze(2)).squeeze(2)
-        return (self.counts * said).sum(1)
+        """Return that of the decisions, shape (B,)."""
+        chosen = self.scores.gather(2, self.tokens.unsqueeze(2)).squeeze(2)
+        return (self.counts * chosen).sum(1)
 
-    def divergence(self, other: Opinion) -> Tensor:
+    def divergence(self, other: TokenScores) -> Tensor:
         """Return KL(this, other) summed over the places that count, nats, shape (B,)."""
-        held = self.scores.masked_fill(self.scores == -torch.inf, 0.0)
+        ours = self.scores.masked_fill(self.scores == -torch.inf, 0.0)
         theirs = other.scores.masked_fill(other.scores == -torch.inf, 0.0)
-        return (self.counts * (self.scores.exp() * (held - theirs)).sum(-1)).sum(1)
+        return (self.counts * (self.scores.exp() * (ours - theirs)).sum(-1)).sum(1)
 
 
-def opinion(model: LlamaForCausalLM, ids: Tensor, words: Tensor, may_stop: Tensor) -> Opinion:
-    """Return what a model thinks of given decisions; arguments as of `draw` and `compose`."""
-    text = compose(ids, words)[:, :-1]
-    places = len(RUN) - 1 + torch.arange(words.shape[1]) * (len(CLIENT) + 1)
+def token_scores(
+    model: LlamaForCausalLM, ids: Tensor, tokens: Tensor, may_stop: Tensor
+) -> TokenScores:
+    """Return a model's scores of given decisions; arguments as of `draw` and `compose`."""
+    text = compose(ids, tokens)[:, :-1]
+    places = len(RUN) - 1 + torch.arange(tokens.shape[1]) * (len(CLIENT) + 1)
     logits = model(input_ids=text, use_cache=False, logits_to_keep=places).logits.float()
-    shut = ~allowed(may_stop, words.shape[1] - 1)
-    counts = torch.ones(words.shape)
-    counts[:, 1:] = (words[:, :1] == GO_ID).float()
-    return Opinion(torch.log_softmax(logits.masked_fill(shut, -torch.inf), -1), counts, words)
+    shut = ~allowed(may_stop, tokens.shape[1] - 1)
+    counts = torch.ones(tokens.shape)
+    counts[:, 1:] = (tokens[:, :1] == GO_ID).float()
+    return TokenScores(torch.log_softmax(logits.masked_fill(shut, -torch.inf), -1), counts, tokens)
 
 
-def likelihood(model: LlamaForCausalLM, ids: Tensor, words: Tensor, may_stop: Tensor) -> Tensor:
+def likelihood(model: LlamaForCausalLM, ids: Tensor, tokens: Tensor, may_stop: Tensor) -> Tensor:
     """Return the log probability of given decisions, shape (B,)."""
-    return opinion(model, ids, words, may_stop).log_probability()
+    return token_scores(model, ids, tokens, may_stop).log_probability()

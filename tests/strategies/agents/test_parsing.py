@@ -11,31 +11,25 @@ from hypothesis import strategies as st
 
 from core import Settings
 from core.formatting import printable
-from strategies.agents import ClientView, Decision, Observation
+from strategies.agents import Decision
 from strategies.agents.guard import guard
-from strategies.agents.parsing import MOST_NOTES, Reading, read_answer
+from strategies.agents.parsing import MOST_NOTES, ParsedDecision, parse_answer
 from strategies.agents.prompt import as_answer
+from tests.strategies.agents.observations import seen, view
 
-SEEN = Observation(
-    round=2,
-    rounds_left=3,
-    min_steps=2,
-    max_steps=50,
-    plain_steps=10,
-    clients=tuple(ClientView(client=k, rows=10, steps=10 + k) for k in range(4)),
-)
+SEEN = seen([view(k, steps=10 + k) for k in range(4)])
 
 
-def read(said: Any, truncated: bool = False) -> Reading:
+def parsed(said: Any, truncated: bool = False) -> ParsedDecision:
     text = said if isinstance(said, str) else json.dumps(said)
-    return read_answer(text, SEEN, truncated)
+    return parse_answer(text, SEEN, truncated)
 
 
 def decided(said: Any) -> tuple[Decision, tuple[str, ...]]:
-    reading = read(said)
-    assert reading.problem == ""
-    assert reading.decision is not None
-    return reading.decision, reading.notes
+    result = parsed(said)
+    assert result.problem == ""
+    assert result.decision is not None
+    return result.decision, result.notes
 
 
 def test_the_asked_form_needs_no_repair() -> None:
@@ -52,7 +46,7 @@ def test_what_is_written_is_read_back(steps: dict[int, int], stop: bool) -> None
     said = Decision(
         participants=tuple(sorted(steps)), steps=dict(sorted(steps.items())), stop=stop, reason="r"
     )
-    assert read_answer(as_answer(said, SEEN), SEEN) == Reading(said)
+    assert parse_answer(as_answer(said, SEEN), SEEN) == ParsedDecision(said)
 
 
 @pytest.mark.parametrize(
@@ -149,32 +143,32 @@ def test_what_can_be_understood_is_repaired_with_a_note(
     ],
 )
 def test_what_cannot_is_refused_in_one_line(said: Any, problem: str) -> None:
-    reading = read(said)
-    assert reading.decision is None
-    assert problem in reading.problem
-    assert len(reading.problem) <= 300
-    assert reading.problem.isprintable()
+    result = parsed(said)
+    assert result.decision is None
+    assert problem in result.problem
+    assert len(result.problem) <= 300
+    assert result.problem.isprintable()
 
 
-@pytest.mark.parametrize("depth", range(700, 1000, 7))
+@pytest.mark.parametrize("depth", range(700, 1000, 20))
 def test_no_depth_is_an_exception(depth: int) -> None:
     nested = "[" * depth + "]" * depth
-    assert read(f'{{"participants": [{nested}], "stop": {nested}}}').problem
+    assert parsed(f'{{"participants": [{nested}], "stop": {nested}}}').problem
     twice = f'{{"steps": {nested}}}'
-    assert read(twice + twice).problem
+    assert parsed(twice + twice).problem
 
 
 def test_a_cut_off_answer_is_told_to_be_shorter() -> None:
-    assert "answer shorter" in read('{"reason": "since the', truncated=True).problem
-    assert "answer shorter" in read("Well, first of all", truncated=True).problem
-    draft = read('{"steps": {"0": 5}}\nOr better, since', truncated=True)
+    assert "answer shorter" in parsed('{"reason": "since the', truncated=True).problem
+    assert "answer shorter" in parsed("Well, first of all", truncated=True).problem
+    draft = parsed('{"steps": {"0": 5}}\nOr better, since', truncated=True)
     assert "goes on after its JSON object" in draft.problem
     assert "answer shorter" in draft.problem
     for end in ("", "\n", "\n```\n"):
-        whole = read('So: {"steps": {"0": 5}}' + end, truncated=True)
+        whole = parsed('So: {"steps": {"0": 5}}' + end, truncated=True)
         assert whole.decision is not None
     tag = '{"reason": "a <think> in it", "steps": {"0": 5}}'
-    assert read(tag).decision is not None
+    assert parsed(tag).decision is not None
 
 
 def test_a_stop_needs_nobody_and_keeps_whom_it_names() -> None:
@@ -226,14 +220,14 @@ FORMS = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(FORMS.map(json.dumps) | st.text() | JSON.map(json.dumps), st.text(max_size=5), st.booleans())
 def test_anything_is_read_or_refused(said: str, around: str, truncated: bool) -> None:
-    reading = read_answer(around + said + around, SEEN, truncated)
-    assert (reading.decision is None) == bool(reading.problem)
-    assert all(note.isprintable() for note in (*reading.notes, reading.problem))
-    if reading.decision is None:
+    result = parse_answer(around + said + around, SEEN, truncated)
+    assert (result.decision is None) == bool(result.problem)
+    assert all(note.isprintable() for note in (*result.notes, result.problem))
+    if result.decision is None:
         return
     known = {view.client for view in SEEN.clients}
-    assert set(reading.decision.steps) == set(reading.decision.participants) <= known
-    assert len(set(reading.decision.participants)) == len(reading.decision.participants)
-    assert reading.decision.participants or reading.decision.stop
-    bounded, _ = guard(reading.decision, SEEN, Settings())
+    assert set(result.decision.steps) == set(result.decision.participants) <= known
+    assert len(set(result.decision.participants)) == len(result.decision.participants)
+    assert result.decision.participants or result.decision.stop
+    bounded, _ = guard(result.decision, SEEN, Settings())
     assert bounded.stop or bounded.participants

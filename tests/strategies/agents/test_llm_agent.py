@@ -1,4 +1,4 @@
-"""Ask, tell what was wrong, ask again, and in the end let the rule decide."""
+"""Ask, ask again with what was wrong, and in the end let the rule decide."""
 
 from __future__ import annotations
 
@@ -11,26 +11,20 @@ import pytest
 from core import ModelError, parse_run
 from llm.chat.model import Answer, Question, SpeakerError
 from strategies import build_agent
-from strategies.agents import Asked, ClientView, Decision, Observation
+from strategies.agents import Decision, HasTranscript, Observation
 from strategies.agents.guard import guard
-from strategies.agents.llm import AskingAgent
+from strategies.agents.llm import LLMAgent
 from strategies.agents.rules import AllAgent
 from strategies.journal import agent_summary, decision_line
+from tests.strategies.agents.observations import seen, view
 
-SEEN = Observation(
-    round=1,
-    rounds_left=3,
-    min_steps=1,
-    max_steps=9,
-    plain_steps=4,
-    clients=tuple(ClientView(client=k, rows=10, steps=4) for k in (0, 1)),
-)
+SEEN = seen([view(k, steps=4) for k in (0, 1)], round=1, max_steps=9, plain_steps=4)
 FINE = json.dumps({"reason": "0 helps", "steps": {"0": 3, "1": 0}, "stop": False})
 
 
 @dataclass
-class Says:
-    """A speaker that says, or raises, one thing after the other."""
+class Scripted:
+    """A model that gives, or raises, one answer after the other."""
 
     script: list[str | SpeakerError]
     asked: list[Question] = field(default_factory=list)
@@ -44,13 +38,13 @@ class Says:
         return Answer(said, 100, len(said), 0.5, truncated=said.endswith("..."))
 
 
-def agent_of(*script: str | SpeakerError, retries: int = 2, **more: int) -> AskingAgent:
-    return AskingAgent("llm (parrot)", Says(list(script)), AllAgent(), retries, **more)
+def agent_of(*script: str | SpeakerError, retries: int = 2, **more: int) -> LLMAgent:
+    return LLMAgent("llm (parrot)", Scripted(list(script)), AllAgent(), retries, **more)
 
 
 def test_a_sound_answer_decides_and_is_on_record() -> None:
     agent = agent_of(FINE)
-    assert isinstance(agent, Asked)
+    assert isinstance(agent, HasTranscript)
     decision = agent.decide(SEEN)
     assert decision == Decision(participants=(0,), steps={0: 3}, reason="0 helps")
     line = decision_line("llm", SEEN, decision, [], agent)
@@ -147,7 +141,7 @@ class Second:
 
 def test_a_stop_is_the_models_and_an_early_one_leaves_the_round_to_the_rule() -> None:
     stop = json.dumps({"reason": "enough", "steps": {"0": 0, "1": 0}, "stop": True})
-    agent = AskingAgent("llm (parrot)", Says([stop, stop]), Second(), min_rounds=2)
+    agent = LLMAgent("llm (parrot)", Scripted([stop, stop]), Second(), min_rounds=2)
     decision = agent.decide(SEEN)
     assert decision.stop
     assert agent.decided_by == "second"
@@ -178,7 +172,7 @@ def test_a_closed_set_is_offered_and_its_probability_told() -> None:
             shares = dict.fromkeys(question.options, 0.1) | {"B": 0.4}
             return Answer(question.options["B"], 50, 0, 0.1, likelihoods=shares)
 
-    agent = AskingAgent("llm (picker)", Picks(), AllAgent(), retries=0, closed=True)
+    agent = LLMAgent("llm (picker)", Picks(), AllAgent(), retries=0, closed=True)
     decision = agent.decide(SEEN)
     assert decision.steps == {0: 8, 1: 8}
     assert decision.reason.startswith("everybody trains double steps (probability 0.40 among")

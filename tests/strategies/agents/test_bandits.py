@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,19 @@ from sklearn.linear_model import Ridge
 from core import Settings, SettingsError, parse_run
 from strategies import build_agent
 from strategies.agents import Agent, ClientView, Decision, Observation
-from strategies.agents.bandits import RIDGE, GreedyAgent, LinUcbAgent, UcbAgent
-from strategies.agents.client_features import FEATURES, client_features
-from strategies.agents.client_records import Records
+from strategies.agents.bandits import (
+    RIDGE,
+    GreedyAgent,
+    LinUcbAgent,
+    Option,
+    UcbAgent,
+    best_set,
+    waiting,
+)
+from strategies.agents.client_value import FEATURES, BenefitHistory, client_features
 from strategies.agents.guard import guard
-from tests.strategies.softmax_federation import draw, simulate
-from tests.strategies.test_guard_and_agents import seen, settings_of, view
+from tests.strategies.agents.observations import seen, settings_of, view
+from tests.strategies.agents.softmax_federation import draw, simulate
 
 KINDS = ("agent.kind=greedy", "agent.bandit=ucb", "agent.bandit=linucb")
 
@@ -125,7 +133,7 @@ def test_a_client_of_which_nothing_is_known_comes_first() -> None:
 def learnt(agent: LinUcbAgent, rounds: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """Feed random observations; return the rows and targets that the agent should have fitted."""
     rng = np.random.default_rng(0)
-    records, rows, targets = Records(), [], []
+    history, rows, targets = BenefitHistory(), [], []
     asked: dict[int, Any] = {}
     for number in range(1, rounds + 1):
         clients = [
@@ -147,12 +155,12 @@ def learnt(agent: LinUcbAgent, rounds: int = 6) -> tuple[np.ndarray, np.ndarray]
         shown = seen(clients, round=number, plain_steps=10, plain_spend=500.0, losses=losses)
         agent.decide(shown)
         if number > 1:
-            records.add({v.client: v.credit or 0.0 for v in clients})
+            history.add({v.client: v.credit or 0.0 for v in clients})
             for v in clients:
                 row = asked[v.client].row(v.steps)
                 rows.append(row)
-                targets.append((v.credit or 0.0) / records.scale - asked[v.client].record)
-        asked = client_features(shown, records)
+                targets.append((v.credit or 0.0) / history.scale - asked[v.client].mean_benefit)
+        asked = client_features(shown, history)
     return np.array(rows), np.array(targets)
 
 
@@ -162,8 +170,8 @@ def test_the_linear_model_is_the_ridge_solution() -> None:
     theta = np.linalg.solve(agent.gram, agent.moment)
     fitted = Ridge(alpha=RIDGE, fit_intercept=False).fit(rows, targets)
     np.testing.assert_allclose(theta, fitted.coef_, rtol=1e-8, atol=1e-10)
-    stacked = np.vstack([rows, math.sqrt(RIDGE) * np.eye(len(FEATURES))])
-    padded = np.append(targets, np.zeros(len(FEATURES)))
+    stacked = np.vstack([rows, math.sqrt(RIDGE) * np.eye(FEATURES)])
+    padded = np.append(targets, np.zeros(FEATURES))
     np.testing.assert_allclose(theta, np.linalg.lstsq(stacked, padded, rcond=None)[0], atol=1e-10)
 
 
@@ -171,8 +179,8 @@ def test_before_it_knows_more_the_record_alone_speaks() -> None:
     agent = LinUcbAgent(1.0, 0.0)
     first = seen([priced(k, chosen=0) for k in range(3)], round=1, plain_steps=10)
     agent.learn(first)
-    agent.records.add({0: 0.3, 1: 0.1, 2: -0.2})
-    agent._asked = client_features(judged(2, {}, {0: 1, 1: 1, 2: 1}), agent.records)
+    agent.history.add({0: 0.3, 1: 0.1, 2: -0.2})
+    agent._features = client_features(judged(2, {}, {0: 1, 1: 1, 2: 1}), agent.history)
     options = agent._options(judged(2, {}, {0: 1, 1: 1, 2: 1}))
     assert [(o.client, o.steps) for o in options[:3]] == [(0, 5), (0, 10), (0, 20)]
     assert [o.value for o in options[1::3]] == pytest.approx([0.3, 0.1, -0.2])
@@ -182,14 +190,14 @@ def test_the_width_is_that_of_the_ridge() -> None:
     narrow, wide = LinUcbAgent(1.0, 0.0), LinUcbAgent(1.0, 0.4)
     rows, _ = learnt(narrow)
     learnt(wide)
-    inverse = np.linalg.inv(rows.T @ rows + RIDGE * np.eye(len(FEATURES)))
+    inverse = np.linalg.inv(rows.T @ rows + RIDGE * np.eye(FEATURES))
     shown = judged(7, {}, {0: 6, 1: 6, 2: 6})
     for agent in (narrow, wide):
-        agent._asked = client_features(shown, agent.records)
+        agent._features = client_features(shown, agent.history)
     pairs = zip(narrow._options(shown), wide._options(shown), strict=True)
     for without, with_width in pairs:
-        row = narrow._asked[without.client].row(without.steps)
-        width = 0.4 * narrow.records.scale * math.sqrt(row @ inverse @ row)
+        row = narrow._features[without.client].row(without.steps)
+        width = 0.4 * narrow.history.scale * math.sqrt(row @ inverse @ row)
         assert with_width.value - without.value == pytest.approx(width)
 
 
@@ -206,64 +214,6 @@ def test_waiting_is_part_of_what_the_next_round_costs() -> None:
     assert decided.stop
     assert decided.reason.endswith("improved by 0.00900 nats, the next would cost 0.01000")
     assert not agent.decide(seen(clients, losses=(0.989,), **facts)).stop
-
-
-def test_features_by_hand() -> None:
-    clients = [
-        priced(
-            0,
-            rows=10,
-            loss=0.7,
-            llm_loss=0.2,
-            ratio=math.e,
-            trend=-0.1,
-            credit=0.1,
-            gain=-0.4,
-            seconds_per_step=1.0,
-            rounds_since=2,
-            failures=1,
-        ),
-        priced(1, rows=30, llm_loss=0.6, credit=-0.3, circuit_price=3, seconds_per_step=3.0),
-    ]
-    shown = seen(clients, plain_steps=10, losses=(0.9, 0.5))
-    records = Records()
-    records.add({0: 0.2})
-    found = client_features(shown, records)
-    assert dict(zip(FEATURES, found[0].row(20), strict=True)) == pytest.approx(
-        {
-            "constant": 1,
-            "rows": -1,
-            "loss": 0.4,
-            "llm_loss": -0.4,
-            "ratio": 1,
-            "trend": -0.5,
-            "credit": 0.5,
-            "gain": -1,
-            "spend": -1,
-            "pace": -1,
-            "away": 0.4,
-            "failures": 0.5,
-            "steps": 1,
-        }
-    )
-    assert found[1].row(5)[[1, 3, 6, -1]] == pytest.approx([math.log2(1.5), 0.4, -1.5, -1])
-    assert (found[0].record, found[1].record) == (1.0, 1.0)
-
-
-def test_features_are_of_order_one_and_missing_numbers_are_zero() -> None:
-    wild = [
-        priced(0, rows=10**6, loss=1e9, ratio=math.inf, trend=-1e9, failures=9, rounds_since=90),
-        view(1, rows=1),
-        view(2, rows=0),
-    ]
-    found = client_features(seen(wild, losses=(0.5,)), Records())
-    rows = np.array([found[k].row(1) for k in range(3)])
-    assert rows.shape == (3, len(FEATURES))
-    assert np.isfinite(rows).all()
-    assert np.abs(rows).max() <= 3
-    silent = dict(zip(FEATURES, found[2].row(1), strict=True))
-    assert silent.pop("constant") == 1
-    assert set(silent.values()) == {0.0}
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
@@ -390,3 +340,63 @@ def test_a_decision_is_always_one_that_the_guard_leaves_alone(
 def test_greedy_is_refused_where_it_chooses_fewer_than_must_reply() -> None:
     with pytest.raises(SettingsError, match=r"raise agent\.fraction or lower run\.min_replies"):
         parse_run([], ["agent.kind=greedy", "agent.fraction=0.5", "run.min_replies=3"])
+
+
+# --- the best set of options ----------------------------------------------------------------
+
+
+def value_of(chosen: tuple[Option, ...], wait: float) -> float:
+    return sum(option.value for option in chosen) - wait * waiting(chosen)
+
+
+def test_those_that_pay_train_and_no_more_than_allowed() -> None:
+    options = [Option(0, 5, 0.3), Option(1, 5, -0.1), Option(2, 5, 0.1), Option(3, 5, 0.2)]
+    assert [o.client for o in best_set(options, 4)] == [0, 2, 3]
+    assert [o.client for o in best_set(options, 2)] == [0, 3]
+
+
+def test_where_nobody_pays_the_nearest_trains_alone() -> None:
+    options = [Option(0, 5, -0.3), Option(1, 5, -0.1, tried=2), Option(2, 5, -0.1, tried=1)]
+    assert [o.client for o in best_set(options, 3)] == [2]
+
+
+def test_a_slow_client_is_left_out_where_the_others_waiting_is_dearer() -> None:
+    options = [
+        Option(0, 5, 0.3, seconds=1),
+        Option(1, 5, 0.3, seconds=1),
+        Option(2, 5, 0.1, seconds=9),
+    ]
+    assert [o.client for o in best_set(options, 3, wait=0.01)] == [0, 1]
+    assert [o.client for o in best_set(options, 3, wait=0.005)] == [0, 1, 2]
+    assert waiting(options) == pytest.approx(16)
+
+
+def test_fewer_steps_of_a_slow_client_may_pay() -> None:
+    slow = [Option(1, 5, 0.08, seconds=5), Option(1, 10, 0.1, seconds=10)]
+    chosen = best_set([Option(0, 10, 0.3, seconds=5), *slow], 2, wait=0.01)
+    assert [(o.client, o.steps) for o in chosen] == [(0, 10), (1, 5)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-4, 6), st.integers(0, 4)), min_size=4, max_size=4),
+    st.lists(st.tuples(st.integers(-4, 6), st.integers(0, 4)), min_size=4, max_size=4),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.25, 1.0, 3.0]),
+)
+def test_no_set_has_more_value(
+    short: list[tuple[int, int]], long: list[tuple[int, int]], most: int, wait: float
+) -> None:
+    options = [Option(k, 5, v, seconds=s) for k, (v, s) in enumerate(short)]
+    options += [Option(k, 10, v, seconds=s) for k, (v, s) in enumerate(long)]
+    chosen = best_set(options, most, wait)
+    every = [
+        value_of(one, wait)
+        for size in range(1, most + 1)
+        for clients in combinations(range(4), size)
+        for one in product(*([o for o in options if o.client == k] for k in clients))
+    ]
+    assert len({o.client for o in chosen}) == len(chosen) <= most
+    if max(every) > 0:
+        assert value_of(chosen, wait) == pytest.approx(max(every))
+    else:
+        assert chosen == (min(options, key=lambda o: (-o.value, o.seconds, o.client, o.steps)),)

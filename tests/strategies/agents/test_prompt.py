@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.agents import ClientView, Decision, Observation
-from strategies.agents.choices import LABELS, _worth, choices
+from strategies.agents.llm import LABELS, choices, credit_per_cost
 from strategies.agents.prompt import (
     as_answer,
     asked_again,
@@ -21,17 +21,18 @@ from strategies.agents.prompt import (
     number,
     question,
 )
+from tests.strategies.agents import observations
 
 
 def view(client: int, **changes: Any) -> ClientView:
-    base = {"rows": 100 + client, "steps": 10, "circuits_per_step": 20, "circuits_fixed": 8}
-    return ClientView(**{"client": client, **base, **changes})
+    base = {"rows": 100 + client, "circuits_per_step": 20, "circuits_fixed": 8}
+    return observations.view(client, **{**base, **changes})
 
 
 def seen(*clients: ClientView, **changes: Any) -> Observation:
-    base = {"round": 3, "rounds_left": 4, "min_steps": 2, "max_steps": 30, "plain_steps": 10}
-    spend = sum(v.spend(10) for v in clients)
-    return Observation(**{**base, "plain_spend": spend, "clients": clients, **changes})
+    base = {"round": 3, "rounds_left": 4, "max_steps": 30}
+    spend = sum(v.cost(10) for v in clients)
+    return observations.seen(clients, **{**base, "plain_spend": spend, **changes})
 
 
 def table(text: str) -> dict[str, dict[str, str]]:
@@ -40,7 +41,7 @@ def table(text: str) -> dict[str, dict[str, str]]:
     return {row.split()[0]: dict(zip(head.split(), row.split()[1:], strict=True)) for row in rows}
 
 
-def test_a_prompt_tells_the_numbers_and_leaves_out_what_is_unknown() -> None:
+def test_a_prompt_has_the_numbers_and_leaves_out_what_is_unknown() -> None:
     shown = seen(
         view(0, loss=0.5, credit=-0.0123, circuit_price=3.0),
         view(4, loss=None, rounds_since=2),
@@ -77,7 +78,8 @@ def test_a_prompt_tells_the_numbers_and_leaves_out_what_is_unknown() -> None:
         },
     }
     for column in ("rows", "loss", "credit", "steps", "rounds_since"):
-        assert f"\n{column}: {ClientView.model_fields[column].description}" in text
+        meaning = " ".join(str(ClientView.model_fields[column].description).split())
+        assert f"\n{column}: {meaning}" in text
     assert "queue_seconds" not in text  # nobody waited: the column says nothing
 
 
@@ -171,7 +173,7 @@ def test_choices_rank_by_credit_per_cost() -> None:
     )
     rule = Decision(participants=(2,), steps={2: 13})
     offered = choices(shown, rule, stop_allowed=True)
-    by_name = {choice.name: choice.decision for choice in offered.values()}
+    by_name = {decision.reason: decision for decision in offered.values()}
     assert list(offered) == list(LABELS[: len(offered)])
     assert by_name["everybody trains double steps"].steps == dict.fromkeys(range(4), 20)
     assert by_name["the rule decides"].steps == {2: 13}
@@ -195,7 +197,7 @@ def test_every_choice_keeps_to_the_limits(
     shown = seen(*views, plain_steps=plain)
     rule = Decision(participants=(0,), steps={0: 3})
     offered = choices(shown, rule, stop)
-    decisions = [choice.decision for choice in offered.values()]
+    decisions = list(offered.values())
     allowed = jsonschema.Draft202012Validator(decision_schema(shown))
     assert len(offered) >= 2
     assert any(decision.stop for decision in decisions) == stop
@@ -206,19 +208,23 @@ def test_every_choice_keeps_to_the_limits(
         allowed.validate(json.loads(as_answer(decision, shown)))
 
 
-def test_options_are_told_by_their_letters() -> None:
+def test_options_are_listed_by_their_letters() -> None:
     shown = seen(view(0), view(1))
-    asked = question(shown, 1, {"A": ("everybody", "{}"), "B": ("stop", '{"stop": true}')})
-    assert "A: everybody\nB: stop\nAnswer with the letter" in asked.messages[1]["content"]
-    assert "one JSON object" not in asked.messages[1]["content"]
-    assert asked.options == {"A": "{}", "B": '{"stop": true}'}
+    options = {"A": Decision.to_train({1: 9}, "one"), "B": Decision.to_stop("stop")}
+    request = question(shown, 1, options)
+    text = request.messages[1]["content"]
+    assert "A: one (steps by client 1: 9)\nB: stop\nAnswer with the letter" in text
+    assert "one JSON object" not in text
+    assert json.loads(request.options["A"])["steps"] == {"0": 0, "1": 9}
+    assert json.loads(request.options["B"]) == {
+        "reason": "stop",
+        "steps": {"0": 0, "1": 0},
+        "stop": True,
+    }
 
 
 def test_harm_that_is_dear_ranks_last() -> None:
-    def worth(credit: float, circuits: int) -> tuple[float, float]:
-        one = view(0, credit=credit, circuits_fixed=circuits, circuits_per_step=0)
-        return _worth(one, seen(one))
-
-    ranked = [worth(0.2, 10), worth(0.2, 100), worth(0.0, 10), worth(-0.2, 10), worth(-0.2, 100)]
-    assert ranked == sorted(ranked, reverse=True)
-    assert len(set(ranked)) == 5
+    known = [(0.2, 10), (0.2, 100), (0.0, 10), (-0.2, 10), (-0.2, 100)]
+    clients = [view(0, credit=c, circuits_fixed=n, circuits_per_step=0) for c, n in known]
+    ranked = [credit_per_cost(client, seen(client)) for client in clients]
+    assert ranked == sorted(set(ranked), reverse=True)

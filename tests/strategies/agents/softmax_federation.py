@@ -187,7 +187,7 @@ def simulate(
         if decision.stop:
             break
         views = {view.client: view for view in seen.clients}
-        spent = sum(views[k].spend(decision.steps[k]) for k in decision.participants)
+        spent = sum(views[k].cost(decision.steps[k]) for k in decision.participants)
         ran.spend += spent / seen.plain_spend
         federation.round(number, seen, decision)
         ran.losses.append(loss_of(federation.weights, *task.test))

@@ -14,41 +14,44 @@ from hypothesis import strategies as st
 from core import ModelError, parse_run
 from llm.serialised import pack, read_packed
 from strategies import build_agent
-from strategies.agents import Asked, ClientView, Decision, Observation
-from strategies.agents.regulator import build_regulator, online
-from strategies.agents.regulator.agent import GROUP, RegulatorAgent, groups
-from strategies.agents.regulator.features import read, seen_of
-from strategies.agents.regulator.model import WEIGHTS, load, new_model
-from strategies.agents.regulator.online import earned
+from strategies.agents import ClientView, Decision, HasTranscript, Observation
+from strategies.agents.regulator import agent as online
+from strategies.agents.regulator import build_regulator
+from strategies.agents.regulator.agent import GROUP, Learner, RegulatorAgent, earned, groups
+from strategies.agents.regulator.encoding import (
+    GO_ID,
+    LEVELS,
+    SKIP_ID,
+    STOP_ID,
+    VOCABULARY,
+    encode,
+    states_of,
+)
 from strategies.agents.regulator.policy import (
+    WEIGHTS,
     Choice,
     allowed,
     compose,
     draw,
     likelihood,
-    opinion,
-    words_of,
+    load,
+    new_model,
+    token_scores,
+    tokens_of,
 )
-from strategies.agents.regulator.vocabulary import GO_ID, LEVELS, SKIP_ID, STOP_ID, VOCABULARY
-from training.regulator import train as training
-from training.regulator.rollouts import Steps, by_model
-from training.regulator.train import Course, family, imitate, judged, reinforce, train
+from tests.strategies.agents import observations
 
 torch.set_num_threads(1)
 
 
 def view(client: int, **changes: Any) -> ClientView:
-    base = {"client": client, "rows": 10, "steps": 5, "circuits_per_step": 100, "circuits_fixed": 7}
-    return ClientView(**{**base, **changes})
+    base = {"steps": 5, "circuits_per_step": 100, "circuits_fixed": 7}
+    return observations.view(client, **{**base, **changes})
 
 
 def seen(number: int, **changes: Any) -> Observation:
-    views = tuple(view(k) for k in range(number))
     base = {
-        "round": 2,
-        "rounds_left": 9,
         "min_steps": 1,
-        "max_steps": 50,
         "plain_steps": 5,
         "plain_spend": 507.0 * number,
         "price": 0.005,
@@ -56,9 +59,9 @@ def seen(number: int, **changes: Any) -> Observation:
         "start_loss": 0.7,
         "losses": (0.6,),
         "accuracies": (0.6,),
-        "clients": views,
     }
-    return Observation(**{**base, **changes})
+    clients = changes.pop("clients", [view(k) for k in range(number)])
+    return observations.seen(clients, **{**base, **changes})
 
 
 def chance(seed: int) -> torch.Generator:
@@ -76,13 +79,13 @@ def test_it_has_one_to_three_million_parameters(untrained: Any) -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6))
-def test_words_and_decisions_are_each_others_inverse(seed: int, clients: int) -> None:
+def test_decided_and_decisions_are_each_others_inverse(seed: int, clients: int) -> None:
     rng = np.random.default_rng(seed)
     levels = rng.choice([0.0, *LEVELS], (4, clients))
     stop = rng.random(4) < 0.5
-    said = Choice(torch.as_tensor(words_of(stop, levels)), torch.zeros(4))
-    assert (said.levels == levels).all()
-    assert (said.stop == stop).all()
+    choice = Choice(torch.as_tensor(tokens_of(stop, levels)), torch.zeros(4))
+    assert (choice.levels == levels).all()
+    assert (choice.stop == stop).all()
 
 
 def test_the_client_of_most_merit_always_trains_and_nobody_stops_before_a_round() -> None:
@@ -93,23 +96,24 @@ def test_the_client_of_most_merit_always_trains_and_nobody_stops_before_a_round(
     assert mask[:, 2, SKIP_ID].all()
 
 
-def test_drawn_words_are_as_likely_as_the_model_says(untrained: Any) -> None:
+def test_drawn_decided_are_as_likely_as_the_model_says(untrained: Any) -> None:
     ids = torch.randint(9, len(VOCABULARY), (6, 8 + 7 * 4), generator=chance(1))
     free = torch.tensor([True, False] * 3)
-    said = draw(untrained, ids, free, chance(2))
-    again = likelihood(untrained, ids, said.words, free)
-    assert torch.allclose(said.log_probability, again, atol=1e-4)
-    assert (said.levels[:, 0] > 0).all()
-    assert not said.stop[1::2].any()
+    choice = draw(untrained, ids, free, chance(2))
+    again = likelihood(untrained, ids, choice.tokens, free)
+    assert torch.allclose(choice.log_probability, again, atol=1e-4)
+    assert (choice.levels[:, 0] > 0).all()
+    assert not choice.stop[1::2].any()
 
 
 def test_divergence_is_torchs_and_counts_what_is_said_only(untrained: Any) -> None:
     torch.manual_seed(1)
     ids = torch.randint(9, len(VOCABULARY), (6, 8 + 7 * 4), generator=chance(1))
     free = torch.tensor([True] * 6)
-    words = draw(untrained, ids, free, chance(2)).words
-    words[:, 0] = torch.tensor([STOP_ID, *[GO_ID] * 5])
-    ours, theirs = (opinion(model, ids, words, free) for model in (untrained, new_model().eval()))
+    tokens = draw(untrained, ids, free, chance(2)).tokens
+    tokens[:, 0] = torch.tensor([STOP_ID, *[GO_ID] * 5])
+    models = untrained, new_model().eval()
+    ours, theirs = (token_scores(model, ids, tokens, free) for model in models)
     p, q = (torch.distributions.Categorical(logits=one.scores) for one in (ours, theirs))
     each = torch.distributions.kl_divergence(p, q)
     each[0, 1:] = 0
@@ -117,80 +121,18 @@ def test_divergence_is_torchs_and_counts_what_is_said_only(untrained: Any) -> No
     assert torch.allclose(ours.divergence(ours), torch.zeros(6), atol=1e-6)
 
 
-def test_a_reference_holds_the_regulator_near(untrained: Any) -> None:
-    def moved(divergence: float) -> float:
-        model = copy.deepcopy(untrained)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        course = Course(group=4, divergence=divergence)
-        for number in range(3):
-            reinforce(model, optimizer, family(0, "test", number, 2, 4), course, untrained)
-        ids = torch.randint(9, len(VOCABULARY), (6, 8 + 7 * 4), generator=chance(1))
-        words, free = draw(untrained, ids, torch.tensor([False] * 6)).words, torch.ones(6) > 0
-        with torch.no_grad():
-            both = [opinion(one, ids, words, free) for one in (model, untrained)]
-            return float(both[0].divergence(both[1]).mean())
-
-    assert moved(10.0) < 0.5 * moved(0.0)
-
-
 def test_without_chance_each_word_is_the_likeliest(untrained: Any) -> None:
     ids = torch.randint(9, len(VOCABULARY), (1, 8 + 7 * 3), generator=chance(3))
     free = torch.tensor([True])
-    said = draw(untrained, ids, free)
-    text = compose(ids, said.words)
+    choice = draw(untrained, ids, free)
+    text = compose(ids, choice.tokens)
     assert text.shape == (1, 9 + 8 * 3)
     for place in range(4):
         end = 8 + 8 * place
-        assert text[0, end] == said.words[0, place]
+        assert text[0, end] == choice.tokens[0, place]
         scores = untrained(input_ids=text[:, :end], use_cache=False).logits[0, -1]
         best = scores.masked_fill(~allowed(free, 3)[0, place], -torch.inf).argmax()
-        assert best == said.words[0, place]
-
-
-def test_imitation_finds_the_rule_likelier_and_repeats_itself() -> None:
-    def learn() -> tuple[list[float], float]:
-        torch.manual_seed(0)
-        model = new_model()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        course = Course()
-        losses = [imitate(model, optimizer, family(0, "test", 0, 8), course) for _ in range(3)]
-        return losses, float(model.lm_head.weight.detach().sum())
-
-    losses, weights = learn()
-    assert losses[-1] < losses[0] - 0.5
-    assert learn() == (losses, weights)
-
-
-def test_reinforcement_makes_what_earned_more_likelier() -> None:
-    torch.manual_seed(0)
-    model = new_model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    before = model.lm_head.weight.detach().clone()
-    reward = reinforce(model, optimizer, family(0, "test", 1, 2, 4), Course(group=4))
-    assert np.isfinite(reward)
-    assert not torch.equal(before, model.lm_head.weight)
-
-
-def test_what_earns_more_is_said_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[float] = []
-
-    def play_once(running: Any, decide: Any) -> tuple[Steps, Any]:
-        read_ids, order = read(running.seen())
-        ids = torch.as_tensor(read_ids)
-        stop, levels = decide(running, ids, order)
-        many = (levels > 0).sum(1).astype(np.float64)
-        counted.append(float(many.mean()))
-        words = torch.as_tensor(words_of(stop, levels))
-        places = np.arange(len(many))
-        return Steps(ids, words, places, np.zeros_like(places)), -many[None]
-
-    monkeypatch.setattr(training, "play", play_once)
-    torch.manual_seed(0)
-    model = new_model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(8):
-        reinforce(model, optimizer, family(0, "test", 1, 4, 8), Course(group=8))
-    assert counted[-1] < 0.8 * counted[0]
+        assert best == choice.tokens[0, place]
 
 
 @pytest.mark.parametrize("surprise", [1.0, -1.0])
@@ -199,19 +141,19 @@ def test_online_what_earned_more_than_before_becomes_likelier(
 ) -> None:
     rewards = iter([0.0, surprise])
     monkeypatch.setattr(online, "earned", lambda before, after: next(rewards))
-    learner, now = online.Learner(copy.deepcopy(untrained)), seen(3)
-    ids, free = torch.as_tensor(read(seen_of(now))[0]), torch.tensor([False])
-    words = draw(learner.model, ids, free, chance(0)).words
+    learner, now = Learner(copy.deepcopy(untrained)), seen(3)
+    ids, free = torch.as_tensor(encode(states_of(now))[0]), torch.tensor([False])
+    tokens = draw(learner.model, ids, free, chance(0)).tokens
 
     def likely() -> float:
         with torch.no_grad():
-            return float(likelihood(learner.model, ids, words, free)[0])
+            return float(likelihood(learner.model, ids, tokens, free)[0])
 
     before = likely()
     for _ in range(3):
         learner.learn(now)
-        learner.said(ids, words, free)
-        learner.remember(now)
+        learner.record(ids, tokens, free)
+        learner.last = now
     assert (likely() - before) * surprise > 0
 
 
@@ -221,21 +163,8 @@ def test_online_a_wish_to_stop_that_is_not_granted_is_not_what_earned(untrained:
     for number in range(2, 40):
         wishes += agent.decide(seen(3, round=number)).stop
         assert agent.learner is not None
-        assert [int(words[0, 0]) for _, words, _ in agent.learner._words] == [GO_ID]
+        assert [int(tokens[0, 0]) for _, tokens, _ in agent.learner._decided] == [GO_ID]
     assert wishes
-
-
-def test_training_says_what_it_did() -> None:
-    lines: list[str] = []
-    course = Course(imitation=1, reinforcement=1, federations=2, group=2)
-    model, about = train(course, 0, lines.append, families=1)
-    assert {"everybody", "hindsight"} <= set(about["rivals"])
-    assert [set(point) for point in about["curve"]] == [
-        {"imitation", "learned", "reward"},
-        {"reinforcement", "learned", "reward"},
-    ]
-    assert len(lines) == 3
-    assert not model.training
 
 
 def test_the_shipped_weights_say_how_they_were_made_and_fit_a_bundle() -> None:
@@ -245,19 +174,11 @@ def test_the_shipped_weights_say_how_they_were_made_and_fit_a_bundle() -> None:
     assert WEIGHTS.stat().st_size < 4_000_000
 
 
-def test_the_shipped_regulator_beats_its_rivals_in_simulation() -> None:
-    from training.regulator.rivals import RIVALS
-
-    plain = {name: RIVALS[name] for name in ("everybody", "half at random", "best standing")}
-    found = judged(7, {"regulator": by_model(load()), **plain}, families=2)
-    assert max(found, key=lambda name: found[name]) == "regulator"
-
-
 @pytest.mark.parametrize("clients", [1, 2, 10, 12, 13, 50])
 def test_it_decides_for_any_number_of_clients(clients: int) -> None:
     agent = build_agent(parse_run([], ["agent.kind=regulator", f"run.clients={clients}"])[0])
     decided = agent.decide(seen(clients))
-    assert isinstance(agent, Asked)
+    assert isinstance(agent, HasTranscript)
     assert set(decided.participants) == set(decided.steps) <= set(range(clients))
     assert decided.participants
     assert all(step in {1, 2, 5, 10, 20} for step in decided.steps.values())
