@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core import Settings
+from core.settings.schema import StopSettings
 from strategies.agents import Agent, ClientView, Decision, Observation
 from strategies.agents.budget import budgets, within
 
@@ -140,17 +141,9 @@ def stop_reason(seen: Observation, settings: Settings) -> str:
         One sentence, or "".
     """
     stop = settings.stop
-    limits = (
-        (seen.circuits_left, f"{stop.circuits} circuits"),
-        (seen.shots_left, f"{stop.shots} shots"),
-        (seen.qpu_seconds_left, f"{stop.qpu_seconds:g} QPU seconds"),
-        (seen.seconds_left, f"{stop.wall_seconds:g} seconds"),
-    )
-    for left, budget in limits:
-        if left is not None and left <= 0:
-            return f"budget of {budget} is spent"
-    if len(seen.losses) < stop.min_rounds:
-        return ""
+    spent = _spent_budget(seen, stop)
+    if spent or len(seen.losses) < stop.min_rounds:
+        return spent
     loss = seen.losses[-1]
     if stop.target_accuracy and seen.accuracies[-1] >= stop.target_accuracy:
         return f"target accuracy {stop.target_accuracy:g} is reached ({seen.accuracies[-1]:.3f})"
@@ -162,3 +155,16 @@ def stop_reason(seen: Observation, settings: Settings) -> str:
     if stop.rule in ("gap", "either") and gap_below(loss, seen.llm_loss, stop.tau):
         return f"|L_server - L_LLM| = {abs(loss - (seen.llm_loss or 0)):.4f} < tau = {stop.tau:g}"
     return ""
+
+
+def _spent_budget(seen: Observation, stop: StopSettings) -> str:
+    limits = (
+        (seen.circuits_left, f"{stop.circuits} circuits"),
+        (seen.shots_left, f"{stop.shots} shots"),
+        (seen.qpu_seconds_left, f"{stop.qpu_seconds:g} QPU seconds"),
+        (seen.seconds_left, f"{stop.wall_seconds:g} seconds"),
+    )
+    spent = (
+        f"budget of {name} is spent" for left, name in limits if left is not None and left <= 0
+    )
+    return next(spent, "")

@@ -91,13 +91,7 @@ def parse_answer(text: str, seen: Observation, truncated: bool = False) -> Parse
 
 def _only_object(text: str, notes: list[str], truncated: bool) -> dict[str, Any]:
     """Find the one JSON object of an answer."""
-    answer = _THOUGHT.sub("", text).strip()
-    if len(answer) != len(text.strip()):
-        notes.append("thoughts before the answer dropped")
-    if not answer:
-        raise _RefusedError("the answer is empty")
-    if len(answer) > LONGEST_ANSWER:
-        raise _RefusedError(f"the answer has over {LONGEST_ANSWER:,} characters: answer shorter")
+    answer = _without_thoughts(text, notes)
     cut = " because the limit of tokens cut it off: answer shorter" if truncated else ""
     objects, around = list(_objects(answer, notes)), answer
     for _, source in objects:
@@ -119,6 +113,17 @@ def _only_object(text: str, notes: list[str], truncated: bool) -> dict[str, Any]
     elif source != answer:
         notes.append("text round the JSON dropped")
     return value or {}
+
+
+def _without_thoughts(text: str, notes: list[str]) -> str:
+    answer = _THOUGHT.sub("", text).strip()
+    if len(answer) != len(text.strip()):
+        notes.append("thoughts before the answer dropped")
+    if not answer:
+        raise _RefusedError("the answer is empty")
+    if len(answer) > LONGEST_ANSWER:
+        raise _RefusedError(f"the answer has over {LONGEST_ANSWER:,} characters: answer shorter")
+    return answer
 
 
 def _objects(text: str, notes: list[str]) -> Iterator[tuple[dict[str, Any] | None, str]]:
@@ -187,18 +192,9 @@ def _stop(value: Any, notes: list[str]) -> bool:
 
 
 def _steps(answer: dict[str, Any], before: dict[int, int], notes: list[str]) -> dict[int, int]:
-    """Return each participant's steps, in order of the clients.
-
-    Parameters
-    ----------
-    answer : dict
-        ``steps``: an object by client, a list of objects of client and steps, or one number.
-        ``participants``, if there: a list of clients, or of such objects.
-    before : dict
-        Steps that each known client was last given.
-    notes : list of str
-        Gets a sentence for each repair.
-    """
+    """Return each participant's steps, in order of the clients; `before`: what they had last."""
+    # Steps are an object by client, a list of objects of client and steps, or one number;
+    # participants, if there are any, a list of clients or of such objects.
     steps, participants = answer.get("steps"), answer.get("participants")
     given = {}
     if isinstance(steps, dict | list):

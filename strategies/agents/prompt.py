@@ -1,6 +1,6 @@
 """What a language model is shown of a federation, and the form that its answer must take.
 
-A prompt is made of an observation's numbers and of the words in this file and the contract:
+A prompt is made of an observation's numbers and of the words in `prompt.toml` and the contract:
 nothing that a client wrote is among them.
 
 **The answer's form** is one object ``{"reason": "...", "steps": {"0": 20, "1": 0}, "stop": false}``
@@ -14,8 +14,10 @@ so that the model argues before it decides. `strategies.agents.parsing` turns it
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from llm.chat.model import Question
@@ -27,57 +29,8 @@ LONGEST_REASON = 160
 MOST_ROUNDS = 8
 """Rounds of history in a prompt; earlier ones are left out."""
 
-SYSTEM = """\
-You direct the training of one small quantum classifier by a federation of clients. Before each \
-round you decide which clients train, how many optimizer steps each of them takes, and whether \
-the run stops. Circuits and waiting are what it costs.
-
-Worth of a round = drop of the global model's validation loss (nats) - price x (its circuits at \
-their prices / those of a plain round, in which everybody takes the plain steps) - idle price x \
-(seconds that clients wait for the slowest / seconds that all work in a plain round).
-Make the sum over the rounds large. Leave out clients that do not help or cost too much, but try \
-each now and then. Give clients that train similar times. Stop when the next round would cost \
-more than it brings."""
-
-_FORM = """\
-Answer with one JSON object and nothing else, its keys in this order:
-{"reason": "one short sentence", "steps": {"0": 20, "1": 0}, "stop": false}
-steps: every client of the table by its number; 0 leaves it out of this round. At least one client \
-trains unless stop is true. stop: true ends the run before this round."""
-
-_SITUATION = """\
-Round {seen.round}; {seen.rounds_left} rounds left with this one.
-Steps of a client that trains: {seen.min_steps} to {seen.max_steps}; plain: {seen.plain_steps}.
-Price {price} nats, idle price {idle_price} nats. A plain round takes {circuits} circuits.
-Budget left: {budget}.
-Stop: {stop}.
-Validation loss of the global model, nats: {losses}.
-Its validation accuracy after each round: {accuracies}.
-
-{table}"""
-
-_SHARE = (
-    "Its circuits of a round at plain steps, at their price, as a share of a plain round of "
-    "everybody."
-)
-_COLUMNS = (
-    "rows",
-    "loss",
-    "llm_loss",
-    "ratio",
-    "gap",
-    "trend",
-    "credit",
-    "gain",
-    "steps",
-    "chosen",
-    "rounds_since",
-    "failures",
-    "share",
-    "seconds_per_step",
-    "queue_seconds",
-)
-"""Columns of the table of clients after ``client``; all but ``share`` are a view's own fields."""
+TEXTS = tomllib.loads(Path(__file__).with_name("prompt.toml").read_text("utf-8"))
+"""The words of a prompt, and the columns of its table of clients."""
 
 
 def question(
@@ -99,14 +52,13 @@ def question(
     Question
         The chat and the answer's schema.
     """
-    form = _FORM
+    form = TEXTS["form"]
     if options:
         listed = [f"{label}: {_described(one)}" for label, one in options.items()]
-        last = "Answer with the letter of the best option and nothing else."
-        form = "\n".join(["Options:", *listed, last])
+        form = "\n".join(["Options:", *listed, TEXTS["options"]])
     return Question(
         messages=(
-            {"role": "system", "content": SYSTEM},
+            {"role": "system", "content": TEXTS["system"]},
             {"role": "user", "content": f"{describe(seen, min_rounds)}\n\n{form}"},
         ),
         schema=decision_schema(seen, may_stop(seen, min_rounds)),
@@ -195,7 +147,7 @@ def describe(seen: Observation, min_rounds: int) -> str:
     first = [] if seen.start_loss is None else [seen.start_loss]
     plain = seen.plain_steps
     stop = "allowed" if may_stop(seen, min_rounds) else f"not before {min_rounds} rounds are done"
-    return _SITUATION.format(
+    return TEXTS["situation"].format(
         seen=seen,
         price=number(seen.price),
         idle_price=number(seen.idle_price),
@@ -217,7 +169,7 @@ def _table(seen: Observation) -> str:
     """Write one line a client, below what the columns mean; those that say nothing are left out."""
     cells: dict[str, list[str]] = {"client": [str(view.client) for view in seen.clients]}
     meanings = []
-    for name in _COLUMNS:
+    for name in TEXTS["columns"]:
         values = [_value(name, view, seen) for view in seen.clients]
         if name == "rows" or any(values):
             cells[name] = [number(value) for value in values]
@@ -228,7 +180,7 @@ def _table(seen: Observation) -> str:
 
 def _meaning(column: str) -> str:
     if column == "share":
-        return _SHARE
+        return str(TEXTS["share"])
     return " ".join(str(ClientView.model_fields[column].description).split())
 
 

@@ -126,7 +126,7 @@ def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from strategies.agents.prompt import SYSTEM
+    from strategies.agents.prompt import TEXTS
 
     @functools.cache
     def make(seed: int = 0, template: str = "", **config: Any) -> Path:
@@ -144,7 +144,9 @@ def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         trainer = trainers.BpeTrainer(
             vocab_size=500, special_tokens=special, initial_alphabet=alphabet, show_progress=False
         )
-        tokenizer.train_from_iterator([SYSTEM, "0 1 2 3 4 5 6 7 8 9 0.123 loss rows"], trainer)
+        tokenizer.train_from_iterator(
+            [TEXTS["system"], "0 1 2 3 4 5 6 7 8 9 0.123 loss rows"], trainer
+        )
         fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
         fast.chat_template = template or None
         fast.save_pretrained(folder)
