@@ -29,7 +29,7 @@ LONGEST_REASON = 160
 MOST_ROUNDS = 8
 """Rounds of history in a prompt; earlier ones are left out."""
 
-TEXTS = tomllib.loads(Path(__file__).with_name("prompt.toml").read_text("utf-8"))
+TEXTS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("prompt.toml").read_text("utf-8"))
 """The words of a prompt, and the columns of its table of clients."""
 
 
@@ -147,7 +147,8 @@ def describe(seen: Observation, min_rounds: int) -> str:
     first = [] if seen.start_loss is None else [seen.start_loss]
     plain = seen.plain_steps
     stop = "allowed" if may_stop(seen, min_rounds) else f"not before {min_rounds} rounds are done"
-    return TEXTS["situation"].format(
+    situation: str = TEXTS["situation"]
+    return situation.format(
         seen=seen,
         price=number(seen.price),
         idle_price=number(seen.idle_price),
