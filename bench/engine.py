@@ -73,7 +73,7 @@ def gradient_step(backend: str, qubits: int, rows: int, device: Device = "cpu") 
     engine = classifier.engine  # PennyLane's lives on the CPU whatever the device
     features, classes = inputs(qubits, rows)
     prepared, labels = classifier.prepare(features), torch.as_tensor(classes, device=engine.device)
-    flat = classifier.spec.flatten(classifier.initial(0))
+    flat = classifier.flatten(classifier.initial(0))
     theta = torch.tensor(flat, dtype=engine.dtype, device=engine.device, requires_grad=True)
 
     def step() -> None:

@@ -24,7 +24,7 @@ from core.messages import (
 if TYPE_CHECKING:
     from data import Moments, Projection
     from llm import Teacher
-    from quantum import Spent, TrainingData, TrainResult
+    from quantum import CircuitCost, TrainingData, TrainResult
 
 
 def prepare_site(memory: SiteMemory) -> tuple[SiteReport, Parameters]:
@@ -189,7 +189,7 @@ def _trained(
     told: TrainIns,
     rows: TrainingData,
     seen: npt.NDArray[np.float32],
-) -> tuple[TrainResult, npt.NDArray[np.float64], Spent]:
+) -> tuple[TrainResult, npt.NDArray[np.float64], CircuitCost]:
     """Train on a site's rows and judge the result on its validation rows.
 
     Returns
@@ -206,7 +206,7 @@ def _trained(
     federated = settings.evaluation.mode == "federated"
     later = (len(seen), len(memory.labels("test"))) if federated else ()
     with metered(classifier, f"train, round {told.round}", free=warm) as meter:
-        meter.keep_back(len(seen), *later)
+        meter.reserve(len(seen), *later)
         result = train_local(
             classifier,
             parameters,
@@ -217,9 +217,9 @@ def _trained(
             step_offset=told.step_offset,
             seed=derive_seed(settings.run.seed, "train", memory.client, told.round),
         )
-        meter.keep_back(*later, overdraw=True)  # else the steps that were paid would be lost
+        meter.reserve(*later, overdraw=True)  # else the steps that were paid would be lost
         probabilities, judged = evaluate(classifier, result.parameters, seen)
-        return result, probabilities, meter.spent(result.circuits + judged)
+        return result, probabilities, meter.cost(result.circuits + judged)
 
 
 def _teacher_figures(teacher: Teacher) -> dict[str, Any]:
@@ -258,21 +258,21 @@ def evaluate_round(memory: SiteMemory, parameters: Parameters, told: EvaluateIns
     import torch
 
     from data import Projection, scores
-    from quantum import FREE, evaluate, metered
+    from quantum import NO_COST, evaluate, metered
 
     torch.set_num_threads(memory.settings.quantum.threads)
     labels = memory.labels("test" if told.split == "test" else "validation")
     if not len(labels):
-        return EvaluateReport(0, 0.0, [], **FREE, train_seconds=0.0, **NO_BASELINES)
+        return EvaluateReport(0, 0.0, [], **NO_COST, train_seconds=0.0, **NO_BASELINES)
     projection = Projection.from_bytes(told.projection)
     seen = projection.apply(memory.features(told.split))
     # On the node's own backend in warm rounds too: rounds are held against each other.
     classifier = memory.classifier
     began = time.monotonic()
     with metered(classifier, f"evaluate {told.split}, round {told.round}") as meter:
-        meter.keep_back(*() if told.split == "test" else (len(memory.labels("test")),))
+        meter.reserve(*() if told.split == "test" else (len(memory.labels("test")),))
         probabilities, circuits = evaluate(classifier, parameters, seen)
-        spent = meter.spent(circuits)
+        spent = meter.cost(circuits)
     seconds = max(time.monotonic() - began - spent["queue_seconds"], 0.0)
     verdict = scores(labels, probabilities)
     baselines = NO_BASELINES

@@ -13,10 +13,10 @@ from quantum.costs import circuits_before_steps, circuits_per_step
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier
-    from quantum.engines.base import DeviceEngine, Engine, Host, Prepared, Usage
+    from quantum.costs import NO_COST, CircuitCost, metered
+    from quantum.engines.base import DeviceEngine, EncodedRows, Engine, Host, Usage
     from quantum.engines.factory import build_engine, check_backend
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
-    from quantum.meter import FREE, Spent, metered
     from quantum.training.local import TrainResult, evaluate, train_local
     from quantum.training.problem import TrainingData
 
@@ -24,10 +24,10 @@ __getattr__ = lazy_door(
     __name__,
     {
         "quantum.classifier": "Classifier build_classifier",
-        "quantum.engines.base": "DeviceEngine Engine Host Prepared Usage",
+        "quantum.engines.base": "DeviceEngine Engine Host EncodedRows Usage",
         "quantum.engines.factory": "build_engine check_backend",
         "quantum.losses": "cross_entropy distillation distilled_loss proximal_term",
-        "quantum.meter": "FREE Spent metered",
+        "quantum.meter": "NO_COST CircuitCost metered",
         "quantum.training.local": "TrainResult evaluate train_local",
         "quantum.training.problem": "TrainingData",
     },

@@ -15,12 +15,14 @@ import numpy as np
 
 from core import DataError, QuantumSettings
 from quantum.ansatz.circuits import QCNN, VQC, build_ansatz
-from quantum.engines.base import DeviceEngine, Engine, Host, Prepared
+from quantum.engines.base import DeviceEngine, EncodedRows, Engine, Host
 from quantum.engines.factory import build_engine
-from quantum.parameters import ParameterSpec
 
 if TYPE_CHECKING:
     import torch
+
+ANGLE_SPREAD = 0.1  # radians: near the identity, where gradients do not vanish with size
+FIRST_SCALE = 4.0  # |z| <= 1, so logits need a scale above one to reach confident classes
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,17 @@ class Classifier:
         What computes it.
     classes : int
         Number of classes C.
-    spec : ParameterSpec
-        Names and shapes of its parameters.
     """
 
     ansatz: QCNN | VQC
     engine: Engine
     classes: int
-    spec: ParameterSpec
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of "angles" (P,), "scale" (R,) and "bias" (R,); R = 1 if C == 2 else C."""
-        return self.spec.shapes
+        readouts = len(self.ansatz.readout_wires)
+        return {"angles": (self.angles,), "scale": (readouts,), "bias": (readouts,)}
 
     @property
     def angles(self) -> int:
@@ -65,10 +65,54 @@ class Classifier:
         return self.ansatz.describe()
 
     def initial(self, seed: int) -> dict[str, np.ndarray]:
-        """Draw initial parameters, see `ParameterSpec.initial`."""
-        return self.spec.initial(seed)
+        """Draw initial parameters.
 
-    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> Prepared:
+        Angles are normal with standard deviation 0.1 rad: the circuit starts near fixed gates,
+        where gradients do not vanish with the number of qubits as they do at random angles
+        (barren plateaus). Scales are 4, biases 0.
+
+        Parameters
+        ----------
+        seed : int
+            Same seed, same numbers.
+
+        Returns
+        -------
+        dict of numpy.ndarray
+            float32 arrays of `shapes`.
+        """
+        shapes = self.shapes
+        draw = np.random.default_rng(seed).normal(0.0, ANGLE_SPREAD, self.angles)
+        return {
+            "angles": draw.astype(np.float32),
+            "scale": np.full(shapes["scale"], FIRST_SCALE, dtype=np.float32),
+            "bias": np.zeros(shapes["bias"], dtype=np.float32),
+        }
+
+    def flatten(self, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Join the arrays to one float64 vector of shape (P + 2 R,), in the order of `shapes`.
+
+        Raises
+        ------
+        ValueError
+            If names or shapes are not `shapes`, or a number is not finite.
+        """
+        given = {name: np.shape(value) for name, value in parameters.items()}
+        if given != self.shapes:
+            raise ValueError(f"parameters have shapes {given}; the model's are {self.shapes}.")
+        arrays = [np.asarray(parameters[name], dtype=np.float64) for name in self.shapes]
+        flat = np.concatenate(arrays)
+        if not np.isfinite(flat).all():
+            raise ValueError("parameters hold numbers that are not finite.")
+        return flat
+
+    def unflatten(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        """Split a vector of shape (P + 2 R,) into float32 arrays."""
+        angles, readouts = self.angles, len(self.ansatz.readout_wires)
+        parts = np.split(np.asarray(flat, dtype=np.float32), [angles, angles + readouts])
+        return {name: part.copy() for name, part in zip(self.shapes, parts, strict=True)}
+
+    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedRows:
         """Encode a data set once.
 
         Parameters
@@ -80,7 +124,7 @@ class Classifier:
 
         Returns
         -------
-        Prepared
+        EncodedRows
             The encoded rows, in the engine's own form.
 
         Raises
@@ -91,14 +135,14 @@ class Classifier:
         check_features(features, self.ansatz.n_qubits)
         return self.engine.prepare(features, step_rows)
 
-    def logits_tensor(self, theta: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def logits_tensor(self, theta: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
         """Logits as a differentiable tensor.
 
         Parameters
         ----------
         theta : torch.Tensor, shape (P + 2 R,)
             All parameters in the order of `shapes`.
-        prepared : Prepared
+        encoded : EncodedRows
             From `prepare`.
 
         Returns
@@ -106,37 +150,36 @@ class Classifier:
         torch.Tensor, shape (rows, C)
             The logits.
         """
-        p, r = self.spec.angles, self.spec.readouts
-        angles, scale, bias = theta[:p], theta[p : p + r], theta[p + r :]
-        return readout_logits(self.engine.expectations(angles, prepared), scale, bias)
+        scale, bias = theta[self.angles :].chunk(2)
+        return readout_logits(self.engine.expectations(theta[: self.angles], encoded), scale, bias)
 
-    def logits(self, parameters: Mapping[str, np.ndarray], prepared: Prepared) -> np.ndarray:
+    def logits(self, parameters: Mapping[str, np.ndarray], encoded: EncodedRows) -> np.ndarray:
         """Logits of encoded rows, float64, shape (rows, C)."""
         import torch
 
-        flat = self.spec.flatten(parameters)
+        flat = self.flatten(parameters)
         with torch.no_grad():
             theta = torch.as_tensor(flat, dtype=self.engine.dtype, device=self.engine.device)
-            values = self.logits_tensor(theta, prepared).double().cpu().numpy()
+            values = self.logits_tensor(theta, encoded).double().cpu().numpy()
         return np.asarray(values)
 
-    def probabilities(self, parameters: Mapping[str, np.ndarray], prepared: Prepared) -> np.ndarray:
+    def probabilities(
+        self, parameters: Mapping[str, np.ndarray], encoded: EncodedRows
+    ) -> np.ndarray:
         """Class probabilities of encoded rows, float64, shape (rows, C), rows summing to one."""
-        logits = self.logits(parameters, prepared)
+        logits = self.logits(parameters, encoded)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
     def draw(self) -> str:
         """Draw the circuit as SVG text."""
-        from quantum.ansatz.drawing import draw_svg
+        from quantum.ansatz.templates import draw_svg
 
         return draw_svg(self.ansatz)
 
 
 def build_classifier(
-    settings: QuantumSettings,
-    classes: int,
-    host: Host | None = None,
+    settings: QuantumSettings, classes: int, host: Host | None = None
 ) -> Classifier:
     """Build a classifier.
 
@@ -162,9 +205,7 @@ def build_classifier(
         The backend is unknown or cannot be had.
     """
     ansatz = build_ansatz(settings, classes)
-    spec = ParameterSpec(ansatz.angles, len(ansatz.readout_wires))
-    engine = build_engine(ansatz, settings, host)
-    return Classifier(ansatz, engine, classes, spec)
+    return Classifier(ansatz, build_engine(ansatz, settings, host), classes)
 
 
 def readout_logits(z: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -279,7 +279,7 @@ def curvature(points: int = 5, seed: int = 0) -> list[tuple[float, float]]:
     for point in range(points):
         start = dict(classifier.initial(seed + point))
         problem = Problem(classifier, start, data, settings.train, distill, seed)
-        at = torch.from_numpy(problem.start())
+        at = torch.from_numpy(problem.start)
         small = 1e-4
         rows = []
         for moved in small * torch.eye(len(at), dtype=at.dtype):

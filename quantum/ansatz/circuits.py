@@ -91,8 +91,7 @@ class QCNN:
     uploads: int = 1
 
     def __post_init__(self) -> None:
-        check_qubits(self.n_qubits, self.readouts)
-        check_repetitions(uploads=self.uploads)
+        _check(self.n_qubits, self.readouts, uploads=self.uploads)
 
     @cached_property
     def encoding(self) -> tuple[Block, ...]:
@@ -124,34 +123,24 @@ class QCNN:
 
     def describe(self) -> str:
         """Return for instance ``"QCNN su4, 4 qubits"`` or ``"QCNN su4, 4 qubits, 2 uploads"``."""
-        said = f"QCNN {self.block}, {self.n_qubits} qubits"
-        return said if self.uploads == 1 else f"{said}, {self.uploads} uploads"
+        uploads = f", {self.uploads} uploads" if self.uploads > 1 else ""
+        return f"QCNN {self.block}, {self.n_qubits} qubits{uploads}"
 
     def _build(self) -> tuple[tuple[Block, ...], tuple[int, ...]]:
+        """Return the layers, and the qubits that are left."""
         blocks: list[Block] = []
         active = list(range(self.n_qubits))
-        first = 0
-
-        def convolve() -> None:
-            nonlocal first
-            convolutions = convolution_ring(active, self.block, first)
-            blocks.extend(convolutions)
-            first += count_angles(convolutions)
-
-        for _ in range(1, self.uploads):
-            convolve()
-            blocks += self.encoding
-        convolve()
+        for upload in range(self.uploads):
+            blocks += self.encoding if upload else ()
+            blocks += convolution_ring(active, self.block, count_angles(blocks))
         while len(active) > self.readouts:
             pools = min(len(active) // 2, len(active) - self.readouts)
-            pairs = [(active[2 * i], active[2 * i + 1]) for i in range(pools)]
-            for source, kept in pairs:
-                blocks.append(pooling_block(source, kept, first))
-                first += 3
-            dropped = {source for source, _ in pairs}
-            active = [wire for wire in active if wire not in dropped]
+            sources, targets = active[: 2 * pools : 2], active[1 : 2 * pools : 2]
+            for source, target in zip(sources, targets, strict=True):
+                blocks.append(pooling_block(source, target, count_angles(blocks)))
+            active = targets + active[2 * pools :]
             if len(active) > 1:
-                convolve()
+                blocks += convolution_ring(active, self.block, count_angles(blocks))
         return tuple(blocks), tuple(active)
 
 
@@ -182,8 +171,7 @@ class VQC:
     reps: int = 3
 
     def __post_init__(self) -> None:
-        check_qubits(self.n_qubits, self.readouts)
-        check_repetitions(feature_reps=self.feature_reps, reps=self.reps)
+        _check(self.n_qubits, self.readouts, feature_reps=self.feature_reps, reps=self.reps)
 
     @cached_property
     def encoding(self) -> tuple[Block, ...]:
@@ -255,14 +243,8 @@ def build_ansatz(settings: QuantumSettings, classes: int) -> QCNN | VQC:
     return VQC(settings.qubits, readouts, settings.feature_reps, settings.reps)
 
 
-def check_qubits(n_qubits: int, readouts: int) -> None:
-    """Refuse a number of qubits that the ansaetze or the read-out cannot use.
-
-    Raises
-    ------
-    SettingsError
-        Outside 2 to 20 qubits, or fewer qubits than read-outs.
-    """
+def _check(n_qubits: int, readouts: int, **repetitions: int) -> None:
+    """Refuse numbers of qubits that cannot be used, and repetitions (by setting) below 1."""
     if not MIN_QUBITS <= n_qubits <= MAX_QUBITS:
         raise SettingsError(
             f"quantum.qubits = {n_qubits}", f"{MIN_QUBITS} to {MAX_QUBITS}", "change quantum.qubits"
@@ -273,16 +255,6 @@ def check_qubits(n_qubits: int, readouts: int) -> None:
             f"at least {max(readouts, MIN_QUBITS)} qubits (at most {MAX_QUBITS})",
             "raise quantum.qubits or use fewer classes",
         )
-
-
-def check_repetitions(**repetitions: int) -> None:
-    """Refuse a repetition, by the name of its setting, that is not done at all.
-
-    Raises
-    ------
-    SettingsError
-        Below 1.
-    """
     for key, value in repetitions.items():
         if value < 1:
             raise SettingsError(f"quantum.{key} = {value}", "1 or more", f"raise quantum.{key}")
@@ -307,11 +279,9 @@ def convolution_ring(active: Sequence[int], block: BlockKind, first: int) -> tup
 
 def su4_block(a: int, b: int, first: int) -> Block:
     """Build the block that reaches every two-qubit unitary, angles ``first ... first + 14``."""
-    turns: list[tuple[str, tuple[int, ...]]] = [
-        (name, (wire,)) for wire in (a, b) for name in ("RZ", "RY", "RZ")
-    ]
+    singles = [(name, (wire,)) for wire in (a, b) for name in ("RZ", "RY", "RZ")]
     couplings = [(name, (a, b)) for name in ("IsingXX", "IsingYY", "IsingZZ")]
-    layout = [*turns, *couplings, *turns]
+    layout = [*singles, *couplings, *singles]
     gates = tuple(Gate(name, w, Trainable(first + i)) for i, (name, w) in enumerate(layout))
     return Block("SU(4)", (a, b), gates, SU4_CNOTS)
 
@@ -322,9 +292,9 @@ def paper_block(a: int, b: int, first: int) -> Block:
     return block_of("conv", (a, b), _three_angles(a, b, first) + closing)
 
 
-def pooling_block(source: int, kept: int, first: int) -> Block:
-    """Build the 3-angle pooling block: ``source`` controls what is written onto ``kept``."""
-    return block_of("pool", (source, kept), _three_angles(source, kept, first))
+def pooling_block(source: int, target: int, first: int) -> Block:
+    """Build the 3-angle pooling block: ``source`` controls what is written onto ``target``."""
+    return block_of("pool", (source, target), _three_angles(source, target, first))
 
 
 def _three_angles(a: int, b: int, first: int) -> tuple[Gate, ...]:

@@ -1,4 +1,4 @@
-"""What an engine is, and how one is chosen by name."""
+"""Interfaces of the engines, and the values that engines exchange with the rest."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from core import (
-    HardwareSettings,
-    store_root,
-)
+from core import HardwareSettings, store_root
 
 if TYPE_CHECKING:
     import torch
 
-    pass
 
-
-class Prepared(Protocol):
-    """A data set in the form its engine computes with: encoded once, used in every step."""
+class EncodedRows(Protocol):
+    """A data set in its engine's own form: encoded once, used in every step."""
 
     @property
     def rows(self) -> int:
         """Number of rows."""
 
-    def take(self, indices: torch.Tensor) -> Prepared:
+    def take(self, indices: torch.Tensor) -> EncodedRows:
         """Return the rows at ``indices`` (int64), for mini-batches."""
 
 
@@ -47,10 +42,10 @@ class Engine(Protocol):
     dtype: torch.dtype
     device: torch.device
 
-    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> Prepared:
+    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedRows:
         """Encode features of shape (rows, n), to be used so many rows at a time (None: all)."""
 
-    def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def expectations(self, angles: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
         """<Z> of each read-out, shape (rows, R), differentiable in angles of shape (P,)."""
 
 
@@ -69,7 +64,7 @@ class Host:
     timeout : float
         Longest wait for a job, seconds.
     store : Path
-        Folder of transpiled circuits and of the book of jobs.
+        Folder of transpiled circuits and of the job store.
     run : str
         The federated run that the jobs belong to; budgets count by run.
     estimate : bool
@@ -90,25 +85,25 @@ class Labelled(Protocol):
     """An engine whose shots depend on what they are for."""
 
     def begin(self, label: str) -> None:
-        """Say what the next circuits are for; the same label, the same shots."""
+        """Label the next circuits: the same label gives the same shots and, on devices, jobs."""
 
 
 @runtime_checkable
-class DeviceEngine(Engine, Protocol):
+class DeviceEngine(Engine, Labelled, Protocol):
     """An engine whose circuits are jobs of a device: counted shots, costs, no derivatives.
 
     Attributes
     ----------
     usage : Usage
         Jobs, circuits, shots and seconds so far.
-    told : Usage
-        What of it has been reported.
+    reported : Usage
+        The part of it that has been reported.
     shots : int
         Shots of a circuit.
     """
 
     usage: Usage
-    told: Usage
+    reported: Usage
     shots: int
 
     @property
@@ -119,23 +114,20 @@ class DeviceEngine(Engine, Protocol):
     def two_qubit_gates(self) -> int:
         """Two-qubit gates of one circuit after transpiling."""
 
-    def evaluate(self, points: np.ndarray, prepared: Prepared) -> np.ndarray:
+    def evaluate(self, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
         """<Z> at each of K points (K, P), shape (K, rows, R), in one job."""
 
     def quote(self, circuits: int) -> tuple[int, float]:
         """Return the jobs that so many circuits would be, and their QPU seconds, estimated."""
 
     def reserve(self, *circuits: int, overdraw: bool = False) -> None:
-        """Let budgets keep back later jobs of so many circuits each, until told otherwise."""
-
-    def begin(self, label: str) -> None:
-        """Say what the next jobs are for; a repeated order collects the jobs of the first."""
+        """Reserve budget for later jobs of so many circuits each, until the next call."""
 
     def close(self) -> None:
         """End a session or batch."""
 
 
-def evaluate_points(engine: Engine, points: np.ndarray, prepared: Prepared) -> np.ndarray:
+def evaluate_points(engine: Engine, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
     """Compute the expectations at several points.
 
     Parameters
@@ -144,7 +136,7 @@ def evaluate_points(engine: Engine, points: np.ndarray, prepared: Prepared) -> n
         A device's engine does all points in one job, another one after the other.
     points : numpy.ndarray, shape (K, P)
         Angles in radians.
-    prepared : Prepared
+    encoded : EncodedRows
         The rows.
 
     Returns
@@ -155,14 +147,10 @@ def evaluate_points(engine: Engine, points: np.ndarray, prepared: Prepared) -> n
     import torch
 
     if isinstance(engine, DeviceEngine):
-        return engine.evaluate(points, prepared)
+        return engine.evaluate(points, encoded)
     with torch.no_grad():
-        each = [
-            engine.expectations(
-                torch.as_tensor(p, dtype=engine.dtype, device=engine.device), prepared
-            )
-            for p in points
-        ]
+        angles = torch.as_tensor(points, dtype=engine.dtype, device=engine.device)
+        each = [engine.expectations(point, encoded) for point in angles]
     return torch.stack(each).double().cpu().numpy()
 
 
@@ -175,7 +163,7 @@ class Usage:
     jobs, circuits, shots : int
         What was submitted.
     qpu_seconds : float
-        As the service bills them; the request's estimate where it does not tell.
+        As the service bills them; the request's estimate where it does not report them.
     queue_seconds : float
         From accepted to running.
     """
@@ -191,3 +179,26 @@ class Usage:
 
     def __sub__(self, other: Usage) -> Usage:
         return Usage(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Rows of engines whose circuits encode them: the features, shape (rows, n), float64."""
+
+    features: torch.Tensor
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> FeatureRows:
+        """Keep features of shape (rows, n) as a float64 tensor."""
+        import torch
+
+        return cls(torch.from_numpy(np.array(features, dtype=np.float64)))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.features)
+
+    def take(self, indices: torch.Tensor) -> FeatureRows:
+        """Return the rows at ``indices``."""
+        return FeatureRows(self.features[indices])

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from core import (
-    BackendError,
-    QuantumSettings,
-    is_shot_based,
-    parse_device_options,
-    parse_noise,
-)
+from core import BackendError, QuantumSettings, is_shot_based, parse_device_options, parse_noise
 from quantum.ansatz.circuits import QCNN, VQC
 from quantum.engines.base import Engine, Host
 
 
-def build_engine(
-    ansatz: QCNN | VQC,
-    settings: QuantumSettings,
-    host: Host | None = None,
-) -> Engine:
+def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | None = None) -> Engine:
     """Build the engine that ``settings.backend`` names.
 
     Parameters

@@ -13,10 +13,9 @@ import numpy as np
 
 from core import DataError, TrainSettings, local_optimizer
 from quantum.classifier import Classifier
-from quantum.costs import circuits_before_steps, circuits_of_forward, circuits_per_step
-from quantum.training.optimisers import learning_rate, run_adam, run_cobyla
+from quantum.costs import circuits_before_steps, circuits_per_step
+from quantum.training.optimisers import Gains, learning_rate, run_adam, run_cobyla, run_spsa
 from quantum.training.problem import Problem, TrainingData
-from quantum.training.spsa import Gains, run_spsa
 
 if TYPE_CHECKING:
     from core import DistillSettings
@@ -91,46 +90,31 @@ def train_local(
     UserError
         If the loss stops being finite.
     """
-    check_data(data, classifier.classes, distill.weight)
-    check_hidden(data, distill.features)
+    check_data(data, classifier.classes, distill)
     problem = Problem(classifier, parameters, data, train, distill, seed)
-    optimizer = local_optimizer(train.optimizer, classifier.engine.name)
+    optimizer, start = local_optimizer(train.optimizer, classifier.engine.name), problem.start
     if optimizer == "cobyla":
-        start = problem.start()
         flat, losses, start_loss = run_cobyla(problem.value, start, steps, train.learning_rate)
-    else:
-        walk = _spsa if optimizer == "spsa" else _adam
-        flat, losses = walk(problem, train, optimizer, steps, step_offset, seed)
+    elif optimizer == "spsa":
+        # Spall's advice: A a tenth of the steps expected, here of the most in a round.
+        gains = Gains(train.learning_rate, train.perturbation, train.max_steps / 10)
+        rng = np.random.default_rng(seed)
+        angles = problem.angles
+        flat, losses = run_spsa(problem.measure, start, angles, steps, gains, step_offset, rng)
         start_loss = losses[0]
+    else:
+        gradient = problem.by_autograd if optimizer == "adam" else problem.by_shifts
+        rate = learning_rate(train, step_offset)
+        theta, losses = run_adam(gradient, problem.anchor, steps, rate)
+        flat, start_loss = theta.double().cpu().numpy(), losses[0]
     per_step = circuits_per_step(train, problem.rows, classifier.angles, classifier.engine.name)
     circuits = circuits_before_steps(train, problem.rows) + len(losses) * per_step
-    result = classifier.spec.unflatten(flat)
+    result = classifier.unflatten(flat)
     return TrainResult(result, len(losses), tuple(losses), start_loss, circuits)
 
 
-def _adam(
-    problem: Problem, train: TrainSettings, optimizer: str, steps: int, step_offset: int, seed: int
-) -> tuple[np.ndarray, list[float]]:
-    gradient = problem.by_autograd if optimizer == "adam" else problem.by_shifts
-    rate = learning_rate(train, step_offset)
-    theta, losses = run_adam(gradient, problem.anchor, steps, rate)
-    return theta.double().cpu().numpy(), losses
-
-
-def _spsa(
-    problem: Problem, train: TrainSettings, optimizer: str, steps: int, step_offset: int, seed: int
-) -> tuple[np.ndarray, list[float]]:
-    # Spall's advice: A a tenth of the steps expected, here of the most in a round.
-    gains = Gains(train.learning_rate, train.perturbation, train.max_steps / 10)
-    signs = np.random.default_rng(seed)
-    start, angles = problem.start(), problem.angles
-    return run_spsa(problem.measure, start, angles, steps, gains, step_offset, signs)
-
-
 def evaluate(
-    classifier: Classifier,
-    parameters: Mapping[str, np.ndarray],
-    features: np.ndarray,
+    classifier: Classifier, parameters: Mapping[str, np.ndarray], features: np.ndarray
 ) -> tuple[np.ndarray, int]:
     """Class probabilities of rows.
 
@@ -148,12 +132,12 @@ def evaluate(
     tuple of numpy.ndarray and int
         Probabilities, float64, shape (rows, C); circuits, one a row.
     """
-    prepared = classifier.prepare(features)
-    return classifier.probabilities(parameters, prepared), circuits_of_forward(len(features))
+    encoded = classifier.prepare(features)
+    return classifier.probabilities(parameters, encoded), len(features)
 
 
-def check_data(data: TrainingData, classes: int, distillation_weight: float) -> None:
-    """Refuse rows, labels and soft labels that do not fit each other.
+def check_data(data: TrainingData, classes: int, distill: DistillSettings) -> None:
+    """Refuse rows, labels, soft labels and hidden states that do not fit each other.
 
     Raises
     ------
@@ -173,29 +157,19 @@ def check_data(data: TrainingData, classes: int, distillation_weight: float) -> 
             f"0 to {classes - 1}",
             "check the class names",
         )
-    taught = None if data.soft_labels is None else data.soft_labels.shape
-    if distillation_weight > 0 and taught != (rows, classes):
+    soft, states = data.soft_labels, data.hidden
+    shape = None if soft is None else soft.shape
+    if distill.weight > 0 and shape != (rows, classes):
         raise DataError(
-            f"soft labels of shape {taught} with distill.weight = {distillation_weight}",
+            f"soft labels of shape {shape} with distill.weight = {distill.weight}",
             f"({rows}, {classes}), the teacher's probabilities of each row",
             "give the teacher's soft labels or set distill.weight=0",
         )
-
-
-def check_hidden(data: TrainingData, weight: float) -> None:
-    """Refuse hidden states that are missing, do not fit the rows or are not finite.
-
-    Raises
-    ------
-    DataError
-        With what does not fit.
-    """
-    states = data.hidden
-    fit = states is not None and states.ndim == 2 and len(states) == len(data.features)
-    if weight > 0 and not (fit and np.isfinite(states).all()):  # type: ignore[arg-type]
+    fits = states is not None and states.ndim == 2 and len(states) == rows
+    if distill.features > 0 and not (fits and np.isfinite(states).all()):  # type: ignore[arg-type]
         shape = None if states is None else states.shape
         raise DataError(
-            f"hidden states of shape {shape} with distill.features = {weight:g}",
-            f"({len(data.features)}, d), finite numbers",
+            f"hidden states of shape {shape} with distill.features = {distill.features:g}",
+            f"({rows}, d), finite numbers",
             "give the teacher's hidden states or set distill.features=0",
         )

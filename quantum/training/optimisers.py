@@ -1,4 +1,17 @@
-"""Local optimisers as functions of one flat parameter vector."""
+"""Local optimisers as functions of one flat parameter vector: Adam, COBYLA and SPSA.
+
+SPSA takes two loss values a step, whatever the number of angles (J. C. Spall, "Implementation of
+the simultaneous perturbation algorithm for stochastic optimization", IEEE Trans. Aerosp. Electron.
+Syst. 34 (1998) 817): at step t all angles are moved by ``c_t delta`` and ``-c_t delta``, delta
+random signs, and the update is ``-a_t s delta`` with ``s = (L+ - L-) / (2 c_t)``;
+``a_t = a / (A + t + 1)^0.602``, ``c_t = c / (t + 1)^0.101``.
+
+Two things in our SPSA are not Spall's. The gain a is calibrated without a circuit of its own: a
+slope of mean size moves every angle by ``learning_rate`` radians at t = 0, the mean taken over
+the ``|s|`` of the round's steps so far. And only the angles are perturbed: scale and bias act
+after the measurement, their gradient comes with the same circuits (its mean over the two perturbed
+points), and Adam follows it.
+"""
 
 from __future__ import annotations
 
@@ -206,3 +219,102 @@ def not_finite(loss: float, step: int) -> UserError:
         "finite numbers",
         "lower train.learning_rate, or look for extreme class weights or soft labels",
     )
+
+
+ALPHA, GAMMA = 0.602, 0.101  # Spall's exponents of the gain and of the perturbation
+Measure = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""(angles (K, P), read-out (2 R,), step) -> losses (K,), mean gradient to the read-out (2 R,)."""
+
+
+@dataclass(frozen=True)
+class Gains:
+    """SPSA's gain sequences.
+
+    Attributes
+    ----------
+    move : float
+        First move of an angle, radians.
+    perturbation : float
+        First perturbation c, radians.
+    stability : float
+        A >= 0: steps over which the gain hardly falls.
+    """
+
+    move: float
+    perturbation: float
+    stability: float
+
+    def size(self, t: int) -> float:
+        """Move of an angle at step t for a slope of mean size, radians."""
+        return float(self.move * ((self.stability + 1) / (self.stability + t + 1)) ** ALPHA)
+
+    def spread(self, t: int) -> float:
+        """Perturbation c_t, radians."""
+        return float(self.perturbation / (t + 1) ** GAMMA)
+
+
+def run_spsa(
+    measure: Measure,
+    start: np.ndarray,
+    angles: int,
+    steps: int,
+    gains: Gains,
+    step_offset: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, list[float]]:
+    """Minimise by SPSA.
+
+    Parameters
+    ----------
+    measure : callable
+        Losses of several points on one step's rows, in one job; see `Measure`.
+    start : numpy.ndarray, shape (D,)
+        Where to start: P angles, then the read-out's 2 R parameters.
+    angles : int
+        P.
+    steps : int
+        Number of steps.
+    gains : Gains
+        The gain sequences.
+    step_offset : int
+        Steps of earlier rounds: the sequences go on from there.
+    rng : numpy.random.Generator
+        Draws the signs.
+
+    Returns
+    -------
+    tuple of numpy.ndarray and list of float
+        Last parameters; each step's loss, the mean of its two values. Fewer than `steps` where a
+        device's budget ended.
+
+    Raises
+    ------
+    UserError
+        If a loss is not finite, or a budget does not pay for the first step.
+    """
+    theta = np.array(start, dtype=np.float64)
+    readout = AdamState.zero(torch.zeros(len(theta) - angles, dtype=torch.float64))
+    losses: list[float] = []
+    slopes: list[float] = []
+    for t in range(step_offset, step_offset + steps):
+        signs = rng.choice(np.array([-1.0, 1.0]), size=angles)
+        shift = gains.spread(t) * signs
+        points = np.stack([theta[:angles] + shift, theta[:angles] - shift])
+        try:
+            (up, down), gradient = measure(points, theta[angles:], t - step_offset)
+        except BudgetError:
+            if not losses:
+                raise
+            break  # the steps that were paid count
+        losses.append(float(up + down) / 2)
+        if not (math.isfinite(losses[-1]) and np.isfinite(gradient).all()):
+            raise not_finite(losses[-1], t - step_offset)
+        slope = float(up - down) / (2 * gains.spread(t))
+        slopes.append(abs(slope))
+        scale = float(np.mean(slopes))
+        unit = slope / scale if scale > 0 else 0.0  # a flat loss moves nothing
+        theta[:angles] -= gains.size(t) * unit * signs
+        given = [torch.from_numpy(np.array(each)) for each in (theta[angles:], gradient)]
+        moved, readout = adam_step(given[0], given[1], readout, gains.size(t))
+        theta[angles:] = moved.numpy()
+    return theta, losses

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from quantum.ansatz.circuits import QCNN, VQC
 from quantum.engines.devices.noise import compact, noise_of, part_of, used_qubits
-from quantum.engines.devices.tracing import join_couplings, trace
-from quantum.engines.devices.transpiling import Compiled, compiled
+from quantum.engines.devices.transpiling import Compiled, compiled, join_couplings, trace
 from quantum.engines.exact.engine import ExactEngine
 
 ANSAETZE = (
@@ -121,7 +120,7 @@ def test_transpiled_once_and_kept(manila: Any, tmp_path: Path, monkeypatch: Any)
     first = compiled(QCNN(3), manila, 3, 2, 0, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".qpy", ".json"}
     monkeypatch.setattr(
-        "quantum.engines.devices.tracing.trace", None
+        "quantum.engines.devices.transpiling.trace", None
     )  # a second tracing would fail
     assert facts_of(compiled(QCNN(3), manila, 3, 2, 0, tmp_path)) == facts_of(first)
     with pytest.raises(TypeError):

@@ -18,15 +18,7 @@ from core import (
     QuantumSettings,
     TrainSettings,
 )
-from quantum import (
-    Host,
-    TrainingData,
-    Usage,
-    build_classifier,
-    evaluate,
-    metered,
-    train_local,
-)
+from quantum import Host, TrainingData, Usage, build_classifier, evaluate, metered, train_local
 from quantum.costs import circuits_before_steps, circuits_per_step
 from quantum.engines.base import DeviceEngine, evaluate_points
 from quantum.engines.devices.aer import AerService, Finished, expectations
@@ -169,13 +161,13 @@ def test_paid_steps_are_kept_and_the_last_job_is_kept_back(tmp_path: Path, optim
     train = TrainSettings(optimizer=optimizer, batch_rows=4)  # type: ignore[arg-type]
     distill = DistillSettings(weight=0)
     with metered(device, "train, round 1") as meter:
-        meter.keep_back(5)
+        meter.reserve(5)
         result = train_local(device, device.initial(0), rows(), train, distill, steps=9)
         assert result.steps == 3 - (optimizer == "cobyla")
         assert device.engine.usage.jobs == 3
-        meter.keep_back()
+        meter.reserve()
         _, judged = evaluate(device, result.parameters, rows().features)
-        assert meter.spent(result.circuits + judged)["jobs"] == 4
+        assert meter.cost(result.circuits + judged)["jobs"] == 4
 
 
 def test_a_budget_outlives_the_process(tmp_path: Path) -> None:
@@ -201,9 +193,9 @@ def test_what_a_failed_order_spent_is_told_with_the_next(tmp_path: Path) -> None
         failing()
     with metered(device, "two") as meter:
         evaluate(device, device.initial(0), rows().features)
-        assert meter.spent(5)["jobs"] == 2
+        assert meter.cost(5)["jobs"] == 2
     with metered(device, "three") as meter:
-        assert meter.spent(0)["jobs"] == 0
+        assert meter.cost(0)["jobs"] == 0
 
 
 @pytest.mark.parametrize("shots", [1, 32, 100, 128, 300, 513, 1000, 8192, 1_000_000])
@@ -286,7 +278,7 @@ def test_a_job_paid_in_vain_is_counted(tmp_path: Path, monkeypatch: Any) -> None
     monkeypatch.setattr(AerService, "submit", good)
     with metered(device, "two") as meter:
         evaluate(device, device.initial(0), rows().features)
-        assert meter.spent(5)["circuits"] == device.engine.usage.circuits >= 10
+        assert meter.cost(5)["circuits"] == device.engine.usage.circuits >= 10
 
 
 def test_the_last_job_may_overdraw_the_estimate_of_seconds_only() -> None:

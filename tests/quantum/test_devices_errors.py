@@ -17,13 +17,13 @@ import requests
 from qiskit_ibm_runtime.exceptions import IBMRuntimeError
 
 from core import BackendError
-from quantum.engines.devices.failures import (
+from quantum.engines.devices.jobs import JobRunner
+from quantum.engines.devices.retrying_client import (
     is_backends_own,
     is_refused_for_now,
     is_transient,
     redacted,
 )
-from quantum.engines.devices.jobs import JobRunner
 from tests.quantum.device_jobs import go
 from tests.quantum.http_cloud import CRN, TOKEN, HttpCloud
 from tests.quantum.scripted_service import FAULTS
@@ -125,10 +125,7 @@ def test_no_error_path_of_signing_in_tells_the_token(tmp_path: Path) -> None:
         ("eyJhbGciOi.eyJpc3Mi.c2ln gone", "… gone"),
         ("x" * 50 + " long", "… long"),
         ("two\nlines", "two lines"),
-        (
-            "job d1abcdefghij0123 of API token. Please",
-            "job d1abcdefghij0123 of API token. Please",
-        ),
+        ("job d1abcdefghij0123 of API token. Please", "job d1abcdefghij0123 of API token. Please"),
         ("word " * 100, "word " * 40),
         (KeyError(), "KeyError"),
     ],

@@ -70,13 +70,7 @@ ENDINGS = st.lists(
 
 def runner_on(path: Path, service: ScriptedService) -> JobRunner:
     return JobRunner(
-        service,
-        JobBook(path),
-        Budget(),
-        2,
-        3600.0,
-        np.random.default_rng(0),
-        lambda seconds: None,
+        service, JobBook(path), Budget(), 2, 3600.0, np.random.default_rng(0), lambda seconds: None
     )
 
 

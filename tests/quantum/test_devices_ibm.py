@@ -78,11 +78,7 @@ def test_a_forgotten_job_is_submitted_anew(
     ],
 )
 def test_a_failed_job(
-    cloud: HttpCloud,
-    start: Callable[..., JobRunner],
-    reason: dict[str, Any],
-    jobs: int,
-    told: str,
+    cloud: HttpCloud, start: Callable[..., JobRunner], reason: dict[str, Any], jobs: int, told: str
 ) -> None:
     cloud.end = [("Failed", reason)]
     if told:

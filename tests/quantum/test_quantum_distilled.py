@@ -27,7 +27,7 @@ EPS = 1e-6  # Adam's
 SUBSETS = [np.array(rows) for rows in combinations(range(ROWS), BATCH)]
 
 MODEL = build_classifier(QuantumSettings(qubits=3, precision="double"), 3)
-START = MODEL.spec.flatten(MODEL.initial(1))
+START = MODEL.flatten(MODEL.initial(1))
 
 
 def make_data() -> TrainingData:
@@ -95,7 +95,7 @@ def settings(optimizer: str, **more: Any) -> TrainSettings:
 
 
 def problem(optimizer: str, seed: int) -> Problem:
-    return Problem(MODEL, MODEL.spec.unflatten(START), DATA, settings(optimizer), TAUGHT, seed)
+    return Problem(MODEL, MODEL.unflatten(START), DATA, settings(optimizer), TAUGHT, seed)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -131,9 +131,9 @@ def test_spsas_losses_and_readout_gradients_are_those_of_each_shuffled_batch(see
 
 def one_step(optimizer: str) -> tuple[Vector, float]:
     """Train one step as a client does: the parameters afterwards, and the step's loss."""
-    begun = MODEL.spec.unflatten(START)
+    begun = MODEL.unflatten(START)
     result = train_local(MODEL, begun, DATA, settings(optimizer), TAUGHT, steps=1, seed=4)
-    return MODEL.spec.flatten(result.parameters), result.losses[0]
+    return MODEL.flatten(result.parameters), result.losses[0]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "parameter-shift"])
@@ -165,11 +165,11 @@ def test_a_first_step_of_spsa_follows_the_closed_form() -> None:
 
 
 def test_cobyla_minimises_the_closed_form_of_one_batch() -> None:
-    begun = MODEL.spec.unflatten(START)
+    begun = MODEL.unflatten(START)
     train = settings("cobyla", learning_rate=0.5)
     result = train_local(MODEL, begun, DATA, train, TAUGHT, steps=6, seed=4)
     rows = rows_of(result.start_loss, START)
-    best = closed_form(MODEL.spec.flatten(result.parameters), rows)[0]
+    best = closed_form(MODEL.flatten(result.parameters), rows)[0]
     assert best == pytest.approx(min(result.start_loss, *result.losses), abs=1e-6)
     assert best < result.start_loss
 
@@ -179,7 +179,7 @@ def test_the_teacher_of_another_row_is_another_loss(optimizer: str) -> None:
     """The tests above could not tell rows apart if the teacher said the same of all of them."""
     assert DATA.soft_labels is not None
     turned = replace(DATA, soft_labels=np.roll(DATA.soft_labels, 1, axis=0))
-    begun, train = MODEL.spec.unflatten(START), settings(optimizer)
+    begun, train = MODEL.unflatten(START), settings(optimizer)
     losses = {
         train_local(MODEL, begun, data, train, TAUGHT, steps=1, seed=4).start_loss
         for data in (DATA, turned)

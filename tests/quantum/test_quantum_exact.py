@@ -127,7 +127,7 @@ def test_scale_and_bias_have_the_twins_gradients(classes: int) -> None:
 
 def loss_gradient(classifier: Classifier, classes: int) -> np.ndarray:
     x = np.random.default_rng(0).uniform(-1.5, 1.5, (6, 4))
-    theta = torch.tensor(classifier.spec.flatten(classifier.initial(3)), dtype=torch.float64)
+    theta = torch.tensor(classifier.flatten(classifier.initial(3)), dtype=torch.float64)
     theta.requires_grad_(True)
     logits = classifier.logits_tensor(theta, classifier.prepare(x))
     torch.nn.functional.cross_entropy(logits, torch.arange(6) % classes).backward()

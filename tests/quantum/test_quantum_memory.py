@@ -11,7 +11,7 @@ import torch
 from core import DistillSettings, QuantumSettings, TrainSettings
 from quantum import TrainingData, build_classifier
 from quantum.ansatz.circuits import QCNN
-from quantum.engines.exact.engine import EncodedRows, ExactEngine
+from quantum.engines.exact.engine import EncodedStates, ExactEngine
 from quantum.engines.exact.workspace import (
     CUDA_CHUNK,
     READOUT_STATES,
@@ -54,10 +54,10 @@ def test_training_encodes_for_its_batches(
     classifier = build_classifier(QuantumSettings(qubits=8), 2)
     engine = classifier.engine
     assert isinstance(engine, ExactEngine)
-    ran: list[EncodedRows] = []
+    ran: list[EncodedStates] = []
     real = engine.expectations
 
-    def spy(angles: torch.Tensor, prepared: EncodedRows) -> torch.Tensor:
+    def spy(angles: torch.Tensor, prepared: EncodedStates) -> torch.Tensor:
         ran.append(prepared)
         return real(angles, prepared)
 

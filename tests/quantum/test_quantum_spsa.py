@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from core import DistillSettings, QuantumSettings, TrainSettings, UserError
 from quantum import TrainingData, build_classifier, circuits_per_step, train_local
 from quantum.costs import circuits_before_steps
+from quantum.training.optimisers import Gains, run_spsa
 from quantum.training.problem import Problem
-from quantum.training.spsa import Gains, run_spsa
 
 
 def problem(optimizer: str, rows: int = 6, **train: object) -> Problem:

@@ -10,13 +10,13 @@ import pytest
 from scipy.linalg import expm
 
 from quantum.ansatz.circuits import QCNN, VQC, paper_block, pooling_block, su4_block
-from quantum.ansatz.drawing import draw_svg
 from quantum.ansatz.templates import (
     ConvolutionTemplate,
     FeatureEncoding,
     QCNNTemplate,
     VQCTemplate,
     circuit_templates,
+    draw_svg,
     operations,
 )
 
@@ -76,7 +76,7 @@ def test_zz_feature_map_equals_its_phase_gates() -> None:
     phase = [np.diag([1, np.exp(2j * v)]) for v in x]
     joint = np.diag([1, np.exp(2j * (np.pi - x[0]) * (np.pi - x[1]))])
     expected = cnot @ np.kron(ONE, joint) @ cnot @ np.kron(*phase) @ np.kron(h, h)
-    ours = qml.matrix(FeatureEncoding(x, [0, 1], VQC(2)))
+    ours = qml.matrix(FeatureEncoding(x, [0, 1], ansatz=VQC(2)))
     overlap = np.trace(expected.conj().T @ ours) / 4
     assert abs(overlap) == pytest.approx(1.0, abs=1e-12)
 
@@ -97,7 +97,7 @@ def test_real_amplitudes_equal_full_entanglement(n: int, reps: int) -> None:
 
     expected = qml.matrix(full, wire_order=range(n))()
     np.testing.assert_allclose(
-        qml.matrix(VQCTemplate(angles, range(n), reps)), expected, atol=1e-12
+        qml.matrix(VQCTemplate(angles, range(n), reps=reps)), expected, atol=1e-12
     )
 
 
@@ -105,10 +105,12 @@ def test_templates_are_valid_pennylane_operations() -> None:
     rng = np.random.default_rng(0)
     for template in (
         QCNNTemplate(rng.normal(size=QCNNTemplate.shape(3)), range(3)),
-        QCNNTemplate(rng.normal(size=QCNNTemplate.shape(4, 3, "paper")), range(4), 3, "paper"),
+        QCNNTemplate(
+            rng.normal(size=QCNNTemplate.shape(4, 3, "paper")), range(4), readouts=3, block="paper"
+        ),
         ConvolutionTemplate(rng.normal(size=ConvolutionTemplate.shape(3)), range(3)),
-        VQCTemplate(rng.normal(size=VQCTemplate.shape(3, 2)), range(3), 2),
-        FeatureEncoding(rng.normal(size=3), range(3), QCNN(3)),
+        VQCTemplate(rng.normal(size=VQCTemplate.shape(3, 2)), range(3), reps=2),
+        FeatureEncoding(rng.normal(size=3), range(3), ansatz=QCNN(3)),
     ):
         qml.ops.functions.assert_valid(template, skip_differentiation=True, skip_pickle=True)
 

@@ -12,15 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import DataError, DistillSettings, QuantumSettings, TrainSettings, UserError
-from quantum import (
-    Classifier,
-    TrainingData,
-    build_classifier,
-    evaluate,
-    train_local,
-)
+from quantum import Classifier, TrainingData, build_classifier, evaluate, train_local
 from quantum.classifier import readout_logits
-from quantum.costs import circuits_before_steps, circuits_of_gradient, circuits_per_step
+from quantum.costs import circuits_before_steps, circuits_per_step
 from quantum.losses import feature_distillation, teacher_similarity
 from quantum.training.problem import Problem
 
@@ -57,7 +51,7 @@ def test_shape_contract(qubits: int, classes: int, model: str, seed: int) -> Non
     assert probabilities.shape == (2, classes)
     assert circuits == 2
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-12)
-    again = classifier.spec.unflatten(classifier.spec.flatten(parameters))
+    again = classifier.unflatten(classifier.flatten(parameters))
     assert all(np.array_equal(again[name], parameters[name]) for name in parameters)
 
 
@@ -138,7 +132,7 @@ def test_mini_batches_follow_the_seed(
         for s in (1, 2)
     )
     assert one.losses != other.losses
-    assert one.circuits == 3 * circuits_of_gradient(5, binary.angles)
+    assert one.circuits == 3 * 5 * (1 + 2 * binary.angles)
 
 
 def test_circuits_by_hand(
@@ -217,7 +211,7 @@ def test_every_way_to_the_loss_sees_the_features(sensitive: Classifier, blobs: B
     double = build_classifier(QuantumSettings(qubits=2, precision="double"), 2)
     plain = Problem(double, double.initial(0), data, train, DistillSettings(weight=0.0), 0)
     problem = Problem(double, double.initial(0), data, train, FEATURES, 0)
-    start = problem.start() + 0.1
+    start = problem.start + 0.1
     theta = torch.from_numpy(start)
     (loss, slope), (again, shifted) = problem.by_autograd(theta, 0), problem.by_shifts(theta, 0)
     features = torch.from_numpy(data.hidden - data.hidden.mean(axis=0))
@@ -273,7 +267,7 @@ def test_proximal_weight_holds_parameters_back(
 ) -> None:
     data, start = blobs(2, 2, 16), binary.initial(0)
     held = ADAM.model_copy(update={"proximal": 10.0})
-    flat = binary.spec.flatten
+    flat = binary.flatten
     moves = [
         np.linalg.norm(
             flat(train_local(binary, start, data, t, no_distillation, steps=40).parameters)
@@ -306,7 +300,7 @@ def test_backends_train_alike(no_distillation: DistillSettings, blobs: Blobs) ->
         result = train_local(
             classifier, classifier.initial(0), data, ADAM, no_distillation, steps=5
         )
-        flats.append(classifier.spec.flatten(result.parameters))
+        flats.append(classifier.flatten(result.parameters))
     np.testing.assert_allclose(flats[0], flats[1], atol=1e-6)
 
 

@@ -25,8 +25,8 @@ from core import (
 )
 from quantum import Host, build_ansatz, build_classifier, train_local
 from quantum.ansatz.circuits import QCNN, ring
-from quantum.ansatz.drawing import draw_svg
 from quantum.ansatz.gates import Gate, Linear, block_of, gates_of
+from quantum.ansatz.templates import draw_svg
 from quantum.costs import circuits_per_step
 from quantum.engines.base import Engine
 from quantum.engines.exact.engine import ExactEngine

@@ -11,13 +11,11 @@ import numpy as np
 import torch
 
 from core import BackendError, HardwareSettings, family
-from quantum.engines.base import Usage
-from quantum.engines.devices.contract import Request
-from quantum.engines.devices.estimate import qpu_seconds
-from quantum.engines.feature_rows import FeatureRows
+from quantum.engines.base import FeatureRows, Usage
+from quantum.engines.devices.contract import Request, qpu_seconds
 
 if TYPE_CHECKING:
-    from quantum.engines.base import Prepared
+    from quantum.engines.base import EncodedRows
     from quantum.engines.devices.jobs import JobRunner
     from quantum.engines.devices.transpiling import Compiled
 
@@ -48,17 +46,12 @@ class CircuitEngine:
     """
 
     def __init__(
-        self,
-        name: str,
-        circuit: Compiled,
-        runner: JobRunner,
-        hardware: HardwareSettings,
-        run: str,
+        self, name: str, circuit: Compiled, runner: JobRunner, hardware: HardwareSettings, run: str
     ) -> None:
         self.name = name
         self.dtype = torch.float64
         self.device = torch.device("cpu")
-        self.usage = self.told = Usage()
+        self.usage = self.reported = Usage()
         self.shots = hardware.circuit_shots
         self.circuit = circuit
         self._runner, self._run = runner, run
@@ -111,7 +104,7 @@ class CircuitEngine:
         """Keep features of shape (rows, n), whatever the rows of a step."""
         return FeatureRows.of(features)
 
-    def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def expectations(self, angles: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
         """<Z> of each read-out, shape (rows, R); counted, so there is no derivative.
 
         Raises
@@ -122,9 +115,9 @@ class CircuitEngine:
         if torch.is_grad_enabled() and angles.requires_grad:
             raise RuntimeError("a device has no autograd; use parameter-shift, spsa or cobyla.")
         points = angles.detach().double().cpu().numpy()[None]
-        return torch.from_numpy(self.evaluate(points, prepared)[0])
+        return torch.from_numpy(self.evaluate(points, encoded)[0])
 
-    def evaluate(self, points: np.ndarray, prepared: Prepared) -> np.ndarray:
+    def evaluate(self, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
         """<Z> at each of K points (K, P), shape (K, rows, R), in one job.
 
         Only a job beyond the backend's limit is split.
@@ -134,7 +127,7 @@ class CircuitEngine:
         BackendError
             If the job cannot be submitted, fails, or would exceed a budget.
         """
-        rows = cast(FeatureRows, prepared).features.numpy()
+        rows = cast(FeatureRows, encoded).features.numpy()
         values = np.concatenate(
             [np.repeat(points, len(rows), axis=0), np.tile(rows, (len(points), 1))], axis=1
         )

@@ -13,8 +13,8 @@ from typing import Any
 
 from core import BackendError, HardwareSettings, derive_seed
 from quantum.engines.devices.contract import CANCELLED, ERROR, Job, Request
-from quantum.engines.devices.failures import is_session_closed, is_transient, redacted
-from quantum.engines.devices.job_results import status_of
+from quantum.engines.devices.jobs import status_of
+from quantum.engines.devices.retrying_client import is_session_closed, is_transient, redacted
 
 LEAST_BUSY = "least_busy"
 TODAYS = "marrakesh"  # a Heron of 156 qubits: for estimates of a device without a snapshot

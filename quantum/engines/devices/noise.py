@@ -49,9 +49,7 @@ def simulated(made: Compiled, backend: Any, name: str, threads: int) -> tuple[Co
     simulator = AerSimulator(**options)
     simulator.name = name
     small = replace(
-        made,
-        circuit=compact(made.circuit, qubits),
-        facts=replace(made.facts, readouts=readouts),
+        made, circuit=compact(made.circuit, qubits), facts=replace(made.facts, readouts=readouts)
     )
     return small, simulator
 

@@ -40,7 +40,7 @@ import torch
 
 from core import BackendError
 from quantum.ansatz.circuits import Ansatz
-from quantum.engines.base import Prepared
+from quantum.engines.base import EncodedRows
 from quantum.engines.exact.execution_plan import Expectations, Program
 from quantum.engines.exact.fusion import fuse_layers
 from quantum.engines.exact.linalg import (
@@ -56,8 +56,8 @@ PlanName = Literal["heisenberg", "state-vector"]
 
 
 @dataclass(frozen=True)
-class EncodedRows:
-    """A prepared data set.
+class EncodedStates:
+    """An encoded data set.
 
     Attributes
     ----------
@@ -77,9 +77,9 @@ class EncodedRows:
         """Number of rows."""
         return int(self.values.shape[1])
 
-    def take(self, indices: torch.Tensor) -> EncodedRows:
+    def take(self, indices: torch.Tensor) -> EncodedStates:
         """Return the rows at ``indices``."""
-        return EncodedRows(self.program, self.values[:, indices.to(self.values.device)])
+        return EncodedStates(self.program, self.values[:, indices.to(self.values.device)])
 
 
 class ExactEngine:
@@ -132,7 +132,7 @@ class ExactEngine:
         readouts = len(self.ansatz.readout_wires)
         return min(self.schedules, key=lambda schedule: step_cost(schedule, rows, readouts))
 
-    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedRows:
+    def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedStates:
         """Encode a data set once.
 
         Parameters
@@ -149,7 +149,7 @@ class ExactEngine:
         """
         return self.encode(features, self.schedule_for(step_rows or len(features)))
 
-    def encode(self, features: np.ndarray, schedule: Schedule) -> EncodedRows:
+    def encode(self, features: np.ndarray, schedule: Schedule) -> EncodedStates:
         """Encode a data set for one of `schedules`, see `prepare`."""
         program = self._program(schedule)
         x = torch.from_numpy(np.array(features, dtype=np.float64)).to(self.device)
@@ -158,16 +158,16 @@ class ExactEngine:
         chunk = max(1, ENCODING_BYTES // (16 * height))
         for start in range(0, len(x), chunk):
             values[:, start : start + chunk] = self._encode(x[start : start + chunk], program)
-        return EncodedRows(program, values)
+        return EncodedStates(program, values)
 
-    def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def expectations(self, angles: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
         """<Z> of each read-out.
 
         Parameters
         ----------
         angles : torch.Tensor, shape (P,)
             Angles in radians, of the engine's dtype and device.
-        prepared : EncodedRows
+        encoded : EncodedStates
             From `prepare`.
 
         Returns
@@ -175,7 +175,7 @@ class ExactEngine:
         torch.Tensor, shape (rows, R)
             Differentiable (once) in the angles.
         """
-        rows = cast(EncodedRows, prepared)
+        rows = cast(EncodedStates, encoded)
         run: Callable[..., torch.Tensor] = Expectations.apply
         return run(angles, rows.values, rows.program, torch.is_grad_enabled())
 

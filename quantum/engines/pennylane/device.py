@@ -13,15 +13,7 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 
-from core import (
-    RUN_DECIDES,
-    BackendError,
-    Noise,
-    Option,
-    UserError,
-    derive_seed,
-    short_message,
-)
+from core import RUN_DECIDES, BackendError, Noise, Option, UserError, derive_seed, short_message
 
 NO_OPTIONS: Mapping[str, Option] = MappingProxyType({})
 PLUGINS = {

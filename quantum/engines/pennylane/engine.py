@@ -18,8 +18,7 @@ from pennylane.wires import Wires
 from core import NOISELESS, Noise, Option, derive_seed
 from quantum.ansatz.circuits import QCNN, VQC
 from quantum.ansatz.templates import circuit_templates, operations
-from quantum.engines.base import Prepared
-from quantum.engines.feature_rows import FeatureRows
+from quantum.engines.base import EncodedRows, FeatureRows
 from quantum.engines.pennylane.device import (
     NO_OPTIONS,
     blaming,
@@ -101,7 +100,7 @@ class PennylaneEngine:
         """Keep features of shape (rows, n) as a float64 tensor, whatever the rows of a step."""
         return FeatureRows.of(features)
 
-    def expectations(self, angles: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def expectations(self, angles: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
         """<Z> of each read-out, shape (rows, R), differentiable in angles of shape (P,).
 
         Raises
@@ -109,7 +108,7 @@ class PennylaneEngine:
         BackendError
             If the device fails.
         """
-        rows = cast(FeatureRows, prepared)
+        rows = cast(FeatureRows, encoded)
         with blaming(self._device_name):
             values = self._qnode(angles, rows.features)
         return torch.stack([torch.as_tensor(v).reshape(-1) for v in values], dim=1).to(self.dtype)
