@@ -162,7 +162,7 @@ def _cost(
         circuits, jobs = circuits + validation * run.rounds + len(site.test), jobs + run.rounds + 1
     if family(backend) != "ibm":
         return circuits, 0.0
-    from quantum.engines.devices.contract import qpu_seconds
+    from quantum.engines.devices.base import qpu_seconds
 
     shots, level = hardware.circuit_shots, hardware.resilience_level
     return circuits, qpu_seconds(backend, 0.0, circuits, shots, level, jobs)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from llm_qfl.cli.cost import cost_lines
-from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.base import Request
+from quantum.engines.devices.job_store import JobStore
 from tests.command import ROOT, llm_qfl
 
 
@@ -40,11 +41,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 def test_jobs_lists_and_cancels_what_is_open(tmp_path: Path) -> None:
     assert f"no open jobs in {tmp_path}" in call("jobs", home=tmp_path).stdout
-    book = JobBook(tmp_path / "jobs.sqlite")
-    book.intend(
-        "a", run="77/0", label="train, round 1", backend="fake_manila", circuits=8, shots=800
-    )
-    book.submitted("a", "job-1")
+    store = JobStore(tmp_path / "jobs.sqlite")
+    request = Request((), 1.0, "a", "77/0", "train, round 1", circuits=8, shots=800)
+    store.record_intent("a", request, "fake_manila")
+    store.record_id("a", "job-1")
     listed = call("jobs", home=tmp_path)
     assert "fake_manila  job-1  submitted  8 circuits" in listed.stdout
     refused = call("clean", "--yes", home=tmp_path)
@@ -64,7 +64,8 @@ def test_a_broken_book_is_one_line(tmp_path: Path) -> None:
 
 
 def test_jobs_of_aer_that_a_killed_client_left_are_cancelled_here(tmp_path: Path) -> None:
-    book = JobBook(tmp_path / "jobs.sqlite")
-    book.intend("a", run="7/0", label="train", backend="aer (ibm_x)", circuits=8, shots=800)
+    store = JobStore(tmp_path / "jobs.sqlite")
+    request = Request((), 1.0, "a", "7/0", "train", circuits=8, shots=800)
+    store.record_intent("a", request, "aer (ibm_x)")
     assert "1 of 1 cancelled" in call("jobs", "--cancel", home=tmp_path).stdout
     assert "no open jobs" in call("jobs", home=tmp_path).stdout

@@ -13,9 +13,12 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
 
 from core import HardwareSettings
-from quantum.engines.devices.ibm import IbmService, pick_backend
-from quantum.engines.devices.job_store import JobBook
-from quantum.engines.devices.jobs import Budget, JobRunner, Request, Usage
+from quantum.engines.base import Usage
+from quantum.engines.devices.backends import pick_backend
+from quantum.engines.devices.base import Budget, Request
+from quantum.engines.devices.ibm import IbmService
+from quantum.engines.devices.job_store import JobStore
+from quantum.engines.devices.jobs import JobRunner
 from tests.quantum.http_cloud import HttpCloud, client_of
 
 ANGLES = np.array([[0.3], [1.0], [2.0]])
@@ -41,7 +44,7 @@ def request_on(backend: Any, key: str = "k") -> Request:
 def runner_of(service: IbmService, path: Path | None = None, **given: Any) -> JobRunner:
     options = {"budget": Budget(), "retries": 2, "timeout": 600.0, **given}
     options.setdefault("sleep", lambda seconds: None)
-    book = None if path is None else JobBook(path)
+    book = None if path is None else JobStore(path)
     return JobRunner(service, book, rng=np.random.default_rng(0), **options)
 
 

@@ -20,7 +20,7 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit_ibm_runtime.api.exceptions import RequestsApiError
 from qiskit_ibm_runtime.exceptions import IBMNotAuthorizedError, IBMRuntimeError
 
-from quantum.engines.devices.jobs import Request
+from quantum.engines.devices.base import Request
 
 _ANGLE = Parameter("a")
 _CIRCUIT = QuantumCircuit(1)

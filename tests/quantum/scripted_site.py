@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from quantum.engines.devices.job_store import JobBook
-from quantum.engines.devices.jobs import Budget, JobRunner, Usage
+from quantum.engines.base import Usage
+from quantum.engines.devices.base import Budget
+from quantum.engines.devices.job_store import JobStore
+from quantum.engines.devices.jobs import JobRunner
 from tests.quantum.scripted_service import Cloud, ScriptedService, expected
 
 OWN_FAULT = ("ERROR", "Error code 9701; Internal error. Please try again.")
@@ -35,7 +37,7 @@ class Site:
         self.service = ScriptedService(self.cloud, script)
         return JobRunner(
             self.service,
-            JobBook(self.path),
+            JobStore(self.path),
             self.budget,
             self.retries,
             self.timeout,
@@ -55,7 +57,7 @@ class Site:
         return sum(self.cloud.bills.values())
 
     def entry(self, key: str = "k") -> Any:
-        return JobBook(self.path).find(key)
+        return JobStore(self.path).find(key)
 
 
 def check(got: tuple[list[np.ndarray], Usage], key: str = "k", rows: int = 3) -> Usage:

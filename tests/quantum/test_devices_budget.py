@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from core import BackendError, HardwareSettings
-from quantum.engines.devices.jobs import Budget, JobRunner, Usage
+from quantum.engines.base import Usage
+from quantum.engines.devices.base import Budget
+from quantum.engines.devices.jobs import JobRunner
 from tests.quantum.scripted_service import KilledError, ScriptedService, make_request
 from tests.quantum.scripted_site import ONE, OWN_FAULT, Site, check
 
@@ -32,13 +34,13 @@ def test_cancel_open_cancels_what_runs_and_leaves_what_is_done(site: Site) -> No
         site.start(status=["killed"]).run(make_request("other", run="run-2"))
     del site.cloud.jobs[site.entry("forgotten").job_id]
     runner = site.start()
-    assert len(runner.open_jobs("run-1")) == 5
+    assert len(runner.store.open_jobs("run-1")) == 5
     assert runner.cancel_open("run-1") == 2
     assert site.service.calls.count("cancel") == 2
     statuses = {key: site.entry(key).status for key in ("runs", "orphan", "never accepted")}
     assert set(statuses.values()) == {"cancelled"}
     assert site.entry("forgotten").status == "failed"
-    assert [e.key for e in runner.open_jobs()] == ["done", "other"]
+    assert [e.key for e in runner.store.open_jobs()] == ["done", "other"]
     assert {j.key for j in site.cloud.jobs.values() if j.cancelled} == {"runs", "orphan"}
     assert check(site.start().run(make_request("done")), "done") == ONE
 
@@ -61,7 +63,7 @@ def test_a_budget_may_be_reached_exactly_and_not_exceeded(
     check(site.start().run(make_request("b")), "b")
     with pytest.raises(
         BackendError,
-        match=f"hardware.{setting} with {spent} spent or kept back, and the next job would cost "
+        match=f"hardware.{setting} with {spent} spent or reserved, and the next job would cost "
         f"{cost}; ",
     ):
         site.start().run(make_request("c"))

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantum.ansatz.circuits import QCNN, VQC
-from quantum.engines.devices.noise import compact, noise_of, part_of, used_qubits
-from quantum.engines.devices.transpiling import Compiled, compiled, join_couplings, trace
+from quantum.engines.devices.aer import compact, noise_of, part_of, used_qubits
+from quantum.engines.devices.circuits import Compiled, compile_circuit, join_couplings, trace
 from quantum.engines.exact.engine import ExactEngine
 
 ANSAETZE = (
@@ -72,12 +72,12 @@ def expectations(circuit: Any, values: dict[str, float], qubits: tuple[int, ...]
 
 @pytest.mark.parametrize("ansatz", ANSAETZE, ids=lambda a: a.describe())
 def test_traced_circuit_is_the_exact_engines(ansatz: QCNN | VQC) -> None:
-    traced = trace(ansatz)
+    traced, names = trace(ansatz)
     angles, features, exact = points(ansatz)
-    assert len(traced.names) == ansatz.angles + ansatz.n_qubits
+    assert len(names) == ansatz.angles + ansatz.n_qubits
     for row, wanted in zip(features, exact, strict=True):
-        values = dict(zip(traced.names, [*angles, *row], strict=True))
-        found = expectations(traced.circuit, values, traced.readouts)
+        values = dict(zip(names, [*angles, *row], strict=True))
+        found = expectations(traced, values, ansatz.readout_wires)
         np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
@@ -85,7 +85,7 @@ def test_traced_circuit_is_the_exact_engines(ansatz: QCNN | VQC) -> None:
 def test_traced_circuit_has_the_cnots_that_the_ansatz_counts(ansatz: QCNN | VQC) -> None:
     from qiskit import transpile
 
-    cnots = transpile(trace(ansatz).circuit, basis_gates=["rz", "sx", "x", "cx"])
+    cnots = transpile(trace(ansatz)[0], basis_gates=["rz", "sx", "x", "cx"])
     assert cnots.count_ops()["cx"] <= ansatz.two_qubit_gates
 
 
@@ -102,7 +102,7 @@ def manila() -> Any:
 def test_transpiled_circuit_is_the_exact_engines(
     ansatz: QCNN | VQC, manila: Any, tmp_path: Path
 ) -> None:
-    made = compiled(ansatz, manila, 3, 2, 0, tmp_path)
+    made = compile_circuit(ansatz, manila, 3, 2, 0, tmp_path)
     angles, features, exact = points(ansatz)
     qubits = used_qubits(made.circuit, made.facts.readouts)
     small = compact(made.circuit, qubits)
@@ -117,30 +117,30 @@ def facts_of(made: Compiled) -> tuple[Any, ...]:
 
 
 def test_transpiled_once_and_kept(manila: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    first = compiled(QCNN(3), manila, 3, 2, 0, tmp_path)
+    first = compile_circuit(QCNN(3), manila, 3, 2, 0, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".qpy", ".json"}
     monkeypatch.setattr(
-        "quantum.engines.devices.transpiling.trace", None
+        "quantum.engines.devices.circuits.trace", None
     )  # a second tracing would fail
-    assert facts_of(compiled(QCNN(3), manila, 3, 2, 0, tmp_path)) == facts_of(first)
+    assert facts_of(compile_circuit(QCNN(3), manila, 3, 2, 0, tmp_path)) == facts_of(first)
     with pytest.raises(TypeError):
-        compiled(QCNN(3), manila, 3, 2, 1, tmp_path)  # another seed: another circuit
+        compile_circuit(QCNN(3), manila, 3, 2, 1, tmp_path)  # another seed: another circuit
 
 
 @pytest.mark.parametrize("spoil", ["qpy", "json", "cut"])
 def test_spoilt_file_is_made_again(manila: Any, tmp_path: Path, spoil: str) -> None:
-    first = compiled(QCNN(2), manila, 1, 1, 0, tmp_path)
+    first = compile_circuit(QCNN(2), manila, 1, 1, 0, tmp_path)
     (file,) = tmp_path.glob("*.qpy" if spoil in ("qpy", "cut") else "*.json")
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2] if spoil == "cut" else b"spoilt")
-    again = compiled(QCNN(2), manila, 1, 1, 0, tmp_path)
+    again = compile_circuit(QCNN(2), manila, 1, 1, 0, tmp_path)
     assert facts_of(again)[:3] == facts_of(first)[:3]
     assert again.circuit.count_ops() == first.circuit.count_ops()
 
 
 def test_estimated_error_and_duration_closed_form(manila: Any, tmp_path: Path) -> None:
     """One CNOT block: the product of fidelities, the longest path of durations."""
-    made = compiled(QCNN(2, block="paper"), manila, 1, 1, 0, tmp_path)
+    made = compile_circuit(QCNN(2, block="paper"), manila, 1, 1, 0, tmp_path)
     fidelity, ready = 1.0, dict.fromkeys(range(5), 0.0)
     for step in made.circuit.data:
         qubits = tuple(made.circuit.find_bit(bit).index for bit in step.qubits)

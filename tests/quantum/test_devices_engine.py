@@ -22,7 +22,7 @@ from quantum import Host, TrainingData, Usage, build_classifier, evaluate, meter
 from quantum.costs import circuits_before_steps, circuits_per_step
 from quantum.engines.base import DeviceEngine, evaluate_points
 from quantum.engines.devices.aer import AerService, Finished, expectations
-from quantum.engines.devices.contract import Budget, Request
+from quantum.engines.devices.base import Budget, Request
 from quantum.engines.devices.engine import precision_of
 
 SHOTS = 4000
@@ -245,8 +245,8 @@ def test_least_busy_stays_the_backend_of_the_run(tmp_path: Path, monkeypatch: An
         asked.append(name)
         return busy.get(name, FakeManilaV2)()
 
-    monkeypatch.setattr("quantum.engines.devices.opening.connect", lambda account: None)
-    monkeypatch.setattr("quantum.engines.devices.opening.pick_backend", pick)
+    monkeypatch.setattr("quantum.engines.devices.backends.connect", lambda account: None)
+    monkeypatch.setattr("quantum.engines.devices.backends.pick_backend", pick)
     for run, least in (("7/0", FakeManilaV2), ("7/0", FakeLimaV2), ("8/0", FakeLimaV2)):
         busy["least_busy"] = least
         host = Host(HardwareSettings(layout_trials=1), store=tmp_path, run=run)
@@ -259,7 +259,7 @@ def test_a_jobs_key_outlives_a_calibration(tmp_path: Path, monkeypatch: Any) -> 
     keys = []
     for calibrated in ("Monday", "Tuesday"):
         monkeypatch.setattr(
-            "quantum.engines.devices.transpiling.calibrated_at", lambda backend, day=calibrated: day
+            "quantum.engines.devices.circuits.calibrated_at", lambda backend, day=calibrated: day
         )
         one = open_classifier(tmp_path, "aer:manila")
         one.engine.begin("train, round 1")

@@ -52,7 +52,7 @@ def test_no_error_path_of_the_wire_tells_the_token(
             go(runner, key)
         except BackendError as error:
             told.extend([str(error), repr(error), *traceback.format_exception(error)])
-        told.extend([repr(runner), repr(runner.service), repr(runner.book.find(key))])
+        told.extend([repr(runner), repr(runner.service), repr(runner.store.find(key))])
 
     try:
         for number, script in enumerate((["400"], ["401"], ["403"], ["429"] * 3, ["500"] * 3)):
@@ -140,7 +140,7 @@ from pathlib import Path
 
 logging.basicConfig(level=logging.DEBUG)
 from core import BackendError
-from quantum.engines.devices.ibm import connect
+from quantum.engines.devices.backends import connect
 from qiskit_ibm_runtime import QiskitRuntimeService
 
 token, nowhere = os.environ.pop("TEST_TOKEN"), "https://localhost.invalid"

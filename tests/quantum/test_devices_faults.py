@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import BackendError
-from quantum.engines.devices.job_store import JobBook
-from quantum.engines.devices.jobs import Budget, JobRunner
+from quantum.engines.devices.base import Budget
+from quantum.engines.devices.job_store import JobStore
+from quantum.engines.devices.jobs import JobRunner
 from tests.quantum.scripted_service import (
     Cloud,
     KilledError,
@@ -70,7 +71,7 @@ ENDINGS = st.lists(
 
 def runner_on(path: Path, service: ScriptedService) -> JobRunner:
     return JobRunner(
-        service, JobBook(path), Budget(), 2, 3600.0, np.random.default_rng(0), lambda seconds: None
+        service, JobStore(path), Budget(), 2, 3600.0, np.random.default_rng(0), lambda seconds: None
     )
 
 
@@ -100,7 +101,7 @@ def test_no_job_is_paid_twice_and_none_is_lost(
         got: dict[str, list[np.ndarray]] = {}
         for _ in range(len(endings) + 1):  # each more life meets one more bad ending at worst
             got |= live(path, cloud, {})
-        book = JobBook(path)
+        book = JobStore(path)
         # None is lost: all have values, those of their key; and the book knows every job.
         assert {k: [v.tolist() for v in got[k]] for k in got} == {
             k: [v.tolist() for v in expected(k)] for k in KEYS
@@ -151,7 +152,7 @@ def test_a_killed_process_leaves_a_job_that_the_next_one_collects(
     )
     assert died.returncode == 9, died.stderr
     cloud = pickle.loads((tmp_path / "cloud").read_bytes())
-    entry = JobBook(tmp_path / "jobs.sqlite").find("k")
+    entry = JobStore(tmp_path / "jobs.sqlite").find("k")
     assert entry is not None
     assert entry.status == ("intended" if when == "before the id" else "submitted")
     service = ScriptedService(cloud)

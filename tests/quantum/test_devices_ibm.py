@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core import BackendError, HardwareSettings
-from quantum.engines.devices.ibm import pick_backend
+from quantum.engines.devices.backends import pick_backend
 from quantum.engines.devices.jobs import JobRunner
 from tests.quantum.device_jobs import ONE, SHOTS, go
 from tests.quantum.http_cloud import HttpCloud, client_of

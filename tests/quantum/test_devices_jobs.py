@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from core import BackendError
-from quantum.engines.devices.job_store import JobBook
-from quantum.engines.devices.jobs import SETTLE, Request, Usage
+from quantum.engines.base import Usage
+from quantum.engines.devices.base import Request
+from quantum.engines.devices.job_store import JobStore
+from quantum.engines.devices.jobs import SETTLE
 from tests.quantum.scripted_service import KilledError, make_request
 from tests.quantum.scripted_site import ONE, OUR_FAULT, OWN_FAULT, Site, check
 
@@ -33,15 +35,15 @@ def test_the_book_knows_of_a_job_before_it_is_submitted_and_of_its_id_before_the
 ) -> None:
     runner = site.start()
     seen: list[tuple[str, str | None]] = []
-    submit, status = site.service.submit, JobBook(site.path)
+    submit, status = site.service.submit, JobStore(site.path)
 
-    def looking(request: Request, tags: list[str]) -> Any:
+    def submit_and_look(request: Request, tags: list[str]) -> Any:
         entry = status.find("k")
         assert entry is not None
         seen.append((entry.status, entry.job_id))
         return submit(request, tags)
 
-    site.service.submit = looking  # type: ignore[method-assign]
+    site.service.submit = submit_and_look  # type: ignore[method-assign]
     site.at_sleep = {1: KilledError()}
     with pytest.raises(KilledError):
         runner.run(make_request("k"))
@@ -121,7 +123,7 @@ def test_a_refused_job_is_not_tried_again(site: Site) -> None:
         site.start(submit=["bad"]).run(make_request("k"))
     assert site.service.calls == ["submit"]
     assert (site.slept, site.entry().status, site.paid) == ([], "failed", 0)
-    assert JobBook(site.path).spent("run-1") == Usage()
+    assert JobStore(site.path).spent("run-1") == Usage()
     assert check(site.start().run(make_request("k"))) == ONE
 
 
@@ -176,7 +178,7 @@ def test_it_is_not_submitted_a_third_time(site: Site) -> None:
     with pytest.raises(BackendError, match=r"job job-1 failed at scripted: .*9701"):
         site.start().run(make_request("k"))
     assert site.paid == 2
-    assert JobBook(site.path).spent("run-1") == ONE + ONE
+    assert JobStore(site.path).spent("run-1") == ONE + ONE
 
 
 def test_killed_after_a_failure_was_written_down(site: Site) -> None:
@@ -226,7 +228,7 @@ def test_a_job_that_the_service_forgot_is_submitted_anew(
     ("spoilt", "why"),
     [
         ([np.zeros(3)], "1 results for 2 circuits"),
-        ([np.zeros(2), np.zeros(1)], r"shape \(2,\) where \(3,\) was asked"),
+        ([np.zeros(2), np.zeros(1)], r"shape \(2,\); \(3,\) was requested"),
         ([np.array([0.0, np.nan, 0.0]), np.zeros(1)], "not finite"),
         ([np.array(["x", "y", "z"]), np.zeros(1)], "no expectations in it"),
     ],

@@ -12,9 +12,10 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 from core import BackendError, HardwareSettings
-from quantum.engines.devices.ibm import IbmService, fake_backend
-from quantum.engines.devices.job_store import JobBook
-from quantum.engines.devices.jobs import Request
+from quantum.engines.devices.backends import fake_backend
+from quantum.engines.devices.base import Request
+from quantum.engines.devices.ibm import IbmService
+from quantum.engines.devices.job_store import JobStore
 from tests.quantum.device_jobs import ANGLES, SHOTS, circuit_on, request_on, runner_of
 
 
@@ -52,7 +53,7 @@ def test_values_are_those_of_the_noisy_device_in_every_mode(
     assert (np.abs(values - reference) < 5 * sigma).all()
     assert np.abs(values - np.cos(ANGLES[:, 0])).max() < 0.15
     assert (usage.jobs, usage.circuits, usage.shots, usage.qpu_seconds) == (1, 3, 12288, 0.0)
-    entry = JobBook(tmp_path / "jobs.sqlite").find("k")
+    entry = JobStore(tmp_path / "jobs.sqlite").find("k")
     assert entry is not None
     assert (entry.backend, entry.status) == ("fake_manila", "collected")
 

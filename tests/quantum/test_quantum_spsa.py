@@ -39,7 +39,7 @@ def test_shifts_give_autograds_gradient() -> None:
 
 def test_spsas_measure_gives_losses_and_the_readouts_gradient() -> None:
     one = problem("spsa")
-    flat = one.start() + 0.05
+    flat = one.start + 0.05
     angles, readout = flat[: one.angles], flat[one.angles :]
     losses, gradient = one.measure(np.stack([angles, angles]), readout, 0)
     exact_loss, exact = one.by_autograd(torch.from_numpy(flat), 0)
@@ -49,7 +49,7 @@ def test_spsas_measure_gives_losses_and_the_readouts_gradient() -> None:
 
 def test_cobyla_sees_the_same_rows_at_each_call() -> None:
     one = problem("cobyla", batch_rows=2)
-    point = one.start()
+    point = one.start
     assert one.value(point) == one.value(point)
 
 

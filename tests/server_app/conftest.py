@@ -15,6 +15,6 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpCloud]:
     monkeypatch.setattr("quantum.engines.devices.jobs.SETTLE", 0.0)
     with serve() as running:
         monkeypatch.setattr(
-            "quantum.engines.devices.opening.connect", lambda account: client_of(running)
+            "quantum.engines.devices.backends.connect", lambda account: client_of(running)
         )
         yield running

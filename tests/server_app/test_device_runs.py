@@ -15,7 +15,7 @@ from client_app.site import forget
 from core import SettingsError, UserError, parse_run, parse_settings
 from core.messages import ARRAYS, METRICS, TRAIN, unpack_parameters
 from quantum.engines.devices.ibm import IbmService
-from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.job_store import JobStore
 from tests.conftest import Ran
 
 Federate = Callable[..., Ran]
@@ -54,8 +54,8 @@ def test_different_clients_have_different_backends(federate: Federate, own_jobs:
         assert device["circuits"] == 2 * 2 * 4 + VALIDATED
         assert device["shots"] == 32 * device["circuits"]
         assert device["two_qubit_gates"] > 20 * device["circuits"]
-    kept = JobBook(own_jobs / "jobs.sqlite")
-    assert kept.spent("1/1").jobs == 3  # fake backends' jobs are in the book of their node
+    kept = JobStore(own_jobs / "jobs.sqlite")
+    assert kept.spent("1/1").jobs == 3  # fake backends' jobs are in the store of their node
 
 
 @pytest.mark.slow
@@ -67,10 +67,10 @@ def test_a_restarted_client_collects_its_jobs(federate: Federate, own_jobs: Path
         first = app(message, context)
         if message.metadata.message_type != TRAIN:
             return first
-        spent.append(JobBook(own_jobs / "jobs.sqlite").spent("1/0").jobs)
+        spent.append(JobStore(own_jobs / "jobs.sqlite").spent("1/0").jobs)
         forget()
         second = app(message, context)
-        spent.append(JobBook(own_jobs / "jobs.sqlite").spent("1/0").jobs)
+        spent.append(JobStore(own_jobs / "jobs.sqlite").spent("1/0").jobs)
         told = [dict(reply.content.metric_records[METRICS]) for reply in (first, second)]
         for key in ("loss", "jobs", "circuits", "shots"):
             assert told[0][key] == told[1][key]
@@ -255,7 +255,7 @@ def test_the_judges_jobs_belong_to_the_run_and_its_session_is_closed(
         "hardware.execution=session",
         f"llm.store={own_jobs}",
     )
-    assert JobBook(own_jobs / "jobs.sqlite").spent("/judge").jobs == 2  # the grid has no run id
+    assert JobStore(own_jobs / "jobs.sqlite").spent("/judge").jobs == 2  # the grid has no run id
     assert len(closed) >= 1 + 2
 
 

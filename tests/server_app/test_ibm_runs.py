@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from client_app.app import app
 from client_app.site import forget
 from core.messages import TRAIN
-from quantum.engines.devices.job_store import JobBook
+from quantum.engines.devices.job_store import JobStore
 from quantum.engines.devices.jobs import JobRunner
 from tests.conftest import Ran
 from tests.quantum.http_cloud import TOKEN, HttpCloud
@@ -96,7 +96,7 @@ def test_a_client_killed_while_it_waits_collects_its_job(
     ran = federate(*GIVEN, f"llm.store={own_jobs}", client_app=restarted)
     assert len(deaths) >= 3
     assert paid(cloud) == ran.summary["ledger"]["jobs"] == 12
-    book = JobBook(own_jobs / "jobs.sqlite")
+    book = JobStore(own_jobs / "jobs.sqlite")
     assert book.open_jobs() == []
     assert book.spent("1/0").jobs + book.spent("1/1").jobs == 12
     entries = json.loads((ran.folder / "ledger.json").read_text())["entries"]

@@ -4,23 +4,81 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from core import BackendError, HardwareSettings, family
+from quantum.ansatz.circuits import QCNN, VQC
 from quantum.engines.base import FeatureRows, Usage
-from quantum.engines.devices.contract import Request, qpu_seconds
+from quantum.engines.devices.aer import AerService, simulated
+from quantum.engines.devices.backends import find_backend, make_store, unusable
+from quantum.engines.devices.base import Budget, Request, Service, qpu_seconds
+from quantum.engines.devices.circuits import Compiled, compile_circuit
+from quantum.engines.devices.ibm import IbmService
+from quantum.engines.devices.job_store import JobStore
+from quantum.engines.devices.jobs import JobRunner
 
 if TYPE_CHECKING:
-    from quantum.engines.base import EncodedRows
-    from quantum.engines.devices.jobs import JobRunner
-    from quantum.engines.devices.transpiling import Compiled
+    from core import QuantumSettings
+    from quantum.engines.base import EncodedRows, Host
 
 EXECUTIONS = 5_000_000
 """Most circuits times shots of one job: IBM's documented limit."""
+
+
+def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> CircuitEngine:
+    """Open a device and transpile the circuit for it.
+
+    Parameters
+    ----------
+    ansatz : QCNN or VQC
+        The circuit.
+    settings : QuantumSettings
+        The `quantum` section; ``backend`` is of the families aer, fake or ibm.
+    host : Host
+        Hardware settings, seed, folder, run.
+
+    Returns
+    -------
+    CircuitEngine
+        Ready to run jobs.
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend, no account, too few qubits, or no store that can be written.
+    """
+    kind, hardware = family(settings.backend), host.hardware
+    make_store(host)
+    backend, ibm = find_backend(settings.backend, hardware.account, ansatz.n_qubits, host)
+    level, trials = hardware.optimization_level, hardware.layout_trials
+    folder = host.store / "circuits"
+    try:
+        circuit = compile_circuit(ansatz, backend, level, trials, host.layout_seed, folder)
+    except OSError as error:
+        raise unusable(host, error) from None
+    # Aer's jobs are over when they return: only a budget must outlive the process.
+    lasting = kind != "aer" or hardware.budgeted
+    store = JobStore(host.store / "jobs.sqlite") if lasting else None
+    service: Service
+    if kind == "ibm":
+        service = IbmService(backend, hardware, host.seed, ibm)
+    else:
+        noisy = None if settings.backend == "aer" else backend
+        circuit, simulator = simulated(circuit, noisy, backend.name, settings.threads)
+        local = AerService(simulator, host.seed)
+        service = local if kind == "aer" else IbmService(simulator, hardware, host.seed)
+    runner = JobRunner(
+        service,
+        store,
+        Budget.of(hardware),
+        hardware.retries,
+        hardware.job_timeout or host.timeout,
+        np.random.default_rng(host.seed),
+    )
+    return CircuitEngine(settings.backend, circuit, runner, hardware, host.run)
 
 
 class CircuitEngine:
@@ -33,7 +91,7 @@ class CircuitEngine:
     circuit : Compiled
         The transpiled circuit.
     runner : JobRunner
-        Submits, waits, and keeps the book of jobs.
+        Submits jobs, records them, and waits for them.
     hardware : HardwareSettings
         Shots, and the most circuits of a job.
     run : str
@@ -79,7 +137,7 @@ class CircuitEngine:
         return jobs, jobs * self._seconds(each) if jobs else 0.0
 
     def reserve(self, *circuits: int, overdraw: bool = False) -> None:
-        """Let budgets keep back later jobs of so many circuits each, until told otherwise.
+        """Reserve budget for later jobs of so many circuits each, until the next call.
 
         With ``overdraw`` the next job may exceed the budget of QPU seconds.
         """
@@ -89,7 +147,7 @@ class CircuitEngine:
         self._runner.reserved = sum(each, Usage())
 
     def begin(self, label: str) -> None:
-        """Say what the next jobs are for, for instance ``client 2, round 5, train``.
+        """Label the next jobs, for instance ``client 2, round 5, train``.
 
         A job's key is made of label, number and content. When an order is carried out again after
         the client was killed, its jobs have the keys of the first time, and are collected.
@@ -191,8 +249,3 @@ def _observables(circuit: Compiled) -> list[list[Any]]:
         [SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0)], size)]
         for qubit in circuit.facts.readouts
     ]
-
-
-def readouts_of(observables: Sequence[Sequence[Any]]) -> list[int]:
-    """Physical qubits of observables that are one Z each."""
-    return [int(np.flatnonzero(each[0].paulis.z[0])[0]) for each in observables]

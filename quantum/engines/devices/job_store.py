@@ -1,12 +1,12 @@
-"""The job book: which jobs were asked of which backend, kept where a restart finds them.
+"""The job store: which jobs were requested of which backend, kept where a restart finds them.
 
-One SQLite file for all processes of a site. A job is written down before it is submitted and its
-id before anyone waits for it, so a process that dies leaves nothing unpaid-for unknown:
+One SQLite file for all processes of a site. A job is recorded before it is submitted, and its id
+before anyone waits for it, so a process that dies leaves no paid job unknown:
 
 ``intended`` (about to be submitted; nobody knows whether it was) -> ``submitted`` (has an id) ->
 ``collected`` | ``failed`` | ``cancelled``.
 
-Values tell of private data: the file and its folder are their owner's alone.
+Values reveal private data: only their owner can read the file and its folder.
 """
 
 from __future__ import annotations
@@ -22,20 +22,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from core import BackendError
 from quantum.engines.base import Usage
-from quantum.engines.devices.contract import attempt_key
+from quantum.engines.devices.base import Request, attempt_key
 
 FORMAT = 1
 INTENDED, SUBMITTED, COLLECTED = "intended", "submitted", "collected"
-FAILED, CANCELLED = "failed", "cancelled"
 OPEN = (INTENDED, SUBMITTED)
-
-_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     key TEXT PRIMARY KEY, run TEXT NOT NULL, label TEXT NOT NULL, backend TEXT NOT NULL,
@@ -45,15 +42,15 @@ CREATE TABLE IF NOT EXISTS jobs (
 )
 """
 _INDEX = "CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (run)"
-_COLUMNS = (
-    'key, run, label, backend, job_id, status, circuits, shots, "values", '
-    "COALESCE(qpu_seconds, qpu_estimate), queue_seconds, reason, created, updated"
+_SELECT = (
+    'SELECT key, run, label, backend, job_id, status, circuits, shots, "values", '
+    "COALESCE(qpu_seconds, qpu_estimate), queue_seconds, reason, created, updated FROM jobs "
 )
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One job in the book.
+class RecordedJob:
+    """One job in the store.
 
     Attributes
     ----------
@@ -68,7 +65,7 @@ class Entry:
     values : list of np.ndarray or None
         float64, one of the pub's shape each; None until collected.
     qpu_seconds, queue_seconds : float
-        QPU seconds are the estimate until the service has told.
+        QPU seconds are the estimate until the service has reported them.
     reason : str
         Why it failed.
     created, updated : str
@@ -98,7 +95,7 @@ class Entry:
         return Usage(1, self.circuits, self.shots, self.qpu_seconds, self.queue_seconds)
 
 
-class JobBook:
+class JobStore:
     """The jobs of a site.
 
     Parameters
@@ -112,93 +109,89 @@ class JobBook:
     Raises
     ------
     BackendError
-        From every method, if the file is no job book, is damaged, cannot be written, or stays
+        From every method, if the file is no job store, is damaged, cannot be written, or stays
         locked.
     """
 
     def __init__(self, path: Path | None, patience: float = 30.0) -> None:
         self.path = None if path is None else path.expanduser()
         self._patience = patience
-        self._kept = None
+        self._memory = None
         if self.path is None:
-            self._kept = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            weakref.finalize(self, self._kept.close)
+            self._memory = sqlite3.connect(
+                ":memory:", isolation_level=None, check_same_thread=False
+            )
+            weakref.finalize(self, self._memory.close)
         with self._connection() as connection:
-            self._prepare(connection)
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, FORMAT):
+                raise self._unusable(f"it is of format {version}")
+            if version == 0:
+                # On file systems without shared memory SQLite stays with its rollback journal.
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(_SCHEMA)
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute(_INDEX)
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> RecordedJob | None:
         """Return the job of a key, or None."""
-        with self._connection() as connection:
-            row = connection.execute(
-                f"SELECT {_COLUMNS} FROM jobs WHERE key = ?", (key,)
-            ).fetchone()
-        return None if row is None else self._entry(row)
+        return next(iter(self._select("WHERE key = ?", key)), None)
 
-    def attempts(self, key: str) -> list[Entry]:
+    def attempts(self, key: str) -> list[RecordedJob]:
         """Return all attempts at a job, first to last: those of ``key``, ``key#2``, ..."""
-        found: list[Entry] = []
-        while entry := self.find(attempt_key(key, len(found) + 1)):
-            found.append(entry)
+        found: list[RecordedJob] = []
+        while job := self.find(attempt_key(key, len(found) + 1)):
+            found.append(job)
         return found
 
-    def intend(
-        self,
-        key: str,
-        *,
-        run: str,
-        label: str,
-        backend: str,
-        circuits: int,
-        shots: int,
-        qpu_estimate: float = 0.0,
-    ) -> None:
-        """Write down that a job is about to be submitted.
+    def open_jobs(self, run: str | None = None) -> list[RecordedJob]:
+        """Return the jobs that may still run or wait to be collected, of one run or of all."""
+        where = "WHERE status IN (?, ?) AND (? IS NULL OR run = ?) ORDER BY rowid"
+        return self._select(where, *OPEN, run, run)
 
-        A key may be intended again as long as no job of it was accepted.
+    def record_intent(self, key: str, request: Request, backend: str) -> None:
+        """Record that a request is about to be submitted under a key.
+
+        The same key may be recorded again as long as no job of it was accepted.
         """
-        now = _now()
+        now, costs = _now(), (request.circuits, request.shots, request.qpu_estimate)
         self._write(
             key,
             "INSERT INTO jobs VALUES (?, ?, ?, ?, NULL, ?, ?, ?, NULL, ?, NULL, 0, '', ?, ?) "
             "ON CONFLICT (key) DO UPDATE SET status = excluded.status, reason = '', "
             "backend = excluded.backend, updated = excluded.updated WHERE jobs.job_id IS NULL",
-            (key, run, label, backend, INTENDED, circuits, shots, qpu_estimate, now, now),
+            (key, request.run, request.label, backend, INTENDED, *costs, now, now),
         )
 
-    def submitted(self, key: str, job_id: str) -> None:
-        """Write down the id of an accepted job."""
-        self._update(key, "status = ?, job_id = ?", (SUBMITTED, job_id))
+    def record_id(self, key: str, job_id: str) -> None:
+        """Record the id of an accepted job."""
+        self._update(key, status=SUBMITTED, job_id=job_id)
 
-    def collected(self, key: str, values: Sequence[np.ndarray], usage: Usage) -> None:
-        """Keep a job's values (one array a pub) and what it cost."""
-        self._update(
-            key,
-            'status = ?, "values" = ?, qpu_seconds = ?, queue_seconds = ?',
-            (COLLECTED, _packed(values), usage.qpu_seconds, usage.queue_seconds),
-        )
+    def record_values(
+        self, key: str, values: Sequence[np.ndarray], qpu_seconds: float, queue_seconds: float
+    ) -> None:
+        """Record a job's values (one array a pub) and its seconds."""
+        packed = io.BytesIO()
+        np.savez(packed, *[np.asarray(value, dtype=np.float64) for value in values])
+        seconds = {"qpu_seconds": qpu_seconds, "queue_seconds": queue_seconds}
+        self._update(key, status=COLLECTED, values=packed.getvalue(), **seconds)
 
-    def failed(self, key: str, reason: str, usage: Usage | None = None) -> None:
-        """Write down why there will be no values; usage None: the estimate stands."""
-        self._ended(key, FAILED, reason, usage)
-
-    def cancelled(self, key: str, reason: str = "", usage: Usage | None = None) -> None:
-        """Write down that a job was cancelled; usage None: the estimate stands."""
-        self._ended(key, CANCELLED, reason, usage)
-
-    def open_jobs(self, run: str | None = None) -> list[Entry]:
-        """Return the jobs that may still run or wait to be collected, of one run or of all."""
-        with self._connection() as connection:
-            rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM jobs WHERE status IN (?, ?) AND (? IS NULL OR run = ?) "
-                "ORDER BY rowid",
-                (*OPEN, run, run),
-            ).fetchall()
-        return [self._entry(row) for row in rows]
+    def record_end(
+        self,
+        key: str,
+        status: Literal["failed", "cancelled"],
+        reason: str,
+        qpu_seconds: float | None = None,
+        queue_seconds: float = 0.0,
+    ) -> None:
+        """Record why there will be no values; QPU seconds None: the estimate stands."""
+        seconds = {"qpu_seconds": qpu_seconds, "queue_seconds": queue_seconds}
+        self._update(key, status=status, reason=reason, **seconds)
 
     def spent(self, run: str, besides: str = "") -> Usage:
         """Return what a run has submitted, whether collected or not.
 
-        A job whose acceptance is unknown counts, and QPU seconds that the service has not told
+        A job whose acceptance is unknown counts, and QPU seconds that the service has not reported
         count as estimated.
 
         Parameters
@@ -228,25 +221,25 @@ class JobBook:
             return
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         lock = self.path.with_name(f"{self.path.name}.{name}.lock")
-        handle = self._locked(lock)
+        handle = self._lock(lock)
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
             os.close(handle)
 
-    def _locked(self, lock: Path) -> int:
-        """Open and lock a file; again if its holder unlinked it meanwhile."""
+    def _lock(self, path: Path) -> int:
+        """Open and lock a file; again if its holder has unlinked it meanwhile."""
         import fcntl
 
         while True:
             try:
-                handle = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE)
+                handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 raise self._unusable(error) from None
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
-                if os.fstat(handle).st_ino == lock.stat().st_ino:
+                if os.fstat(handle).st_ino == path.stat().st_ino:
                     return handle
             except FileNotFoundError:
                 pass
@@ -255,26 +248,18 @@ class JobBook:
                 raise
             os.close(handle)
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, FORMAT):
-            raise self._unusable(f"it is of format {version}")
-        if version == 0:
-            # On file systems without shared memory SQLite stays with its rollback journal.
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute(_INDEX)
-
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Open the book for one statement: nothing to carry over a fork or between threads."""
+        """Open the store for one statement: nothing to carry over a fork or between threads."""
         try:
-            if self.path is None:
-                assert self._kept is not None
-                yield self._kept
+            if self._memory is not None or self.path is None:
+                assert self._memory is not None
+                yield self._memory
                 return
-            self._make_private(self.path)
+            if not self.path.exists():
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # SQLite gives its side files the mode of the main one.
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             with contextlib.closing(
                 sqlite3.connect(self.path, timeout=self._patience, isolation_level=None)
             ) as connection:
@@ -283,14 +268,20 @@ class JobBook:
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from None
 
-    @staticmethod
-    def _make_private(path: Path) -> None:
-        if path.exists():
-            return
-        for folder in [p for p in reversed(path.parents) if not p.exists()]:
-            folder.mkdir(_FOLDER_MODE, exist_ok=True)
-        # SQLite gives its side files the mode of the main one.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, _FILE_MODE))
+    def _select(self, where: str, *values: object) -> list[RecordedJob]:
+        with self._connection() as connection:
+            rows = connection.execute(_SELECT + where, values).fetchall()
+        return [self._job(row) for row in rows]
+
+    def _job(self, row: tuple[Any, ...]) -> RecordedJob:
+        values = None
+        try:
+            if row[8] is not None:
+                with np.load(io.BytesIO(row[8]), allow_pickle=False) as arrays:
+                    values = [arrays[f"arr_{index}"] for index in range(len(arrays.files))]
+        except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+            raise self._unusable(f"the values of {row[0]!r} are damaged: {error}") from None
+        return RecordedJob(*(*row[:8], values, *row[9:]))
 
     def _write(self, key: str, statement: str, values: tuple[object, ...]) -> None:
         with self._connection() as connection:
@@ -298,43 +289,17 @@ class JobBook:
         if changed != 1:
             raise self._unusable(f"its entry {key!r} is not as we left it")
 
-    def _update(self, key: str, what: str, values: tuple[object, ...]) -> None:
-        self._write(
-            key, f"UPDATE jobs SET {what}, updated = ? WHERE key = ?", (*values, _now(), key)
-        )
-
-    def _ended(self, key: str, status: str, reason: str, usage: Usage | None) -> None:
-        told = (None, 0.0) if usage is None else (usage.qpu_seconds, usage.queue_seconds)
-        self._update(
-            key,
-            "status = ?, reason = ?, qpu_seconds = ?, queue_seconds = ?",
-            (status, reason, *told),
-        )
-
-    def _entry(self, row: tuple[Any, ...]) -> Entry:
-        try:
-            values = None if row[8] is None else _unpacked(row[8])
-        except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-            raise self._unusable(f"the values of {row[0]!r} are damaged: {error}") from None
-        return Entry(*(*row[:8], values, *row[9:]))
+    def _update(self, key: str, **values: object) -> None:
+        columns = ", ".join(f'"{name}" = ?' for name in values)
+        statement = f"UPDATE jobs SET {columns}, updated = ? WHERE key = ?"
+        self._write(key, statement, (*values.values(), _now(), key))
 
     def _unusable(self, why: object) -> BackendError:
         return BackendError(
-            f"the job book {str(self.path)!r} cannot be used ({why})",
-            "a job book of this version, that this user can write and nothing else locks",
+            f"the job store {str(self.path)!r} cannot be used ({why})",
+            "a job store of this version, that this user can write and nothing else locks",
             "mend or move it; jobs in it that still run are then yours to cancel at IBM",
         )
-
-
-def _packed(values: Sequence[np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, *[np.asarray(value, dtype=np.float64) for value in values])
-    return buffer.getvalue()
-
-
-def _unpacked(packed: bytes) -> list[np.ndarray]:
-    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-        return [arrays[f"arr_{index}"] for index in range(len(arrays.files))]
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
 """Run one primitive job so that it is paid once and its values are not lost.
 
-Whatever breaks in between, the connection, the service or this process, starting again with the
-same request finds the job it has already paid for.
+Whatever breaks in between, the connection, the service or this process: starting again with the
+same request finds the job that has already been paid for.
 """
 
 from __future__ import annotations
@@ -10,63 +10,64 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
 from core import BackendError, explain
 from quantum.engines.base import Usage
-from quantum.engines.devices.contract import (
+from quantum.engines.devices.base import (
     CANCELLED,
     DONE,
     ERROR,
     FINAL,
     Budget,
     Job,
+    MalformedError,
     Request,
     Service,
     attempt_key,
     job_tag,
+    qpu_seconds_of,
+    queue_seconds_of,
+    status_of,
+    values_of,
 )
-from quantum.engines.devices.job_store import COLLECTED, OPEN, Entry, JobBook
+from quantum.engines.devices.job_store import COLLECTED, OPEN, JobStore, RecordedJob
 from quantum.engines.devices.retrying_client import (
-    Line,
+    RetryingClient,
     is_backends_own,
     is_refused_for_now,
     is_transient,
     redacted,
 )
 
-__all__ = ["Budget", "Job", "JobRunner", "Request", "Service", "Usage"]
-
 SETTLE = 5.0
 """Seconds before a job is looked for whose acceptance is not known: lists lag behind."""
 FIRST_POLL, LONGEST_POLL = 0.05, 10.0
-"""Seconds between two looks at a job's status."""
+"""Seconds between two polls of a job's status."""
 CANCEL_SECONDS = 15.0
-"""Longest wait for the service to take a cancellation."""
+"""Longest wait for the service to accept a cancellation."""
 
 _log = logging.getLogger(__name__)
 
 
-class _AnewError(BackendError):
+class _RetryableError(BackendError):
     """A job that ended without values and without fault of ours: worth one new attempt."""
 
 
 class JobRunner:
-    """Runs requests on a service, by the book.
+    """Runs requests on a service and records them in a job store.
 
     Parameters
     ----------
     service : Service
         Where jobs run.
-    book : JobBook or None
-        Where they are written down; None: in memory, for services whose jobs end with us.
+    store : JobStore or None
+        Where they are recorded; None: in memory, for services whose jobs end with us.
     budget : Budget
         What a run may submit.
     retries : int
-        Tries after a transient error, waiting twice as long each time.
+        Retries after a transient error, waiting twice as long each time.
     timeout : float
         Longest wait for one job with its queue, seconds.
     rng : np.random.Generator
@@ -77,7 +78,7 @@ class JobRunner:
     Attributes
     ----------
     reserved : Usage
-        What budgets keep back for a later job of the same order.
+        What budgets reserve for a later job of the same instruction.
     overdraw : bool
         Whether the next job may exceed the QPU seconds: without it the steps that were paid would
         be lost, and their time was an estimate.
@@ -86,7 +87,7 @@ class JobRunner:
     def __init__(
         self,
         service: Service,
-        book: JobBook | None,
+        store: JobStore | None,
         budget: Budget,
         retries: int,
         timeout: float,
@@ -95,17 +96,15 @@ class JobRunner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.service = service
-        self.book = JobBook(None) if book is None else book
+        self.store = JobStore(None) if store is None else store
         self.budget = budget
         self.reserved = Usage()
         self.overdraw = False
-        self._line = Line(service.name, retries, rng, sleep)
-        self._timeout = timeout
-        self._sleep = sleep
-        self._clock = clock
+        self._client = RetryingClient(service.name, retries, rng, sleep)
+        self._timeout, self._sleep, self._clock = timeout, sleep, clock
 
     def run(self, request: Request) -> tuple[list[np.ndarray], Usage]:
-        """Return the values of a request, from the book if they are there.
+        """Return the values of a request, from the store if they are there.
 
         A job that failed by the backend's own fault, or that the service has forgotten, is
         submitted once more, under the key ``<key>#2``. Ctrl-C and `SystemExit` cancel the job.
@@ -120,29 +119,25 @@ class JobRunner:
         list of np.ndarray
             float64 expectations, one array of the pub's shape for each pub.
         Usage
-            Of all attempts; of the first time, where the values come from the book.
+            Of all attempts; of the first time, where the values come from the store.
 
         Raises
         ------
         BackendError
             If a budget does not allow the job, the service refuses or loses it, it fails, is
-            cancelled or takes too long, its result is malformed, or the book cannot be used.
+            cancelled or takes too long, its result is malformed, or the store cannot be used.
         """
-        with self.book.claim(request.key):
+        with self.store.claim(request.key):
             try:
                 values = self._attempt(request)
-            except _AnewError as why:
+            except _RetryableError as why:
                 _log.warning("%s One new attempt.", why)
                 values = self._attempt(request)
         return values, self.usage_of(request.key)
 
     def usage_of(self, key: str) -> Usage:
         """Return what all attempts at a request have cost."""
-        return sum((entry.usage for entry in self.book.attempts(key)), Usage())
-
-    def open_jobs(self, run: str | None = None) -> list[Entry]:
-        """Return the jobs that may still run or wait to be collected, of one run or of all."""
-        return self.book.open_jobs(run)
+        return sum((recorded.usage for recorded in self.store.attempts(key)), Usage())
 
     def cancel_open(self, run: str | None = None) -> int:
         """Cancel the open jobs of a run, or of all runs.
@@ -157,88 +152,76 @@ class JobRunner:
         Raises
         ------
         BackendError
-            If the service cannot be reached, or the book cannot be used.
+            If the service cannot be reached, or the store cannot be used.
         """
         count = 0
-        for entry in self.book.open_jobs(run):
-            job = self._found(entry)
-            if job is None and entry.job_id is None:
-                self.book.cancelled(entry.key, "never accepted")
+        for recorded in self.store.open_jobs(run):
+            job = self._find(recorded)
+            if job is None and recorded.job_id is None:
+                self.store.record_end(recorded.key, "cancelled", "never accepted")
             elif job is None:
-                self.book.failed(entry.key, "the service no longer knows it")
+                self.store.record_end(recorded.key, "failed", "the service no longer knows it")
             elif status_of(job) not in (DONE, ERROR) and self._cancel(job):
-                self._written(entry, job)
-                self.book.cancelled(entry.key, "cancelled on request", self._usage(job, entry))
+                seconds = self._seconds(job, recorded.qpu_seconds)
+                self.store.record_end(recorded.key, "cancelled", "cancelled on request", *seconds)
                 count += 1
         return count
 
     def _attempt(self, request: Request) -> list[np.ndarray]:
-        """Go on with the last attempt at a request where it stands, or begin a new one."""
-        attempts = self.book.attempts(request.key)
-        last = attempts[-1] if attempts else None
+        """Continue the last attempt at a request where it stands, or begin a new one."""
+        attempts = self.store.attempts(request.key)
         job, number = None, len(attempts) + 1
-        if last is not None:
+        if attempts:
+            last = attempts[-1]
             if last.status == COLLECTED and last.values is not None:
                 return last.values
-            # An attempt without an id may have been accepted all the same: never ended, for us.
+            # An attempt without an id may have been accepted all the same: for us it never ended.
             if last.status in OPEN or last.job_id is None:
-                job, number = self._recovered(last), len(attempts)
+                job, number = self._recover(last), len(attempts)
         key = attempt_key(request.key, number)
         if job is None:
             job = self._submit(request, key)
         return self._collect(request, key, job, number)
 
-    def _recovered(self, entry: Entry) -> Job | None:
-        """Return the job of an open entry; None if it was never accepted.
+    def _recover(self, recorded: RecordedJob) -> Job | None:
+        """Return the service's job of an open record; None if it was never accepted.
 
         Raises
         ------
-        _AnewError
+        _RetryableError
             If it was accepted and the service has forgotten it.
         """
-        job = self._found(entry)
-        if job is not None:
-            self._written(entry, job)
-        elif entry.job_id is not None:
-            self.book.failed(entry.key, "the service no longer knows it")
-            raise _AnewError(
-                f"{self.service.name} no longer knows job {entry.job_id}",
+        job = self._find(recorded)
+        if job is None and recorded.job_id is not None:
+            self.store.record_end(recorded.key, "failed", "the service no longer knows it")
+            raise _RetryableError(
+                f"{self.service.name} no longer knows job {recorded.job_id}",
                 "a job that the service keeps until it is collected",
                 "start again: it is submitted anew",
             )
         return job
 
-    def _found(self, entry: Entry) -> Job | None:
-        """Look for an entry's job by its id, then by its tag."""
-        job = None
-        if (job_id := entry.job_id) is not None:
-            job = self._line.ask(lambda: self.service.find(job_id), entry.job_id)
+    def _find(self, recorded: RecordedJob) -> Job | None:
+        """Look for a recorded job by its id, then by its tag; record the id that it has."""
+        job, job_id = None, recorded.job_id
+        if job_id is not None:
+            job = self._client.call(lambda: self.service.find(job_id), job_id)
         if job is None:
-            tag = job_tag(entry.run, entry.key)
-            job = self._line.ask(lambda: self.service.find_tagged(tag), entry.job_id)
+            tag = job_tag(recorded.run, recorded.key)
+            job = self._client.call(lambda: self.service.find_tagged(tag), job_id)
+        if job is not None and job.job_id() != job_id:
+            self.store.record_id(recorded.key, job.job_id())
         return job
-
-    def _written(self, entry: Entry, job: Job) -> None:
-        if entry.job_id != job.job_id():
-            self.book.submitted(entry.key, job.job_id())
 
     def _submit(self, request: Request, key: str) -> Job:
-        spent = self.book.spent(request.run, besides=key) + self.reserved
-        self.budget.check(spent, request, seconds=not self.overdraw)
-        self.book.intend(
-            key,
-            run=request.run,
-            label=request.label,
-            backend=self.service.name,
-            circuits=request.circuits,
-            shots=request.shots,
-            qpu_estimate=request.qpu_estimate,
-        )
-        job = self._accepted(request, key)
-        self.book.submitted(key, job.job_id())
+        spent = self.store.spent(request.run, besides=key) + self.reserved
+        self.budget.check(spent, request, overdraw=self.overdraw)
+        self.store.record_intent(key, request, self.service.name)
+        job = self._submit_once(request, key)
+        self.store.record_id(key, job.job_id())
         return job
 
-    def _accepted(self, request: Request, key: str) -> Job:
+    def _submit_once(self, request: Request, key: str) -> Job:
         """Submit until the service has accepted once, looking first whenever that is unknown."""
         tag = job_tag(request.run, key)
         failures = 0
@@ -250,80 +233,82 @@ class JobRunner:
             except Exception as error:  # the client raises many kinds, of several libraries
                 failures += 1
                 if not is_transient(error):
-                    self.book.failed(key, redacted(error))
-                    raise self._line.refused(error) from None
-                if failures > self._line.retries:
-                    raise self._line.unreachable(error, None) from None
+                    self.store.record_end(key, "failed", redacted(error))
+                    raise BackendError(
+                        f"{self.service.name} refused the job ({redacted(error)})",
+                        "circuits, options and an account that the backend takes",
+                        "change hardware.* or quantum.backend",
+                    ) from None
+                if failures > self._client.retries:
+                    raise self._client.unreachable(error, None) from None
                 refused = is_refused_for_now(error)
-            self._line.wait(failures, at_least=0.0 if refused else SETTLE)
-            job = None if refused else self._line.ask(lambda: self.service.find_tagged(tag), None)
-            if job is not None:
-                return job
+            self._client.wait(failures, at_least=0.0 if refused else SETTLE)
+            if not refused:
+                job = self._client.call(lambda: self.service.find_tagged(tag), None)
+                if job is not None:
+                    return job
 
     def _collect(self, request: Request, key: str, job: Job, number: int) -> list[np.ndarray]:
         job_id = job.job_id()
         status = self._final_status(request, key, job)
         if status == ERROR:
             raise self._failure(request, key, job, number)
-        usage = self._usage(job, request)
+        seconds = self._seconds(job, request.qpu_estimate)
         if status == CANCELLED:
-            self.book.cancelled(key, "cancelled from outside", usage)
+            self.store.record_end(key, "cancelled", "cancelled from outside", *seconds)
             raise BackendError(_no_values(f"job {job_id} was cancelled at {self.service.name}"))
-        result = self._line.ask(job.result, job_id)
+        result = self._client.call(job.result, job_id)
         try:
             values = values_of(result, request)
         except MalformedError as error:
-            self.book.failed(key, f"malformed result: {error}", usage)
+            self.store.record_end(key, "failed", f"malformed result: {error}", *seconds)
             what = f"the result of job {job_id} is malformed: {redacted(error)}"
             raise BackendError(_no_values(what)) from None
-        self.book.collected(key, values, usage)
+        self.store.record_values(key, values, *seconds)
         return values
 
     def _failure(self, request: Request, key: str, job: Job, number: int) -> BackendError:
-        """Write a failed job down and build its error."""
-        reason = redacted(self._reason(job))
-        self.book.failed(key, reason, self._usage(job, request))
-        what = _no_values(f"job {job.job_id()} failed at {self.service.name}: {reason}")
-        return _AnewError(what) if number == 1 and is_backends_own(reason) else BackendError(what)
-
-    def _reason(self, job: Job) -> object:
-        told = self._line.ask(job.error_message, job.job_id())
-        if told:
-            return told
-        try:  # in local mode the failure is in the result only
-            job.result()
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return "no reason given"
+        """Record a failed job and build its error."""
+        reason: object = self._client.call(job.error_message, job.job_id())
+        if not reason:
+            reason = "no reason given"
+            try:  # in local mode the failure is in the result only
+                job.result()
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+        text = redacted(reason)
+        self.store.record_end(key, "failed", text, *self._seconds(job, request.qpu_estimate))
+        what = _no_values(f"job {job.job_id()} failed at {self.service.name}: {text}")
+        again = number == 1 and is_backends_own(text)
+        return _RetryableError(what) if again else BackendError(what)
 
     def _final_status(self, request: Request, key: str, job: Job) -> str:
-        """Wait until a job has ended."""
-        try:
-            return self._waited(request, key, job)
-        except (KeyboardInterrupt, SystemExit):
-            # Cancel on stop. A job that has ended meanwhile stays in the book, to be collected.
-            if self._cancel(job):
-                self.book.cancelled(key, "stopped")
-            raise
-
-    def _waited(self, request: Request, key: str, job: Job) -> str:
+        """Wait until a job has ended; cancel it when this process is stopped."""
         start, poll = self._clock(), FIRST_POLL
-        while True:
-            status = self._line.ask(lambda: status_of(job), job.job_id())
-            if status in FINAL:
-                return status
-            left = self._timeout - (self._clock() - start)
-            if left <= 0:
-                return self._too_long(request, key, job)
-            self._sleep(min(poll, left))
-            poll = min(poll * 1.5, LONGEST_POLL)
+        try:
+            while (status := self._status(job)) not in FINAL:
+                left = self._timeout - (self._clock() - start)
+                if left <= 0:
+                    return self._time_out(request, key, job)
+                self._sleep(min(poll, left))
+                poll = min(poll * 1.5, LONGEST_POLL)
+        except (KeyboardInterrupt, SystemExit):
+            # A job that has ended meanwhile stays in the store, to be collected.
+            if self._cancel(job):
+                self.store.record_end(key, "cancelled", "stopped")
+            raise
+        return status
 
-    def _too_long(self, request: Request, key: str, job: Job) -> str:
+    def _status(self, job: Job) -> str:
+        return self._client.call(lambda: status_of(job), job.job_id())
+
+    def _time_out(self, request: Request, key: str, job: Job) -> str:
         """Cancel a job that took too long; its status if it has just ended."""
         cancelled = self._cancel(job)
         if cancelled:
-            self.book.cancelled(key, "took too long", self._usage(job, request))
-        elif (status := self._line.ask(lambda: status_of(job), job.job_id())) in FINAL:
+            seconds = self._seconds(job, request.qpu_estimate)
+            self.store.record_end(key, "cancelled", "took too long", *seconds)
+        elif (status := self._status(job)) in FINAL:
             return status
         raise BackendError(
             f"job {job.job_id()} had not ended after {self._timeout:g} s and "
@@ -333,131 +318,32 @@ class JobRunner:
         )
 
     def _cancel(self, job: Job) -> bool:
-        """Ask for a job's end; whether the service agreed, within a bounded time."""
+        """Request a job's end; whether the service agreed, within a bounded time."""
         agreed: list[bool] = []
 
-        def ask() -> None:
+        def cancel() -> None:
             try:
                 agreed.append(job.cancel() is not False)
-            except Exception as error:  # best effort: the job stays in the book
+            except Exception as error:  # best effort: the job stays in the store
                 _log.warning("Job %s could not be cancelled: %s", job.job_id(), redacted(error))
 
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(CANCEL_SECONDS)
+        thread = threading.Thread(target=cancel, daemon=True)
+        thread.start()
+        thread.join(CANCEL_SECONDS)
         return agreed == [True]
 
-    def _usage(self, job: Job, of: Request | Entry) -> Usage:
-        """Return what a job cost; as estimated, where the service does not tell."""
+    def _seconds(self, job: Job, estimate: float) -> tuple[float, float]:
+        """Return a job's QPU seconds, as estimated if the service does not report them; queue's."""
         qpu, queue = None, 0.0
         try:
-            qpu = self._line.ask(lambda: qpu_seconds_of(job), job.job_id())
-            queue = self._line.ask(lambda: queue_seconds_of(job), job.job_id())
+            qpu = self._client.call(lambda: qpu_seconds_of(job), job.job_id())
+            queue = self._client.call(lambda: queue_seconds_of(job), job.job_id())
         except BackendError as error:
             _log.warning("The cost of job %s stays estimated. %s", job.job_id(), error)
-        if qpu is None:
-            qpu = of.qpu_estimate if isinstance(of, Request) else of.qpu_seconds
-        return Usage(1, of.circuits, of.shots, qpu, queue)
+        return estimate if qpu is None else qpu, queue
 
 
 def _no_values(what: str) -> str:
     return explain(
         what, "a job that ends with finite values", "start again to submit it anew, at its price"
     )
-
-
-_WORDS = {"COMPLETED": DONE, "FAILED": ERROR}
-
-
-class MalformedError(ValueError):
-    """A result that is not what was asked for."""
-
-
-def status_of(job: Job) -> str:
-    """Return a job's status as a word: DONE, ERROR, CANCELLED, or one that is not final."""
-    status = job.status()
-    word = str(getattr(status, "name", status)).upper()
-    if word.startswith("CANCELLED"):  # also "CANCELLED - RAN TOO LONG"
-        return CANCELLED
-    return _WORDS.get(word, word)
-
-
-def values_of(result: Any, request: Request) -> list[np.ndarray]:
-    """Return the expectations of a finished job.
-
-    Parameters
-    ----------
-    result : PrimitiveResult
-        One result a pub, each with ``.data.evs``.
-    request : Request
-        What was asked.
-
-    Returns
-    -------
-    list of np.ndarray
-        float64; one of each pub's own shape.
-
-    Raises
-    ------
-    MalformedError
-        If a value is missing, of the wrong shape, or not finite.
-    """
-    shapes = _shapes(request)
-    try:
-        values = [np.array(part.data.evs, dtype=np.float64) for part in result]
-    except (AttributeError, TypeError, ValueError) as error:
-        raise MalformedError(f"no expectations in it ({error})") from None
-    if len(values) != len(shapes):
-        raise MalformedError(f"{len(values)} results for {len(shapes)} circuits")
-    for value, shape in zip(values, shapes, strict=True):
-        if value.shape != shape:
-            raise MalformedError(f"expectations of shape {value.shape} where {shape} was asked")
-        if not np.isfinite(value).all():
-            raise MalformedError("expectations that are not finite")
-    return values
-
-
-def _shapes(request: Request) -> list[tuple[int, ...]]:
-    """Return the shape of each pub: its parameter sets broadcast with its observables."""
-    from qiskit.primitives.containers.estimator_pub import EstimatorPub
-
-    return [EstimatorPub.coerce(pub, request.precision).shape for pub in request.pubs]
-
-
-def qpu_seconds_of(job: Job) -> float | None:
-    """Return the QPU seconds billed for a job, or None if the service does not tell (yet)."""
-    told = _seconds(job.usage())
-    return _seconds(_inner(job.metrics(), "usage", "quantum_seconds")) if told is None else told
-
-
-def queue_seconds_of(job: Job) -> float:
-    """Return the seconds from accepted to running; 0 if the time stamps do not tell."""
-    stamps = _inner(job.metrics(), "timestamps")
-    created, running = (_moment(_inner(stamps, name)) for name in ("created", "running"))
-    if created is None or running is None:
-        return 0.0
-    return max((running - created).total_seconds(), 0.0)
-
-
-def _inner(value: Any, *path: str) -> Any:
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _seconds(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if np.isfinite(value) and value >= 0 else None
-
-
-def _moment(value: Any) -> datetime | None:
-    """Return a time stamp (ISO 8601 text or datetime; UTC where it names no zone)."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if not isinstance(value, datetime):
-        return None
-    return value if value.tzinfo else value.replace(tzinfo=UTC)

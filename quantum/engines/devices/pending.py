@@ -15,15 +15,15 @@ from types import SimpleNamespace
 import numpy as np
 
 from core import HardwareSettings, UserError, store_root
-from quantum.engines.devices.contract import Budget
-from quantum.engines.devices.job_store import Entry, JobBook
+from quantum.engines.devices.base import Budget
+from quantum.engines.devices.job_store import JobStore, RecordedJob
 from quantum.engines.devices.jobs import JobRunner
 
 LOCAL = ("fake_", "aer")
 """How the names of backends begin whose jobs end with their process."""
 
 
-def pending(store: Path, run: str = "") -> list[Entry]:
+def pending(store: Path, run: str = "") -> list[RecordedJob]:
     """Return the open jobs of a store.
 
     Parameters
@@ -36,12 +36,13 @@ def pending(store: Path, run: str = "") -> list[Entry]:
     Raises
     ------
     BackendError
-        If the book cannot be read.
+        If the job store cannot be read.
     """
     path = store / "jobs.sqlite"
     if not path.is_file():
         return []
-    return [e for e in JobBook(path).open_jobs() if not run or e.run.partition("/")[0] == run]
+    found = JobStore(path).open_jobs()
+    return [job for job in found if not run or job.run.partition("/")[0] == run]
 
 
 def cancel(store: Path, run: str = "", account: str = "") -> int:
@@ -64,26 +65,27 @@ def cancel(store: Path, run: str = "", account: str = "") -> int:
     Raises
     ------
     BackendError
-        If the service cannot be reached, or the book cannot be used.
+        If the service cannot be reached, or the job store cannot be used.
     """
     found = pending(store, run)
     if not found:
         return 0
-    book = JobBook(store / "jobs.sqlite")
-    here = [entry for entry in found if entry.backend.startswith(LOCAL)]
-    for entry in here:
-        book.cancelled(entry.key, "its process has ended")
-    runs = sorted({entry.run for entry in found if entry not in here})
+    jobs = JobStore(store / "jobs.sqlite")
+    local = [job for job in found if job.backend.startswith(LOCAL)]
+    for job in local:
+        jobs.record_end(job.key, "cancelled", "its process has ended")
+    runs = sorted({job.run for job in found if job not in local})
     if not runs:
-        return len(here)
-    from quantum.engines.devices.ibm import IbmService, connect
+        return len(local)
+    from quantum.engines.devices.backends import connect
+    from quantum.engines.devices.ibm import IbmService
 
     hardware = HardwareSettings()
     backend = SimpleNamespace(name="IBM Quantum")
     service = IbmService(backend, hardware, 0, connect(account))
     # The timeout is of waiting for values; cancelling has a bound of its own.
-    runner = JobRunner(service, book, Budget(), hardware.retries, 0.0, np.random.default_rng(0))
-    return len(here) + sum(runner.cancel_open(each) for each in runs)
+    runner = JobRunner(service, jobs, Budget(), hardware.retries, 0.0, np.random.default_rng(0))
+    return len(local) + sum(runner.cancel_open(each) for each in runs)
 
 
 def main(arguments: list[str]) -> int:
@@ -98,9 +100,9 @@ def main(arguments: list[str]) -> int:
         if given.cancel:
             print(cancel(given.store, given.run, given.account))
             return 0
-        for entry in pending(given.store, given.run):
+        for job in pending(given.store, given.run):
             keys = ("run", "label", "backend", "job_id", "status", "circuits", "shots", "created")
-            print(json.dumps({key: getattr(entry, key) for key in keys}))
+            print(json.dumps({key: getattr(job, key) for key in keys}))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

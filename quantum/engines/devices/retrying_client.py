@@ -1,4 +1,4 @@
-"""The line to the service: calls repeated while it is broken, and the errors if it stays so."""
+"""Calls to a service, repeated while it cannot be reached, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -17,104 +17,17 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Back-off, seconds, before jitter."""
 
 T = TypeVar("T")
-
-
-class Line:
-    """Calls to one service, with back-off.
-
-    Parameters
-    ----------
-    name : str
-        The backend's name, for messages.
-    retries : int
-        Tries after a transient error.
-    rng : np.random.Generator
-        Jitter: nodes that broke down together do not come back together.
-    sleep : callable
-        ``time.sleep``, or a test's.
-    """
-
-    def __init__(
-        self, name: str, retries: int, rng: np.random.Generator, sleep: Callable[[float], object]
-    ) -> None:
-        self.name = name
-        self.retries = retries
-        self._rng = rng
-        self._sleep = sleep
-
-    def ask(self, call: Callable[[], T], job_id: str | None) -> T:
-        """Call the service until it answers, at most `retries` times more.
-
-        Parameters
-        ----------
-        call : callable
-            May be repeated without harm.
-        job_id : str or None
-            What the call is about, for the message.
-
-        Raises
-        ------
-        BackendError
-            If it does not answer, or with an error that a repetition would not mend.
-        """
-        failures = 0
-        while True:
-            try:
-                return call()
-            except BackendError:
-                raise
-            except Exception as error:  # the client raises many kinds, of several libraries
-                failures += 1
-                if failures > self.retries or not is_transient(error):
-                    raise self.unreachable(error, job_id) from None
-            self.wait(failures)
-
-    def wait(self, failures: int, at_least: float = 0.0) -> None:
-        """Sleep longer with every failure, seconds; by half at most less, by chance."""
-        pause = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE)
-        self._sleep(max(pause * self._rng.uniform(0.5, 1.0), at_least))
-
-    def unreachable(self, error: Exception, job_id: str | None) -> BackendError:
-        """Build the error of a service that does not answer."""
-        what = "whether it accepted the job is not known" if job_id is None else f"job {job_id}"
-        then = "it looks for the job first" if job_id is None else "it collects the job"
-        return BackendError(
-            f"{self.name} does not answer ({redacted(error)}); {what}",
-            "a service that can be reached",
-            f"start again once it can: {then}, which is not paid twice",
-        )
-
-    def refused(self, error: Exception) -> BackendError:
-        """Build the error of a service that does not take a job."""
-        return BackendError(
-            f"{self.name} refused the job ({redacted(error)})",
-            "circuits, options and an account that the backend takes",
-            "change hardware.* or quantum.backend",
-        )
-
-
 LONGEST = 200
 """Most characters of a service's error text that we pass on."""
-
-
-_TRANSIENT_CODES = (408, 425, 429)
-
-
 # Refused, but only for now: too many requests, too many pending jobs.
 _REFUSED_FOR_NOW = re.compile(r"\berror code:? *(1012|1202|3458)\b", re.I)
-
-
 _STATUS_IN_TEXT = re.compile(r"\b([45]\d\d) (?:Client|Server) Error\b")
-
-
 # Raised by qiskit-ibm-runtime around an error of the network, without its cause.
 _NETWORK_WORDS = re.compile(
     r"max retries exceeded|connection (?:aborted|refused|reset|error)|timed? ?out"
     r"|temporary failure|name resolution|maintenance mode",
     re.I,
 )
-
-
 # https://quantum.cloud.ibm.com/docs/errors: those whose advice is to run the job again.
 _BACKENDS_OWN = re.compile(
     r"\berror code:? *(1000|1006|1008|1010|1011|4001|5203|5204|9\d\d\d)\b"
@@ -122,13 +35,9 @@ _BACKENDS_OWN = re.compile(
     r"|session .{0,40}closed",
     re.I,
 )
-
-
 _SESSION_CLOSED = re.compile(
     r"session .{0,40}(?:closed|not accepting|expired)|\berror code:? *(1217|4001)\b", re.I
 )
-
-
 _SECRETS = (
     # By name, in headers, parameters and JSON; and by scheme.
     (
@@ -147,6 +56,70 @@ _SECRETS = (
     # Anything as long as an API key; job ids are shorter.
     (re.compile(r"[\w-]{40,}"), "…"),
 )
+
+
+class RetryingClient:
+    """Calls to one service, with back-off.
+
+    Parameters
+    ----------
+    name : str
+        The backend's name, for messages.
+    retries : int
+        Retries after a transient error.
+    rng : np.random.Generator
+        Jitter: nodes that failed together do not come back together.
+    sleep : callable
+        ``time.sleep``, or a test's.
+    """
+
+    def __init__(
+        self, name: str, retries: int, rng: np.random.Generator, sleep: Callable[[float], object]
+    ) -> None:
+        self.name, self.retries = name, retries
+        self._rng, self._sleep = rng, sleep
+
+    def call(self, function: Callable[[], T], job_id: str | None) -> T:
+        """Call the service until it answers, with at most `retries` retries.
+
+        Parameters
+        ----------
+        function : callable
+            May be repeated without harm.
+        job_id : str or None
+            What the call is about, for the message.
+
+        Raises
+        ------
+        BackendError
+            If it does not answer, or with an error that a repetition would not mend.
+        """
+        failures = 0
+        while True:
+            try:
+                return function()
+            except BackendError:
+                raise
+            except Exception as error:  # the client raises many kinds, of several libraries
+                failures += 1
+                if failures > self.retries or not is_transient(error):
+                    raise self.unreachable(error, job_id) from None
+            self.wait(failures)
+
+    def wait(self, failures: int, at_least: float = 0.0) -> None:
+        """Sleep longer with every failure, seconds; by chance up to half less."""
+        pause = min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE)
+        self._sleep(max(pause * self._rng.uniform(0.5, 1.0), at_least))
+
+    def unreachable(self, error: Exception, job_id: str | None) -> BackendError:
+        """Build the error of a service that does not answer."""
+        what = "whether it accepted the job is not known" if job_id is None else f"job {job_id}"
+        then = "it looks for the job first" if job_id is None else "it collects the job"
+        return BackendError(
+            f"{self.name} does not answer ({redacted(error)}); {what}",
+            "a service that can be reached",
+            f"start again once it can: {then}, which is not paid twice",
+        )
 
 
 def redacted(error: object) -> str:
@@ -179,7 +152,7 @@ def redacted(error: object) -> str:
 def _known_secrets() -> list[str]:
     """Return the tokens that this machine could have sent: of the environment, of saved accounts.
 
-    Read when an error is told, so that no copy of a token is kept in our memory.
+    Read when an error is reported, so that no copy of a token is kept in our memory.
     """
     found = [os.environ.get("QISKIT_IBM_TOKEN", "")]
     path = Path("~/.qiskit/qiskit-ibm.json").expanduser()
@@ -198,7 +171,13 @@ def is_transient(error: BaseException) -> bool:
     Lost connections, timeouts, HTTP 408, 425, 429 and 5xx, and what qiskit-ibm-runtime wraps
     them in.
     """
-    return any(_transient(link) for link in _chain(error))
+    for link in _chain(error):
+        code = _status_code(link)
+        if _REFUSED_FOR_NOW.search(str(link)) or (
+            _is_network(link) if code is None else _is_temporary(code)
+        ):
+            return True
+    return False
 
 
 def is_refused_for_now(error: BaseException) -> bool:
@@ -218,13 +197,8 @@ def is_backends_own(reason: str) -> bool:
     return bool(_BACKENDS_OWN.search(reason))
 
 
-def _transient(error: BaseException) -> bool:
-    if _REFUSED_FOR_NOW.search(str(error)):
-        return True
-    code = _status_code(error)
-    if code is not None:
-        return code in _TRANSIENT_CODES or code >= 500
-    return _is_network(error)
+def _is_temporary(code: int) -> bool:
+    return code in (408, 425, 429) or code >= 500
 
 
 def _is_network(error: BaseException) -> bool:
@@ -236,9 +210,9 @@ def _is_network(error: BaseException) -> bool:
     from urllib3.exceptions import HTTPError
 
     network = (http.ConnectionError, http.Timeout, http.RetryError, http.ChunkedEncodingError)
-    if isinstance(error, (*network, ConnectionError, TimeoutError, HTTPError, JobTimeoutError)):
-        return True
-    if isinstance(error, RequestsApiError | IBMBackendApiError):
+    unknown = (RequestsApiError, IBMBackendApiError)
+    own = (ConnectionError, TimeoutError, HTTPError, JobTimeoutError)
+    if isinstance(error, (*network, *unknown, *own)):
         return True
     return isinstance(error, IBMRuntimeError) and bool(_NETWORK_WORDS.search(str(error)))
 
@@ -256,7 +230,7 @@ def _status_code(error: BaseException) -> int | None:
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and what it was raised from or while handling.
 
-    qiskit-ibm-runtime raises its own ``from None``: the cause is hidden from tracebacks, but kept.
+    qiskit-ibm-runtime raises its own ``from None``: the cause is not in tracebacks.
     A refusal (HTTP 4xx) ends the chain: what came before it was overcome.
     """
     seen: BaseException | None = error
@@ -265,6 +239,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             return
         yield seen
         code = _status_code(seen)
-        if code is not None and not (code in _TRANSIENT_CODES or code >= 500):
+        if code is not None and not _is_temporary(code):
             return
         seen = seen.__cause__ or seen.__context__

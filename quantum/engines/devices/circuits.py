@@ -1,4 +1,7 @@
-"""Transpiling a traced circuit once per backend, and keeping it on disk.
+"""Circuits for devices: traced from an ansatz, transpiled once per backend, cached on disk.
+
+There is no second definition of the circuit: the template's operations are made with symbolic
+angles and features, and pennylane-qiskit writes them as Qiskit gates.
 
 All points and rows of all steps are values of the same parameters, so one transpiled circuit serves
 a whole run, and the next one: the file's name is a hash of everything that it depends on, the
@@ -25,10 +28,8 @@ from quantum.ansatz.circuits import QCNN, VQC
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
-if TYPE_CHECKING:
-    from qiskit import QuantumCircuit
-
-FORMAT = 1  # of the kept files; raise it when tracing or scoring changes
+FORMAT = 1  # of the cached files; raise it when tracing or scoring changes
+COUPLINGS = ("IsingXX", "IsingYY", "IsingZZ")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Compiled:
     ansatz: str
 
 
-def compiled(
+def compile_circuit(
     ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int, folder: Path
 ) -> Compiled:
     """Return an ansatz's circuit for a backend: from the folder, or transpiled and kept there.
@@ -121,8 +122,8 @@ def compiled(
 def _key(ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int) -> str:
     import qiskit
 
-    said = [FORMAT, qiskit.__version__, repr(ansatz), backend.name, calibrated_at(backend)]
-    text = json.dumps([*said, backend.num_qubits, level, trials, seed])
+    depends = [FORMAT, qiskit.__version__, repr(ansatz), backend.name, calibrated_at(backend)]
+    text = json.dumps([*depends, backend.num_qubits, level, trials, seed])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -138,7 +139,7 @@ def _best(
 ) -> Compiled:
     from qiskit.transpiler import generate_preset_pass_manager
 
-    traced = trace(ansatz)
+    traced, names = trace(ansatz)
     found: list[tuple[Facts, QuantumCircuit]] = []
     for trial in range(trials):
         with warnings.catch_warnings():
@@ -149,50 +150,42 @@ def _best(
                 backend=backend,
                 seed_transpiler=derive_seed(seed, "transpile", trial),
             )
-            circuit = passes.run(traced.circuit)
-        found.append((_facts(circuit, backend, traced.readouts), circuit))
+            circuit = passes.run(traced)
+        found.append((_facts(circuit, backend, ansatz.readout_wires), circuit))
     facts, circuit = min(found, key=lambda each: (each[0].error, each[0].two_qubit_gates))
-    return Compiled(circuit, facts, traced.names, key, repr(ansatz))
+    return Compiled(circuit, facts, names, key, repr(ansatz))
 
 
 def _facts(circuit: QuantumCircuit, backend: Any, readouts: tuple[int, ...]) -> Facts:
     places = circuit.layout.final_index_layout() if circuit.layout else range(circuit.num_qubits)
     measured = tuple(places[wire] for wire in readouts)
-    target = backend.target
-    log_fidelity, pairs = 0.0, 0
+    log_fidelity, pairs, ready = 0.0, 0, [0.0] * circuit.num_qubits
     for step in circuit.data:
         qubits = tuple(circuit.find_bit(bit).index for bit in step.qubits)
         pairs += len(qubits) == 2
-        log_fidelity += _log_fidelity(target, step.operation.name, qubits)
-    log_fidelity += sum(_log_fidelity(target, "measure", (qubit,)) for qubit in measured)
+        error, duration = _calibrated(backend.target, step.operation.name, qubits)
+        log_fidelity += math.log1p(-error)
+        end = max(ready[qubit] for qubit in qubits) + duration
+        for qubit in qubits:
+            ready[qubit] = end
+    errors = [_calibrated(backend.target, "measure", (qubit,))[0] for qubit in measured]
+    log_fidelity += sum(math.log1p(-error) for error in errors)
     return Facts(
         backend=str(backend.name),
         two_qubit_gates=pairs,
         depth=circuit.depth(),
         two_qubit_depth=circuit.depth(lambda step: len(step.qubits) == 2),
         error=1.0 - math.exp(log_fidelity),
-        seconds=_seconds(circuit, target),
+        seconds=max(ready),
         readouts=measured,
     )
 
 
-def _log_fidelity(target: Any, name: str, qubits: tuple[int, ...]) -> float:
+def _calibrated(target: Any, name: str, qubits: tuple[int, ...]) -> tuple[float, float]:
+    """Return an operation's error (below 1) and duration in seconds; 0 where they are unknown."""
     known = target[name].get(qubits) if name in target.operation_names else None
-    error = getattr(known, "error", None) or 0.0
-    return math.log1p(-min(error, 0.999))
-
-
-def _seconds(circuit: QuantumCircuit, target: Any) -> float:
-    """Longest path through the circuit in calibrated durations, seconds."""
-    ready = [0.0] * circuit.num_qubits
-    for step in circuit.data:
-        qubits = tuple(circuit.find_bit(bit).index for bit in step.qubits)
-        name = step.operation.name
-        known = target[name].get(qubits) if name in target.operation_names else None
-        end = max(ready[q] for q in qubits) + (getattr(known, "duration", None) or 0.0)
-        for qubit in qubits:
-            ready[qubit] = end
-    return max(ready)
+    error = min(getattr(known, "error", None) or 0.0, 0.999)
+    return error, getattr(known, "duration", None) or 0.0
 
 
 def _read(circuit_file: Path, facts_file: Path, key: str, ansatz: str) -> Compiled | None:
@@ -226,30 +219,7 @@ def _write(folder: Path, made: Compiled) -> None:
     write_json(folder / f"{made.key}.json", said)
 
 
-COUPLINGS = ("IsingXX", "IsingYY", "IsingZZ")
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A parametrised circuit without measurements.
-
-    Attributes
-    ----------
-    circuit : QuantumCircuit
-        On n qubits.
-    names : tuple of str
-        Names of its parameters: P angles, then n features, each in the circuit as often as it is
-        uploaded.
-    readouts : tuple of int
-        The R qubits whose Z is measured.
-    """
-
-    circuit: QuantumCircuit
-    names: tuple[str, ...]
-    readouts: tuple[int, ...]
-
-
-def trace(ansatz: QCNN | VQC) -> Traced:
+def trace(ansatz: QCNN | VQC) -> tuple[QuantumCircuit, tuple[str, ...]]:
     """Trace an ansatz.
 
     Parameters
@@ -259,9 +229,12 @@ def trace(ansatz: QCNN | VQC) -> Traced:
 
     Returns
     -------
-    Traced
-        Its parameters are the angles and the features themselves: whatever arithmetic an encoding
-        does with features is part of the circuit.
+    QuantumCircuit
+        On n qubits, without measurements. Its parameters are the angles and the features
+        themselves: whatever arithmetic an encoding does with features is part of the circuit.
+    tuple of str
+        Names of its parameters: P angles, then n features, each in the circuit as often as it is
+        uploaded.
     """
     import pennylane as qml
     from pennylane_qiskit.converter import circuit_to_qiskit
@@ -277,7 +250,7 @@ def trace(ansatz: QCNN | VQC) -> Traced:
     operations = [gate for template in templates for gate in template.decomposition()]
     script = qml.tape.QuantumScript(join_couplings(operations))
     circuit = circuit_to_qiskit(script, ansatz.n_qubits, diagonalize=False, measure=False)
-    return Traced(circuit, (*angles, *features), ansatz.readout_wires)
+    return circuit, (*angles, *features)
 
 
 def join_couplings(operations: Sequence[Any]) -> list[Any]:
@@ -298,16 +271,12 @@ def join_couplings(operations: Sequence[Any]) -> list[Any]:
         The same unitary.
     """
     joined: list[Any] = []
-    index = 0
-    while index < len(operations):
-        three = operations[index : index + 3]
-        same = len({op.wires for op in three}) == 1
-        if same and tuple(op.name for op in three) == COUPLINGS:
-            joined += _three_cnots([op.parameters[0] for op in three], three[0].wires)
-            index += 3
-        else:
-            joined.append(operations[index])
-            index += 1
+    for operation in operations:
+        joined.append(operation)
+        three = joined[-3:]
+        same_wires = len({op.wires for op in three}) == 1
+        if same_wires and tuple(op.name for op in three) == COUPLINGS:
+            joined[-3:] = _three_cnots([op.parameters[0] for op in three], operation.wires)
     return joined
 
 
