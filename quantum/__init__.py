@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 from core.doors import lazy_door
 from quantum.ansatz.circuits import QCNN, VQC, build_ansatz
-from quantum.costs import circuits_before_steps, circuits_per_step
+from quantum.costs import (
+    NO_COST,
+    CircuitCost,
+    circuits_before_steps,
+    circuits_per_step,
+    metered,
+)
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier
-    from quantum.costs import NO_COST, CircuitCost, metered
     from quantum.engines.base import DeviceEngine, EncodedRows, Engine, Host, Usage
     from quantum.engines.factory import build_engine, check_backend
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
@@ -27,7 +32,6 @@ __getattr__ = lazy_door(
         "quantum.engines.base": "DeviceEngine Engine Host EncodedRows Usage",
         "quantum.engines.factory": "build_engine check_backend",
         "quantum.losses": "cross_entropy distillation distilled_loss proximal_term",
-        "quantum.meter": "NO_COST CircuitCost metered",
         "quantum.training.local": "TrainResult evaluate train_local",
         "quantum.training.problem": "TrainingData",
     },

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -114,3 +116,11 @@ def test_unknown_name_of_the_door() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = quantum.nothing
+
+
+def test_the_door_hands_out_what_it_names() -> None:
+    import quantum
+
+    door = ast.parse(Path(quantum.__file__).read_text())
+    imports = [node for node in ast.walk(door) if isinstance(node, ast.ImportFrom)]
+    assert all(hasattr(quantum, alias.name) for node in imports for alias in node.names)
