@@ -34,11 +34,11 @@ def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | Non
     """
     family, _, name = settings.backend.partition(":")
     if settings.backend == "exact":
-        from quantum.engines.exact.engine import ExactEngine
+        from quantum.engines.exact import ExactEngine
 
         return ExactEngine(ansatz, settings.precision, settings.device)
     if family == "pennylane" and name:
-        from quantum.engines.pennylane.engine import PennylaneEngine
+        from quantum.engines.pennylane import PennylaneEngine
 
         host = host or Host()
         options = parse_device_options(settings.device_options)
@@ -75,7 +75,7 @@ def check_backend(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | No
     elif settings.backend != "exact" or settings.device == "cuda":
         family, _, name = settings.backend.partition(":")
         if family == "pennylane":  # told before torch is loaded
-            from quantum.engines.pennylane.device import find_device
+            from quantum.engines.pennylane import find_device
 
             find_device(name)
         build_engine(ansatz, settings, host)

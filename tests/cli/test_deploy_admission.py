@@ -272,7 +272,7 @@ def test_a_key_that_comes_while_others_are_admitted_is_not_missed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = Part("superlink", place.superlink, ["-"], dict(os.environ), Path(), 9, lambda _: True)
-    supervisor = Supervisor(place.folder, [part], "tag", place.flwr.program, lambda _: None)
+    supervisor = Supervisor(place.folder, [part], "tag", place.flwr.plan, lambda _: None)
     late = place.superlink / "nodes" / "node-5.pub"
 
     def meanwhile(flwr: Flwr, superlink: Path) -> int:
@@ -313,7 +313,7 @@ def test_the_supervisor_that_runs_throws_it_out(
     part = Part("superlink", place.superlink, ["-"], dict(os.environ), Path(), 9, lambda _: True)
     monkeypatch.setattr(Part, "dead", lambda _: False)
     supervisor = Supervisor(
-        place.folder.parent / where, [part], "tag", place.flwr.program, lambda _: None
+        place.folder.parent / where, [part], "tag", place.flwr.plan, lambda _: None
     )
     supervisor.register(part)
     supervisor._write(ready=True)
@@ -349,7 +349,7 @@ def test_what_is_not_thrown_out_in_time_is_told(
 def test_a_supervisor_tells_a_refused_key_once_and_goes_on(place: Place) -> None:
     said: list[str] = []
     part = Part("superlink", place.superlink, ["-"], dict(os.environ), Path(), 9, lambda _: True)
-    supervisor = Supervisor(place.folder, [part], "tag", place.flwr.program, said.append)
+    supervisor = Supervisor(place.folder, [part], "tag", place.flwr.plan, said.append)
     supervisor.register(part)
     place.busy.touch()
     bad = place.superlink / "nodes" / "node-9.pub"

@@ -283,8 +283,8 @@ def test_a_job_paid_in_vain_is_counted(tmp_path: Path, monkeypatch: Any) -> None
 
 def test_the_last_job_may_overdraw_the_estimate_of_seconds_only() -> None:
     request = Request((), 0.1, "k", "r", "l", 5, 500, 2.0)
-    Budget(qpu_seconds=3.0).check(Usage(1, 5, 500, 2.5), request, seconds=False)
+    Budget(qpu_seconds=3.0).check(Usage(1, 5, 500, 2.5), request, overdraw=True)
     with pytest.raises(BudgetError, match="budget_qpu_seconds = 3"):
         Budget(qpu_seconds=3.0).check(Usage(1, 5, 500, 2.5), request)
     with pytest.raises(BudgetError, match="budget_jobs = 1"):
-        Budget(jobs=1).check(Usage(1, 5, 500, 2.5), request, seconds=False)
+        Budget(jobs=1).check(Usage(1, 5, 500, 2.5), request, overdraw=True)

@@ -17,7 +17,7 @@ from quantum.engines.base import Engine
 from quantum.engines.exact.engine import ExactEngine, pick_device
 from quantum.engines.exact.fusion import fuse
 from quantum.engines.factory import build_engine
-from quantum.engines.pennylane.engine import PennylaneEngine
+from quantum.engines.pennylane import PennylaneEngine
 
 PLANS = ("heisenberg", "state-vector")
 ANSAETZE = [

@@ -12,11 +12,10 @@ from core import BackendError, QuantumSettings
 from quantum import Classifier, build_classifier
 from quantum.ansatz.circuits import QCNN, VQC
 from quantum.ansatz.gates import Gate, Trainable, gates_of
+from quantum.engines.exact import ExactEngine, reference_expectations
 from quantum.engines.exact.contraction import apply_steps, arrange, pull_steps_back, steps_of
-from quantum.engines.exact.engine import ExactEngine
 from quantum.engines.exact.fusion import FusedBlock, fuse
-from quantum.engines.exact.linalg import GENERATORS, encoded_states, fixed_matrix, pauli, z_signs
-from quantum.engines.exact.matrices import GroupMatrices, real_pair
+from quantum.engines.exact.matrices import GroupMatrices, pauli, real_pair
 from quantum.engines.exact.product_states import interleave, multiply, pull_product_back
 from quantum.engines.exact.schedule import (
     GROUP,
@@ -34,30 +33,6 @@ ANSAETZE = [QCNN(3), QCNN(5, 3), QCNN(8), QCNN(9, 3, "paper"), VQC(3, 2), VQC(6,
 MODES = {"tape": (2**28, 2**20), "chunks": (2**28, 0), "undone": (0, 2**20), "both": (0, 0)}
 
 
-def autograd_twin(ansatz: QCNN | VQC, angles: torch.Tensor, x: np.ndarray) -> torch.Tensor:
-    """Gate after gate on whole states, complex128, nothing fused: gradients by autograd."""
-    n = ansatz.n_qubits
-    states = encoded_states(ansatz.encoding, n, torch.from_numpy(x))
-    for gate in gates_of(ansatz.layers):
-        view = states.reshape(*[2] * n, -1).movedim(gate.wires, tuple(range(len(gate.wires))))
-        moved = gate_matrix(gate, angles) @ view.reshape(2 ** len(gate.wires), -1)
-        view = moved.reshape(view.shape).movedim(tuple(range(len(gate.wires))), gate.wires)
-        states = view.reshape(2**n, -1)
-    signs = torch.stack([z_signs((wire,), n) for wire in ansatz.readout_wires])
-    return (signs @ states.abs().square()).T
-
-
-def gate_matrix(gate: Gate, angles: torch.Tensor) -> torch.Tensor:
-    if gate.angle is None:
-        return fixed_matrix(gate.name)
-    angle = angles[gate.angle.index] if isinstance(gate.angle, Trainable) else gate.angle
-    half = torch.as_tensor(angle, dtype=torch.float64) / 2
-    generator = pauli(GENERATORS[gate.name])
-    return (
-        half.cos() * torch.eye(len(generator), dtype=generator.dtype) - 1j * half.sin() * generator
-    )
-
-
 def draw(ansatz: QCNN | VQC, rows: int) -> tuple[torch.Tensor, np.ndarray]:
     rng = np.random.default_rng(7)
     angles = torch.tensor(rng.uniform(-np.pi, np.pi, ansatz.angles), requires_grad=True)
@@ -72,14 +47,14 @@ def gradient(z: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("ansatz", ANSAETZE, ids=str)
-def test_every_schedule_agrees_with_autograd(
+def test_every_schedule_agrees_with_the_plain_engine(
     ansatz: QCNN | VQC, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tape, chunk = MODES[mode]
     monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", tape)
     monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", chunk)
     angles, x = draw(ansatz, rows=3)
-    expected = autograd_twin(ansatz, angles, x)
+    expected = reference_expectations(ansatz, angles, x)
     slope = gradient(expected, angles)
     engine = ExactEngine(ansatz, "double")
     for schedule in engine.schedules:
@@ -248,15 +223,15 @@ def test_gradient_of_group_matrices_by_differences() -> None:
 
 
 def test_arranging_is_a_permutation_of_axes_and_undone() -> None:
-    room = Workspace(torch.float64, CPU)
+    workspace = Workspace(torch.float64, CPU)
     state = torch.arange(2 * 16 * 3).double().view(2, 16, 3)
     arrangement = arrange((0, 1, 2, 3), (2, 3, 0, 1))
     assert arrangement.sizes == (4, 4)
-    moved = arrangement.apply(state, room, "a")
+    moved = arrangement.apply(state, workspace, "a")
     expected = state.view(2, 2, 2, 2, 2, 3).permute(0, 3, 4, 1, 2, 5).reshape(2, 16, 3)
     assert torch.equal(moved, expected)
-    assert torch.equal(arrangement.undo(moved, room, "b"), state)
-    assert arrange((1, 0), (1, 0)).apply(state, room, "c") is state
+    assert torch.equal(arrangement.undo(moved, workspace, "b"), state)
+    assert arrange((1, 0), (1, 0)).apply(state, workspace, "c") is state
 
 
 def test_undoing_steps_gives_what_the_tape_gives() -> None:
@@ -266,15 +241,15 @@ def test_undoing_steps_gives_what_the_tape_gives() -> None:
     angles, _ = draw(ansatz, rows=1)
     matrices, _ = GroupMatrices(blocks, schedule.groups, torch.float64, CPU).build(angles.detach())
     steps, _ = steps_of(schedule.middle, 0)
-    room = Workspace(torch.float64, CPU)
+    workspace = Workspace(torch.float64, CPU)
     start = torch.randn(1, 64, 5, dtype=torch.float64, generator=torch.manual_seed(0))
-    end, tape = apply_steps(start, matrices, steps, room)
+    end, tape = apply_steps(start, matrices, steps, workspace)
     slope = torch.cos(end)
     results = []
     for kept in (tape, end.clone()):
         total = torch.zeros_like(matrices)
         back = pull_steps_back(
-            slope, matrices, steps, kept, total, room, parts=1, wanted=True
+            slope, matrices, steps, kept, total, workspace, parts=1, wanted=True
         ).clone()
         results.append((total, back))
     torch.testing.assert_close(results[0], results[1], atol=1e-12, rtol=0)
@@ -302,11 +277,11 @@ def test_outer_product_and_its_gradient() -> None:
 
 
 def test_workspace_grows_and_is_reused() -> None:
-    room = Workspace(torch.float32, CPU)
-    small = room.empty("a", 2, 3)
-    assert room.empty("a", 6).data_ptr() == small.data_ptr()
-    assert room.empty("b", 2, 3).data_ptr() != small.data_ptr()
-    assert room.empty("a", 3, 4).shape == (3, 4)
+    workspace = Workspace(torch.float32, CPU)
+    small = workspace.empty("a", 2, 3)
+    assert workspace.empty("a", 6).data_ptr() == small.data_ptr()
+    assert workspace.empty("b", 2, 3).data_ptr() != small.data_ptr()
+    assert workspace.empty("a", 3, 4).shape == (3, 4)
 
 
 def test_sixteen_qubits_read_cosines_of_a_rotation() -> None:

@@ -35,8 +35,8 @@ def test_a_data_set_is_encoded_for_the_rows_of_a_step() -> None:
     engine = ExactEngine(QCNN(8), "double")
     x = features(6000, 8)
     whole, batches = engine.prepare(x), engine.prepare(x, 32)
-    assert whole.program.schedule == engine.schedule_for(6000)
-    assert batches.program.schedule == engine.schedule_for(32)
+    assert whole.plan.schedule == engine.schedule_for(6000)
+    assert batches.plan.schedule == engine.schedule_for(32)
     assert engine.schedule_for(32) != engine.schedule_for(6000)
     rows = torch.arange(0, 6000, 200)
     angles = torch.linspace(-2, 2, engine.ansatz.angles, dtype=torch.float64, requires_grad=True)
@@ -67,12 +67,12 @@ def test_training_encodes_for_its_batches(
     problem = Problem(classifier, start, data, train, DistillSettings(weight=0.0), seed=0)
     problem.by_autograd(problem.anchor, 0)
     assert [each.rows for each in ran] == [expected]
-    assert ran[0].program.schedule == engine.schedule_for(expected)
+    assert ran[0].plan.schedule == engine.schedule_for(expected)
 
 
 def test_programs_of_many_clients_share_one_pool() -> None:
     engines = [ExactEngine(QCNN(n)) for n in (4, 6, 6)]
-    pools = {id(e.prepare(features(2, e.ansatz.n_qubits)).program.pool) for e in engines}
+    pools = {id(e.prepare(features(2, e.ansatz.n_qubits)).plan.pool) for e in engines}
     assert pools == {id(shared_pool(torch.float32, CPU))}
     assert shared_pool(torch.float64, CPU) is not shared_pool(torch.float32, CPU)
 
@@ -115,7 +115,7 @@ def test_no_tape_is_kept_where_no_gradient_can_be_asked_for() -> None:
     engine = ExactEngine(QCNN(6), plan="state-vector")
     prepared = engine.prepare(features(4, 6))
     angles = torch.zeros(engine.ansatz.angles, requires_grad=True)
-    pool = prepared.program.pool
+    pool = prepared.plan.pool
     room = pool.take()
     pool.give(room)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_a_step_holds_as_many_states_as_counted(
             monkeypatch.setattr("quantum.engines.exact.workspace._POOLS", {})
             prepared = ExactEngine(QCNN(12, readouts)).encode(features(32, 12), schedule)
             engine.expectations(angles, prepared).sum().backward()
-            held.append(prepared.program.pool.nbytes / (8 * 16 * 2**12))
+            held.append(prepared.plan.pool.nbytes / (8 * 16 * 2**12))
     assert max(held) == pytest.approx(STATES + READOUT_STATES * readouts, rel=0.02)
 
 

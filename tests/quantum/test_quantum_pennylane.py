@@ -25,8 +25,7 @@ from quantum.ansatz.circuits import QCNN, VQC
 from quantum.ansatz.gates import Trainable, gates_of
 from quantum.engines.exact.engine import ExactEngine
 from quantum.engines.factory import build_engine
-from quantum.engines.pennylane.device import open_device
-from quantum.engines.pennylane.engine import PennylaneEngine
+from quantum.engines.pennylane import PennylaneEngine, open_device
 
 Blobs = Callable[..., TrainingData]
 Z = np.diag([1.0, -1.0])

@@ -29,12 +29,11 @@ from quantum.ansatz.gates import Gate, Linear, block_of, gates_of
 from quantum.ansatz.templates import draw_svg
 from quantum.costs import circuits_per_step
 from quantum.engines.base import Engine
-from quantum.engines.exact.engine import ExactEngine
+from quantum.engines.exact.contraction import phase_layers
+from quantum.engines.exact.engine import ExactEngine, upload_phases
 from quantum.engines.exact.fusion import fuse_layers
-from quantum.engines.exact.linalg import upload_phases
-from quantum.engines.exact.phase_layer import turns_of
 from quantum.engines.exact.workspace import READOUT_STATES, STATES
-from quantum.engines.pennylane.engine import PennylaneEngine
+from quantum.engines.pennylane import PennylaneEngine
 from quantum.training.problem import Problem
 from tests.quantum.conftest import Blobs
 
@@ -176,7 +175,7 @@ def test_one_upload_is_planned_as_ever() -> None:
     assert QCNN(6, 2, "paper", 1) == QCNN(6, 2, "paper")
     engine = ExactEngine(QCNN(6))
     assert all(schedule.middle.uploads == () for schedule in engine.schedules)
-    assert engine.prepare(np.zeros((3, 6))).program.turns == ()
+    assert engine.prepare(np.zeros((3, 6))).plan.phase_layers == ()
     assert any(schedule.heisenberg for schedule in engine.schedules)
 
 
@@ -207,37 +206,37 @@ def test_uploads_hold_no_more_memory_than_is_counted(
             engine = ExactEngine(ansatz)
             prepared = engine.encode(np.zeros((32, 9)), schedule)
             engine.expectations(angles, prepared).sum().backward()
-            held = prepared.program.pool.nbytes / (8 * 16 * 2**9)
+            held = prepared.plan.pool.nbytes / (8 * 16 * 2**9)
             assert held <= 1.02 * (STATES + READOUT_STATES * readouts)
 
 
 def test_a_row_keeps_short_phases_not_states() -> None:
     """Two later uploads of 20 qubits: runs of 6, 7 and 7 qubits each."""
     prepared = ExactEngine(QCNN(20, uploads=3)).prepare(np.zeros((2, 20)), 2)
-    phases = prepared.program.widths[len(prepared.program.schedule.cells) :]
+    phases = prepared.plan.widths[len(prepared.plan.schedule.cells) :]
     assert phases == [2 * 2**6, 2 * 2**7, 2 * 2**7] * 2
-    assert prepared.values.shape == (sum(prepared.program.widths), 2)
+    assert prepared.values.shape == (sum(prepared.plan.widths), 2)
 
 
 @pytest.mark.parametrize("order", [(2, 0, 1), (3, 9, 0, 1, 7, 2, 8, 6, 5, 4)])
-def test_turns_are_the_diagonal_of_all_qubits(order: tuple[int, ...]) -> None:
+def test_phase_layers_are_the_diagonal_of_all_qubits(order: tuple[int, ...]) -> None:
     n, generator = len(order), torch.manual_seed(0)
     encoding = QCNN(n).encoding
     x = torch.randn(5, n, dtype=torch.float64, generator=generator)
     state = torch.randn(2, 2**n, 5, dtype=torch.float64, generator=generator)
     turned = state
-    turns = turns_of(order, 4)
-    assert [turn.place for turn in turns] == [4, 5][: len(turns)]
-    for turn in turns:
-        phases = upload_phases(encoding, turn.wires, x)
-        turned = turn.apply(turned, phases, torch.empty_like(state))
+    layers = phase_layers(order, 4)
+    assert [layer.place for layer in layers] == [4, 5][: len(layers)]
+    for layer in layers:
+        phases = upload_phases(encoding, layer.wires, x)
+        turned = layer.apply(turned, phases, torch.empty_like(state))
     each = [torch.exp(torch.tensor([-0.5j, 0.5j]) * x[:, wire, None]) for wire in order]
     diagonal = reduce(lambda a, b: (a[:, :, None] * b[:, None]).flatten(1), each).T
     expected = torch.complex(state[0], state[1]) * diagonal
     torch.testing.assert_close(torch.complex(turned[0], turned[1]), expected)
-    for turn in reversed(turns):
-        phases = upload_phases(encoding, turn.wires, x)
-        turned = turn.apply(turned, phases, torch.empty_like(state), back=True)
+    for layer in reversed(layers):
+        phases = upload_phases(encoding, layer.wires, x)
+        turned = layer.apply(turned, phases, torch.empty_like(state), back=True)
     torch.testing.assert_close(turned, state)
 
 

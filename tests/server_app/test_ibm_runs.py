@@ -72,7 +72,7 @@ def test_a_client_killed_while_it_waits_collects_its_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed in each order's second wait; the same order reaches a new process."""
-    waited = JobRunner._waited
+    waited = JobRunner._final_status
     waits: list[str] = []
 
     def dying(self: JobRunner, *given: Any) -> str:
@@ -92,7 +92,7 @@ def test_a_client_killed_while_it_waits_collects_its_job(
                 deaths.append(len(cloud.jobs))
                 forget()
 
-    monkeypatch.setattr(JobRunner, "_waited", dying)
+    monkeypatch.setattr(JobRunner, "_final_status", dying)
     ran = federate(*GIVEN, f"llm.store={own_jobs}", client_app=restarted)
     assert len(deaths) >= 3
     assert paid(cloud) == ran.summary["ledger"]["jobs"] == 12

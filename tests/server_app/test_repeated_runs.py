@@ -107,7 +107,7 @@ def test_the_docs_name_the_backends_that_repeat() -> None:
 def test_a_seeded_devices_runs_are_not_alike(name: str) -> None:
     """One seed as an option of the device would draw the same shots in every step."""
     pytest.importorskip("pennylane_qiskit")
-    from quantum.engines.pennylane.device import open_device
+    from quantum.engines.pennylane import open_device
 
     def drawn(seed: int) -> list[float]:
         circuit = qml.QNode(measured, open_device(name, 1, seed=seed))

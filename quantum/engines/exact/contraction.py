@@ -12,12 +12,79 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
 
 import torch
 
-from quantum.engines.exact.phase_layer import Turn, turns_of
 from quantum.engines.exact.schedule import Section
 from quantum.engines.exact.workspace import Workspace
+
+PHASE_QUBITS = 8  # most qubits of a run whose phases are kept with the rows, 2 2^8 numbers a row
+LONG_RUN = 256  # numbers in a row from which element-wise kernels are fast
+
+
+@dataclass(frozen=True)
+class PhaseLayer:
+    """Phases of one run of axes.
+
+    Attributes
+    ----------
+    wires : tuple of int
+        Qubits of the run, first most significant.
+    outer, inner : int
+        Product of the sizes of the axes before and behind the run.
+    place : int
+        Which of all phases.
+    """
+
+    wires: tuple[int, ...]
+    outer: int
+    inner: int
+    place: int
+
+    def apply(
+        self, state: torch.Tensor, phases: torch.Tensor, out: torch.Tensor, back: bool = False
+    ) -> torch.Tensor:
+        """Multiply a state by phases.
+
+        Parameters
+        ----------
+        state : torch.Tensor, shape (2, 2^m, rows)
+            The state.
+        phases : torch.Tensor, shape (2 2^r, rows)
+            Phases of the run's r qubits, real parts first.
+        out : torch.Tensor, shape of ``state``
+            Where to put the product; another memory than the state's.
+        back : bool
+            Multiply by the conjugate phases instead.
+
+        Returns
+        -------
+        torch.Tensor
+            The product.
+        """
+        rows = state.shape[2]
+        # Copied along some of the inner axes: element-wise kernels need long contiguous runs.
+        copies = min(self.inner, 1 << (LONG_RUN // rows).bit_length())
+        shape = (2, self.outer, 2 ** len(self.wires), self.inner // copies, copies * rows)
+        factor = phases.view(2, 1, shape[2], 1, 1, rows).expand(-1, -1, -1, -1, copies, -1)
+        (real, imaginary), sign = factor.reshape(2, 1, shape[2], 1, -1), -1.0 if back else 1.0
+        (first, second), (to_first, to_second) = state.reshape(shape), out.view(shape)
+        torch.mul(first, real, out=to_first).addcmul_(second, imaginary, value=-sign)
+        torch.mul(second, real, out=to_second).addcmul_(first, imaginary, value=sign)
+        return out
+
+
+def phase_layers(order: Sequence[int], first: int) -> list[PhaseLayer]:
+    """Plan one upload: axes in the given order, in runs of about the same length."""
+    n = len(order)
+    runs = ceil(n / PHASE_QUBITS)
+    edges = [n * run // runs for run in range(runs + 1)]
+    return [
+        PhaseLayer(tuple(order[a:b]), 2**a, 2 ** (n - b), first + run)
+        for run, (a, b) in enumerate(pairwise(edges))
+    ]
 
 
 @dataclass(frozen=True)
@@ -33,15 +100,15 @@ class Arrangement:
     sizes: tuple[int, ...]
     axes: tuple[int, ...]
 
-    def apply(self, state: torch.Tensor, room: Workspace, name: str) -> torch.Tensor:
+    def apply(self, state: torch.Tensor, workspace: Workspace, name: str) -> torch.Tensor:
         """Rearrange (parts, 2^m, tail) into the buffer of that name."""
-        return _permute(state, self.sizes, self.axes, room, name)
+        return _permute(state, self.sizes, self.axes, workspace, name)
 
-    def undo(self, state: torch.Tensor, room: Workspace, name: str) -> torch.Tensor:
+    def undo(self, state: torch.Tensor, workspace: Workspace, name: str) -> torch.Tensor:
         """Rearrange back into the buffer of that name."""
         sizes = tuple(self.sizes[axis] for axis in self.axes)
         back = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
-        return _permute(state, sizes, back, room, name)
+        return _permute(state, sizes, back, workspace, name)
 
 
 @dataclass(frozen=True)
@@ -69,19 +136,19 @@ def arrange(before: Sequence[int], after: Sequence[int]) -> Arrangement:
     )
 
 
-def steps_of(part: Section, first_group: int) -> tuple[tuple[Step | Turn, ...], tuple[int, ...]]:
+def steps_of(
+    part: Section, first_group: int
+) -> tuple[tuple[Step | PhaseLayer, ...], tuple[int, ...]]:
     """Plan a section whose first group has the given index; also the order of axes after."""
     order = part.wires
-    steps: list[Step | Turn] = []
-    turns = 0
-    for number in range(len(part.groups) + 1):
-        for _ in range(part.uploads.count(number)):
-            upload = turns_of(order, turns)
-            steps += upload
-            turns += len(upload)
-        if number < len(part.groups):
-            wires = part.groups[number].wires
-            after = (*wires, *(wire for wire in order if wire not in wires))
+    steps: list[Step | PhaseLayer] = []
+    uploads = list(part.uploads)
+    for number, group in enumerate((*part.groups, None)):
+        while uploads and uploads[0] == number:
+            uploads.pop(0)
+            steps += phase_layers(order, sum(isinstance(step, PhaseLayer) for step in steps))
+        if group is not None:
+            after = (*group.wires, *(wire for wire in order if wire not in group.wires))
             steps.append(Step(arrange(order, after), first_group + number))
             order = after
     return tuple(steps), order
@@ -90,8 +157,8 @@ def steps_of(part: Section, first_group: int) -> tuple[tuple[Step | Turn, ...], 
 def apply_steps(
     state: torch.Tensor,
     matrices: torch.Tensor,
-    steps: Sequence[Step | Turn],
-    room: Workspace,
+    steps: Sequence[Step | PhaseLayer],
+    workspace: Workspace,
     keep: bool = True,
     phases: Sequence[torch.Tensor] = (),
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -105,12 +172,12 @@ def apply_steps(
         Matrices of all groups.
     steps : sequence of Step
         What to do.
-    room : Workspace
+    workspace : Workspace
         Both results lie in its buffers "state..." and "input...".
     keep : bool
         Whether the second result is wanted; else it is empty.
     phases : sequence of torch.Tensor
-        Phases of each `Turn`.
+        Phases of each `PhaseLayer`.
 
     Returns
     -------
@@ -123,17 +190,17 @@ def apply_steps(
     _, size, tail = state.shape
     for number, step in enumerate(steps):
         label = str(number if keep else number % 2)
-        if isinstance(step, Turn):
+        if isinstance(step, PhaseLayer):
             tape += [state] if keep else []
-            out = room.empty("state" + label, *state.shape)
+            out = workspace.empty("state" + label, *state.shape)
             state = step.apply(state, phases[step.place], out)
             continue
         matrix = _columns(matrices[step.group], len(state))
-        inputs = step.arrangement.apply(state, room, "input" + label)
+        inputs = step.arrangement.apply(state, workspace, "input" + label)
         inputs = inputs.reshape(matrix.shape[1], -1)
         if keep:
             tape.append(inputs)
-        output = room.empty("state" + label, 2, size, tail)
+        output = workspace.empty("state" + label, 2, size, tail)
         torch.mm(matrix, inputs, out=output.view(len(matrix), -1))
         state = output
     return state, tape
@@ -142,10 +209,10 @@ def apply_steps(
 def pull_steps_back(
     slope: torch.Tensor,
     matrices: torch.Tensor,
-    steps: Sequence[Step | Turn],
+    steps: Sequence[Step | PhaseLayer],
     tape: Sequence[torch.Tensor] | torch.Tensor,
     gradient: torch.Tensor,
-    room: Workspace,
+    workspace: Workspace,
     parts: int,
     wanted: bool,
     phases: Sequence[torch.Tensor] = (),
@@ -163,7 +230,7 @@ def pull_steps_back(
         step: one product more a step, and memory that does not grow with their number.
     gradient : torch.Tensor, shape of ``matrices``
         The gradient to the matrices is added to it.
-    room : Workspace
+    workspace : Workspace
         The result lies in one of its buffers "slope...".
     parts : int
         Parts of the state before.
@@ -177,8 +244,13 @@ def pull_steps_back(
     """
     state = tape if isinstance(tape, torch.Tensor) else None
     for number, step in reversed(list(enumerate(steps))):
-        if isinstance(step, Turn):
-            slope, state = _pull_turn_back(step, number, slope, state, phases, room)
+        if isinstance(step, PhaseLayer):
+            phase, place = phases[step.place], number % 2
+            out = workspace.empty(f"slope{place}", *slope.shape)
+            slope = step.apply(slope, phase, out, back=True)
+            if state is not None:
+                out = workspace.empty(f"undone state{place}", *state.shape)
+                state = step.apply(state, phase, out, back=True)
             continue
         before = 2 if number else parts
         matrix = _columns(matrices[step.group], before)
@@ -187,34 +259,18 @@ def pull_steps_back(
         if state is None:
             inputs = tape[number]
         else:
-            inputs = room.empty(f"undone{number % 2}", matrix.shape[1], flat.shape[1])
+            inputs = workspace.empty(f"undone{number % 2}", matrix.shape[1], flat.shape[1])
             torch.mm(matrix.T, state.reshape(len(matrix), -1), out=inputs)
         gradient[step.group, :, : matrix.shape[1]].addmm_(flat, inputs.T)
         if state is not None and number:
-            state = step.arrangement.undo(inputs.view(shape), room, f"undone state{number % 2}")
+            state = step.arrangement.undo(
+                inputs.view(shape), workspace, f"undone state{number % 2}"
+            )
         if number or wanted:
-            product = room.empty(f"slope{number % 2}", *shape)
+            product = workspace.empty(f"slope{number % 2}", *shape)
             torch.mm(matrix.T, flat, out=product.view(matrix.shape[1], -1))
-            slope = step.arrangement.undo(product, room, f"slope back{number % 2}")
+            slope = step.arrangement.undo(product, workspace, f"slope back{number % 2}")
     return slope
-
-
-def _pull_turn_back(
-    turn: Turn,
-    number: int,
-    slope: torch.Tensor,
-    state: torch.Tensor | None,
-    phases: Sequence[torch.Tensor],
-    room: Workspace,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Gradient to the state before phases, and that state where the state after is given."""
-    phase = phases[turn.place]
-    out = room.empty(f"slope{number % 2}", *slope.shape)
-    slope = turn.apply(slope, phase, out, back=True)
-    if state is not None:
-        out = room.empty(f"undone state{number % 2}", *state.shape)
-        state = turn.apply(state, phase, out, back=True)
-    return slope, state
 
 
 def _columns(matrix: torch.Tensor, parts: int) -> torch.Tensor:
@@ -223,11 +279,15 @@ def _columns(matrix: torch.Tensor, parts: int) -> torch.Tensor:
 
 
 def _permute(
-    state: torch.Tensor, sizes: tuple[int, ...], axes: tuple[int, ...], room: Workspace, name: str
+    state: torch.Tensor,
+    sizes: tuple[int, ...],
+    axes: tuple[int, ...],
+    workspace: Workspace,
+    name: str,
 ) -> torch.Tensor:
     if not axes:
         return state
     parts, size, tail = state.shape
     order = (0, *(axis + 1 for axis in axes), len(axes) + 1)
     permuted = state.reshape(parts, *sizes, tail).permute(order)
-    return room.empty(name, *permuted.shape).copy_(permuted).view(parts, size, tail)
+    return workspace.empty(name, *permuted.shape).copy_(permuted).view(parts, size, tail)

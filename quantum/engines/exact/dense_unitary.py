@@ -16,8 +16,8 @@ from quantum.engines.exact.schedule import Section
 from quantum.engines.exact.workspace import Workspace
 
 
-class DenseSection:
-    """One section as a matrix.
+class DenseUnitary:
+    """One section of the schedule as a matrix.
 
     Parameters
     ----------
@@ -36,22 +36,16 @@ class DenseSection:
     ) -> None:
         self.parts = parts
         self.size = 2 ** len(part.wires)
-        self._group = first_group
-        self._is_group = len(part.groups) == 1 and part.groups[0].wires == part.wires
         self._steps, ends = steps_of(part, first_group)
         self.order = ends if after is None else tuple(after)
         self._last = arrange(ends, self.order)
 
     def build(self, matrices: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Build F, shape (2 2^m, parts 2^m), and the tape of its steps."""
-        size, room = self.size, Workspace(matrices.dtype, matrices.device)
-        tape: list[torch.Tensor] = []
-        if self._is_group:
-            state = matrices[self._group, :, :size].reshape(2, size, size)
-        else:
-            eye = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
-            state, tape = apply_steps(eye[None], matrices, self._steps, room)
-        columns = self._last.apply(state, room, "ordered").reshape(2 * size, size)
+        size, workspace = self.size, Workspace(matrices.dtype, matrices.device)
+        eye = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
+        state, tape = apply_steps(eye[None], matrices, self._steps, workspace)
+        columns = self._last.apply(state, workspace, "ordered").reshape(2 * size, size)
         if self.parts == 1:
             return columns, tape
         return torch.cat([columns, torch.cat([-columns[size:], columns[:size]])], dim=1), tape
@@ -64,18 +58,15 @@ class DenseSection:
         gradient: torch.Tensor,
     ) -> None:
         """Add the gradient to the matrices, from that to F, to ``gradient``."""
-        size, room = self.size, Workspace(matrices.dtype, matrices.device)
+        size, workspace = self.size, Workspace(matrices.dtype, matrices.device)
         columns = slope[:, :size]
         if self.parts == 2:
             upper = columns[:size] + slope[size:, size:]
             columns = torch.cat([upper, columns[size:] - slope[:size, size:]])
-        state = self._last.undo(columns.reshape(2, size, size), room, "ordered")
-        if self._is_group:
-            gradient[self._group, :, :size].add_(state.reshape(2 * size, size))
-        else:
-            pull_steps_back(
-                state, matrices, self._steps, tape, gradient, room, parts=1, wanted=False
-            )
+        state = self._last.undo(columns.reshape(2, size, size), workspace, "ordered")
+        pull_steps_back(
+            state, matrices, self._steps, tape, gradient, workspace, parts=1, wanted=False
+        )
 
 
 def observables(columns: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:

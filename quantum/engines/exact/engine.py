@@ -31,28 +31,26 @@ Complex numbers are pairs of real ones: complex64 is two float32, complex128 two
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 
 from core import BackendError
 from quantum.ansatz.circuits import Ansatz
+from quantum.ansatz.gates import Block, Gate, Linear, Product, gates_of
 from quantum.engines.base import EncodedRows
-from quantum.engines.exact.execution_plan import Expectations, Program
+from quantum.engines.exact.execution_plan import ExecutionPlan, Expectations
 from quantum.engines.exact.fusion import fuse_layers
-from quantum.engines.exact.linalg import (
-    encoded_states,
-    is_real_product,
-    product_states,
-    upload_phases,
-)
+from quantum.engines.exact.matrices import GENERATORS, fixed_matrix, pauli, z_signs
 from quantum.engines.exact.schedule import Schedule, schedules, step_cost
 
 ENCODING_BYTES = 256 * 2**20  # most memory for the double-precision states while rows are encoded
 PlanName = Literal["heisenberg", "state-vector"]
+DIAGONAL = frozenset({"RZ", "IsingZZ"})
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,15 @@ class EncodedStates:
 
     Attributes
     ----------
-    program : Program
+    plan : ExecutionPlan
         The compiled schedule that it is encoded for.
     values : torch.Tensor
-        Real encoded states of the program's cells one behind another, for instance shape
+        Real encoded states of the plan's cells one behind another, for instance shape
         (2^6 + 2^6, rows) for two cells of six qubits; for the ZZ feature map real and imaginary
         parts of whole states, shape (2 2^n, rows). Behind them the phases of later uploads.
     """
 
-    program: Program
+    plan: ExecutionPlan
     values: torch.Tensor
 
     @property
@@ -79,7 +77,7 @@ class EncodedStates:
 
     def take(self, indices: torch.Tensor) -> EncodedStates:
         """Return the rows at ``indices``."""
-        return EncodedStates(self.program, self.values[:, indices.to(self.values.device)])
+        return EncodedStates(self.plan, self.values[:, indices.to(self.values.device)])
 
 
 class ExactEngine:
@@ -119,7 +117,7 @@ class ExactEngine:
         self._blocks, uploads = fuse_layers(ansatz.layers, ansatz.encoding, n)
         found = schedules(self._blocks, n, ansatz.readout_wires, self._real, uploads)
         self.schedules = tuple(s for s in found if plan in (None, plan_name(s)))
-        self._programs: dict[Schedule, Program] = {}
+        self._plans: dict[Schedule, ExecutionPlan] = {}
         if not self.schedules:
             raise BackendError(
                 f"plan = {plan!r} with {n} qubits",
@@ -144,21 +142,21 @@ class ExactEngine:
 
         Returns
         -------
-        EncodedRows
+        EncodedStates
             On the engine's device.
         """
         return self.encode(features, self.schedule_for(step_rows or len(features)))
 
     def encode(self, features: np.ndarray, schedule: Schedule) -> EncodedStates:
         """Encode a data set for one of `schedules`, see `prepare`."""
-        program = self._program(schedule)
+        plan = self._plan(schedule)
         x = torch.from_numpy(np.array(features, dtype=np.float64)).to(self.device)
-        height = sum(program.widths)
+        height = sum(plan.widths)
         values = torch.empty(height, len(x), dtype=self.dtype, device=self.device)
         chunk = max(1, ENCODING_BYTES // (16 * height))
         for start in range(0, len(x), chunk):
-            values[:, start : start + chunk] = self._encode(x[start : start + chunk], program)
-        return EncodedStates(program, values)
+            values[:, start : start + chunk] = self._encode(x[start : start + chunk], plan)
+        return EncodedStates(plan, values)
 
     def expectations(self, angles: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
         """<Z> of each read-out.
@@ -177,20 +175,20 @@ class ExactEngine:
         """
         rows = cast(EncodedStates, encoded)
         run: Callable[..., torch.Tensor] = Expectations.apply
-        return run(angles, rows.values, rows.program, torch.is_grad_enabled())
+        return run(angles, rows.values, rows.plan, torch.is_grad_enabled())
 
-    def _program(self, schedule: Schedule) -> Program:
-        if schedule not in self._programs:
+    def _plan(self, schedule: Schedule) -> ExecutionPlan:
+        if schedule not in self._plans:
             readouts = self.ansatz.readout_wires
-            program = Program(schedule, self._blocks, readouts, self.dtype, self.device)
-            self._programs[schedule] = program
-        return self._programs[schedule]
+            plan = ExecutionPlan(schedule, self._blocks, readouts, self.dtype, self.device)
+            self._plans[schedule] = plan
+        return self._plans[schedule]
 
-    def _encode(self, x: torch.Tensor, program: Program) -> torch.Tensor:
-        encoding, schedule = self.ansatz.encoding, program.schedule
+    def _encode(self, x: torch.Tensor, plan: ExecutionPlan) -> torch.Tensor:
+        encoding, schedule = self.ansatz.encoding, plan.schedule
         if self._real:
             cells = [product_states(encoding, cell.wires, x) for cell in schedule.cells]
-            phases = [upload_phases(encoding, turn.wires, x) for turn in program.turns]
+            phases = [upload_phases(encoding, layer.wires, x) for layer in plan.phase_layers]
             return torch.cat([*cells, *phases])
         n = self.ansatz.n_qubits
         states = encoded_states(encoding, n, x)
@@ -204,7 +202,7 @@ def plan_name(schedule: Schedule) -> PlanName:
 
 
 def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Turn the setting into a torch device.
+    """PhaseLayer the setting into a torch device.
 
     Raises
     ------
@@ -220,3 +218,121 @@ def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
             "set quantum.device=cpu",
         )
     return torch.device(device)
+
+
+def is_real_product(encoding: Sequence[Block]) -> bool:
+    """Whether the encoding is one RY per qubit, thus a real product state."""
+    gates = list(gates_of(encoding))
+    wires = [gate.wires for gate in gates]
+    return all(gate.name == "RY" for gate in gates) and len(set(wires)) == len(wires)
+
+
+def product_states(
+    encoding: Sequence[Block], wires: Sequence[int], features: torch.Tensor
+) -> torch.Tensor:
+    """Real product states of some qubits.
+
+    Parameters
+    ----------
+    encoding : sequence of Block
+        One RY per qubit.
+    wires : sequence of int
+        Qubits, first most significant.
+    features : torch.Tensor, shape (rows, n), float64
+        Features.
+
+    Returns
+    -------
+    torch.Tensor, shape (2^len(wires), rows)
+        Each amplitude the product of cos x/2 or sin x/2.
+    """
+    angles = {gate.wires[0]: _values(gate, features) / 2 for gate in gates_of(encoding)}
+    states = torch.ones(1, len(features), dtype=features.dtype, device=features.device)
+    for wire in wires:
+        factor = torch.stack([angles[wire].cos(), angles[wire].sin()])
+        states = (states[:, None] * factor[None]).flatten(0, 1)
+    return states
+
+
+def upload_phases(
+    encoding: Sequence[Block], wires: Sequence[int], features: torch.Tensor
+) -> torch.Tensor:
+    """Diagonal of exp(-i x Z / 2) on some qubits, x the angles of the encoding's RY there.
+
+    Parameters
+    ----------
+    encoding, wires, features
+        As for `product_states`.
+
+    Returns
+    -------
+    torch.Tensor, shape (2 2^len(wires), rows)
+        Real parts, then imaginary parts.
+    """
+    angles = {gate.wires[0]: _values(gate, features) for gate in gates_of(encoding)}
+    signs = torch.stack([z_signs((place,), len(wires)) for place in range(len(wires))], dim=1)
+    half = signs.to(features) @ torch.stack([angles[wire] for wire in wires]) / 2
+    return torch.cat([half.cos(), -half.sin()])
+
+
+def encoded_states(
+    encoding: Sequence[Block], n_qubits: int, features: torch.Tensor
+) -> torch.Tensor:
+    """State vectors of encoded rows.
+
+    Runs of diagonal gates become one matrix product of their angles with a table of signs, so
+    the ZZ feature map costs two passes whatever its number of gates.
+
+    Parameters
+    ----------
+    encoding : sequence of Block
+        Feature blocks.
+    n_qubits : int
+        Number of qubits.
+    features : torch.Tensor, shape (rows, n), float64
+        Features.
+
+    Returns
+    -------
+    torch.Tensor, shape (2^n, rows), complex128
+        The states.
+    """
+    rows = len(features)
+    states = torch.zeros(2**n_qubits, rows, dtype=torch.complex128, device=features.device)
+    states[0] = 1.0
+    for diagonal, run in itertools.groupby(gates_of(encoding), lambda g: g.name in DIAGONAL):
+        gates = list(run)
+        if diagonal:
+            table = torch.stack([z_signs(gate.wires, n_qubits) for gate in gates], dim=1)
+            phases = torch.stack([_values(gate, features) for gate in gates])
+            total = table.to(features) @ phases / 2
+            states = states * torch.polar(torch.ones_like(total), -total)
+            continue
+        for gate in gates:
+            states = _apply_single(states, gate, features, n_qubits)
+    return states
+
+
+def _values(gate: Gate, features: torch.Tensor) -> torch.Tensor:
+    angle = gate.angle
+    if isinstance(angle, Linear | Product):
+        value: Any = angle.value(features)
+        return torch.as_tensor(value)
+    if isinstance(angle, float):
+        return torch.full_like(features[:, 0], angle)
+    raise ValueError("an encoding gate depends on features only")
+
+
+def _apply_single(
+    states: torch.Tensor, gate: Gate, features: torch.Tensor, n_qubits: int
+) -> torch.Tensor:
+    """Apply a Hadamard, RX or RY, with its own angle for each row."""
+    view = states.reshape(2 ** gate.wires[0], 2, -1, states.shape[1])
+    if gate.angle is None:
+        matrix = fixed_matrix(gate.name).to(states.device)
+        return torch.einsum("ij,ajbr->aibr", matrix, view).reshape(states.shape)
+    half = _values(gate, features) / 2
+    generator = pauli(GENERATORS[gate.name]).to(states.device)
+    eye = torch.eye(2, dtype=states.dtype, device=states.device)
+    matrices = half.cos() * eye[..., None] - 1j * half.sin() * generator[..., None]
+    return torch.einsum("ijr,ajbr->aibr", matrices, view).reshape(states.shape)

@@ -20,16 +20,15 @@ from torch.autograd.function import once_differentiable
 
 from quantum.engines.exact.contraction import (
     Arrangement,
+    PhaseLayer,
     apply_steps,
     arrange,
     pull_steps_back,
     steps_of,
 )
-from quantum.engines.exact.dense_unitary import DenseSection, observables, pull_observables_back
+from quantum.engines.exact.dense_unitary import DenseUnitary, observables, pull_observables_back
 from quantum.engines.exact.fusion import FusedBlock
-from quantum.engines.exact.linalg import z_signs
-from quantum.engines.exact.matrices import GroupMatrices
-from quantum.engines.exact.phase_layer import Turn
+from quantum.engines.exact.matrices import GroupMatrices, z_signs
 from quantum.engines.exact.product_states import (
     Interleaving,
     interleave,
@@ -43,12 +42,28 @@ TAPE_BYTES = 256 * 2**20  # most memory for the inputs of one chunk's steps
 
 
 @dataclass(frozen=True)
-class Dense:
-    """All matrices of one step: each cell's (None: it has no groups), and the observables."""
+class DenseMatrices:
+    """All dense matrices of one step, or the gradients to them.
+
+    Attributes
+    ----------
+    cells : list of torch.Tensor or None
+        Each cell's matrix; None: it has no groups.
+    late : torch.Tensor or None
+        The late section's matrix.
+    observables : torch.Tensor or None
+        What the late section makes of the read-outs.
+    """
 
     cells: list[torch.Tensor | None]
     late: torch.Tensor | None
     observables: torch.Tensor | None
+
+    def zeros(self) -> DenseMatrices:
+        """Make room for the gradients to cells and observables."""
+        cells = [None if cell is None else torch.zeros_like(cell) for cell in self.cells]
+        seen = self.observables
+        return DenseMatrices(cells, None, None if seen is None else torch.zeros_like(seen))
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class RowsTape:
     images: torch.Tensor | None
 
 
-class Program:
+class ExecutionPlan:
     """A schedule, compiled.
 
     Parameters
@@ -95,10 +110,10 @@ class Program:
     ----------
     chunk_rows : int
         Rows of a chunk.
-    turns : tuple of Turn
+    phase_layers : tuple of PhaseLayer
         What later uploads of the features do, in order of time.
     widths : list of int
-        Numbers a row of each cell's encoded state, then of each turn's phases.
+        Numbers a row of each cell's encoded state, then of each layer's phases.
     """
 
     def __init__(
@@ -115,40 +130,29 @@ class Program:
         self.chunk_rows = max(1, amplitudes // 2 ** len(schedule.middle.wires))
         self.matrices = GroupMatrices(blocks, schedule.groups, dtype, device)
         self.inputs = 1 if schedule.real else 2
-        self.widths = [self.inputs * 2 ** len(cell.wires) for cell in schedule.cells]
-        order = schedule.middle.wires
+        order, late = schedule.middle.wires, schedule.late
         first = 0
-        self._cells: list[DenseSection | None] = []
+        self._cells: list[DenseUnitary | None] = []
         for cell in schedule.cells:
             after = [wire for wire in order if wire in cell.wires]
-            dense = DenseSection(cell, first, self.inputs, after) if cell.groups else None
+            dense = DenseUnitary(cell, first, self.inputs, after) if cell.groups else None
             self._cells.append(dense)
             first += len(cell.groups)
         self._products = _product_plans(schedule)
         self._steps, ends = steps_of(schedule.middle, first)
-        self.turns = tuple(step for step in self._steps if isinstance(step, Turn))
-        self.widths += [2 * 2 ** len(turn.wires) for turn in self.turns]
-        first += len(schedule.middle.groups)
-        self._compile_readout(ends, first, readouts, dtype, device)
-
-    def _compile_readout(
-        self,
-        ends: Sequence[int],
-        first: int,
-        readouts: Sequence[int],
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        late = self.schedule.late
-        self._late = None if late is None else DenseSection(late, first, self.schedule.parts)
-        order = tuple(ends) if self._late is None else self._late.order
-        self._last = Arrangement((), ())
+        self.phase_layers = tuple(step for step in self._steps if isinstance(step, PhaseLayer))
+        self.widths = [self.inputs * 2 ** len(cell.wires) for cell in schedule.cells]
+        self.widths += [2 * 2 ** len(layer.wires) for layer in self.phase_layers]
+        self._late, self._last, order = None, Arrangement((), ()), ends
         if late is not None:
+            first += len(schedule.middle.groups)
+            self._late = DenseUnitary(late, first, schedule.parts)
             self._last = arrange(ends, (*late.wires, *(w for w in ends if w not in late.wires)))
+            order = self._late.order
         signs = torch.stack([z_signs((order.index(w),), len(order)) for w in readouts])
         self.signs = signs.repeat(1, 2)[..., None].to(dtype).to(device)
 
-    def densify(self, matrices: torch.Tensor) -> tuple[Dense, list[list[torch.Tensor]]]:
+    def build_dense(self, matrices: torch.Tensor) -> tuple[DenseMatrices, list[list[torch.Tensor]]]:
         """Build cells' matrices and observables from those of the groups, and the tapes."""
         cells: list[torch.Tensor | None] = []
         tapes = []
@@ -157,14 +161,14 @@ class Program:
             cells.append(matrix)
             tapes.append(tape)
         if self._late is None:
-            return Dense(cells, None, None), tapes
+            return DenseMatrices(cells, None, None), tapes
         late, tape = self._late.build(matrices)
-        return Dense(cells, late, observables(late, self.signs)), [*tapes, tape]
+        return DenseMatrices(cells, late, observables(late, self.signs)), [*tapes, tape]
 
     def pull_dense_back(
         self,
-        slopes: Dense,
-        dense: Dense,
+        slopes: DenseMatrices,
+        dense: DenseMatrices,
         tapes: Sequence[list[torch.Tensor]],
         matrices: torch.Tensor,
         gradient: torch.Tensor,
@@ -177,12 +181,12 @@ class Program:
             slope = pull_observables_back(slopes.observables, dense.late, self.signs)
             self._late.pull_back(slope, matrices, tapes[-1], gradient)
 
-    def rows(
+    def run_rows(
         self,
         values: torch.Tensor,
         matrices: torch.Tensor,
-        dense: Dense,
-        room: Workspace,
+        dense: DenseMatrices,
+        workspace: Workspace,
         keep: bool,
     ) -> tuple[torch.Tensor, RowsTape]:
         """Run one chunk of rows.
@@ -190,10 +194,10 @@ class Program:
         Parameters
         ----------
         values : torch.Tensor, shape (sum of `widths`, rows)
-            The cells' encoded states and the turns' phases.
+            The cells' encoded states and the layers' phases.
         matrices, dense
             Of this step.
-        room : Workspace
+        workspace : Workspace
             The tape lies in it.
         keep : bool
             Whether the tape is wanted.
@@ -205,75 +209,53 @@ class Program:
         RowsTape
             For `pull_rows_back`.
         """
-        rows = values.shape[1]
         encoded, phases = self._split(values)
-        cells = []
-        for part, matrix in zip(encoded, dense.cells, strict=True):
-            parts = self.inputs if matrix is None else 2
-            output = part if matrix is None else matrix @ part
-            cells.append(output.reshape(parts, -1, rows))
-        products = [cells[0]]
-        for number, (cell, plan) in enumerate(zip(cells[1:], self._products, strict=True)):
-            left = products[-1]
-            out = room.empty(f"product{number}", 2, left.shape[1] * cell.shape[1], rows)
-            products.append(multiply(left, cell, plan, out))
+        cells, products = self._product(encoded, dense, workspace)
         state = products.pop()
         parts = len(state)
         fits = keep and len(self._steps) * 2 * state.nbytes <= TAPE_BYTES
-        state, steps = apply_steps(state, matrices, self._steps, room, fits, phases)
-        if self._late is None or dense.observables is None:
-            last, images = state.reshape(-1, rows), None
-            z = self.signs[:, :, 0] @ last.square()
-        else:
-            size = dense.observables.shape[1]
-            last = self._last.apply(state, room, "last").reshape(size, -1)
-            images = room.empty("images", len(dense.observables), *last.shape)
-            torch.matmul(dense.observables, last, out=images)
-            terms = torch.mul(images, last, out=room.empty("scratch", *images.shape))
-            terms = terms.view(len(images), -1, rows)
-            z = (terms.new_ones(1, terms.shape[1]) @ terms)[:, 0]
+        state, steps = apply_steps(state, matrices, self._steps, workspace, fits, phases)
+        z, last, images = self._read_out(state, dense, workspace)
         return z, RowsTape(cells, products, parts, steps if fits else state, last, images)
 
     def pull_rows_back(
         self,
         values: torch.Tensor,
         matrices: torch.Tensor,
-        dense: Dense,
         tape: RowsTape,
-        room: Workspace,
+        workspace: Workspace,
         weights: torch.Tensor,
         gradient: torch.Tensor,
-        slopes: Dense,
+        slopes: DenseMatrices,
     ) -> None:
         """Add one chunk's gradients.
 
         Parameters
         ----------
-        values, matrices, dense, tape, room
-            As in `rows`.
+        values, matrices, tape, workspace
+            As in `run_rows`.
         weights : torch.Tensor, shape (R, rows)
             Gradient to the expectations.
         gradient : torch.Tensor
             The gradient to the groups' matrices is added to it.
-        slopes : Dense
+        slopes : DenseMatrices
             The gradients to the dense matrices are added to them.
         """
-        slope = self._pull_readout_back(tape, room, weights, slopes)
+        slope = self._pull_readout_back(tape, workspace, weights, slopes)
         if self.schedule.heisenberg:
             return
         wanted = any(cell is not None for cell in self._cells)
-        steps = self._steps
         encoded, phases = self._split(values)
+        steps, parts = self._steps, tape.parts
         slope = pull_steps_back(
-            slope, matrices, steps, tape.steps, gradient, room, tape.parts, wanted, phases
+            slope, matrices, steps, tape.steps, gradient, workspace, parts, wanted, phases
         )
         if not wanted:
             return
         outputs = []
-        for left, cell, plan in reversed(
-            list(zip(tape.products, tape.cells[1:], self._products, strict=True))
-        ):
-            scratch = room.empty("scratch", *slope.shape)
+        factors = zip(tape.products, tape.cells[1:], self._products, strict=True)
+        for left, cell, plan in reversed(list(factors)):
+            scratch = workspace.empty("scratch", *slope.shape)
             slope, right = pull_product_back(slope, left, cell, plan, scratch)
             outputs.append(right)
         outputs.append(slope)
@@ -284,92 +266,118 @@ class Program:
     def _split(
         self, values: torch.Tensor
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """Separate the cells' encoded states from the turns' phases."""
+        """Separate the cells' encoded states from the layers' phases."""
         parts = torch.split(values, self.widths)
         return parts[: len(self._cells)], parts[len(self._cells) :]
 
+    def _product(
+        self, encoded: Sequence[torch.Tensor], dense: DenseMatrices, workspace: Workspace
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the cells' states, and the products of the first one, two ... of them."""
+        rows = encoded[0].shape[1]
+        cells = []
+        for part, matrix in zip(encoded, dense.cells, strict=True):
+            parts = self.inputs if matrix is None else 2
+            output = part if matrix is None else matrix @ part
+            cells.append(output.reshape(parts, -1, rows))
+        products = [cells[0]]
+        for number, (cell, plan) in enumerate(zip(cells[1:], self._products, strict=True)):
+            left = products[-1]
+            out = workspace.empty(f"product{number}", 2, left.shape[1] * cell.shape[1], rows)
+            products.append(multiply(left, cell, plan, out))
+        return cells, products
+
+    def _read_out(
+        self, state: torch.Tensor, dense: DenseMatrices, workspace: Workspace
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return expectations (R, rows), the state as read out, and the observables' images."""
+        if dense.observables is None:
+            last = state.reshape(-1, state.shape[-1])
+            return self.signs[:, :, 0] @ last.square(), last, None
+        size, rows = dense.observables.shape[1], state.shape[-1]
+        last = self._last.apply(state, workspace, "last").reshape(size, -1)
+        images = workspace.empty("images", len(dense.observables), *last.shape)
+        torch.matmul(dense.observables, last, out=images)
+        terms = torch.mul(images, last, out=workspace.empty("scratch", *images.shape))
+        terms = terms.view(len(images), -1, rows)
+        return (terms.new_ones(1, terms.shape[1]) @ terms)[:, 0], last, images
+
     def _pull_readout_back(
-        self, tape: RowsTape, room: Workspace, weights: torch.Tensor, slopes: Dense
+        self, tape: RowsTape, workspace: Workspace, weights: torch.Tensor, slopes: DenseMatrices
     ) -> torch.Tensor:
         """Gradient to the state behind the steps; that to the observables is added."""
         last, rows = tape.last, weights.shape[1]
         if tape.images is None or slopes.observables is None:
-            slope = torch.mm(self.signs[:, :, 0].T, weights, out=room.empty("slope", *last.shape))
+            out = workspace.empty("slope", *last.shape)
+            slope = torch.mm(self.signs[:, :, 0].T, weights, out=out)
             return slope.mul_(last).mul_(2.0).view(2, -1, rows)
         flat = last.view(-1, rows)
         for weight, target in zip(weights, slopes.observables, strict=True):
-            weighted = torch.mul(flat, weight, out=room.empty("scratch", *flat.shape))
+            weighted = torch.mul(flat, weight, out=workspace.empty("scratch", *flat.shape))
             target.addmm_(weighted.view(last.shape), last.T)
         if self.schedule.heisenberg:
             return last
         images, double = tape.images.view(len(weights), -1, rows), weights * 2.0
-        slope = torch.mul(images[0], double[0], out=room.empty("slope", *images[0].shape))
+        out = workspace.empty("slope", *images[0].shape)
+        slope = torch.mul(images[0], double[0], out=out)
         for image, weight in zip(images[1:], double[1:], strict=True):
             slope.addcmul_(image, weight)
-        return self._last.undo(slope.view(self.schedule.parts, -1, rows), room, "slope back")
+        slope = slope.view(self.schedule.parts, -1, rows)
+        return self._last.undo(slope, workspace, "slope back")
 
 
 def _product_plans(schedule: Schedule) -> list[Interleaving]:
     """How each cell but the first joins the product of those before it."""
-    order = schedule.middle.wires
     left: tuple[int, ...] = schedule.cells[0].wires
     plans = []
     for cell in schedule.cells[1:]:
-        plans.append(interleave(left, cell.wires, order))
+        plans.append(interleave(left, cell.wires, schedule.middle.wires))
         left += cell.wires
     return plans
 
 
 class Expectations(torch.autograd.Function):
-    """<Z> of the read-outs, shape (rows, R), of angles, encoded values and a program.
+    """<Z> of the read-outs, shape (rows, R), of angles, encoded values and an execution plan.
 
     ``taped``: whether autograd is on, which inside of `forward` it never is.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, angles: torch.Tensor, values: torch.Tensor, program: Program, taped: bool
+        ctx: Any, angles: torch.Tensor, values: torch.Tensor, plan: ExecutionPlan, taped: bool
     ) -> torch.Tensor:
-        """Run all chunks; keep the tape if there is only one and a gradient can be asked for."""
-        matrices, built = program.matrices.build(angles)
-        dense, tapes = program.densify(matrices)
-        chunks = torch.split(values, program.chunk_rows, dim=1)
+        """Run all chunks; keep the tape if there is only one and a gradient can be wanted."""
+        matrices, built = plan.matrices.build(angles)
+        dense, tapes = plan.build_dense(matrices)
+        chunks = torch.split(values, plan.chunk_rows, dim=1)
         keep = taped and ctx.needs_input_grad[0] and len(chunks) == 1
-        room = program.pool.take()
-        ctx.program, ctx.chunks, ctx.angles = program, chunks, angles
+        workspace = plan.pool.take()
+        ctx.plan, ctx.chunks, ctx.angles = plan, chunks, angles
         ctx.state = matrices, built, dense, tapes
         if keep:
-            z, tape = program.rows(values, matrices, dense, room, keep)
-            ctx.kept = tape, room
+            z, tape = plan.run_rows(values, matrices, dense, workspace, keep)
+            ctx.tape = tape, workspace
             return z.T
-        ctx.kept = None
-        parts = [program.rows(chunk, matrices, dense, room, keep)[0] for chunk in chunks]
-        program.pool.give(room)
+        ctx.tape = None
+        parts = [plan.run_rows(chunk, matrices, dense, workspace, keep)[0] for chunk in chunks]
+        plan.pool.give(workspace)
         return torch.cat(parts, dim=1).T
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         """Walk back through rows, dense matrices, groups and gates."""
-        program: Program = ctx.program
+        plan: ExecutionPlan = ctx.plan
         matrices, built, dense, tapes = ctx.state
-        kept, room = ctx.kept or (None, program.pool.take())
-        ctx.kept = None  # another backward pass must not read a workspace given away
-        gradient = torch.zeros_like(matrices)
-        slopes = _zeros(dense)
+        kept, workspace = ctx.tape or (None, plan.pool.take())
+        ctx.tape = None  # another backward pass must not read a workspace given away
+        gradient, slopes = torch.zeros_like(matrices), dense.zeros()
         start = 0
         for chunk in ctx.chunks:
             weights = slope[start : start + chunk.shape[1]].T.contiguous()
             start += chunk.shape[1]
-            tape = kept or program.rows(chunk, matrices, dense, room, keep=True)[1]
-            program.pull_rows_back(chunk, matrices, dense, tape, room, weights, gradient, slopes)
-        program.pool.give(room)
-        program.pull_dense_back(slopes, dense, tapes, matrices, gradient)
-        return program.matrices.pull_back(gradient, built, ctx.angles), None, None, None
-
-
-def _zeros(dense: Dense) -> Dense:
-    """Make room for the gradient to the dense matrices."""
-    cells = [None if cell is None else torch.zeros_like(cell) for cell in dense.cells]
-    seen = None if dense.observables is None else torch.zeros_like(dense.observables)
-    return Dense(cells, None, seen)
+            tape = kept or plan.run_rows(chunk, matrices, dense, workspace, keep=True)[1]
+            plan.pull_rows_back(chunk, matrices, tape, workspace, weights, gradient, slopes)
+        plan.pool.give(workspace)
+        plan.pull_dense_back(slopes, dense, tapes, matrices, gradient)
+        return plan.matrices.pull_back(gradient, built, ctx.angles), None, None, None

@@ -1,7 +1,7 @@
 """Fusing a circuit's gates into two-qubit blocks: pure Python, done once per ansatz.
 
 Blocks are the same for every row, so they end where the features are uploaded again. There
-``RY(x) = RX(-pi/2) RZ(x) RX(pi/2)``: the fixed turns join the blocks on either side, and what
+``RY(x) = RX(-pi/2) RZ(x) RX(pi/2)``: the fixed layers join the blocks on either side, and what
 remains of an upload is diagonal, a phase an amplitude.
 """
 

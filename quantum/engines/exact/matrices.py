@@ -6,10 +6,14 @@ fastest thing a processor does. Gates are multiplied into 4x4 blocks and blocks 
 trees of batched products, so the number of kernel launches grows with the logarithm of the
 number of gates. The gradient walks the trees back by hand, which takes fewer and smaller
 kernels than autograd.
+
+A matrix acts on (first wire, second wire), the first being the more significant bit, as PennyLane
+orders them.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +22,16 @@ import torch
 
 from quantum.ansatz.gates import Gate, Trainable
 from quantum.engines.exact.fusion import FusedBlock
-from quantum.engines.exact.linalg import GENERATORS, embed, fixed_matrix, pauli
 from quantum.engines.exact.schedule import Group
 
 BLOCK = 64  # entries of a 4x4 complex matrix as a real pair
+PAULI = {
+    "I": ((1, 0), (0, 1)),
+    "X": ((0, 1), (1, 0)),
+    "Y": ((0, -1j), (1j, 0)),
+    "Z": ((1, 0), (0, -1)),
+}
+GENERATORS = {"RX": "X", "RY": "Y", "RZ": "Z", "IsingXX": "XX", "IsingYY": "YY", "IsingZZ": "ZZ"}
 
 
 @dataclass(frozen=True)
@@ -210,3 +220,35 @@ def _occurrences(gather: torch.Tensor, entries: int) -> torch.Tensor:
 
 def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
+
+
+def pauli(word: str) -> torch.Tensor:
+    """Matrix of a Pauli word, complex128, shape (2^k, 2^k)."""
+    factors = [torch.tensor(PAULI[letter], dtype=torch.complex128) for letter in word]
+    return functools.reduce(torch.kron, factors)
+
+
+def fixed_matrix(name: str) -> torch.Tensor:
+    """Matrix of a gate without angle, complex128."""
+    if name == "Hadamard":
+        return (pauli("X") + pauli("Z")) / math.sqrt(2)
+    if name == "CNOT":
+        return (pauli("II") + pauli("ZI") + pauli("IX") - pauli("ZX")) / 2
+    raise ValueError(f"no matrix for gate {name}")
+
+
+def embed(matrix: torch.Tensor, local: tuple[int, ...]) -> torch.Tensor:
+    """Embed a gate's matrix into its block: 4x4, the gate on local wires 0, 1 or both."""
+    if len(local) == 1:
+        factors = (matrix, pauli("I")) if local == (0,) else (pauli("I"), matrix)
+        return torch.kron(*factors)
+    if local == (0, 1):
+        return matrix
+    return matrix.reshape(2, 2, 2, 2).permute(1, 0, 3, 2).reshape(4, 4)
+
+
+def z_signs(wires: Sequence[int], n_qubits: int) -> torch.Tensor:
+    """Diagonal of the product of Z on some qubits, float64, shape (2^n,)."""
+    basis = torch.arange(2**n_qubits)
+    parity = sum(((basis >> (n_qubits - 1 - wire)) & 1) for wire in wires)
+    return 1.0 - 2.0 * torch.as_tensor(parity % 2, dtype=torch.float64)

@@ -1,0 +1,65 @@
+"""The plain engine: a state vector, gate by gate, with gradients by autograd.
+
+It computes what `ExactEngine` computes, without any of its plans, so it is the version to read.
+It is slow, and the tests hold the fast engine to it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from quantum.ansatz.circuits import Ansatz
+from quantum.ansatz.gates import Gate, Trainable, gates_of
+from quantum.engines.exact.matrices import GENERATORS, fixed_matrix, pauli, z_signs
+
+
+def reference_expectations(
+    ansatz: Ansatz, angles: torch.Tensor, features: np.ndarray
+) -> torch.Tensor:
+    """<Z> of each read-out.
+
+    Parameters
+    ----------
+    ansatz : Ansatz
+        The circuit.
+    angles : torch.Tensor, shape (P,), float64
+        Angles in radians.
+    features : numpy.ndarray, shape (rows, n)
+        Features in radians.
+
+    Returns
+    -------
+    torch.Tensor, shape (rows, R), float64
+        Differentiable in the angles as often as wanted.
+    """
+    n, x = ansatz.n_qubits, torch.from_numpy(np.array(features, dtype=np.float64))
+    states = torch.zeros(len(x), 2**n, dtype=torch.complex128)
+    states[:, 0] = 1.0  # every qubit in |0>
+    for gate in gates_of((*ansatz.encoding, *ansatz.layers)):
+        states = apply_gate(states, gate, gate_matrices(gate, angles, x), n)
+    signs = torch.stack([z_signs((wire,), n) for wire in ansatz.readout_wires])
+    return states.abs().square() @ signs.T
+
+
+def gate_matrices(gate: Gate, angles: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Matrix of a gate for each row, shape (rows, 2^k, 2^k)."""
+    if gate.angle is None:
+        return fixed_matrix(gate.name).expand(len(features), -1, -1)
+    if isinstance(gate.angle, Trainable):
+        angle = angles[gate.angle.index].expand(len(features))
+    elif isinstance(gate.angle, float):
+        angle = torch.full_like(features[:, 0], gate.angle)
+    else:
+        angle = gate.angle.value(features)
+    half = angle[:, None, None] / 2
+    generator = pauli(GENERATORS[gate.name])  # exp(-i angle P / 2) = cos - i sin P, since P P = 1
+    return half.cos() * torch.eye(len(generator)) - 1j * half.sin() * generator
+
+
+def apply_gate(states: torch.Tensor, gate: Gate, matrices: torch.Tensor, n: int) -> torch.Tensor:
+    """Multiply the gate's qubits, brought to the front, by the rows' matrices; put them back."""
+    front, places = range(1, len(gate.wires) + 1), [wire + 1 for wire in gate.wires]
+    view = states.reshape(-1, *[2] * n).movedim(places, tuple(front))
+    moved = matrices @ view.reshape(len(states), matrices.shape[-1], -1)
+    return moved.reshape(view.shape).movedim(tuple(front), places).reshape(len(states), -1)

@@ -1,1 +1,0 @@
-"""Any PennyLane device by name, as an engine."""
