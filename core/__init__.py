@@ -18,7 +18,6 @@ from core.errors import (
 from core.formatting import (
     BASELINES,
     byte_size,
-    conditions,
     describe_circuits,
     describe_privacy,
     duration,
@@ -36,7 +35,6 @@ from core.hub import hub_reachable
 from core.intervals import difference_interval, wilson_interval
 from core.ledger import COST_KEYS, AgentUsage, Cost, Ledger, idle_share, total, with_idle
 from core.seeds import derive_seed
-from core.settings.agent import circuit_prices
 from core.settings.backends import (
     backend_names,
     backend_of,
@@ -46,19 +44,17 @@ from core.settings.backends import (
     local_optimizer,
 )
 from core.settings.data import DataSettings, FeatureSettings
+from core.settings.derived import (
+    circuit_prices,
+    fine_tunes_llm,
+    most_steps,
+    selection_size,
+    with_run_name,
+    worst_steps,
+)
 from core.settings.hardware import HardwareSettings
 from core.settings.llm import DistillSettings, LlmSettings
-from core.settings.parsing import (
-    accepted,
-    fields,
-    flatten,
-    meta,
-    parse_node,
-    parse_run,
-    parse_settings,
-    settings_command,
-    with_run_name,
-)
+from core.settings.parsing import parse_node, parse_run, parse_settings, settings_command
 from core.settings.pennylane_options import (
     CHANNELS,
     NOISELESS,
@@ -68,10 +64,19 @@ from core.settings.pennylane_options import (
     parse_device_options,
     parse_noise,
 )
+from core.settings.quantum import QuantumSettings
 from core.settings.resuming import may_change, no_run, recorded_settings, refuse_changes
-from core.settings.schema import QuantumSettings, Settings, TrainSettings
-from core.settings.shares import most_steps, selection_size, worst_steps
-from core.settings.teaching import fine_tunes_llm
+from core.settings.schema import (
+    FIELDS,
+    SECTIONS,
+    Settings,
+    accepted,
+    condition_text,
+    descriptions,
+    flatten,
+    traits,
+)
+from core.settings.train import TrainSettings
 from core.storage.checkpoints import (
     Checkpoint,
     alone,

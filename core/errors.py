@@ -5,8 +5,6 @@ Every message follows one template: what was given, what is accepted, what to do
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 
 class UserError(ValueError):
     """A mistake in settings, data or environment that the user can mend.
@@ -62,9 +60,9 @@ def explain(given: str, accepted: str, fix: str) -> str:
     Returns
     -------
     str
-        ``"<given>; accepted: <accepted>; <fix>."``
+        ``"<given>; accepted: <accepted>; <fix>."``; a fix that is a question keeps its mark.
     """
-    return f"{given}; accepted: {accepted}; {fix}."
+    return f"{given}; accepted: {accepted}; {fix}{'' if fix.endswith('?') else '.'}"
 
 
 def short_message(error: BaseException) -> str:
@@ -79,26 +77,3 @@ def short_message(error: BaseException) -> str:
 def unexpected_error(error: BaseException) -> str:
     """Say in one line that another library failed where no user's mistake is known."""
     return f"{type(error).__name__}: {short_message(error)}"
-
-
-class Check(NamedTuple):
-    """Whether all is well; else what was given, what is accepted, what to do.
-
-    `ignored` names the key that would be without effect, `by` the keys that decide it; a check
-    without is of keys that contradict each other.
-    """
-
-    fine: bool
-    given: str
-    takes: str
-    fix: str
-    ignored: str = ""
-    by: tuple[str, ...] = ()
-
-
-class IgnoredError(SettingsError):
-    """A key would have no effect: `key`, because of the keys `by`."""
-
-    def __init__(self, message: str, key: str, by: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.key, self.by = key, by

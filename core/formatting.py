@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.text import display_safe
@@ -25,9 +25,6 @@ BASELINES = (
 
 Own regressions: each site's, fitted on its training rows and scored on its test rows.
 """
-
-BOUNDS = {">": "above", "<": "below"}
-"""How the tests of `core.settings.declare.setting` that are bounds begin, in words."""
 
 
 def is_number(value: Any) -> bool:
@@ -180,35 +177,3 @@ def _list_entry(entry: object) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow([entry])
     return line.getvalue()
-
-
-def conditions(clauses: Iterable[Sequence[Any]], mark: str = "") -> str:
-    """Say in words when a setting has an effect.
-
-    Parameters
-    ----------
-    clauses : iterable of (key, test)
-        As `core.settings.declare.setting` keeps them: accepted values, or ``">0"``, ``"<1"``,
-        ``"^a|b:"``.
-    mark : str
-        Put round keys and values, for instance a backtick for Markdown.
-
-    Returns
-    -------
-    str
-        For instance ``train.schedule is "inverse-time" and run.rounds is above 0``.
-    """
-    return " and ".join(f"{mark}{key}{mark} is {wanted(test, mark)}" for key, test in clauses)
-
-
-def wanted(test: Any, mark: str = "") -> str:
-    """Say in words what one test of `core.settings.declare.setting` asks for."""
-    if isinstance(test, str):
-        if test[:1] == "!":
-            return f"not {mark}{toml_value(test[1:])}{mark}"
-        if test[:1] == "^":
-            return " or ".join(
-                f"{mark}{start}{'…' * (start[-1] == ':')}{mark}" for start in test[1:].split("|")
-            )
-        return f"{BOUNDS[test[0]]} {test[1:]}" if test[:1] in BOUNDS else test
-    return " or ".join(f"{mark}{toml_value(value)}{mark}" for value in test)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from core.settings.declare import Condition, Conditions
+
 ACCEPTED = (
     "exact, pennylane:<device>, aer, aer:<fake or real IBM backend>, fake:<IBM backend>, "
     "ibm:<backend>, ibm:least_busy; one for all clients, or one for each, comma-separated"
@@ -18,7 +20,6 @@ NAMED = ("pennylane", "aer", "fake", "ibm")
 
 SHOT_BASED = ("aer", "fake", "ibm")
 """Families whose expectations come from counted shots, through a primitive."""
-
 
 SIMULATED = ("exact", "aer", "fake")
 """Families that are simulators."""
@@ -69,3 +70,21 @@ def unknown_backends(names: Iterable[str]) -> list[str]:
 def _known(backend: str) -> bool:
     kind, colon, name = backend.partition(":")
     return kind in NAMED and bool(name) if colon else kind in BARE
+
+
+def backend_is(*starts: str) -> Conditions:
+    """Require that some client's backend has a name that starts in one of these ways."""
+    accepted = " or ".join(f"`{start}{'…' * start.endswith(':')}`" for start in starts)
+
+    def holds(backend: str) -> bool:
+        return any(name.startswith(starts) for name in backend_names(backend))
+
+    return (Condition("quantum.backend", holds, accepted),)
+
+
+EXACT = backend_is("exact")
+PENNYLANE = backend_is("pennylane:")
+SHOTS = backend_is("aer", "fake:", "ibm:")
+DEVICE = backend_is("aer", "fake:", "ibm:", "pennylane:")
+RUNTIME = backend_is("fake:", "ibm:")
+IBM = backend_is("ibm:")

@@ -1,38 +1,100 @@
-"""How a setting is declared: default, meaning, and when it has an effect."""
+"""How a setting is declared: its default, its bounds, and when it has an effect."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Clause = tuple[str, tuple[Any, ...] | str]
+from core.formatting import toml_value
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What another setting must be for a setting to have an effect.
+
+    Attributes
+    ----------
+    key : str
+        The other setting, for instance ``train.schedule``.
+    holds : callable
+        Whether its value gives the setting an effect.
+    accepted : str
+        The values that do, in Markdown.
+    """
+
+    key: str
+    holds: Callable[[Any], bool]
+    accepted: str
+
+    def __str__(self) -> str:
+        verb = "=" if self.accepted.startswith("`") else "is"
+        return f"{self.key} {verb} {self.accepted.replace('`', '')}"
+
+
+Conditions = tuple[Condition, ...]
+"""Conditions that must all hold; ``a + b`` joins them."""
+
+
+def when(key: str, *values: Any) -> Conditions:
+    """Require one of some values of a key."""
+    accepted = " or ".join(f"`{toml_value(value)}`" for value in values)
+    return (Condition(key, lambda value: value in values, accepted),)
+
+
+def unless(key: str, value: Any) -> Conditions:
+    """Require any other value of a key."""
+    return (Condition(key, lambda other: other != value, f"not `{toml_value(value)}`"),)
+
+
+def given(key: str) -> Conditions:
+    """Require a text that is not empty."""
+    return (Condition(key, bool, "a text"),)
+
+
+def above(key: str, limit: int) -> Conditions:
+    """Require a number above a limit."""
+    return (Condition(key, lambda value: value > limit, f"above {limit}"),)
+
+
+def below(key: str, limit: int) -> Conditions:
+    """Require a number below a limit."""
+    return (Condition(key, lambda value: value < limit, f"below {limit}"),)
+
+
+class Traits(NamedTuple):
+    """What is known of a setting besides its type, default and bounds; see `setting`."""
+
+    applies_when: Conditions = ()
+    per_node: bool = False
+    resumable: bool = False
+    listed: bool = False
 
 
 def setting(
     default: Any,
-    doc: str,
     *,
-    used_when: tuple[Clause, ...] = (),
+    applies_when: Conditions = (),
     per_node: bool = False,
+    resumable: bool = False,
     listed: bool = False,
     **bounds: Any,
 ) -> Any:
-    """Declare one key.
+    """Declare a setting; the docstring below it describes it in the reference page.
 
     Parameters
     ----------
     default : Any
         Its default value.
-    doc : str
-        One sentence for the reference page.
-    used_when : tuple of (key, test)
-        Clauses that must all hold for the key to have an effect. A test is a tuple of
-        accepted values, ``">0"``, ``"<1"``, ``"!a"`` (anything but a), or ``"^a|b:"``: one of
-        the comma-separated names in the value starts with a or b:. A non-default value while a
-        clause fails is refused.
+    applies_when : tuple of Condition
+        What must hold for it to have an effect. Another value than the default is refused
+        while one of them does not.
     per_node : bool
         Whether a node's own config may override it.
+    resumable : bool
+        Whether it may change when an interrupted run goes on: it alters no finished round.
     listed : bool
         Whether the text is a comma-separated list, which TOML may write as an array of texts.
     **bounds : Any
@@ -43,12 +105,8 @@ def setting(
     Any
         The pydantic field.
     """
-    extra: dict[str, Any] = {
-        "used_when": [[k, t if isinstance(t, str) else list(t)] for k, t in used_when],
-        "per_node": per_node,
-        "listed": listed,
-    }
-    return Field(default, description=doc, json_schema_extra=extra, **bounds)
+    traits: Any = Traits(applies_when, per_node, resumable, listed)
+    return Field(default, json_schema_extra={"traits": traits}, **bounds)
 
 
 class Section(BaseModel):

@@ -1,6 +1,6 @@
-"""What a PennyLane device is told by text: its own arguments, and the noise it simulates.
+"""Options of a PennyLane device, given as text: its own arguments, and the noise it simulates.
 
-Both are read with the other settings, before anything starts, and again where the device is
+Both are parsed with the other settings, before anything starts, and again where the device is
 opened.
 """
 
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from core.errors import SettingsError
 
@@ -48,11 +51,8 @@ def parse_device_options(text: str) -> dict[str, Option]:
     options: dict[str, Option] = {}
     for key, value in split_pairs("quantum.device_options", text, FORM):
         if key in RUN_DECIDES:
-            raise SettingsError(
-                f"quantum.device_options sets {key}",
-                f"the device's other arguments; the run decides {', '.join(RUN_DECIDES)}",
-                f"remove {key}",
-            )
+            accepted = f"the device's other arguments; the run decides {', '.join(RUN_DECIDES)}"
+            raise SettingsError(f"quantum.device_options sets {key}", accepted, f"remove {key}")
         if any(word in key.lower() for word in SECRETS):
             raise SettingsError(
                 f"quantum.device_options sets {key}, which may be a secret",
@@ -91,7 +91,7 @@ def split_pairs(setting: str, text: str, form: str) -> list[tuple[str, str]]:
         plain = key.replace("-", "_").isidentifier() and value and not set(value) & set("\"'=")
         if not plain or key in pairs:
             what = f"{key!r} twice" if plain else f"the part {part.strip()!r}"
-            raise SettingsError(f"{setting} = {text!r} with {what}", form, f"mend {setting}")
+            raise SettingsError(f"{setting} = {text!r} with {what}", form, f"correct {setting}")
         pairs[key] = value
     return list(pairs.items())
 
@@ -106,6 +106,9 @@ def read_scalar(text: str) -> Option:
         if math.isfinite(number := float(text)):
             return number
     return text
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -131,35 +134,27 @@ class Noise:
 
     Raises
     ------
-    SettingsError
+    pydantic.ValidationError
         If one of them is no probability.
     """
 
-    depolarizing: float = 0.0
-    amplitude_damping: float = 0.0
-    phase_damping: float = 0.0
-    bit_flip: float = 0.0
-    phase_flip: float = 0.0
-    readout: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, probability in self._items():
-            if not 0.0 <= probability <= 1.0:
-                raise not_probable(name, str(probability))
+    depolarizing: Probability = 0.0
+    amplitude_damping: Probability = 0.0
+    phase_damping: Probability = 0.0
+    bit_flip: Probability = 0.0
+    phase_flip: Probability = 0.0
+    readout: Probability = 0.0
 
     def __bool__(self) -> bool:
-        return any(probability > 0 for _, probability in self._items())
+        return any(asdict(self).values())
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={p:g}" for name, p in self._items() if p > 0)
-
-    def _items(self) -> list[tuple[str, float]]:
-        """Return every channel by the name that the setting gives it."""
-        return [(f.name.replace("_", "-"), getattr(self, f.name)) for f in dataclass_fields(self)]
+        shown = {name.replace("_", "-"): p for name, p in asdict(self).items() if p > 0}
+        return ",".join(f"{name}={p:g}" for name, p in shown.items())
 
 
 NOISELESS = Noise()
-CHANNELS = tuple(field.name.replace("_", "-") for field in dataclass_fields(Noise))
+CHANNELS = tuple(name.replace("_", "-") for name in asdict(NOISELESS))
 """Names of the channels in ``quantum.noise``."""
 
 
@@ -182,23 +177,14 @@ def parse_noise(text: str) -> Noise:
         For text of another form, an unknown channel, or what is no probability.
     """
     form = f"channel=probability,... with channels {', '.join(CHANNELS)}"
-    given: dict[str, float] = {}
-    for name, value in split_pairs("quantum.noise", text, form):
+    given: dict[str, Any] = dict(split_pairs("quantum.noise", text, form))
+    for name in given:
         if name not in CHANNELS:
-            raise SettingsError(
-                f"quantum.noise = {text!r} with the channel {name!r}",
-                ", ".join(CHANNELS),
-                "mend quantum.noise",
-            )
-        number = read_scalar(value)
-        if isinstance(number, bool | str):
-            raise not_probable(name, value)
-        given[name.replace("-", "_")] = float(number)
-    return Noise(**given)
-
-
-def not_probable(name: str, value: str) -> SettingsError:
-    """Build the error of a channel whose number is no probability."""
-    return SettingsError(
-        f"quantum.noise with {name}={value}", "a probability from 0 to 1", "mend quantum.noise"
-    )
+            what = f"quantum.noise = {text!r} with the channel {name!r}"
+            raise SettingsError(what, ", ".join(CHANNELS), "correct quantum.noise")
+    try:
+        return Noise(**{name.replace("-", "_"): value for name, value in given.items()})
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0]).replace("_", "-")
+        what = f"quantum.noise with {name}={given[name]}"
+        raise SettingsError(what, "a probability from 0 to 1", "correct quantum.noise") from None

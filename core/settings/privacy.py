@@ -1,52 +1,34 @@
-"""Settings of what a site's messages may tell: noise, clipping, least rows."""
+"""Settings of what protects a site's rows: noise, clipping, fewest rows."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from core.settings.declare import Section, setting
+from core.settings.declare import Section, above, setting, when
 
-DP = (("privacy.dp", ("central", "local")),)
-NOISY_MOMENTS = (("privacy.moment_noise", ">0"),)
+DP = when("privacy.dp", "central", "local")
 
 
 class PrivacySettings(Section):
     """What protects a site's rows beyond that they never leave it. See docs/privacy.md."""
 
-    dp: Literal["none", "central", "local"] = setting(
-        "none",
-        "Differential privacy of a client's updates: clipped and noised at the server, or by each "
-        "client before they leave it.",
-    )
-    clip: float = setting(1.0, "Longest 2-norm of an update, radians.", used_when=DP, gt=0)
-    noise: float = setting(
-        1.0,
-        "Noise multiplier z: the noise's standard deviation is z times `privacy.clip`, on the sum "
-        "of updates (central) or on each (local).",
-        used_when=DP,
-        gt=0,
-    )
-    delta: float = setting(1e-5, "Delta at which epsilon is told.", gt=0, lt=1)
-    seeded: bool = setting(
-        False,
-        "Draw the noise from `run.seed`, for experiments that are to be repeated: whoever knows "
-        "the seed can take it off. Otherwise it comes from the system.",
-    )
-    min_rows: int = setting(
-        5,
-        "Fewest training rows of a class whose moments a site sends: those of one row are that "
-        "row. A class with fewer is left out of the projection's fit, and trains all the same.",
-        per_node=True,
-        ge=0,
-    )
-    moment_noise: float = setting(
-        0.0,
-        "Noise multiplier on the moments of the features; 0: none.",
-        ge=0,
-    )
-    moment_clip: float = setting(
-        1.0,
-        "Longest 2-norm of a row's features in noisy moments; k-mer frequencies have at most 1.",
-        used_when=NOISY_MOMENTS,
-        gt=0,
-    )
+    dp: Literal["none", "central", "local"] = setting("none")
+    """Differential privacy of a client's updates: clipped and noised at the server, or by each
+    client before they leave it."""
+    clip: float = setting(1.0, applies_when=DP, gt=0)
+    """Longest 2-norm of an update, radians."""
+    noise: float = setting(1.0, applies_when=DP, gt=0)
+    """Noise multiplier z: the noise's standard deviation is z times `privacy.clip`, on the sum of
+    updates (central) or on each (local)."""
+    delta: float = setting(1e-5, gt=0, lt=1)
+    """Delta at which epsilon is reported."""
+    seeded: bool = setting(False)
+    """Draw the noise from `run.seed`, for experiments that are to be repeated: whoever knows the
+    seed can take it off. Otherwise it comes from the system."""
+    min_rows: int = setting(5, per_node=True, ge=0)
+    """Fewest training rows of a class whose moments a site sends: those of one row are that row. A
+    class with fewer is left out of the projection's fit, and trains all the same."""
+    moment_noise: float = setting(0.0, ge=0)
+    """Noise multiplier on the moments of the features; 0: none."""
+    moment_clip: float = setting(1.0, applies_when=above("privacy.moment_noise", 0), gt=0)
+    """Longest 2-norm of a row's features in noisy moments; k-mer frequencies have at most 1."""

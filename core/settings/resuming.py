@@ -1,35 +1,18 @@
-"""What an interrupted run was set to, and what may be set otherwise when it goes on."""
+"""The settings of an interrupted run, and which of them may change when it goes on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from core.errors import SettingsError, UserError, explain
-from core.settings.parsing import fields, flatten, parse_settings
-from core.settings.schema import Settings
+from core.settings.parsing import parse_settings
+from core.settings.schema import FIELDS, Settings, flatten, traits
 from core.storage.files import read_json
-
-MAY_CHANGE = (
-    "run.folder",
-    "run.min_replies",
-    "run.output",
-    "run.report",
-    "run.resume",
-    "run.round_timeout",
-    "run.rounds",
-    "run.wait_seconds",
-    "llm.store",
-    "agent.timeout",
-    "hardware.account",
-    "stop.",
-    "hardware.budget_",
-)
-"""Keys, and beginnings of keys, that change none of the rounds that are done."""
 
 
 def may_change(key: str) -> bool:
     """Whether a setting may differ when a run goes on."""
-    return any(key.startswith(one) if one[-1] in "._" else key == one for one in MAY_CHANGE)
+    return traits(key).resumable
 
 
 def recorded_settings(run: Path) -> Settings:
@@ -75,12 +58,11 @@ def refuse_changes(before: Settings, now: Settings, done: int = 0) -> None:
             f"at least {done}",
             "raise run.rounds, or leave it out",
         )
-    was, is_ = flatten(before), flatten(now)
-    for key, _ in fields():
-        if was[key] != is_[key] and not may_change(key):
-            allowed = ", ".join(one + "*" if one[-1] in "._" else one for one in MAY_CHANGE)
+    old, new = flatten(before), flatten(now)
+    for key in FIELDS:
+        if old[key] != new[key] and not may_change(key):
             raise SettingsError(
-                f"{key} = {is_[key]!r} in a run that began with {was[key]!r}",
-                f"changes of {allowed} only",
+                f"{key} = {new[key]!r} in a run that began with {old[key]!r}",
+                f"changes of {', '.join(filter(may_change, FIELDS))} only",
                 f"leave {key} as it was, or start a new run",
             )

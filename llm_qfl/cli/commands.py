@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic.fields import FieldInfo
 
 from core import (
+    FIELDS,
+    SECTIONS,
     SettingsError,
     UserError,
     accepted,
-    conditions,
-    explain,
-    fields,
-    meta,
+    condition_text,
+    descriptions,
     our_items,
     real_path,
     store_root,
     toml_value,
+    traits,
     whole,
 )
 from llm_qfl.cli.children import USER_MISTAKE, ChildFailedError, call_module
@@ -51,25 +51,24 @@ def settings(key: str) -> int:
     SettingsError
         For an unknown key, with the nearest one.
     """
-    known = dict(fields())
-    chosen = [k for k in known if key in ("", k, k.partition(".")[0])]
+    chosen = [k for k in FIELDS if key in ("", k, k.partition(".")[0])]
     if not chosen:
-        sections = sorted({k.partition(".")[0] for k in known})
-        near = difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.0)[0]
-        takes = f"a key or a section ({', '.join(sections)})"
-        message = explain(f"unknown setting {key!r}", takes, f"did you mean {near!r}?")
-        raise SettingsError(message.removesuffix("."))
-    print("\n".join(line for k in chosen for line in _setting(k, known[k])))
+        near = difflib.get_close_matches(key, [*FIELDS, *SECTIONS], n=1, cutoff=0.0)[0]
+        takes = f"a key or a section ({', '.join(sorted(SECTIONS))})"
+        raise SettingsError(f"unknown setting {key!r}", takes, f"did you mean {near!r}?")
+    texts = descriptions()
+    print("\n".join(line for k in chosen for line in _setting(k, texts[k])))
     return 0
 
 
-def _setting(key: str, field: FieldInfo) -> list[str]:
+def _setting(key: str, text: str) -> list[str]:
     """Return the lines on one key."""
-    lines = [f"{key} = {toml_value(field.default)}"]
-    clauses = meta(field).get("used_when")
-    texts = [field.description or "", f"Takes: {accepted(field)}."]
-    texts += [f"Used when {conditions(clauses)}."] if clauses else []
-    texts += ["A node may set its own."] * bool(meta(field).get("per_node"))
+    lines = [f"{key} = {toml_value(FIELDS[key].default)}"]
+    texts = [text, f"Takes: {accepted(key)}."]
+    if traits(key).applies_when:
+        texts.append(f"Used when {condition_text(key).replace('`', '')}.")
+    if traits(key).per_node:
+        texts.append("A node may set its own.")
     for text in texts:
         lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
     return lines

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from core import (
     byte_size,
-    conditions,
     duration,
     figure,
     is_number,
@@ -74,13 +73,6 @@ def test_sites_that_scored() -> None:
     assert scored_at({"sites": 0}, 4) == "scored at 0 of 4 sites"
     assert scored_at({"sites": 3}) == "scored at 3 sites"
     assert scored_at({}) == scored_at(None) == ""
-
-
-def test_conditions() -> None:
-    clauses = [["a.b", ["x", False]], ["c.d", ">0"], ["e.f", "<1"]]
-    assert conditions(clauses) == 'a.b is "x" or false and c.d is above 0 and e.f is below 1'
-    assert conditions(clauses[:1], "`") == '`a.b` is `"x"` or `false`'
-    assert conditions([["a.b", "^x:"]], "`") == "`a.b` is `x:…`"
 
 
 @given(st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text())

@@ -59,7 +59,7 @@ def test_noise_comes_back_from_its_text(probabilities: dict[str, float]) -> None
         (
             parse_device_options,
             'a="b"',
-            "accepted: key=value,key=value without quotes; m",
+            "accepted: key=value,key=value without quotes; c",
         ),
         (parse_device_options, "a=1,a=2", "'a=1,a=2' with 'a' twice"),
         (

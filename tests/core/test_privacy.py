@@ -115,15 +115,18 @@ def test_noise_that_can_be_taken_off_again_is_told() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["privacy.dp=central"], "aggregation.rule = 'weighted' with privacy.dp = 'central'"),
-        ([*ON, "aggregation.max_norm=5"], "aggregation.max_norm = 5 would be ignored because"),
+        (["privacy.dp=central"], "privacy.dp = 'central' with aggregation.rule = 'weighted'"),
+        ([*ON, "aggregation.max_norm=5"], "aggregation.max_norm = 5.0 would be ignored because"),
         ([*ON, "agent.kind=bandit"], "agent.kind = 'bandit' with privacy.dp = 'central'; accepted"),
         (["privacy.dp=local", "llm.federated=ffa"], "llm.federated = 'ffa' with privacy.dp"),
-        (["privacy.delta=1e-6"], "privacy.delta would be ignored because nothing is noised"),
-        (["privacy.seeded=true"], "privacy.seeded would be ignored"),
+        (
+            ["privacy.delta=1e-6"],
+            "privacy.delta = 1e-06 would be ignored because nothing is",
+        ),
+        (["privacy.seeded=true"], "privacy.seeded = True would be ignored"),
         (["privacy.clip=2"], "privacy.clip = 2.0 would be ignored because privacy.dp = 'none'"),
         (["privacy.moment_clip=2"], "privacy.moment_clip = 2.0 would be ignored"),
-        (["privacy.dp=local", "privacy.noise=0"], "privacy.noise = 0.0; accepted"),
+        (["privacy.dp=local", "privacy.noise=0"], "privacy.noise = 0; accepted"),
     ],
 )
 def test_settings_without_effect_or_against_the_guarantee_are_refused(

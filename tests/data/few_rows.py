@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from core import DataSettings, Settings
-from core.settings.schema import EvaluationSettings, RunSettings
+from core.settings.aggregation import EvaluationSettings
+from core.settings.run import RunSettings
 from data import Site, Split, load_site
 
 

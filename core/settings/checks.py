@@ -1,0 +1,307 @@
+"""Checks of settings against each other, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from core.errors import SettingsError
+from core.formatting import split_list
+from core.settings.agent import COST_AWARE, LANGUAGE_MODELS, NEED_CREDIT
+from core.settings.backends import (
+    ACCEPTED,
+    backend_names,
+    is_shot_based,
+    local_optimizer,
+    unknown_backends,
+)
+from core.settings.data import TABULAR
+from core.settings.declare import Conditions, above, given, unless, when
+from core.settings.derived import circuit_prices, selection_size
+from core.settings.schema import FIELDS, Settings, flatten, traits
+
+AT_MOST = (
+    ("run.min_replies", "run.clients"),
+    ("data.noisy_clients", "run.clients"),
+    ("train.warm_rounds", "run.rounds"),
+    ("train.min_steps", "train.steps"),
+    ("train.steps", "train.max_steps"),
+)
+"""Keys whose value is at most that of another."""
+
+
+LEAST_PRECISION = 0.001
+"""Smallest standard error that may be requested: a million shots."""
+
+NO_LLM = when("llm.model", "none")
+FEDERATED_LLM, LOCAL_LLM = unless("llm.federated", "none"), when("llm.federated", "none")
+NO_DP = when("privacy.dp", "none")
+FOLDS = above("distill.folds", 0)
+AUTO, KMER = when("features.kind", "auto"), when("features.kind", "kmer")
+BY_COLUMN = when("data.partition", "column")
+PER_SITE, NOT_PER_SITE = when("data.per_site", True), when("data.per_site", False)
+NOT_TWEETS, DNA = unless("data.source", "tweet-eval"), when("data.kind", "dna")
+TRAINED = "it needs a fine-tuned language model"
+EMBEDS = "embeddings are made by a language model"
+K_MERS = "k-mers are of DNA"
+
+REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
+    (when("run.resume", True), given("run.folder"), "the folder of the run that goes on"),
+    (NO_LLM, when("distill.weight", 0.0), TRAINED),
+    (NO_LLM, when("distill.features", 0.0), TRAINED),
+    (when("agent.kind", "rule") + NO_LLM, when("agent.rule", "fixed"), TRAINED),
+    (NO_LLM, when("stop.rule", "none", "change"), TRAINED),
+    (NO_LLM, LOCAL_LLM, TRAINED),
+    (NO_LLM, unless("features.kind", "embedding"), EMBEDS),
+    (NO_LLM + AUTO, NOT_TWEETS, EMBEDS),
+    (NO_LLM + AUTO + TABULAR, DNA, EMBEDS),
+    (FEDERATED_LLM, when("llm.peft", "auto", "lora", "qlora"), "adapters are averaged"),
+    (FEDERATED_LLM, NO_DP, "adapters would leave the sites without noise"),
+    (FOLDS, LOCAL_LLM, "folds of each site's own teacher; the shared adapter is one model"),
+    (FOLDS, when("distill.features", 0.0), "hidden states of several models are not one space"),
+    (above("distill.features", 0), unless("train.batch_rows", 1), "it compares pairs of rows"),
+    (BY_COLUMN, TABULAR, "the column is one of the file"),
+    (BY_COLUMN, given("data.partition_column"), "a column's name"),
+    (KMER, NOT_TWEETS, K_MERS),
+    (KMER + TABULAR, DNA, K_MERS),
+    (NOT_PER_SITE + TABULAR, given("data.path"), "a file"),
+    (PER_SITE, given("data.labels"), "the class names in order, since no site sees them all"),
+    (
+        PER_SITE + when("evaluation.mode", "central"),
+        given("data.test_path"),
+        "rows for the server; or evaluation.mode = 'federated'",
+    ),
+    (
+        when("agent.kind", *LANGUAGE_MODELS),
+        given("agent.model"),
+        "a model's hub id or path (llm), or the server's name of it (endpoint)",
+    ),
+    (when("agent.kind", *NEED_CREDIT), NO_DP, "credit is made of single clients' models"),
+    (
+        when("agent.stage", "aggregation"),
+        NO_DP,
+        "losses, which carry no noise, would choose whose updates of a round count",
+    ),
+    (
+        when("privacy.dp", "central"),
+        when("aggregation.rule", "uniform"),
+        "the noise is made for equal weights",
+    ),
+)
+"""Where the first conditions hold, the second must hold too, for a reason."""
+
+
+class IgnoredError(SettingsError):
+    """A setting would have no effect: `key`, because of the keys `by`."""
+
+    def __init__(self, given: str, accepted: str, fix: str, key: str, by: tuple[str, ...]) -> None:
+        super().__init__(given, accepted, fix)
+        self.key, self.by = key, by
+
+
+def check_backends(settings: Settings) -> None:
+    """Refuse names of backends that no family takes.
+
+    Raises
+    ------
+    SettingsError
+        With the unknown names.
+    """
+    unknown = unknown_backends(backend_names(settings.quantum.backend))
+    if unknown:
+        given = f"quantum.backend = {', '.join(map(repr, unknown))}"
+        raise SettingsError(given, ACCEPTED, "choose one of them")
+
+
+def check_conditions(settings: Settings, keys: Collection[str]) -> None:
+    """Refuse other values than the default where the key has no effect.
+
+    Parameters
+    ----------
+    settings : Settings
+        The whole tree.
+    keys : collection of str
+        The keys to check.
+
+    Raises
+    ------
+    IgnoredError
+        With the first such key.
+    """
+    flat = flatten(settings)
+    for key, field in FIELDS.items():
+        if key not in keys or flat[key] == field.default:
+            continue
+        for other in traits(key).applies_when:
+            # A condition on a key that has no effect itself sees that key's default.
+            if not other.holds(flat[other.key]):
+                raise _ignored(
+                    settings,
+                    key,
+                    f"because {other.key} = {flat[other.key]!r}",
+                    str(other),
+                    f"remove {key} or change {other.key}",
+                    other.key,
+                )
+
+
+def check_combinations(settings: Settings, *, at_node: bool = False) -> None:
+    """Refuse combinations that no single key's bounds or conditions can express.
+
+    Parameters
+    ----------
+    settings : Settings
+        The whole tree.
+    at_node : bool
+        Whether they are those of one node, where settings of the whole run may have no effect.
+
+    Raises
+    ------
+    SettingsError
+        One line: what was given, what is accepted, what to do.
+    """
+    _check_tables(settings)
+    _check_values(settings)
+    _check_backends(settings)
+    _check_stop(settings)
+    if not at_node:
+        _check_effects(settings)
+    _check_privacy(settings)
+
+
+def _ignored(
+    settings: Settings, key: str, why: str, accepted: str, fix: str, *by: str
+) -> IgnoredError:
+    given = f"{key} = {flatten(settings)[key]!r} would be ignored {why}"
+    return IgnoredError(given, accepted, fix, key, by)
+
+
+def _check_tables(settings: Settings) -> None:
+    flat = flatten(settings)
+    for key, other in AT_MOST:
+        if flat[key] > flat[other]:  # type: ignore[operator]
+            raise SettingsError(
+                f"{key} = {flat[key]} with {other} = {flat[other]}",
+                f"at most {other}",
+                f"lower {key} or raise {other}",
+            )
+    for where, (needs,), reason in REQUIREMENTS:
+        value = flat[needs.key]
+        if all(one.holds(flat[one.key]) for one in where) and not needs.holds(value):
+            holds = " with ".join(f"{one.key} = {flat[one.key]!r}" for one in where)
+            lacks = f"with {needs.key} = {value!r}" if value != "" else f"without {needs.key}"
+            fix = f"change {needs.key} or {where[0].key}"
+            raise SettingsError(f"{holds} {lacks}", f"{needs} ({reason})", fix)
+
+
+def _check_values(s: Settings) -> None:
+    """Check texts that hold several values, and numbers of clients that follow from others."""
+    agent, data, clients = s.agent, s.data, s.run.clients
+    chosen = selection_size(clients, agent.fraction)
+    if agent.kind in ("rule", "random", "greedy", "bandit") and s.run.min_replies > chosen:
+        raise SettingsError(
+            f"agent.fraction = {agent.fraction:g} of {clients} clients selects {chosen} "
+            f"with run.min_replies = {s.run.min_replies}",
+            "at least run.min_replies clients",
+            "raise agent.fraction or lower run.min_replies",
+        )
+    if circuit_prices(agent.circuit_prices, clients) is None:
+        raise SettingsError(
+            f"agent.circuit_prices = {agent.circuit_prices!r} with run.clients = {clients}",
+            "a number above 0 for all clients, or one for each, comma-separated",
+            "name as many prices as there are clients",
+        )
+    if data.text_column == data.label_column:
+        raise SettingsError(
+            f"data.text_column and data.label_column are both {data.text_column!r}",
+            "two columns: a text that is its own label teaches nothing",
+            "set data.label_column to the column of the classes",
+        )
+    if data.labels and len(split_list(data.labels)) < 2:
+        accepted = "two or more class names, comma-separated"
+        raise SettingsError(f"data.labels = {data.labels!r}", accepted, "name every class")
+    if s.distill.folds == 1:
+        raise SettingsError(
+            "distill.folds = 1",
+            "0, or 2 to 10",
+            "set distill.folds = 2 or more, or 0 to label rows by the model that saw them",
+        )
+
+
+def _check_backends(s: Settings) -> None:
+    names = backend_names(s.quantum.backend)
+    if len(names) not in (1, s.run.clients):
+        raise SettingsError(
+            f"quantum.backend names {len(names)} backends with run.clients = {s.run.clients}",
+            "one backend for all, or one for each client",
+            "name as many as there are clients",
+        )
+    counting = [name for name in names if is_shot_based(name)]
+    if s.train.optimizer == "adam" and counting:
+        raise SettingsError(
+            f"train.optimizer = 'adam' with quantum.backend = {', '.join(counting)}",
+            "auto, spsa, parameter-shift or cobyla where shots are counted",
+            "set train.optimizer=auto",
+        )
+    if 0 < s.hardware.precision < LEAST_PRECISION:
+        raise SettingsError(
+            f"hardware.precision = {s.hardware.precision:g}, {s.hardware.circuit_shots:,} shots",
+            f"0, or {LEAST_PRECISION:g} and above",
+            "raise hardware.precision",
+        )
+
+
+def _check_stop(s: Settings) -> None:
+    stop = s.stop
+    if stop.min_rounds == FIELDS["stop.min_rounds"].default:
+        return
+    key, rounds = "stop.min_rounds", s.run.rounds
+    if stop.min_rounds > rounds:
+        fix = "lower stop.min_rounds or raise run.rounds"
+        why = f"because run.rounds = {rounds}"
+        raise _ignored(s, key, why, "at most run.rounds", fix, "run.rounds")
+    stops = stop.rule != "none" or stop.patience or stop.target_accuracy
+    if not stops and s.agent.kind not in COST_AWARE:
+        by = ("stop.rule", "stop.patience", "stop.target_accuracy", "agent.kind")
+        accepted = f"{', '.join(by[:3])}, or an agent that may stop the run"
+        fix = "set one of them or remove stop.min_rounds"
+        raise _ignored(s, key, "because nothing stops the run", accepted, fix, *by)
+
+
+def _check_effects(s: Settings) -> None:
+    """Refuse what no client, or no server, would use; a single node may well not use it."""
+    backend, train = s.quantum.backend, s.train
+    names = backend_names(backend)
+    if s.evaluation.backend not in ("exact", *names):
+        raise IgnoredError(
+            f"evaluation.backend = {s.evaluation.backend!r}",
+            f"exact, or one that quantum.backend names ({backend})",
+            "choose one of them",
+            "evaluation.backend",
+            ("quantum.backend",),
+        )
+    used = {local_optimizer(train.optimizer, name) for name in names}
+    used |= {"adam"} if train.warm_rounds else set()
+    why = f"by train.optimizer = {train.optimizer!r} on {backend}"
+    by = ("quantum.backend", "train.optimizer")
+    if "spsa" not in used and train.perturbation != FIELDS["train.perturbation"].default:
+        fix = "remove train.perturbation or set train.optimizer=spsa"
+        raise _ignored(s, "train.perturbation", why, "an optimizer that perturbs: spsa", fix, *by)
+    if used == {"spsa"} and train.schedule != "constant":
+        accepted = "adam or parameter-shift; SPSA has gains of its own"
+        raise _ignored(s, "train.schedule", why, accepted, "remove train.schedule", *by)
+    # PennyLane's Qiskit simulators count shots unasked.
+    counting = any(is_shot_based(one) or one.startswith("pennylane:qiskit.") for one in names)
+    if s.stop.shots and not s.hardware.shots and not counting:
+        why = f"because {backend} computes exact expectations"
+        accepted = "hardware.shots above 0, or a backend that counts shots"
+        fix, by = "set hardware.shots or remove stop.shots", ("quantum.backend", "hardware.shots")
+        raise _ignored(s, "stop.shots", why, accepted, fix, *by)
+
+
+def _check_privacy(s: Settings) -> None:
+    if s.privacy.dp != "none" or s.privacy.moment_noise:
+        return
+    by, fix = ("privacy.dp", "privacy.moment_noise"), "set one of them, or remove it"
+    for key in ("privacy.delta", "privacy.seeded"):
+        if flatten(s)[key] != FIELDS[key].default:
+            raise _ignored(s, key, "because nothing is noised", " or ".join(by), fix, *by)

@@ -1,0 +1,111 @@
+"""What follows from the settings: steps, clients, prices, names, and who fine-tunes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from core.settings.agent import LANGUAGE_MODELS
+from core.settings.backends import family
+from core.settings.schema import Settings
+
+PAID_GROWTH = 2
+"""Multiple of `train.steps` that an agent may give on a paid device without a budget."""
+
+
+def selection_size(clients: int, fraction: float) -> int:
+    """Return how many of `clients` a `fraction` selects: rounded up, at least one, at most all."""
+    # Rounding first keeps 0.7 * 10 = 7.000000000000001 from becoming eight clients.
+    return min(clients, max(1, math.ceil(round(fraction * clients, 9))))
+
+
+def circuit_prices(text: str, clients: int) -> tuple[float, ...] | None:
+    """Read `agent.circuit_prices`.
+
+    Parameters
+    ----------
+    text : str
+        One number, or one for each client, comma-separated.
+    clients : int
+        Number of clients.
+
+    Returns
+    -------
+    tuple of float or None
+        One positive price a client, by index; None if the text is not such a list.
+    """
+    try:
+        prices = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return None
+    if not all(0 < price < math.inf for price in prices) or len(prices) not in (1, clients):
+        return None
+    return prices * clients if len(prices) == 1 else prices
+
+
+def most_steps(settings: Settings, backends: Iterable[str]) -> int:
+    """Return the most steps that an agent may give a client in a round.
+
+    It is `train.max_steps`. Where a client computes on IBM hardware, which costs money, and no
+    budget limits the run, it is at most twice `train.steps`.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+    backends : iterable of str
+        Names of the clients' backends.
+    """
+    stop, most = settings.stop, settings.train.max_steps
+    limited = stop.circuits or stop.shots or stop.qpu_seconds or settings.hardware.budgeted
+    if limited or not any(family(name) == "ibm" for name in backends):
+        return most
+    return min(most, PAID_GROWTH * settings.train.steps)
+
+
+def worst_steps(settings: Settings, backends: Iterable[str]) -> int:
+    """Return the steps of a client's most expensive round: its first ones if no agent adds any."""
+    agent = settings.agent
+    if agent.kind in ("all", "random") or (agent.kind == "rule" and agent.rule == "fixed"):
+        return settings.train.steps
+    return most_steps(settings, backends)
+
+
+def needs_llm(settings: Settings) -> tuple[str, ...]:
+    """Return the keys of the settings that need a fine-tuned language model."""
+    agent = settings.agent
+    needs = {
+        "distill.weight": settings.distill.weight > 0,
+        "distill.features": settings.distill.features > 0,
+        "agent.rule": agent.kind == "rule" and agent.rule != "fixed",
+        "stop.rule": settings.stop.rule in ("gap", "either"),
+        "llm.federated": settings.llm.federated != "none",
+    }
+    return tuple(key for key, needed in needs.items() if needed)
+
+
+def fine_tunes_llm(settings: Settings) -> bool:
+    """Whether a site fine-tunes its language model.
+
+    With ``llm.model = auto`` only where something uses the outcome: what `needs_llm` names, or an
+    agent that sees the model's loss.
+    """
+    if settings.llm.model != "auto":
+        return settings.llm.model != "none"
+    return bool(needs_llm(settings)) or settings.agent.kind in ("regulator", *LANGUAGE_MODELS)
+
+
+def with_run_name(settings: Settings, file: Path | None = None) -> Settings:
+    """Return the settings with a run's name: their own, the config file's, or the data's."""
+    if settings.run.name:
+        return settings
+    data = settings.data
+    fallback = data.hub_name if data.source == "genomic" else data.task
+    place = data.path.replace("{client}", "") or fallback
+    found = file or Path("dna-demo" if data.source == "dna-demo" else place)
+    stem = found.stem.replace("{client}", "")
+    name = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII).strip("-.")[:60] or data.source
+    run = settings.run.model_copy(update={"name": name})
+    return settings.model_copy(update={"run": run})

@@ -1,0 +1,46 @@
+"""Settings of the quantum classifier."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from core.settings.backends import EXACT, PENNYLANE
+from core.settings.declare import Section, setting, when
+
+QCNN = when("quantum.model", "qcnn")
+VQC = when("quantum.model", "vqc")
+
+
+class QuantumSettings(Section):
+    """The quantum classifier and what it runs on."""
+
+    model: Literal["qcnn", "vqc"] = setting("qcnn")
+    """Ansatz."""
+    qubits: int = setting(4, ge=2, le=20)
+    """Number of qubits."""
+    block: Literal["su4", "paper"] = setting("su4", applies_when=QCNN)
+    """Two-qubit convolution block: 15 angles (all of SU(4)) or the paper's 3."""
+    uploads: int = setting(1, applies_when=QCNN, ge=1, le=4)
+    """Times that the features are written into the state, a trainable ring of convolution blocks
+    between two (data re-uploading)."""
+    feature_reps: int = setting(1, applies_when=VQC, ge=1)
+    """Repetitions of the ZZ feature map."""
+    reps: int = setting(3, applies_when=VQC, ge=1)
+    """Repetitions of RealAmplitudes."""
+    backend: str = setting("exact", per_node=True, listed=True)
+    """`exact` (our batched simulator), `pennylane:<device>`, `aer`, `aer:<fake or real IBM
+    backend>` (its noise), `fake:<IBM backend>`, `ibm:<backend>` or `ibm:least_busy`; or one for
+    each client, comma-separated. See docs/backends.md."""
+    device_options: str = setting("", applies_when=PENNYLANE, per_node=True)
+    """The PennyLane device's own arguments as `key=value,key=value`, for instance
+    `c_dtype=complex64,batch_obs=true`."""
+    noise: str = setting("", applies_when=PENNYLANE, per_node=True)
+    """Noise channels after every gate as `channel=probability,...` (`depolarizing`,
+    `amplitude-damping`, `phase-damping`, `bit-flip`, `phase-flip`) and before the measurement
+    (`readout`); the device must take channels, as `default.mixed` does."""
+    precision: Literal["single", "double"] = setting("single", applies_when=EXACT, per_node=True)
+    """Number format of the exact engine."""
+    device: Literal["auto", "cpu", "cuda"] = setting("cpu", applies_when=EXACT, per_node=True)
+    """Where the exact engine computes."""
+    threads: int = setting(1, per_node=True, ge=1)
+    """Torch threads of a client; more helps only beyond 8 qubits."""
