@@ -1,5 +1,8 @@
 # Each target sets up what it needs by itself: a virtual environment of its own in .venv.
 PYTHON ?= python3
+# File of versions for pip; .ci/run gives one.
+CONSTRAINTS ?=
+PACKAGES := client_app core data llm llm_qfl quantum reporting server_app strategies
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -15,13 +18,15 @@ PIP_CONFIG ?=
 BUILD_OPTIONS ?=
 COMMA := ,
 
-.PHONY: help demo test test-deploy test-faults lint bench compose-demo clean
+.PHONY: help demo test coverage test-deploy test-faults lint lock bench compose-demo clean
 help:
 	@echo "make demo   set everything up and run the demo (3 minutes after installation)"
 	@echo "make test   set everything up and run the tests"
+	@echo "make coverage  the tests, and which lines of each folder they run"
 	@echo "make test-deploy  a real deployment of two nodes over TLS, and a run on it"
 	@echo "make test-faults  kill parts of real runs, fill their disk, and go on (20 minutes)"
 	@echo "make lint   ruff, mypy, the layer check, generated files"
+	@echo "make lock   write the versions that are installed here to constraints-ci.txt"
 	@echo "make bench  the benchmarks behind bench/RESULTS.md; DATA=FOLDER with the real data"
 	@echo "make compose-demo  a federation in containers, over TLS, to its report (needs Docker)"
 	@echo "make clean  remove the virtual environment and caches (results in runs/ are kept)"
@@ -32,7 +37,7 @@ $(STAMP): pyproject.toml
 	@echo "installing about 3 GB of packages into $(VENV), once; this takes minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install -e ".[dev]"
+	$(BIN)/python -m pip install -e ".[dev]" $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 	@touch $(STAMP)
 
 demo: $(STAMP)
@@ -42,12 +47,22 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Half as long again as make test, so not part of CI; no threshold.
+coverage: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(foreach f,$(PACKAGES),--cov=$(f)) --cov-report=term
+
 # Minutes on two cores, so not part of CI.
 test-deploy: $(STAMP)
 	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/cli/test_deploy_real.py
 
 test-faults: $(STAMP)
 	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/faults
+
+# Without the local part of a version, for instance +cpu: it depends on where a wheel is from.
+lock: $(STAMP)
+	@{ echo "# Versions that CI installs (.ci/run); written by make lock."; \
+	$(BIN)/python -m pip list --format=freeze --exclude-editable | tr 'A-Z_' 'a-z-' | sort \
+	| sed -E 's/\+[a-z0-9.]+$$//' | grep -vE '^(llm-qfl|pip|setuptools|wheel)=='; } > constraints-ci.txt
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from core import (
     unexpected_error,
     with_run_name,
 )
+from core.extras import check_extras
 
 if TYPE_CHECKING:
     from server_app.journal import RunJournal
@@ -42,6 +43,7 @@ def main(grid: Grid, context: Context) -> None:
     """Drive one federated run; Flower counts it as failed if this raises."""
     try:
         settings = with_run_name(parse_settings(context.run_config))
+        check_extras(settings)
         folder = (
             Path(settings.run.folder)
             if settings.run.folder

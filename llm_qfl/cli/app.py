@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from llm_qfl.cli.deploy.arguments import add_deploy
 from llm_qfl.cli.processes import Interrupted, signals
+from llm_qfl.cli.shipped import foreign_package
 
 FAILED = 1
 USER_MISTAKE = 2
@@ -207,6 +208,9 @@ def dispatch(arguments: list[str] | None = None) -> int:
 
 def _in_one_line(chosen: argparse.Namespace) -> int:
     """Run a command, and print its mistakes in one line."""
+    if foreign := foreign_package():
+        print(f"llm-qfl: {foreign}", file=sys.stderr)
+        return USER_MISTAKE
     from core import UserError, display_safe
 
     try:

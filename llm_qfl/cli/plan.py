@@ -186,7 +186,7 @@ def find_programs(*more: str) -> dict[str, str]:
             raise UserError(
                 f"the program {program!r} is missing",
                 "Flower 1.41 installed beside llm-qfl",
-                "install with `pip install -e .`",
+                "install llm-qfl again with pip",
             )
         found[program] = place
     return found

@@ -10,9 +10,8 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-
-from core import UserError
 
 PACKAGES = Path(__file__).resolve().parents[2]
 """The folder that our packages are in: a checkout's, or one of installed packages."""
@@ -51,6 +50,33 @@ def config_file(path: Path) -> Path:
     return shipped(f"config/{path.name.removesuffix('.toml')}.toml") or path
 
 
+def foreign_package() -> str:
+    """Say which package of another project stands in the place of ours; empty if none does.
+
+    Some of our packages have common names: the package index has a ``data`` and an ``llm``.
+    """
+    for name in APP:
+        own, spec = PACKAGES / name / "__init__.py", find_spec(name)
+        place = Path(str(spec and spec.origin)).resolve()
+        if place != own or not _as_installed(own):
+            return (
+                f"the package {name!r} in {str(place.parent)!r} is another project's; accepted: "
+                f"the one in {str(own.parent)!r}; use llm-qfl in an environment of its own."
+            )
+    return ""
+
+
+def _as_installed(file: Path) -> bool:
+    """Whether a file is still the one that our wheel has installed, if a wheel has."""
+    try:
+        files = metadata.distribution("llm-qfl").files or []
+    except metadata.PackageNotFoundError:
+        return True
+    name = file.relative_to(PACKAGES).as_posix()
+    sizes = [f.size for f in files if f.as_posix() == name and f.locate() == file]
+    return all(size in (None, file.stat().st_size) for size in sizes)
+
+
 def app_description() -> Path:
     """Return the ``pyproject.toml`` that describes the Flower app.
 
@@ -59,6 +85,8 @@ def app_description() -> Path:
     UserError
         If the installation lacks it.
     """
+    from core import UserError  # not before `foreign_package` has looked whether it is ours
+
     found = shipped("pyproject.toml")
     if found is None:
         raise UserError(
