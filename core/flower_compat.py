@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -111,3 +111,64 @@ def set_message_id(message: Message, name: str) -> None:
 def set_sender(message: Message, node: int) -> None:
     """Name the node that an error reply is about: Flower may name the SuperLink instead."""
     message.metadata.__dict__["_src_node_id"] = node
+
+
+class NodeRegistry:
+    """The nodes that a SuperLink admits, through its Control API over TLS.
+
+    Parameters
+    ----------
+    address : str
+        ``host:port`` of the SuperLink.
+    authority : bytes
+        Certificate of the authority that signed the SuperLink's, in PEM.
+    """
+
+    def __init__(self, address: str, authority: bytes) -> None:
+        from flwr.supercore.control import ControlHttpClient
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+        version = RuntimeVersionHttpInterceptor(component_name="flwr CLI")
+        self._client = ControlHttpClient.from_server_address(
+            address, insecure=False, root_certificates=authority, interceptors=[version]
+        )
+
+    def nodes(self) -> dict[bytes, int]:
+        """Return the registered nodes: public key in PEM, and id.
+
+        Raises
+        ------
+        ConnectionError
+            If the SuperLink refuses, as the other methods too.
+        """
+        from flwr.proto.control_pb2 import ListNodesRequest
+
+        listed = _asked(self._client.ListNodes, ListNodesRequest()).nodes_info
+        return {node.public_key: node.node_id for node in listed if node.status != "unregistered"}
+
+    def register(self, key: bytes, name: str) -> None:
+        """Admit the node with a public key."""
+        from flwr.proto.control_pb2 import RegisterNodeRequest
+
+        _asked(self._client.RegisterNode, RegisterNodeRequest(public_key=key, name=name))
+
+    def unregister(self, node_id: int) -> None:
+        """Throw a node out; its key is refused from now on."""
+        from flwr.proto.control_pb2 import UnregisterNodeRequest
+
+        _asked(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+def _asked(call: Callable[[Any], Any], request: object) -> Any:
+    import httpx
+
+    try:
+        return call(request)
+    except httpx.HTTPStatusError as error:
+        raise ConnectionError(error.response.text or str(error)) from None
+    except httpx.HTTPError as error:
+        raise ConnectionError(str(error)) from None

@@ -121,7 +121,7 @@ def _refuse_with_resume(options: Mapping[str, object]) -> None:
 def _deployment(folder: Path) -> Facts:
     """Read a deployment and see that it is up, before anything is written."""
     from llm_qfl.cli.deploy.folder import read_facts
-    from llm_qfl.cli.deploy.serve import running_port
+    from llm_qfl.cli.deploy.remote import running_port
 
     facts = read_facts(folder)
     running_port(facts)

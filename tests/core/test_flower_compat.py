@@ -117,6 +117,16 @@ def test_messages_outside_flowers_runtime() -> None:
     assert reply.metadata.src_node_id == 9, MOVED.format("set_sender")
 
 
+def test_the_registry_of_nodes() -> None:
+    from flwr.proto.node_pb2 import NodeInfo
+    from flwr.supercore.control import ControlHttpClient
+
+    for name in ("ListNodes", "RegisterNode", "UnregisterNode", "close"):
+        assert hasattr(ControlHttpClient, name), MOVED.format(name)
+    fields = set(NodeInfo.DESCRIPTOR.fields_by_name)
+    assert {"public_key", "node_id", "status"} <= fields, MOVED.format("NodeInfo")
+
+
 def test_no_other_module_reaches_into_flower() -> None:
     imported = re.compile(r"^\s*(?:from|import) (flwr[\w.]*)", re.MULTILINE)
     private = re.compile(r"__dict__\[\"_|FLOWER_LOGGER|from flwr\.\S+ import _")

@@ -152,7 +152,9 @@ class Deployment:
         return read_json(self.folder / "state.json")
 
     def part(self, name: str) -> dict[str, Any]:
-        return dict(self.state["parts"][name])
+        server = name.removesuffix("-exec")
+        kind = "exec" if name != server else server.partition("-")[0]
+        return read_json(self.folder / server / "home" / f"{kind}.json")
 
     def log(self, name: str) -> str:
         return (self.folder / "logs" / f"{name}.log").read_text(errors="replace")

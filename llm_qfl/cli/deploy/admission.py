@@ -1,83 +1,41 @@
-"""Which nodes a SuperLink admits: keys are registered, and thrown out again for good.
+"""Which nodes a SuperLink admits: keys are registered, and revoked for good.
 
-Flower keeps keys in its database and knows a node by a number of its own, which it tells once,
-when a key is registered. We note it, since only by that number can a key be thrown out.
+Flower keeps the keys in its database. Its Control API lists them, so we keep no record of our own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from core import (
-    UserError,
-    by_number,
-    json_object,
-    read_json,
-    write_bytes,
-    write_json,
-)
-from llm_qfl.cli.deploy.keys import make_node_key
-from llm_qfl.cli.flower import CONNECTION, Flwr, output
+from core import UserError, by_number, write_bytes
+from llm_qfl.cli.deploy.keys import drafts, make_node_key, public_pem
 from llm_qfl.cli.formatting import LONGEST, clip, one_line
 from llm_qfl.cli.superlink import LaunchError
+
+if TYPE_CHECKING:
+    from core.flower_compat import NodeRegistry
 
 NODES, REVOKED = "nodes", "revoked"
 """Folders of ``superlink/`` with the public keys that are admitted, and those that were."""
 
-IDS = "registered.json"
-"""In ``superlink/``: Flower's number of each key's node, by the key's fingerprint."""
 
-DATABASE = "state.db"
-"""In ``superlink/``: Flower's own."""
-
-OUT = "out"
-"""Instead of a number: that key has been thrown out."""
-
-_KNOWN = "already in use"
-"""In Flower's answer when a node's key has been registered before."""
-
-_UNNOTED = (
-    "Flower's number of that node was not noted; stop the SuperLink, move its state.db away, and "
-    "start it: all others are registered anew"
-)
-
-_UNKNOWN = "node id not found"
-"""In Flower's answer when there is no such node (any more)."""
+def public_keys(folder: Path) -> list[Path]:
+    """Return the public keys in a folder, node-2 before node-10."""
+    return sorted(folder.glob("*.pub"), key=by_number)
 
 
-def fingerprint(public: Path) -> str:
-    """Return the sha256 of a public key, whatever comment its file has."""
-    key = b" ".join(public.read_bytes().split()[:2])
-    return hashlib.sha256(key).hexdigest()
-
-
-def keys_seen(superlink: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return what tells one state of a SuperLink's keys from another: names, sizes and times."""
-    files = [file for place in (NODES, REVOKED) for file in (superlink / place).glob("*.pub")]
-    facts = [(str(file.relative_to(superlink)), file.stat()) for file in files]
-    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts))
-
-
-def is_out(superlink: Path, key: Path) -> bool:
-    """Whether a revoked key has been thrown out of the SuperLink's database."""
-    return read_json(superlink / IDS).get(fingerprint(key)) == OUT
-
-
-def admit(flwr: Flwr, superlink: Path) -> int:
-    """Throw out the revoked keys of a running SuperLink, and register the others.
+def register(superlink: Path, port: int) -> int:
+    """Make the SuperLink that runs from a folder admit the keys in it, and no revoked ones.
 
     Parameters
     ----------
-    flwr : Flwr
-        Flower's command, connected to it.
     superlink : Path
-        Its folder. Only its supervisor calls this: nobody else writes ``registered.json``.
+        The folder.
+    port : int
+        The SuperLink's, on loopback.
 
     Returns
     -------
@@ -87,91 +45,61 @@ def admit(flwr: Flwr, superlink: Path) -> int:
     Raises
     ------
     LaunchError
-        If it refuses a key, or a revoked one could not be thrown out.
+        If a key is invalid or the SuperLink refuses it. All other keys are dealt with before.
     """
-    refusals = throw_out(flwr, superlink)
-    ids = read_json(superlink / IDS)
-    # A key that was revoked may still lie there: left by a copy, or by an end in between.
-    revoked = {fingerprint(key) for key in (superlink / REVOKED).glob("*.pub")}
-    lying = sorted((superlink / NODES).glob("*.pub"), key=by_number)
-    keys = [key for key in lying if fingerprint(key) not in revoked]
-    at_once = os.cpu_count() or 1  # each is a Python process of 1.5 s
-    for first in range(0, len(keys), at_once):
-        refusals += _register(flwr, superlink, keys[first : first + at_once], ids)
-    if refusals:  # the others are in, or out, all the same
-        raise LaunchError(_clipped(refusals[0]))
-    return len(keys)
+    from core.flower_compat import NodeRegistry
+
+    registry = NodeRegistry(f"127.0.0.1:{port}", (superlink / "ca.crt").read_bytes())
+    with contextlib.closing(registry):
+        return admit(registry, superlink)
 
 
-def _register(flwr: Flwr, superlink: Path, keys: Sequence[Path], ids: dict[str, Any]) -> list[str]:
-    """Register some keys at once, and note their numbers, which are told only this once."""
-    refusals: list[str] = []
+def admit(registry: NodeRegistry, superlink: Path) -> int:
+    """Unregister the revoked keys of a folder, then register the others, as `register`."""
+    known, problems = _nodes(registry), []
+    admitted, revoked, invalid = sort_keys(superlink)
+    for action, keys in (("unregistered", revoked), ("registered", admitted)):
+        for key, path in keys.items():
+            try:
+                if action == "unregistered" and key in known:
+                    registry.unregister(known[key])
+                elif action == "registered" and key not in known:
+                    registry.register(key, path.stem)
+            except ConnectionError as error:
+                problems.append(f"{path} was not {action}: {clip(one_line(str(error)), LONGEST)}")
+    if problems or invalid:
+        raise LaunchError([*problems, *invalid][0])
+    return len(admitted)
 
-    def hear(key: Path, command: subprocess.Popen[bytes], seconds: float) -> None:
-        answer = output(command, seconds)
-        if refusal := _refusal(answer, command.returncode, _KNOWN):
-            refusals.append(f"{key} was not registered: {refusal}")
-        if number := _told(answer).get("node-id"):
-            ids[fingerprint(key)] = str(number)
 
-    asked = [(key, flwr.start(*_registration(key), errors=True)) for key in keys]
+def sort_keys(superlink: Path) -> tuple[dict[bytes, Path], dict[bytes, Path], list[str]]:
+    """Return the admitted and the revoked keys of a folder in PEM, and what is wrong with others.
+
+    A revoked key is not admitted, also where a copy of the folder has left it.
+    """
+    found: dict[str, dict[bytes, Path]] = {NODES: {}, REVOKED: {}}
+    invalid = []
+    for place, keys in found.items():
+        for path in public_keys(superlink / place):
+            try:
+                keys[public_pem(path)] = path
+            except ValueError as error:
+                invalid.append(f"{path} is no key of a node: {error}")
+    admitted = {key: path for key, path in found[NODES].items() if key not in found[REVOKED]}
+    return admitted, found[REVOKED], invalid
+
+
+def _nodes(registry: NodeRegistry) -> dict[bytes, int]:
     try:
-        for key, command in asked:
-            hear(key, command, 120.0)
-    except BaseException:  # interrupted: what Flower has done by now is noted all the same
-        for key, command in asked:
-            with contextlib.suppress(Exception):
-                hear(key, command, 10.0)
-        raise
-    finally:
-        write_json(superlink / IDS, ids)
-    return refusals
-
-
-def throw_out(flwr: Flwr, superlink: Path) -> list[str]:
-    """Have a running SuperLink forget the nodes of all revoked keys.
-
-    Returns
-    -------
-    list of str
-        Why it did not, for each key that it did not forget.
-    """
-    ids, refusals = read_json(superlink / IDS), []
-    for key in sorted((superlink / REVOKED).glob("*.pub"), key=by_number):
-        number = ids.get(fingerprint(key)) or _number(flwr, key)
-        if number == OUT:
-            continue
-        if not number:
-            refusals.append(f"{key} was not thrown out: {_UNNOTED}")
-            continue
-        ids[fingerprint(key)] = number
-        write_json(superlink / IDS, ids)
-        words = ["supernode", "unregister", number, CONNECTION, "--format", "json"]
-        asked = flwr.start(*words, errors=True)
-        answer = output(asked, 120.0)
-        if refusal := _refusal(answer, asked.returncode, _UNKNOWN):
-            refusals.append(f"{key} was not thrown out: {refusal}")
-            continue
-        ids[fingerprint(key)] = OUT
-        write_json(superlink / IDS, ids)
-    return refusals
-
-
-def _number(flwr: Flwr, key: Path) -> str:
-    """Learn a revoked key's number where it was not noted: a new database tells it once more."""
-    answer = _told(output(flwr.start(*_registration(key), errors=True), 120.0))
-    return str(answer.get("node-id") or "")
-
-
-def forget_numbers(superlink: Path) -> None:
-    """Before a SuperLink makes a new database: numbers of the old one would mislead."""
-    ids = read_json(superlink / IDS)
-    if ids and not (superlink / DATABASE).exists():
-        write_json(superlink / IDS, {key: OUT for key, number in ids.items() if number == OUT})
+        return registry.nodes()
+    except ConnectionError as error:
+        raise LaunchError(
+            f"the SuperLink does not list its nodes: {one_line(str(error))}"
+        ) from None
 
 
 def revoke_key(superlink: Path, name: str, node: Path | None) -> Path:
-    """Put a node's public key to the revoked ones, and make it a new pair if it is at hand.
+    """Move a node's public key to the revoked ones, and make a new pair if its folder is here.
 
     Parameters
     ----------
@@ -185,58 +113,29 @@ def revoke_key(superlink: Path, name: str, node: Path | None) -> Path:
     Returns
     -------
     Path
-        Where the revoked key lies now.
+        The revoked key's file.
 
     Raises
     ------
     UserError
         If no such key is admitted.
     """
-    admitted = {key.stem: key for key in sorted((superlink / NODES).glob("*.pub"), key=by_number)}
+    admitted = {key.stem: key for key in public_keys(superlink / NODES)}
     if name not in admitted:
         known = ", ".join(admitted) or "none"
         raise UserError(f"no node {name!r} is admitted", known, f"look into {superlink / NODES}")
     public = admitted[name]
-    kept = superlink / REVOKED / f"{name}-{fingerprint(public)[:12]}.pub"
-    kept.parent.mkdir(mode=0o700, exist_ok=True)
-    fresh = (public.with_name(f".{name}.new"), (node or superlink) / "node.key.new")
-    try:
-        if node is not None:  # whole before the old one goes
-            for path in fresh:
-                path.unlink(missing_ok=True)
-            make_node_key(fresh[1], fresh[0])
-        write_bytes(kept, public.read_bytes())
+    digest = hashlib.sha256(b" ".join(public.read_bytes().split()[:2])).hexdigest()
+    revoked = superlink / REVOKED / f"{name}-{digest[:12]}.pub"
+    revoked.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = (node or superlink) / "node.key.new", public.with_name(f".{name}.new")
+    with drafts(*fresh):
+        if node is not None:  # the new pair is complete before the old one goes
+            make_node_key(*fresh)
+        write_bytes(revoked, public.read_bytes())
         if node is None:
             public.unlink()
-        else:  # killed in between: the node is not admitted, and to revoke again mends it
-            fresh[1].replace(node / "node.key")
-            fresh[0].replace(public)
-    finally:
-        for path in fresh:
-            path.unlink(missing_ok=True)
-    return kept
-
-
-def _registration(key: Path) -> list[str]:
-    words = ["supernode", "register", str(key), CONNECTION]
-    return [*words, "--format", "json", "--name", key.stem]
-
-
-def _told(answer: str) -> dict[str, object]:
-    return json_object(answer[answer.find("{") : answer.rfind("}") + 1]) or {}
-
-
-def _refusal(answer: str, code: int, harmless: str) -> str:
-    """Say why Flower did not do it; empty if it did, or gives the harmless reason.
-
-    Its exit code is 0 also when the SuperLink refuses: only the answer tells.
-    """
-    told = _told(answer)
-    if told.get("success") is True and code == 0:
-        return ""
-    said = one_line(str(told.get("error-message") or answer))
-    return "" if harmless in said.lower() else said or "Flower gives no reason"
-
-
-def _clipped(text: str) -> str:
-    return clip(one_line(text), LONGEST)
+        else:  # killed in between: the node is not admitted; revoking it again repairs that
+            fresh[0].replace(node / "node.key")
+            fresh[1].replace(public)
+    return revoked

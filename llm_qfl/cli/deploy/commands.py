@@ -1,355 +1,329 @@
-"""`llm-qfl deploy`: a federation of separate processes, on one machine or one part of it here."""
+"""The steps of `llm-qfl deploy`. Each takes an absolute folder and returns an exit code."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
 
-from core import UserError, explain, read_json
-from llm_qfl.cli.deploy.admission import is_out, revoke_key
+from core import UserError, by_number, read_json
+from llm_qfl.cli.deploy import admission, keys, parts, supervisor
+from llm_qfl.cli.deploy.diagnosis import answers
 from llm_qfl.cli.deploy.folder import (
     FACTS,
-    Facts,
     Options,
     make_deployment,
     need_files,
-    read_door,
+    read_endpoint,
     read_facts,
 )
-from llm_qfl.cli.deploy.gate import gate_part
-from llm_qfl.cli.deploy.keys import SERVER_DAYS, days_left, make_server, server_names
-from llm_qfl.cli.deploy.parts import (
-    GATE,
-    SUPERLINK,
-    SUPERLINK_FILES,
-    Part,
-    node_part,
-    superlink_part,
-)
-from llm_qfl.cli.deploy.serve import (
-    STATE,
-    Supervisor,
-    read_state,
-    serve,
-    stop_supervisor,
-)
-from llm_qfl.cli.deploy.superexec import asks_for_work, exec_part
+from llm_qfl.cli.deploy.parts import EXEC, GATE, NODE, SUPERLINK, running
+from llm_qfl.cli.deploy.supervisor import Part, Supervisor, read_state
 from llm_qfl.cli.follow import last_words, read_log
 from llm_qfl.cli.outcome import INTERRUPTED
-from llm_qfl.cli.plan import find_programs
-from llm_qfl.cli.processes import Interrupted, signals, wait_for
-from llm_qfl.cli.shipped import PACKAGES
-from llm_qfl.cli.superlink import free_port, healthy
+from llm_qfl.cli.processes import Interrupted, end_all, members, signals, wait_for
+from llm_qfl.cli.superlink import LaunchError
 
 FAILED = 1
 
 SOON_DAYS = 30
 """A certificate that ends within so many days is warned of."""
 
-
-OUT_SECONDS = 60.0
-"""How long `revoke` waits for the supervisor that is to throw a key out."""
+SERVER_SECONDS = 300.0
+"""Longest wait of `start exec` and `register` for their server."""
 
 
 def say(line: str) -> None:
-    """Print a line at once: a supervisor's output is often a file or a pipe."""
-    try:
+    """Print a line at once: our output is often a file or a pipe."""
+    with contextlib.suppress(OSError):  # its file's disk is full: the parts must go on
         print(line, flush=True)
-    except OSError:  # its file's disk is full: a supervisor must go on
-        return
+
+
+def _fail(reason: str) -> int:
+    print(f"llm-qfl: {reason}", file=sys.stderr)
+    return FAILED
 
 
 def init(folder: Path, options: Options | None) -> int:
     """Make certificates, keys and the parts' folders; start nothing."""
-    folder = folder.absolute()
-    if options is None:
-        raise UserError(_how_many(folder))
-    made = make_deployment(folder, options)
-    say(f"{'made' if made else 'nothing to do, it is there already:'} {folder}")
-    if made:
-        last = options.nodes - 1
-        nodes = f"node-0/ ... node-{last}/" if last else "node-0/"
-        width = max(12, len(nodes) + 2)
-        say(f"  {'ca/':<{width}}signs certificates: keep it here and to yourself")
-        say(f"  {'superlink/':<{width}}for the machine of the SuperLink")
-        say(f"  {nodes:<{width}}one for each site, with its private key")
-        say(f"  {'control/':<{width}}for whoever submits runs")
-        if options.hosts:
-            say("next, on each machine: llm-qfl deploy superlink FOLDER, or: deploy node FOLDER")
-        else:
-            say(f"next: llm-qfl deploy up {folder}")
+    if not _make(folder, options):
+        say(f"nothing to do, it is there already: {folder}")
+        return 0
+    facts = read_facts(folder)
+    nodes = f"node-0/ ... node-{facts.nodes - 1}/" if facts.nodes > 1 else "node-0/"
+    say(f"made {folder}")
+    for name, use in (
+        ("ca/", "signs certificates: keep it here and to yourself"),
+        ("superlink/", "for the machine of the SuperLink"),
+        (nodes, "one for each site, with its private key"),
+        ("control/", "for whoever submits runs"),
+    ):
+        say(f"  {name:<{max(12, len(nodes) + 2)}}{use}")
+    if facts.port:
+        say("next, on each machine: llm-qfl deploy superlink FOLDER, or: deploy node FOLDER;")
+        say("as services of systemd: llm-qfl deploy units FOLDER")
+    else:
+        say(f"next: llm-qfl deploy up {folder}")
     return 0
+
+
+def _make(folder: Path, options: Options | None) -> bool:
+    """Make a deployment if there is none; return whether one was made."""
+    if options is None and (folder / FACTS).exists():
+        return False
+    if options is None:
+        given = f"no deployment in {str(folder)!r}, and no --nodes"
+        raise UserError(given, "how many SuperNodes to make", "add for instance --nodes 3")
+    made = make_deployment(folder, options)
+    for name in (SUPERLINK, *(f"node-{node}" for node in range(options.nodes))) if made else ():
+        parts.write_units(folder / name)
+    if made and read_endpoint(folder / SUPERLINK).gated:
+        parts.write_gate(folder / SUPERLINK)
+    return made
 
 
 def up(folder: Path, options: Options | None, *, detach: bool) -> int:
     """Make a deployment if there is none, and run all of it on this machine."""
-    folder = folder.absolute()
-    if options is not None:
-        make_deployment(folder, options)
-    elif not (folder / FACTS).exists():
-        raise UserError(_how_many(folder))
-    facts = read_facts(folder)
-    _refuse_running(folder)
-    programs = find_programs("flower-supernode", "flower-superexec")
+    _make(folder, options)
+    nodes, logs = read_facts(folder).nodes, folder / "logs"
+    all_parts = server_parts(SUPERLINK, folder / SUPERLINK, logs)
+    for node in range(nodes):
+        all_parts += server_parts(NODE, folder / f"node-{node}", logs, all_parts[0])
+    _check(folder, all_parts)
     if detach:
-        # Everything that can be checked is, before the user's terminal is left alone.
-        _all_parts(folder, facts, programs, "")
         return _detached(folder)
-    tag = uuid.uuid4().hex
-    parts = _all_parts(folder, facts, programs, tag)
-    say(f"LLM-QFL deployment {folder}: a SuperLink and {_nodes(facts.nodes)}")
-    _warn_of_expiry(folder / "superlink")
 
     def ready() -> None:
         say(f"ready; in another terminal: llm-qfl run --on {folder}")
         say(f"stop with Ctrl-C, or: llm-qfl deploy stop {folder}")
 
-    return serve(Supervisor(folder, parts, tag, programs["flwr"], say), ready)
-
-
-def _all_parts(folder: Path, facts: Facts, programs: dict[str, str], tag: str) -> list[Part]:
-    logs = folder / "logs"
-    port, home = facts.control_port or free_port(), folder / "superlink"
-    parts = _with_exec(superlink_part(home, programs, tag, port, logs / "superlink.log"), programs)
-    parts += gate_part(home, tag, port, logs / "gate.log")
-    for number in range(facts.nodes):
-        name = f"node-{number}"
-        log = logs / f"{name}.log"
-        node = node_part(folder / name, programs, tag, f"127.0.0.1:{port}", log)
-        parts += _with_exec(node, programs)
-    return parts
-
-
-def _with_exec(server: Part, programs: dict[str, str]) -> list[Part]:
-    return [server, exec_part(server, programs["flower-superexec"])]
-
-
-def _detached(folder: Path) -> int:
-    log = folder / "logs" / "up.log"
-    log.parent.mkdir(mode=0o700, exist_ok=True)
-    process: subprocess.Popen[bytes] | None = None
-    is_up = False
-    with signals():
-        try:
-            process = _supervise(folder, log)
-            is_up = _comes_up(folder, process)
-        except Interrupted:
-            return INTERRUPTED
-        finally:
-            if process is not None and not is_up:
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, signal.SIG_IGN)  # nothing may be left running
-                _end(folder, process)
-    if not is_up:
-        said = last_words(read_log(log)).removeprefix("llm-qfl: ")
-        told = said if "(log:" in said else f"{said or 'it did not come up'} (log: {log})"
-        print(f"llm-qfl: {told}", file=sys.stderr)
-        return FAILED
-    for line in read_log(log).splitlines():
-        say(line.replace("stop with Ctrl-C, or", "stop with"))
-    return 0
-
-
-def _supervise(folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    # Never a module that lies in the working folder (-P); this checkout's come first.
-    paths = str(PACKAGES), os.environ.get("PYTHONPATH")
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "llm_qfl.cli", "deploy", "up", str(folder)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def _comes_up(folder: Path, process: subprocess.Popen[bytes], seconds: float = 600.0) -> bool:
-    """Wait until all that a supervisor of ours started is ready, or until it has ended."""
-
-    def is_up() -> bool:
-        state = read_state(folder)  # perhaps another's, who was faster
-        return state.get("pid") == process.pid and bool(state.get("ready"))
-
-    wait_for(lambda: process.poll() is not None or is_up(), seconds)
-    return is_up()
-
-
-def _end(folder: Path, process: subprocess.Popen[bytes], seconds: float = 40.0) -> None:
-    """End a supervisor of ours and all it started, however far it got."""
-    process.terminate()
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if read_json(folder / STATE).get("pid") == process.pid:
-        stop_supervisor(folder)  # it could not tidy up itself
+    say(f"LLM-QFL deployment {folder}: a SuperLink and {nodes} SuperNode{'s' * (nodes != 1)}")
+    return Supervisor(folder, all_parts, uuid.uuid4().hex, say).serve(ready)
 
 
 def superlink(folder: Path) -> int:
     """Run the SuperLink of a deployment on this machine, for nodes on others."""
-    folder = folder.absolute()
-    _refuse_running(folder)
-    programs, tag = find_programs("flower-supernode", "flower-superexec"), uuid.uuid4().hex
-    part = superlink_part(folder, programs, tag, 0, folder / "superlink.log")
-    parts = [*_with_exec(part, programs), *gate_part(folder, tag, part.port, folder / "gate.log")]
-    _warn_of_expiry(folder)
-    return serve(
-        Supervisor(folder, parts, tag, programs["flwr"], say),
-        lambda: say("ready: nodes may join"),
-    )
+    return _run_server(SUPERLINK, folder, "ready: nodes may join")
 
 
 def node(folder: Path) -> int:
     """Run one site's SuperNode on this machine."""
-    folder = folder.absolute()
-    _refuse_running(folder)
-    programs, tag = find_programs("flower-supernode", "flower-superexec"), uuid.uuid4().hex
-    part = node_part(folder, programs, tag, "", folder / "node.log")
-    return serve(
-        Supervisor(folder, _with_exec(part, programs), tag, programs["flwr"], say, patient=True),
-        lambda: say("ready: this node takes part in the runs of the SuperLink"),
-    )
+    return _run_server(NODE, folder, "ready: this node takes part in the runs of the SuperLink")
 
 
-def status(folder: Path) -> int:
-    """Say whether the parts that run from a folder are well; 0 only if all are."""
-    folder = folder.absolute()
-    state = read_state(folder)
-    if not state:
-        say(f"nothing runs from {folder}")
-        return FAILED
-    well = bool(state.get("ready"))
-    for name, part in state.get("parts", {}).items():
-        answers = _answers(folder, name, part)
-        well = well and answers
-        said = "well" if answers else "does not answer"
-        if part.get("starts_work"):
-            said = "starts work" if answers else "starts no work"
-        elif name not in (SUPERLINK, GATE):
-            said += f", node {part['node']}" if part["node"] else ", not admitted yet"
-        if part.get("why") and not answers:
-            said += f": {part['why']}"
-        say(f"  {name:<14} {said} (process {part['pid']}, port {part['port']})")
-    for place in (folder / "superlink", folder):
-        if (place / "superlink.toml").exists():
-            say(f"  certificate of the server: {days_left(place / 'server.crt'):.0f} days left")
-    return 0 if well else FAILED
+def _run_server(kind: str, folder: Path, ready: str) -> int:
+    server = server_parts(kind, folder, folder)
+    _check(folder, server)
+    if kind == NODE:
+        parts.superlink_address(folder)
+    return Supervisor(folder, server, uuid.uuid4().hex, say).serve(lambda: say(ready))
 
 
-def _answers(folder: Path, name: str, part: dict[str, Any]) -> bool:
-    """Whether a part of a running deployment does what it is for."""
-    if part.get("starts_work"):
-        return asks_for_work(int(part["pid"] or 0), int(part["port"]))
-    authority = _superlink_of(folder) / "ca.crt" if name in (SUPERLINK, GATE) else None
-    host = read_door(_superlink_of(folder)).here if name == GATE else "127.0.0.1"
-    return healthy(int(part["port"]), host, authority)
+def server_parts(kind: str, folder: Path, logs: Path, needs: Part | None = None) -> list[Part]:
+    """Return a server with the SuperExec beside it and, of a SuperLink that others reach, a gate.
+
+    Parameters
+    ----------
+    kind : str
+        `SUPERLINK` or `NODE`.
+    folder : Path
+        ``superlink/`` or ``node-K/``.
+    logs : Path
+        Folder for their logs.
+    needs : Part, optional
+        The SuperLink that a node waits for.
+    """
+    name = SUPERLINK if kind == SUPERLINK else folder.name
+    log = logs / f"{kind if logs == folder else name}.log"
+    server = Part(name, kind, folder, log, needs)
+    made = [server, Part(f"{name}-exec", EXEC, folder, log, server)]
+    if (folder / "superlink.toml").exists() and read_endpoint(folder).gated:
+        made.append(Part(GATE, GATE, folder, logs / "gate.log", server))
+    return made
 
 
-def _superlink_of(folder: Path) -> Path:
-    """Return the SuperLink's folder: that of a whole deployment, or the one that was given."""
-    whole = folder / "superlink"
-    return whole if whole.is_dir() else folder
-
-
-def stop(folder: Path) -> int:
-    """End what runs from a folder, in order."""
-    folder = folder.absolute()
-    was, remaining = stop_supervisor(folder)
-    if remaining:
-        pids = ", ".join(str(process.pid) for process in sorted(remaining, key=lambda p: p.pid))
-        say(f"not stopped: {folder}; still running: {pids}")
-        return FAILED
-    say(f"stopped {folder}" if was else f"nothing runs from {folder}")
-    return 0
-
-
-def renew(folder: Path) -> int:
-    """Make a new server certificate for the same names, signed by the same authority."""
-    folder = folder.absolute()
-    authority = folder / "ca" / "ca.crt", folder / "ca" / "ca.key"
-    certificate, key = folder / "superlink" / "server.crt", folder / "superlink" / "server.key"
-    for path in (*authority, certificate):
-        if not path.exists():
-            raise UserError(f"{str(path)!r} is missing", "the folder with ca/", "renew it there")
-    names = server_names(certificate)
-    new = certificate.with_name("server.crt.new"), key.with_name("server.key.new")
-    try:  # the old ones stay until the new ones are whole
-        for path in new:
-            path.unlink(missing_ok=True)
-        make_server(authority, *new, names)
-        new[1].replace(key)
-        new[0].replace(certificate)
-    finally:
-        for path in new:
-            path.unlink(missing_ok=True)
-    say(f"good for {SERVER_DAYS} days: {certificate}; start the SuperLink anew with it")
-    return 0
-
-
-def revoke(folder: Path, node: str) -> int:
-    """Throw out a node's key for good; in the whole deployment's folder it gets a new one."""
-    folder = folder.absolute()
-    superlink = _superlink_of(folder)
-    need_files(superlink, SUPERLINK_FILES, "superlink/")
-    at_hand = superlink != folder and (folder / node / "node.key").is_file()
-    place = folder / node if at_hand else None
-    kept = revoke_key(superlink, node, place)
-    say(f"revoked {node}: its key is now {kept}")
-    if place is not None:
-        say(f"a new key is in {place}; where that site is on another machine, give it node.key")
-    above = superlink.parent if (superlink.parent / FACTS).is_file() else superlink
-    if not (read_state(above) or read_state(superlink)):
-        say("the next SuperLink that starts here throws it out; one that runs from a copy of")
-        say(f"{superlink} does once it has nodes/ and revoked/ of this one")
-        return 0
-    with signals():
-        try:
-            gone = wait_for(lambda: is_out(superlink, kept), OUT_SECONDS)
-        except Interrupted:
-            return INTERRUPTED
-    if not gone:
-        print(
-            f"llm-qfl: the SuperLink has not thrown it out within {OUT_SECONDS:.0f} s; its "
-            "supervisor goes on trying, and says why not",
-            file=sys.stderr,
-        )
-        return FAILED
-    say("the SuperLink that runs has thrown it out")
-    return 0
-
-
-def _refuse_running(folder: Path) -> None:
-    state = read_state(folder)
-    if state:
+def _check(folder: Path, some: list[Part]) -> None:
+    """Refuse what cannot start, before anything does; warn of a certificate that ends soon."""
+    if state := read_state(folder):
         raise UserError(
             f"{str(folder)!r} is up already (process {state['pid']})",
             "a deployment that does not run",
             f"use it, or end it first: llm-qfl deploy stop {folder}",
         )
-    if (folder / STATE).exists():
-        stop_supervisor(folder)  # a killed one's leavings
+    _end(folder)  # what a killed one left
+    for part in some:
+        parts.check(part.kind, part.folder)
+        if part.kind == SUPERLINK and (left := _days_left(part.folder)) < SOON_DAYS:
+            say(f"the server's certificate ends in {left:.0f} days: llm-qfl deploy renew FOLDER")
 
 
-def _warn_of_expiry(folder: Path) -> None:
-    left = days_left(folder / "server.crt")
-    if left < SOON_DAYS:
-        say(f"the server's certificate ends in {left:.0f} days: llm-qfl deploy renew FOLDER")
+def _days_left(superlink_folder: Path) -> float:
+    return keys.days_left(superlink_folder / "server.crt")
 
 
-def _nodes(count: int) -> str:
-    return f"{count} SuperNode{'s' * (count != 1)}"
+def _detached(folder: Path) -> int:
+    """Run `up` in a session of its own, and return once all is ready."""
+    log = folder / "logs" / "up.log"
+    log.unlink(missing_ok=True)
+    with signals():
+        process = supervisor.spawn(log, supervisor.deploy_command("up", folder))
+
+        def is_up() -> bool:
+            state = read_state(folder)  # perhaps another's, who was faster
+            return state.get("pid") == process.pid and bool(state["ready"])
+
+        try:
+            wait_for(lambda: process.poll() is not None or is_up(), 600.0)
+            code = 0 if is_up() else FAILED
+        except Interrupted:
+            code = INTERRUPTED
+    if code:
+        process.terminate()
+        wait_for(lambda: process.poll() is not None, 40.0)
+        process.kill()
+        process.wait()
+        _end(folder)
+    last = last_words(read_log(log)).removeprefix("llm-qfl: ")
+    if code == FAILED:
+        _fail(last if "(log:" in last else f"{last or 'it did not come up'} (log: {log})")
+    elif not code:
+        say(read_log(log).replace("stop with Ctrl-C, or", "stop with").rstrip())
+    return code
 
 
-def _how_many(folder: Path) -> str:
-    return explain(
-        f"no deployment in {str(folder)!r}, and no --nodes",
-        "how many SuperNodes to make",
-        "add for instance --nodes 3",
-    )
+def start(folder: Path, kind: str) -> int:
+    """Become one part: Flower's own program, or nginx."""
+    server = parts.server_kind(folder)
+    if kind == EXEC and not wait_for(lambda: answers(folder, server), SERVER_SECONDS, 0.5):
+        return _fail(f"the {server} of {folder} does not answer")
+    parts.start_part(kind, folder)
+    return FAILED  # never: this process is the part now
+
+
+def units(folder: Path) -> int:
+    """Write systemd's units for the parts of a folder, where it lies now."""
+    parts.check(parts.server_kind(folder), folder)
+    for path in parts.write_units(folder):
+        say(f"wrote {path}")
+    say(f"next: sudo systemctl enable --now {folder}/systemd/*.service")
+    return 0
+
+
+def register(folder: Path) -> int:
+    """Have the SuperLink that runs from a folder admit the keys in it, once it answers."""
+    superlink = _superlink_of(folder)
+    if not wait_for(lambda: answers(superlink, SUPERLINK), SERVER_SECONDS, 0.5):
+        return _fail(f"the SuperLink of {superlink} does not answer")
+    if read_endpoint(superlink).gated:
+        parts.write_gate_keys(superlink)
+    try:
+        count = admission.register(superlink, int(running(superlink, SUPERLINK)["port"]))
+    except LaunchError as error:
+        return _fail(str(error))
+    say(f"the SuperLink admits {count} node{'s' * (count != 1)}")
+    return 0
+
+
+def _superlink_of(folder: Path) -> Path:
+    """Return the SuperLink's folder: that of a whole deployment, or the one that was given."""
+    whole = folder / SUPERLINK if (folder / SUPERLINK).is_dir() else folder
+    need_files(whole, parts.SUPERLINK_FILES, "superlink/")
+    return whole
+
+
+def status(folder: Path) -> int:
+    """Say whether the parts that run from a folder are well; 0 only if all are."""
+    homes = [*folder.glob("home"), *folder.glob("superlink/home"), *folder.glob("node-*/home")]
+    places = sorted((home.parent for home in homes), key=by_number)
+    known = [part for at in places for part in server_parts(parts.server_kind(at), at, at)]
+    state = read_state(folder)
+    if not state and not any(running(part.folder, part.kind) for part in known):
+        say(f"nothing runs from {folder}")
+        return FAILED
+    well = [bool(state.get("ready", True))]
+    for part in known:
+        well.append(answers(part.folder, part.kind))
+        words = ("starts no work", "starts work"), ("does not answer", "well")
+        text = words[part.kind != EXEC][well[-1]]
+        if part.name in state.get("nodes", {}):
+            number = state["nodes"][part.name]
+            text += f", node {number}" if number else ", not admitted yet"
+        if not well[-1] and part.name in state.get("problems", {}):
+            text += f": {state['problems'][part.name]}"
+        found = read_json(part.folder / "home" / f"{part.kind}.json")
+        say(f"  {part.name:<14} {text} (process {found.get('pid')}, port {found.get('port')})")
+    for at in places:
+        if (at / "server.crt").exists():
+            say(f"  certificate of the server: {_days_left(at):.0f} days left")
+    return 0 if all(well) else FAILED
+
+
+def stop(folder: Path) -> int:
+    """End what `up`, `superlink` or `node` started from a folder, in order."""
+    was, remaining = _end(folder)
+    if remaining:
+        say(f"not stopped: {folder}; still running: {', '.join(map(str, remaining))}")
+        return FAILED
+    say(f"stopped {folder}" if was else f"nothing runs from {folder}")
+    return 0
+
+
+def _end(folder: Path, seconds: float = 40.0) -> tuple[bool, list[int]]:
+    """End the supervisor of a folder and what it leaves, or what a killed one left.
+
+    Returns
+    -------
+    was : bool
+        Whether one ran.
+    remaining : list of int
+        Processes that could not be ended; the folder's state stays while there are any.
+    """
+    state = read_json(
+        folder / supervisor.STATE
+    )  # once: another supervisor may write its own meanwhile
+    was = bool(parts.alive(state))
+    if was:
+        os.kill(state["pid"], signal.SIGTERM)
+        wait_for(lambda: not parts.alive(state), seconds)
+    left = end_all(members(str(state["tag"])), grace=5.0) if state.get("tag") else set()
+    remaining = sorted(process.pid for process in left)
+    if parts.alive(state):
+        remaining.append(state["pid"])
+    if not remaining:
+        supervisor.forget(folder, state.get("tag"))
+    return was, remaining
+
+
+def renew(folder: Path) -> int:
+    """Make a new server certificate for the same names, signed by the same authority."""
+    authority = folder / "ca" / "ca.crt", folder / "ca" / "ca.key"
+    certificate, key = folder / SUPERLINK / "server.crt", folder / SUPERLINK / "server.key"
+    for path in (*authority, certificate):
+        if not path.exists():
+            raise UserError(f"{str(path)!r} is missing", "the folder with ca/", "renew it there")
+    names = keys.server_names(certificate)
+    new = certificate.with_name("server.crt.new"), key.with_name("server.key.new")
+    with keys.drafts(*new):  # the old ones stay until the new ones are whole
+        keys.make_server(authority, *new, names)
+        new[1].replace(key)
+        new[0].replace(certificate)
+    say(f"good for {keys.SERVER_DAYS} days: {certificate}; start the SuperLink anew with it")
+    return 0
+
+
+def revoke(folder: Path, node: str) -> int:
+    """Throw out a node's key for good; in the whole deployment's folder it gets a new one."""
+    superlink = _superlink_of(folder)
+    at_hand = superlink != folder and (folder / node / "node.key").is_file()
+    revoked = admission.revoke_key(superlink, node, folder / node if at_hand else None)
+    say(f"revoked {node}: its key is now {revoked}")
+    if at_hand:
+        say(f"a new key is in {folder / node}; give its node.key to a site on another machine")
+    if running(superlink, SUPERLINK):
+        return register(superlink)
+    say("the next SuperLink that starts here throws it out; one that runs from a copy of")
+    say(f"{superlink} does at `llm-qfl deploy register`, with nodes/ and revoked/ of this one")
+    return 0

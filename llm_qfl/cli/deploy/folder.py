@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 from core import (
     SettingsError,
     UserError,
-    explain,
     parse_node,
     real_path,
     write_bytes,
@@ -190,7 +189,7 @@ def _own_settings(options: Options) -> list[dict[str, Scalar]]:
 
 
 def _refuse_other(folder: Path, texts: dict[Path, str]) -> None:
-    # A machine that has one part only is asked for that part only.
+    # A machine that has one part only is held against that part only.
     for path, text in texts.items():
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise UserError(
@@ -210,14 +209,14 @@ def read_facts(folder: Path) -> Facts:
     """
     for control in (folder / FACTS.parent, folder):
         if (control / FACTS.name).is_file():
-            told = read_table(control / FACTS.name, {"nodes": int, "host": str, "port": int})
+            table = read_table(control / FACTS.name, {"nodes": int, "host": str, "port": int})
             control = control.absolute()
             beside = control.parent / "superlink"
             if (beside / "superlink.toml").is_file():
-                reach = read_door(beside).control_port  # what will really be there
+                port = read_endpoint(beside).control_port  # what will really be there
             else:
-                reach = control_port(told, told["host"] not in LOOPBACK)
-            return Facts(control, told["nodes"], told["host"], told["port"], reach)
+                port = control_port(table, table["host"] not in LOOPBACK)
+            return Facts(control, table["nodes"], table["host"], table["port"], port)
     raise UserError(
         f"no deployment in {str(folder)!r}",
         "a folder made by `llm-qfl deploy init`, or its control/",
@@ -226,7 +225,7 @@ def read_facts(folder: Path) -> Facts:
 
 
 @dataclass(frozen=True)
-class Door:
+class Endpoint:
     """Where a SuperLink is reached.
 
     Parameters
@@ -252,7 +251,7 @@ class Door:
         return "127.0.0.1" if self.bind == "0.0.0.0" else self.bind
 
 
-def read_door(folder: Path) -> Door:
+def read_endpoint(folder: Path) -> Endpoint:
     """Read ``superlink.toml``.
 
     Raises
@@ -260,23 +259,23 @@ def read_door(folder: Path) -> Door:
     UserError
         If it is damaged.
     """
-    told = read_table(folder / "superlink.toml", {"bind": str, "port": int})
-    control = control_port(told, told["bind"] not in LOOPBACK)
-    return Door(told["bind"], told["port"], control)
+    table = read_table(folder / "superlink.toml", {"bind": str, "port": int})
+    control = control_port(table, table["bind"] not in LOOPBACK)
+    return Endpoint(table["bind"], table["port"], control)
 
 
-def control_port(told: Mapping[str, Any], gated: bool) -> int:
+def control_port(table: Mapping[str, Any], gated: bool) -> int:
     """Return the port on loopback for whoever submits runs.
 
     By itself it is the one after the gate's port, or the SuperLink's where there is no gate.
     """
-    port = told.get("control_port", told["port"] + 1 if gated else told["port"])
+    port = table.get("control_port", table["port"] + 1 if gated else table["port"])
     if type(port) is not int or not 0 <= port <= 65535:
         raise UserError(f"control_port = {port!r}", "0 to 65535", "choose a free port")
-    if not gated and port != told["port"]:
+    if not gated and port != table["port"]:
         raise UserError(
             f"control_port = {port} where only this machine reaches the SuperLink",
-            f"no control_port, or {told['port']} as port",
+            f"no control_port, or {table['port']} as port",
             "remove it, or bind to an address that others reach",
         )
     return port
@@ -292,19 +291,16 @@ def read_table(path: Path, wanted: dict[str, type]) -> dict[str, Any]:
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+        wrong = [key for key, kind in wanted.items() if type(table.get(key)) is not kind]
+        reason = f"{wrong[0]} = {table.get(wrong[0])!r}" if wrong else ""
     except OSError as error:
-        raise UserError(_damaged(path, error.strerror or str(error), wanted)) from None
+        reason = error.strerror or str(error)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(_damaged(path, str(error), wanted)) from None
-    for key, kind in wanted.items():
-        if type(table.get(key)) is not kind:
-            raise UserError(_damaged(path, f"{key} = {table.get(key)!r}", wanted))
+        reason = str(error)
+    if reason:
+        keys = ", ".join(wanted) or "TOML"
+        raise UserError(f"{str(path)!r} ({reason})", f"TOML with {keys}", "restore it")
     return table
-
-
-def _damaged(path: Path, why: str, wanted: Iterable[str]) -> str:
-    keys = ", ".join(wanted) or "TOML"
-    return explain(f"{str(path)!r} ({why})", f"TOML with {keys}", "restore it")
 
 
 def need_files(folder: Path, names: Sequence[str], part: str) -> None:

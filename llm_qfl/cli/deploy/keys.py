@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,11 +33,6 @@ _LATE_CLOCK = timedelta(hours=1)
 """Certificates are good from a little before now: another machine's clock may be slow."""
 
 _HOST = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody but its owner can read, at no moment; refuse to replace one."""
-    write_once(path, content)
 
 
 def check_host(host: str) -> str:
@@ -69,29 +64,15 @@ def make_authority(certificate: Path, key: Path) -> None:
         Files to write; the key is readable by its owner only, and only needed to sign.
     """
     private = ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "LLM-QFL federation")])
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    made = (
-        _builder(name, name, private.public_key(), AUTHORITY_DAYS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False
-        )
-        .sign(private, hashes.SHA384())
-    )
-    write_private(key, _pem(private))
-    write_bytes(certificate, made.public_bytes(serialization.Encoding.PEM))
+    name = _name("LLM-QFL federation")
+    uses = ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment"]
+    uses += ["key_agreement", "encipher_only", "decipher_only"]
+    signs = x509.KeyUsage(**dict.fromkeys(uses, False), key_cert_sign=True, crl_sign=True)
+    own = x509.SubjectKeyIdentifier.from_public_key(private.public_key())
+    extensions = {x509.BasicConstraints(ca=True, path_length=0): True, signs: True, own: False}
+    made = _issue((name, name), private.public_key(), AUTHORITY_DAYS, extensions, private)
+    write_once(key, _pem(private))
+    write_bytes(certificate, made)
 
 
 def make_server(
@@ -108,32 +89,58 @@ def make_server(
     hosts : iterable of str
         Names and addresses under which the server is reached, besides loopback.
     """
-    above = _certificate(authority[0])
     signer = _signer(authority[1])
     private = ec.generate_private_key(ec.SECP384R1())
     names = list(dict.fromkeys([*hosts, *LOOPBACK]))
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
-    made = (
-        _builder(subject, above.subject, private.public_key(), SERVER_DAYS)
-        .add_extension(x509.SubjectAlternativeName(map(_general, names)), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
-        )
-        .sign(signer, hashes.SHA384())
-    )
-    write_private(key, _pem(private))
-    write_bytes(certificate, made.public_bytes(serialization.Encoding.PEM))
+    extensions = {
+        x509.SubjectAlternativeName(map(_general, names)): False,
+        x509.BasicConstraints(ca=False, path_length=None): True,
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]): False,
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()): False,
+    }
+    subjects = _name(names[0][:64]), _certificate(authority[0]).subject
+    made = _issue(subjects, private.public_key(), SERVER_DAYS, extensions, signer)
+    write_once(key, _pem(private))
+    write_bytes(certificate, made)
+
+
+@contextlib.contextmanager
+def drafts(*paths: Path) -> Iterator[None]:
+    """Make room for new files beside the old ones; what is left of them at the end is removed."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 def make_node_key(private: Path, public: Path) -> None:
     """Make the key pair by which the SuperLink knows one SuperNode."""
     key = ec.generate_private_key(ec.SECP384R1())
     openssh = serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH
-    write_private(private, key.private_bytes(*openssh, serialization.NoEncryption()))
+    write_once(private, key.private_bytes(*openssh, serialization.NoEncryption()))
     formats = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     write_bytes(public, key.public_key().public_bytes(*formats) + b"\n")
+
+
+def public_pem(public: Path) -> bytes:
+    """Read a node's public key in OpenSSH's format; return it in PEM, as Flower stores it.
+
+    Raises
+    ------
+    ValueError
+        If it is no elliptic-curve key.
+    """
+    try:
+        key = serialization.load_ssh_public_key(public.read_bytes())
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ValueError("not an elliptic-curve key")
+    formats = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_bytes(*formats)
 
 
 def days_left(certificate: Path) -> float:
@@ -173,19 +180,25 @@ def _damaged(path: Path, accepted: str) -> UserError:
     return UserError(f"{str(path)!r} is damaged", accepted, "restore the file")
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
-) -> x509.CertificateBuilder:
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _issue(
+    names: tuple[x509.Name, x509.Name],
+    key: ec.EllipticCurvePublicKey,
+    days: int,
+    extensions: Mapping[x509.ExtensionType, bool],
+    signer: ec.EllipticCurvePrivateKey,
+) -> bytes:
+    """Sign a certificate of a key; `names` are subject and issuer, an extension may be critical."""
     now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _LATE_CLOCK)
-        .not_valid_after(now + timedelta(days=days))
-    )
+    made = x509.CertificateBuilder().subject_name(names[0]).issuer_name(names[1])
+    made = made.public_key(key).serial_number(x509.random_serial_number())
+    made = made.not_valid_before(now - _LATE_CLOCK).not_valid_after(now + timedelta(days=days))
+    for extension, critical in extensions.items():
+        made = made.add_extension(extension, critical)
+    return made.sign(signer, hashes.SHA384()).public_bytes(serialization.Encoding.PEM)
 
 
 def _general(host: str) -> x509.GeneralName:

@@ -1,318 +1,338 @@
-"""The processes of a deployment: a SuperLink and SuperNodes, how each is started and seen.
+"""The parts of a deployment: the program each one is, with its arguments and environment.
 
-TLS and node authentication are not options here: a part that lacks its certificate or key is
-refused.
+A SuperLink (with the gate in front of it) and each SuperNode is a program of its own, and so is the
+SuperExec beside it, which starts its apps. TLS and node authentication are not options here: a part
+that lacks its certificate or key is refused.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import getpass
 import os
-import re
+import resource
 import secrets
 import shutil
-import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from core import (
     STORE_VARIABLE,
     DataError,
     SettingsError,
     UserError,
-    atomic_write,
     parse_node,
+    read_json,
     toml_value,
+    write_json,
     write_once,
     write_text,
 )
-from llm_qfl.cli.deploy.folder import need_files, read_door, read_table
+from llm_qfl.cli.deploy.admission import sort_keys
+from llm_qfl.cli.deploy.folder import need_files, read_endpoint, read_table
 from llm_qfl.cli.deploy.keys import days_left
-from llm_qfl.cli.deploy.probe import probe
 from llm_qfl.cli.flower import Scalar, to_toml
-from llm_qfl.cli.follow import last_words, read_log
-from llm_qfl.cli.formatting import one_line
-from llm_qfl.cli.plan import FILE_KEYS, absolute_paths
-from llm_qfl.cli.processes import die_with_parent
-from llm_qfl.cli.superlink import environment, free_port, healthy, owner_only
+from llm_qfl.cli.plan import FILE_KEYS, absolute_paths, find_programs
+from llm_qfl.cli.processes import TAG
+from llm_qfl.cli.processes import alive as is_alive
+from llm_qfl.cli.superlink import environment, free_port, owner_only
+
+SUPERLINK, GATE, NODE, EXEC = "superlink", "gate", "node", "exec"
+"""Kinds of parts."""
 
 SUPERLINK_FILES = ("superlink.toml", "ca.crt", "server.crt", "server.key")
 NODE_FILES = ("connection.toml", "node.toml", "ca.crt", "node.key")
 
-SUPERLINK, GATE = "superlink", "gate"
-"""Names of the parts that are no nodes."""
-
 FLOWER_KEYS = ("partition-id", "num-partitions")
 """Flower's own keys in a node's config: its place among the nodes."""
 
-MOST_LOG = 20_000_000
-"""Bytes of a part's log before it begins anew: each node's questions add a line every 3 s."""
+DESCRIPTORS = 65536
+"""Open files and connections that a part may have, if the system allows it."""
 
-_REFUSED = "Failed to activate SuperNode"
-_EXIT = re.compile(r"Exit Code: \d+\n(.+?)(?:\n\s*\n|\Z)", re.DOTALL)
-_JOINED = re.compile(r"SuperNode ID: (\d+)")
+BESIDE = "LLM_QFL_BESIDE"
+"""Environment variable by which `up` tells a node to call the SuperLink of its own folder."""
 
 
-@dataclass
-class Part:
-    """One process of a deployment, which can be started again.
+@dataclass(frozen=True)
+class Command:
+    """A part's program.
 
     Parameters
     ----------
-    name : str
-        ``superlink`` or a node's.
-    folder : Path
-        Its folder.
-    command : list of str
-        Flower's program with its arguments.
-    environment : Mapping
+    words : list of str
+        The program and its arguments.
+    environment : dict
         Of the process.
-    log : Path
-        File that its output is added to.
     port : int
-        Where it answers on this machine.
-    answers : callable
-        Whether it answers on a port.
-    probe : callable
-        Says what keeps it from the SuperLink, if that can be seen; empty otherwise.
-    follows : Part, optional
-        The SuperLink or SuperNode whose work it starts (`superexec`), on whatever port.
+        Where it listens; for a SuperExec, the port of its server.
     """
 
-    name: str
-    folder: Path
-    command: list[str]
-    environment: Mapping[str, str]
-    log: Path
+    words: list[str]
+    environment: dict[str, str]
     port: int
-    answers: Callable[[int], bool]
-    probe: Callable[[], str] = str
-    follows: Part | None = None
-    process: subprocess.Popen[bytes] | None = field(init=False, default=None)
-    _began: int = field(init=False, default=0)
-    _node_id: str = field(init=False, default="")
-
-    @property
-    def is_node(self) -> bool:
-        """Whether it is a SuperNode."""
-        return self.follows is None and self.name not in (SUPERLINK, GATE)
-
-    @property
-    def of_node(self) -> bool:
-        """Whether it is a SuperNode or starts a SuperNode's work."""
-        return (self.follows or self).is_node
-
-    def start(self) -> None:
-        """Start the process, its output added to its log."""
-        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._node_id = ""
-        if self.follows is not None and self.port != self.follows.port:
-            self.aim(self.follows.port)
-        with self.log.open("ab") as log:
-            self._began = log.tell()
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=Path(self.environment["FLWR_HOME"]) / "empty",
-                env=dict(self.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent(),
-            )
-
-    def dead(self) -> bool:
-        """Whether it does not run."""
-        return self.process is None or self.process.poll() is not None
-
-    def said(self) -> str:
-        """Return its log since it was last started."""
-        return read_log(self.log, self._began)
-
-    def node_id(self) -> str:
-        """Return the id under which the SuperLink has admitted this node; empty before."""
-        if not self._node_id and (match := _JOINED.search(self.said())):
-            self._node_id = match.group(1)
-        return self._node_id
-
-    def trim_log(self, most: int = MOST_LOG) -> None:
-        """Begin the log anew when it is long, keeping the old one beside it."""
-        try:
-            size = self.log.stat().st_size
-            if size < self._began:
-                self._began = 0  # whoever shares it began it anew
-            if size <= most:
-                return
-            older = self.log.with_name(f"{self.log.name}.1")
-            atomic_write(older, lambda draft: shutil.copyfile(self.log, draft), mode=0o600)
-            os.truncate(self.log, 0)  # the process adds to its end, wherever that is
-        except OSError:
-            return  # a full disk: the processes themselves must go on
-        self._began = 0
-
-    def aim(self, port: int) -> None:
-        """Follow its server to another port."""
-        where = self.command.index(f"127.0.0.1:{self.port}")
-        self.port, self.command[where] = port, f"127.0.0.1:{port}"
-
-    def ready(self) -> bool:
-        """Whether it answers and, if it is a node, has been admitted."""
-        return (
-            not self.dead() and bool(not self.is_node or self.node_id()) and self.answers(self.port)
-        )
-
-    def port_taken(self) -> bool:
-        """Whether it ended because another process listens on its port."""
-        return self.dead() and "address already in use" in self.said().lower()
-
-    def move(self) -> None:
-        """Take another free port; a node's own concerns nobody else."""
-        self.port = free_port()
-        self.command[self.command.index("--port") + 1] = str(self.port)
-
-    def refused(self) -> bool:
-        """Whether it ended because the SuperLink did not let it in."""
-        return self.dead() and _REFUSED in self.said()
-
-    def why(self) -> str:
-        """Say in one line why it ended, as far as it is known."""
-        code = 0 if self.process is None else self.process.returncode or 0
-        if code < 0:
-            return f"killed by signal {-code}"
-        if self.follows is not None and self.follows.dead():
-            return f"{self.follows.name} has ended"
-        if self.port_taken():
-            return (
-                f"port {self.port} of this machine is in use: end what uses it, or choose another"
-            )
-        if seen := self.probe():
-            return seen
-        if self.refused():
-            return (
-                "the SuperLink did not admit it: its key is not registered there, or it was "
-                "killed within the last minute and is still thought to be running"
-            )
-        match = _EXIT.search(self.said())
-        if self.is_node and self.dead() and not match and not self.node_id():
-            return (
-                "it ended before it was admitted, and Flower gives no reason: so it does when its "
-                "clock is more than 5 seconds ahead of the SuperLink's or 5 minutes behind"
-            )
-        return one_line(match.group(1)) if match else last_words(self.said()) or "it says nothing"
 
 
-def superlink_part(
-    folder: Path, programs: Mapping[str, str], tag: str, port: int, log: Path
-) -> Part:
-    """Describe the SuperLink of a folder.
+def command(kind: str, folder: Path) -> Command:
+    """Check a part's folder and return its program.
 
     Parameters
     ----------
+    kind : str
+        One of `SUPERLINK`, `GATE`, `NODE` and `EXEC`.
     folder : Path
-        ``superlink/`` of a deployment.
-    programs : Mapping
-        Flower's programs.
-    tag : str
-        Mark of the launch.
-    port : int
-        Port to take on loopback; 0: the folder's own, else a free one.
-    log : Path
-        Its log.
+        ``superlink/`` or ``node-K/`` of a deployment, absolute.
 
     Raises
     ------
     UserError
-        If the folder lacks something, or its certificate has expired.
+        If the folder lacks something, a certificate has expired, or data are missing.
     """
+    return {SUPERLINK: _superlink, NODE: _node, GATE: _gate, EXEC: _exec}[kind](folder)
+
+
+def check(kind: str, folder: Path) -> None:
+    """Refuse a part that cannot start, as `command` does, before any part starts."""
+    if kind == NODE:
+        node_settings(folder)
+    elif kind != EXEC:
+        command(kind, folder)
+
+
+def server_kind(folder: Path) -> str:
+    """Return which server a folder is made for."""
+    return SUPERLINK if (folder / "superlink.toml").is_file() else NODE
+
+
+def _superlink(folder: Path) -> Command:
     need_files(folder, SUPERLINK_FILES, "superlink/")
-    _refuse_expired(folder / "server.crt")
-    port = port or read_door(folder).control_port or free_port()
-    command = owner_only(programs["flower-superlink"])
-    command += ["--host", "127.0.0.1", "--port", str(port), *outside_work(folder)]
-    for option, name in (
-        ("--ssl-ca-certfile", "ca.crt"),
-        ("--ssl-certfile", "server.crt"),
-        ("--ssl-keyfile", "server.key"),
-        ("--database", "state.db"),
-    ):
-        command += [option, str(folder / name)]
-    command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
-    env = environment(os.environ, flower_home(folder), tag, 1)
-    env[STORE_VARIABLE] = str(folder / "store")  # ServerApps run here; home may be read-only
-    authority = folder / "ca.crt"
-
-    def answers(at: int) -> bool:
-        return healthy(at, authority=authority)
-
-    return Part(SUPERLINK, folder, command, env, log, port, answers)
+    left = days_left(folder / "server.crt")
+    if left <= 0:
+        raise UserError(
+            f"{str(folder / 'server.crt')!r} expired {-left:.0f} days ago",
+            "a certificate that is good",
+            "make a new one: llm-qfl deploy renew FOLDER",
+        )
+    port = read_endpoint(folder).control_port or _port(folder, SUPERLINK)
+    words = owner_only(find_programs()["flower-superlink"])
+    words += ["--host", "127.0.0.1", "--port", str(port), *exec_secret(folder)]
+    words += ["--ssl-ca-certfile", str(folder / "ca.crt")]
+    words += ["--ssl-certfile", str(folder / "server.crt")]
+    words += ["--ssl-keyfile", str(folder / "server.key")]
+    words += ["--database", str(folder / "state.db")]
+    words += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
+    return Command(words, _environment(folder), port)
 
 
-def node_part(folder: Path, programs: Mapping[str, str], tag: str, address: str, log: Path) -> Part:
-    """Describe the SuperNode of a folder.
+def _node(folder: Path) -> Command:
+    own = node_settings(folder)
+    write_text(home(folder) / "node.toml", to_toml(own))
+    host, theirs = superlink_address(folder, beside=BESIDE in os.environ)
+    port = _port(folder, NODE)
+    words = [*owner_only(find_programs("flower-supernode")["flower-supernode"])]
+    words += [*exec_secret(folder), "--superlink", f"{host}:{theirs}"]
+    words += ["--host", "127.0.0.1", "--port", str(port)]
+    words += ["--root-certificates", str(folder / "ca.crt")]
+    words += ["--auth-supernode-private-key", str(folder / "node.key")]
+    words += ["--node-config", str(home(folder) / "node.toml")]
+    return Command(words, _environment(folder, int(own.get("quantum.threads", 1))), port)
 
-    Parameters
-    ----------
-    folder : Path
-        ``node-K/`` of a deployment.
-    programs, tag, log
-        As for `superlink_part`.
-    address : str
-        ``host:port`` of the SuperLink; empty: the folder's own.
+
+def _exec(folder: Path) -> Command:
+    """Flower's SuperExec, which asks a server for work; only one that knows the secret gets it."""
+    kind = server_kind(folder)
+    port = int(running(folder, kind).get("port", 0))
+    words = [find_programs("flower-superexec")["flower-superexec"]]
+    words += ["--runtime-api-address", f"127.0.0.1:{port}"]
+    trust = ["--root-certificates", str(folder / "ca.crt")]
+    words += trust if kind == SUPERLINK else ["--insecure"]  # a node's own port has no TLS
+    words += exec_secret(folder)[2:]
+    threads = 1 if kind == SUPERLINK else int(node_settings(folder).get("quantum.threads", 1))
+    return Command(words, _environment(folder, threads), port)
+
+
+def _gate(folder: Path) -> Command:
+    endpoint = read_endpoint(folder)
+    config = folder / "gate.conf"
+    if not config.exists():
+        write_gate(folder)
+    listens, calls = f"{endpoint.bind}:{endpoint.port}", f"127.0.0.1:{endpoint.control_port}"
+    text = config.read_text(encoding="utf-8")
+    if f" {listens} " not in text or f" {calls};" not in text:
+        raise UserError(
+            f"{str(config)!r} does not listen on {listens} and call {calls}",
+            "the addresses of superlink.toml",
+            f"edit one of them, or delete {config}: it is written again",
+        )
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        raise UserError(
+            "the program 'nginx' is missing, which lets other machines reach the SuperLink",
+            "nginx 1.20 or newer",
+            "install it, for instance with `apt install nginx-light`",
+        )
+    write_gate_keys(folder)
+    directives = "daemon off;" + f" user {getpass.getuser()};" * (os.geteuid() == 0)
+    words = [program, "-e", "stderr", "-p", f"{folder}/", "-c", str(config), "-g", directives]
+    return Command(words, _environment(folder), endpoint.port)
+
+
+def write_gate(folder: Path) -> None:
+    """Write nginx's configuration for the ports of a SuperLink's folder."""
+    endpoint = read_endpoint(folder)
+    facts = {"bind": endpoint.bind, "port": endpoint.port, "control_port": endpoint.control_port}
+    _render("gate.conf", folder / "gate.conf", **facts)
+
+
+def _render(template: str, path: Path, **facts: object) -> None:
+    from jinja2 import Template
+
+    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
+    write_text(path, Template(text, keep_trailing_newline=True).render(**facts))
+
+
+def write_gate_keys(folder: Path) -> None:
+    """Tell the gate whose calls to pass on, also one that runs."""
+    keys = (base64.b64encode(key).decode() for key in sort_keys(folder)[0])
+    (home(folder) / "gate").mkdir(mode=0o700, exist_ok=True)
+    write_text(home(folder) / "gate" / "keys.conf", "".join(f'"{key}" 1;\n' for key in keys))
+    if gate := running(folder, GATE):
+        os.kill(gate["pid"], signal.SIGHUP)
+
+
+def write_units(folder: Path) -> list[Path]:
+    """Write systemd's unit files for the parts of a folder where it lies now."""
+    kind = server_kind(folder)
+    server = kind if kind == SUPERLINK else folder.name
+    kinds = {server: kind, f"{server}-exec": EXEC}
+    if kind == SUPERLINK and read_endpoint(folder).gated:
+        kinds[GATE] = GATE
+    made = []
+    for name, part in kinds.items():
+        facts = {"name": name, "folder": folder, "user": getpass.getuser()}
+        facts |= {"descriptors": DESCRIPTORS, "start": _call("start", part, str(folder))}
+        facts["server"] = "" if part == kind else f"llm-qfl-{server}.service"
+        facts["register"] = _call("register", str(folder)) if part == SUPERLINK else ""
+        made.append(folder / "systemd" / f"llm-qfl-{name}.service")
+        made[-1].parent.mkdir(mode=0o700, exist_ok=True)
+        _render("part.service", made[-1], **facts)
+    return made
+
+
+def _call(*words: str) -> str:
+    """Write a command of `llm-qfl deploy` as systemd reads it."""
+    whole = (sys.executable, "-P", "-m", "llm_qfl.cli", "deploy", *words)
+    escaped = (word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") for word in whole)
+    return " ".join(f'"{word}"' for word in escaped).replace("$", "$$")
+
+
+def start_part(kind: str, folder: Path) -> None:
+    """Become a part: this process goes on as its program.
 
     Raises
     ------
     UserError
-        If the folder lacks something, or a data file that it names is not there.
+        As `command`.
     """
-    need_files(folder, NODE_FILES, "node-K/")
-    told = read_table(folder / "connection.toml", {"host": str, "port": int})
-    if not address and not told["port"]:
-        raise UserError(
-            f"{str(folder / 'connection.toml')!r} has port = 0: a deployment on one machine",
-            "the SuperLink's port",
-            "make the deployment with --host, or start the whole with `llm-qfl deploy up`",
-        )
-    own = own_settings(folder)
-    check_data(folder, own)
-    resolved = flower_home(folder) / "node.toml"
-    write_text(resolved, to_toml(own))
-    port = free_port()
-    command = [*owner_only(programs["flower-supernode"]), *outside_work(folder), "--superlink"]
-    command += [address or f"{told['host']}:{told['port']}", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--root-certificates", str(folder / "ca.crt")]
-    command += ["--auth-supernode-private-key", str(folder / "node.key")]
-    command += ["--node-config", str(resolved)]
-    threads = int(own.get("quantum.threads", 1))
-    env = environment(os.environ, flower_home(folder), tag, threads)
-    env[STORE_VARIABLE] = str(folder / "store")  # a site's memory is its own, also on one machine
-    host, _, theirs = (address or f"{told['host']}:{told['port']}").rpartition(":")
-    seen = partial(probe, host, int(theirs), folder / "ca.crt")
-    return Part(folder.name, folder, command, env, log, port, healthy, seen)
+    made = command(kind, folder)
+    note_running(folder, kind, made.port)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(DESCRIPTORS, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    os.chdir(home(folder) / "empty")
+    os.execve(made.words[0], made.words, made.environment)
 
 
-def flower_home(folder: Path) -> Path:
+def note_running(folder: Path, kind: str, port: int) -> None:
+    """Record this process as a part, for its SuperExec, `deploy status` and `run --on`."""
+    record = {"pid": os.getpid(), "start": psutil.Process().create_time(), "port": port}
+    write_json(home(folder) / f"{kind}.json", record)
+
+
+def running(folder: Path, kind: str) -> dict[str, Any]:
+    """Return the record of a part; empty if it does not run."""
+    return alive(read_json(folder / "home" / f"{kind}.json"))
+
+
+def alive(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of a process if that very process still runs, else nothing."""
+    try:
+        process = psutil.Process(int(record.get("pid") or -1))
+        same = process.create_time() == record.get("start")
+    except (psutil.Error, ValueError):
+        return {}
+    return record if same and is_alive(process) else {}
+
+
+def home(folder: Path) -> Path:
     """Return a part's own Flower home, made if need be."""
-    home = folder / "home"
-    (home / "empty").mkdir(mode=0o700, parents=True, exist_ok=True)
-    return home
+    path = folder / "home"
+    (path / "empty").mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
 
 
-def outside_work(folder: Path) -> list[str]:
-    """Return Flower's options by which a process of ours starts the apps of a server.
+def _port(folder: Path, kind: str) -> int:
+    """Return the port that a part had before, where others still call it, or a free one."""
+    port = int(read_json(folder / "home" / f"{kind}.json").get("port", 0))
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return port or free_port()
+    return free_port()
 
-    Only whoever knows the secret, a file for its owner alone, is given work; with Flower's own
-    subprocesses anybody on the machine is, and one that dies is not started again.
-    """
-    secret = flower_home(folder) / "exec.secret"
+
+def exec_secret(folder: Path) -> list[str]:
+    """Return Flower's options by which only a SuperExec that knows a secret is given work."""
+    secret = home(folder) / "exec.secret"
     if not secret.exists():
         write_once(secret, secrets.token_bytes(32))
     return ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
 
 
-def own_settings(folder: Path) -> dict[str, Scalar]:
-    """Read a node's ``node.toml``, which its site may have edited.
+def _environment(folder: Path, threads: int = 1) -> dict[str, str]:
+    # Each part has a store of its own, also on one machine.
+    made = environment(os.environ, home(folder), os.environ.get(TAG) or uuid.uuid4().hex, threads)
+    return {**made, STORE_VARIABLE: str(folder / "store")}
+
+
+def superlink_address(folder: Path, *, beside: bool = False) -> tuple[str, int]:
+    """Return the host and the port at which a node calls its SuperLink.
+
+    Parameters
+    ----------
+    folder : Path
+        The node's.
+    beside : bool
+        Whether that is the SuperLink of the same folder, called on loopback and not by its gate.
+
+    Raises
+    ------
+    UserError
+        If its port is only known while it runs, and it does not run.
+    """
+    address = read_table(folder / "connection.toml", {"host": str, "port": int})
+    if address["port"] and not beside:
+        return address["host"], address["port"]
+    port = running(folder.parent / SUPERLINK, SUPERLINK).get("port")
+    if not port:
+        raise UserError(
+            f"{str(folder / 'connection.toml')!r} has port = 0: a deployment on one machine",
+            "the SuperLink's port",
+            "make the deployment with --host, or start the whole with `llm-qfl deploy up`",
+        )
+    return "127.0.0.1", int(port)
+
+
+def node_settings(folder: Path) -> dict[str, Scalar]:
+    """Check a node's folder and read its ``node.toml``, which its site may have edited.
 
     Returns
     -------
@@ -322,62 +342,40 @@ def own_settings(folder: Path) -> dict[str, Scalar]:
     Raises
     ------
     UserError
-        For what is no setting of a node, or no place among the nodes.
+        For what is no setting of a node, or no place among the nodes; if a file is missing.
     """
+    need_files(folder, NODE_FILES, "node-K/")
     file = folder / "node.toml"
     flat = _flat(read_table(file, {}))
     for key in FLOWER_KEYS:
         if type(flat.get(key)) is not int:
-            said = f"{key} = {flat[key]!r}" if key in flat else f"no {key}"
-            raise UserError(f"{said} in {str(file)!r}", "a whole number", "restore it")
-    own = {key: value for key, value in flat.items() if key not in FLOWER_KEYS}
-    for key, value in own.items():
+            found = f"{key} = {flat[key]!r}" if key in flat else f"no {key}"
+            raise UserError(f"{found} in {str(file)!r}", "a whole number", "restore it")
+    place = {key: flat.pop(key) for key in FLOWER_KEYS}
+    for key, value in flat.items():
         if not isinstance(value, bool | int | float | str):
             raise UserError(
                 f"{key} = {value!r} in {str(file)!r}", "text or a number", "mend that line"
             )
     try:
-        parse_node(f"{key}={toml_value(value)}" for key, value in own.items())
-        resolved = absolute_paths(own, folder.absolute())
+        parse_node(f"{key}={toml_value(value)}" for key, value in flat.items())
+        own = {**place, **absolute_paths(flat, folder.absolute())}
     except SettingsError as error:
         raise SettingsError(f"{str(file)!r}: {error}") from None
-    return {**{key: flat[key] for key in FLOWER_KEYS}, **resolved}
+    for key in FILE_KEYS:
+        path = str(own.get(key, "")).replace("{client}", str(own["partition-id"]))
+        if path and not os.path.exists(path):
+            raise DataError(
+                f"{key} = {path!r} of {folder.name} does not exist",
+                "a file or folder of this machine",
+                f"put the data there, or change {file}",
+            )
+    return own
 
 
 def _flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{above}{key}."))
-        else:
-            flat[f"{above}{key}"] = value
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{above}{key}.") if nested else {f"{above}{key}": value}
     return flat
-
-
-def check_data(folder: Path, own: Mapping[str, object]) -> None:
-    """Refuse a node whose data is not there, before anybody waits for it.
-
-    Raises
-    ------
-    DataError
-        With the file that is missing.
-    """
-    client = str(own.get("partition-id", ""))
-    for key in FILE_KEYS:
-        path = str(own.get(key, "")).replace("{client}", client)
-        if path and not os.path.exists(path):
-            raise DataError(
-                f"{key} = {path!r} of {folder.name} does not exist",
-                "a file or folder of this machine",
-                f"put the data there, or change {folder / 'node.toml'}",
-            )
-
-
-def _refuse_expired(certificate: Path) -> None:
-    left = days_left(certificate)
-    if left <= 0:
-        raise UserError(
-            f"{str(certificate)!r} expired {-left:.0f} days ago",
-            "a certificate that is good",
-            "make a new one: llm-qfl deploy renew FOLDER",
-        )

@@ -9,16 +9,17 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core import by_number
+from core import UserError, by_number
 from llm_qfl.cli.deploy.folder import Facts
-from llm_qfl.cli.deploy.serve import running_port
+from llm_qfl.cli.deploy.parts import SUPERLINK, running
+from llm_qfl.cli.deploy.supervisor import read_state
 from llm_qfl.cli.flower import Flwr
 from llm_qfl.cli.follow import strip_log
 from llm_qfl.cli.processes import wait_for
 from llm_qfl.cli.superlink import LaunchError, environment, healthy, private_folder
 
-LOOK_SECONDS = 5.0
-"""How often the SuperLink is asked whether it is there."""
+CHECK_SECONDS = 5.0
+"""Seconds between two checks that the SuperLink is there."""
 
 HOST = "127.0.0.1"
 """A SuperLink takes runs from its own machine alone: results are written there too."""
@@ -51,15 +52,15 @@ class Deployed:
     logs: Path
     flwr: Flwr = field(init=False)
     port: int = field(init=False)
-    _asked: float = field(init=False, default=0.0)
-    _heard: float = field(init=False, default=0.0)
+    _checked: float = field(init=False, default=0.0)
+    _answered: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.port = running_port(self.facts)
         tag = uuid.uuid4().hex
         home = private_folder(tag)
-        env = environment(os.environ, home, tag, 1)
-        self.flwr = Flwr(self.program, home, env, self.logs / "run.log")
+        own = environment(os.environ, home, tag, 1)
+        self.flwr = Flwr(self.program, home, own, self.logs / "run.log")
         self.flwr.connect(f"{HOST}:{self.port}", self.facts.authority)
 
     @property
@@ -68,19 +69,19 @@ class Deployed:
         return sorted((self.facts.control.parent / "logs").glob("node-*.log"), key=by_number)
 
     def start(self) -> None:
-        """Look whether it is there.
+        """Check that it is there.
 
         Raises
         ------
         LaunchError
             If it is not.
         """
-        if not wait_for(self._answers, LOOK_SECONDS, 0.5):
+        if not wait_for(self._answers, CHECK_SECONDS, 0.5):
             raise LaunchError(
                 f"no SuperLink that {self.facts.authority} vouches for answers at "
                 f"{HOST}:{self.port}; run it on the SuperLink's machine"
             )
-        self._heard = self._asked = time.monotonic()
+        self._answered = self._checked = time.monotonic()
 
     def _answers(self) -> bool:
         return healthy(self.port, HOST, self.facts.authority)
@@ -88,14 +89,14 @@ class Deployed:
     def dead(self) -> bool:
         """Whether the SuperLink has not answered for a while."""
         now = time.monotonic()
-        if now - self._asked > LOOK_SECONDS:
-            self._asked = now
+        if now - self._checked > CHECK_SECONDS:
+            self._checked = now
             if self._answers():
-                self._heard = time.monotonic()
-        return now - self._heard > MISSED_SECONDS
+                self._answered = time.monotonic()
+        return now - self._answered > MISSED_SECONDS
 
     def tail(self) -> str:
-        """Say what is known of its end."""
+        """Return what is known of its end."""
         return f"it has not answered for {MISSED_SECONDS:.0f} s"
 
     def close(self, grace: float = 10.0) -> int:
@@ -114,3 +115,24 @@ class Deployed:
         shutil.rmtree(self.flwr.home, ignore_errors=True)
         strip_log(self.flwr.run_log)
         return 0
+
+
+def running_port(facts: Facts) -> int:
+    """Return the port at which a deployment's SuperLink takes runs.
+
+    Raises
+    ------
+    UserError
+        If the port is only known while the deployment runs, and it does not run here.
+    """
+    if facts.control_port:
+        return facts.control_port
+    folder = facts.control.parent
+    port = running(folder / "superlink", SUPERLINK).get("port")
+    if not port or not read_state(folder).get("ready", True):
+        raise UserError(
+            f"the deployment {str(folder)!r} is not up",
+            "one that runs, with all its nodes",
+            f"start it: llm-qfl deploy up {folder}",
+        )
+    return int(port)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +15,11 @@ from pathlib import Path
 import pytest
 
 import llm_qfl.cli.deploy.keys
+from llm_qfl.cli.deploy.diagnosis import clock_trouble, probe
 from llm_qfl.cli.deploy.keys import make_authority, make_server
-from llm_qfl.cli.deploy.parts import Part
-from llm_qfl.cli.deploy.probe import clock_trouble, probe
+from llm_qfl.cli.deploy.supervisor import Part
 from llm_qfl.cli.processes import wait_for
+from tests.llm_qfl.deploy.conftest import Fakes
 
 
 @contextmanager
@@ -87,14 +86,11 @@ def test_a_certificate_that_is_no_good_is_told(
         assert "not accepted here" in probe("127.0.0.1", port, tmp_path / "good" / "ca.crt")
 
 
-def test_a_node_that_ends_without_a_word_is_explained(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    where = {**os.environ, "FLWR_HOME": str(tmp_path)}
-    code = [sys.executable, "-c", "print('SuperNode terminated gracefully.')"]
-    log = tmp_path / "log"
-    part = Part(
-        "node-0", tmp_path, code, where, log, 9, lambda _: False, lambda: "the clock is off"
-    )
-    part.start()
-    assert wait_for(part.dead, 60.0)
-    assert part.why() == "the clock is off"
+def test_a_node_that_ends_without_a_word_is_explained(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Part, "obstacle", lambda _: "the clock is off")
+    part = fakes.part("print('SuperNode terminated gracefully.')")
+    part.start(fakes.tag)
+    assert wait_for(part.ended, 60.0)
+    assert part.reason() == "the clock is off"

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
+import llm_qfl.cli.deploy.diagnosis
 import llm_qfl.cli.deploy.keys
-from core import UserError, parse_settings
+import llm_qfl.cli.deploy.remote
+from core import SettingsError, UserError, parse_settings
 from llm_qfl.cli import main
-from llm_qfl.cli.deploy.folder import Options, make_deployment, read_facts
+from llm_qfl.cli.deploy.diagnosis import answers
+from llm_qfl.cli.deploy.folder import FACTS, Options, make_deployment, read_endpoint, read_facts
 from llm_qfl.cli.deploy.keys import days_left, make_server
-from llm_qfl.cli.deploy.parts import node_part, superlink_part
+from llm_qfl.cli.deploy.parts import GATE, NODE, SUPERLINK, check, command
+from llm_qfl.cli.deploy.remote import Deployed
 from llm_qfl.cli.plan import make_plan
-
-PROGRAMS = {"flower-superlink": "flower-superlink", "flower-supernode": "flower-supernode"}
 
 
 def table(path: Path) -> dict[str, object]:
@@ -78,15 +80,15 @@ def test_relative_data_is_found_from_any_folder(
     own = table(folder / "node-1" / "node.toml")["data"]
     assert own == {"source": "csv", "path": str(tmp_path / "site-{client}.csv")}
     with pytest.raises(UserError, match=r"site-1.csv' of node-1 does not exist"):
-        node_part(folder / "node-1", PROGRAMS, "tag", "127.0.0.1:1", tmp_path / "log")
+        check(NODE, folder / "node-1")
     (tmp_path / "site-1.csv").write_text("text,label\n")
-    node_part(folder / "node-1", PROGRAMS, "tag", "127.0.0.1:1", tmp_path / "log")
+    check(NODE, folder / "node-1")
 
 
 def test_on_one_machine_nothing_listens_outside_it(tmp_path: Path) -> None:
     folder = made(tmp_path / "fed")
-    part = superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
-    words = part.command
+    part = command(SUPERLINK, folder / "superlink")
+    words = part.words
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert part.port > 0
     assert "--enable-supernode-auth" in words
@@ -94,15 +96,15 @@ def test_on_one_machine_nothing_listens_outside_it(tmp_path: Path) -> None:
     assert "--ssl-certfile" in words
     assert "--insecure" not in words
     with pytest.raises(UserError, match="port = 0: a deployment on one machine"):
-        node_part(folder / "node-0", PROGRAMS, "tag", "", tmp_path / "log")
+        command(NODE, folder / "node-0")
 
 
 def test_with_a_host_the_parts_know_where_to_go(tmp_path: Path) -> None:
     folder = made(tmp_path / "fed", hosts=("hub.example.org",))
-    link = superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
-    assert link.command[4:8] == ["--host", "127.0.0.1", "--port", "8001"]  # the gate has 8000
-    part = node_part(folder / "node-1", PROGRAMS, "tag", "", tmp_path / "log")
-    words = part.command
+    link = command(SUPERLINK, folder / "superlink")
+    assert link.words[4:8] == ["--host", "127.0.0.1", "--port", "8001"]  # the gate has 8000
+    part = command(NODE, folder / "node-1")
+    words = part.words
     assert words[words.index("--superlink") + 1] == "hub.example.org:8000"
     assert words[words.index("--root-certificates") + 1] == str(folder / "node-1" / "ca.crt")
     assert words[words.index("--auth-supernode-private-key") + 1].endswith("node-1/node.key")
@@ -181,7 +183,7 @@ def test_a_node_without_its_key_does_not_go_without(tmp_path: Path) -> None:
     folder = made(tmp_path / "fed", hosts=("hub.example.org",))
     (folder / "node-0" / "node.key").unlink()
     with pytest.raises(UserError, match=r"node-0' lacks node.key"):
-        node_part(folder / "node-0", PROGRAMS, "tag", "", tmp_path / "log")
+        command(NODE, folder / "node-0")
 
 
 def test_an_expired_certificate_is_told_and_renewed(
@@ -203,10 +205,10 @@ def test_an_expired_certificate_is_told_and_renewed(
         make_server(authority, *server, ["hub.example.org"])
     assert -4 < days_left(server[0]) < -2
     with pytest.raises(UserError, match="expired 3 days ago"):
-        superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
+        command(SUPERLINK, folder / "superlink")
     assert main(["deploy", "renew", str(folder)]) == 0
     assert "good for 397 days" in capsys.readouterr().out
-    superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
+    command(SUPERLINK, folder / "superlink")
     assert server[1].stat().st_mode & 0o777 == 0o600
 
 
@@ -264,7 +266,7 @@ def test_an_edited_node_is_checked_in_one_line(tmp_path: Path, text: str, said: 
     place = "num-partitions = 2\n" + ("" if "partition-id" in text else "partition-id = 0\n")
     file.write_text(place + text)
     with pytest.raises(UserError) as caught:
-        node_part(file.parent, PROGRAMS, "tag", "127.0.0.1:1", tmp_path / "log")
+        check(NODE, file.parent)
     assert said in str(caught.value)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -273,14 +275,14 @@ def test_an_edited_node_is_checked_in_one_line(tmp_path: Path, text: str, said: 
 def test_an_edited_path_is_found_from_the_nodes_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = made(tmp_path / "fed") / "node-1"
+    node = made(tmp_path / "fed", hosts=("hub.example.org",)) / "node-1"
     monkeypatch.setenv("HOME", str(tmp_path))
     (node / "own.csv").touch()
     (tmp_path / "test.csv").touch()
     with (node / "node.toml").open("a") as file:
         file.write('data.source = "csv"\ndata.path = "own.csv"\ndata.test_path = "~/test.csv"\n')
-    part = node_part(node, PROGRAMS, "tag", "127.0.0.1:1", tmp_path / "log")
-    config = Path(part.command[part.command.index("--node-config") + 1])
+    part = command(NODE, node)
+    config = Path(part.words[part.words.index("--node-config") + 1])
     assert table(config) == {
         "partition-id": 1,
         "num-partitions": 2,
@@ -307,4 +309,91 @@ def test_a_damaged_certificate_is_one_line_and_renewal_keeps_the_old(
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     if name == "superlink/server.crt":
         with pytest.raises(UserError, match=r"server.crt' is damaged"):
-            superlink_part(folder / "superlink", PROGRAMS, "tag", 0, tmp_path / "log")
+            command(SUPERLINK, folder / "superlink")
+
+
+def test_another_port_may_be_named_in_both_files(tmp_path: Path) -> None:
+    make_deployment(tmp_path / "fed", Options(1, hosts=("hub.example.org",), port=9000))
+    files = (tmp_path / "fed" / FACTS, tmp_path / "fed" / "superlink" / "superlink.toml")
+    for path in files:
+        path.write_text(f"{path.read_text()}control_port = 9500\n")
+    assert read_facts(tmp_path / "fed").control_port == 9500
+    assert read_endpoint(tmp_path / "fed" / "superlink").control_port == 9500
+    for wrong in ('"x"', "70000", "true"):
+        files[1].write_text(files[1].read_text().rsplit("=", 1)[0] + f"= {wrong}\n")
+        with pytest.raises(UserError, match=r"control_port = .*; accepted: 0 to 65535"):
+            read_facts(tmp_path / "fed")
+
+
+def test_what_really_runs_decides_where_runs_go(tmp_path: Path) -> None:
+    """`superlink.toml` may have been edited; a copy of control/ alone knows what was made."""
+    make_deployment(tmp_path / "fed", Options(1, hosts=("hub.example.org",), port=9000))
+    written = tmp_path / "fed" / "superlink" / "superlink.toml"
+    written.write_text(written.read_text().replace("0.0.0.0", "127.0.0.1"))  # a proxy of one's own
+    assert read_facts(tmp_path / "fed").control_port == 9000
+    (tmp_path / "fed" / "control").rename(tmp_path / "control")
+    assert read_facts(tmp_path / "control").control_port == 9001
+    written.write_text(written.read_text() + "control_port = 9001\n")
+    with pytest.raises(UserError, match="where only this machine reaches the SuperLink"):
+        read_endpoint(tmp_path / "fed" / "superlink")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "gate"),
+    [
+        ((), "127.0.0.1", False),
+        (("localhost",), "localhost", False),
+        (("127.0.0.1", "hub.example.org"), "hub.example.org", True),
+        (("hub.example.org", "localhost"), "hub.example.org", True),
+    ],
+)
+def test_names_of_this_machine_alone_need_no_gate(
+    tmp_path: Path, hosts: tuple[str, ...], host: str, gate: bool
+) -> None:
+    make_deployment(tmp_path / "fed", Options(1, hosts=hosts, port=9000))
+    assert read_facts(tmp_path / "fed").host == host
+    endpoint = read_endpoint(tmp_path / "fed" / "superlink")
+    assert endpoint.gated == gate
+    assert read_facts(tmp_path / "fed").control_port == endpoint.control_port
+    assert endpoint.control_port == (9001 if gate else 9000)
+
+
+def test_there_must_be_a_next_port(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--port 65535; accepted: 1 to 65534"):
+        make_deployment(tmp_path / "fed", Options(1, port=65535))
+
+
+def test_runs_are_submitted_behind_the_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = read_facts(made(tmp_path / "fed", hosts=("hub.example.org",), port=9000))
+    asked: list[tuple[int, str]] = []
+
+    def healthy(port: int, host: str, authority: Path | None) -> bool:
+        asked.append((port, host))
+        return True
+
+    monkeypatch.setattr(llm_qfl.cli.deploy.remote, "healthy", healthy)
+    link = Deployed(facts, "flwr", tmp_path)
+    link.start()
+    config = (link.flwr.home / "config.toml").read_text()
+    link.close()
+    assert '"127.0.0.1:9001"' in config
+    assert asked == [(9001, "127.0.0.1")]
+
+
+def test_the_gate_answers_where_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = made(tmp_path / "fed", hosts=("hub.example.org",)) / "superlink"
+    file = folder / "superlink.toml"
+    file.write_text(file.read_text().replace("0.0.0.0", "127.0.0.2"))
+    asked: list[tuple[int, str, str]] = []
+
+    def healthy(port: int, host: str, authority: Path) -> bool:
+        asked.append((port, host, authority.name))
+        return True
+
+    monkeypatch.setattr(llm_qfl.cli.deploy.diagnosis, "healthy", healthy)
+    monkeypatch.setattr(llm_qfl.cli.deploy.diagnosis, "running", lambda *_: {"pid": 1, "port": 9})
+    assert answers(folder, GATE)
+    assert answers(folder, SUPERLINK)
+    assert asked == [(9, "127.0.0.2", "ca.crt"), (9, "127.0.0.1", "ca.crt")]

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from llm_qfl.cli.superlink import free_port, healthy
 from tests import strangers
 from tests.command import llm_qfl
 from tests.faults.harness import begin
+from tests.llm_qfl.deploy.test_gate import needs_nginx
 from tests.strangers import Watch
 
 SMALL = (
@@ -25,6 +27,13 @@ SMALL = (
     "llm.epochs=1",
     "train.steps=2",
 )
+
+
+def part(home: Path, name: str) -> dict[str, Any]:
+    """Return the record of a server that `up` started."""
+    file = home / "fed" / name / "home" / f"{name.partition('-')[0]}.json"
+    record: dict[str, Any] = json.loads(file.read_text())
+    return record
 
 
 @pytest.mark.slow
@@ -40,7 +49,7 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
         assert up.stdout.count("joined as") == 2
         state = json.loads((tmp_path / "fed" / "state.json").read_text())
         tag = state["tag"]
-        port = state["parts"]["superlink"]["port"]
+        port = part(tmp_path, "superlink")["port"]
         assert healthy(port, authority=tmp_path / "fed" / "control" / "ca.crt")
         assert not healthy(port)  # nothing answers without TLS
         status = llm_qfl(tmp_path, "deploy", "status", "fed")
@@ -52,10 +61,10 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
         assert watch.beyond_this_machine() == {}
         if os.getuid() == 0:
             for name in ("superlink", "node-0"):
-                url = f"http://127.0.0.1:{state['parts'][name]['port']}/health"
+                url = f"http://127.0.0.1:{part(tmp_path, name)['port']}/health"
                 assert strangers.asks(url).startswith("refused")
 
-        sets = [part for assignment in SMALL for part in ("--set", assignment)]
+        sets = [word for assignment in SMALL for word in ("--set", assignment)]
         ran = llm_qfl(tmp_path, "run", "--on", "fed", "--name", "deployed", *sets)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         for said in ("north", "node-1", "pennylane:default.qubit (1)", "client 1: dna-tiny"):
@@ -64,13 +73,13 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
         assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
         assert (folder / "report.html").exists()
         # A node whose key is revoked is out at once, and comes back as another with the new one.
-        old = {name: part["node"] for name, part in state["parts"].items()}
+        old = state["nodes"]
         revoked = llm_qfl(tmp_path, "deploy", "revoke", "fed", "node-1")
         assert revoked.returncode == 0, revoked.stdout + revoked.stderr
 
         def back() -> bool:
-            parts = json.loads((tmp_path / "fed" / "state.json").read_text())["parts"]
-            return parts["node-1"]["node"] not in ("", old["node-1"])
+            nodes = json.loads((tmp_path / "fed" / "state.json").read_text())["nodes"]
+            return nodes["node-1"] not in ("", old["node-1"])
 
         assert wait_for(back, 90.0)
         well = ("deploy", "status", "fed")
@@ -89,6 +98,7 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-deploy runs it")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc, and all of 127/8")
+@needs_nginx
 def test_each_part_by_itself_with_a_gate_for_nodes(tmp_path: Path) -> None:
     """As on machines of their own: nodes know another address than whoever submits runs."""
     port = free_port()
@@ -106,12 +116,13 @@ def test_each_part_by_itself_with_a_gate_for_nodes(tmp_path: Path) -> None:
     )
     assert made.returncode == 0, made.stderr
     fed = tmp_path / "fed"
-    told = fed / "superlink" / "superlink.toml"
-    told.write_text(told.read_text().replace("0.0.0.0", "127.0.0.2"))  # never beyond this machine
+    for name in ("superlink.toml", "gate.conf"):  # never beyond this machine
+        written = fed / "superlink" / name
+        written.write_text(written.read_text().replace("0.0.0.0", "127.0.0.2"))
     parts = [begin(tmp_path, "deploy", "superlink", "fed/superlink")]
     try:
         assert wait_for(lambda: "ready" in parts[0].said(), 120.0), parts[0].said()
-        assert "nodes alone may pass" in parts[0].said()
+        assert "only nodes may pass" in parts[0].said()
         parts += [begin(tmp_path, "deploy", "node", f"fed/node-{node}") for node in (0, 1)]
         assert wait_for(lambda: all("ready" in part.said() for part in parts), 120.0)
         status = llm_qfl(tmp_path, "deploy", "status", "fed/superlink")
@@ -128,7 +139,7 @@ def test_each_part_by_itself_with_a_gate_for_nodes(tmp_path: Path) -> None:
             asked = flwr.start("supernode", "list", CONNECTION, "--format", "json", errors=True)
             answer = output(asked, 60.0)
             assert ('"success": true' in answer) == (place == "127.0.0.1"), answer
-        sets = [part for assignment in SMALL for part in ("--set", assignment)]
+        sets = [word for assignment in SMALL for word in ("--set", assignment)]
         ran = llm_qfl(tmp_path, "run", "--on", "fed/control", *sets)
         assert ran.returncode == 0, ran.stdout + ran.stderr
     finally:

@@ -18,7 +18,7 @@ from llm_qfl.cli.deploy.arguments import read_options
 from llm_qfl.cli.deploy.folder import FACTS, make_deployment
 from llm_qfl.cli.plan import make_plan
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
@@ -109,6 +109,7 @@ def test_each_container_is_bounded_and_has_no_power(name: str) -> None:
     assert "no-new-privileges:true" in part["security_opt"]
     assert part["restart"] == ("unless-stopped" if name in SERVERS else "no")
     assert ("healthcheck" in part) == (name in SERVERS)
+    assert part.get("ulimits") == ({"nofile": 65536} if name in SERVERS else None)
     assert not {"ports", "privileged", "environment", "env_file", "user"} & set(part)
     # Nodes meet the SuperLink; who submits runs stands beside it; keys and data need nobody.
     alone = {"run": "service:superlink"}.get(name, "none")
@@ -144,6 +145,7 @@ def test_the_image_is_layered_and_runs_as_nobody() -> None:
     assert packages.count("COPY") == 1  # nothing of the code: it would install torch again
     assert last.index("COPY --from=packages") < last.index("COPY . .")
     assert "--no-deps" in last
+    assert "nginx" in last  # the gate's program
     assert re.search(r"^USER (?!root|0)", last, re.M)
     made = set(re.findall(r"/(?:deployment|data)/[a-z0-9-]+|/runs", last))
     for name in ("deployment", "data", "superlink"):

@@ -27,7 +27,6 @@ from llm_qfl.cli.deploy.keys import (
     make_node_key,
     make_server,
     server_names,
-    write_private,
 )
 from llm_qfl.cli.superlink import healthy
 
@@ -103,7 +102,7 @@ def test_private_keys_are_their_owners_alone(files: Files, tmp_path: Path) -> No
         assert mode(key) == 0o600
     assert files.authority[1].read_bytes() != files.server[1].read_bytes()
     with pytest.raises(FileExistsError):
-        write_private(tmp_path / "node.key", b"")
+        make_node_key(tmp_path / "node.key", tmp_path / "other.pub")
     assert (tmp_path / "node.key").stat().st_size > 0
 
 
