@@ -18,7 +18,17 @@ from reporting.fedavg_reference import (
     usual_paces,
 )
 from reporting.formatting import NONE, amount, duration, figure, percent, whole
-from reporting.page import CellWithNote, Columns, Question, RoundQuestions, Section, Table, table_of
+from reporting.page import (
+    CellWithNote,
+    Columns,
+    Question,
+    RoundQuestions,
+    Section,
+    Table,
+    section,
+    source,
+    table_of,
+)
 from reporting.record import Json, Record
 
 LONGEST = 6_000
@@ -62,15 +72,7 @@ def agent_section(record: Record) -> Section:
         ]
     if any("attempts" in line for line in record.decisions):
         tables.append(question_sums(record))
-    return Section(
-        "agent",
-        "The agent",
-        "What it decided before each round and why, what that cost by client, and what the same "
-        "number of rounds would have cost without it.",
-        tables=tables,
-        empty="The agent decided nothing: the run ended before its first round.",
-        questions=questions(record),
-    )
+    return section("run", "agent", tables=tables, questions=questions(record))
 
 
 def decision_table(record: Record) -> Table:
@@ -158,14 +160,10 @@ def _nats(value: float) -> str:
 
 
 def _clients_note(evaluated: bool) -> str:
-    note = "Spend is circuits times their price (agent.circuit_prices)."
-    if not evaluated:
-        return f"{note} What a client's model was worth (credit) is {UNKNOWN} in this run."
-    return (
-        f"{note} Credit is what a client's model was worth in a round, in nats of the server's "
-        "validation loss: below 0 the others were better off without it. Standing is its mean "
-        "credit as a multiple of that round's mean size of credit; later rounds weigh more."
-    )
+    credit = f"What a client's model was worth (credit) is {UNKNOWN} in this run."
+    if evaluated:
+        credit = source()["run"]["agent"]["credit"]
+    return f"Spend is circuits times their price (agent.circuit_prices). {credit}"
 
 
 def fedavg_table(record: Record, history: History) -> Table:
@@ -177,9 +175,9 @@ def fedavg_table(record: Record, history: History) -> Table:
         for key, name, write in COSTS
     ]
     return Table(
-        ("Cost", "This run", f"{rounds} plain round{'s' * (rounds != 1)}", "Saved"),
+        ("Cost", "This run", f"{rounds} round{'s' * (rounds != 1)} of FedAvg", "Saved"),
         rows if rounds else [],
-        title="What plain QFL would have cost",
+        title="What FedAvg would have cost",
         note=_fedavg_note(history, fedavg_steps(record)),
     )
 
@@ -198,20 +196,13 @@ def _saving(ran: Bill, fedavg: Bill, key: str) -> str:
 
 def _fedavg_note(history: History, steps: int | None) -> str:
     each = f"{steps} steps" if steps is not None else f"train.steps ({UNKNOWN})"
-    note = (
-        f"Plain: every client in every round that was run, {each} each. This is the cost of as "
-        "many plain rounds, not a claim that plain QFL would have reached the same accuracy. "
-        "Circuits follow from each client's price of a step and of a round. Seconds are of "
-        "training alone, without fine-tuning and evaluation: those of the run from what its "
-        "participants took, those of plain rounds an estimate from each client's measured seconds "
-        "a step, which are noisy."
-    )
+    note: str = source()["run"]["agent"]["fedavg"].format(each=each)
     usual = usual_paces(history, steps or 1)
     untimed = [str(client) for client in history.record.client_ids if client not in usual.index]
     if not untimed or not len(usual):
         return note
     return (
-        f"{note} Timed for less than a plain round, and counted as the mean of the others: "
+        f"{note} Timed for less than a round of FedAvg, and counted as the mean of the others: "
         f"{', '.join(untimed)}."
     )
 

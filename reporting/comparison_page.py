@@ -28,7 +28,7 @@ from reporting.formatting import (
     text,
     whole,
 )
-from reporting.page import Page, Section, Table, table_of
+from reporting.page import Page, Section, Table, section, table_of
 
 FIGURES = (
     ("status", "Status", str),
@@ -99,12 +99,9 @@ def _figures(names: Sequence[str], found: Mapping[str, Any]) -> Section:
         for run in found["runs"]
         for one in run["damaged"]
     ]
-    return Section(
-        "figures",
-        "The runs",
-        "A dash: not on record. Costs are of the whole run, preparation and final test included.",
-        tables=[Table(("Figure", *names), rows)],
-        warnings=[*filter(None, [found["warning"]]), *damaged],
+    warnings = [*filter(None, [found["warning"]]), *damaged]
+    return section(
+        "comparison", "figures", tables=[Table(("Figure", *names), rows)], warnings=warnings
     )
 
 
@@ -119,15 +116,9 @@ def _target(found: Mapping[str, Any]) -> Section:
         [run["name"], *(_reached(run["reached"], key, write) for key, _, write in REACHED)]
         for run in runs
     ]
-    head = ("Run", *(name for _, name, _ in REACHED))
-    return Section(
-        "target",
-        "What each spent to reach the same accuracy",
-        f"Validation accuracy {percent(goal)} ({how}), {found['smoothing']}, for all runs alike. "
-        "Costs are of everything until the round was done, preparation included.",
-        tables=[Table(head, rows)] if goal is not None else [],
-        empty="No run has finished a round.",
-    )
+    table = Table(("Run", *(name for _, name, _ in REACHED)), rows)
+    values = {"goal": percent(goal), "how": how, "smoothing": found["smoothing"]}
+    return section("comparison", "target", values, tables=[table] if goal is not None else [])
 
 
 def _reached(point: Mapping[str, Any] | None, key: str, write: Any) -> str:
@@ -149,13 +140,7 @@ def _seeds(names: Sequence[str], found: Mapping[str, Any]) -> Section:
         ("circuits", "Circuits until then", amount),
     )
     repeated = len(rows) < len(names)
-    return Section(
-        "seeds",
-        "Runs that differ in their seed alone",
-        "A row is one configuration; circuits are the mean of the runs that reached the accuracy.",
-        tables=[table_of(columns, rows)] if repeated else [],
-        empty="No two runs have the same settings but for the seed.",
-    )
+    return section("comparison", "seeds", tables=[table_of(columns, rows)] if repeated else [])
 
 
 def _group(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -173,20 +158,13 @@ def _group(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _curves(runs: Sequence[Run], found: Mapping[str, Any]) -> Section:
-    return Section(
-        "curves",
-        "Accuracy and loss by circuits and by rounds",
-        f"Of the global model on validation rows. Dots: as measured; lines: {found['smoothing']}. "
-        "Dashed: the accuracy to reach. Runs that differ in their seed alone have one colour. "
-        "Where the runs' circuits differ tenfold or more, their axis is logarithmic.",
-        pictures=[
-            curves(runs, found["groups"], across, key, found["target"])
-            for key in ("accuracy", "loss")
-            for across in ("circuits", "round")
-        ],
-        empty="No run has finished a round.",
-        legend="clients",
-    )
+    pictures = [
+        curves(runs, found["groups"], across, key, found["target"])
+        for key in ("accuracy", "loss")
+        for across in ("circuits", "round")
+    ]
+    values = {"smoothing": found["smoothing"]}
+    return section("comparison", "curves", values, pictures=pictures, legend="clients")
 
 
 def curves(
@@ -253,10 +231,4 @@ def _circuits_axis(axes: Any, ends: Sequence[float]) -> None:
 
 def _settings(names: Sequence[str], found: Mapping[str, Any]) -> Section:
     rows = [[key, *map(setting_value, values)] for key, values in found["settings"].items()]
-    return Section(
-        "settings",
-        "Settings in which they differ",
-        "Names and folders of the runs are left out. A dash: the run knows no such setting.",
-        tables=[Table(("Setting", *names), rows, ())],
-        empty="They have the same settings.",
-    )
+    return section("comparison", "settings", tables=[Table(("Setting", *names), rows, ())])

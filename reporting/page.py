@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -123,6 +124,31 @@ class Section:
         return any(self.pictures) or any(table.rows for table in self.tables)
 
 
+@cache
+def source() -> dict[str, Any]:
+    """Read style, template and texts of the sections."""
+    return tomllib.loads(files("reporting").joinpath("page.toml").read_text("utf-8"))
+
+
+def section(
+    page: str, anchor: str, values: Mapping[str, str] | None = None, **parts: Any
+) -> Section:
+    """Make a section whose texts are in ``page.toml``.
+
+    Parameters
+    ----------
+    page, anchor : str
+        ``run`` or ``comparison``, and the section.
+    values : Mapping, optional
+        What stands in braces in its texts.
+    **parts
+        Further fields of the `Section`.
+    """
+    texts = source()[page][anchor]
+    note, empty = (texts.get(key, "").format(**(values or {})) for key in ("note", "empty"))
+    return Section(anchor, texts["title"], note.strip(), empty=empty, **parts)
+
+
 @dataclass(frozen=True)
 class Page:
     """A page: its head, its sections, and the command that makes it.
@@ -156,7 +182,6 @@ class Page:
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
 
-        source = tomllib.loads(files("reporting").joinpath("page.toml").read_text("utf-8"))
         environment = Environment(
             autoescape=True,
             undefined=StrictUndefined,
@@ -164,8 +189,8 @@ class Page:
             lstrip_blocks=True,
             finalize=_visible,
         )
-        template = environment.from_string(source["template"])
-        return template.render(css=Markup(source["style"]), **vars(self))
+        template = environment.from_string(source()["template"])
+        return template.render(css=Markup(source()["style"]), **vars(self))
 
 
 def _visible(value: Any) -> Any:

@@ -20,17 +20,36 @@ from reporting.formatting import (
     text,
     whole,
 )
-from reporting.page import Page, Section, Table
+from reporting.page import Page, Section, Table, section, source
 from reporting.record import Record, number
 
 
 def build_page(record: Record) -> str:
     """Build the whole page of a run; HTML in one file, everything inside."""
-    sections = [make(record) for make in SECTIONS]
+    sections = [
+        _outcome(record),
+        _participants(record),
+        _curves(record),
+        section("run", "ratio", pictures=[charts.ratios(record)], legend="clients"),
+        section(
+            "run",
+            "participation",
+            pictures=[charts.heat_map(record, "steps", "steps", "Blues", marked=True)],
+        ),
+        _costs(record),
+        _classes(record),
+        _circuit(record),
+        agent_section(record),
+        section("run", "teachers", tables=[_folded(tables.teachers(record))]),
+        _ledger(record),
+        section("run", "settings", tables=tables.settings(record)),
+        section("run", "origin", tables=[tables.origin(record)]),
+    ]
     if status(record) != "completed":  # why it ended stands above, once
-        sections = [section for section in sections if section.shown or section.warnings]
+        sections = [part for part in sections if part.shown or part.warnings]
     if record.damaged:
-        sections.insert(0, _damage(record))
+        damaged = Table(("File and place",), [[one] for one in record.damaged])
+        sections.insert(0, section("run", "damaged", tables=[damaged]))
     return Page(
         title=str(record.config.get("name") or record.name),
         folder=record.name,
@@ -59,9 +78,10 @@ def _many(record: Record) -> bool:
     return len(record.client_ids) > charts.MANY_CLIENTS
 
 
-def _folded(record: Record) -> str:
-    """Return what to click to see a table of clients; empty where they are few."""
-    return f"{len(record.client_ids)} clients" if _many(record) else ""
+def _folded(table: Table) -> Table:
+    """Fold a table of clients where they are many."""
+    rows = len(table.rows)
+    return replace(table, folded=f"{rows} clients") if rows > charts.MANY_CLIENTS else table
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:
@@ -80,7 +100,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Agent", text(ready.get("agent"))),
         ("Clients", str(len(ready.get("clients", [])))),
         ("Rounds", f"{len(record.round_ids)} of at most {whole(ready.get('rounds'))}"),
-        ("Judged on", _evaluated_on(record)),
+        ("Evaluated on", _evaluated_on(record)),
         *(("Privacy", line) for line in describe_privacy(record.summary.get("privacy") or {})),
     ]
 
@@ -106,61 +126,35 @@ def _adapter(facts: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [("Shared adapter", line)]
 
 
-def _damage(record: Record) -> Section:
-    return Section(
-        "damaged",
-        "Damaged files",
-        "This is wrong with the run's files and left out of what follows.",
-        tables=[Table(("File and place",), [[one] for one in record.damaged])],
-    )
-
-
 def _outcome(record: Record) -> Section:
     test = record.summary.get("test") or {}
     reason = str(record.summary.get("stop_reason") or record.end.get("stop_reason") or "")
-    ended = f"The run ended because: {reason}." if reason else ""
     sites = capital(scored_at(test, len(record.prepared.get("clients", []))))
-    return Section(
+    values = {
+        "ended": f"The run ended because: {reason}." if reason else "",
+        "sites": f"{sites}." if sites else "",
+    }
+    return section(
+        "run",
         "outcome",
-        "Outcome",
-        f"{ended} {sites + '.' if sites else ''} The interval says how far the choice of so many "
-        "test rows alone may move an accuracy (Wilson).".strip(),
+        values,
         tables=[tables.scores(record)] if test.get("accuracy") is not None else [],
-        empty="There was no final test: the run did not get that far.",
         warnings=[f"Not scored: {failure}" for failure in test.get("failures") or []],
     )
 
 
 def _participants(record: Record) -> Section:
-    return Section(
-        "clients",
-        "Who took part",
-        "Rows stay at their site; only moments, model parameters and figures are sent.",
-        tables=[replace(tables.clients(record), folded=_folded(record))],
-        empty="The run ended before the sites had reported.",
-        warnings=[
-            *(record.prepared.get("warnings") or ()),
-            *(record.summary.get("warnings") or ()),
-        ],
-    )
+    found = [*(record.prepared.get("warnings") or ()), *(record.summary.get("warnings") or ())]
+    return section("run", "clients", tables=[_folded(tables.clients(record))], warnings=found)
 
 
 def _curves(record: Record) -> Section:
     lines = "Bands: the clients' trained models, each"
     if not _many(record):
         lines = "Colours: each client's trained model"
-    return Section(
-        "curves",
-        "Loss and accuracy",
-        "Thick: the global model on the validation rows; the ring marks the round that was kept. "
-        f"{lines} on its own validation rows.{_gap(record)}",
-        pictures=[
-            charts.curves(record, "loss", "validation loss"),
-            charts.curves(record, "accuracy", "validation accuracy"),
-        ],
-        empty="No figures by round are on record.",
-        legend="all",
-    )
+    pictures = [charts.curves(record, key, f"validation {key}") for key in ("loss", "accuracy")]
+    values = {"lines": lines, "gap": _gap(record)}
+    return section("run", "curves", values, pictures=pictures, legend="all")
 
 
 def _gap(record: Record) -> str:
@@ -183,41 +177,13 @@ def _gap(record: Record) -> str:
     )
 
 
-def _ratio(record: Record) -> Section:
-    return Section(
-        "ratio",
-        "Quantum loss against LLM loss",
-        "Above the dashed line (r = 1) the quantum model is still behind its site's LLM; there "
-        "the paper's rules give it more optimizer steps.",
-        pictures=[charts.ratios(record)],
-        empty="No client had a language model to compare with.",
-        legend="clients",
-    )
-
-
-def _participation(record: Record) -> Section:
-    return Section(
-        "participation",
-        "Who trained, and for how many steps",
-        "Optimizer steps by client and round; blank: it sat out that round. A ring: it trained, "
-        "and its update was not aggregated; a cross: its update was dropped, or it failed.",
-        pictures=[charts.heat_map(record, "steps", "steps", "Blues", marked=True)],
-        empty="No participation is on record.",
-    )
-
-
 def _costs(record: Record) -> Section:
-    return Section(
-        "costs",
-        "Circuits and waiting",
-        f"{_circuits(record)} A client waits from its own reply until the slowest participant's.",
-        pictures=[
-            charts.circuits(record),
-            charts.idle(record),
-            charts.heat_map(record, "idle_seconds", "seconds waiting", "Oranges"),
-        ],
-        empty="No costs are on record.",
-    )
+    pictures = [
+        charts.circuits(record),
+        charts.idle(record),
+        charts.heat_map(record, "idle_seconds", "seconds waiting", "Oranges"),
+    ]
+    return section("run", "costs", {"circuits": _circuits(record)}, pictures=pictures)
 
 
 def _circuits(record: Record) -> str:
@@ -231,96 +197,26 @@ def _circuits(record: Record) -> str:
 
 
 def _classes(record: Record) -> Section:
-    test = record.summary.get("test") or {}
-    note = "Rows of the final test by true and predicted class; shares are of the true class."
-    if record.calibration:
-        note += (
-            " Second picture: how often predictions of each confidence are right, with 95 % "
-            "intervals; above the dashed line they are right more often than their confidence "
-            "says, below it less often. Mean distance from the line, by rows (expected calibration "
-            f"error, ECE): {percent(test.get('calibration_error'))}."
-        )
-    return Section(
-        "classes",
-        "By class",
-        note,
-        pictures=[charts.confusion(record), charts.reliability(record)],
-        tables=[tables.classes(record)],
-        empty="No confusion matrix is on record: there was no final test"
-        + (", or each site kept its own." if status(record) == "completed" else "."),
-    )
+    error = percent((record.summary.get("test") or {}).get("calibration_error"))
+    calibration = source()["run"]["classes"]["calibration"].format(error=error)
+    values = {
+        "calibration": calibration if record.calibration else "",
+        "sites": ", or each site kept its own" if status(record) == "completed" else "",
+    }
+    pictures = [charts.confusion(record), charts.reliability(record)]
+    return section("run", "classes", values, pictures=pictures, tables=[tables.classes(record)])
 
 
 def _circuit(record: Record) -> Section:
     # As an image, a drawing cannot run scripts or reach outside, whatever it holds.
     data = base64.b64encode(record.circuit).decode("ascii")
     image = f'<img alt="The quantum circuit" src="data:image/svg+xml;base64,{data}">'
-    return Section(
-        "circuit",
-        "The circuit",
-        "The quantum model. Below a name: which of the trainable angles (θ) the box has.",
-        pictures=[image] if record.circuit else [],
-        empty="No drawing of the circuit is in the results folder.",
-    )
-
-
-def _teachers(record: Record) -> Section:
-    return Section(
-        "teachers",
-        "The sites' language models",
-        "Judged on each site's own validation rows, which calibration has seen too.",
-        tables=[replace(tables.teachers(record), folded=_folded(record))],
-        empty="No language model was fine-tuned in this run.",
-    )
+    return section("run", "circuit", pictures=[image] if record.circuit else [])
 
 
 def _ledger(record: Record) -> Section:
     everybody, each = tables.ledger(record)
-    costs = [everybody, replace(each, folded=_folded(record))]
+    costs = [everybody, _folded(each)]
     if not _many(record):
         costs = [replace(everybody, rows=[*everybody.rows, *each.rows])]
-    return Section(
-        "ledger",
-        "Cost ledger",
-        "Costs that nobody had are left out.",
-        tables=[*costs, tables.stages(record), tables.phases(record)],
-        empty="No costs are on record.",
-    )
-
-
-def _settings(record: Record) -> Section:
-    return Section(
-        "settings",
-        "Settings",
-        "First those that differ from the defaults.",
-        tables=tables.settings(record),
-        empty="config.json is missing or cannot be read.",
-    )
-
-
-def _origin(record: Record) -> Section:
-    return Section(
-        "origin",
-        "Seed, commit and versions",
-        "",
-        tables=[tables.origin(record)],
-        empty="config.json is missing or cannot be read.",
-    )
-
-
-SECTIONS = (
-    _outcome,
-    _participants,
-    _curves,
-    _ratio,
-    _participation,
-    _costs,
-    _classes,
-    _circuit,
-    agent_section,
-    _teachers,
-    _ledger,
-    _settings,
-    _origin,
-)
-"""What makes the sections, in their order on the page."""
+    return section("run", "ledger", tables=[*costs, tables.stages(record), tables.phases(record)])

@@ -1,4 +1,4 @@
-"""The report on the agent: decisions, clients, what plain rounds would have cost, its questions."""
+"""The report on the agent: decisions, clients, what FedAvg would have cost, its questions."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_plain_rounds_are_everybody_at_plain_steps() -> None:
     assert (ran.circuits, ran.spend, ran.busy, ran.idle) == (145, 145, 19.0, 1.0)
     # 2 rounds of 45 + 45 + 85 circuits, the last at a price of 2.
     assert (plain.circuits, plain.spend) == (350, 520)
-    # Client 0 took 11 steps in 15 s, of these 8 at 1.5 s; nobody else took a plain round's 4.
+    # Client 0 took 11 steps in 15 s, of these 8 at 1.5 s; nobody else took FedAvg's 4.
     usual = 15 / 11
     assert usual_paces(history, 4).to_dict() == {0: pytest.approx(usual)}
     assert plain.busy == pytest.approx(4 * (3 * usual + 1.5 + 2 * usual))
@@ -133,9 +133,9 @@ def test_plain_rounds_are_everybody_at_plain_steps() -> None:
     assert saved(145, 350) == pytest.approx(0.5857, abs=1e-4)
     assert saved(1, 0) is None
     table = fedavg_table(record, history)
-    assert tuple(table.head) == ("Cost", "This run", "2 plain rounds", "Saved")
+    assert tuple(table.head) == ("Cost", "This run", "2 rounds of FedAvg", "Saved")
     assert table.rows[0] == ["Circuits", "145", "350", "58.6 %"]
-    assert "not a claim that plain QFL would have reached the same accuracy" in table.note
+    assert "not a claim that FedAvg would have reached the same accuracy" in table.note
     assert "counted as the mean of the others: 1, 2." in table.note
 
 
@@ -238,7 +238,7 @@ def test_a_record_that_lacks_something_says_so(tmp_path: Path, lines: list[Any])
     write(folder, "agent.jsonl", lines)
     write(folder, "ledger.json", {})
     text, _ = page_of(folder)
-    assert "What plain QFL would have cost" in text
+    assert "What FedAvg would have cost" in text
     (folder / "config.json").unlink()
     assert UNKNOWN in page_of(folder)[0]
 
