@@ -122,7 +122,7 @@ class Federation:
     task: Task
     settings: Settings
     rate: float
-    judged: bool
+    credited: bool
     state: FederationState = field(init=False)
     weights: np.ndarray = field(init=False)
 
@@ -131,7 +131,7 @@ class Federation:
         members = [member(k, site, self.task.classes) for k, site in enumerate(sites)]
         self.state = FederationState.begin(members, self.settings)
         self.weights = np.zeros((sites[0].rows.shape[1], self.task.classes))
-        self.state.start_loss = self.score(self.weights) if self.judged else None
+        self.state.start_loss = self.score(self.weights) if self.credited else None
 
     def score(self, weights: np.ndarray) -> float:
         return loss_of(weights, *self.task.validation)
@@ -165,7 +165,7 @@ class Federation:
         before = self.state.losses[-1] if self.state.losses else self.score(self.weights)
         self.weights = self.average(models, list(models))
         after = self.score(self.weights)
-        if self.judged:
+        if self.credited:
             found = credits(
                 models, lambda some: self.average(models, some), self.score, before, after
             )
@@ -175,10 +175,10 @@ class Federation:
 
 
 def simulate(
-    task: Task, agent: Agent, settings: Settings, rate: float = 0.3, *, judged: bool = True
+    task: Task, agent: Agent, settings: Settings, rate: float = 0.3, *, credited: bool = True
 ) -> Ran:
-    """Run rounds as the strategy does: observe, decide, guard, train, average, judge, credit."""
-    federation, ran = Federation(task, settings, rate, judged), Ran()
+    """Run rounds as the strategy does: observe, decide, guard, train, average, credit."""
+    federation, ran = Federation(task, settings, rate, credited), Ran()
     for number in range(1, settings.run.rounds + 1):
         seen = federation.state.observe(number, settings)
         decision, _ = guard(agent.decide(seen), seen, settings)

@@ -27,12 +27,16 @@ from strategies.agents.guard import guard
 from tests.strategies.agents.observations import seen, settings_of, view
 from tests.strategies.agents.softmax_federation import draw, simulate
 
-KINDS = ("agent.kind=greedy", "agent.bandit=ucb", "agent.bandit=linucb")
+KINDS = {
+    "greedy": ("agent.kind=greedy",),
+    "bandit (ucb)": ("agent.kind=bandit", "agent.bandit=ucb"),
+    "bandit (linucb)": ("agent.kind=bandit", "agent.bandit=linucb"),
+}
+BANDITS = list(KINDS)[1:]
 
 
 def build(kind: str, *given: str) -> Agent:
-    more = () if "greedy" in kind else ("agent.kind=bandit",)
-    return build_agent(settings_of(kind, *more, *given))
+    return build_agent(settings_of(*KINDS[kind], *given))
 
 
 def priced(client: int, **changes: Any) -> ClientView:
@@ -40,7 +44,7 @@ def priced(client: int, **changes: Any) -> ClientView:
 
 
 def test_the_names_say_who_decides() -> None:
-    assert [build(kind).name for kind in KINDS] == ["greedy", "bandit (ucb)", "bandit (linucb)"]
+    assert [build(kind).name for kind in KINDS] == list(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,8 +77,8 @@ def test_greedy_stops_when_the_last_round_did_not_pay_for_the_next() -> None:
     assert not GreedyAgent(0.5).decide(seen(clients, losses=(0.5, 0.489), **facts)).stop
 
 
-def judged(number: int, credits: dict[int, float | None], chosen: dict[int, int]) -> Observation:
-    """Return an observation of three clients after a round that judged some of them."""
+def evaluated(number: int, credits: dict[int, float | None], chosen: dict[int, int]) -> Observation:
+    """Return an observation of three clients after a round that evaluated some of them."""
     clients = [
         priced(k, chosen=chosen[k], rounds_since=0 if k in credits else 1, credit=credits.get(k))
         for k in range(3)
@@ -86,9 +90,9 @@ def judged(number: int, credits: dict[int, float | None], chosen: dict[int, int]
 def test_the_ucb_index_by_hand() -> None:
     agent = UcbAgent(1.0, 0.5)
     agent.decide(seen([view(k) for k in range(3)], round=1))
-    agent.decide(judged(2, {0: 0.3, 1: 0.1, 2: -0.2}, {0: 1, 1: 1, 2: 1}))
+    agent.decide(evaluated(2, {0: 0.3, 1: 0.1, 2: -0.2}, {0: 1, 1: 1, 2: 1}))
     assert agent.bound(1) == pytest.approx(0.1 + 0.5 * 0.2 * math.sqrt(math.log(4)))
-    agent.decide(judged(3, {0: 0.1}, {0: 2, 1: 1, 2: 1}))
+    agent.decide(evaluated(3, {0: 0.1}, {0: 2, 1: 1, 2: 1}))
     scale = (0.2 + 0.1) / 2
     total = 1.9 + 0.9 + 0.9
     assert agent.bound(0) == pytest.approx(
@@ -103,7 +107,7 @@ def test_the_ucb_index_by_hand() -> None:
 def test_a_harmful_client_sits_out_and_a_dear_one_must_earn_its_price() -> None:
     agent = UcbAgent(1.0, 0.0)
     agent.decide(seen([view(k) for k in range(3)], round=1))
-    shown = judged(2, {0: 0.02, 1: 0.005, 2: -0.01}, {0: 1, 1: 1, 2: 1})
+    shown = evaluated(2, {0: 0.02, 1: 0.005, 2: -0.01}, {0: 1, 1: 1, 2: 1})
     assert agent.decide(shown).participants == (0, 1)
     again = UcbAgent(1.0, 0.0)
     again.decide(seen([view(k) for k in range(3)], round=1))
@@ -114,7 +118,7 @@ def test_a_harmful_client_sits_out_and_a_dear_one_must_earn_its_price() -> None:
 def test_alike_clients_give_nothing_beside_each_other_and_one_goes_on() -> None:
     agent = UcbAgent(1.0, 0.3)
     agent.decide(seen([view(k) for k in range(3)], round=1))
-    shown = judged(2, {0: 0.0, 1: 0.0, 2: 0.0}, {0: 1, 1: 1, 2: 1})
+    shown = evaluated(2, {0: 0.0, 1: 0.0, 2: 0.0}, {0: 1, 1: 1, 2: 1})
     shown = shown.model_copy(update={"price": 0.03, "start_loss": 1.3})
     decided = agent.decide(shown)
     assert decided.participants == (0,)
@@ -126,7 +130,7 @@ def test_alike_clients_give_nothing_beside_each_other_and_one_goes_on() -> None:
 def test_a_client_of_which_nothing_is_known_comes_first() -> None:
     agent = UcbAgent(0.3, 0.3)
     agent.decide(seen([view(k) for k in range(3)], round=1))
-    shown = judged(2, {0: 0.3, 1: 0.1}, {0: 1, 1: 1, 2: 0})
+    shown = evaluated(2, {0: 0.3, 1: 0.1}, {0: 1, 1: 1, 2: 0})
     assert agent.decide(shown).participants == (2,)
 
 
@@ -180,8 +184,8 @@ def test_before_it_knows_more_the_record_alone_speaks() -> None:
     first = seen([priced(k, chosen=0) for k in range(3)], round=1, plain_steps=10)
     agent.learn(first)
     agent.history.add({0: 0.3, 1: 0.1, 2: -0.2})
-    agent._features = client_features(judged(2, {}, {0: 1, 1: 1, 2: 1}), agent.history)
-    options = agent._options(judged(2, {}, {0: 1, 1: 1, 2: 1}))
+    agent._features = client_features(evaluated(2, {}, {0: 1, 1: 1, 2: 1}), agent.history)
+    options = agent._options(evaluated(2, {}, {0: 1, 1: 1, 2: 1}))
     assert [(o.client, o.steps) for o in options[:3]] == [(0, 5), (0, 10), (0, 20)]
     assert [o.value for o in options[1::3]] == pytest.approx([0.3, 0.1, -0.2])
 
@@ -191,7 +195,7 @@ def test_the_width_is_that_of_the_ridge() -> None:
     rows, _ = learnt(narrow)
     learnt(wide)
     inverse = np.linalg.inv(rows.T @ rows + RIDGE * np.eye(FEATURES))
-    shown = judged(7, {}, {0: 6, 1: 6, 2: 6})
+    shown = evaluated(7, {}, {0: 6, 1: 6, 2: 6})
     for agent in (narrow, wide):
         agent._features = client_features(shown, agent.history)
     pairs = zip(narrow._options(shown), wide._options(shown), strict=True)
@@ -216,13 +220,12 @@ def test_waiting_is_part_of_what_the_next_round_costs() -> None:
     assert not agent.decide(seen(clients, losses=(0.989,), **facts)).stop
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", BANDITS)
 def test_the_share_of_harmful_clients_falls(kind: str) -> None:
     shares = []
     for seed in range(3):
         given = settings_of(
-            kind,
-            "agent.kind=bandit",
+            *KINDS[kind],
             "run.clients=10",
             "run.rounds=12",
             "train.steps=10",
@@ -240,13 +243,11 @@ def test_the_share_of_harmful_clients_falls(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("judged", [True, False])
-def test_replaying_what_was_recorded_gives_the_same_decisions(kind: str, judged: bool) -> None:
-    more = () if "greedy" in kind else ("agent.kind=bandit",)
-    given = settings_of(
-        kind, *more, "run.clients=6", "run.rounds=8", "train.steps=10", "agent.fraction=0.7"
-    )
-    ran = simulate(draw(3, clients=6), build_agent(given), given, judged=judged)
+@pytest.mark.parametrize("credited", [True, False])
+def test_replaying_what_was_recorded_gives_the_same_decisions(kind: str, credited: bool) -> None:
+    size = "run.clients=6", "run.rounds=8", "train.steps=10", "agent.fraction=0.7"
+    given = settings_of(*KINDS[kind], *size)
+    ran = simulate(draw(3, clients=6), build_agent(given), given, credited=credited)
     again = build_agent(given)
     for shown, decision in zip(ran.seen, ran.decisions, strict=True):
         recorded = Observation.model_validate_json(shown.model_dump_json())
@@ -256,16 +257,8 @@ def test_replaying_what_was_recorded_gives_the_same_decisions(kind: str, judged:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("clients", [1, 50])
 def test_one_client_and_fifty(kind: str, clients: int) -> None:
-    more = () if "greedy" in kind else ("agent.kind=bandit",)
-    given = settings_of(
-        kind,
-        *more,
-        f"run.clients={clients}",
-        "run.rounds=5",
-        "agent.price=0",
-        "train.steps=4",
-        "agent.fraction=0.1",
-    )
+    size = f"run.clients={clients}", "run.rounds=5", "train.steps=4", "agent.fraction=0.1"
+    given = settings_of(*KINDS[kind], *size, "agent.price=0")
     ran = simulate(draw(0, clients=clients, noisy=clients // 5), build_agent(given), given)
     assert len(ran.losses) >= 2
     assert all(1 <= len(d.participants) <= max(1, clients // 10) for d in ran.decisions[1:])
@@ -315,7 +308,7 @@ def histories(draw: st.DrawFn) -> list[Observation]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(KINDS), histories(), st.sampled_from([0.2, 0.5, 1.0]))
+@given(st.sampled_from(list(KINDS)), histories(), st.sampled_from([0.2, 0.5, 1.0]))
 def test_a_decision_is_always_one_that_the_guard_leaves_alone(
     kind: str, shown: list[Observation], fraction: float
 ) -> None:
