@@ -26,9 +26,9 @@ import torch
 from bench.tables import OUT, arguments, configured, head, mean_spread, once, row
 from core import Settings, derive_seed
 from data import Site, load_corpus, load_site, scores
-from llm import adopt, fine_tune, load_fine_tuned, local_round
+from llm import Task, fine_tune, freeze_adapter, load_fine_tuned, local_round
 from llm.calibration import SPREAD, fit_temperature, softmax
-from llm.shared import build_adopted
+from llm.shared_adapter import build_frozen
 from llm.training import predict
 
 CLIENTS = 3
@@ -86,7 +86,7 @@ def teachers(settings: Settings, sites: Sequence[Site]) -> tuple[list[Logits], i
             name: np.average([part[name] for part in parts], axis=0, weights=weights).astype("f4")
             for name in parts[0]
         }
-    shared = build_adopted(settings.llm, "text", adopt(arrays, 3, settings.run.seed))
+    shared = build_frozen(settings.llm, "text", freeze_adapter(arrays, 3, settings.run.seed))
 
     def logits(texts: Sequence[str]) -> np.ndarray:
         return predict(shared.module, shared.model.tokens(texts, "text"))
@@ -97,25 +97,20 @@ def teachers(settings: Settings, sites: Sequence[Site]) -> tuple[list[Logits], i
 def _part(
     settings: Settings, site: Site, client: int, arrays: dict[str, np.ndarray], number: int
 ) -> dict[str, np.ndarray]:
-    labels = np.asarray(site.train.labels, dtype=np.int64)
     seed = derive_seed(settings.run.seed, "llm", client)
-    rows = (site.train.texts, labels, 3, settings.llm, "text")
-    return local_round(*rows, arrays, number, seed, settings.run.seed).arrays  # type: ignore[arg-type]
+    rows = (site.train.texts, site.train.labels, (), np.zeros(0))
+    task = Task(*rows, 3, settings.llm, "text", seed)
+    return local_round(task, arrays, number, settings.run.seed).arrays
 
 
 def _local(settings: Settings, site: Site, client: int) -> Logits:
     with tempfile.TemporaryDirectory() as store:
-        teacher = fine_tune(
-            site.train.texts,
-            site.train.labels,
-            site.validation.texts,
-            site.validation.labels,
-            classes=3,
-            settings=settings.llm,
-            kind="text",
-            seed=derive_seed(settings.run.seed, "llm", client),
-            store=Path(store),
+        rows = (
+            *(site.train.texts, site.train.labels),
+            *(site.validation.texts, site.validation.labels),
         )
+        seed = derive_seed(settings.run.seed, "llm", client)
+        teacher = fine_tune(Task(*rows, 3, settings.llm, "text", seed), Path(store))
         if teacher.folder is None:
             raise OSError(f"{store} cannot be written")
         return load_fine_tuned(teacher.folder)

@@ -86,10 +86,8 @@ def fine_tuned(
     texts, labels = train
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        teacher = llm.fine_tune(
-            texts[held:], labels[held:], texts[:held], labels[:held], 3, settings, "text", seed,
-            store=Path(folder),
-        )  # fmt: skip
+        rows = texts[held:], labels[held:], texts[:held], labels[:held]
+        teacher = llm.fine_tune(llm.Task(*rows, 3, settings, "text", seed), Path(folder))
         seconds = time.process_time() - began
         assert teacher.folder is not None
         logits = llm.load_fine_tuned(teacher.folder, settings.device)(test[0])
@@ -127,7 +125,7 @@ def make_model(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
-    from llm.quiet import quiet
+    from llm.device import quiet
 
     quiet()
     names = ["<unk>", "<end>", *(f"w{number}" for number in range(WORDS))]

@@ -36,23 +36,19 @@ def adapt_round(
     """
     import torch
 
-    from llm import local_round
+    from llm import Task, local_round
 
     settings, site = memory.settings, memory.site
     torch.set_num_threads(settings.quantum.threads)
-    done = local_round(
-        site.train.texts,
-        np.asarray(site.train.labels, dtype=np.int64),
-        memory.classes,
-        settings.llm,
-        memory.info.kind,
-        arrays,
-        told.round,
+    task = Task(
+        *(site.train.texts, site.train.labels, (), np.zeros(0)),
+        classes=memory.classes,
+        settings=settings.llm,
+        kind=memory.info.kind,
         seed=derive_seed(settings.run.seed, "llm", memory.client),
-        shared_seed=settings.run.seed,
-        store=open_store(settings.llm.store),
-        progress=memory.tell,
     )
+    store = open_store(settings.llm.store)
+    done = local_round(task, arrays, told.round, settings.run.seed, store, memory.tell)
     numbers = AdaptReport(
         rows=len(site.train),
         round=told.round,

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
 from flwr.common.logger import log
 
-from client_app.site_store import Kept, digest_of, path_of, read_kept, write_kept
+from client_app.site_store import StoredSite, read_site, site_digest, write_site
 from core import (
     DataError,
     ModelError,
@@ -36,7 +35,7 @@ from core.messages import UNSET
 
 if TYPE_CHECKING:
     from data import DataInfo, Site
-    from llm import Adopted, Teacher
+    from llm import FrozenAdapter, Teacher
     from quantum import Classifier, Host
 
 STATE_KEY = "llm-qfl"
@@ -84,7 +83,7 @@ class SiteMemory:
         from data import load_site
 
         info, site = load_site(self.settings, self.client, self.settings.run.clients)
-        if self.rows and digest_of(site) != self.rows:
+        if self.rows and site_digest(site) != self.rows:
             raise DataError(
                 "rows that changed while the run was going on",
                 "those with which this site began the run",
@@ -103,15 +102,12 @@ class SiteMemory:
         return self._loaded[1]
 
     @functools.cached_property
-    def kept(self) -> Kept | None:
+    def kept(self) -> StoredSite | None:
         """What the site kept of this run, if it is there and whole."""
         if not self.kept_digest:
             return None
-        return read_kept(self._kept_path, self.kept_digest, self.run, self.adopted_digest)
-
-    @property
-    def _kept_path(self) -> Path:
-        return path_of(open_store(self.settings.llm.store), self.client, self.run)
+        store = open_store(self.settings.llm.store)
+        return read_site(store, self.client, self.run, self.adopted_digest, self.kept_digest)
 
     @property
     def classes(self) -> int:
@@ -163,14 +159,14 @@ class SiteMemory:
         return self._teacher is not None or self.kept is not None
 
     @functools.cached_property
-    def adopted(self) -> Adopted | None:
+    def adopted(self) -> FrozenAdapter | None:
         """The shared adapter, from the site's store; None if there is none (yet)."""
-        from llm import kept_adopted
+        from llm import load_adapter
 
         if not self.adopted_digest:
             return None
         store = open_store(self.settings.llm.store)
-        return kept_adopted(store, self.adopted_digest, self.classes, self.settings.run.seed)
+        return load_adapter(store, self.adopted_digest, self.classes, self.settings.run.seed)
 
     def adopt(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Keep the shared adapter in the site's store: later messages bring only its digest.
@@ -180,15 +176,15 @@ class SiteMemory:
         ModelError
             If the store cannot be written.
         """
-        from llm import adopt, keep_adopted
+        from llm import freeze_adapter, save_adapter
 
-        adopted = adopt(arrays, self.classes, self.settings.run.seed)
+        adopted = freeze_adapter(arrays, self.classes, self.settings.run.seed)
         store = open_store(self.settings.llm.store)
         try:
-            keep_adopted(adopted, store)
+            save_adapter(adopted, store)
         except OSError as error:
             raise ModelError(
-                f"the shared adapter cannot be kept in {store} ({error})",
+                f"the shared adapter cannot be stored in {store} ({error})",
                 "a folder that may be written, with space left",
                 "set llm.store to one",
             ) from error
@@ -220,7 +216,7 @@ class SiteMemory:
         store = open_store(settings.llm.store) / "features"
         adopted = self.adopted if settings.features.encoder == "shared" else None
         return stored_embedding(
-            texts, settings.llm, self.info.kind, store, self.tell, adopted=adopted
+            texts, settings.llm, self.info.kind, store, self.tell, adapter=adopted
         )
 
     def tell(self, line: str) -> None:
@@ -243,15 +239,15 @@ class SiteMemory:
         self._to_keep = False
         labels = {split: self.labels(split) for split in ("train", "validation", "test")}
         teacher, _ = self.teacher()
-        self.rows, features = digest_of(self.site), dict(self._features)
-        kept = Kept(self.run, self.adopted_digest, self.classes, labels, features, teacher)
+        self.rows, features = site_digest(self.site), dict(self._features)
+        kept = StoredSite(self.run, self.adopted_digest, self.classes, labels, features, teacher)
         try:
-            self.kept_digest = write_kept(self._kept_path, kept)
+            self.kept_digest = write_site(open_store(self.settings.llm.store), self.client, kept)
         except OSError as error:
-            self.tell(f"labels and features are not kept for later messages ({error})")
+            self.tell(f"labels and features are not stored for later messages ({error})")
 
     def _fine_tuned(self) -> Teacher:
-        from llm import cross_fit, fine_tune, no_teacher
+        from llm import Task, cross_fit, fine_tune, no_teacher
 
         settings = self.settings
         if not fine_tunes_llm(settings):
@@ -261,23 +257,20 @@ class SiteMemory:
         if not llm.reuse and not self.fresh:
             llm = llm.model_copy(update={"reuse": True})
         folds = settings.distill.folds
-        make = functools.partial(cross_fit, folds=folds) if folds else fine_tune
-        hidden = settings.distill.features > 0
-        given: dict[str, Any] = {} if folds else {"adopted": self.adopted, "hidden": hidden}
-        return make(
-            self.site.train.texts,
-            self.site.train.labels,
-            self.site.validation.texts,
-            self.site.validation.labels,
+        train, validation = self.site.train, self.site.validation
+        task = Task(
+            *(train.texts, train.labels, validation.texts, validation.labels),
             classes=self.classes,
             settings=llm,
             kind=self.info.kind,
             seed=derive_seed(settings.run.seed, "llm", self.client),
             calibrate=settings.distill.calibrate,
-            store=open_store(llm.store),
-            progress=self.tell,
-            **given,
+            adapter=None if folds else self.adopted,
+            hidden=settings.distill.features > 0 and not folds,
         )
+        if folds:
+            return cross_fit(task, folds, open_store(llm.store), self.tell)
+        return fine_tune(task, open_store(llm.store), self.tell)
 
 
 def recall(context: Context, run: str = UNSET, adapter: str = UNSET) -> SiteMemory:

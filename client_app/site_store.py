@@ -1,17 +1,15 @@
-"""What a site keeps of a run for its later messages: labels, features and soft labels, no rows.
+"""What a site stores of a run for its later messages: labels, features and soft labels, no rows.
 
-A deployed client may be a new process for each message. With this file training and validation
+A deployed client may be a new process for each message. With this entry training and validation
 neither read rows nor make features nor look for the fine-tuned model again. Its digest is in the
-state that Flower keeps of the run, so that no other run's file is taken for it.
+state that Flower stores of the run, so that no other run's entry is taken for it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +18,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from core import private_folder, write_bytes
+from core import ContentStore
 
 if TYPE_CHECKING:
     from data import Site
     from llm import Teacher
 
 MOST_RUNS = 4
-"""Runs of which a client keeps its files: as many may share a store at once without loss."""
+"""Runs of which a client stores its arrays: as many may use a store at once without loss."""
 
+ARRAYS = "site.npz"
 TEACHER_ARRAYS = ("soft_logits", "val_logits", "soft_labels", "val_probabilities", "hidden")
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredSite:
     """A site within one run, as later processes need it.
 
     Attributes
@@ -60,13 +59,7 @@ class Kept:
     teacher: Teacher
 
 
-def path_of(store: Path, client: int, run: str) -> Path:
-    """Return where the file of a client and a run lies in its site's store."""
-    name = hashlib.sha256(run.encode()).hexdigest()[:16]
-    return store / "rounds" / f"client-{client}-{name}.npz"
-
-
-def digest_of(site: Site) -> str:
+def site_digest(site: Site) -> str:
     """Return the digest of all rows and labels of a site; it is for the site's own files."""
     from llm import content_key
 
@@ -74,87 +67,93 @@ def digest_of(site: Site) -> str:
     return content_key([part.texts for part in parts], [part.labels for part in parts], {})
 
 
-def write_kept(path: Path, kept: Kept) -> str:
-    """Write the file, whole or not at all, for its owner alone; of older runs' some stay.
+def write_site(store: Path, client: int, site: StoredSite) -> str:
+    """Store a site's arrays for its owner alone; only the entries of the latest runs stay.
+
+    Parameters
+    ----------
+    store : Path
+        The site's store.
+    client : int
+        Its client's index.
+    site : StoredSite
+        What to store.
 
     Returns
     -------
     str
-        The digest by which `read_kept` knows it again.
+        The digest with which `read_site` recognises the entry.
 
     Raises
     ------
     OSError
         If it cannot be written.
     """
-    from llm import FILE_MODE
-
-    teacher = kept.teacher
+    teacher = site.teacher
     about = {
-        "run": kept.run,
-        "adapter": kept.adapter,
-        "classes": kept.classes,
+        "run": site.run,
+        "adapter": site.adapter,
+        "classes": site.classes,
         "temperature": teacher.temperature,
         "metrics": teacher.metrics,
         "folder": None if teacher.folder is None else str(teacher.folder),
     }
     arrays: dict[str, Any] = {
-        **{f"labels-{split}": labels for split, labels in kept.labels.items()},
-        **{f"features-{split}": features for split, features in kept.features.items()},
+        **{f"labels-{split}": labels for split, labels in site.labels.items()},
+        **{f"features-{split}": features for split, features in site.features.items()},
         **{f"teacher-{name}": getattr(teacher, name) for name in TEACHER_ARRAYS},
     }
     content = io.BytesIO()
     np.savez(content, about=np.array(json.dumps(about)), **arrays)
     data = content.getvalue()
 
-    private_folder(path.parent)
-    write_bytes(path, data, mode=FILE_MODE)
-    _forget_older(path)
+    entries = _entries(store)
+    entries.write(_key(client, site.run), lambda folder: (folder / ARRAYS).write_bytes(data))
+    entries.keep_newest(f"client-{client}-", MOST_RUNS)
     return hashlib.sha256(data).hexdigest()
 
 
-def read_kept(path: Path, digest: str, run: str, adapter: str) -> Kept | None:
-    """Return what was kept; None if it is gone, damaged, or of another run or adapter.
+def read_site(store: Path, client: int, run: str, adapter: str, digest: str) -> StoredSite | None:
+    """Return a site's arrays; None if they are gone, damaged, or of another run or adapter.
 
     Parameters
     ----------
-    path : Path
-        The file.
-    digest : str
-        What `write_kept` returned.
+    store, client
+        As in `write_site`.
     run, adapter : str
-        As in `Kept`.
+        As in `StoredSite`.
+    digest : str
+        What `write_site` returned.
     """
     from llm import Teacher
 
-    try:
-        data = path.read_bytes()
+    def load(folder: Path) -> StoredSite | None:
+        data = (folder / ARRAYS).read_bytes()
         if hashlib.sha256(data).hexdigest() != digest:
             return None
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        with np.load(io.BytesIO(data)) as file:
             arrays = dict(file)
         about = json.loads(str(arrays.pop("about")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    if (about["run"], about["adapter"]) != (run, adapter):
-        return None
-    teacher = Teacher(
-        **_named(arrays, "teacher-"),
-        temperature=about["temperature"],
-        metrics=about["metrics"],
-        folder=None if about["folder"] is None else Path(about["folder"]),
-    )
-    labels, features = _named(arrays, "labels-"), _named(arrays, "features-")
-    return Kept(run, adapter, about["classes"], labels, features, teacher)
+        if (about["run"], about["adapter"]) != (run, adapter):
+            return None
+        teacher = Teacher(
+            **_named(arrays, "teacher-"),
+            temperature=about["temperature"],
+            metrics=about["metrics"],
+            folder=None if about["folder"] is None else Path(about["folder"]),
+        )
+        labels, features = _named(arrays, "labels-"), _named(arrays, "features-")
+        return StoredSite(run, adapter, about["classes"], labels, features, teacher)
+
+    return _entries(store).read(_key(client, run), load)
 
 
-def _forget_older(path: Path) -> None:
-    """Remove what this client kept of runs before the latest few: any may still go on."""
-    with contextlib.suppress(OSError):  # another process is at it too
-        client = path.name.rpartition("-")[0]
-        kept = sorted(path.parent.glob(f"{client}-*.npz"), key=lambda file: file.stat().st_mtime)
-        for old in kept[:-MOST_RUNS]:
-            old.unlink(missing_ok=True)
+def _entries(store: Path) -> ContentStore:
+    return ContentStore(store / "rounds")
+
+
+def _key(client: int, run: str) -> str:
+    return f"client-{client}-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
 
 
 def _named(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, Any]:

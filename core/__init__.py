@@ -91,11 +91,21 @@ from core.storage.checkpoints import (
     settle_repeated,
     write_checkpoint,
 )
+from core.storage.content_store import (
+    STORE_VARIABLE,
+    ContentStore,
+    open_store,
+    private_folder,
+    size_on_disk,
+    store_root,
+    stored_items,
+)
 from core.storage.files import (
     append_jsonl,
     atomic_write,
     by_number,
     check_new_run,
+    file_lock,
     json_object,
     new_run_folder,
     plain,
@@ -108,6 +118,4 @@ from core.storage.files import (
     write_once,
     write_text,
 )
-from core.storage.locks import held
-from core.storage.store import STORE_VARIABLE, open_store, our_items, private_folder, store_root
 from core.text import display_safe, hidden_character

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from core import LlmSettings, ModelError
@@ -254,19 +253,3 @@ def restore(module: torch.nn.Module, folder: Path) -> None:
     from peft import set_peft_model_state_dict
 
     set_peft_model_state_dict(module, load_file(folder / ADAPTER))
-
-
-def write_arrays(arrays: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Write a shared adapter's averaged arrays to ``adapter_model.safetensors``."""
-    from safetensors.numpy import save_file
-
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ADAPTER
-    )
-
-
-def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Read what `write_arrays` wrote."""
-    from safetensors.numpy import load_file
-
-    return dict(load_file(folder / ADAPTER))

@@ -111,6 +111,11 @@ def fit_temperature(
     return float(np.exp(result.x))
 
 
+def soft_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the temperature of soft labels, which a handful of rows does not push to a bound."""
+    return fit_temperature(logits, labels, spread=SPREAD)
+
+
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of rows whose largest logit is the label's."""
     return float((np.argmax(logits, axis=1) == labels).mean())

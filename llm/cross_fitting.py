@@ -8,18 +8,16 @@ et al., arXiv 1608.00060).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core import LlmSettings, derive_seed
+from core import derive_seed
 from llm import calibration
-from llm.fine_tuning import fine_tune
-from llm.sources import Kind
-from llm.tasks import checked_labels
+from llm.fine_tuning import Progress, Task, fine_tune, silent
 from llm.teacher import Teacher
 
 Folds = tuple[np.ndarray, ...]
@@ -55,34 +53,20 @@ def stratified_folds(labels: np.ndarray, folds: int, rng: np.random.Generator) -
 
 
 def cross_fit(
-    train_texts: Sequence[str],
-    train_labels: np.ndarray,
-    val_texts: Sequence[str],
-    val_labels: np.ndarray,
-    classes: int,
-    settings: LlmSettings,
-    kind: Kind,
-    seed: int,
-    folds: int,
-    calibrate: bool = True,
-    store: Path | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    task: Task, folds: int, store: Path | None = None, progress: Progress = silent
 ) -> Teacher:
     """Fine-tune the local model once for each fold of a site's rows.
 
-    The parameters are those of `llm.fine_tune`, and `folds`.
-
     Parameters
     ----------
-    train_texts, train_labels, val_texts, val_labels, classes, settings, kind
-        As there; every model has all validation rows for its early stop.
-    seed : int
-        Draws the folds; each model has a seed derived from it.
-    calibrate, store, progress
-        As there; the store keeps each fold's model.
+    task : Task
+        As in `llm.fine_tune`. Every model has all validation rows for its early stop; its seed
+        draws the folds, and each model has a seed derived from it.
     folds : int
         Most folds, at least 2. Where rows do not suffice for two, one model labels its own
         training rows.
+    store, progress
+        As in `llm.fine_tune`; the store has each fold's model.
 
     Returns
     -------
@@ -94,99 +78,73 @@ def cross_fit(
         temperature of their own, fitted on the validation rows. Of the metrics ``tokens``,
         ``seconds`` and ``adapter_bytes`` are sums over the models, ``epochs`` and ``best_epoch``
         the most of any; ``reused`` means all of them. Without validation rows the others are
-        those of the training rows. The folders are the store's own business: ``folder`` is None.
+        those of the training rows. ``folder`` is None: there is no single one.
 
     Raises
     ------
     core.DataError, core.ModelError
         As in `llm.fine_tune`.
     """
-    labels = checked_labels(train_texts, train_labels, classes)
-    model = functools.partial(
-        fine_tune,
-        val_texts=val_texts,
-        val_labels=val_labels,
-        classes=classes,
-        settings=settings,
-        kind=kind,
-        calibrate=calibrate,
-        store=store,
-        progress=progress,
-    )
-    parts = stratified_folds(labels, folds, np.random.default_rng(derive_seed(seed, "folds")))
+    labels = task.train_labels
+    parts = stratified_folds(labels, folds, np.random.default_rng(derive_seed(task.seed, "folds")))
     if len(parts) < folds:
         used = f"{len(parts)} folds" if parts else "one model labels its own rows"
         progress(f"{len(labels)} training rows do not make {folds} folds: {used}")
     if not parts:
-        return model(train_texts, labels, seed=seed)
-    members, soft = _members(model, train_texts, labels, parts, seed, progress)
-    held = np.concatenate(parts)
-    fit = functools.partial(calibration.fit_temperature, spread=calibration.SPREAD)
-    temperature = fit(soft[held], labels[held]) if calibrate else 1.0
-    judged = checked_labels(val_texts, val_labels, classes)
-    return _teacher(members, soft, labels, temperature, judged, calibrate)
+        return fine_tune(task, store, progress)
+    members, soft = _members(task, parts, store, progress)
+    return _teacher(task, members, soft, np.concatenate(parts))
 
 
 def _members(
-    model: Callable[..., Teacher],
-    texts: Sequence[str],
-    labels: np.ndarray,
-    parts: Folds,
-    seed: int,
-    progress: Callable[[str], None],
+    task: Task, parts: Folds, store: Path | None, progress: Progress
 ) -> tuple[list[Teacher], np.ndarray]:
     """Return each fold's teacher, and the logits (rows, C) of those that had not seen the row."""
-    everything = np.arange(len(labels))
+    everything = np.arange(len(task.train_labels))
     alone = np.setdiff1d(everything, np.concatenate(parts))
     members: list[Teacher] = []
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for number, part in enumerate(parts, 1):
         progress(f"fold {number} of {len(parts)}")
-        kept = np.setdiff1d(everything, part)
-        member = model(
-            [texts[row] for row in kept],
-            labels[kept],
-            seed=derive_seed(seed, "fold", number),
-            asked_texts=[texts[row] for row in part],
+        others = np.setdiff1d(everything, part)
+        fold = replace(
+            task,
+            train_texts=[task.train_texts[row] for row in others],
+            train_labels=task.train_labels[others],
+            seed=derive_seed(task.seed, "fold", number),
+            extra_texts=[task.train_texts[row] for row in part],
         )
+        member = fine_tune(fold, store, progress)
         members.append(member)
-        found.append((member.asked_logits, member.soft_logits[np.searchsorted(kept, alone)]))
-    soft = np.empty((len(labels), found[0][0].shape[1]), dtype=np.float32)
+        found.append((member.extra_logits, member.soft_logits[np.searchsorted(others, alone)]))
+    soft = np.empty((len(everything), found[0][0].shape[1]), dtype=np.float32)
     soft[np.concatenate(parts)] = np.concatenate([unseen for unseen, _ in found])
     soft[alone] = np.mean([seen for _, seen in found], axis=0)
     return members, soft
 
 
 def _teacher(
-    members: Sequence[Teacher],
-    soft: np.ndarray,
-    labels: np.ndarray,
-    temperature: float,
-    val_labels: np.ndarray,
-    calibrate: bool,
+    task: Task, members: Sequence[Teacher], soft: np.ndarray, unseen: np.ndarray
 ) -> Teacher:
-    """Make one teacher of the folds' teachers."""
+    """Make one teacher of the folds' teachers; `unseen` are the rows with a held-out logit."""
     mean = np.mean([calibration.softmax(member.val_logits) for member in members], axis=0)
     val_logits = np.log(np.maximum(mean, calibration.LEAST_PROBABILITY)).astype(np.float32)
-    held_out = bool(len(val_labels))
-    of_mean = 1.0
-    if calibrate and held_out:
-        of_mean = calibration.fit_temperature(val_logits, val_labels, spread=calibration.SPREAD)
-    said = [member.metrics for member in members]
+    labels, val_labels, temperature, of_mean = task.train_labels, task.val_labels, 1.0, 1.0
+    if task.calibrate:
+        temperature = calibration.soft_temperature(soft[unseen], labels[unseen])
+    if task.calibrate and len(val_labels):
+        of_mean = calibration.soft_temperature(val_logits, val_labels)
+    of_rows = (val_logits, val_labels, of_mean) if len(val_labels) else (soft, labels, temperature)
+    each = [member.metrics for member in members]
     metrics: dict[str, Any] = {
-        **calibration.figures(
-            val_logits if held_out else soft,
-            val_labels if held_out else labels,
-            of_mean if held_out else temperature,
-        ),
+        **calibration.figures(*of_rows),
         "validation_rows": len(val_labels),
-        **{name: max(each[name] for each in said) for name in ("epochs", "best_epoch")},
-        **{name: said[0][name] for name in ("trainable", "peft")},
-        **{name: sum(each[name] for each in said) for name in ("tokens", "seconds")},
-        "adapter_bytes": sum(each["adapter_bytes"] for each in said),
-        "reused": all(each["reused"] for each in said),
+        **{name: max(one[name] for one in each) for name in ("epochs", "best_epoch")},
+        **{name: each[0][name] for name in ("trainable", "peft")},
+        **{name: sum(one[name] for one in each) for name in ("tokens", "seconds", "adapter_bytes")},
+        "reused": all(one["reused"] for one in each),
         # Each row is a training row of all members but one.
-        "cut": round(sum(each["cut"] for each in said) / max(len(said) - 1, 1)),
+        "cut": round(sum(one["cut"] for one in each) / max(len(each) - 1, 1)),
     }
     return Teacher(
         soft_logits=soft,

@@ -1,23 +1,25 @@
-"""Embeddings: the mean-pooled last hidden state of a base model."""
+"""Embeddings: the mean-pooled last hidden state of a base model, computed once and stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from core import LlmSettings
+from core import ContentStore, LlmSettings
 from llm.batches import Tokens, sorted_batches
 from llm.device import choose_device, device_of, enough_memory, moved
-from llm.frozen_adapter import Adopted
 from llm.models import load_base
 from llm.pooled import mean_pool
-from llm.shared import build_adopted
-from llm.sources import Kind
+from llm.shared_adapter import FrozenAdapter, build_frozen
+from llm.sources import Kind, resolve
+from llm.teacher import content_key
 
 _BATCH = 16
 _PROGRESS_ROWS = 5000
+_FEATURES = "features.npz"
 
 
 def embed(
@@ -25,7 +27,7 @@ def embed(
     settings: LlmSettings,
     kind: Kind,
     progress: Callable[[str], None] | None = None,
-    adopted: Adopted | None = None,
+    adapter: FrozenAdapter | None = None,
 ) -> np.ndarray:
     """Embed rows with the base model of `settings`, frozen or with a shared adapter in it.
 
@@ -43,7 +45,7 @@ def embed(
         What the rows are.
     progress : callable or None
         Gets a line every 5,000 rows.
-    adopted : Adopted or None
+    adapter : FrozenAdapter or None
         The shared adapter; None is the frozen base.
 
     Returns
@@ -57,12 +59,12 @@ def embed(
         If the model is missing, gated, corrupt or unsuitable, or CUDA is asked for and absent.
     """
     device = choose_device(settings.device)
-    if adopted is None:
+    if adapter is None:
         base = load_base(settings.model, kind)
         encoder = base.module
     else:
         whole = settings.model_copy(update={"peft": "lora"})  # the base is never in 4 bits here
-        base = build_adopted(whole, kind, adopted).model
+        base = build_frozen(whole, kind, adapter).model
         encoder = base.encoder
     tokens = base.tokens(texts, kind, settings.max_tokens)
     if progress and tokens.cut:
@@ -70,23 +72,75 @@ def embed(
             f"{base.source.short}: {tokens.cut:,} of {len(tokens):,} texts are cut at "
             "llm.max_tokens"
         )
-    told = 0
+    reported = 0
 
-    def tell(done: int) -> None:
-        nonlocal told
-        if progress and done - told >= _PROGRESS_ROWS:
-            told = done
+    def report(done: int) -> None:
+        nonlocal reported
+        if progress and done - reported >= _PROGRESS_ROWS:
+            reported = done
             progress(f"{base.source.short}: {done:,} of {len(tokens):,} rows embedded")
 
     with enough_memory(base.source.name):
-        return pooled_states(encoder.to(device), tokens, base.hidden, tell)
+        return pooled_states(encoder.to(device), tokens, base.hidden, report)
+
+
+def stored_embedding(
+    texts: Sequence[str],
+    settings: LlmSettings,
+    kind: Kind,
+    store: Path,
+    progress: Callable[[str], None] | None = None,
+    adapter: FrozenAdapter | None = None,
+) -> np.ndarray:
+    """Return `embed` of the rows, from the site's store where it is there.
+
+    Parameters
+    ----------
+    texts, settings, kind, adapter
+        As in `embed`.
+    store : Path
+        Folder of the embeddings, private to its owner. A damaged entry is computed anew; where
+        none can be written the embeddings are returned all the same.
+    progress : callable or None
+        Gets a line where rows are to be embedded, one now and then while they are, and one if
+        the embeddings cannot be stored.
+
+    Returns
+    -------
+    np.ndarray
+        float32, (rows, hidden).
+    """
+
+    def load(folder: Path) -> np.ndarray:
+        with np.load(folder / _FEATURES) as file:
+            return np.asarray(file["features"])
+
+    source = resolve(settings.model, kind)
+    facts = {"model": source.identity, "kind": kind, "max_tokens": settings.max_tokens}
+    if adapter:
+        # Not `llm.peft`: the base is in float32 here, and all sites draw the same A.
+        shape = settings.model_dump(include={"rank", "alpha", "targets", "federated"})
+        facts |= {**adapter.facts(), **shape}
+    entries, key = ContentStore(store), content_key([texts], [np.zeros(0)], facts)
+    found = entries.read(key, load)
+    if found is not None:
+        return found
+    if progress and texts:
+        progress(f"{source.short}: embedding {len(texts):,} rows")
+    features = embed(texts, settings, kind, progress, adapter)
+    try:
+        entries.write(key, lambda folder: np.savez(folder / _FEATURES, features=features))
+    except OSError as error:
+        if progress:
+            progress(f"{source.short}: the embeddings are not stored ({error})")
+    return features
 
 
 def pooled_states(
     encoder: torch.nn.Module,
     tokens: Tokens,
     hidden: int,
-    tell: Callable[[int], None] = lambda _: None,
+    report: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
     """Return the mean-pooled last hidden states of rows, in float32.
 
@@ -98,7 +152,7 @@ def pooled_states(
         Rows.
     hidden : int
         Size of a state.
-    tell : callable
+    report : callable
         Gets the number of rows done after each batch.
 
     Returns
@@ -115,5 +169,5 @@ def pooled_states(
             states = encoder(**batch).last_hidden_state
             result[indices] = mean_pool(states, batch["attention_mask"]).cpu().numpy()
             done += len(indices)
-            tell(done)
+            report(done)
     return result

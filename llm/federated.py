@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,12 @@ import numpy.typing as npt
 
 from core import LlmSettings, ModelError, derive_seed
 from llm import adapters
-from llm.batches import drawn_rows, shuffled_batches
+from llm.batches import shuffled_batches
 from llm.device import device_of, enough_memory, seeded
-from llm.frozen_adapter import Arrays, digest
-from llm.shared import Shared, build_shared
-from llm.sources import Kind, Source, resolve
-from llm.store import Entry, content_key, read_entry, write_entry
-from llm.tasks import Progress, Task, plan_of, silent
+from llm.fine_tuning import Progress, Task, silent
+from llm.shared_adapter import Arrays, Shared, build_shared, digest, read_arrays, write_arrays
+from llm.sources import Source, resolve
+from llm.teacher import content_key, read_facts, teacher_store, write_facts
 from llm.training import Rows, optimiser, run_batches
 
 
@@ -100,14 +99,9 @@ def all_steps(rows: int, settings: LlmSettings) -> int:
 
 
 def local_round(
-    texts: Sequence[str],
-    labels: npt.NDArray[np.int64],
-    classes: int,
-    settings: LlmSettings,
-    kind: Kind,
+    task: Task,
     arrays: Arrays,
     number: int,
-    seed: int,
     shared_seed: int,
     store: Path | None = None,
     progress: Progress = silent,
@@ -118,28 +112,17 @@ def local_round(
 
     Parameters
     ----------
-    texts : sequence of str
-        Training rows, at least one.
-    labels : np.ndarray
-        Integers, (rows,), in [0, classes).
-    classes : int
-        Classes of the whole federation.
-    settings : LlmSettings
-        Model, adapters, training, ``federated`` and ``rounds``.
-    kind : {"text", "dna"}
-        What the rows are.
+    task : Task
+        At least one training row, no validation rows; its seed is that of the order of rows and
+        of dropout.
     arrays : mapping
         The averaged parameters of the round before; empty in round 1.
     number : int
         The round, from 1.
-    seed : int
-        Of the order of rows and of dropout.
     shared_seed : int
         The run's seed, from which all sites draw the same start.
-    store : Path or None
-        Folder of the site's memory; None keeps nothing.
-    progress : callable
-        Gets lines of the run's own progress.
+    store, progress
+        As in `llm.fine_tune`.
 
     Returns
     -------
@@ -152,46 +135,56 @@ def local_round(
         If the model is unsuitable, the arrays do not fit, or training diverges.
     """
     began = time.perf_counter()
-    source = resolve(settings.model, kind)
-    settings = adapters.chosen(settings, source)
-    task = Task(texts, labels, (), labels[:0], classes, settings, kind, seed, False)
+    source = resolve(task.settings.model, task.kind)
+    task = replace(task, settings=adapters.chosen(task.settings, source))
+    entries = teacher_store(store) if store is not None else None
     key = _round_key(task, source, arrays, number, shared_seed)
-    entry = read_entry(store, key) if store is not None and settings.reuse else None
-    if entry is not None and entry.folder is not None:
-        facts = entry.facts
-        found = adapters.read_arrays(entry.folder)
-        progress(f"{source.short}: shared adapter, round {number} taken from {entry.folder}")
-        seconds = time.perf_counter() - began
-        return LocalRound(found, facts["steps"], 0, facts["loss"], seconds, True, facts["start"])
+    found = entries.read(key, _load_round) if entries and task.settings.reuse else None
+    if found is not None:
+        progress(f"{source.short}: shared adapter, round {number} taken from the site's store")
+        return replace(found, seconds=time.perf_counter() - began)
     with enough_memory(source.name):
-        shared = build_shared(settings, kind, classes, shared_seed)
-        if arrays:
-            shared.load(arrays)
-        done, facts = _trained(shared, task, number)
-    said = f"training loss {done.loss:.3f}" if done.steps else "no step is left"
-    progress(f"{source.short}: shared adapter, round {number}/{settings.rounds}: {said}")
-    _keep(store, key, facts, classes, done.arrays, progress)
+        done = _trained(task, arrays, number, shared_seed)
+    result = f"training loss {done.loss:.3f}" if done.steps else "no step is left"
+    progress(f"{source.short}: shared adapter, round {number}/{task.settings.rounds}: {result}")
+    if entries:
+        try:
+            entries.write(key, partial(_save_round, done))
+        except OSError as error:
+            progress(f"the shared adapter's round is not stored ({error})")
     return replace(done, seconds=time.perf_counter() - began)
 
 
-def _trained(shared: Shared, task: Task, number: int) -> tuple[LocalRound, dict[str, Any]]:
-    """Take a round's steps; return what came of them, and what the store keeps besides."""
+def _load_round(folder: Path) -> LocalRound:
+    facts = read_facts(folder)
+    arrays = read_arrays(folder)
+    return LocalRound(arrays, facts["steps"], 0, facts["loss"], 0.0, True, facts["start"])
+
+
+def _save_round(done: LocalRound, folder: Path) -> None:
+    write_arrays(done.arrays, folder)
+    write_facts(folder, {"steps": done.steps, "loss": done.loss, "start": done.start})
+
+
+def _trained(task: Task, arrays: Arrays, number: int, shared_seed: int) -> LocalRound:
+    """Take a round's steps."""
     settings = task.settings
-    drawn = drawn_rows(task.train_labels, settings.rows, task.seed)
-    texts = [task.train_texts[row] for row in drawn]
-    tokens = shared.model.tokens(texts, task.kind, settings.max_tokens)
-    batches = round_batches(tokens.lengths, settings, number, task.seed)
-    loss = _train(shared, Rows(tokens, task.train_labels[drawn]), batches, task, number)
-    arrays = shared.arrays()
-    if not math.isfinite(loss) or not all(np.isfinite(a).all() for a in arrays.values()):
+    shared = build_shared(settings, task.kind, task.classes, shared_seed)
+    if arrays:
+        shared.load(arrays)
+    rows = task.drawn(shared.model)
+    lengths = rows.tokens.lengths
+    batches = round_batches(lengths, settings, number, task.seed)
+    loss = _train(shared, rows, batches, task, number) if batches else 0.0
+    trained = shared.arrays()
+    if not math.isfinite(loss) or not all(np.isfinite(a).all() for a in trained.values()):
         raise ModelError(
             f"the shared adapter diverged with llm.learning_rate {settings.learning_rate:g}",
             "a rate at which the loss stays finite",
             "lower it",
         )
-    used = sum(int(tokens.lengths[batch].sum()) for batch in batches)
-    done = LocalRound(arrays, len(batches), used, loss, 0.0, False, shared.start)
-    return done, {"steps": len(batches), "loss": loss, "start": shared.start}
+    used = sum(int(lengths[batch].sum()) for batch in batches)
+    return LocalRound(trained, len(batches), used, loss, 0.0, False, shared.start)
 
 
 def _round_key(task: Task, source: Source, arrays: Arrays, number: int, shared_seed: int) -> str:
@@ -209,35 +202,13 @@ def _train(
     shared: Shared, rows: Rows, batches: list[npt.NDArray[np.int64]], task: Task, number: int
 ) -> float:
     """Take a round's steps; return the mean training loss."""
-    if not batches:  # more rounds than steps: nothing is left to do
-        return 0.0
-    settings = task.settings
-    held = dict(shared.module.named_parameters())
+    parameters = dict(shared.module.named_parameters())
     optimizer, schedule = optimiser(
-        {name: held[name] for name in shared.names},
+        {name: parameters[name] for name in shared.names},
         shared.model.heads,
-        plan_of(task),
-        all_steps(len(rows.labels), settings),
-        taken=steps_before(len(rows.labels), settings, number)[0],
+        task.plan(),
+        all_steps(len(rows.labels), task.settings),
+        taken=steps_before(len(rows.labels), task.settings, number)[0],
     )
     with seeded(derive_seed(task.seed, "dropout", number), device_of(shared.module)):
         return run_batches(shared.module, rows, batches, optimizer, schedule)
-
-
-def _keep(
-    store: Path | None,
-    key: str,
-    facts: dict[str, Any],
-    classes: int,
-    arrays: Arrays,
-    progress: Progress,
-) -> None:
-    if store is None:
-        return
-    none = np.zeros((0, classes), dtype=np.float32)
-    try:
-        write_entry(
-            store, key, Entry(none, none, facts), lambda to: adapters.write_arrays(arrays, to)
-        )
-    except OSError as error:
-        progress(f"the shared adapter's round is not kept ({error})")

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
 from core import ModelError, explain
 from llm import dna_tiny
-from llm.batches import Tokens, tokenise
-from llm.kmer_tokenizer import KmerTokenizer
-from llm.quiet import quiet
+from llm.batches import KmerTokenizer, Tokens, tokenise
+from llm.device import quiet
 from llm.sources import DNA_TINY, Kind, Source, check_tokenizer, first_line, offline, resolve
 
 if TYPE_CHECKING:
@@ -261,7 +262,6 @@ def _load_stock(source: Source, classes: int, quantise_on: torch.device | None) 
 
 
 def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) -> Model:
-    from llm.facts import UNLIMITED, longest_input, state_size
 
     tokenizer = _tokenizer(source)
     text = config.get_text_config()
@@ -367,3 +367,36 @@ def _unloadable(source: Source, error: Exception) -> str:
         "own, and its tokenizer",
         "save or download it again, or choose another model",
     )
+
+
+UNLIMITED = 10**6
+"""Tokens of a model that says no limit."""
+
+
+def state_size(encoder: torch.nn.Module) -> int:
+    """Return the size of an encoder's hidden states, from those of two tokens.
+
+    Some project them after the last layer, as OPT may: ``hidden_size`` is then that of its inside.
+    """
+    device = next(encoder.parameters()).device
+    tokens = torch.zeros(1, 2, dtype=torch.int64, device=device)
+    with torch.no_grad():
+        states = encoder(input_ids=tokens)
+    return int(states.last_hidden_state.shape[-1])
+
+
+def longest_input(module: torch.nn.Module) -> int:
+    """Return how many tokens a model can read: its config's limit, and its table of positions.
+
+    A config's limit of 0 or less means none (XLNet has -1). A table may hold fewer positions than
+    rows: RoBERTa's and its relatives' begin after the padding id, OPT's after an offset.
+    """
+    config = module.config.get_text_config()  # type: ignore[union-attr, operator]
+    limits = [int(getattr(config, "max_position_embeddings", None) or 0)]
+    for name, part in module.named_modules():
+        table = isinstance(part, torch.nn.Embedding) and "position" in name
+        if table and "relative" not in name:
+            padding = part.padding_idx
+            skipped = getattr(part, "offset", 0) if padding is None else padding + 1
+            limits.append(part.num_embeddings - int(skipped))
+    return min((limit for limit in limits if limit > 0), default=UNLIMITED)

@@ -14,7 +14,6 @@ from core import ModelError
 from llm.batches import Tokens, shuffled_batches, sorted_batches
 from llm.calibration import accuracy, fit_temperature, mean_nll
 from llm.device import device_of, mixed_precision, moved
-from llm.schedule import linear_decay
 
 _EVALUATION_BATCH = 16
 _CLIP_NORM = 1.0
@@ -258,3 +257,26 @@ def _judge(model: torch.nn.Module, validation: Rows, train_loss: float) -> tuple
     loss = mean_nll(logits, validation.labels, temperature)
     share = accuracy(logits, validation.labels)
     return loss, f", validation loss {loss:.3f}, accuracy {share:.1%}"
+
+
+def linear_decay(step: int, total: int, warm_up: float = 0.06) -> float:
+    """Return the factor on the peak learning rate: a short linear rise, then a linear fall to 0.
+
+    Parameters
+    ----------
+    step : int
+        Number of steps already taken, 0 to total - 1.
+    total : int
+        Steps of the whole training.
+    warm_up : float
+        Share of the steps that rise.
+
+    Returns
+    -------
+    float
+        In (0, 1]; 1 at the end of the rise.
+    """
+    rising = max(1, math.ceil(total * warm_up))
+    if step < rising:
+        return (step + 1) / rising
+    return (total - step) / max(1, total - rising + 1)

@@ -27,7 +27,7 @@ from strategies.row_weights import counted_classes, dominant
 
 if TYPE_CHECKING:
     from data import ServerData
-    from llm import Adopted
+    from llm import FrozenAdapter
     from server_app.prepare import Prepared
 
 Verdict = dict[str, Any]
@@ -200,13 +200,13 @@ def _tell(line: str) -> None:
     log(INFO, "server: %s", line)
 
 
-def _adopted(settings: Settings, prepared: Prepared, classes: int) -> Adopted | None:
+def _adopted(settings: Settings, prepared: Prepared, classes: int) -> FrozenAdapter | None:
     """Return the shared adapter where it makes the features."""
-    from llm import adopt
+    from llm import freeze_adapter
 
     if prepared.adapter is None or settings.features.encoder != "shared":
         return None
-    return adopt(prepared.adapter.arrays, classes, settings.run.seed)
+    return freeze_adapter(prepared.adapter.arrays, classes, settings.run.seed)
 
 
 class FederatedJudge:

@@ -144,10 +144,10 @@ def _strategy(
     made = LlmQfl(settings, agent, prepared.members, projection, prepared.class_weights, journal)
     made.run = run_id or UNSET
     if prepared.adapter is not None:
-        from llm import adopt
+        from llm import freeze_adapter
 
         classes = len(prepared.first.classes)
-        made.adapter = adopt(prepared.adapter.arrays, classes, settings.run.seed).digest
+        made.adapter = freeze_adapter(prepared.adapter.arrays, classes, settings.run.seed).digest
     return made
 
 

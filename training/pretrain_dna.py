@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core import DataError, UserError, write_text
-from llm.batches import Tokens
+from llm.batches import LETTERS, KmerTokenizer, Tokens
+from llm.device import quiet
 from llm.dna_tiny import WEIGHTS, new_model
-from llm.kmer_tokenizer import LETTERS, KmerTokenizer
-from llm.quiet import quiet
-from llm.schedule import linear_decay
 from llm.serialised import pack
+from llm.training import linear_decay
 
 if TYPE_CHECKING:
     import torch

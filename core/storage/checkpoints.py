@@ -15,24 +15,22 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError, explain
+from core.storage.content_store import ContentStore
 from core.storage.files import (
     by_number,
+    file_lock,
     json_object,
     read_file,
     read_json,
-    sync_folder,
     write_bytes,
     write_json,
 )
-from core.storage.locks import held
 from core.storage.reading import Reader, first_fault
 from core.storage.records import Entries, LedgerFile, Part, Saved
 
@@ -93,25 +91,14 @@ def write_checkpoint(
     OSError
         If the folder cannot be written; what was there is then still there.
     """
-    home = run / "checkpoint"
-    home.mkdir(parents=True, exist_ok=True)
-    target = home / f"round-{number:03d}"
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
-    try:
-        draft.chmod(0o755)
-        save(draft)
-        lengths = {name: _kept_length(run / name) for name in RECORDS}
-        write_json(draft / STATE, {"format": FORMAT, **state, "records": lengths})
-        files = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-        write_json(draft / MANIFEST, {"files": files})
-        if target.exists():  # a round repeated after a damaged checkpoint
-            target.rename(draft.with_name(f".old{draft.name}"))
-        draft.rename(target)
-        sync_folder(home)
-        (home / UNDERWAY).unlink(missing_ok=True)  # the round is closed
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(draft.with_name(f".old{draft.name}"), ignore_errors=True)
+
+    def save_all(folder: Path) -> None:
+        save(folder)
+        lengths = {name: _recorded_length(run / name) for name in RECORDS}
+        write_json(folder / STATE, {"format": FORMAT, **state, "records": lengths})
+
+    target = _store(run).write(f"round-{number:03d}", save_all)
+    (target.parent / UNDERWAY).unlink(missing_ok=True)  # the round is closed
     return target
 
 
@@ -153,21 +140,16 @@ def no_checkpoint(run: Path) -> str:
     )
 
 
+def _store(run: Path) -> ContentStore:
+    return ContentStore(run / "checkpoint", private=False)
+
+
 def _read(folder: Path) -> dict[str, Any] | None:
     """Return a checkpoint's state if all its files are as they were written."""
-    files = read_json(folder / MANIFEST).get("files")
-    if (
-        not re.fullmatch("round-[0-9]+", folder.name)
-        or not isinstance(files, dict)
-        or STATE not in files
-    ):
+    if not re.fullmatch("round-[0-9]+", folder.name):
         return None
-    try:
-        if any(_sha256(folder / name) != wanted for name, wanted in files.items()):
-            return None
-        return json_object(read_file(folder / STATE))
-    except OSError:
-        return None
+    store = ContentStore(folder.parent, private=False)
+    return store.read(folder.name, lambda found: json_object(read_file(found / STATE)))
 
 
 def _long_enough(run: Path, state: Mapping[str, Any]) -> bool:
@@ -350,11 +332,11 @@ def alone(run: Path) -> Iterator[None]:
         "its rounds and summary.json its end; what is left of a simulation ends with "
         "llm-qfl clean --yes",
     )
-    with held(home / ".lock", going_on):
+    with file_lock(home / ".lock", going_on):
         yield
 
 
-def _kept_length(path: Path) -> int:
+def _recorded_length(path: Path) -> int:
     """Return a record's length, once that much of it is on the disk."""
     try:
         with path.open("rb+") as file:
@@ -362,7 +344,3 @@ def _kept_length(path: Path) -> int:
             return os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         return 0
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(read_file(path)).hexdigest()

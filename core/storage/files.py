@@ -1,4 +1,4 @@
-"""The results folder: its name, and writes that a crash cannot leave half done."""
+"""Files of a run: its folder, a lock, and writes that a crash cannot leave half done."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import math
 import os
 import re
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from core.errors import SettingsError, explain
-
-if TYPE_CHECKING:
-    pass
+from core.errors import SettingsError, UserError, explain
 
 LONGEST_NAME = 100
 """Bytes of a run's name: its folder, with a date before it, must stay below 255."""
@@ -111,6 +109,35 @@ def _point(link: Path, folder: Path) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder.name)
     fresh.replace(link)
+
+
+@contextmanager
+def file_lock(path: Path, refusal: str = "") -> Iterator[None]:
+    """Hold a file's lock, which the system releases when its process ends, however that ends.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made if absent, its folder is not.
+    refusal : str
+        The error's message if another process holds the lock; empty: wait for it.
+
+    Raises
+    ------
+    UserError
+        If another process holds it. Never on Windows, which has no such locks.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except BlockingIOError:
+            raise UserError(refusal) from None
+        yield
 
 
 def atomic_write(path: Path, write: Callable[[Path], object], *, mode: int = 0o644) -> None:

@@ -35,9 +35,8 @@ from llm.chat.model import (
     find_model,
     patience,
 )
-from llm.device import choose_device, device_of, has_bfloat16
-from llm.facts import longest_input
-from llm.quiet import quiet
+from llm.device import choose_device, device_of, has_bfloat16, quiet
+from llm.models import longest_input
 from llm.sources import Source, first_line, offline
 
 _CUE = "Answer:\n"

@@ -26,9 +26,10 @@ from core import (
     accepted,
     condition_text,
     descriptions,
-    our_items,
     real_path,
+    size_on_disk,
     store_root,
+    stored_items,
     toml_value,
     traits,
     whole,
@@ -204,7 +205,7 @@ def clean(*, remove: bool) -> int:
         If jobs in the store wait to be collected.
     """
     place = store_root()
-    stored = our_items(place)
+    stored = stored_items(place)
     if remove:
         _refuse_open_jobs(place)
     dead = dict(leftovers())
@@ -213,7 +214,7 @@ def clean(*, remove: bool) -> int:
         print(f"nothing of ours is kept in {place}")
         return 0
     for path in found:
-        print(f"{_size(path) / 1e6:9.1f} MB  {path}")
+        print(f"{size_on_disk(path) / 1e6:9.1f} MB  {path}")
         if remove:
             if path in dead:
                 end_all(members(dead[path]), grace=3.0)
@@ -237,13 +238,6 @@ def leftovers(base: Path = Path("/tmp")) -> Iterator[tuple[Path, str]]:
             continue  # not made by us
         if dead and folder.stat().st_uid == os.getuid():
             yield folder, tag
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of all files below a path; links are not followed."""
-    if path.is_symlink() or path.is_file():
-        return path.lstat().st_size
-    return sum(f.lstat().st_size for f in path.rglob("*") if f.is_symlink() or f.is_file())
 
 
 def _refuse_open_jobs(place: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import llm_qfl.cli.commands
 from core import open_store
-from core.storage.store import MANIFEST, NAMES
+from core.storage.content_store import NAMES, OWNERS
 from llm_qfl.cli import main
 from llm_qfl.cli.processes import TAG, alive, end_all, members, wait_for
 from llm_qfl.cli.superlink import free_port, healthy, private_folder
@@ -132,7 +132,7 @@ def test_clean_with_a_damaged_list_takes_nothing_that_may_be_anothers(
     monkeypatch.setattr(llm_qfl.cli.commands, "leftovers", lambda: iter(()))
     for theirs in ("photos", "features"):
         (tmp_path / theirs).mkdir()
-    (open_store() / MANIFEST).write_text(damaged)
+    (open_store() / OWNERS).write_text(damaged)
     for _ in range(2):
         assert main(["clean", "--yes"]) == 0
     assert sorted(item.name for item in tmp_path.iterdir()) == ["features", "photos"]

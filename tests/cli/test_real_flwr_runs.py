@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from core.storage.store import MANIFEST, NAMES
+from core.storage.content_store import NAMES, OWNERS
 from tests import command, strangers
 from tests.strangers import Watch
 from tests.tables import TEXT, text_table
@@ -90,7 +90,7 @@ def test_two_clients_two_rounds(tmp_path: Path) -> None:
     assert watch.beyond_this_machine() == {}
     folder = (tmp_path / "runs" / "latest").resolve()
     # What the parts of a run make in a store, and nothing else, is what `clean` removes.
-    assert {item.name for item in (tmp_path / "store").iterdir()} <= {*NAMES, MANIFEST}
+    assert {item.name for item in (tmp_path / "store").iterdir()} <= {*NAMES, OWNERS}
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed"
     assert summary["rounds"] == 2

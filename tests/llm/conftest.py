@@ -95,7 +95,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
     def make(kind: str) -> Path:
         if kind not in made:
-            from llm.quiet import quiet
+            from llm.device import quiet
 
             quiet()
             folder = tmp_path_factory.mktemp(kind)
@@ -132,7 +132,7 @@ def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
     def make(seed: int = 0, template: str = "", **config: Any) -> Path:
         import torch
 
-        from llm.quiet import quiet
+        from llm.device import quiet
 
         quiet()
         folder = tmp_path_factory.mktemp("causal")

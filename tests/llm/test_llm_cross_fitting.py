@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm
-from core import DataError, LlmSettings
+from core import DataError, LlmSettings, derive_seed
 from llm import calibration, cross_fitting, fine_tuning
 from llm.cross_fitting import stratified_folds
 
@@ -51,26 +51,12 @@ class Fake:
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], list[str], int]] = []
 
-    def __call__(
-        self,
-        train_texts: Sequence[str],
-        train_labels: np.ndarray,
-        val_texts: Sequence[str],
-        val_labels: np.ndarray,
-        classes: int,
-        settings: LlmSettings,
-        kind: str,
-        seed: int,
-        calibrate: bool = True,
-        store: Path | None = None,
-        progress: Any = None,
-        asked_texts: Sequence[str] = (),
-    ) -> llm.Teacher:
-        self.calls.append((list(train_texts), list(asked_texts), seed))
+    def __call__(self, task: llm.Task, store: Path | None, progress: object) -> llm.Teacher:
+        self.calls.append((list(task.train_texts), list(task.extra_texts), task.seed))
         number = len(self.calls)
 
         def logits(texts: Sequence[str]) -> np.ndarray:
-            seen = [float(text in train_texts) for text in texts]
+            seen = [float(text in task.train_texts) for text in texts]
             names = [float(text) for text in texts]
             rows = [[number, *pair] for pair in zip(seen, names, strict=True)]
             return np.array(rows, dtype=np.float32).reshape(-1, 3)
@@ -80,8 +66,8 @@ class Fake:
                    "reused": number != 2}  # fmt: skip
         empty = np.zeros((0, 3), np.float32)
         return llm.Teacher(
-            logits(train_texts), logits(val_texts), 1.0, empty, empty, metrics, None,
-            logits(asked_texts),
+            logits(task.train_texts), logits(task.val_texts), 1.0, empty, empty, metrics, None,
+            logits(task.extra_texts),
         )  # fmt: skip
 
 
@@ -92,11 +78,9 @@ def fit(
     monkeypatch.setattr(cross_fitting, "fine_tune", fake)
     texts = [str(row) for row in range(len(labels))]
     judged = [str(row + 0.25) for row in range(validation)]
-    teacher = llm.cross_fit(
-        texts, labels, judged, np.arange(validation) % 3, 3, LlmSettings(), "text", 5, folds,
-        progress=lines.append,
-    )  # fmt: skip
-    return teacher, fake, lines
+    rows = texts, labels, judged, np.arange(validation) % 3
+    task = llm.Task(*rows, 3, LlmSettings(), "text", 5)
+    return llm.cross_fit(task, folds, progress=lines.append), fake, lines
 
 
 @settings(deadline=None)  # the first call imports SciPy
@@ -157,14 +141,16 @@ def settings_for(folder: Path) -> LlmSettings:
     return LlmSettings(model=str(folder), epochs=2, batch_size=8, learning_rate=0.01, max_tokens=16)
 
 
-def run(reviews: Reviews, folder: Path, store: Path | None = None, **changes: Any) -> llm.Teacher:
+def run(
+    reviews: Reviews, folder: Path, store: Path | None = None, folds: int = 3, **changes: Any
+) -> llm.Teacher:
     texts, labels = reviews
     arguments: dict[str, Any] = {
         "train_texts": texts[:24], "train_labels": labels[:24], "val_texts": texts[32:],
-        "val_labels": labels[32:], "classes": 2, "kind": "text", "seed": 4, "folds": 3,
-        "store": store,
+        "val_labels": labels[32:], "classes": 2, "kind": "text", "seed": 4,
     }  # fmt: skip
-    return llm.cross_fit(settings=settings_for(folder), **{**arguments, **changes})
+    task = llm.Task(settings=settings_for(folder), **{**arguments, **changes})
+    return llm.cross_fit(task, folds, store)
 
 
 def test_a_fold_is_an_ordinary_teacher_of_the_other_rows(
@@ -173,15 +159,21 @@ def test_a_fold_is_an_ordinary_teacher_of_the_other_rows(
     """Second method: fine-tune one fold's model by hand, and ask it through its own files."""
     texts, labels = reviews[0][:24], reviews[1][:24]
     teacher = run(reviews, model_folder("bert"))
-    rng = np.random.default_rng(llm.cross_fitting.derive_seed(4, "folds"))
+    rng = np.random.default_rng(derive_seed(4, "folds"))
     part = stratified_folds(labels, 3, rng)[1]
     kept = np.setdiff1d(np.arange(24), part)
+    rows = [texts[row] for row in kept], labels[kept], reviews[0][32:], reviews[1][32:]
     alone = llm.fine_tune(
-        [texts[row] for row in kept], labels[kept], reviews[0][32:], reviews[1][32:], 2,
-        settings_for(model_folder("bert")), "text", llm.cross_fitting.derive_seed(4, "fold", 2),
-        asked_texts=[texts[row] for row in part],
-    )  # fmt: skip
-    np.testing.assert_array_equal(teacher.soft_logits[part], alone.asked_logits)
+        llm.Task(
+            *rows,
+            2,
+            settings_for(model_folder("bert")),
+            "text",
+            derive_seed(4, "fold", 2),
+            extra_texts=[texts[row] for row in part],
+        )
+    )
+    np.testing.assert_array_equal(teacher.soft_logits[part], alone.extra_logits)
 
 
 def test_asked_rows_are_part_of_the_key(
@@ -192,13 +184,14 @@ def test_asked_rows_are_part_of_the_key(
 
     def ask(asked: list[str]) -> llm.Teacher:
         rows = texts[:8], labels[:8], texts[8:12], labels[8:12]
-        return llm.fine_tune(*rows, 2, settings, "text", 0, store=tmp_path, asked_texts=asked)
+        task = llm.Task(*rows, 2, settings, "text", 0, extra_texts=asked)
+        return llm.fine_tune(task, tmp_path)
 
     one, other = ask(texts[12:13]), ask(texts[13:15])
-    assert (one.asked_logits.shape, other.asked_logits.shape) == ((1, 2), (2, 2))
+    assert (one.extra_logits.shape, other.extra_logits.shape) == ((1, 2), (2, 2))
     again = ask(texts[13:15])
     assert (other.metrics["reused"], again.metrics["reused"]) == (False, True)
-    np.testing.assert_array_equal(again.asked_logits, other.asked_logits)
+    np.testing.assert_array_equal(again.extra_logits, other.extra_logits)
 
 
 def test_finished_folds_survive_an_interruption(

@@ -30,7 +30,7 @@ def test_fine_tuned_on_the_gpu(
     parts = (texts[:32], labels[:32], texts[32:], labels[32:], 2)
     state = torch.cuda.get_rng_state()
     lines: list[str] = []
-    teacher = llm.fine_tune(*parts, settings, "text", 4, store=tmp_path, progress=lines.append)
+    teacher = llm.fine_tune(llm.Task(*parts, settings, "text", 4), tmp_path, lines.append)
     assert torch.equal(torch.cuda.get_rng_state(), state)
     assert f"({peft} on cuda, " in lines[0]
     assert teacher.metrics["accuracy"] >= 0.9 or peft == "none"

@@ -34,7 +34,7 @@ def test_a_text_is_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_broken_file_is_made_anew(tmp_path: Path) -> None:
     first = llm.stored_embedding(ROWS, LlmSettings(), "dna", tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*/features.npz")
     file.write_bytes(file.read_bytes()[:100])
     np.testing.assert_array_equal(first, llm.stored_embedding(ROWS, LlmSettings(), "dna", tmp_path))
 
@@ -42,7 +42,7 @@ def test_a_broken_file_is_made_anew(tmp_path: Path) -> None:
 def test_only_the_owner_may_read(tmp_path: Path) -> None:
     store = tmp_path / "new" / "features"
     llm.stored_embedding(ROWS, LlmSettings(), "dna", store)
-    (file,) = store.iterdir()
+    (file,) = store.glob("*/features.npz")
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (store.parent, store, file)]
     assert modes == [0o700, 0o700, 0o600]
 
@@ -66,4 +66,4 @@ def test_a_store_that_cannot_be_written_is_said_and_no_more(tmp_path: Path) -> N
         np.testing.assert_array_equal(found, llm.embed(ROWS, LlmSettings(), "dna"))
     start, line = lines
     assert start == "dna-tiny: embedding 3 rows"
-    assert "dna-tiny: the embeddings are not kept (" in line
+    assert "dna-tiny: the embeddings are not stored (" in line

@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 import llm
 from core import LlmSettings, ModelError
 from llm.federated import local_round, round_batches
-from llm.frozen_adapter import adopt, keep_adopted, kept_adopted
-from llm.shared import build_adopted, build_shared, shared_bytes
+from llm.shared_adapter import (
+    build_frozen,
+    build_shared,
+    freeze_adapter,
+    load_adapter,
+    save_adapter,
+    shared_bytes,
+)
 
 Folders = Callable[[str], Path]
 Reviews = tuple[list[str], np.ndarray]
@@ -29,9 +35,9 @@ def shared_settings(folder: Path | str, **changes: Any) -> LlmSettings:
 
 def one_round(reviews: Reviews, given: LlmSettings, **changes: Any) -> Any:
     texts, labels = reviews
-    arguments: dict[str, Any] = {"kind": "text", "arrays": {}, "number": 1, "seed": 4}
-    arguments |= {"shared_seed": 9}
-    return local_round(texts, labels, 2, given, **{**arguments, **changes})
+    seed = changes.pop("seed", 4)
+    task = llm.Task(texts, labels, (), labels[:0], 2, given, "text", seed)
+    return local_round(task, **{"arrays": {}, "number": 1, "shared_seed": 9, **changes})
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
@@ -103,7 +109,7 @@ def test_the_mean_of_the_updates_is_the_update_of_the_mean_for_ffa_only(
     mean = {name: (halves[0][name] + halves[1][name]) / 2 for name in halves[0]}
 
     def update_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return updates(build_adopted(given, "text", adopt(arrays, 2, 9)).module)
+        return updates(build_frozen(given, "text", freeze_adapter(arrays, 2, 9)).module)
 
     parts, whole = [update_of(half) for half in halves], update_of(mean)
     gaps = [np.abs((parts[0][n] + parts[1][n]) / 2 - whole[n]).max() for n in whole]
@@ -183,13 +189,11 @@ def test_the_adopted_model_is_teacher_and_encoder(
     texts, labels = reviews
     given = shared_settings(model_folder("bert"), epochs=12, rounds=1)
     arrays = one_round(reviews, given).arrays
-    adopted = adopt(arrays, 2, 9)
-    keep_adopted(adopted, tmp_path)
-    adopted = kept_adopted(tmp_path, adopted.digest, 2, 9)
-    teacher = llm.fine_tune(
-        texts[:32], labels[:32], texts[32:], labels[32:], 2, given, "text", 4, adopted=adopted,
-        store=tmp_path,
-    )  # fmt: skip
+    adopted = freeze_adapter(arrays, 2, 9)
+    save_adapter(adopted, tmp_path)
+    adopted = load_adapter(tmp_path, adopted.digest, 2, 9)
+    rows = texts[:32], labels[:32], texts[32:], labels[32:]
+    teacher = llm.fine_tune(llm.Task(*rows, 2, given, "text", 4, adapter=adopted), tmp_path)
     assert teacher.metrics["accuracy"] > 0.9
     assert teacher.metrics["tokens"] == teacher.metrics["epochs"] == 0
     # The store gives the same model back, whole.
@@ -198,7 +202,7 @@ def test_the_adopted_model_is_teacher_and_encoder(
         llm.load_fine_tuned(teacher.folder)(texts[:32]), teacher.soft_logits, atol=1e-5
     )
     # Its features differ from the base's, and the head on them gives the teacher's logits.
-    features = llm.embed(texts, given, "text", adopted=adopted)
+    features = llm.embed(texts, given, "text", adapter=adopted)
     assert np.abs(features - llm.embed(texts, given, "text")).max() > 0.01
     head = {name.rsplit(".", 1)[1]: a for name, a in arrays.items() if "modules_to_save" in name}
     np.testing.assert_allclose(
@@ -211,18 +215,15 @@ def test_a_lost_or_damaged_adapter_and_one_of_another_model(
 ) -> None:
     given = shared_settings(model_folder("bert"))
     arrays = build_shared(given, "text", 2, 0).arrays()
-    adopted = adopt(arrays, 2, 0)
+    adopted = freeze_adapter(arrays, 2, 0)
     with pytest.raises(ModelError, match=r"shared adapter of this run cannot be read from .*; "):
-        kept_adopted(tmp_path, adopted.digest, 2, 0)
-    keep_adopted(adopted, tmp_path)
-    (file,) = (tmp_path / "adapters").iterdir()
+        load_adapter(tmp_path, adopted.digest, 2, 0)
+    save_adapter(adopted, tmp_path)
+    (file,) = tmp_path.glob("teachers/adapter-*/*.safetensors")
     raw = file.read_bytes()
     file.write_bytes(raw[:-4] + b"\0\0\1\0")
-    with pytest.raises(ModelError, match=r"\(it is damaged\)"):
-        kept_adopted(tmp_path, adopted.digest, 2, 0)
-    file.write_bytes(raw[:20])
-    with pytest.raises(ModelError, match="cannot be read"):
-        kept_adopted(tmp_path, adopted.digest, 2, 0)
+    with pytest.raises(ModelError, match=r"\(it is missing or damaged\)"):
+        load_adapter(tmp_path, adopted.digest, 2, 0)
     other = shared_settings(model_folder("llama"))
     with pytest.raises(ModelError, match=r"does not fit .*; accepted: the \d+ arrays"):
-        build_adopted(other, "text", adopted)
+        build_frozen(other, "text", adopted)

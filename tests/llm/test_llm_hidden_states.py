@@ -31,7 +31,8 @@ def test_hidden_states_are_those_before_the_head(
     rows = texts[:32], labels[:32], texts[32:], labels[32:]
 
     def run(hidden: bool) -> llm.Teacher:
-        return llm.fine_tune(*rows, 2, settings, "text", 4, store=tmp_path, hidden=hidden)
+        task = llm.Task(*rows, 2, settings, "text", 4, hidden=hidden)
+        return llm.fine_tune(task, tmp_path)
 
     teacher = run(hidden=True)
     assert teacher.hidden.shape == (32, 16)

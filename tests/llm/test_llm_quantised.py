@@ -127,7 +127,7 @@ def test_a_teacher_of_four_bits_learns_and_is_kept(
     parts = (texts[:32], labels[:32], texts[32:], labels[32:], 2)
     lines: list[str] = []
     settings = settings_for(model_folder("llama"), peft="qlora", epochs=4, patience=0)
-    teacher = llm.fine_tune(*parts, settings, "text", 4, store=tmp_path, progress=lines.append)
+    teacher = llm.fine_tune(llm.Task(*parts, settings, "text", 4), tmp_path, lines.append)
     assert teacher.metrics["accuracy"] >= 0.9
     assert teacher.metrics["peft"] == "qlora"
     assert "(qlora on cpu, " in lines[0]
@@ -135,10 +135,9 @@ def test_a_teacher_of_four_bits_learns_and_is_kept(
     logits = llm.load_fine_tuned(teacher.folder, "cpu")
     np.testing.assert_allclose(logits(texts[:32]), teacher.soft_logits, atol=1e-5)
     auto = settings.model_copy(update={"peft": "auto", "device": "cpu", "epochs": 1})
-    first = llm.fine_tune(*parts, auto, "text", 4, store=tmp_path)
-    again = llm.fine_tune(
-        *parts, auto.model_copy(update={"peft": "lora"}), "text", 4, True, tmp_path
-    )
+    first = llm.fine_tune(llm.Task(*parts, auto, "text", 4), tmp_path)
+    lora = auto.model_copy(update={"peft": "lora"})
+    again = llm.fine_tune(llm.Task(*parts, lora, "text", 4), tmp_path)
     assert first.metrics["peft"] == "lora"
     assert again.metrics["reused"]
 
@@ -187,7 +186,11 @@ def test_four_bits_are_refused_where_they_make_no_sense(
     model_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ModelError, match=r"qlora with llm.model dna-tiny.*; set llm.peft=auto"):
-        llm.fine_tune(["ACGT"], np.zeros(1, int), [], [], 2, LlmSettings(peft="qlora"), "dna", 0)
+        llm.fine_tune(
+            llm.Task(
+                ["ACGT"], np.zeros(1, int), [], np.zeros(0), 2, LlmSettings(peft="qlora"), "dna", 0
+            )
+        )
 
     def broken(name: str) -> Any:
         raise OSError(f"no {name} for this machine")
@@ -238,7 +241,7 @@ def test_cuda_asked_for_and_not_there_is_one_line(
     with pytest.raises(ModelError, match=message):
         llm.embed(reviews[0], settings, "text")
     with pytest.raises(ModelError, match=message):
-        llm.fine_tune(*reviews, [], [], 2, settings, "text", 0)
+        llm.fine_tune(llm.Task(*reviews, [], np.zeros(0), 2, settings, "text", 0))
 
 
 def test_a_gpu_that_is_full_is_one_line(
@@ -256,7 +259,7 @@ def test_a_gpu_that_is_full_is_one_line(
     settings = settings_for(model_folder("bert"))
     message = r"GPU's memory does not hold llm.model .*bert.*; accepted: a smaller llm.batch_size"
     with pytest.raises(ModelError, match=message):
-        llm.fine_tune(*reviews, [], [], 2, settings, "text", 0)
+        llm.fine_tune(llm.Task(*reviews, [], np.zeros(0), 2, settings, "text", 0))
     with pytest.raises(ModelError, match=message):
         llm.embed(reviews[0], settings, "text")
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llm.kmer_tokenizer import FIRST, PAD, UNKNOWN
 
 from llm.batches import (
+    KmerTokenizer,
     Tokens,
     dna_words,
     drawn_rows,
@@ -15,8 +17,7 @@ from llm.batches import (
     sorted_batches,
     tokenise,
 )
-from llm.kmer_tokenizer import FIRST, PAD, UNKNOWN, KmerTokenizer
-from llm.schedule import linear_decay
+from llm.training import linear_decay
 
 
 def test_ids_of_known_words() -> None:

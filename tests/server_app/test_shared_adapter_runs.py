@@ -109,7 +109,7 @@ def test_the_features_are_the_shared_encoders_and_made_once(
     assert sorted(asked) == sorted(wanted)
     # The projection was fitted on them, and on nothing else.
     arrays = load_file(ran.folder / "adapter.safetensors")
-    adopted = llm.adopt(arrays, 2, settings.run.seed)
+    adopted = llm.freeze_adapter(arrays, 2, settings.run.seed)
     texts = [text for site in sites for text in site.train.texts]
     features = embed(texts, settings.llm, "dna", None, adopted)
     mean = load_file(ran.folder / "model.safetensors")["projection.mean"]

@@ -1,8 +1,12 @@
-"""The shared model in this process: one start for all sites, averaged parameters in and out."""
+"""A shared adapter that the federation has agreed on, and its entry in a site's store."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +14,106 @@ import torch
 
 from core import LlmSettings, ModelError, derive_seed
 from llm import adapters
-from llm.device import choose_device, seeded
-from llm.frozen_adapter import Adopted, Arrays, digest
+from llm.adapters import ADAPTER
+from llm.device import choose_device, quiet, seeded
 from llm.models import Model, empty_classifier
-from llm.quiet import quiet
 from llm.sources import Kind, resolve
+from llm.teacher import teacher_store
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class FrozenAdapter:
+    """An adapter after the last round of averaging.
+
+    Attributes
+    ----------
+    arrays : mapping
+        The averaged parameters, float32, by name.
+    digest : str
+        Their `digest`.
+    classes : int
+        Outputs of its head.
+    seed : int
+        The run's seed, from which everything that was not sent is drawn.
+    """
+
+    arrays: Arrays
+    digest: str
+    classes: int
+    seed: int
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a content key must hold of it; JSON values."""
+        return {"adapter": self.digest, "shared seed": self.seed}
+
+
+def digest(arrays: Arrays) -> str:
+    """Return the sha256 of named arrays, in hexadecimal."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], dtype="<f4")
+        found.update(f"{name}{array.shape}".encode() + array.tobytes())
+    return found.hexdigest()
+
+
+def freeze_adapter(arrays: Arrays, classes: int, seed: int) -> FrozenAdapter:
+    """Return averaged parameters as a frozen adapter."""
+    return FrozenAdapter(arrays, digest(arrays), classes, seed)
+
+
+def write_arrays(arrays: Arrays, folder: Path) -> None:
+    """Write a shared adapter's averaged arrays to ``adapter_model.safetensors``."""
+    from safetensors.numpy import save_file
+
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ADAPTER
+    )
+
+
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote."""
+    from safetensors.numpy import load_file
+
+    return dict(load_file(folder / ADAPTER))
+
+
+def save_adapter(adapter: FrozenAdapter, store: Path) -> None:
+    """Write an adapter to a site's store, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the store cannot be written.
+    """
+    teacher_store(store).write(
+        _key(adapter.digest), lambda folder: write_arrays(adapter.arrays, folder)
+    )
+
+
+def load_adapter(store: Path, wanted: str, classes: int, seed: int) -> FrozenAdapter:
+    """Read an adapter from a site's store.
+
+    Raises
+    ------
+    core.ModelError
+        If it is not there, or is not what was written.
+    """
+    arrays = teacher_store(store).read(_key(wanted), read_arrays)
+    if arrays is None or digest(arrays) != wanted:
+        raise ModelError(
+            "the shared adapter of this run cannot be read from "
+            f"{store / 'teachers' / _key(wanted)} (it is missing or damaged)",
+            "the folder that was written when the federation agreed on it",
+            "start the run again, and leave the site's store alone while it lasts",
+        )
+    return FrozenAdapter(arrays, wanted, classes, seed)
+
+
+def _key(wanted: str) -> str:
+    return f"adapter-{wanted}"
+
 
 _DIGEST_BITS = 48
 
@@ -138,15 +237,15 @@ def shared_bytes(settings: LlmSettings, kind: Kind, classes: int) -> int:
     return 4 * sum(held[name].numel() for name in _averaged(adapted, settings))
 
 
-def build_adopted(settings: LlmSettings, kind: Kind, adopted: Adopted) -> Shared:
-    """Build the shared model with an adopted adapter in it, in eval mode.
+def build_frozen(settings: LlmSettings, kind: Kind, adapter: FrozenAdapter) -> Shared:
+    """Build the shared model with an adapter adapter in it, in eval mode.
 
     Raises
     ------
     core.ModelError
         If the model is unsuitable, or the adapter is not of it.
     """
-    shared = build_shared(settings, kind, adopted.classes, adopted.seed)
-    shared.load(adopted.arrays)
+    shared = build_shared(settings, kind, adapter.classes, adapter.seed)
+    shared.load(adapter.arrays)
     shared.module.eval()
     return shared

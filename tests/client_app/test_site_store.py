@@ -1,11 +1,10 @@
-"""What a site keeps of a run for its later messages: right or not used at all."""
+"""What a site stores of a run for its later messages: right, or not used at all."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,26 +17,26 @@ from hypothesis import strategies as st
 
 import data
 from client_app.site import forget
-from client_app.site_store import MOST_RUNS, Kept, path_of, read_kept, write_kept
+from client_app.site_store import MOST_RUNS, StoredSite, read_site, write_site
 from core.messages import EVALUATE, TRAIN
 from llm import Teacher
 from tests.conftest import Ran
 
 
-def kept(rows: int = 5, width: int = 3) -> Kept:
+def stored(rows: int = 5, width: int = 3) -> StoredSite:
     rng = np.random.default_rng(rows)
     logits = rng.normal(size=(rows, 2)).astype(np.float32)
     teacher = Teacher(logits, logits[:1], 1.5, logits, logits[:1], {"loss": 0.5, "reused": False})
     labels = {name: rng.integers(0, 2, rows) for name in ("train", "validation", "test")}
     features = {"train": rng.normal(size=(rows, width)).astype(np.float32)}
-    return Kept("7/0", "a1", 2, labels, features, teacher)
+    return StoredSite("7/0", "a1", 2, labels, features, teacher)
 
 
 @given(st.integers(0, 9), st.integers(0, 4))
 @settings(max_examples=20, deadline=None)
-def test_what_is_kept_comes_back(tmp_path_factory: Any, rows: int, width: int) -> None:
-    path, whole = tmp_path_factory.mktemp("kept") / "client-0.npz", kept(rows, width)
-    found = read_kept(path, write_kept(path, whole), "7/0", "a1")
+def test_what_is_stored_comes_back(tmp_path_factory: Any, rows: int, width: int) -> None:
+    store, whole = tmp_path_factory.mktemp("store"), stored(rows, width)
+    found = read_site(store, 0, "7/0", "a1", write_site(store, 0, whole))
     assert found is not None
     for name in ("run", "adapter", "classes"):
         assert getattr(found, name) == getattr(whole, name)
@@ -50,46 +49,25 @@ def test_what_is_kept_comes_back(tmp_path_factory: Any, rows: int, width: int) -
     assert found.teacher.hidden.shape == (0, 0)
 
 
-def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
-    path = path_of(tmp_path / "store", 0, "7/0")
-    write_kept(path, kept())
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert list(path.parent.iterdir()) == [path]
-
-
 def test_of_each_client_the_latest_runs_stay(tmp_path: Path) -> None:
-    runs = [f"{run}/{client}" for run in range(6) for client in (1, 11)]
-    for age, run in enumerate(runs):
-        path = path_of(tmp_path, int(run.split("/")[1]), run)
-        digest = write_kept(path, replace(kept(), run=run))
-        os.utime(path, (age, age))
-        assert read_kept(path, digest, run, "a1") is not None
-    left = {path_of(tmp_path, int(run.split("/")[1]), run) for run in runs[-2 * MOST_RUNS :]}
-    assert set((tmp_path / "rounds").iterdir()) == left
+    runs = [(f"{run}/{client}", client) for run in range(6) for client in (1, 11)]
+    digests = {}
+    for age, (run, client) in enumerate(runs):
+        digests[run] = write_site(tmp_path, client, replace(stored(), run=run))
+        for path in (tmp_path / "rounds").glob("client-*"):
+            if path.stat().st_mtime > len(runs):
+                os.utime(path, (age, age))
+    found = [run for run, client in runs if read_site(tmp_path, client, run, "a1", digests[run])]
+    assert found == [run for run, _ in runs[-2 * MOST_RUNS :]]
 
 
 @pytest.mark.parametrize(("run", "adapter"), [("8/0", "a1"), ("7/0", "a2"), ("7/0", "")])
 def test_of_another_run_or_adapter_it_is_not_used(tmp_path: Path, run: str, adapter: str) -> None:
-    digest = write_kept(tmp_path / "k.npz", kept())
-    assert read_kept(tmp_path / "k.npz", digest, run, adapter) is None
-
-
-@pytest.mark.parametrize("spoil", ["gone", "cut", "flipped", "another"])
-def test_damaged_or_replaced_it_is_not_used(tmp_path: Path, spoil: str) -> None:
-    path = tmp_path / "k.npz"
-    digest = write_kept(path, kept())
-    content = bytearray(path.read_bytes())
-    if spoil == "gone":
-        path.unlink()
-    elif spoil == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    elif spoil == "flipped":
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    else:
-        write_kept(path, replace(kept(), classes=3))
-    assert read_kept(path, digest, "7/0", "a1") is None
+    digest = write_site(tmp_path, 0, stored())
+    assert read_site(tmp_path, 0, run, adapter, digest) is None
+    assert read_site(tmp_path, 1, "7/0", "a1", digest) is None
+    write_site(tmp_path, 0, replace(stored(), classes=3))
+    assert read_site(tmp_path, 0, "7/0", "a1", digest) is None  # another one since
 
 
 class Watched:
@@ -172,12 +150,12 @@ def test_without_the_file_the_site_heals_itself(
 
     def wipe() -> None:
         if len(watched.of(TRAIN)) == 4:  # the second round's second message
-            (path,) = (store / "rounds").glob("client-1-*.npz")
+            (path,) = (store / "rounds").glob("client-1-*/site.npz")
             path.write_bytes(b"rubbish")
 
     watched.before_train = wipe
     two = federate(*MORE, f"llm.store={store}", client_app=watched(app))
-    assert watched.of(TRAIN) == [1, 1, 1, 0, 1, 0, 0, 0, 0]  # read once more, kept once more
+    assert watched.of(TRAIN) == [1, 1, 1, 0, 1, 0, 0, 0, 0]  # read once more, stored once more
     assert figures(one) == figures(two)
 
 
@@ -195,7 +173,7 @@ def test_where_it_cannot_be_kept_the_run_goes_on(
     ran = federate(*MORE, f"llm.store={tmp_path / 'store'}", client_app=watched(app))
     assert watched.of(TRAIN) == [1] * 9
     assert ran.summary["rounds"] == 3
-    assert len(heard("are not kept for later messages")) == 9
+    assert len(heard("are not stored for later messages")) == 9
 
 
 @pytest.mark.parametrize("kept_file", ["there", "gone"])
