@@ -1,7 +1,7 @@
 """The language models: each site's local one, and (`strategies.agents`) the agent of the server.
 
 This door is light: torch, transformers and peft are imported when a name that needs them is
-first asked for (PEP 562).
+first used (PEP 562).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Low-rank adapters: which layers get one, and the files they are kept in."""
+"""Low-rank adapters: which layers get one, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def adapt(model: Model, settings: LlmSettings) -> torch.nn.Module:
         fan_in_fan_out=isinstance(model.module.get_submodule(layers[0]), Conv1D),
     )
     with warnings.catch_warnings(), _layers_as_named():
-        # peft asks transformers for a property of an old name.
+        # peft reads a property by its old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         adapted: torch.nn.Module = get_peft_model(model.module, config)
     return adapted

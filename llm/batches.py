@@ -1,4 +1,4 @@
-"""Rows as token ids, and the batches they travel in."""
+"""Rows as token ids, their batches, and the tokenizer of `dna-tiny`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tokens:
     pad : int
         Id that fills up a batch.
     cut : int
-        Rows that were longer than what is kept of them.
+        Rows that were cut to the longest input.
     """
 
     rows: tuple[np.ndarray, ...]
@@ -117,7 +117,7 @@ def drawn_rows(labels: np.ndarray, most: int, seed: int) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        Row numbers, ascending; a class's share is kept to within a row.
+        Row numbers, ascending; a class's share is the same to within a row.
     """
     rows = len(labels)
     if not 0 < most < rows:
@@ -216,7 +216,7 @@ class KmerTokenizer:
         sequence : str
             DNA letters, either case.
         max_length : int or None
-            Most tokens; None keeps all.
+            Most tokens; None is no limit.
 
         Returns
         -------

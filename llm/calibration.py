@@ -91,7 +91,7 @@ def fit_temperature(
     Returns
     -------
     float
-        1 where rows say nothing about it: none at all, one class only, or every row right (any
+        1 where rows do not determine it: none at all, one class only, or every row right (any
         lower temperature would then look better still).
     """
     from scipy.optimize import minimize_scalar

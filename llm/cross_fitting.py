@@ -1,6 +1,6 @@
 """Cross-fitting: each training row gets its soft label from a model that has not seen it.
 
-A model is all but certain of the rows that it was fine-tuned on, so its soft labels of them say
+A model is all but certain of the rows that it was fine-tuned on, so its soft labels of them tell
 little beyond the labels. Here the rows are split into k folds and k models fine-tuned, each on the
 other k - 1 folds; this is how nuisance models are fitted in double machine learning (Chernozhukov
 et al., arXiv 1608.00060).

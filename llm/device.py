@@ -35,7 +35,7 @@ def choose_device(
     Raises
     ------
     core.ModelError
-        If CUDA is asked for and not there.
+        If CUDA is required and not there.
     """
     if device != "cpu" and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
@@ -59,7 +59,7 @@ def moved(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, 
 
 
 def has_bfloat16(device: torch.device = CPU) -> bool:
-    """Say whether a device multiplies bfloat16 numbers itself (a CPU: 1.5 times faster here)."""
+    """Return whether a device multiplies bfloat16 numbers itself (a CPU: 1.5 times faster here)."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -74,7 +74,7 @@ def mixed_precision(device: torch.device, bfloat16: bool = True) -> AbstractCont
 
 @contextmanager
 def enough_memory(name: str) -> Iterator[None]:
-    """Tell in one line that the GPU's memory ran out.
+    """Turn an exhausted GPU memory into an error of one line.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 A Llama of 2 layers and hidden size 128, pre-trained by `training.pretrain_dna` on the 16
 dinucleotide frequencies of unlabelled windows. Its weights travel as float16 safetensors,
-packed inside JSON (`llm.serialised`), because Flower's app bundle ships no binary file.
+serialised into JSON (`llm.serialised`), because Flower's app bundle ships no binary file.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm.serialised import read_packed, unpack
+from llm.serialised import deserialise, read_serialised
 
 if TYPE_CHECKING:
     from transformers import LlamaModel
 
 WEIGHTS = Path(__file__).parent / "weights" / "dna_tiny.json"
 HIDDEN = 128
-REMEDY = "reinstall the package, or make it anew with `python -m training.pretrain_dna`"
+REMEDY = "reinstall the package, or make it again with `python -m training.pretrain_dna`"
 
 
 def new_model(vocab_size: int = 66) -> LlamaModel:
@@ -52,7 +52,7 @@ def new_model(vocab_size: int = 66) -> LlamaModel:
 
 def read(path: Path = WEIGHTS) -> dict[str, Any]:
     """Return the shipped file: ``metadata``, ``sha256`` and ``packed``."""
-    return read_packed(path, "dna-tiny", REMEDY)
+    return read_serialised(path, "dna-tiny", REMEDY)
 
 
 def load(path: Path = WEIGHTS) -> LlamaModel:
@@ -65,7 +65,7 @@ def load(path: Path = WEIGHTS) -> LlamaModel:
     """
     import torch
 
-    state = unpack(read(path), path, "dna-tiny")
+    state = deserialise(read(path), path, "dna-tiny")
     with torch.random.fork_rng(devices=[]):
         model = new_model()
     model.load_state_dict(state)

@@ -56,7 +56,7 @@ def embed(
     Raises
     ------
     core.ModelError
-        If the model is missing, gated, corrupt or unsuitable, or CUDA is asked for and absent.
+        If the model is missing, gated, corrupt or unsuitable, or CUDA is required and absent.
     """
     device = choose_device(settings.device)
     if adapter is None:
@@ -99,7 +99,7 @@ def stored_embedding(
     texts, settings, kind, adapter
         As in `embed`.
     store : Path
-        Folder of the embeddings, private to its owner. A damaged entry is computed anew; where
+        Folder of the embeddings, private to its owner. A damaged entry is computed again; where
         none can be written the embeddings are returned all the same.
     progress : callable or None
         Gets a line where rows are to be embedded, one now and then while they are, and one if

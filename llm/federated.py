@@ -108,7 +108,7 @@ def local_round(
 ) -> LocalRound:
     """Train the shared adapter on a site's rows for one averaging round.
 
-    AdamW anew in each round, its rate falling linearly over all rounds together.
+    A new AdamW in each round, its rate falling linearly over all rounds together.
 
     Parameters
     ----------

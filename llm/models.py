@@ -97,7 +97,7 @@ def load_base(model: str, kind: Kind) -> Model:
     Returns
     -------
     Model
-        No parameter asks for a gradient.
+        No parameter requires a gradient.
 
     Raises
     ------
@@ -370,7 +370,7 @@ def _unloadable(source: Source, error: Exception) -> str:
 
 
 UNLIMITED = 10**6
-"""Tokens of a model that says no limit."""
+"""Tokens of a model that names no limit."""
 
 
 def state_size(encoder: torch.nn.Module) -> int:

@@ -1,7 +1,7 @@
 """QLoRA: the frozen base in 4 bits, adapters and head in float32 (Dettmers et al. 2023).
 
 nf4 with double quantisation by bitsandbytes, on CUDA and on the CPU. On the CPU three things
-go wrong by themselves, and are mended here: the fresh head would be quantised with the rest; an
+go wrong by default, and are corrected here: the fresh head would be quantised with the rest; an
 evaluation forward before training repacks the weights, on CPUs with AVX512-BF16, for a kernel
 without autograd; and some architectures then train on without a word. `check_gradients` is what
 would notice.
@@ -72,7 +72,7 @@ def _need_bitsandbytes() -> None:
 
 
 def keep_autograd(module: torch.nn.Module) -> int:
-    """Keep 4-bit layers off the CPU kernel that has no gradient.
+    """Prevent 4-bit layers from using the CPU kernel that has no gradient.
 
     To be called before the first forward in eval mode, which would repack the weights for it.
 
@@ -104,7 +104,7 @@ def check_gradients(module: torch.nn.Module, name: str) -> None:
     """Refuse a quantised model whose adapters would not learn.
 
     An evaluation forward, then one backward pass of random tokens, with every B zero: then the
-    gradient of a B comes through the 4-bit layers alone, not through other adapters, and says
+    gradient of a B comes through the 4-bit layers alone, not through other adapters, and shows
     whether the A before it will learn, whose own gradient is still zero.
     Weights, gradients and torch's generators are left as they were, the model in eval mode.
 
@@ -132,8 +132,8 @@ def check_gradients(module: torch.nn.Module, name: str) -> None:
             module.zero_grad(set_to_none=True)
             module.eval()
     if dead or not adapters:
-        told = f"no gradient reaches {len(dead)} of {len(adapters)} adapter weights"
-        raise ModelError(_refusal(name, device, told))
+        why = f"no gradient reaches {len(dead)} of {len(adapters)} adapter weights"
+        raise ModelError(_refusal(name, device, why))
 
 
 def _learns(name: str, parameter: torch.nn.Parameter) -> bool:
@@ -168,7 +168,7 @@ def _one_pass(module: Any, device: torch.device) -> None:
 
 @contextmanager
 def _fresh(adapters: dict[str, torch.nn.Parameter]) -> Iterator[None]:
-    """Have the adapters as a fresh LoRA has them, B zero, and draw from nobody's generator."""
+    """Set every B to zero as in a fresh LoRA; restore them, and torch's generators, afterwards."""
     before = {name: p.detach().clone() for name, p in adapters.items() if "lora_B" in name}
     cuda = sorted({p.device for p in adapters.values() if p.device != CPU}, key=str)
     try:

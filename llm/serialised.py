@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def pack(state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:
+def serialise(state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:
     """Return weights and metadata as the text of a shipped JSON file.
 
     Parameters
@@ -64,7 +64,7 @@ def _restored(text: str) -> bytes:
     return bytes(payload)
 
 
-def read_packed(path: Path, what: str, remedy: str) -> dict[str, Any]:
+def read_serialised(path: Path, what: str, remedy: str) -> dict[str, Any]:
     """Return a shipped file: ``metadata``, ``sha256`` and ``packed``.
 
     Parameters
@@ -93,7 +93,7 @@ def read_packed(path: Path, what: str, remedy: str) -> dict[str, Any]:
     )
 
 
-def unpack(body: Mapping[str, Any], path: Path, what: str) -> dict[str, torch.Tensor]:
+def deserialise(body: Mapping[str, Any], path: Path, what: str) -> dict[str, torch.Tensor]:
     """Return the weights of a shipped file, float32.
 
     Raises

@@ -1,4 +1,4 @@
-"""A shared adapter that the federation has agreed on, and its entry in a site's store."""
+"""The adapter that all sites train together: its start, its model, and the frozen end result."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def build_shared(settings: LlmSettings, kind: Kind, classes: int, seed: int) -> 
 
 
 def _draw(module: torch.nn.Module, seed: int) -> None:
-    """Draw A and the head anew, by name and shape only: uniform in ±1 / sqrt(fan-in), no bias."""
+    """Draw A and the head by name and shape only: uniform in ±1 / sqrt(fan-in), no bias."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if ".lora_B." in name or not parameter.requires_grad:
@@ -218,12 +218,12 @@ def _averaged(module: torch.nn.Module, settings: LlmSettings) -> tuple[str, ...]
 
 
 def _digest_of_start(module: torch.nn.Module) -> int:
-    kept = {
+    drawn = {
         name: parameter.detach().float().cpu().numpy()
         for name, parameter in module.named_parameters()
         if parameter.requires_grad or ".lora_A." in name
     }
-    return int(digest(kept), 16) >> (256 - _DIGEST_BITS)
+    return int(digest(drawn), 16) >> (256 - _DIGEST_BITS)
 
 
 def shared_bytes(settings: LlmSettings, kind: Kind, classes: int) -> int:

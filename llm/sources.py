@@ -1,6 +1,6 @@
 """Which model a setting names, where its files are, and what identifies its weights.
 
-Nothing here loads a model: a missing, gated or unreachable one is found out, and said in one
+Nothing here loads a model: a missing, gated or unreachable one is reported in one
 line, before any weight is read.
 """
 
@@ -81,7 +81,7 @@ class Source:
     def loading_weights(self) -> dict[str, Any]:
         """Arguments that load this very model: transformers attaches an adapter that lies beside.
 
-        The folder in which it is told to look for one does not exist.
+        The folder in which it is then made to look for one does not exist.
         """
         return {**self.loading, "adapter_kwargs": {"subfolder": "no-adapter"}}
 
@@ -108,25 +108,25 @@ def locate(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> S
     core.ModelError
         If it is missing, not a model, gated or not reachable.
     """
-    said = _Said(setting, name, accepted)
+    given = _Setting(setting, name, accepted)
     if not name:
         raise ModelError(f"{setting} is empty", accepted, "name a model")
     folder = Path(name).expanduser()
     if folder.exists() or _looks_like_path(name):
-        return _folder(said, folder)
-    return _hub(said)
+        return _folder(given, folder)
+    return _hub(given)
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What the user said, for messages: a setting, its value, and what it takes."""
+class _Setting:
+    """For messages: a setting, its value, and what it accepts."""
 
-    setting: str
+    key: str
     name: str
     accepted: str
 
     def __str__(self) -> str:
-        return f"{self.setting} {self.name}"
+        return f"{self.key} {self.name}"
 
 
 def resolve(model: str, kind: Kind) -> Source:
@@ -223,24 +223,24 @@ def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "~", "/")) or os.sep * 2 in name or name.count("/") > 1
 
 
-def _folder(said: _Said, folder: Path) -> Source:
-    name = said.name
+def _folder(given: _Setting, folder: Path) -> Source:
+    name = given.name
     if not folder.exists():
-        raise ModelError(f"{said}: there is no such folder", said.accepted, "correct the path")
+        raise ModelError(f"{given}: there is no such folder", given.accepted, "correct the path")
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise ModelError(
-                f"{said} is an adapter without its base model",
+                f"{given} is an adapter without its base model",
                 "a whole model, with config.json and its own weights",
                 "merge the adapter into its base (merge_and_unload, save_pretrained) and name "
                 "that folder, or name the base model",
             )
         raise ModelError(
-            f"{said} is not a transformers model: it has no config.json",
+            f"{given} is not a transformers model: it has no config.json",
             "a folder written by save_pretrained, with model and tokenizer",
             "name the folder that holds config.json",
         )
-    check_tokenizer(name, folder, said.setting)
+    check_tokenizer(name, folder, given.key)
     return Source(name, folder, "", True, "folder:" + _fingerprint(folder))
 
 
@@ -273,8 +273,8 @@ def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         small = path.stat().st_size <= _SMALL_FILE
-        mark = _sha256(path) if small else _sampled(path)
-        digest.update(f"{path.name}={mark}\n".encode())
+        part = _sha256(path) if small else _sampled(path)
+        digest.update(f"{path.name}={part}\n".encode())
     return digest.hexdigest()
 
 
@@ -290,37 +290,37 @@ def _sampled(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _hub(said: _Said) -> Source:
+def _hub(given: _Setting) -> Source:
     from huggingface_hub import errors, hf_hub_download
 
-    name = said.name
+    name = given.name
     local_only = not hub_reachable()
     try:
         config = hf_hub_download(name, "config.json", local_files_only=local_only)
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"{said} is gated on the hub",
+            f"{given} is gated on the hub",
             "a model whose terms your account has accepted",
             f"accept them at https://huggingface.co/{name}, then run `hf auth login` or set "
             "HF_TOKEN",
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
-            f"{said} is neither a folder nor a public model on the hub",
-            said.accepted,
+            f"{given} is neither a folder nor a public model on the hub",
+            given.accepted,
             "check the spelling; for a private one run `hf auth login` or set HF_TOKEN",
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        raise ModelError(offline(name, said.setting, said.accepted)) from error
+        raise ModelError(offline(name, given.key, given.accepted)) from error
     except errors.EntryNotFoundError as error:
         raise ModelError(
-            f"{said} on the hub has no config.json", "a transformers model", "choose another model"
+            f"{given} on the hub has no config.json", "a transformers model", "choose another model"
         ) from error
     except (OSError, errors.HfHubHTTPError) as error:
         raise ModelError(
-            f"{said} could not be fetched from the hub ({first_line(error)})",
-            said.accepted,
-            f"try again later, or set {said.setting} to a folder",
+            f"{given} could not be fetched from the hub ({first_line(error)})",
+            given.accepted,
+            f"try again later, or set {given.key} to a folder",
         ) from error
     folder = Path(config).parent
     return Source(name, folder, name, local_only, f"hub:{name}@{folder.name}")

@@ -24,7 +24,7 @@ FACTS, LOGITS = "facts.json", "logits.npz"
 
 
 def no_rows() -> np.ndarray:
-    """Return the (0, 0) array of what a teacher was not asked for."""
+    """Return the (0, 0) array that stands for what a teacher does not have."""
     return np.zeros((0, 0), dtype=np.float32)
 
 

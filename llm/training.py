@@ -1,4 +1,4 @@
-"""The fine-tuning loop: plain torch, early stop on validation loss, best weights kept."""
+"""The fine-tuning loop: plain torch, early stop on validation loss, the best epoch's weights."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training came to: epochs run, tokens trained on, epoch whose weights were kept."""
+    """Epochs run, tokens trained on, and the epoch whose weights were chosen."""
 
     epochs: int
     tokens: int
@@ -83,7 +83,7 @@ def predict(model: torch.nn.Module, tokens: Tokens, bfloat16: bool = False) -> n
         Rows; may be none.
     bfloat16 : bool
         Whether to compute in bfloat16 where the device has it: half the time, logits to two or
-        three digits. What is kept of a model is computed in float32, the same on any machine.
+        three digits. What is stored of a model is computed in float32, the same on any machine.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def train(
     Parameters
     ----------
     model : torch.nn.Module
-        Classifier; its parameters that ask for a gradient are trained.
+        Classifier; its parameters that require a gradient are trained.
     heads : tuple of str
         Names of the head's modules, which train at `plan.head_rate`.
     rows, validation : Rows
@@ -152,7 +152,7 @@ def train(
     for epoch in range(1, plan.epochs + 1):
         batches = shuffled_batches(rows.tokens.lengths, plan.batch_size, rng)
         train_loss = run_batches(model, rows, batches, optimizer, schedule)
-        loss, line = _judge(model, validation, train_loss)
+        loss, line = _validate(model, validation, train_loss)
         progress(f"epoch {epoch}/{plan.epochs}: training loss {train_loss:.3f}{line}")
         if loss < best_loss or (math.isfinite(loss) and not len(validation.labels)):
             best_loss, best_epoch = loss, epoch
@@ -246,7 +246,7 @@ def run_batches(
     return total / seen
 
 
-def _judge(model: torch.nn.Module, validation: Rows, train_loss: float) -> tuple[float, str]:
+def _validate(model: torch.nn.Module, validation: Rows, train_loss: float) -> tuple[float, str]:
     if not len(validation.labels):
         return train_loss, ""
     logits = predict(model, validation.tokens, bfloat16=True)

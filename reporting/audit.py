@@ -266,21 +266,21 @@ class RecordedSpeaker:
 
         Raises
         ------
-        llm.chat.model.SpeakerError
+        llm.chat.model.ChatModelError
             If there is none, or if on record no answer came.
         """
-        from llm.chat.model import Answer, SpeakerError
+        from llm.chat.model import Answer, ChatModelError
         from strategies.agents.parsing import parse_answer
 
         if not self._attempts or self._seen is None:
-            raise SpeakerError("no further answer is on record")
+            raise ChatModelError("no further answer is on record")
         attempt = self._attempts.pop(0)
         text, problem = str(attempt.get("answer", "")), str(attempt.get("problem", ""))
         for truncated in (False, True):
             if parse_answer(text, self._seen, truncated).problem == problem:
                 return Answer(text, truncated=truncated, likelihoods=self._likelihoods)
         if problem and not self._attempts:
-            raise SpeakerError(problem, answer=Answer(text))
+            raise ChatModelError(problem, answer=Answer(text))
         return Answer(text, likelihoods=self._likelihoods)
 
 

@@ -26,7 +26,7 @@ from core import DataError, UserError, write_text
 from llm.batches import LETTERS, KmerTokenizer, Tokens
 from llm.device import quiet
 from llm.dna_tiny import WEIGHTS, new_model
-from llm.serialised import pack
+from llm.serialised import serialise
 from llm.training import linear_decay
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = Plan(steps=args.steps, generated=args.generated, seed=args.seed)
     start = time.monotonic()
     state, loss = pretrain(windows, plan, lambda line: print(line, flush=True))
-    text = pack(state, _metadata(args, plan, len(windows), loss))
+    text = serialise(state, _metadata(args, plan, len(windows), loss))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.output, text)
     print(f"{args.output}: {len(text):,} bytes, {time.monotonic() - start:.0f} s, loss {loss:.4f}")

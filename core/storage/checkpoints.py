@@ -4,7 +4,7 @@
 preparation. ``manifest.json`` in it lists the other files' sha256: one that does not match its
 list counts as damaged, and the one before it is taken. ``checkpoint/underway.json`` holds what a
 round has cost that is not closed yet, and ``checkpoint/repeated.json`` what such rounds cost when
-they were begun anew: paid, though nothing came of it. ``checkpoint/releases.json`` counts the
+they were started again: paid, without a result. ``checkpoint/releases.json`` counts the
 rounds whose messages went out, broken off ones too: it is written before they do.
 """
 
@@ -132,11 +132,11 @@ def last_checkpoint(run: Path) -> Checkpoint | None:
 
 
 def no_checkpoint(run: Path) -> str:
-    """Say that a run has nothing to go on from."""
+    """Return the message that a run has no checkpoint to resume from."""
     return explain(
         f"no whole checkpoint in {str(run)!r}",
         "a run whose sites had been prepared",
-        "start it anew",
+        "start it again",
     )
 
 
@@ -229,7 +229,7 @@ def count_releases(run: Path, recorded: int) -> int:
     Raises
     ------
     UserError
-        If the count is damaged or missing: what was told of a site's data would be unknown.
+        If the count is damaged or missing: the privacy that was spent would be unknown.
     """
     path = run / "checkpoint" / RELEASES
     count = read_json(path).get("releases")
@@ -237,7 +237,7 @@ def count_releases(run: Path, recorded: int) -> int:
         raise UserError(
             f"{str(path)!r} is damaged or missing",
             f"the number of rounds whose messages went out, {recorded} or more",
-            "give it back; without it nobody knows what the privacy budget has spent",
+            "restore it; without it the spent privacy budget is unknown",
         )
     return count
 
@@ -247,8 +247,10 @@ def count_releases(run: Path, recorded: int) -> int:
 
 def note_underway(run: Path, number: int, costs: Mapping[int, Mapping[str, Any]]) -> None:
     """Write down what a round has cost by client, before it is closed."""
-    told = [{"round": number, "client": client, **cost} for client, cost in sorted(costs.items())]
-    write_json(run / "checkpoint" / UNDERWAY, {"entries": told})
+    entries = [
+        {"round": number, "client": client, **cost} for client, cost in sorted(costs.items())
+    ]
+    write_json(run / "checkpoint" / UNDERWAY, {"entries": entries})
 
 
 def settle_repeated(
@@ -278,8 +280,8 @@ def settle_repeated(
         If a file that holds some is damaged.
     """
     home = run / "checkpoint"
-    book = _whole(home / REPEATED, Entries)
-    entries, settled = list(book.get("entries", [])), list(book.get("settled", []))
+    repeated = _whole(home / REPEATED, Entries)
+    entries, settled = list(repeated.get("entries", [])), list(repeated.get("settled", []))
     ledger = _whole(run / "ledger.json", LedgerFile)
     closed = [e for e in ledger.get("entries", []) if e["round"] > number]
     rounds = {entry["round"] for entry in closed}
@@ -289,10 +291,10 @@ def settle_repeated(
         if entry["round"] > number and entry["round"] not in rounds
     ]
     for batch in (closed, open_):
-        mark = hashlib.sha256(json.dumps(batch, sort_keys=True).encode()).hexdigest()
-        if batch and mark not in settled:
+        digest = hashlib.sha256(json.dumps(batch, sort_keys=True).encode()).hexdigest()
+        if batch and digest not in settled:
             entries += batch
-            settled.append(mark)
+            settled.append(digest)
     entries += map(dict, more)
     if entries:
         write_json(home / REPEATED, {"entries": entries, "settled": settled})

@@ -1,10 +1,10 @@
 """The content store: a folder of files for each key, whole or absent; and where a site's lies.
 
-Fine-tuned models, features, a site's arrays and a run's checkpoints are all kept in it. An entry
+Fine-tuned models, features, a site's arrays and a run's checkpoints are all in it. An entry
 is written into a hidden folder beside its place and renamed, so a process that is killed leaves
 the old entry or none. ``manifest.json`` lists the sha256 of the entry's other files: one that
 does not match, or is a link, makes the entry damaged. It then counts as absent and is written
-anew. Who uses the store chooses keys that contain everything on which the content depends.
+again. Callers choose keys that contain everything on which the content depends.
 
 A user may set ``LLM_QFL_HOME`` to a folder that holds other things. On first use the store
 therefore notes what lay there before under a name that it uses itself. `llm-qfl clean` removes
@@ -139,7 +139,7 @@ class ContentStore:
 
 
 def _open(path: Path) -> BufferedReader:
-    """Open a file for reading; a link is refused, and a pipe does not keep us waiting."""
+    """Open a file for reading; a link is refused, and a pipe does not block."""
     return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
 
 

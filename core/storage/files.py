@@ -29,7 +29,7 @@ def real_path(path: str | Path) -> Path:
     """
     try:
         return Path(os.path.realpath(os.path.expanduser(path)))
-    except ValueError:  # a NUL: whoever opens it says so
+    except ValueError:  # a NUL: opening it fails with a clear error
         return Path(path)
 
 
@@ -241,7 +241,7 @@ def append_jsonl(path: Path, value: Any) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """Return a file's bytes; a pipe or device, which may keep a reader waiting, is refused.
+    """Return a file's bytes; a pipe or device, which may block, is refused.
 
     Raises
     ------

@@ -68,8 +68,8 @@ Entry = create_model("Entry", __base__=Part, **_PLACE, **_COSTS)
 """A line of the ledger."""
 
 
-class AskingEntry(Part):
-    """What deciding a round took of a language model."""
+class AgentUsageEntry(Part):
+    """What a round's decision cost of a language model."""
 
     round: Index
     questions: Count
@@ -78,10 +78,10 @@ class AskingEntry(Part):
     seconds: Amount
 
 
-class AskingEntries(Part):
+class AgentUsageEntries(Part):
     """``agent`` of ``ledger.json``."""
 
-    entries: list[AskingEntry] = []
+    entries: list[AgentUsageEntry] = []
 
 
 class Entries(Part):
@@ -95,7 +95,7 @@ class LedgerFile(Part):
     """``ledger.json``."""
 
     entries: list[Entry] = []
-    agent: AskingEntries = AskingEntries()
+    agent: AgentUsageEntries = AgentUsageEntries()
     repeated: Entries = Entries()
     totals: Costs = Costs()
     clients: dict[Key, Costs] = {}
@@ -229,7 +229,7 @@ EVENTS: dict[str, type[Part]] = {
 }
 
 
-class View(Part):
+class ShownClient(Part):
     """What an agent saw of a client."""
 
     client: Index
@@ -241,11 +241,11 @@ class View(Part):
     circuits_fixed: Amount | None = None
 
 
-class Seen(Part):
+class ShownObservation(Part):
     """What an agent saw."""
 
     plain_steps: Count | None = None
-    clients: list[View] = []
+    clients: list[ShownClient] = []
 
 
 class Attempt(Part):
@@ -271,7 +271,7 @@ class Decided(Part):
     guard: Names = []
     decided_by: str = ""
     attempts: list[Attempt] | None = None
-    observation: Seen = Seen()
+    observation: ShownObservation = ShownObservation()
 
 
 class Saved(Part):
@@ -310,7 +310,7 @@ class State(Part):
     """``state.json`` of a checkpoint, as far as it is shown."""
 
     round: Index = 0
-    views: list[View] = []
+    views: list[ShownClient] = []
 
 
 class Bin(Part):
@@ -367,7 +367,7 @@ class Privacy(Part):
     moments: Spent | None = None
 
 
-class Judge(Part):
+class EvaluationCost(Part):
     """What the server's own evaluations cost."""
 
     backend: str | None = ""
@@ -376,8 +376,8 @@ class Judge(Part):
     shots: Amount | None = 0
 
 
-class Asking(Part):
-    """What asking a language model took in all."""
+class AgentUsage(Part):
+    """What the agent's language model cost in all."""
 
     decisions: Count | None = 0
     asked: Count | None = 0
@@ -404,7 +404,7 @@ class Summary(Part):
     simulated_circuits: Count | None = None
     seconds: dict[str, Amount] | None = None
     privacy: Privacy | None = None
-    judge: Judge | None = None
-    agent: Asking | None = None
+    judge: EvaluationCost | None = None
+    agent: AgentUsage | None = None
     adapter: Adapter | None = None
     warnings: Names | None = None

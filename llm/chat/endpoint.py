@@ -1,4 +1,4 @@
-"""An agent's language model behind an OpenAI-compatible server: vLLM, Ollama, llama.cpp, hosted.
+"""A chat model behind an OpenAI-compatible server: vLLM, Ollama, llama.cpp, hosted.
 
 Address and key come from the environment. The key goes into one header and nowhere else: it is in
 no error, record or log, and no redirect is followed.
@@ -13,15 +13,16 @@ import os
 import re
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 
 from core import ModelError, explain
 from core.settings.agent import AgentSettings
-from llm.chat.model import Answer, Question, SpeakerError, answer_tokens, patience
-from llm.chat.request_format import Dialect
+from llm.chat.model import Answer, ChatModelError, Question, answer_tokens, time_limit, timed
+from llm.chat.request_format import RequestFormat
 
 URL, KEY = "LLM_QFL_AGENT_URL", "LLM_QFL_AGENT_KEY"
 PROBE_SECONDS = 4.0
@@ -35,7 +36,6 @@ TRIES = 4
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BUSY = {408, 409, 425, 429}
-_HIDDEN = "***"
 _UNREACHABLE = (httpx.HTTPError, ValueError, OSError, OverflowError, ExceptionGroup)
 """ValueError: a proxy's bad address; a group: of the attempts to connect, inside the client."""
 
@@ -44,8 +44,8 @@ _T = TypeVar("_T")
 
 
 @dataclass
-class EndpointSpeaker:
-    """Asks a model behind ``{base}/chat/completions``.
+class EndpointChatModel:
+    """A chat model behind ``{base}/chat/completions``.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ class EndpointSpeaker:
         Most tokens of an answer.
     seed : int
         For servers that take one.
-    dialect : Dialect
-        What the server was found to understand.
+    request_format : RequestFormat
+        What the server was found to accept.
     """
 
     base: str
@@ -71,7 +71,7 @@ class EndpointSpeaker:
     timeout: float
     max_tokens: int
     seed: int = 0
-    dialect: Dialect = field(default_factory=Dialect)
+    request_format: RequestFormat = field(default_factory=RequestFormat)
 
     @property
     def name(self) -> str:
@@ -80,7 +80,7 @@ class EndpointSpeaker:
 
     @property
     def host(self) -> str:
-        """Host and port, for messages: an address may hold more than is to be told."""
+        """Host and port, for messages: an address may hold what is private."""
         return httpx.URL(self.base).netloc.decode("ascii", "replace")
 
     @property
@@ -94,24 +94,21 @@ class EndpointSpeaker:
 
         Raises
         ------
-        SpeakerError
+        ChatModelError
             If no answer came in time, or an error instead.
         """
-        began = time.monotonic()
-        seconds, setting = patience(self.timeout, question)
+        return timed(partial(self._ask, question))
+
+    def _ask(self, question: Question) -> Answer:
+        seconds, setting = time_limit(self.timeout, question)
         try:
-            answer = _within(seconds, self._converse(question, began + seconds))
-        except SpeakerError as error:
-            spent = Answer(seconds=time.monotonic() - began)
-            raise SpeakerError(str(error), lasting=error.lasting, answer=spent) from None
+            return _within(seconds, self._converse(question, time.monotonic() + seconds))
         except TimeoutError:
             late = f"{self.host} gave no whole answer within {seconds:g} s ({setting})"
-            spent = Answer(seconds=time.monotonic() - began)
-            raise SpeakerError(late, answer=spent) from None
-        return replace(answer, seconds=time.monotonic() - began)
+            raise ChatModelError(late) from None
 
     def check(self) -> None:
-        """Look whether the server is there, takes the key, and has chat completions.
+        """Check that the server is there, accepts the key, and has chat completions.
 
         Raises
         ------
@@ -121,10 +118,14 @@ class EndpointSpeaker:
         seconds = min(self.timeout, PROBE_SECONDS)
         try:
             status = _within(seconds, self._probe())
-        except TimeoutError:
-            raise ModelError(self._absent(f"no answer within {seconds:g} s")) from None
-        except (*_UNREACHABLE, SpeakerError) as error:
-            raise ModelError(self._absent(self._clean(_why(error)))) from None
+        except (*_UNREACHABLE, ChatModelError, TimeoutError) as error:
+            late = isinstance(error, TimeoutError)
+            why = f"no answer within {seconds:g} s" if late else self._clean(_why(error))
+            raise ModelError(
+                f"agent.kind = 'endpoint' and {URL}: {self.host} cannot be asked ({why})",
+                "the address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1",
+                f"start the server, or correct {URL} before the run starts",
+            ) from None
         if status in (401, 403):
             raise ModelError(self._refused(status))
         if 300 <= status < 400 or status in (404, 405):
@@ -141,13 +142,6 @@ class EndpointSpeaker:
             status, _, _ = await self._send("POST", "chat/completions", {})
         return status
 
-    def _absent(self, why: str) -> str:
-        return explain(
-            f"agent.kind = 'endpoint' and {URL}: {self.host} cannot be asked ({why})",
-            "the address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1",
-            f"start the server, or correct {URL} before the run starts",
-        )
-
     def _refused(self, status: int) -> str:
         sent = "the key" if self.key else "a request without a key"
         return explain(
@@ -157,34 +151,34 @@ class EndpointSpeaker:
         )
 
     async def _converse(self, question: Question, deadline: float) -> Answer:
-        """Send, wait where the server is busy, and learn what it does not understand."""
-        tries, pause, dialect = 0, self.timeout / 64, self.dialect
+        """Send, wait where the server is busy, and simplify what it does not accept."""
+        tries, pause, form = 0, self.timeout / 64, self.request_format
         while True:
-            body = dialect.body(question, self.model, self.max_tokens, self.seed)
+            body = form.body(question, self.model, self.max_tokens, self.seed)
             tries += 1
             wait = pause
             try:
                 status, headers, content = await self._send("POST", "chat/completions", body)
-            except SpeakerError:
+            except ChatModelError:
                 raise
             except _UNREACHABLE as error:
                 problem = f"{self.host} cannot be reached ({self._clean(_why(error))})"
             else:
                 if status == 200:
-                    self.dialect = dialect
+                    self.request_format = form
                     return self._answer(content)
-                said = _complaint(self._hidden(content.decode("utf-8", "replace")))
-                problem = f"{self.host} answers HTTP {status}: {self._clean(said)}"
-                if status in (400, 422) and (simpler := dialect.simpler(said)):
-                    dialect, tries = simpler, 0
+                complaint = _complaint(self._hidden(content.decode("utf-8", "replace")))
+                problem = f"{self.host} answers HTTP {status}: {self._clean(complaint)}"
+                if status in (400, 422) and (simpler := form.simpler(complaint)):
+                    form, tries = simpler, 0
                     continue
                 if status in (401, 403):
-                    raise SpeakerError(self._refused(status), lasting=True)
+                    raise ChatModelError(self._refused(status), lasting=True)
                 if status not in _BUSY and status < 500:
-                    raise SpeakerError(self._unfit(problem, status), lasting=True)
+                    raise ChatModelError(self._unfit(problem, status), lasting=True)
                 wait = max(pause, _retry_after(headers))
             if tries == TRIES or time.monotonic() + wait > deadline:
-                raise SpeakerError(problem)
+                raise ChatModelError(problem)
             await asyncio.sleep(wait)
             pause *= 2
 
@@ -228,21 +222,21 @@ class EndpointSpeaker:
             async for part in reply.aiter_bytes():
                 content += part
                 if len(content) > LARGEST_BODY:
-                    raise SpeakerError(f"{self.host} answers more than {LARGEST_BODY:,} bytes")
+                    raise ChatModelError(f"{self.host} answers more than {LARGEST_BODY:,} bytes")
             return reply.status_code, reply.headers, bytes(content)
 
     def _answer(self, content: bytes) -> Answer:
-        """Take the words and the tokens out of a server's answer."""
+        """Return the text and the numbers of tokens in a server's answer."""
         try:
-            told = json.loads(content)
-            choice = told["choices"][0]
+            body = json.loads(content)
+            choice = body["choices"][0]
             text = _words(choice["message"].get("content"))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             start = self._clean(self._hidden(content.decode("utf-8", "replace")))[:80]
-            raise SpeakerError(
+            raise ChatModelError(
                 f"{self.host} answers HTTP 200 without a chat completion ({start})"
             ) from None
-        usage = told.get("usage")
+        usage = body.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         return Answer(
             text=self._hidden(text.encode("utf-8", "replace").decode()),
@@ -252,16 +246,16 @@ class EndpointSpeaker:
         )
 
     def _clean(self, text: str) -> str:
-        """Make a short printable line of a server's words, without the key."""
+        """Make a short printable line of a server's text, without the key."""
         line = "".join(x if x.isprintable() else " " for x in self._hidden(text))
         return " ".join(line.split())[:200].rstrip(".") or "no reason given"
 
     def _hidden(self, text: str) -> str:
-        """Take the key out of a text: a server may say it back, as it is or in JSON's escapes."""
+        """Take the key out of a text: a server may repeat it, as it is or in JSON's escapes."""
         if not self.key:
             return text
-        forms = (rf"\\*(?:{re.escape(sign)}|u00{_either_case(sign)})" for sign in self.key)
-        return re.sub("".join(forms), _HIDDEN, text)
+        forms = (rf"\\*(?:{re.escape(sign)}|u00(?i:{ord(sign):02x}))" for sign in self.key)
+        return re.sub("".join(forms), "***", text)
 
 
 def _within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
@@ -283,23 +277,18 @@ def _within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
         loop.close()
 
 
-def _either_case(sign: str) -> str:
-    """Return a pattern of a sign's two hexadecimal digits."""
-    return "".join(f"[{digit}{digit.upper()}]" for digit in f"{ord(sign):02x}")
-
-
 def _why(error: Exception) -> str:
     """Return an error's message; some of httpx have none."""
     return str(error) or type(error).__name__
 
 
 def _complaint(text: str) -> str:
-    """Return what a server says is wrong: OpenAI's form, FastAPI's, or the text itself."""
+    """Return a server's error message: OpenAI's form, FastAPI's, or the text itself."""
     try:
-        told = json.loads(text)
+        body = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    error = told.get("error", told.get("detail", told)) if isinstance(told, dict) else told
+    error = body.get("error", body.get("detail", body)) if isinstance(body, dict) else body
     if isinstance(error, dict) and "message" in error:
         named = error.get("param")
         return f"{error['message']}" + (f" ({named})" if named else "")
@@ -321,15 +310,15 @@ def _count(value: Any) -> int:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a busy server asks to wait; 0 if it does not say in seconds."""
+    """Return the seconds that a busy server requests to wait; 0 if it names none."""
     try:
         return max(0.0, float(headers.get("retry-after", "0")))
     except ValueError:
         return 0.0
 
 
-def open_speaker(settings: AgentSettings, clients: int, seed: int) -> EndpointSpeaker:
-    """Find the server that the environment names, and look whether it is there.
+def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> EndpointChatModel:
+    """Find the server that the environment names, and check that it is there.
 
     Raises
     ------
@@ -343,7 +332,7 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> EndpointSp
         raise ModelError(
             f"{KEY} holds spaces or other signs that no key has", "a key", "copy it again"
         )
-    speaker = EndpointSpeaker(
+    chat_model = EndpointChatModel(
         base=_address(os.environ.get(URL, "").strip()),
         key=key,
         model=settings.model,
@@ -351,12 +340,12 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> EndpointSp
         max_tokens=answer_tokens(settings, clients),
         seed=seed,
     )
-    if key and not speaker.private:
+    if key and not chat_model.private:
         _log.warning(
-            "the key goes to %s over http://, readable on its way: use https://", speaker.host
+            "the key goes to %s over http://, readable on its way: use https://", chat_model.host
         )
-    speaker.check()
-    return speaker
+    chat_model.check()
+    return chat_model
 
 
 def _address(text: str) -> str:

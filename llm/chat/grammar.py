@@ -1,4 +1,4 @@
-"""Hold a model's answer to a JSON Schema while it is written (llguidance)."""
+"""Constrain a model's answer to a JSON Schema while it is written (llguidance)."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def grammar_tokenizer(tokenizer: Any, size: int, ends: list[int], name: str) -> 
         return from_tokenizer(tokenizer, n_vocab=size, eos_token=ends or None)
     except Exception as error:  # the library raises its own and plain ones
         raise ModelError(
-            f"the tokenizer of agent.model {name} cannot hold an answer to a schema ({error})",
+            f"the tokenizer of agent.model {name} cannot constrain an answer to a schema ({error})",
             "a fast tokenizer of transformers, saved with its model",
             "set agent.decoding=choices, or choose another model",
         ) from error
 
 
-class Held:
-    """One answer under way.
+class ConstrainedDecoder:
+    """Constrains one answer, token by token.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Held:
         From `grammar_tokenizer`.
     schema : mapping
         JSON Schema of the answer.
-    asked : int
+    read : int
         Tokens of the question, which come first in what `allow` and `ends` are given.
     deadline : float
         Monotonic time after which nothing more is written.
@@ -72,7 +72,7 @@ class Held:
     """
 
     def __init__(
-        self, tokenizer: Any, schema: Mapping[str, Any], asked: int, deadline: float
+        self, tokenizer: Any, schema: Mapping[str, Any], read: int, deadline: float
     ) -> None:
         from llguidance import LLMatcher
 
@@ -87,7 +87,7 @@ class Held:
         self._matcher = LLMatcher(tokenizer, grammar, log_level=0)
         if self._matcher.is_error():
             raise ValueError(f"no grammar for this schema: {self._matcher.get_error()}")
-        self._seen = asked
+        self._seen = read
         self._deadline = deadline
         self.late = False
 
@@ -123,7 +123,7 @@ class Held:
         return torch.full((ids.shape[0],), over, dtype=torch.bool, device=ids.device)
 
     def _advance(self, ids: torch.Tensor) -> None:
-        """Let the grammar follow what was written since the last look."""
+        """Let the grammar follow what was written since the last call."""
         new = ids[0, self._seen :].tolist()
         if new and not self._matcher.is_stopped():
             self._matcher.consume_tokens(new)

@@ -1,6 +1,6 @@
 """An agent's language model in this process: any causal LM that transformers loads.
 
-It either writes its answer token by token, held to the decision's schema by a grammar
+It either writes its answer token by token, constrained to the decision's schema by a grammar
 (llguidance), or scores the labels of a closed set. Both are greedy: the same question has the
 same answer.
 """
@@ -14,7 +14,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -23,17 +24,18 @@ from transformers import GenerationConfig
 
 from core import ModelError, explain
 from core.settings.agent import AgentSettings
-from llm.chat.grammar import Held, grammar_tokenizer
+from llm.chat.grammar import ConstrainedDecoder, grammar_tokenizer
 from llm.chat.model import (
     ACCEPTED,
     SETTING,
     Answer,
+    ChatModelError,
     Messages,
     Question,
-    SpeakerError,
     answer_tokens,
     find_model,
-    patience,
+    time_limit,
+    timed,
 )
 from llm.device import choose_device, device_of, has_bfloat16, quiet
 from llm.models import longest_input
@@ -43,8 +45,8 @@ _CUE = "Answer:\n"
 
 
 @dataclass
-class LocalSpeaker:
-    """Asks a model in this process.
+class LocalChatModel:
+    """A chat model in this process.
 
     Parameters
     ----------
@@ -79,25 +81,22 @@ class LocalSpeaker:
 
         Raises
         ------
-        SpeakerError
+        ChatModelError
             If the time is up before the answer is complete, the question is too long, or
             anything fails on the way.
         """
-        began = time.monotonic()
+        return timed(partial(self._ask, question))
+
+    def _ask(self, question: Question) -> Answer:
         try:
             with torch.inference_mode(), _all_threads():
                 ids = self._tokens(question.messages)
-                act = self._choose if question.options else self._write
-                answer = act(question, ids)
-        except SpeakerError as error:
-            spent = replace(error.answer, seconds=time.monotonic() - began)
-            raise SpeakerError(str(error), lasting=error.lasting, answer=spent) from None
+                return (self._choose if question.options else self._write)(question, ids)
+        except ChatModelError:
+            raise
         except Exception as error:  # of memory, of the grammar, of a model's own code: no answer
-            spent = Answer(seconds=time.monotonic() - began)
-            raise SpeakerError(
-                f"{self.name} failed ({type(error).__name__}: {first_line(error)})", answer=spent
-            ) from error
-        return replace(answer, seconds=time.monotonic() - began)
+            why = f"{self.name} failed ({type(error).__name__}: {first_line(error)})"
+            raise ChatModelError(why) from error
 
     def _tokens(self, messages: Messages) -> torch.Tensor:
         """Return a chat's token ids, shape (1, tokens): by the model's template, or plain."""
@@ -108,10 +107,15 @@ class LocalSpeaker:
                 ids = self._by_template(messages)
             except jinja2.TemplateError:  # some know no system message
                 first, second, *rest = messages
-                told = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
-                ids = self._by_template((told, *rest))
+                merged = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
+                ids = self._by_template((merged, *rest))
+        length, limit = ids.shape[1], longest_input(self.module)
+        if length + self.max_tokens > limit:
+            given = f"a question of {length} tokens and an answer of up to {self.max_tokens}"
+            accepted = f"together at most the {limit} that {SETTING} {self.name} reads"
+            fix = "choose a model that reads more, or lower agent.max_tokens"
+            raise ChatModelError(explain(given, accepted, fix), lasting=True)
         found: torch.Tensor = ids.to(device_of(self.module))
-        self._check_length(found.shape[1])
         return found
 
     def _by_template(self, messages: Messages) -> torch.Tensor:
@@ -125,36 +129,25 @@ class LocalSpeaker:
         ids: torch.Tensor = encoded["input_ids"]
         return ids
 
-    def _check_length(self, asked: int) -> None:
-        limit = longest_input(self.module)
-        if asked + self.max_tokens > limit:
-            raise SpeakerError(
-                explain(
-                    f"a question of {asked} tokens and an answer of up to {self.max_tokens}",
-                    f"together at most the {limit} that {SETTING} {self.name} reads",
-                    "choose a model that reads more, or lower agent.max_tokens",
-                ),
-                lasting=True,
-            )
-
     def _write(self, question: Question, ids: torch.Tensor) -> Answer:
         """Write an answer, each token within the grammar."""
-        asked = ids.shape[1]
-        seconds, setting = patience(self.timeout, question)
-        held = Held(self.grammar, question.schema, asked, time.monotonic() + seconds)
+        read = ids.shape[1]
+        seconds, setting = time_limit(self.timeout, question)
+        until = time.monotonic() + seconds
+        decoder = ConstrainedDecoder(self.grammar, question.schema, read, until)
         written = self._generate(
-            ids, self.max_tokens, logits_processor=[held.allow], stopping_criteria=[held.ends]
+            ids, self.max_tokens, logits_processor=[decoder.allow], stopping_criteria=[decoder.ends]
         )
-        tokens = written.sequences[0, asked:]
+        tokens = written.sequences[0, read:]
         answer = Answer(
             text=self.tokenizer.decode(tokens, skip_special_tokens=True),
-            prompt_tokens=asked,
+            prompt_tokens=read,
             answer_tokens=len(tokens),
-            truncated=not held.complete,
+            truncated=not decoder.complete,
         )
-        if held.late and not held.complete:
+        if decoder.late and not decoder.complete:
             late = f"{self.name} had no whole answer within {seconds:g} s ({setting})"
-            raise SpeakerError(late, answer=answer)
+            raise ChatModelError(late, answer=answer)
         return answer
 
     def _choose(self, question: Question, ids: torch.Tensor) -> Answer:
@@ -183,17 +176,18 @@ class LocalSpeaker:
         total = float(start[tokens[0]])
         if len(tokens) == 1:
             return total
-        told = torch.tensor([tokens[:-1]], device=start.device)
+        label = torch.tensor([tokens[:-1]], device=start.device)
         # transformers 5.24 calls past_key_values cache.
         cache = copy.deepcopy(getattr(read, "cache", None) or read.past_key_values)
         new = "cache" in inspect.signature(self.module.forward).parameters
         named = {"cache" if new else "past_key_values": cache}
-        logits = self.module(told, **named, use_cache=True).logits[0]
+        logits = self.module(label, **named, use_cache=True).logits[0]
         following = torch.log_softmax(logits.float(), dim=-1)
         return total + sum(float(following[k, token]) for k, token in enumerate(tokens[1:]))
 
-    def _generate(self, ids: torch.Tensor, most: int, **more: Any) -> Any:
-        options = {name: more.pop(name) for name in ("output_logits",) if name in more}
+    def _generate(
+        self, ids: torch.Tensor, most: int, output_logits: bool = False, **more: Any
+    ) -> Any:
         config = GenerationConfig(
             do_sample=False,
             max_new_tokens=most,
@@ -201,7 +195,7 @@ class LocalSpeaker:
             pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0,
             return_dict_in_generate=True,
             use_cache=True,
-            **options,
+            output_logits=output_logits,
         )
         mask = torch.ones_like(ids)
         return self.module.generate(ids, attention_mask=mask, generation_config=config, **more)
@@ -209,15 +203,15 @@ class LocalSpeaker:
 
 @contextmanager
 def _all_threads() -> Iterator[None]:
-    """Let torch use every core that this process may; the server's judge sets few for itself.
+    """Let torch use every core that this process may; the server's evaluation sets few for itself.
 
     `OMP_NUM_THREADS` holds where it is set.
     """
-    told = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
     allowed = getattr(os, "sched_getaffinity", None)
     cores = len(allowed(0)) if allowed else os.cpu_count() or 1
     before = torch.get_num_threads()
-    torch.set_num_threads(int(told) if told.isdecimal() and int(told) else cores)
+    torch.set_num_threads(int(wanted) if wanted.isdecimal() and int(wanted) else cores)
     try:
         yield
     finally:
@@ -237,7 +231,7 @@ def end_tokens(module: Any, tokenizer: Any) -> list[int]:
     return sorted({int(x) for x in (*listed, tokenizer.eos_token_id) if x is not None})
 
 
-def open_speaker(settings: AgentSettings, clients: int, seed: int) -> LocalSpeaker:
+def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> LocalChatModel:
     """Load the model that `agent.model` names, once for the whole run.
 
     Parameters
@@ -263,7 +257,7 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> LocalSpeak
         size = int(module.config.get_text_config().vocab_size)
         grammar = grammar_tokenizer(tokenizer, size, end_tokens(module, tokenizer), source.name)
     most = answer_tokens(settings, clients) if grammar else 1
-    return LocalSpeaker(source, module, tokenizer, most, settings.timeout, grammar)
+    return LocalChatModel(source, module, tokenizer, most, settings.timeout, grammar)
 
 
 def _load(source: Source, device: torch.device) -> tuple[Any, Any]:

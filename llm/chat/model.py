@@ -1,11 +1,12 @@
-"""What every language model that is asked has in common, wherever it computes."""
+"""What all chat models have in common: question, answer, error, and how one is opened."""
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 from core import UserError
@@ -23,14 +24,14 @@ _HOMES = {"llm": "llm.chat.local", "endpoint": "llm.chat.endpoint"}
 
 @dataclass(frozen=True)
 class Question:
-    """What a language model is asked.
+    """A request to a chat model.
 
     Attributes
     ----------
     messages : tuple of mapping
         The chat so far.
     schema : dict
-        JSON Schema of the answer, for speakers that can be held to one.
+        JSON Schema of the answer, for models whose decoding can be constrained to one.
     options : dict
         A closed set of answers by their label; empty: the answer is free within the schema.
     seconds : float
@@ -50,12 +51,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a language model said.
+    """A chat model's response.
 
     Attributes
     ----------
     text : str
-        Its words, or of a closed set the option that it finds likeliest.
+        Its text, or of a closed set the option that it finds likeliest.
     prompt_tokens, answer_tokens : int
         Tokens read and written; 0 where a server does not say.
     seconds : float
@@ -74,7 +75,7 @@ class Answer:
     likelihoods: Mapping[str, float] = field(default_factory=dict)
 
 
-class SpeakerError(UserError):
+class ChatModelError(UserError):
     """No answer came: too late, unreachable, or an error instead.
 
     Parameters
@@ -93,25 +94,25 @@ class SpeakerError(UserError):
         self.answer = answer or Answer()
 
 
-class Speaker(Protocol):
-    """A language model that can be asked."""
+class ChatModel(Protocol):
+    """A language model that answers questions."""
 
     @property
     def name(self) -> str:
         """Its short name, for the record."""
 
     def ask(self, question: Question) -> Answer:
-        """Answer a question within `agent.timeout` seconds.
+        """Answer a question within `agent.timeout` seconds, `Answer.seconds` filled in.
 
         Raises
         ------
-        SpeakerError
+        ChatModelError
             If no answer came.
         """
 
 
-def open_speaker(settings: AgentSettings, clients: int, seed: int) -> Speaker:
-    """Load the model of `agent.kind = llm`, or look whether the server of `endpoint` is there.
+def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> ChatModel:
+    """Load the model of `agent.kind = llm`, or check that the server of `endpoint` is there.
 
     Neither torch nor an HTTP client is imported before.
 
@@ -130,11 +131,21 @@ def open_speaker(settings: AgentSettings, clients: int, seed: int) -> Speaker:
         If there is no such model or server.
     """
     home = importlib.import_module(_HOMES[settings.kind])
-    return cast(Speaker, home.open_speaker(settings, clients, seed))
+    return cast(ChatModel, home.open_chat_model(settings, clients, seed))
 
 
-def patience(timeout: float, question: Question) -> tuple[float, str]:
-    """Return the seconds that an answer may take, and the setting that says so."""
+def timed(ask: Callable[[], Answer]) -> Answer:
+    """Return an answer with the seconds that it took; an error's partial answer gets them too."""
+    began = time.monotonic()
+    try:
+        return replace(ask(), seconds=time.monotonic() - began)
+    except ChatModelError as error:
+        error.answer = replace(error.answer, seconds=time.monotonic() - began)
+        raise
+
+
+def time_limit(timeout: float, question: Question) -> tuple[float, str]:
+    """Return the seconds that an answer may take, and the setting that sets them."""
     if question.seconds < timeout:
         return max(0.0, question.seconds), "stop.wall_seconds"
     return timeout, "agent.timeout"

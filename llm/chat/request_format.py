@@ -1,4 +1,4 @@
-"""How a request to an OpenAI-compatible server is worded, and worded simpler where it must be."""
+"""The body of a request to an OpenAI-compatible server, and its simpler forms."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from llm.chat.model import Question
 
 FORMS = ("schema", "loose", "object", "text")
-"""Held to the schema; to the schema without bounds, which some servers do not know; to any JSON
-object; to nothing."""
+"""Constrained to the schema; to the schema without bounds, which some servers do not know; to any
+JSON object; to nothing."""
 
 _BOUNDS = ("minimum", "maximum", "maxLength")
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """What a server was found to understand; begin with everything.
+class RequestFormat:
+    """What a server was found to accept; begin with everything.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Dialect:
     extras: tuple[str, ...] = ("temperature", "seed")
 
     def body(self, question: Question, model: str, tokens: int, seed: int) -> dict[str, Any]:
-        """Word a request: greedy, not streamed."""
+        """Return a request's body: greedy, not streamed."""
         extras = {"temperature": 0, "seed": seed}
         return {
             "model": model,
@@ -50,17 +50,17 @@ class Dialect:
             return {}
         if self.form == "object":
             return {"response_format": {"type": "json_object"}}
-        told = _without_bounds(schema) if self.form == "loose" else schema
-        named = {"name": "decision", "strict": True, "schema": told}
+        used = _without_bounds(schema) if self.form == "loose" else schema
+        named = {"name": "decision", "strict": True, "schema": used}
         return {"response_format": {"type": "json_schema", "json_schema": named}}
 
-    def simpler(self, complaint: str) -> Dialect | None:
-        """Return a simpler wording after a refusal, or None if there is none.
+    def simpler(self, complaint: str) -> RequestFormat | None:
+        """Return a simpler format after a refusal, or None if there is none.
 
         Parameters
         ----------
         complaint : str
-            What the server said; a parameter that it names is dropped before the format.
+            The server's message; a parameter that it names is dropped before the format.
         """
         if "max_completion_tokens" in complaint and self.limit == "max_tokens":
             return replace(self, limit="max_completion_tokens")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from core import ModelError, Settings, derive_seed
 from core.formatting import printable
-from llm.chat.model import Answer, Question, Speaker, SpeakerError, open_speaker
+from llm.chat.model import Answer, ChatModel, ChatModelError, Question, open_chat_model
 from strategies.agents import Agent, Attempt, ClientView, Decision, Observation
 from strategies.agents.parsing import ParsedDecision, parse_answer
 from strategies.agents.prompt import asked_again, may_stop, question
@@ -25,7 +25,7 @@ class LLMAgent:
     ----------
     name : str
         For the report.
-    speaker : Speaker
+    chat_model : ChatModel
         The model.
     fallback : Agent
         Decides where no usable answer comes.
@@ -45,7 +45,7 @@ class LLMAgent:
     """
 
     name: str
-    speaker: Speaker
+    chat_model: ChatModel
     fallback: Agent
     retries: int = 2
     min_rounds: int = 1
@@ -74,8 +74,8 @@ class LLMAgent:
         until = time.monotonic() + left
         for _ in range(1 + self.retries):
             try:
-                answer = self.speaker.ask(replace(request, seconds=until - time.monotonic()))
-            except SpeakerError as error:
+                answer = self.chat_model.ask(replace(request, seconds=until - time.monotonic()))
+            except ChatModelError as error:
                 if error.lasting and first and not self.attempts:
                     raise ModelError(str(error)) from error
                 problem = printable(str(error))
@@ -189,7 +189,7 @@ def credit_per_cost(view: ClientView, seen: Observation) -> tuple[float, float]:
 
 
 def build_llm_agent(
-    settings: Settings, fallback: Agent, speaker: Speaker | None = None
+    settings: Settings, fallback: Agent, chat_model: ChatModel | None = None
 ) -> LLMAgent:
     """Build the agent of `agent.kind = llm` or `endpoint`.
 
@@ -199,7 +199,7 @@ def build_llm_agent(
         The run's settings.
     fallback : Agent
         Decides where no usable answer comes.
-    speaker : Speaker or None
+    chat_model : ChatModel or None
         The model to ask; None: the one that the settings name.
 
     Raises
@@ -208,13 +208,13 @@ def build_llm_agent(
         If there is no such model or server.
     """
     agent = settings.agent
-    if speaker is None:
+    if chat_model is None:
         seed = derive_seed(settings.run.seed, "agent")
-        speaker = open_speaker(agent, settings.run.clients, seed)
+        chat_model = open_chat_model(agent, settings.run.clients, seed)
     closed = agent.kind == "llm" and agent.decoding == "choices"
     return LLMAgent(
-        name=f"{agent.kind} ({speaker.name})",
-        speaker=speaker,
+        name=f"{agent.kind} ({chat_model.name})",
+        chat_model=chat_model,
         fallback=fallback,
         retries=0 if closed else agent.retries,
         min_rounds=settings.stop.min_rounds,

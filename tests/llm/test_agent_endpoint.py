@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from core import ModelError, UserError
-from llm.chat.endpoint import EndpointSpeaker, open_speaker
-from llm.chat.model import SpeakerError
+from llm.chat.endpoint import EndpointChatModel, open_chat_model
+from llm.chat.model import ChatModelError
 from strategies.agents import ClientView, Observation
 from strategies.agents.prompt import question
 from tests.llm.agent_server import (
@@ -42,26 +42,26 @@ WORDS = '{"reason": "so", "steps": {"0": 3, "1": 0}, "stop": false}'
 
 
 @pytest.fixture
-def speaker(server: AgentServer) -> Callable[..., EndpointSpeaker]:
-    def make(timeout: float = 5.0, key: str = KEY, base: str = "") -> EndpointSpeaker:
-        return EndpointSpeaker(base or server.url, key, "tiny", timeout, 200, seed=7)
+def chat_model(server: AgentServer) -> Callable[..., EndpointChatModel]:
+    def make(timeout: float = 5.0, key: str = KEY, base: str = "") -> EndpointChatModel:
+        return EndpointChatModel(base or server.url, key, "tiny", timeout, 200, seed=7)
 
     return make
 
 
-def refused(speaker: EndpointSpeaker) -> SpeakerError:
-    with pytest.raises(SpeakerError) as told:
-        speaker.ask(ASKED)
+def refused(chat_model: EndpointChatModel) -> ChatModelError:
+    with pytest.raises(ChatModelError) as told:
+        chat_model.ask(ASKED)
     assert KEY not in str(told.value)
     assert "\n" not in str(told.value)
     return told.value
 
 
 def test_a_question_arrives_whole_and_the_answer_comes_back(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [says(WORDS)]
-    answer = speaker().ask(ASKED)
+    answer = chat_model().ask(ASKED)
     assert answer.text == WORDS
     assert (answer.prompt_tokens, answer.answer_tokens, answer.truncated) == (100, 20, False)
     assert answer.seconds > 0
@@ -81,9 +81,9 @@ def test_a_question_arrives_whole_and_the_answer_comes_back(
 
 
 def test_without_a_key_none_is_sent(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
-    speaker(key="").ask(ASKED)
+    chat_model(key="").ask(ASKED)
     assert "authorization" not in server.headers[0]
 
 
@@ -91,11 +91,11 @@ def test_without_a_key_none_is_sent(
 
 
 def test_a_server_without_schemas_is_asked_simpler_and_remembered(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     unknown = sends({"error": {"message": "response_format: no such type"}}, 400)
     server.script = [unknown, sends({"detail": [{"loc": ["response_format"]}]}, 422)]
-    asking = speaker()
+    asking = chat_model()
     asking.ask(ASKED)
     asking.ask(ASKED)
     schema, loose, first, second = [body.get("response_format") for body in server.asked]
@@ -107,21 +107,21 @@ def test_a_server_without_schemas_is_asked_simpler_and_remembered(
 
 
 def test_a_server_that_knows_no_format_at_all_answers_in_the_end(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [sends(b"what?", 400, "text/plain")] * 3 + [says(WORDS)]
-    assert speaker().ask(ASKED).text == WORDS
+    assert chat_model().ask(ASKED).text == WORDS
     assert "response_format" not in server.asked[-1]
 
 
 def test_a_parameter_that_the_server_names_is_dropped_alone(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [
         sends({"error": {"message": "use 'max_completion_tokens'", "param": "max_tokens"}}, 400),
         sends({"error": {"message": "unsupported value", "param": "temperature"}}, 400),
     ]
-    speaker().ask(ASKED)
+    chat_model().ask(ASKED)
     last = server.asked[-1]
     assert last["max_completion_tokens"] == 200
     assert not {"max_tokens", "temperature"} & set(last)
@@ -130,15 +130,15 @@ def test_a_parameter_that_the_server_names_is_dropped_alone(
 
 
 def test_a_server_that_takes_nothing_is_a_lasting_error_and_nothing_is_unlearned(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [sends({"error": {"message": "context too long"}}, 400)] * 4
-    asking = speaker()
+    asking = chat_model()
     error = refused(asking)
     assert error.lasting
     assert "agent.model = 'tiny'" in str(error)
     assert "HTTP 400: context too long" in str(error)
-    assert asking.dialect.form == "schema"
+    assert asking.request_format.form == "schema"
 
 
 # --- late, busy, broken ---------------------------------------------------------------------
@@ -150,51 +150,51 @@ def test_a_server_that_takes_nothing_is_a_lasting_error_and_nothing_is_unlearned
     ids=["hangs", "drips its body", "drips its header"],
 )
 def test_no_server_holds_a_round(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker], behaviour: Any
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel], behaviour: Any
 ) -> None:
     server.script = [behaviour]
-    error = refused(speaker(timeout=0.3))
+    error = refused(chat_model(timeout=0.3))
     assert "gave no whole answer within 0.3 s (agent.timeout)" in str(error)
     assert not error.lasting
     assert error.answer.seconds >= 0.3
 
 
 def test_busy_and_broken_servers_are_asked_again_within_the_deadline(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [sends({}, 500), closes, breaks_off]
-    assert json.loads(speaker(timeout=2.0).ask(ASKED).text)["steps"] == {"0": 2, "1": 2}
+    assert json.loads(chat_model(timeout=2.0).ask(ASKED).text)["steps"] == {"0": 2, "1": 2}
     assert len(server.asked) == 4
 
 
 def test_a_busy_server_says_how_long_to_wait(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [sends({}, 429, Retry_After="0.2")]
     began = time.monotonic()
-    speaker(timeout=5.0).ask(ASKED)
+    chat_model(timeout=5.0).ask(ASKED)
     assert time.monotonic() - began >= 0.2
     server.script = [sends({"error": {"message": "slow down"}}, 429, Retry_After="60")]
-    assert "HTTP 429: slow down" in str(refused(speaker(timeout=5.0)))
+    assert "HTTP 429: slow down" in str(refused(chat_model(timeout=5.0)))
     server.script = [sends({}, 429, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT")]
-    assert speaker().ask(ASKED).text
+    assert chat_model().ask(ASKED).text
 
 
 def test_a_server_that_stays_broken_is_given_up(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [sends({"error": "overloaded"}, 503)] * 9
-    error = refused(speaker(timeout=1.0))
+    error = refused(chat_model(timeout=1.0))
     assert "HTTP 503: overloaded" in str(error)
     assert not error.lasting
     assert len(server.asked) == 4
 
 
-def test_nobody_there(speaker: Callable[..., EndpointSpeaker]) -> None:
+def test_nobody_there(chat_model: Callable[..., EndpointChatModel]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    error = refused(speaker(timeout=2.0, base=f"http://127.0.0.1:{port}/v1"))
+    error = refused(chat_model(timeout=2.0, base=f"http://127.0.0.1:{port}/v1"))
     assert f"127.0.0.1:{port} cannot be reached" in str(error)
 
 
@@ -217,43 +217,43 @@ def test_nobody_there(speaker: Callable[..., EndpointSpeaker]) -> None:
     ids=["html", "a stream", "bad utf-8", "empty", "old form", "list", "void", "nested", "object"],
 )
 def test_a_200_that_is_no_completion(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker], behaviour: Any
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel], behaviour: Any
 ) -> None:
     server.script = [behaviour]
-    error = refused(speaker())
+    error = refused(chat_model())
     assert "answers HTTP 200 without a chat completion" in str(error)
     assert not error.lasting
 
 
 def test_a_completion_of_the_wrong_content_type_is_read(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [sends(completion(WORDS), kind="text/plain")]
-    assert speaker().ask(ASKED).text == WORDS
+    assert chat_model().ask(ASKED).text == WORDS
 
 
 def test_a_huge_body_is_not_read_to_its_end(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [floods]
-    assert "answers more than 1,000,000 bytes" in str(refused(speaker()))
+    assert "answers more than 1,000,000 bytes" in str(refused(chat_model()))
 
 
 @pytest.mark.parametrize("usage", [{}, [], {"prompt_tokens": -3, "completion_tokens": "many"}])
 def test_unknown_or_silly_usage_counts_as_none(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker], usage: Any
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel], usage: Any
 ) -> None:
     server.script = [says(WORDS, usage=usage)]
-    answer = speaker().ask(ASKED)
+    answer = chat_model().ask(ASKED)
     assert (answer.prompt_tokens, answer.answer_tokens) == (0, 0)
 
 
 def test_the_limit_of_tokens_parts_silence_and_broken_letters_are_told(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     parts = [{"type": "text", "text": WORDS[:9]}, {"type": "text", "text": WORDS[9:]}]
     server.script = [says(WORDS[:20], "length"), says(parts), says(None), says("a\ud800b")]
-    asking = speaker()
+    asking = chat_model()
     assert asking.ask(ASKED).truncated
     assert asking.ask(ASKED).text == WORDS
     assert asking.ask(ASKED).text == ""
@@ -261,31 +261,31 @@ def test_the_limit_of_tokens_parts_silence_and_broken_letters_are_told(
 
 
 def test_the_runs_own_time_ends_an_answer(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [hangs]
-    with pytest.raises(SpeakerError, match=r"within 0.2 s \(stop.wall_seconds\)"):
-        speaker(timeout=30.0).ask(replace(ASKED, seconds=0.2))
+    with pytest.raises(ChatModelError, match=r"within 0.2 s \(stop.wall_seconds\)"):
+        chat_model(timeout=30.0).ask(replace(ASKED, seconds=0.2))
 
 
 # --- before a run ---------------------------------------------------------------------------
 
 
-def opened(monkeypatch: pytest.MonkeyPatch, url: str, key: str = KEY) -> EndpointSpeaker:
+def opened(monkeypatch: pytest.MonkeyPatch, url: str, key: str = KEY) -> EndpointChatModel:
     from core import parse_run
 
     monkeypatch.setenv("LLM_QFL_AGENT_URL", url)
     monkeypatch.setenv("LLM_QFL_AGENT_KEY", key)
     given = ["agent.kind=endpoint", "agent.model=tiny", "agent.timeout=0.5"]
-    return open_speaker(parse_run([], given)[0].agent, clients=4, seed=0)
+    return open_chat_model(parse_run([], given)[0].agent, clients=4, seed=0)
 
 
 def test_opening_looks_whether_somebody_is_there(
     monkeypatch: pytest.MonkeyPatch, server: AgentServer
 ) -> None:
-    speaker = opened(monkeypatch, f"{server.url}/chat/completions/")
-    assert speaker.base == server.url
-    assert speaker.max_tokens == 250 + 12 * 4
+    chat_model = opened(monkeypatch, f"{server.url}/chat/completions/")
+    assert chat_model.base == server.url
+    assert chat_model.max_tokens == 250 + 12 * 4
     assert server.paths == ["/v1/models"]
     server.models = 404  # not every server has a list
     opened(monkeypatch, server.url)
@@ -328,15 +328,15 @@ def test_an_address_that_cannot_be_asked_is_one_line(
 
 
 def test_attempts_that_fail_together_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, speaker: Callable[..., EndpointSpeaker]
+    monkeypatch: pytest.MonkeyPatch, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     async def fails(*_: Any) -> Any:
         raise ExceptionGroup("two addresses", [OverflowError("port"), OSError("route")])
 
-    monkeypatch.setattr(EndpointSpeaker, "_send", fails)
+    monkeypatch.setattr(EndpointChatModel, "_send", fails)
     with pytest.raises(ModelError, match=r"cannot be asked \(two addresses"):
-        speaker().check()
-    assert "cannot be reached (two addresses" in str(refused(speaker(timeout=0.2)))
+        chat_model().check()
+    assert "cannot be reached (two addresses" in str(refused(chat_model(timeout=0.2)))
 
 
 def test_a_refused_or_unusable_key_is_one_line_without_it(

@@ -8,26 +8,26 @@ from collections.abc import Callable
 
 import pytest
 
-from llm.chat.endpoint import EndpointSpeaker
-from llm.chat.model import SpeakerError
+from llm.chat.endpoint import EndpointChatModel
+from llm.chat.model import ChatModelError
 from tests.llm.agent_server import KEY, AgentServer, says, sends, serving
 from tests.llm.test_agent_endpoint import ASKED, WORDS, opened, refused
 
 
 @pytest.fixture
-def speaker(server: AgentServer) -> Callable[..., EndpointSpeaker]:
-    def make(timeout: float = 5.0, key: str = KEY) -> EndpointSpeaker:
-        return EndpointSpeaker(server.url, key, "tiny", timeout, 200)
+def chat_model(server: AgentServer) -> Callable[..., EndpointChatModel]:
+    def make(timeout: float = 5.0, key: str = KEY) -> EndpointChatModel:
+        return EndpointChatModel(server.url, key, "tiny", timeout, 200)
 
     return make
 
 
 def test_a_redirect_is_not_followed_and_the_key_stays(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     with serving() as other:
         server.script = [sends({}, 307, Location=f"{other.url}/chat/completions")]
-        error = refused(speaker())
+        error = refused(chat_model())
         assert "redirects elsewhere (HTTP 307), which is not followed" in str(error)
         assert error.lasting
         assert other.paths == []
@@ -35,19 +35,19 @@ def test_a_redirect_is_not_followed_and_the_key_stays(
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
 def test_a_server_that_says_the_key_back_does_not_get_it_into_an_error(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker], status: int
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel], status: int
 ) -> None:
     server.script = [sends({"error": {"message": f"no: {KEY}"}}, status)] * 4
-    error = refused(speaker(timeout=0.5))
+    error = refused(chat_model(timeout=0.5))
     assert error.lasting == (status != 500)
     server.script = [says(f"{WORDS} {KEY}")]
-    assert speaker().ask(ASKED).text == f"{WORDS} ***"
+    assert chat_model().ask(ASKED).text == f"{WORDS} ***"
     server.script = [sends(b" " * 70 + KEY.encode())]
-    assert KEY[:4] not in str(refused(speaker()))
+    assert KEY[:4] not in str(refused(chat_model()))
 
 
 def test_a_key_that_is_said_back_in_escapes_is_blotted_out(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     escaped = f"\\u{ord(KEY[0]):04x}{KEY[1:]}"
     upper = "".join(f"\\u{ord(sign):04X}" for sign in KEY)
@@ -59,30 +59,30 @@ def test_a_key_that_is_said_back_in_escapes_is_blotted_out(
         )
         for status, body in bodies:
             server.script = [sends(body.encode(), status)]
-            error = str(refused(speaker()))
+            error = str(refused(chat_model()))
             assert "***" in error
             assert KEY[1:] not in error
             assert told[2:] not in error
         server.script = [says(WORDS.replace('"so"', f'"{told}"'))]
-        answer = speaker().ask(ASKED).text
+        answer = chat_model().ask(ASKED).text
         assert KEY not in json.loads(answer)["reason"]
 
 
 def test_a_short_key_is_blotted_out_too(
-    server: AgentServer, speaker: Callable[..., EndpointSpeaker]
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [sends({"error": {"message": "no: k7#"}}, 404)]
-    with pytest.raises(SpeakerError) as told:
-        speaker(key="k7#").ask(ASKED)
+    with pytest.raises(ChatModelError) as told:
+        chat_model(key="k7#").ask(ASKED)
     assert "k7#" not in str(told.value)
     assert "***" in str(told.value)
-    assert speaker(key="").ask(ASKED).text
+    assert chat_model(key="").ask(ASKED).text
 
 
 def test_a_key_in_the_clear_is_warned_of_in_one_line(
     monkeypatch: pytest.MonkeyPatch, server: AgentServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(EndpointSpeaker, "check", lambda self: None)
+    monkeypatch.setattr(EndpointChatModel, "check", lambda self: None)
     for url, key in ((server.url, KEY), ("https://host/v1", KEY), ("http://host/v1", "")):
         opened(monkeypatch, url, key)
     assert caplog.messages == []

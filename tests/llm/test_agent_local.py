@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from core import ModelError, parse_run
-from llm.chat.local import LocalSpeaker, open_speaker, plain_chat
-from llm.chat.model import Question, SpeakerError
+from llm.chat.local import LocalChatModel, open_chat_model, plain_chat
+from llm.chat.model import ChatModelError, Question
 from strategies.agents import ClientView, Decision, Observation
 from strategies.agents.llm import choices
 from strategies.agents.parsing import parse_answer
@@ -39,9 +39,9 @@ SEEN = Observation(
 ASKED = question(SEEN, min_rounds=1)
 
 
-def opened(folder: Path | str, *given: str) -> LocalSpeaker:
+def opened(folder: Path | str, *given: str) -> LocalChatModel:
     settings, _ = parse_run([], ["agent.kind=llm", f"agent.model={folder}", *given])
-    return open_speaker(settings.agent, clients=3, seed=0)
+    return open_chat_model(settings.agent, clients=3, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -52,19 +52,19 @@ def opened(folder: Path | str, *given: str) -> LocalSpeaker:
 def test_random_weights_answer_in_the_asked_form(
     causal_folder: Callable[..., Path], seed: int, template: str
 ) -> None:
-    speaker = opened(causal_folder(seed, template))
-    answer = speaker.ask(ASKED)
+    chat_model = opened(causal_folder(seed, template))
+    answer = chat_model.ask(ASKED)
     jsonschema.validate(json.loads(answer.text), ASKED.schema)
     assert answer.text.startswith('{"reason": "')
     assert ', "steps": {"0": ' in answer.text
     assert not answer.truncated
     assert answer.seconds > 0
     assert 20 < answer.answer_tokens < 250 + 36
-    assert speaker.tokenizer.decode(speaker.tokenizer.encode(answer.text)) == answer.text
+    assert chat_model.tokenizer.decode(chat_model.tokenizer.encode(answer.text)) == answer.text
     result = parse_answer(answer.text, SEEN)
     assert result.notes == ()
     assert result.decision is not None or "nobody is chosen" in result.problem
-    again = speaker.ask(asked_again(ASKED, answer.text, "nobody is chosen"))
+    again = chat_model.ask(asked_again(ASKED, answer.text, "nobody is chosen"))
     jsonschema.validate(json.loads(again.text), ASKED.schema)
     assert again.prompt_tokens > answer.prompt_tokens
 
@@ -75,13 +75,13 @@ def test_the_same_question_has_the_same_answer(causal_folder: Callable[..., Path
 
 
 def test_the_chat_template_is_used(causal_folder: Callable[..., Path]) -> None:
-    speaker = opened(causal_folder(0, TEMPLATE))
-    ids = speaker._tokens(ASKED.messages)
-    told = speaker.tokenizer.decode(ids[0])
+    chat_model = opened(causal_folder(0, TEMPLATE))
+    ids = chat_model._tokens(ASKED.messages)
+    told = chat_model.tokenizer.decode(ids[0])
     system, user = (m["content"] for m in ASKED.messages)
     assert told == f"<|system|>{system}<|end|><|user|>{user}<|end|><|assistant|>"
     merged = opened(causal_folder(0, WITHOUT_SYSTEM))._tokens(ASKED.messages)
-    told = speaker.tokenizer.decode(merged[0])
+    told = chat_model.tokenizer.decode(merged[0])
     assert told == f"<|user|>{system}\n\n{user}<|end|><|assistant|>"
     plain = plain_chat(asked_again(ASKED, "{}", "nobody").messages)
     assert plain.endswith("one JSON object only.\n\nAnswer:\n")
@@ -107,9 +107,9 @@ def test_the_limit_of_tokens_cuts_an_answer_off(causal_folder: Callable[..., Pat
 
 
 def test_the_deadline_ends_an_answer(causal_folder: Callable[..., Path]) -> None:
-    speaker = opened(causal_folder(0), "agent.timeout=1e-9")
-    with pytest.raises(SpeakerError, match=r"no whole answer within 1e-09 s") as told:
-        speaker.ask(ASKED)
+    chat_model = opened(causal_folder(0), "agent.timeout=1e-9")
+    with pytest.raises(ChatModelError, match=r"no whole answer within 1e-09 s") as told:
+        chat_model.ask(ASKED)
     assert told.value.answer.answer_tokens == 1
     assert told.value.answer.prompt_tokens > 100
     assert told.value.answer.seconds > 0
@@ -119,25 +119,25 @@ def test_the_deadline_ends_an_answer(causal_folder: Callable[..., Path]) -> None
 def test_a_question_that_the_model_cannot_hold_is_a_lasting_error(
     causal_folder: Callable[..., Path],
 ) -> None:
-    speaker = opened(causal_folder(0, max_position_embeddings=512))
-    with pytest.raises(SpeakerError, match=r"together at most the 512 that agent\.model") as told:
-        speaker.ask(ASKED)
+    chat_model = opened(causal_folder(0, max_position_embeddings=512))
+    with pytest.raises(ChatModelError, match=r"together at most the 512 that agent\.model") as told:
+        chat_model.ask(ASKED)
     assert told.value.lasting
 
 
 def test_whatever_fails_is_no_answer_and_no_end_of_the_run(
     causal_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speaker = opened(causal_folder(0))
-    with pytest.raises(SpeakerError, match=r"failed \(ValueError: no grammar for this schema"):
-        speaker.ask(replace(ASKED, schema={"type": "nonsense"}))
+    chat_model = opened(causal_folder(0))
+    with pytest.raises(ChatModelError, match=r"failed \(ValueError: no grammar for this schema"):
+        chat_model.ask(replace(ASKED, schema={"type": "nonsense"}))
 
     def fails(*_: Any, **__: Any) -> None:
         raise IndexError("index out of range in self\nat line 3")
 
-    monkeypatch.setattr(LocalSpeaker, "_generate", fails)
-    with pytest.raises(SpeakerError, match=r"failed \(IndexError: index out of range") as told:
-        speaker.ask(ASKED)
+    monkeypatch.setattr(LocalChatModel, "_generate", fails)
+    with pytest.raises(ChatModelError, match=r"failed \(IndexError: index out of range") as told:
+        chat_model.ask(ASKED)
     assert not told.value.lasting
 
 
@@ -145,32 +145,32 @@ def test_whatever_fails_is_no_answer_and_no_end_of_the_run(
 def test_scores_that_are_no_numbers_are_no_answer(
     causal_folder: Callable[..., Path], decoding: str
 ) -> None:
-    speaker = opened(causal_folder(0), f"agent.decoding={decoding}")
-    for weights in speaker.module.parameters():
+    chat_model = opened(causal_folder(0), f"agent.decoding={decoding}")
+    for weights in chat_model.module.parameters():
         weights.data.fill_(float("nan"))
-    with pytest.raises(SpeakerError, match="are no numbers"):
-        speaker.ask(offered(list("ABC")) if decoding == "choices" else ASKED)
+    with pytest.raises(ChatModelError, match="are no numbers"):
+        chat_model.ask(offered(list("ABC")) if decoding == "choices" else ASKED)
 
 
 def test_it_computes_on_every_core_and_gives_them_back(
     causal_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
-    speaker, used = opened(causal_folder(0), "agent.decoding=choices"), []
-    choose = speaker._choose
+    chat_model, used = opened(causal_folder(0), "agent.decoding=choices"), []
+    choose = chat_model._choose
 
     def watched(*given: Any) -> Any:
         used.append(torch.get_num_threads())
         return choose(*given)
 
-    monkeypatch.setattr(speaker, "_choose", watched)
+    monkeypatch.setattr(chat_model, "_choose", watched)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        speaker.ask(offered(list("ABC")))
+        chat_model.ask(offered(list("ABC")))
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        speaker.ask(offered(list("ABC")))
+        chat_model.ask(offered(list("ABC")))
         assert used == [3, 2]
         assert torch.get_num_threads() == 1
     finally:
@@ -194,16 +194,16 @@ def test_choices_are_scored_as_without_a_cache(
 ) -> None:
     # Large weights: every token before a label matters for it.
     folder = causal_folder(3, TEMPLATE, initializer_range=0.5)
-    speaker = opened(folder, "agent.decoding=choices")
+    chat_model = opened(folder, "agent.decoding=choices")
     asked = offered(labels)
-    answer = speaker.ask(asked)
-    ids = speaker._tokens(asked.messages)
+    answer = chat_model.ask(asked)
+    ids = chat_model._tokens(asked.messages)
     scores = []
     for label in asked.options:
-        tokens = speaker.tokenizer.encode(label, add_special_tokens=False)
+        tokens = chat_model.tokenizer.encode(label, add_special_tokens=False)
         whole = torch.cat([ids, torch.tensor([tokens])], dim=1)
         with torch.inference_mode():
-            logits = torch.log_softmax(speaker.module(whole).logits[0].double(), dim=-1)
+            logits = torch.log_softmax(chat_model.module(whole).logits[0].double(), dim=-1)
         scores.append(
             sum(float(logits[ids.shape[1] - 1 + k, token]) for k, token in enumerate(tokens))
         )

@@ -14,7 +14,7 @@ import pytest
 
 import llm
 from core import DataError, LlmSettings, ModelError
-from llm import adapters, batches, fine_tuning, tasks, training
+from llm import adapters, batches, fine_tuning, training
 from llm.calibration import fit_temperature, mean_nll
 from llm.models import build_classifier
 from llm.teacher import content_key
@@ -245,7 +245,7 @@ def test_teachers_of_another_recipe_are_not_taken(
 ) -> None:
     settings = settings_for(model_folder("bert"), epochs=1)
     first = run(reviews, settings, tmp_path)
-    monkeypatch.setattr(tasks, "RECIPE", tasks.RECIPE + 1)
+    monkeypatch.setattr(fine_tuning, "RECIPE", fine_tuning.RECIPE + 1)
     second = run(reviews, settings, tmp_path)
     assert not second.metrics["reused"]
     assert first.folder != second.folder
@@ -255,7 +255,7 @@ def test_recipe_names_its_numbers() -> None:
     """Fails with a changed number: raise `RECIPE`, then write the new numbers here."""
     recipe = {
         "recipe": training.RECIPE,
-        "whole model rate": tasks.WHOLE_MODEL_RATE,
+        "whole model rate": fine_tuning.WHOLE_MODEL_RATE,
         "weight decay": training._WEIGHT_DECAY,
         "clip norm": training._CLIP_NORM,
         "schedule": [round(linear_decay(step, 20), 4) for step in (0, 1, 2, 19)],
@@ -340,7 +340,7 @@ def test_infinite_logits_end_in_the_same_error() -> None:
     import torch
 
     from llm.batches import Tokens
-    from llm.training import Plan, Rows, _judge, train
+    from llm.training import Plan, Rows, _validate, train
 
     class Broken(torch.nn.Module):
         def __init__(self) -> None:
@@ -352,7 +352,7 @@ def test_infinite_logits_end_in_the_same_error() -> None:
             return types.SimpleNamespace(logits=self.weight * endless)
 
     rows = Rows(Tokens((np.array([1]), np.array([2])), 0), np.array([0, 1]))
-    assert np.isnan(_judge(Broken(), rows, 0.0)[0])
+    assert np.isnan(_validate(Broken(), rows, 0.0)[0])
     with pytest.raises(ModelError, match="diverged"):
         train(Broken(), (), rows, rows, Plan(2, 2, 0.1, 0.1, 1, 0), lambda _: None)
 

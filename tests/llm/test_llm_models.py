@@ -284,17 +284,17 @@ def test_packed_weights_are_the_same_bits_in_a_fifth_less_room(tmp_path: Path) -
     import torch
 
     from llm.dna_tiny import WEIGHTS
-    from llm.serialised import pack, read_packed, unpack
+    from llm.serialised import deserialise, read_serialised, serialise
 
     path = tmp_path / "weights.json"
     every = torch.arange(2**16).to(torch.int32).to(torch.int16).view(torch.float16).nan_to_num()
-    path.write_text(pack({"all": every}, {}), encoding="utf-8")
-    found = unpack(read_packed(path, "a test", ""), path, "a test")["all"].half()
+    path.write_text(serialise({"all": every}, {}), encoding="utf-8")
+    found = deserialise(read_serialised(path, "a test", ""), path, "a test")["all"].half()
     assert torch.equal(found.view(torch.int16), every.view(torch.int16))
-    body = read_packed(WEIGHTS, "dna-tiny", "")
-    shipped = unpack(body, WEIGHTS, "dna-tiny")
-    path.write_text(pack(shipped, body["metadata"]), encoding="utf-8")
-    again = unpack(read_packed(path, "a test", ""), path, "a test")
+    body = read_serialised(WEIGHTS, "dna-tiny", "")
+    shipped = deserialise(body, WEIGHTS, "dna-tiny")
+    path.write_text(serialise(shipped, body["metadata"]), encoding="utf-8")
+    again = deserialise(read_serialised(path, "a test", ""), path, "a test")
     assert all(torch.equal(shipped[name], again[name]) for name in shipped)
     halves = 2 * sum(tensor.numel() for tensor in shipped.values())
     assert WEIGHTS.stat().st_size < 0.82 * halves * 4 / 3  # base64 alone: four thirds

@@ -15,7 +15,7 @@ import pytest
 
 import llm
 from core import LlmSettings, ModelError
-from llm import adapters, fine_tuning, models, quantised, tasks
+from llm import adapters, fine_tuning, models, quantised
 from llm.models import build_classifier
 
 Folders = Callable[[str], Path]
@@ -267,9 +267,7 @@ def test_a_gpu_that_is_full_is_one_line(
 def test_the_head_has_a_rate_of_its_own(model_folder: Folders) -> None:
     def plan(**changes: Any) -> Any:
         settings = settings_for(model_folder("bert"), **changes)
-        return tasks.plan_of(
-            tasks.Task([], np.zeros(0), [], np.zeros(0), 2, settings, "text", 0, True)
-        )
+        return llm.Task([], np.zeros(0), [], np.zeros(0), 2, settings, "text", 0).plan()
 
     assert plan().head_rate == plan().learning_rate == 0.01
     assert plan(head_learning_rate=0.05).head_rate == 0.05

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm.kmer_tokenizer import FIRST, PAD, UNKNOWN
 
 from llm.batches import (
+    FIRST,
+    PAD,
+    UNKNOWN,
     KmerTokenizer,
     Tokens,
     dna_words,

@@ -302,7 +302,7 @@ def test_a_shared_adapter_is_given_to_sites_that_lost_it(tmp_path: Path) -> None
 def test_a_run_without_a_checkpoint_has_nothing_to_go_on_from(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     broken(folder, 0)
-    with pytest.raises(UserError, match=r"no whole checkpoint in .* start it anew"):
+    with pytest.raises(UserError, match=r"no whole checkpoint in .* start it again"):
         go_on(folder)
 
 

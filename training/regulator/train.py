@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from core import derive_seed, write_text
-from llm.serialised import pack
+from llm.serialised import serialise
 from strategies.agents.regulator.policy import (
     WEIGHTS,
     likelihood,
@@ -270,7 +270,7 @@ def main(given: list[str]) -> int:
     course = Course(imitation=asked.imitation, reinforcement=asked.reinforcement)
     model, about = train(course, asked.seed, lambda line: print(line, flush=True))
     state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    write_text(asked.out, pack(state, about))
+    write_text(asked.out, serialise(state, about))
     print(asked.out)
     return 0
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core import ModelError
-from llm.serialised import read_packed, unpack
+from llm.serialised import deserialise, read_serialised
 from strategies.agents.regulator.encoding import (
     CLIENT,
     GO_ID,
@@ -63,7 +63,7 @@ def load(path: Path = WEIGHTS) -> LlamaForCausalLM:
     core.ModelError
         If the file is missing or damaged.
     """
-    state = unpack(read_packed(path, "the regulator", REMEDY), path, "the regulator")
+    state = deserialise(read_serialised(path, "the regulator", REMEDY), path, "the regulator")
     with torch.random.fork_rng(devices=[]):
         model = new_model()
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from core import ModelError, parse_run
-from llm.chat.model import Answer, Question, SpeakerError
+from llm.chat.model import Answer, ChatModelError, Question
 from strategies import build_agent
 from strategies.agents import Decision, HasTranscript, Observation
 from strategies.agents.guard import guard
@@ -26,19 +26,19 @@ FINE = json.dumps({"reason": "0 helps", "steps": {"0": 3, "1": 0}, "stop": False
 class Scripted:
     """A model that gives, or raises, one answer after the other."""
 
-    script: list[str | SpeakerError]
+    script: list[str | ChatModelError]
     asked: list[Question] = field(default_factory=list)
     name: str = "parrot"
 
     def ask(self, question: Question) -> Answer:
         self.asked.append(question)
         said = self.script.pop(0)
-        if isinstance(said, SpeakerError):
+        if isinstance(said, ChatModelError):
             raise said
         return Answer(said, 100, len(said), 0.5, truncated=said.endswith("..."))
 
 
-def agent_of(*script: str | SpeakerError, retries: int = 2, **more: int) -> LLMAgent:
+def agent_of(*script: str | ChatModelError, retries: int = 2, **more: int) -> LLMAgent:
     return LLMAgent("llm (parrot)", Scripted(list(script)), AllAgent(), retries, **more)
 
 
@@ -64,7 +64,7 @@ def test_an_unusable_answer_is_asked_for_again_with_the_problem() -> None:
     assert "holds no JSON object" in problems[0]
     assert "answer shorter" in problems[1]
     assert problems[2] == ""
-    told = [q.messages[-1]["content"] for q in agent.speaker.asked]  # type: ignore[attr-defined]
+    told = [q.messages[-1]["content"] for q in agent.chat_model.asked]  # type: ignore[attr-defined]
     assert problems[0] in told[1]
     assert problems[1] in told[2]
     assert agent.decided_by == "llm (parrot)"
@@ -82,7 +82,7 @@ def test_after_the_retries_the_rule_decides_and_says_so(retries: int) -> None:
 
 
 def test_who_does_not_answer_in_time_is_not_asked_again_in_this_round() -> None:
-    late = SpeakerError("no whole answer within 1 s", answer=Answer("{", 7, 1, 1.0))
+    late = ChatModelError("no whole answer within 1 s", answer=Answer("{", 7, 1, 1.0))
     agent = agent_of(late, FINE)
     decision = agent.decide(SEEN)
     assert "no whole answer within 1 s" in decision.reason
@@ -95,7 +95,7 @@ def test_who_does_not_answer_in_time_is_not_asked_again_in_this_round() -> None:
 
 
 def test_a_wrong_address_ends_the_run_before_its_first_round_and_no_later_one() -> None:
-    wrong = SpeakerError("no such model", lasting=True)
+    wrong = ChatModelError("no such model", lasting=True)
     with pytest.raises(ModelError, match="no such model"):
         agent_of(wrong).decide(SEEN)
     agent = agent_of(FINE, wrong)
@@ -104,7 +104,7 @@ def test_a_wrong_address_ends_the_run_before_its_first_round_and_no_later_one() 
 
 
 def test_after_an_unusable_answer_a_lasting_error_leaves_the_round_to_the_rule() -> None:
-    agent = agent_of("no idea", SpeakerError("HTTP 400: no", lasting=True))
+    agent = agent_of("no idea", ChatModelError("HTTP 400: no", lasting=True))
     assert agent.decide(SEEN).reason.startswith("all instead of llm (parrot) (HTTP 400: no)")
     assert agent.decided_by == "all"
 
@@ -113,7 +113,7 @@ def test_after_an_unusable_answer_a_lasting_error_leaves_the_round_to_the_rule()
 def test_an_empty_answer_is_no_turn_of_the_chat(nothing: str) -> None:
     agent = agent_of(nothing, FINE)
     agent.decide(SEEN)
-    first, again = [q.messages for q in agent.speaker.asked]  # type: ignore[attr-defined]
+    first, again = [q.messages for q in agent.chat_model.asked]  # type: ignore[attr-defined]
     assert [m["role"] for m in again] == ["system", "user"]
     assert again[1]["content"].startswith(first[1]["content"])
     assert "the answer is empty" in again[1]["content"]
@@ -122,11 +122,11 @@ def test_an_empty_answer_is_no_turn_of_the_chat(nothing: str) -> None:
 def test_no_answer_is_waited_for_beyond_the_runs_own_time() -> None:
     agent = agent_of("no idea", FINE)
     agent.decide(SEEN.model_copy(update={"seconds_left": 5.0}))
-    first, again = [q.seconds for q in agent.speaker.asked]  # type: ignore[attr-defined]
+    first, again = [q.seconds for q in agent.chat_model.asked]  # type: ignore[attr-defined]
     assert 0 < again < first <= 5.0
     agent = agent_of(FINE)
     agent.decide(SEEN)
-    assert agent.speaker.asked[0].seconds == math.inf  # type: ignore[attr-defined]
+    assert agent.chat_model.asked[0].seconds == math.inf  # type: ignore[attr-defined]
 
 
 @dataclass

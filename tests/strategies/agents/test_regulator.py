@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import ModelError, parse_run
-from llm.serialised import pack, read_packed
+from llm.serialised import read_serialised, serialise
 from strategies import build_agent
 from strategies.agents import ClientView, Decision, HasTranscript, Observation
 from strategies.agents.regulator import agent as online
@@ -168,7 +168,7 @@ def test_online_a_wish_to_stop_that_is_not_granted_is_not_what_earned(untrained:
 
 
 def test_the_shipped_weights_record_how_they_were_made_and_fit_a_bundle() -> None:
-    about = read_packed(WEIGHTS, "the regulator", "")["metadata"]
+    about = read_serialised(WEIGHTS, "the regulator", "")["metadata"]
     assert about["made_by"].startswith("python -m training.regulator.train --seed 0 ")
     assert about["curve"][-1]["reward"] > about["rivals"]["best standing"]
     assert WEIGHTS.stat().st_size < 4_000_000
@@ -253,9 +253,9 @@ def test_missing_and_damaged_weights_are_one_line(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = new_model()
     state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    (tmp_path / "new.json").write_text(pack(state, {}), encoding="utf-8")
+    (tmp_path / "new.json").write_text(serialise(state, {}), encoding="utf-8")
     (tmp_path / "other.json").write_text(
-        pack({"model.norm.weight": state["model.norm.weight"]}, {})
+        serialise({"model.norm.weight": state["model.norm.weight"]}, {})
     )
     with pytest.raises(ModelError, match=r"not those of this version's model"):
         load(tmp_path / "other.json")
