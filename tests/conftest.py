@@ -38,7 +38,7 @@ SMALL = (
 @pytest.fixture
 def server() -> Iterator[Any]:
     """Serve as an OpenAI-compatible server that misbehaves as it is told."""
-    from tests.llm.agent_server import serving
+    from tests.llm.chat.server import serving
 
     with serving() as told:
         yield told

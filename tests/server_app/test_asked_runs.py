@@ -11,7 +11,7 @@ from flwr.app import Error, Message
 
 from core import UserError
 from core.messages import ABOUT, PREPARE, TRAIN
-from tests.llm.agent_server import (
+from tests.llm.chat.server import (
     ENDPOINT,
     FINE,
     KEY,

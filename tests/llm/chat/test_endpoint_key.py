@@ -10,8 +10,8 @@ import pytest
 
 from llm.chat.endpoint import EndpointChatModel
 from llm.chat.model import ChatModelError
-from tests.llm.agent_server import KEY, AgentServer, says, sends, serving
-from tests.llm.test_agent_endpoint import ASKED, WORDS, opened, refused
+from tests.llm.chat.server import KEY, AgentServer, says, sends, serving
+from tests.llm.chat.test_endpoint import ASKED, WORDS, opened, refused
 
 
 @pytest.fixture

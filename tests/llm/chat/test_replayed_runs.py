@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reporting.audit import audit
-from tests.llm.agent_server import (
+from tests.llm.chat.server import (
     ENDPOINT,
     FINE,
     AgentServer,

@@ -16,7 +16,7 @@ from llm.chat.endpoint import EndpointChatModel, open_chat_model
 from llm.chat.model import ChatModelError
 from strategies.agents import ClientView, Observation
 from strategies.agents.prompt import question
-from tests.llm.agent_server import (
+from tests.llm.chat.server import (
     KEY,
     AgentServer,
     breaks_off,
