@@ -11,8 +11,8 @@ import torch
 from core import ContentStore, LlmSettings
 from llm.batches import Tokens, sorted_batches
 from llm.device import choose_device, device_of, enough_memory, moved
+from llm.encoders import mean_pool
 from llm.models import load_base
-from llm.pooled import mean_pool
 from llm.shared_adapter import FrozenAdapter, build_frozen
 from llm.sources import Kind, resolve
 from llm.teacher import content_key

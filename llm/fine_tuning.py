@@ -16,8 +16,8 @@ from llm import adapters, calibration
 from llm.batches import Tokens, drawn_rows
 from llm.device import choose_device, device_of, enough_memory, quiet, seeded
 from llm.embedding import embed, pooled_states, stored_embedding
+from llm.encoders import PooledClassifier
 from llm.models import Model
-from llm.pooled import PooledClassifier
 from llm.shared_adapter import FrozenAdapter, build_frozen
 from llm.sources import Kind, Source, resolve
 from llm.teacher import Entry, Teacher, content_key, no_rows, read_entry, read_facts, write_entry

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
@@ -14,10 +14,8 @@ from core import ModelError, explain
 from llm import dna_tiny
 from llm.batches import KmerTokenizer, Tokens, tokenise
 from llm.device import quiet
+from llm.encoders import UNLIMITED, PooledClassifier, longest_input, state_size
 from llm.sources import DNA_TINY, Kind, Source, check_tokenizer, first_line, offline, resolve
-
-if TYPE_CHECKING:
-    import torch
 
 DEFAULT_TOKENS = {"text": 64, "dna": 256}
 _HEADS = ("classifier", "score")
@@ -59,12 +57,10 @@ class Model:
     @property
     def encoder(self) -> torch.nn.Module:
         """What a classifier's head reads; peft adapts it in place."""
-        from llm.pooled import PooledClassifier
-
         if isinstance(self.module, PooledClassifier):
             return self.module.encoder
         base: Any = self.module.base_model
-        return cast("torch.nn.Module", base)
+        return cast(torch.nn.Module, base)
 
     def tokens(self, texts: Sequence[str], kind: Kind, max_tokens: int = 0) -> Tokens:
         """Tokenise rows; `max_tokens` 0 is 64 for text and 256 for DNA.
@@ -138,8 +134,6 @@ def build_classifier(
         If the model is corrupt, cannot classify, or cannot be quantised.
     """
     if source.name == DNA_TINY or _masked(source):
-        from llm.pooled import PooledClassifier
-
         base = _load_encoder(source, quantise_on)
         module = PooledClassifier(base.module, base.hidden, classes)
         return Model(source, module, base.tokenizer, base.hidden, base.limit, _HEADS[:1])
@@ -154,8 +148,6 @@ def count_parameters(source: Source) -> int:
     core.ModelError
         If the config is missing or unsuitable.
     """
-    import torch
-
     if source.name == DNA_TINY:
         with torch.device("meta"):
             return sum(p.numel() for p in dna_tiny.new_model().parameters())
@@ -172,10 +164,6 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
     core.ModelError
         If the config is missing or unsuitable.
     """
-    import torch
-
-    from llm.pooled import PooledClassifier
-
     if source.name == DNA_TINY or _masked(source):
         with torch.device("meta"):
             tiny = source.name == DNA_TINY
@@ -192,7 +180,6 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
 
 def _empty(source: Source, auto: str, config: Any) -> Any:
     """Return a model's modules without memory behind them, float32, unlike any checkpoint's."""
-    import torch
     import transformers
 
     with _loading(source), torch.device("meta"):
@@ -225,7 +212,6 @@ def _load_encoder(source: Source, quantise_on: torch.device | None = None) -> Mo
         encoder.eval()
         limit = int(encoder.config.max_position_embeddings)
         return Model(source, encoder, KmerTokenizer(), dna_tiny.HIDDEN, limit)
-    import torch
     from transformers import AutoModel
 
     config = _config(source)
@@ -241,7 +227,6 @@ def _load_encoder(source: Source, quantise_on: torch.device | None = None) -> Mo
 
 
 def _load_stock(source: Source, classes: int, quantise_on: torch.device | None) -> Model:
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     config = _config(source)
@@ -367,36 +352,3 @@ def _unloadable(source: Source, error: Exception) -> str:
         "own, and its tokenizer",
         "save or download it again, or choose another model",
     )
-
-
-UNLIMITED = 10**6
-"""Tokens of a model that names no limit."""
-
-
-def state_size(encoder: torch.nn.Module) -> int:
-    """Return the size of an encoder's hidden states, from those of two tokens.
-
-    Some project them after the last layer, as OPT may: ``hidden_size`` is then that of its inside.
-    """
-    device = next(encoder.parameters()).device
-    tokens = torch.zeros(1, 2, dtype=torch.int64, device=device)
-    with torch.no_grad():
-        states = encoder(input_ids=tokens)
-    return int(states.last_hidden_state.shape[-1])
-
-
-def longest_input(module: torch.nn.Module) -> int:
-    """Return how many tokens a model can read: its config's limit, and its table of positions.
-
-    A config's limit of 0 or less means none (XLNet has -1). A table may hold fewer positions than
-    rows: RoBERTa's and its relatives' begin after the padding id, OPT's after an offset.
-    """
-    config = module.config.get_text_config()  # type: ignore[union-attr, operator]
-    limits = [int(getattr(config, "max_position_embeddings", None) or 0)]
-    for name, part in module.named_modules():
-        table = isinstance(part, torch.nn.Embedding) and "position" in name
-        if table and "relative" not in name:
-            padding = part.padding_idx
-            skipped = getattr(part, "offset", 0) if padding is None else padding + 1
-            limits.append(part.num_embeddings - int(skipped))
-    return min((limit for limit in limits if limit > 0), default=UNLIMITED)

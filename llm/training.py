@@ -21,7 +21,7 @@ _WEIGHT_DECAY = 0.01
 
 # Version of the training recipe, a part of every stored teacher's key. Raise it with any change
 # after which the same settings train otherwise: the numbers above, the rates in
-# `llm.fine_tuning`, the warm-up in `linear_decay`, the pooling and head in `llm.pooled`, the
+# `llm.fine_tuning`, the warm-up in `linear_decay`, the pooling and head in `llm.encoders`, the
 # batches in `llm.batches`, the choice of the epoch and the temperature. Else a site would go on
 # with teachers of the old recipe.
 RECIPE = 3

@@ -13,7 +13,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from core.storage.files import read_file
-from core.storage.records import EVENTS, Part
+from core.storage.records import AdapterEvent, End, Part, Prepared, Resumed, Round, Trained
+
+EVENTS: dict[str, type[Part]] = {
+    "prepared": Prepared,
+    "client": Trained,
+    "round": Round,
+    "resumed": Resumed,
+    "end": End,
+    "adapter-begin": AdapterEvent,
+    "adapter": AdapterEvent,
+}
+"""Models of the lines of ``metrics.jsonl``, by their ``event``."""
 
 MOST = 20
 """Faults of a file that are named; more are counted."""

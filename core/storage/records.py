@@ -218,17 +218,6 @@ class AdapterEvent(Adapter):
     failures: Names = []
 
 
-EVENTS: dict[str, type[Part]] = {
-    "prepared": Prepared,
-    "client": Trained,
-    "round": Round,
-    "resumed": Resumed,
-    "end": End,
-    "adapter-begin": AdapterEvent,
-    "adapter": AdapterEvent,
-}
-
-
 class ShownClient(Part):
     """What an agent saw of a client."""
 

@@ -38,7 +38,7 @@ from llm.chat.model import (
     timed,
 )
 from llm.device import choose_device, device_of, has_bfloat16, quiet
-from llm.models import longest_input
+from llm.encoders import longest_input
 from llm.sources import Source, first_line, offline
 
 _CUE = "Answer:\n"

@@ -15,14 +15,8 @@ import transformers
 
 import llm
 from core import LlmSettings, ModelError
-from llm.models import (
-    UNLIMITED,
-    build_classifier,
-    empty_classifier,
-    load_base,
-    longest_input,
-    state_size,
-)
+from llm.encoders import UNLIMITED, longest_input, state_size
+from llm.models import build_classifier, empty_classifier, load_base
 from tests.llm.conftest import ENDS, MLP, SIZE, _tokenizer
 from tests.llm.test_llm_models import slow_embedding
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import UserError, parse_run, read_json, write_json
-from core.storage.reading import salvage
-from core.storage.records import EVENTS, ConfigFile, Decided, LedgerFile, Saved, Summary
+from core.storage.reading import EVENTS, salvage
+from core.storage.records import ConfigFile, Decided, LedgerFile, Saved, Summary
 from reporting import write_report
 from reporting.audit import audit
 from reporting.compare import compare
