@@ -159,7 +159,7 @@ def test_without_the_file_the_site_heals_itself(
     assert figures(one) == figures(two)
 
 
-def test_where_it_cannot_be_kept_the_run_goes_on(
+def test_where_it_cannot_be_stored_the_run_goes_on(
     federate: Callable[..., Ran],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -204,8 +204,8 @@ def test_rows_that_change_in_a_run_are_refused(
 
     monkeypatch.setattr(data, "load_site", changed)
     federate(*MORE, f"llm.store={tmp_path / 'store'}", client_app=watched(wiping))
-    told = heard("rows that changed while the run")
-    assert any(line.startswith("round 4, client 1: ") for line in told)
+    lines = heard("rows that changed while the run")
+    assert any(line.startswith("round 4, client 1: ") for line in lines)
 
 
 def test_a_new_run_takes_nothing_of_the_last(

@@ -148,9 +148,9 @@ def test_a_disk_that_takes_no_more_leaves_nothing_half_written(tmp_path: Path) -
     append_jsonl(tmp_path / "lines.jsonl", {"a": 1})
     write_text(tmp_path / "text", "old")
     words = [sys.executable, "-c", FULL, str(tmp_path)]
-    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
     names = ("lines.jsonl", "text", "once")
-    assert told == [f"File too large {tmp_path / name}" for name in names]
+    assert lines == [f"File too large {tmp_path / name}" for name in names]
     assert (tmp_path / "lines.jsonl").read_text() == '{"a": 1}\n'
     assert (tmp_path / "text").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.jsonl", "text"]

@@ -104,9 +104,9 @@ def test_figures_agree_with_scikit_learn_and_the_scores_of_data(
     assert accuracy(logits, labels) == pytest.approx(accuracy_score(labels, predicted))
     expected = f1_score(labels, predicted, labels=range(classes), average="macro", zero_division=0)
     assert macro_f1(logits, labels) == pytest.approx(expected)
-    judged = scores(labels, softmax(logits))
-    assert macro_f1(logits, labels) == pytest.approx(judged["macro_f1"])
-    assert loss(logits, labels) == pytest.approx(judged["loss"])
+    expected = scores(labels, softmax(logits))
+    assert macro_f1(logits, labels) == pytest.approx(expected["macro_f1"])
+    assert loss(logits, labels) == pytest.approx(expected["loss"])
 
 
 def test_reported_loss_is_bounded() -> None:

@@ -46,7 +46,7 @@ def test_folds_follow_the_generator() -> None:
 
 
 class Fake:
-    """Stands in for `fine_tune`: logits say how often each asked row was trained on."""
+    """Stands in for `fine_tune`: logits say how often each extra row was trained on."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], list[str], int]] = []
@@ -77,8 +77,8 @@ def fit(
     fake, lines = Fake(), []
     monkeypatch.setattr(cross_fitting, "fine_tune", fake)
     texts = [str(row) for row in range(len(labels))]
-    judged = [str(row + 0.25) for row in range(validation)]
-    rows = texts, labels, judged, np.arange(validation) % 3
+    held_out = [str(row + 0.25) for row in range(validation)]
+    rows = texts, labels, held_out, np.arange(validation) % 3
     task = llm.Task(*rows, 3, LlmSettings(), "text", 5)
     return llm.cross_fit(task, folds, progress=lines.append), fake, lines
 
@@ -100,18 +100,18 @@ def test_each_label_comes_from_a_model_that_has_not_seen_the_row(
     assert np.array_equal(np.unique(model[~alone]), np.arange(1, len(fake.calls) + 1))
     assert (model[alone] == np.mean(np.arange(1, len(fake.calls) + 1))).all()
     assert len({seed for _, _, seed in fake.calls}) == len(fake.calls)
-    for train, asked, _ in fake.calls:
-        assert not set(train) & set(asked)
-        assert len(train) + len(asked) == len(labels)
+    for train, extra, _ in fake.calls:
+        assert not set(train) & set(extra)
+        assert len(train) + len(extra) == len(labels)
 
 
 def test_figures_add_up_over_the_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, _, lines = fit(np.arange(12) % 3, monkeypatch, 3, validation=4)
-    said = teacher.metrics
-    assert (said["tokens"], said["seconds"], said["adapter_bytes"]) == (60, 1.5, 84)
-    assert said["cut"] == 6  # three members of 4 cut rows, each row with two of them
-    assert (said["epochs"], said["best_epoch"], said["trainable"]) == (3, 1, 7)
-    assert (said["reused"], said["validation_rows"]) == (False, 4)
+    metrics = teacher.metrics
+    assert (metrics["tokens"], metrics["seconds"], metrics["adapter_bytes"]) == (60, 1.5, 84)
+    assert metrics["cut"] == 6  # three members of 4 cut rows, each row with two of them
+    assert (metrics["epochs"], metrics["best_epoch"], metrics["trainable"]) == (3, 1, 7)
+    assert (metrics["reused"], metrics["validation_rows"]) == (False, 4)
     assert lines == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
 
 
@@ -161,8 +161,8 @@ def test_a_fold_is_an_ordinary_teacher_of_the_other_rows(
     teacher = run(reviews, model_folder("bert"))
     rng = np.random.default_rng(derive_seed(4, "folds"))
     part = stratified_folds(labels, 3, rng)[1]
-    kept = np.setdiff1d(np.arange(24), part)
-    rows = [texts[row] for row in kept], labels[kept], reviews[0][32:], reviews[1][32:]
+    others = np.setdiff1d(np.arange(24), part)
+    rows = [texts[row] for row in others], labels[others], reviews[0][32:], reviews[1][32:]
     alone = llm.fine_tune(
         llm.Task(
             *rows,
@@ -176,20 +176,20 @@ def test_a_fold_is_an_ordinary_teacher_of_the_other_rows(
     np.testing.assert_array_equal(teacher.soft_logits[part], alone.extra_logits)
 
 
-def test_asked_rows_are_part_of_the_key(
+def test_extra_rows_are_part_of_the_key(
     model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     texts, labels = reviews
     settings = settings_for(model_folder("bert"))
 
-    def ask(asked: list[str]) -> llm.Teacher:
+    def predict(extra: list[str]) -> llm.Teacher:
         rows = texts[:8], labels[:8], texts[8:12], labels[8:12]
-        task = llm.Task(*rows, 2, settings, "text", 0, extra_texts=asked)
+        task = llm.Task(*rows, 2, settings, "text", 0, extra_texts=extra)
         return llm.fine_tune(task, tmp_path)
 
-    one, other = ask(texts[12:13]), ask(texts[13:15])
+    one, other = predict(texts[12:13]), predict(texts[13:15])
     assert (one.extra_logits.shape, other.extra_logits.shape) == ((1, 2), (2, 2))
-    again = ask(texts[13:15])
+    again = predict(texts[13:15])
     assert (other.metrics["reused"], again.metrics["reused"]) == (False, True)
     np.testing.assert_array_equal(again.extra_logits, other.extra_logits)
 
@@ -222,8 +222,8 @@ def test_finished_folds_survive_an_interruption(
     for one in (first, second):
         np.testing.assert_array_equal(one.soft_labels, fresh.soft_labels)
         np.testing.assert_array_equal(one.val_probabilities, fresh.val_probabilities)
-    kept = [path for path in (tmp_path / "teachers").iterdir() if not path.name.startswith(".")]
-    assert len(kept) == 3
+    others = [path for path in (tmp_path / "teachers").iterdir() if not path.name.startswith(".")]
+    assert len(others) == 3
 
 
 @pytest.mark.parametrize(
@@ -249,9 +249,9 @@ def test_odd_sites_give_finite_figures(site: str, model_folder: Folders, reviews
     rows = len(changes.get("train_texts", texts[:24]))
     assert teacher.soft_labels.shape == (rows, 3)
     assert teacher.val_probabilities.shape == (teacher.metrics["validation_rows"], 3)
-    told = {"one row": "one model labels its own rows", "two rows": "2 folds"}
-    if site in told:
-        assert f"{rows} training rows do not make 3 folds: {told[site]}" in lines
+    words = {"one row": "one model labels its own rows", "two rows": "2 folds"}
+    if site in words:
+        assert f"{rows} training rows do not make 3 folds: {words[site]}" in lines
 
 
 def test_wrong_rows_are_refused(model_folder: Folders, reviews: Reviews) -> None:

@@ -1,4 +1,4 @@
-"""Embeddings kept on disk: once, privately, and without them where the disk does not play."""
+"""Stored embeddings: computed once, private, and optional where the disk cannot be written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_text_is_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         llm.stored_embedding(ROWS[:2], settings, "dna", tmp_path)
 
 
-def test_a_broken_file_is_made_anew(tmp_path: Path) -> None:
+def test_a_broken_file_is_made_again(tmp_path: Path) -> None:
     first = llm.stored_embedding(ROWS, LlmSettings(), "dna", tmp_path)
     (file,) = tmp_path.glob("*/features.npz")
     file.write_bytes(file.read_bytes()[:100])
@@ -57,7 +57,7 @@ def test_an_older_open_folder_is_closed_and_the_users_own_left(tmp_path: Path) -
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-def test_a_store_that_cannot_be_written_is_said_and_no_more(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_reported_and_no_more(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("not a folder")
     lines: list[str] = []

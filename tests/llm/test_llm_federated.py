@@ -149,7 +149,7 @@ def test_rounds_learn_and_start_from_the_average(model_folder: Folders, reviews:
     assert any((other.arrays[n] != second.arrays[n]).any() for n in other.arrays)
 
 
-def test_a_round_is_repeatable_and_kept(
+def test_a_round_is_repeatable_and_stored(
     model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     given = shared_settings(model_folder("gpt2"), dropout=0.1)
@@ -183,17 +183,17 @@ def test_more_rounds_than_steps_leave_the_adapter_as_it_is(
         np.testing.assert_array_equal(array, start[name])
 
 
-def test_the_adopted_model_is_teacher_and_encoder(
+def test_the_frozen_adapter_is_teacher_and_encoder(
     model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     texts, labels = reviews
     given = shared_settings(model_folder("bert"), epochs=12, rounds=1)
     arrays = one_round(reviews, given).arrays
-    adopted = freeze_adapter(arrays, 2, 9)
-    save_adapter(adopted, tmp_path)
-    adopted = load_adapter(tmp_path, adopted.digest, 2, 9)
+    frozen = freeze_adapter(arrays, 2, 9)
+    save_adapter(frozen, tmp_path)
+    frozen = load_adapter(tmp_path, frozen.digest, 2, 9)
     rows = texts[:32], labels[:32], texts[32:], labels[32:]
-    teacher = llm.fine_tune(llm.Task(*rows, 2, given, "text", 4, adapter=adopted), tmp_path)
+    teacher = llm.fine_tune(llm.Task(*rows, 2, given, "text", 4, adapter=frozen), tmp_path)
     assert teacher.metrics["accuracy"] > 0.9
     assert teacher.metrics["tokens"] == teacher.metrics["epochs"] == 0
     # The store gives the same model back, whole.
@@ -202,7 +202,7 @@ def test_the_adopted_model_is_teacher_and_encoder(
         llm.load_fine_tuned(teacher.folder)(texts[:32]), teacher.soft_logits, atol=1e-5
     )
     # Its features differ from the base's, and the head on them gives the teacher's logits.
-    features = llm.embed(texts, given, "text", adapter=adopted)
+    features = llm.embed(texts, given, "text", adapter=frozen)
     assert np.abs(features - llm.embed(texts, given, "text")).max() > 0.01
     head = {name.rsplit(".", 1)[1]: a for name, a in arrays.items() if "modules_to_save" in name}
     np.testing.assert_allclose(
@@ -215,15 +215,15 @@ def test_a_lost_or_damaged_adapter_and_one_of_another_model(
 ) -> None:
     given = shared_settings(model_folder("bert"))
     arrays = build_shared(given, "text", 2, 0).arrays()
-    adopted = freeze_adapter(arrays, 2, 0)
+    frozen = freeze_adapter(arrays, 2, 0)
     with pytest.raises(ModelError, match=r"shared adapter of this run cannot be read from .*; "):
-        load_adapter(tmp_path, adopted.digest, 2, 0)
-    save_adapter(adopted, tmp_path)
+        load_adapter(tmp_path, frozen.digest, 2, 0)
+    save_adapter(frozen, tmp_path)
     (file,) = tmp_path.glob("teachers/adapter-*/*.safetensors")
     raw = file.read_bytes()
     file.write_bytes(raw[:-4] + b"\0\0\1\0")
     with pytest.raises(ModelError, match=r"\(it is missing or damaged\)"):
-        load_adapter(tmp_path, adopted.digest, 2, 0)
+        load_adapter(tmp_path, frozen.digest, 2, 0)
     other = shared_settings(model_folder("llama"))
     with pytest.raises(ModelError, match=r"does not fit .*; accepted: the \d+ arrays"):
-        build_frozen(other, "text", adopted)
+        build_frozen(other, "text", frozen)

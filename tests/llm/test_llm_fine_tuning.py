@@ -1,4 +1,4 @@
-"""Fine-tuning: that it trains what it should, repeats, is kept, and survives odd sites."""
+"""Fine-tuning: that it trains what it should, repeats, is stored, and survives odd sites."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_same_seed_same_numbers_and_no_global_generator(
 
 
 @pytest.mark.parametrize(("kind", "peft"), [("bert", "lora"), ("gpt2", "lora"), ("llama", "none")])
-def test_kept_model_gives_the_same_logits(
+def test_a_stored_model_gives_the_same_logits(
     kind: str, peft: str, model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     settings = settings_for(model_folder(kind), peft=peft)
@@ -186,7 +186,7 @@ def test_store_is_used_again_and_follows_what_matters(
     np.testing.assert_array_equal(raw.soft_logits, first.soft_logits)
 
 
-def test_a_damaged_entry_is_trained_anew(
+def test_a_damaged_entry_is_trained_again(
     model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     settings = settings_for(model_folder("bert"), epochs=1)
@@ -199,7 +199,7 @@ def test_a_damaged_entry_is_trained_anew(
     assert run(reviews, settings, tmp_path).metrics["reused"]
 
 
-def test_store_that_cannot_be_written_is_said(
+def test_store_that_cannot_be_written_is_reported(
     model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     file = tmp_path / "file"
@@ -230,7 +230,7 @@ def test_only_the_owner_may_read_the_store(
     model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o755)
-    store = tmp_path / "home" / "memory"
+    store = tmp_path / "home" / "store"
     for peft in ("lora", "none"):
         teacher = run(reviews, settings_for(model_folder("bert"), epochs=1, peft=peft), store)
         assert teacher.folder is not None
@@ -329,7 +329,7 @@ def test_weights_of_the_best_epoch_are_restored(model_folder: Folders, reviews: 
     losses = [float(re.findall(r"validation loss ([0-9.]+),", line)[0]) for line in lines[1:]]
     assert len(losses) == 10
     assert losses[-1] > min(losses) + 0.1
-    # Training judges in bfloat16 where the CPU has it, the teacher is computed in float32.
+    # Training validates in bfloat16 where the CPU has it, the teacher is computed in float32.
     best = fit_temperature(teacher.val_logits, wrong)
     assert mean_nll(teacher.val_logits, wrong, best) == pytest.approx(min(losses), abs=0.05)
 
@@ -357,7 +357,7 @@ def test_infinite_logits_end_in_the_same_error() -> None:
         train(Broken(), (), rows, rows, Plan(2, 2, 0.1, 0.1, 1, 0), lambda _: None)
 
 
-def test_divergence_is_said(model_folder: Folders, reviews: Reviews) -> None:
+def test_divergence_is_reported(model_folder: Folders, reviews: Reviews) -> None:
     settings = settings_for(model_folder("bert"), learning_rate=1e30)
     with pytest.raises(ModelError, match=r"diverged with llm.learning_rate 1e\+30; .*lower it"):
         run(reviews, settings)

@@ -1,4 +1,4 @@
-"""The teacher's hidden states: the same pooling whatever the architecture, kept on demand."""
+"""The teacher's hidden states: the same pooling whatever the architecture, stored on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading models of each architecture, embedding with them, and what is said when it fails."""
+"""Loading models of each architecture, embedding with them, and the errors when it fails."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_missing_models_fail_fast(given: str, message: str) -> None:
         ("HfHubHTTPError", "could not be fetched"),
     ],
 )
-def test_hub_errors_are_told_apart(
+def test_hub_errors_are_distinguished(
     error: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import httpx
@@ -177,7 +177,7 @@ def test_hub_errors_are_told_apart(
         llm.resolve("meta-llama/Llama-3.2-1B", "text")
 
 
-def test_hub_is_asked_once_and_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_is_requested_once_and_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     assert not sources.hub_reachable()
@@ -186,20 +186,20 @@ def test_hub_is_asked_once_and_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not sources.hub_reachable()
 
 
-def test_unreachable_hub_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_is_not_requested_again(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    asked: list[bool] = []
+    requested: list[bool] = []
 
     def refuse(*_: Any, local_files_only: bool) -> str:
-        asked.append(local_files_only)
+        requested.append(local_files_only)
         raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
 
     monkeypatch.setattr(sources, "hub_reachable", lambda: False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(ModelError, match="the hub cannot be reached"):
         llm.resolve("gpt2", "text")
-    assert asked == [True]
+    assert requested == [True]
 
 
 def _break(folder: Path, how: str) -> None:
@@ -234,7 +234,7 @@ def _break(folder: Path, how: str) -> None:
         ("t5", "is an encoder-decoder"),
     ],
 )
-def test_broken_folders_are_told_apart(
+def test_broken_folders_are_distinguished(
     how: str, message: str, model_folder: Folders, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"

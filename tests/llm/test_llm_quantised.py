@@ -90,7 +90,7 @@ def test_every_linear_layer_is_adapted_and_in_four_bits(
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("peft", ["lora", "qlora"])
-def test_a_step_reaches_adapters_and_head_and_the_kept_model_is_the_same(
+def test_a_step_reaches_adapters_and_head_and_the_stored_model_is_the_same(
     kind: str, peft: str, model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     import torch
@@ -120,7 +120,7 @@ def test_a_step_reaches_adapters_and_head_and_the_kept_model_is_the_same(
         torch.testing.assert_close(other(**batch).logits, module(**batch).logits, atol=0, rtol=0)
 
 
-def test_a_teacher_of_four_bits_learns_and_is_kept(
+def test_a_teacher_of_four_bits_learns_and_is_stored(
     model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
     texts, labels = reviews
@@ -230,7 +230,7 @@ def test_what_auto_means(
     assert adapters.choose_peft("auto", large, cpu) == "lora"
 
 
-def test_cuda_asked_for_and_not_there_is_one_line(
+def test_cuda_required_and_not_there_is_one_line(
     model_folder: Folders, reviews: Reviews, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch

@@ -21,7 +21,7 @@ from tests.llm.chat.server import (
     completion,
     drips,
     hangs,
-    says,
+    replies,
     sends,
 )
 
@@ -35,22 +35,22 @@ def server(server: AgentServer, monkeypatch: pytest.MonkeyPatch) -> AgentServer:
     return server
 
 
-CUT = says(FINE[:30], finish="length")
+CUT = replies(FINE[:30], finish="length")
 MISBEHAVIOURS: list[list[Any]] = [
-    [says(answer({"0": 2, "7": 3}, mood="fine"))],  # unknown client, extra key
-    [says('Sure:\n```json\n{"participants": [0, 0, 1], "steps": 2}\n```\nOK?')],
-    [says(answer({"0": 50, "1": "2", "2": 1.4}))],  # out of bounds, text, fraction
-    [says(answer({"0": 0, "1": 0, "2": 0})), says(FINE)],  # nobody, then better
-    [says(answer({"1": 3}, stop=True))],  # too early
+    [replies(answer({"0": 2, "7": 3}, mood="fine"))],  # unknown client, extra key
+    [replies('Sure:\n```json\n{"participants": [0, 0, 1], "steps": 2}\n```\nOK?')],
+    [replies(answer({"0": 50, "1": "2", "2": 1.4}))],  # out of bounds, text, fraction
+    [replies(answer({"0": 0, "1": 0, "2": 0})), replies(FINE)],  # nobody, then better
+    [replies(answer({"1": 3}, stop=True))],  # too early
     [CUT, CUT, CUT],
     [hangs],
     [drips(FINE, pause=0.1)],
-    [sends({}, 500), sends({}, 429), closes, says(FINE)],
+    [sends({}, 500), sends({}, 429), closes, replies(FINE)],
     [sends(b"<html>", kind="text/html")],
     [sends({"choices": []})],
     [sends(completion(FINE), kind="text/plain")],
-    [says("\udcff{"), says(None), says("{'steps': 1}")],
-    [says(answer({"0": 1, "1": 1, "2": 1}, reason="so\n\x1b[31mred " + "x" * 400))],
+    [replies("\udcff{"), replies(None), replies("{'steps': 1}")],
+    [replies(answer({"0": 1, "1": 1, "2": 1}, reason="so\n\x1b[31mred " + "x" * 400))],
 ]
 """One script a round: what the server does at each question."""
 
@@ -132,7 +132,7 @@ def _ruled(lines: list[dict[str, Any]]) -> list[int]:
 
 
 def test_the_key_is_in_no_file_of_a_run(federate: Federate, server: AgentServer) -> None:
-    server.script = [says(f"{FINE} {KEY}"), sends({"error": {"message": KEY}}, 500)] * 4
+    server.script = [replies(f"{FINE} {KEY}"), sends({"error": {"message": KEY}}, 500)] * 4
     ran = federate(*ENDPOINT, "agent.timeout=1.0")
     assert server.headers[-1]["authorization"] == f"Bearer {KEY}"
     files = [path for path in ran.folder.rglob("*") if path.is_file()]
@@ -142,7 +142,7 @@ def test_the_key_is_in_no_file_of_a_run(federate: Federate, server: AgentServer)
 
 
 def test_a_model_cannot_overrun_a_budget(federate: Federate, server: AgentServer) -> None:
-    wasteful = says(answer({"0": 9, "1": 9, "2": 9}))
+    wasteful = replies(answer({"0": 9, "1": 9, "2": 9}))
     server.script = [wasteful, wasteful]
     ran = federate(*ENDPOINT[:2], "train.max_steps=9", "stop.circuits=100000")
     first, second = ran.decisions()
@@ -153,12 +153,12 @@ def test_a_model_cannot_overrun_a_budget(federate: Federate, server: AgentServer
 
 
 def test_a_model_may_stop_the_run(federate: Federate, server: AgentServer) -> None:
-    stop = says(answer({"0": 0, "1": 0, "2": 0}, stop=True, reason="it does not pay"))
-    server.script = [says(FINE), says(FINE), stop]
+    stop = replies(answer({"0": 0, "1": 0, "2": 0}, stop=True, reason="it does not pay"))
+    server.script = [replies(FINE), replies(FINE), stop]
     ran = federate(*ENDPOINT, "run.rounds=5", "stop.min_rounds=2")
     assert ran.summary["rounds"] == 2
     assert ran.summary["stop_reason"] == "it does not pay"
-    schemas = [b["response_format"]["json_schema"]["schema"] for b in server.asked]
+    schemas = [b["response_format"]["json_schema"]["schema"] for b in server.requests]
     assert [s["properties"]["stop"].get("enum") for s in schemas] == [[False], [False], None]
 
 
@@ -202,8 +202,8 @@ def test_nothing_that_a_client_writes_reaches_a_prompt(
         return reply
 
     named = {k: {"site": f"{HOSTILE} site {k}"} for k in range(3)}
-    everybody = says(answer({"0": 1, "1": 1, "2": 1}))
-    server.script = [everybody, says("no"), everybody]
+    everybody = replies(answer({"0": 1, "1": 1, "2": 1}))
+    server.script = [everybody, replies("no"), everybody]
     ran = federate(*ENDPOINT, spoil=spoil, node_configs=named)
     # What the clients wrote did arrive ...
     written = (ran.folder / "metrics.jsonl").read_text()

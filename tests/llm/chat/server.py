@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on loopback that misbehaves as it is told: real HTTP, no model."""
+"""An OpenAI-compatible server on loopback that misbehaves by script: real HTTP, no model."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FINE = answer({"0": 2, "1": 0, "2": 1})
 
 
 class AgentServer:
-    """What a server keeps; `script` has one behaviour for each question, then all is well."""
+    """What a server has seen; `script` has one behaviour for each question, then all is well."""
 
     def __init__(self) -> None:
         self.script: list[Behaviour] = []
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.models = 200
@@ -39,8 +39,8 @@ class AgentServer:
 
     @property
     def prompts(self) -> list[str]:
-        """Everything that was ever told, as text."""
-        return [json.dumps(body) for body in self.asked]
+        """Every request, as text."""
+        return [json.dumps(body) for body in self.requests]
 
 
 Behaviour = Callable[["Handler"], None]
@@ -50,12 +50,14 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
-    told: AgentServer
+    state: AgentServer
 
     def do_GET(self) -> None:
         self._note()
         there = self.path.startswith("/v1/")
-        self.reply(self.told.models if there else 404, {"object": "list", "data": [{"id": "tiny"}]})
+        self.reply(
+            self.state.models if there else 404, {"object": "list", "data": [{"id": "tiny"}]}
+        )
 
     def do_POST(self) -> None:
         self._note()
@@ -64,14 +66,18 @@ class Handler(BaseHTTPRequestHandler):
         if not self.path.startswith("/v1/") or not body:
             self.reply(400 if self.path.startswith("/v1/") else 404, {"error": "no messages"})
             return
-        self.told.asked.append(body)
-        behave = self.told.script.pop(0) if self.told.script else says(plain(self.told.asked[-1]))
-        with contextlib.suppress(OSError):  # who asked has gone
+        self.state.requests.append(body)
+        behave = (
+            self.state.script.pop(0)
+            if self.state.script
+            else replies(plain(self.state.requests[-1]))
+        )
+        with contextlib.suppress(OSError):  # the client has gone
             behave(self)
 
     def _note(self) -> None:
-        self.told.headers.append({name.lower(): x for name, x in self.headers.items()})
-        self.told.paths.append(self.path)
+        self.state.headers.append({name.lower(): x for name, x in self.headers.items()})
+        self.state.paths.append(self.path)
 
     def reply(self, status: int, body: Any, kind: str = "application/json", **headers: str) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -90,16 +96,16 @@ class Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving() -> Iterator[AgentServer]:
     """Serve on a free port until the context ends."""
-    told = AgentServer()
-    handler = type("Told", (Handler,), {"told": told})
+    state = AgentServer()
+    handler = type("OwnHandler", (Handler,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    told.url = f"http://127.0.0.1:{server.server_port}/v1"
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield told
+        yield state
     finally:
-        told.over.set()
+        state.over.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -121,7 +127,7 @@ def completion(text: Any, finish: str = "stop", usage: Any = None) -> dict[str, 
     return {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": spent}
 
 
-def says(text: Any, finish: str = "stop", usage: Any = None) -> Behaviour:
+def replies(text: Any, finish: str = "stop", usage: Any = None) -> Behaviour:
     return lambda at: at.reply(200, completion(text, finish, usage))
 
 
@@ -138,7 +144,7 @@ def drips(text: str, pause: float = 0.02, headers: bool = False) -> Behaviour:
         if not headers:
             at.wfile.write(head)
         for byte in (head if headers else b"") + content:
-            if at.told.over.wait(pause):
+            if at.state.over.wait(pause):
                 return
             at.wfile.write(bytes([byte]))
 
@@ -146,7 +152,7 @@ def drips(text: str, pause: float = 0.02, headers: bool = False) -> Behaviour:
 
 
 def hangs(at: Handler) -> None:
-    at.told.over.wait(10)
+    at.state.over.wait(10)
     at.close_connection = True
 
 
@@ -167,5 +173,5 @@ def floods(at: Handler) -> None:
     at.send_response(200)
     at.end_headers()
     end = time.monotonic() + 10
-    while time.monotonic() < end and not at.told.over.is_set():
+    while time.monotonic() < end and not at.state.over.is_set():
         at.wfile.write(b" " * 65536)

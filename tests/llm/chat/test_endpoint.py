@@ -25,7 +25,7 @@ from tests.llm.chat.server import (
     drips,
     floods,
     hangs,
-    says,
+    replies,
     sends,
 )
 
@@ -50,26 +50,26 @@ def chat_model(server: AgentServer) -> Callable[..., EndpointChatModel]:
 
 
 def refused(chat_model: EndpointChatModel) -> ChatModelError:
-    with pytest.raises(ChatModelError) as told:
+    with pytest.raises(ChatModelError) as raised:
         chat_model.ask(ASKED)
-    assert KEY not in str(told.value)
-    assert "\n" not in str(told.value)
-    return told.value
+    assert KEY not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    return raised.value
 
 
 def test_a_question_arrives_whole_and_the_answer_comes_back(
     server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
-    server.script = [says(WORDS)]
+    server.script = [replies(WORDS)]
     answer = chat_model().ask(ASKED)
     assert answer.text == WORDS
     assert (answer.prompt_tokens, answer.answer_tokens, answer.truncated) == (100, 20, False)
     assert answer.seconds > 0
-    (body,) = server.asked
+    (body,) = server.requests
     assert body["messages"] == [dict(m) for m in ASKED.messages]
     assert body["response_format"]["json_schema"]["schema"] == ASKED.schema
-    told = {k: body[k] for k in ("model", "temperature", "seed", "max_tokens", "stream")}
-    assert told == {
+    sent = {k: body[k] for k in ("model", "temperature", "seed", "max_tokens", "stream")}
+    assert sent == {
         "model": "tiny",
         "temperature": 0,
         "seed": 7,
@@ -90,7 +90,7 @@ def test_without_a_key_none_is_sent(
 # --- servers that do not know every parameter -----------------------------------------------
 
 
-def test_a_server_without_schemas_is_asked_simpler_and_remembered(
+def test_a_server_without_schemas_is_sent_simpler_requests_and_remembered(
     server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     unknown = sends({"error": {"message": "response_format: no such type"}}, 400)
@@ -98,7 +98,7 @@ def test_a_server_without_schemas_is_asked_simpler_and_remembered(
     asking = chat_model()
     asking.ask(ASKED)
     asking.ask(ASKED)
-    schema, loose, first, second = [body.get("response_format") for body in server.asked]
+    schema, loose, first, second = [body.get("response_format") for body in server.requests]
     assert schema["json_schema"]["schema"]["properties"]["reason"]["maxLength"] == 160
     assert "maxLength" not in json.dumps(loose)
     assert "maximum" not in json.dumps(loose)
@@ -109,9 +109,9 @@ def test_a_server_without_schemas_is_asked_simpler_and_remembered(
 def test_a_server_that_knows_no_format_at_all_answers_in_the_end(
     server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
-    server.script = [sends(b"what?", 400, "text/plain")] * 3 + [says(WORDS)]
+    server.script = [sends(b"what?", 400, "text/plain")] * 3 + [replies(WORDS)]
     assert chat_model().ask(ASKED).text == WORDS
-    assert "response_format" not in server.asked[-1]
+    assert "response_format" not in server.requests[-1]
 
 
 def test_a_parameter_that_the_server_names_is_dropped_alone(
@@ -122,7 +122,7 @@ def test_a_parameter_that_the_server_names_is_dropped_alone(
         sends({"error": {"message": "unsupported value", "param": "temperature"}}, 400),
     ]
     chat_model().ask(ASKED)
-    last = server.asked[-1]
+    last = server.requests[-1]
     assert last["max_completion_tokens"] == 200
     assert not {"max_tokens", "temperature"} & set(last)
     assert last["seed"] == 7
@@ -159,12 +159,12 @@ def test_no_server_holds_a_round(
     assert error.answer.seconds >= 0.3
 
 
-def test_busy_and_broken_servers_are_asked_again_within_the_deadline(
+def test_busy_and_broken_servers_are_retried_within_the_deadline(
     server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [sends({}, 500), closes, breaks_off]
     assert json.loads(chat_model(timeout=2.0).ask(ASKED).text)["steps"] == {"0": 2, "1": 2}
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
 
 
 def test_a_busy_server_says_how_long_to_wait(
@@ -187,7 +187,7 @@ def test_a_server_that_stays_broken_is_given_up(
     error = refused(chat_model(timeout=1.0))
     assert "HTTP 503: overloaded" in str(error)
     assert not error.lasting
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
 
 
 def test_nobody_there(chat_model: Callable[..., EndpointChatModel]) -> None:
@@ -212,7 +212,7 @@ def test_nobody_there(chat_model: Callable[..., EndpointChatModel]) -> None:
         sends([1, 2]),
         sends(b""),
         sends(b"[" * 100_000),
-        says({"steps": 1}),
+        replies({"steps": 1}),
     ],
     ids=["html", "a stream", "bad utf-8", "empty", "old form", "list", "void", "nested", "object"],
 )
@@ -243,16 +243,21 @@ def test_a_huge_body_is_not_read_to_its_end(
 def test_unknown_or_silly_usage_counts_as_none(
     server: AgentServer, chat_model: Callable[..., EndpointChatModel], usage: Any
 ) -> None:
-    server.script = [says(WORDS, usage=usage)]
+    server.script = [replies(WORDS, usage=usage)]
     answer = chat_model().ask(ASKED)
     assert (answer.prompt_tokens, answer.answer_tokens) == (0, 0)
 
 
-def test_the_limit_of_tokens_parts_silence_and_broken_letters_are_told(
+def test_the_limit_of_tokens_parts_silence_and_broken_letters_are_reported(
     server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     parts = [{"type": "text", "text": WORDS[:9]}, {"type": "text", "text": WORDS[9:]}]
-    server.script = [says(WORDS[:20], "length"), says(parts), says(None), says("a\ud800b")]
+    server.script = [
+        replies(WORDS[:20], "length"),
+        replies(parts),
+        replies(None),
+        replies("a\ud800b"),
+    ]
     asking = chat_model()
     assert asking.ask(ASKED).truncated
     assert asking.ask(ASKED).text == WORDS
@@ -290,14 +295,14 @@ def test_opening_looks_whether_somebody_is_there(
     server.models = 404  # not every server has a list
     opened(monkeypatch, server.url)
     assert server.paths[1:] == ["/v1/models", "/v1/chat/completions"]
-    assert server.asked == []  # an empty request is refused, and costs no token
+    assert server.requests == []  # an empty request is refused, and costs no token
 
 
 def test_an_address_without_its_version_is_refused_at_once(
     monkeypatch: pytest.MonkeyPatch, server: AgentServer
 ) -> None:
-    said = r"answers HTTP 404; accepted: .*; correct agent.model or LLM_QFL_AGENT_URL"
-    with pytest.raises(ModelError, match=said):
+    message = r"answers HTTP 404; accepted: .*; correct agent.model or LLM_QFL_AGENT_URL"
+    with pytest.raises(ModelError, match=message):
         opened(monkeypatch, server.url.removesuffix("/v1"))
 
 
@@ -316,15 +321,15 @@ def test_an_address_without_its_version_is_refused_at_once(
         ("http://127.0.0.1:9/v1", "127.0.0.1:9 cannot be asked"),
     ],
 )
-def test_an_address_that_cannot_be_asked_is_one_line(
+def test_an_address_that_cannot_be_reached_is_one_line(
     monkeypatch: pytest.MonkeyPatch, url: str, problem: str
 ) -> None:
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError) as raised:
         opened(monkeypatch, url)
-    assert problem in str(told.value)
-    assert "LLM_QFL_AGENT_URL" in str(told.value)
-    assert "pass-word" not in str(told.value)
-    assert "\n" not in str(told.value)
+    assert problem in str(raised.value)
+    assert "LLM_QFL_AGENT_URL" in str(raised.value)
+    assert "pass-word" not in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_attempts_that_fail_together_are_one_line(
@@ -343,13 +348,15 @@ def test_a_refused_or_unusable_key_is_one_line_without_it(
     monkeypatch: pytest.MonkeyPatch, server: AgentServer
 ) -> None:
     server.models = 401
-    with pytest.raises(UserError, match=r"refuses the key \(HTTP 401\).*LLM_QFL_AGENT_KEY") as told:
+    with pytest.raises(
+        UserError, match=r"refuses the key \(HTTP 401\).*LLM_QFL_AGENT_KEY"
+    ) as raised:
         opened(monkeypatch, server.url)
-    assert KEY not in str(told.value)
+    assert KEY not in str(raised.value)
     for key in ("two words", "päss"):
-        with pytest.raises(UserError, match="LLM_QFL_AGENT_KEY holds") as told:
+        with pytest.raises(UserError, match="LLM_QFL_AGENT_KEY holds") as raised:
             opened(monkeypatch, server.url, key)
-        assert key not in str(told.value)
+        assert key not in str(raised.value)
 
 
 def test_a_server_that_hangs_at_the_start_is_one_line(

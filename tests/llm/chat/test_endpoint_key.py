@@ -10,7 +10,7 @@ import pytest
 
 from llm.chat.endpoint import EndpointChatModel
 from llm.chat.model import ChatModelError
-from tests.llm.chat.server import KEY, AgentServer, says, sends, serving
+from tests.llm.chat.server import KEY, AgentServer, replies, sends, serving
 from tests.llm.chat.test_endpoint import ASKED, WORDS, opened, refused
 
 
@@ -40,30 +40,30 @@ def test_a_server_that_says_the_key_back_does_not_get_it_into_an_error(
     server.script = [sends({"error": {"message": f"no: {KEY}"}}, status)] * 4
     error = refused(chat_model(timeout=0.5))
     assert error.lasting == (status != 500)
-    server.script = [says(f"{WORDS} {KEY}")]
+    server.script = [replies(f"{WORDS} {KEY}")]
     assert chat_model().ask(ASKED).text == f"{WORDS} ***"
     server.script = [sends(b" " * 70 + KEY.encode())]
     assert KEY[:4] not in str(refused(chat_model()))
 
 
-def test_a_key_that_is_said_back_in_escapes_is_blotted_out(
+def test_a_key_that_is_repeated_in_escapes_is_blotted_out(
     server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     escaped = f"\\u{ord(KEY[0]):04x}{KEY[1:]}"
     upper = "".join(f"\\u{ord(sign):04X}" for sign in KEY)
-    for told in (escaped, upper):
+    for escaped_key in (escaped, upper):
         bodies = (
-            (200, f'{{"choices": "{told}"}}'),
-            (404, f'{{"error": {{"reason": "{told}"}}}}'),
-            (404, f'{{"error": "{told}"}}'),
+            (200, f'{{"choices": "{escaped_key}"}}'),
+            (404, f'{{"error": {{"reason": "{escaped_key}"}}}}'),
+            (404, f'{{"error": "{escaped_key}"}}'),
         )
         for status, body in bodies:
             server.script = [sends(body.encode(), status)]
             error = str(refused(chat_model()))
             assert "***" in error
             assert KEY[1:] not in error
-            assert told[2:] not in error
-        server.script = [says(WORDS.replace('"so"', f'"{told}"'))]
+            assert escaped_key[2:] not in error
+        server.script = [replies(WORDS.replace('"so"', f'"{escaped_key}"'))]
         answer = chat_model().ask(ASKED).text
         assert KEY not in json.loads(answer)["reason"]
 
@@ -72,10 +72,10 @@ def test_a_short_key_is_blotted_out_too(
     server: AgentServer, chat_model: Callable[..., EndpointChatModel]
 ) -> None:
     server.script = [sends({"error": {"message": "no: k7#"}}, 404)]
-    with pytest.raises(ChatModelError) as told:
+    with pytest.raises(ChatModelError) as raised:
         chat_model(key="k7#").ask(ASKED)
-    assert "k7#" not in str(told.value)
-    assert "***" in str(told.value)
+    assert "k7#" not in str(raised.value)
+    assert "***" in str(raised.value)
     assert chat_model(key="").ask(ASKED).text
 
 

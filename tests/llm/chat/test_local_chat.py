@@ -1,4 +1,4 @@
-"""Language models in this process: random weights, and yet every answer is in the asked form."""
+"""Language models in this process: random weights, and yet every answer is in the required form."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def opened(folder: Path | str, *given: str) -> LocalChatModel:
     [(0, ""), (1, TEMPLATE), (2, WITHOUT_SYSTEM), (3, TEMPLATE)],
     ids=["plain", "chat", "without system message", "other weights"],
 )
-def test_random_weights_answer_in_the_asked_form(
+def test_random_weights_answer_in_the_required_form(
     causal_folder: Callable[..., Path], seed: int, template: str
 ) -> None:
     chat_model = opened(causal_folder(seed, template))
@@ -77,12 +77,12 @@ def test_the_same_question_has_the_same_answer(causal_folder: Callable[..., Path
 def test_the_chat_template_is_used(causal_folder: Callable[..., Path]) -> None:
     chat_model = opened(causal_folder(0, TEMPLATE))
     ids = chat_model._tokens(ASKED.messages)
-    told = chat_model.tokenizer.decode(ids[0])
+    text = chat_model.tokenizer.decode(ids[0])
     system, user = (m["content"] for m in ASKED.messages)
-    assert told == f"<|system|>{system}<|end|><|user|>{user}<|end|><|assistant|>"
+    assert text == f"<|system|>{system}<|end|><|user|>{user}<|end|><|assistant|>"
     merged = opened(causal_folder(0, WITHOUT_SYSTEM))._tokens(ASKED.messages)
-    told = chat_model.tokenizer.decode(merged[0])
-    assert told == f"<|user|>{system}\n\n{user}<|end|><|assistant|>"
+    text = chat_model.tokenizer.decode(merged[0])
+    assert text == f"<|user|>{system}\n\n{user}<|end|><|assistant|>"
     plain = plain_chat(asked_again(ASKED, "{}", "nobody").messages)
     assert plain.endswith("one JSON object only.\n\nAnswer:\n")
     assert "\n\nAnswer:\n{}\n\nThat cannot be used: nobody." in plain
@@ -108,21 +108,23 @@ def test_the_limit_of_tokens_cuts_an_answer_off(causal_folder: Callable[..., Pat
 
 def test_the_deadline_ends_an_answer(causal_folder: Callable[..., Path]) -> None:
     chat_model = opened(causal_folder(0), "agent.timeout=1e-9")
-    with pytest.raises(ChatModelError, match=r"no whole answer within 1e-09 s") as told:
+    with pytest.raises(ChatModelError, match=r"no whole answer within 1e-09 s") as raised:
         chat_model.ask(ASKED)
-    assert told.value.answer.answer_tokens == 1
-    assert told.value.answer.prompt_tokens > 100
-    assert told.value.answer.seconds > 0
-    assert not told.value.lasting
+    assert raised.value.answer.answer_tokens == 1
+    assert raised.value.answer.prompt_tokens > 100
+    assert raised.value.answer.seconds > 0
+    assert not raised.value.lasting
 
 
 def test_a_question_that_the_model_cannot_hold_is_a_lasting_error(
     causal_folder: Callable[..., Path],
 ) -> None:
     chat_model = opened(causal_folder(0, max_position_embeddings=512))
-    with pytest.raises(ChatModelError, match=r"together at most the 512 that agent\.model") as told:
+    with pytest.raises(
+        ChatModelError, match=r"together at most the 512 that agent\.model"
+    ) as raised:
         chat_model.ask(ASKED)
-    assert told.value.lasting
+    assert raised.value.lasting
 
 
 def test_whatever_fails_is_no_answer_and_no_end_of_the_run(
@@ -136,9 +138,9 @@ def test_whatever_fails_is_no_answer_and_no_end_of_the_run(
         raise IndexError("index out of range in self\nat line 3")
 
     monkeypatch.setattr(LocalChatModel, "_generate", fails)
-    with pytest.raises(ChatModelError, match=r"failed \(IndexError: index out of range") as told:
+    with pytest.raises(ChatModelError, match=r"failed \(IndexError: index out of range") as raised:
         chat_model.ask(ASKED)
-    assert not told.value.lasting
+    assert not raised.value.lasting
 
 
 @pytest.mark.parametrize("decoding", ["schema", "choices"])
@@ -244,12 +246,12 @@ def test_missing_and_foreign_models_are_one_line(
         "nobody/nothing": "is no folder here, the hub cannot be reached",
     }
     for model, problem in cases.items():
-        with pytest.raises(ModelError) as told:
+        with pytest.raises(ModelError) as raised:
             opened(model)
-        assert problem in str(told.value)
-        assert "agent.model" in str(told.value)
-        assert "llm.model" not in str(told.value)
-        assert "\n" not in str(told.value)
+        assert problem in str(raised.value)
+        assert "agent.model" in str(raised.value)
+        assert "llm.model" not in str(raised.value)
+        assert "\n" not in str(raised.value)
 
 
 def test_a_tokenizer_of_another_model_is_refused(causal_folder: Callable[..., Path]) -> None:

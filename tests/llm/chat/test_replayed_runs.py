@@ -1,4 +1,4 @@
-"""Runs that a language model directed, replayed: its answers are read anew, it is not asked."""
+"""Runs that a language model directed, replayed from its recorded answers without a request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.llm.chat.server import (
     answer,
     closes,
     hangs,
-    says,
+    replies,
     sends,
 )
 from tests.reporting.test_audit import change
@@ -30,19 +30,19 @@ def server(server: AgentServer, monkeypatch: pytest.MonkeyPatch) -> AgentServer:
     return server
 
 
-CUT = says(FINE[:30], finish="length")
+CUT = replies(FINE[:30], finish="length")
 ROUNDS = [
-    [says(answer({"0": 2, "7": 3}, mood="fine"))],
-    [says(answer({"0": 50, "1": "2", "2": 1.4}))],
-    [says(answer({"0": 0, "1": 0, "2": 0})), says(FINE)],
-    [says(answer({"1": 3}, stop=True))],
+    [replies(answer({"0": 2, "7": 3}, mood="fine"))],
+    [replies(answer({"0": 50, "1": "2", "2": 1.4}))],
+    [replies(answer({"0": 0, "1": 0, "2": 0})), replies(FINE)],
+    [replies(answer({"1": 3}, stop=True))],
     [CUT, CUT, CUT],
     [hangs],
     [CUT, sends(b"<html>", kind="text/html")],
-    [closes, says(FINE)],
-    [says("x" * 30_000), says("<think>no</think>" + FINE)],
-    [says(f"<think>{'x' * 25_000}</think>" + FINE)],
-    [says(answer({"0": 0, "1": 0, "2": 0}, stop=True))],
+    [closes, replies(FINE)],
+    [replies("x" * 30_000), replies("<think>no</think>" + FINE)],
+    [replies(f"<think>{'x' * 25_000}</think>" + FINE)],
+    [replies(answer({"0": 0, "1": 0, "2": 0}, stop=True))],
 ]
 """Answers that are repaired, refused, late, cut off, too long, and none at all."""
 
@@ -58,9 +58,9 @@ def directed(federate: Federate, server: AgentServer, monkeypatch: pytest.Monkey
     return ran, server
 
 
-def test_answers_are_read_anew_and_nobody_is_asked(directed: Any) -> None:
+def test_answers_are_parsed_again_without_a_request(directed: Any) -> None:
     ran, server = directed
-    asked, lines = len(server.asked), ran.decisions()
+    asked, lines = len(server.requests), ran.decisions()
     name, same, _ = audit(ran.folder)
     assert name == "endpoint (tiny)"
     assert [one.differs for one in same] == [()] * len(ROUNDS)
@@ -85,7 +85,7 @@ def test_answers_are_read_anew_and_nobody_is_asked(directed: Any) -> None:
     assert found[4] == (f'question 1: notes ["mended"] recorded, ["{absent}"] replayed',)
     assert found[5] == ('decided_by "endpoint (tiny)" recorded, "rule (adaptive)" replayed',)
     assert not any(found[number] for number in range(6, len(ROUNDS) + 1))
-    assert len(server.asked) == asked
+    assert len(server.requests) == asked
 
 
 @pytest.mark.parametrize("decoding", ["schema", "choices"])
