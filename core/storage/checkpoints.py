@@ -37,13 +37,8 @@ from core.storage.records import Entries, LedgerFile, Part, Saved
 FORMAT = 1
 """Of a checkpoint; another one is refused."""
 
-STATE, MANIFEST, UNDERWAY, REPEATED, RELEASES = (
-    "state.json",
-    "manifest.json",
-    "underway.json",
-    "repeated.json",
-    "releases.json",
-)
+STATE = "state.json"
+UNDERWAY, REPEATED, RELEASES = "underway.json", "repeated.json", "releases.json"
 RECORDS = ("metrics.jsonl", "agent.jsonl")
 """What a run appends to; a checkpoint knows how long each was."""
 
@@ -154,12 +149,11 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 def _long_enough(run: Path, state: Mapping[str, Any]) -> bool:
     """Whether the records still hold what was in them."""
-    lengths = state.get("records", {})
     try:
-        if any(type(lengths[name]) is not int or lengths[name] < 0 for name in RECORDS):
+        lengths = [(run / name, state["records"][name]) for name in RECORDS]
+        if any(type(length) is not int or length < 0 for _, length in lengths):
             return False
-        wanted = {name: lengths[name] for name in RECORDS if lengths[name]}
-        return all((run / name).stat().st_size >= length for name, length in wanted.items())
+        return all(path.stat().st_size >= length for path, length in lengths if length)
     except (OSError, KeyError, TypeError):
         return False
 
@@ -327,14 +321,13 @@ def alone(run: Path) -> Iterator[None]:
     """
     home = run / "checkpoint"
     home.mkdir(parents=True, exist_ok=True)
-    going_on = explain(
-        f"the run in {str(run)!r} is still going on",
-        "a run that has ended",
+    fix = (
         "wait for its end: a run on a deployment goes on without its launcher, metrics.jsonl has "
         "its rounds and summary.json its end; what is left of a simulation ends with "
-        "llm-qfl clean --yes",
+        "llm-qfl clean --yes"
     )
-    with file_lock(home / ".lock", going_on):
+    given = f"the run in {str(run)!r} is still going on"
+    with file_lock(home / ".lock", explain(given, "a run that has ended", fix)):
         yield
 
 

@@ -2,8 +2,8 @@
 
 Fine-tuned models, features, a site's arrays and a run's checkpoints are all in it. An entry
 is written into a hidden folder beside its place and renamed, so a process that is killed leaves
-the old entry or none. ``manifest.json`` lists the sha256 of the entry's other files: one that
-does not match, or is a link, makes the entry damaged. It then counts as absent and is written
+the old entry or none. ``manifest.json`` lists the sha256 of the entry's other files. One that
+does not match, is a link or is not listed makes the entry damaged. It then counts as absent and is written
 again. Callers choose keys that contain everything on which the content depends.
 
 A user may set ``LLM_QFL_HOME`` to a folder that holds other things. On first use the store
@@ -77,10 +77,11 @@ class ContentStore:
         try:
             with _open(folder / MANIFEST) as file:
                 manifest = json.load(file)
-            files = manifest["files"].items()
-            same = [_digest(folder / name) == digest for name, digest in files]
-            whole = manifest.get("key", key) == key and same and all(same)
-            return load(folder) if whole else None
+            files = manifest["files"]
+            there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+            whole = there == {MANIFEST, *files} and manifest.get("key", key) == key
+            same = (_digest(folder / name) == digest for name, digest in files.items())
+            return load(folder) if whole and all(same) else None
         except _DAMAGED:
             return None
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from core.errors import SettingsError, UserError, explain
+from core.errors import SettingsError, UserError
 
 LONGEST_NAME = 100
 """Bytes of a run's name: its folder, with a date before it, must stay below 255."""
@@ -51,9 +51,9 @@ def check_new_run(output: Path, name: str) -> None:
     try:
         os.stat(f"{there}/.")  # a file, a loop of links and a closed folder fail alike
     except OSError as error:
-        raise SettingsError(_unwritable(output, error.strerror or str(error))) from None
+        raise _unwritable(output, error.strerror or str(error)) from None
     if not os.access(there, os.W_OK):
-        raise SettingsError(_unwritable(output, "Permission denied"))
+        raise _unwritable(output, "Permission denied")
 
 
 def new_run_folder(output: Path, name: str) -> Path:
@@ -86,19 +86,17 @@ def new_run_folder(output: Path, name: str) -> Path:
         except FileExistsError:
             if folder.is_dir():
                 continue
-            raise SettingsError(_unwritable(output, "is not a folder")) from None
+            raise _unwritable(output, "is not a folder") from None
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise SettingsError(_unwritable(output, why)) from None
+            raise _unwritable(output, getattr(error, "strerror", None) or str(error)) from None
         _point(output / "latest", folder)
         return folder
-    raise SettingsError(_unwritable(output, f"holds 999 runs called {stamp}-{name}"))
+    raise _unwritable(output, f"holds 999 runs called {stamp}-{name}")
 
 
-def _unwritable(output: Path, why: str) -> str:
-    return explain(
-        f"run.output = {str(output)!r} ({why})", "a folder that can be written", "choose another"
-    )
+def _unwritable(output: Path, why: str) -> SettingsError:
+    given = f"run.output = {str(output)!r} ({why})"
+    return SettingsError(given, "a folder that can be written", "choose another")
 
 
 def _point(link: Path, folder: Path) -> None:

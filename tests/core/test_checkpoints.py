@@ -208,8 +208,9 @@ def test_one_that_knows_no_length_of_its_record_is_passed_over(tmp_path: Path, l
     folder = tmp_path / "checkpoint" / "round-002"
     state = read_json(folder / "state.json")
     write_json(folder / "state.json", {**state, "records": {**state["records"], RECORD: length}})
-    digests = {"state.json": hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()}
-    write_json(folder / "manifest.json", {"files": digests})
+    digest = hashlib.sha256((folder / "state.json").read_bytes()).hexdigest()
+    files = {**read_json(folder / "manifest.json")["files"], "state.json": digest}
+    write_json(folder / "manifest.json", {"files": files})
     assert last(tmp_path).number == 1
 
 

@@ -74,6 +74,14 @@ def test_a_manifest_that_lists_no_file_vouches_for_none(store: ContentStore, man
     assert store.read("k", load) is None
 
 
+def test_a_file_that_the_manifest_does_not_list_is_not_trusted(store: ContentStore) -> None:
+    entry = store.write("k", saved("one"))
+    (entry / ".nfs0001").write_text("of the file system")
+    assert store.read("k", load) == "one"
+    (entry / "c").write_text("foreign")
+    assert store.read("k", load) is None
+
+
 def test_an_entry_under_another_key_is_absent(store: ContentStore) -> None:
     store.write("k", saved("one")).rename(store.folder / "other")
     assert store.read("other", load) is None
