@@ -1,9 +1,9 @@
 """The content store: a folder of files for each key, whole or absent; and where a site's lies.
 
-Fine-tuned models, features, a site's arrays and a run's checkpoints are all in it. An entry
-is written into a hidden folder beside its place and renamed, so a process that is killed leaves
-the old entry or none. ``manifest.json`` lists the sha256 of the entry's other files. One that
-does not match, is a link or is not listed makes the entry damaged. It then counts as absent and is written
+Fine-tuned models, features, a site's arrays and a run's checkpoints are all in it. An entry is
+written into a hidden folder beside its place and renamed, so a process that is killed leaves the
+old entry or none. ``manifest.json`` lists the sha256 of the entry's other files. One that does not
+match, is a link or is not listed makes the entry damaged. It then counts as absent and is written
 again. Callers choose keys that contain everything on which the content depends.
 
 A user may set ``LLM_QFL_HOME`` to a folder that holds other things. On first use the store
