@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from core import ContentStore
+from core import ContentStore, file_lock
 
 
 def saved(text: str) -> Callable[[Path], None]:
@@ -153,6 +153,19 @@ def test_several_processes_write_and_read_at_once(store: ContentStore) -> None:
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
     assert (store.read("k", load) or "")[:1] in set("123")
     assert names(store) == ["k"]
+
+
+def test_a_writer_waits_for_the_lock(store: ContentStore) -> None:
+    store.write("other", saved("one"))
+    words = [sys.executable, "-c", WRITER, str(store.folder), "1", "1"]
+    with file_lock(store.folder / ".lock"):
+        writer = subprocess.Popen(words, stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(0.2)
+        assert store.read("k", load) is None
+    writer.communicate(timeout=60)
+    assert store.read("k", load) == "1" * 10_000
 
 
 def test_a_killed_writer_leaves_a_whole_entry_or_none_and_no_lock(store: ContentStore) -> None:
