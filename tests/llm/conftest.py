@@ -10,7 +10,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+import llm
+from core import LlmSettings
+
+Folders = Callable[[str], Path]
+Reviews = tuple[list[str], np.ndarray]
+
 WORDS = ("good", "fine", "great", "bad", "awful", "poor", "film", "day", "food", "the", "a", "was")
+
+
+def settings_for(folder: Path | str, **changes: Any) -> LlmSettings:
+    """Return settings of a short fine-tuning of the model in a folder."""
+    values = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "max_tokens": 16}
+    return LlmSettings(model=str(folder), **{**values, **changes})
+
+
+def task_of(reviews: Reviews, settings: LlmSettings, **changes: Any) -> llm.Task:
+    """Return a task of the first 32 reviews, the others for validation; seed 4."""
+    texts, labels = reviews
+    values: dict[str, Any] = {"train_texts": texts[:32], "train_labels": labels[:32]}
+    values |= {"val_texts": texts[32:], "val_labels": labels[32:]}
+    values |= {"classes": 2, "settings": settings, "kind": "text", "seed": 4}
+    return llm.Task(**{**values, **changes})
 
 
 @pytest.fixture(autouse=True)

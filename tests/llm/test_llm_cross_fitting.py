@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ import llm
 from core import DataError, LlmSettings, derive_seed
 from llm import calibration, cross_fitting, fine_tuning
 from llm.cross_fitting import stratified_folds
+from tests.llm.conftest import Folders, Reviews, settings_for, task_of
 
-Folders = Callable[[str], Path]
-Reviews = tuple[list[str], np.ndarray]
 Labels = st.lists(st.integers(0, 3), min_size=1, max_size=60).map(np.array)
 
 
@@ -137,19 +136,12 @@ def test_temperature_is_that_of_the_held_out_rows(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_allclose(teacher.soft_labels, expected, atol=1e-6)
 
 
-def settings_for(folder: Path) -> LlmSettings:
-    return LlmSettings(model=str(folder), epochs=2, batch_size=8, learning_rate=0.01, max_tokens=16)
-
-
 def run(
     reviews: Reviews, folder: Path, store: Path | None = None, folds: int = 3, **changes: Any
 ) -> llm.Teacher:
     texts, labels = reviews
-    arguments: dict[str, Any] = {
-        "train_texts": texts[:24], "train_labels": labels[:24], "val_texts": texts[32:],
-        "val_labels": labels[32:], "classes": 2, "kind": "text", "seed": 4,
-    }  # fmt: skip
-    task = llm.Task(settings=settings_for(folder), **{**arguments, **changes})
+    rows: dict[str, Any] = {"train_texts": texts[:24], "train_labels": labels[:24]}
+    task = task_of(reviews, settings_for(folder), **{**rows, **changes})
     return llm.cross_fit(task, folds, store)
 
 

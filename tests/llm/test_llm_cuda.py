@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,20 @@ import torch
 
 import llm
 from core import LlmSettings
+from tests.llm.conftest import Folders, Reviews, settings_for, task_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-Folders = Callable[[str], Path]
-Reviews = tuple[list[str], np.ndarray]
 
 
 @pytest.mark.parametrize("peft", ["lora", "qlora", "none"])
 def test_fine_tuned_on_the_gpu(
     peft: Any, model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
-    texts, labels = reviews
-    settings = LlmSettings(
-        model=str(model_folder("llama")), peft=peft, device="cuda", epochs=6, patience=0,
-        learning_rate=0.01, batch_size=8, max_tokens=16,
-    )  # fmt: skip
-    parts = (texts[:32], labels[:32], texts[32:], labels[32:], 2)
+    texts = reviews[0]
+    settings = settings_for(model_folder("llama"), peft=peft, device="cuda", epochs=6, patience=0)
     state = torch.cuda.get_rng_state()
     lines: list[str] = []
-    teacher = llm.fine_tune(llm.Task(*parts, settings, "text", 4), tmp_path, lines.append)
+    teacher = llm.fine_tune(task_of(reviews, settings), tmp_path, lines.append)
     assert torch.equal(torch.cuda.get_rng_state(), state)
     assert f"({peft} on cuda, " in lines[0]
     assert teacher.metrics["accuracy"] >= 0.9 or peft == "none"

@@ -17,10 +17,9 @@ import llm
 from core import LlmSettings, ModelError
 from llm.encoders import UNLIMITED, longest_input, state_size
 from llm.models import build_classifier, empty_classifier, load_base
-from tests.llm.conftest import ENDS, MLP, SIZE, _tokenizer
+from tests.llm.conftest import ENDS, MLP, SIZE, Folders, _tokenizer
 from tests.llm.test_llm_models import slow_embedding
 
-Folders = Callable[[str], Path]
 BERT = {**SIZE, "intermediate_size": 32, "max_position_embeddings": 32}
 OPT = {**SIZE, "ffn_dim": 32, "pad_token_id": 2, "bos_token_id": 1, "eos_token_id": 1}
 MODELS: dict[str, tuple[str, dict[str, Any], int, int]] = {

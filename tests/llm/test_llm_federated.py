@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,17 @@ from llm.shared_adapter import (
     save_adapter,
     shared_bytes,
 )
-
-Folders = Callable[[str], Path]
-Reviews = tuple[list[str], np.ndarray]
+from tests.llm.conftest import Folders, Reviews, settings_for, task_of
 
 
 def shared_settings(folder: Path | str, **changes: Any) -> LlmSettings:
-    values = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "max_tokens": 16}
-    values |= {"federated": "ffa", "rounds": 2}
-    return LlmSettings(model=str(folder), **{**values, **changes})
+    return settings_for(folder, **{"federated": "ffa", "rounds": 2, **changes})
 
 
 def one_round(reviews: Reviews, given: LlmSettings, **changes: Any) -> Any:
     texts, labels = reviews
-    seed = changes.pop("seed", 4)
-    task = llm.Task(texts, labels, (), labels[:0], 2, given, "text", seed)
+    rows = {"train_texts": texts, "train_labels": labels, "val_texts": (), "val_labels": ()}
+    task = task_of(reviews, given, **rows, seed=changes.pop("seed", 4))
     return local_round(task, **{"arrays": {}, "number": 1, "shared_seed": 9, **changes})
 
 
@@ -186,14 +181,13 @@ def test_more_rounds_than_steps_leave_the_adapter_as_it_is(
 def test_the_frozen_adapter_is_teacher_and_encoder(
     model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
-    texts, labels = reviews
+    texts = reviews[0]
     given = shared_settings(model_folder("bert"), epochs=12, rounds=1)
     arrays = one_round(reviews, given).arrays
     frozen = freeze_adapter(arrays, 2, 9)
     save_adapter(frozen, tmp_path)
     frozen = load_adapter(tmp_path, frozen.digest, 2, 9)
-    rows = texts[:32], labels[:32], texts[32:], labels[32:]
-    teacher = llm.fine_tune(llm.Task(*rows, 2, given, "text", 4, adapter=frozen), tmp_path)
+    teacher = llm.fine_tune(task_of(reviews, given, adapter=frozen), tmp_path)
     assert teacher.metrics["accuracy"] > 0.9
     assert teacher.metrics["tokens"] == teacher.metrics["epochs"] == 0
     # The store gives the same model back, whole.

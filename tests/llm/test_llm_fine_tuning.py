@@ -19,14 +19,7 @@ from llm.calibration import fit_temperature, mean_nll
 from llm.models import build_classifier
 from llm.teacher import content_key
 from llm.training import linear_decay
-
-Folders = Callable[[str], Path]
-Reviews = tuple[list[str], np.ndarray]
-
-
-def settings_for(folder: Path | str, **changes: Any) -> LlmSettings:
-    values = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "max_tokens": 16}
-    return LlmSettings(model=str(folder), **{**values, **changes})
+from tests.llm.conftest import Folders, Reviews, settings_for, task_of
 
 
 def run(
@@ -36,18 +29,7 @@ def run(
     progress: Callable[[str], object] = lambda _: None,
     **changes: Any,
 ) -> llm.Teacher:
-    texts, labels = reviews
-    arguments: dict[str, Any] = {
-        "train_texts": texts[:32],
-        "train_labels": labels[:32],
-        "val_texts": texts[32:],
-        "val_labels": labels[32:],
-        "classes": 2,
-        "kind": "text",
-        "seed": 4,
-    }
-    task = llm.Task(settings=settings, **{**arguments, **changes})
-    return llm.fine_tune(task, store, progress)
+    return llm.fine_tune(task_of(reviews, settings, **changes), store, progress)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import llm
-from core import LlmSettings
 from llm import adapters
 from llm.models import build_classifier
-
-Folders = Callable[[str], Path]
-Reviews = tuple[list[str], np.ndarray]
+from tests.llm.conftest import Folders, Reviews, settings_for, task_of
 
 
 @pytest.mark.parametrize(("kind", "peft"), [("bert", "lora"), ("gpt2", "lora"), ("llama", "none")])
@@ -24,15 +20,11 @@ def test_hidden_states_are_those_before_the_head(
     """The mean over a row's tokens of the fine-tuned model's last states, one row at a time."""
     import torch
 
-    settings = LlmSettings.model_validate(
-        {"model": str(model_folder(kind)), "peft": peft, "epochs": 2, "max_tokens": 16}
-    )
-    texts, labels = reviews
-    rows = texts[:32], labels[:32], texts[32:], labels[32:]
+    settings = settings_for(model_folder(kind), peft=peft)
+    texts = reviews[0]
 
     def run(hidden: bool) -> llm.Teacher:
-        task = llm.Task(*rows, 2, settings, "text", 4, hidden=hidden)
-        return llm.fine_tune(task, tmp_path)
+        return llm.fine_tune(task_of(reviews, settings, hidden=hidden), tmp_path)
 
     teacher = run(hidden=True)
     assert teacher.hidden.shape == (32, 16)

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ import pytest
 import llm
 from core import LlmSettings, ModelError
 from llm import sources
+from tests.llm.conftest import Folders
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec(sources.MINILM_PACKAGE) is None,
     reason="extra [embedded] not installed",
 )
-Folders = Callable[[str], Path]
 DNA = ["ACGTTGCAAC" * 6, "TTTTTTTTTTTTACG", "acgtn" * 4, "A" * 200]
 
 

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,10 @@ import llm
 from core import LlmSettings, ModelError
 from llm import adapters, fine_tuning, models, quantised
 from llm.models import build_classifier
+from tests.llm.conftest import Folders, Reviews, settings_for, task_of
 
-Folders = Callable[[str], Path]
-Reviews = tuple[list[str], np.ndarray]
 NEW = ("roberta", "distilbert", "qwen2", "qwen3", "deepseek")
 ALL = ("bert", "gpt2", "llama", *NEW)
-
-
-def settings_for(folder: Path, **changes: Any) -> LlmSettings:
-    values = {"epochs": 1, "batch_size": 8, "learning_rate": 0.01, "max_tokens": 16}
-    return LlmSettings(model=str(folder), **{**values, **changes})
 
 
 def built(folder: Path, peft: str, device: str = "cpu") -> tuple[models.Model, Any]:
@@ -123,11 +116,10 @@ def test_a_step_reaches_adapters_and_head_and_the_stored_model_is_the_same(
 def test_a_teacher_of_four_bits_learns_and_is_stored(
     model_folder: Folders, reviews: Reviews, tmp_path: Path
 ) -> None:
-    texts, labels = reviews
-    parts = (texts[:32], labels[:32], texts[32:], labels[32:], 2)
+    texts = reviews[0]
     lines: list[str] = []
     settings = settings_for(model_folder("llama"), peft="qlora", epochs=4, patience=0)
-    teacher = llm.fine_tune(llm.Task(*parts, settings, "text", 4), tmp_path, lines.append)
+    teacher = llm.fine_tune(task_of(reviews, settings), tmp_path, lines.append)
     assert teacher.metrics["accuracy"] >= 0.9
     assert teacher.metrics["peft"] == "qlora"
     assert "(qlora on cpu, " in lines[0]
@@ -135,9 +127,9 @@ def test_a_teacher_of_four_bits_learns_and_is_stored(
     logits = llm.load_fine_tuned(teacher.folder, "cpu")
     np.testing.assert_allclose(logits(texts[:32]), teacher.soft_logits, atol=1e-5)
     auto = settings.model_copy(update={"peft": "auto", "device": "cpu", "epochs": 1})
-    first = llm.fine_tune(llm.Task(*parts, auto, "text", 4), tmp_path)
+    first = llm.fine_tune(task_of(reviews, auto), tmp_path)
     lora = auto.model_copy(update={"peft": "lora"})
-    again = llm.fine_tune(llm.Task(*parts, lora, "text", 4), tmp_path)
+    again = llm.fine_tune(task_of(reviews, lora), tmp_path)
     assert first.metrics["peft"] == "lora"
     assert again.metrics["reused"]
 
@@ -241,7 +233,7 @@ def test_cuda_required_and_not_there_is_one_line(
     with pytest.raises(ModelError, match=message):
         llm.embed(reviews[0], settings, "text")
     with pytest.raises(ModelError, match=message):
-        llm.fine_tune(llm.Task(*reviews, [], np.zeros(0), 2, settings, "text", 0))
+        llm.fine_tune(task_of(reviews, settings))
 
 
 def test_a_gpu_that_is_full_is_one_line(
@@ -259,7 +251,7 @@ def test_a_gpu_that_is_full_is_one_line(
     settings = settings_for(model_folder("bert"))
     message = r"GPU's memory does not hold llm.model .*bert.*; accepted: a smaller llm.batch_size"
     with pytest.raises(ModelError, match=message):
-        llm.fine_tune(llm.Task(*reviews, [], np.zeros(0), 2, settings, "text", 0))
+        llm.fine_tune(task_of(reviews, settings))
     with pytest.raises(ModelError, match=message):
         llm.embed(reviews[0], settings, "text")
 
