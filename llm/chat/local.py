@@ -22,7 +22,7 @@ import jinja2
 import torch
 from transformers import GenerationConfig
 
-from core import ModelError, explain
+from core import explain
 from core.settings.agent import AgentSettings
 from llm.chat.grammar import ConstrainedDecoder, grammar_tokenizer
 from llm.chat.model import (
@@ -39,9 +39,13 @@ from llm.chat.model import (
 )
 from llm.device import choose_device, device_of, has_bfloat16, quiet
 from llm.encoders import longest_input
-from llm.sources import Source, first_line, offline
+from llm.sources import Source, first_line, loading
 
 _CUE = "Answer:\n"
+WHOLE = (
+    "a whole, undamaged causal language model of transformers without code of its own, and its "
+    "tokenizer, that the memory holds"
+)
 
 
 @dataclass
@@ -261,46 +265,26 @@ def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> LocalCh
 
 
 def _load(source: Source, device: torch.device) -> tuple[Any, Any]:
-    """Load model and tokenizer, or say in one line why not."""
+    """Load model and tokenizer; what goes wrong becomes an error of one line."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     narrow = torch.bfloat16 if has_bfloat16(device) else torch.float16
     dtype = torch.float32 if device.type == "cpu" else narrow
-    try:
+    with loading(source, SETTING, ACCEPTED, WHOLE):
         config = AutoConfig.from_pretrained(**source.loading)
         if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-            raise ModelError(_unfit(source, f"{config.model_type} fills gaps, it does not write"))
+            raise TypeError(f"{config.model_type} fills gaps, it does not write")
         tokenizer = AutoTokenizer.from_pretrained(**source.loading)
         module, info = AutoModelForCausalLM.from_pretrained(
             **source.loading_weights, dtype=dtype, output_loading_info=True
         )
-        missing = sorted(info["missing_keys"])
-        if missing:  # transformers would draw them at random
-            raise ModelError(
-                _unfit(source, f"{len(missing)} weights are missing, the first is {missing[0]}")
-            )
+        if missing := sorted(info["missing_keys"]):  # transformers would draw them at random
+            raise ValueError(f"{len(missing)} weights are missing, the first is {missing[0]}")
         module.to(device).eval()
-    except ModelError:
-        raise
-    except Exception as error:  # loaders raise nearly anything on a damaged or foreign file
-        unreachable = source.hub_id and source.local_only and isinstance(error, OSError)
-        if unreachable:
-            raise ModelError(offline(source.name, SETTING, ACCEPTED)) from error
-        why = f"cannot be loaded ({type(error).__name__}: {first_line(error)})"
-        raise ModelError(_unfit(source, why)) from error
     # A checkpoint's own habits of sampling and repetition are none of the agent's.
     module.generation_config = GenerationConfig(
         eos_token_id=module.generation_config.eos_token_id,
         bos_token_id=module.generation_config.bos_token_id,
     )
     return module, tokenizer
-
-
-def _unfit(source: Source, why: str) -> str:
-    return explain(
-        f"{SETTING} {source.name}: {why}",
-        "a whole, undamaged causal language model of transformers without code of its own, and "
-        "its tokenizer, that the memory holds",
-        "save or download it again, or choose another model",
-    )
