@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +137,16 @@ def test_temperature_is_that_of_the_held_out_rows(monkeypatch: pytest.MonkeyPatc
 
 
 def run(
-    reviews: Reviews, folder: Path, store: Path | None = None, folds: int = 3, **changes: Any
+    reviews: Reviews,
+    folder: Path,
+    store: Path | None = None,
+    progress: Callable[[str], object] = lambda _: None,
+    **changes: Any,
 ) -> llm.Teacher:
     texts, labels = reviews
     rows: dict[str, Any] = {"train_texts": texts[:24], "train_labels": labels[:24]}
     task = task_of(reviews, settings_for(folder), **{**rows, **changes})
-    return llm.cross_fit(task, folds, store)
+    return llm.cross_fit(task, 3, store, progress)
 
 
 def test_a_fold_is_an_ordinary_teacher_of_the_other_rows(
