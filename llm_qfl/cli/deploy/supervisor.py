@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from core import atomic_write, explain, held, read_json, write_json
+from core import atomic_write, explain, file_lock, read_json, write_json
 from llm_qfl.cli.deploy.admission import register
 from llm_qfl.cli.deploy.diagnosis import PORT_TAKEN, REFUSED, answers, obstacle, reason
 from llm_qfl.cli.deploy.parts import (
@@ -227,7 +227,7 @@ class Supervisor:
             "a deployment that does not run",
             f"use it, or end it first: llm-qfl deploy stop {self.folder}",
         )
-        with held(self.folder / LOCK, taken), signals():
+        with file_lock(self.folder / LOCK, taken), signals():
             try:
                 while True:
                     self.step(time.monotonic())
