@@ -100,20 +100,20 @@ def site_moments(memory: SiteMemory) -> Moments:
     the features that it makes are unknown: d is then 0, and only the rows by class are sent.
     """
     from core.privacy import noise_seed
-    from data import clip_rows, common, moments_of, noisy
+    from data import clip_rows, frequent_class_rows, moments_of, noisy_moments
 
     privacy = memory.settings.privacy
     if memory.settings.features.encoder == "shared" and not memory.adopted_digest:
         return _of_no_features(memory)
     noise, longest, features = privacy.moment_noise, privacy.moment_clip, memory.features("train")
     labels = np.asarray(memory.site.train.labels)
-    enough = common(labels, memory.classes, privacy.min_rows)
+    enough = frequent_class_rows(labels, memory.classes, privacy.min_rows)
     told = (clip_rows(features, longest) if noise else np.asarray(features))[enough]
     moments = moments_of(told, labels[enough], memory.classes)
     if not noise:
         return moments
     seed = noise_seed(memory.settings, "moments", memory.client)
-    return noisy(moments, noise, longest, np.random.default_rng(seed))
+    return noisy_moments(moments, noise, longest, np.random.default_rng(seed))
 
 
 def _of_no_features(memory: SiteMemory) -> Moments:

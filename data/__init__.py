@@ -4,12 +4,20 @@ Nothing heavy is imported here: scipy, scikit-learn and datasets come with the c
 needs them.
 """
 
-from data.features import feature_kind, raw_features
-from data.kmers import kmer_frequencies
+from data.features import feature_kind, kmer_frequencies, raw_features
 from data.loading import load_corpus, load_federation, load_server, load_site
 from data.metrics import calibration, confusion_scores, linear_baseline, majority_baseline, scores
-from data.moments import Moments, check_alike, merge_moments, moments_of
-from data.outliers import outlying
-from data.private import clip_rows, common, mended, noisy, too_large
+from data.moments import (
+    Moments,
+    check_alike,
+    clip_rows,
+    frequent_class_rows,
+    implausible,
+    merge_moments,
+    moments_of,
+    noisy_moments,
+    repaired_moments,
+)
+from data.outliers import outlying_sites
 from data.projection import Projection, fit_projection
 from data.rows import Corpus, DataInfo, ServerData, Site, Split, class_rows

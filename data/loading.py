@@ -25,8 +25,7 @@ import numpy as np
 
 from core import DataError, DataSettings, Settings
 from data import chains
-from data.checks import LEAST, check_learnable, enough_rows
-from data.oddities import Oddities, find_oddities
+from data.checks import LEAST, RowIssues, check_learnable, enough_rows, find_row_issues
 from data.partition import (
     Parts,
     column_parts,
@@ -97,13 +96,13 @@ class _Shares:
     test_parts: Parts
     validation: Split
     test: Split
-    oddities: Oddities
+    issues: RowIssues
 
     @property
     def info(self) -> DataInfo:
         """The data set, with what was odd about its rows."""
         info = self.corpus.info
-        return replace(info, notes=(*info.notes, *self.oddities.notes(info.classes)))
+        return replace(info, notes=(*info.notes, *self.issues.notes(info.classes)))
 
 
 def _share_out(settings: Settings, clients: int) -> _Shares:
@@ -141,12 +140,12 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
     )
     # In the file's order: embeddings that are kept of them then serve other seeds too.
     test = corpus.test.take(np.sort(tests))
-    oddities = find_oddities(held, test, len(corpus.classes))
+    issues = find_row_issues(held, test, len(corpus.classes))
     if central:
-        return _Shares(corpus, parts, (), validation, test, oddities)
+        return _Shares(corpus, parts, (), validation, test, issues)
     dealt = iid_parts(corpus.test.labels[tests], clients, generator(seed, "shared test rows"))
     test_parts = tuple(tests[part] for part in dealt)
-    return _Shares(corpus, parts, test_parts, NO_ROWS, NO_ROWS, oddities)
+    return _Shares(corpus, parts, test_parts, NO_ROWS, NO_ROWS, issues)
 
 
 def _spared(data: DataSettings, rows: int, clients: int, classes: int) -> int:
@@ -328,5 +327,5 @@ def load_federation(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
         return replace(server, info=replace(server.info, notes=tuple(notes))), held
     shares = _share_out(settings, clients)
     sites = tuple(_site(settings, shares, client) for client in range(clients))
-    train, seen = tuple(site.train for site in sites), shares.oddities.seen
+    train, seen = tuple(site.train for site in sites), shares.issues.seen
     return ServerData(shares.info, train, shares.validation, shares.test, seen), sites

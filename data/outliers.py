@@ -37,7 +37,7 @@ ITERATIONS = 100
 """Most steps of a geometric median: a liar's distance shrinks by a factor in each."""
 
 
-def outlying(parts: Sequence[Moments]) -> dict[int, str]:
+def outlying_sites(parts: Sequence[Moments]) -> dict[int, str]:
     """Find sites whose moments are unlike those of most sites.
 
     Parameters

@@ -2,14 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from core import DataError, DataSettings
+from core import DataError, DataSettings, hub_reachable
 from data.checks import checked_dna, number_labels, sorted_labels
-from data.hub import read_hub
 from data.rows import Corpus, Split
 from data.tables import Columns, read_table
 from data.text import Place, clean_texts, lines_of, numbered, read_text
+
+
+def read_hub(
+    name: str, config: str | None, text: str, splits: tuple[str, ...]
+) -> tuple[dict[str, Columns], tuple[str, ...]]:
+    """Fetch a data set from the hub, or take it from the cache of `datasets`.
+
+    Parameters
+    ----------
+    name : str
+        Hub id.
+    config : str or None
+        Its configuration, for instance a TweetEval task.
+    text : str
+        Name of the text column; the label column is ``label``.
+    splits : tuple of str
+        The splits that are needed.
+
+    Returns
+    -------
+    (dict, tuple of str)
+        The splits by name, rows as text, and the class names where the set has them.
+
+    Raises
+    ------
+    DataError
+        If `datasets` is not installed, the hub cannot be reached, the set is unknown, or it
+        lacks a split or a column.
+    """
+    what = f"hub data set {name}" + (f" ({config})" if config else "")
+    found = _load(name, config, what)
+    tables: dict[str, Columns] = {}
+    names: tuple[str, ...] = ()
+    for split in splits:
+        if split not in found:
+            raise _unsuitable(what, f"no split {split!r}", "splits", list(found))
+        table = found[split]
+        for column in (text, "label"):
+            if column not in table.column_names:
+                raise _unsuitable(what, f"no column {column!r}", "columns", table.column_names)
+        names = tuple(getattr(table.features["label"], "names", None) or ())
+        labels = tuple(str(names[value]) if names else str(value) for value in table["label"])
+        tables[split] = Columns(tuple(table[text]), labels)
+    return tables, names
+
+
+def _load(name: str, subset: str | None, what: str) -> Mapping[str, Any]:
+    try:
+        from datasets import config, load_dataset
+    except ImportError as error:
+        raise DataError(
+            f"{what} needs the package datasets, which is not installed",
+            "an installed datasets package, or a local copy of the data",
+            "pip install datasets, or set data.path",
+        ) from error
+    # It would try for 25 s to reach a hub that is not there before it looks into its cache.
+    config.HF_HUB_OFFLINE = not hub_reachable()
+    try:
+        found: Mapping[str, Any] = load_dataset(name, subset)
+    except Exception as error:  # whatever the network, the cache or the hub's files raise
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise DataError(
+            f"{what} could not be loaded ({reason})",
+            "one that the hub or its cache has, or local files",
+            "check the network and the name, or set data.path to a local copy",
+        ) from error
+    return found
+
+
+def _unsuitable(what: str, lacks: str, kind: str, present: list[str]) -> DataError:
+    return DataError(
+        f"{what} has {lacks}", f"{kind}: " + ", ".join(present), "choose another data set"
+    )
+
 
 TWEET_EVAL = "cardiffnlp/tweet_eval"
 _SPLITS = ("train", "test")
@@ -53,10 +128,10 @@ def tweet_eval(settings: DataSettings) -> Corpus:
 
 
 def _tweets_from_hub(task: str) -> Corpus:
-    found = read_hub(TWEET_EVAL, task, "text", ("train", "validation", "test"))
-    classes = found.classes or sorted_labels(found.splits["train"].labels)
+    tables, classes = read_hub(TWEET_EVAL, task, "text", ("train", "validation", "test"))
+    classes = classes or sorted_labels(tables["train"].labels)
     splits, notes = [], list[str]()
-    for name, part in found.splits.items():
+    for name, part in tables.items():
         place = numbered(f"{TWEET_EVAL} {task} {name}")
         texts, said = clean_texts(part.texts, place)
         splits.append(Split(texts, number_labels(part.labels, classes, place, True)))
@@ -157,10 +232,8 @@ def genomic(settings: DataSettings) -> Corpus:
         splits = _genomic_folder(folder)
     else:
         name = settings.hub_name
-        found = read_hub(name, None, "seq", _SPLITS)
-        known = found.classes
-        both = [(s, found.splits[s]) for s in _SPLITS]
-        splits = [(numbered(f"{name} {s}"), Columns(p.texts, p.labels)) for s, p in both]
+        tables, known = read_hub(name, None, "seq", _SPLITS)
+        splits = [(numbered(f"{name} {split}"), table) for split, table in tables.items()]
     values = known or sorted_labels(splits[0][1].labels)
     parts, notes = [], list[str]()
     for place, rows in splits:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from core import DataError, DataSettings, Settings, SettingsError
-from data.checks import LEAST, check_learnable, enough_rows, need_rows
-from data.oddities import find_oddities
+from data.checks import LEAST, check_learnable, enough_rows, find_row_issues, need_rows
 from data.partition import draw_within, stratified_draw, stratified_split
 from data.rows import (
     NO_ROWS,
@@ -165,7 +164,7 @@ def own_site(settings: Settings, client: int) -> tuple[DataInfo, Site]:
     need_rows(len(rows), LEAST, data.path)
     train, validation = hold_out(data, seed, rows, client)
     # Which classes no site can test is seen when the sites' results are added up.
-    odd = replace(find_oddities(rows, test, len(classes)), untested=())
+    odd = replace(find_row_issues(rows, test, len(classes)), untested=())
     found = (*notes, *odd.notes(classes))
     info = DataInfo(Path(data.path).name, data.kind, classes, notes=found)
     return info, Site(train, validation, test)
@@ -200,5 +199,5 @@ def own_server(settings: Settings) -> ServerData:
         left.labels, data.test_rows or len(left), generator(seed, "test rows")
     )
     test = left.take(drawn_tests)
-    said = (*notes, *find_oddities(NO_ROWS, test, len(classes)).notes(classes))
+    said = (*notes, *find_row_issues(NO_ROWS, test, len(classes)).notes(classes))
     return ServerData(replace(info, notes=said), (), rows.take(drawn), test)

@@ -77,17 +77,17 @@ def fit_on_moments(
         Moments,
         check_alike,
         fit_projection,
-        mended,
+        implausible,
         merge_moments,
-        outlying,
-        too_large,
+        outlying_sites,
+        repaired_moments,
     )
 
     parts = [Moments(**arrays) for arrays in sums]
     check_alike(parts)
     privacy, features = settings.privacy, settings.features
     noise = privacy.moment_noise
-    unlike = too_large(parts, noise, privacy.moment_clip) if noise else outlying(parts)
+    unlike = implausible(parts, noise, privacy.moment_clip) if noise else outlying_sites(parts)
     rows = {about.client: about.train_rows for about in reports}
     counted = counted_rows(rows, settings.aggregation.max_weight)
     merged = merge_moments(
@@ -105,7 +105,7 @@ def fit_on_moments(
         log(WARNING, "%s", line)
     check_classes(settings, merged.count)
     projection = fit_projection(
-        mended(merged) if noise else merged,
+        repaired_moments(merged) if noise else merged,
         settings.quantum.qubits,
         features.projection,
         features.shrinkage,

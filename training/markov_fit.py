@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from core import write_text
 from data.checks import checked_dna, number_labels
-from data.kmers import kmer_positions
+from data.features import kmer_positions
 from data.tables import read_table
 from data.text import numbered
 

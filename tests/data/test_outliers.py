@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import Moments, moments_of, outlying
+from data import Moments, moments_of, outlying_sites
 from data.outliers import capped, middle
 
 FEATURES = 12
@@ -76,7 +76,7 @@ def test_liars_are_found_and_nobody_else(lie: object, why: str) -> None:
 
     parts = federation()
     parts[2], parts[5] = lie(parts[2]), lie(parts[5])  # type: ignore[operator]
-    found = outlying(parts)
+    found = outlying_sites(parts)
     assert sorted(found) == [2, 5]
     assert all(re.search(why, reason) for reason in found.values())
 
@@ -84,17 +84,17 @@ def test_liars_are_found_and_nobody_else(lie: object, why: str) -> None:
 def test_a_class_that_only_a_liar_has_lies_where_rows_can() -> None:
     parts = [site(k, (30, 30, 0)) for k in range(6)]
     parts[2] = site(2, (30, 30, 20))
-    assert outlying(parts) == {}
+    assert outlying_sites(parts) == {}
     sums = parts[2].sums.copy()
     sums[2] += 20 * 1000.0
     far = 20 * np.outer(sums[2], sums[2]) / 400
     parts[2] = Moments(parts[2].count, sums, parts[2].second + far)
-    assert list(outlying(parts)) == [2]
+    assert list(outlying_sites(parts)) == [2]
 
 
 def test_rows_that_are_all_alike() -> None:
     parts = [moments_of(np.ones((4, 3)), [0, 0, 1, 1], 2)] * 4
-    assert outlying(parts) == {}
+    assert outlying_sites(parts) == {}
 
 
 def test_variance_in_one_direction_only() -> None:
@@ -103,7 +103,7 @@ def test_variance_in_one_direction_only() -> None:
     along /= np.linalg.norm(along)
     spike = 30 * np.trace(parts[4].second) / FEATURES * np.outer(along, along)
     parts[4] = Moments(parts[4].count, parts[4].sums, parts[4].second + spike)
-    assert list(outlying(parts)) == [4]
+    assert list(outlying_sites(parts)) == [4]
 
 
 @FEW
@@ -118,29 +118,29 @@ def test_honest_sites_are_never_left_out(
 ) -> None:
     """Whatever rows of whatever classes they hold, if tails are not very long: one row, none."""
     parts = [site(seed + k, held, features, skewed) for k, held in enumerate(rows)]
-    assert outlying(parts) == {}
+    assert outlying_sites(parts) == {}
 
 
 @pytest.mark.parametrize("alone", [0, 3])
 def test_sites_of_one_class_each_and_a_large_one(alone: int) -> None:
     parts = [site(k, (40, 0) if k % 2 else (0, 40)) for k in range(8)]
     parts[alone] = site(99, (900, 0))
-    assert outlying(parts) == {}
+    assert outlying_sites(parts) == {}
 
 
 def test_the_order_of_sites_does_not_matter() -> None:
     parts = federation()
     parts[1] = shifted(parts[1], 30.0)
-    assert list(outlying(parts)) == [1]
-    assert list(outlying(parts[::-1])) == [6]
+    assert list(outlying_sites(parts)) == [1]
+    assert list(outlying_sites(parts[::-1])) == [6]
 
 
 def test_of_two_sites_neither_is_outvoted() -> None:
     one, two = federation(2)
-    assert outlying([one, shifted(two, 100.0)]) == {}
-    assert list(outlying([one, changed(two, sums=1000)])) == [1]
+    assert outlying_sites([one, shifted(two, 100.0)]) == {}
+    assert list(outlying_sites([one, changed(two, sums=1000)])) == [1]
 
 
 def test_sites_that_all_differ_are_all_used() -> None:
     parts = [shifted(one, 8.0 * k) for k, one in enumerate(federation())]
-    assert outlying(parts) == {}
+    assert outlying_sites(parts) == {}

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from data import (
     Moments,
     clip_rows,
-    common,
     fit_projection,
-    mended,
+    frequent_class_rows,
+    implausible,
     merge_moments,
     moments_of,
-    noisy,
-    too_large,
+    noisy_moments,
+    repaired_moments,
 )
 
 
@@ -36,7 +36,7 @@ def test_rows_are_shortened_and_keep_their_direction() -> None:
 def test_noise_has_the_scale_of_what_a_row_can_change() -> None:
     x, labels = rows(features=40)
     moments = moments_of(x, labels, 2)
-    drawn = [noisy(moments, 2.0, 0.5, np.random.default_rng(seed)) for seed in range(40)]
+    drawn = [noisy_moments(moments, 2.0, 0.5, np.random.default_rng(seed)) for seed in range(40)]
     sums = np.stack([one.sums - moments.sums for one in drawn])
     second = np.stack([one.second - moments.second for one in drawn])
     assert sums.std() == pytest.approx(2.0 * 0.5, rel=0.05)
@@ -71,13 +71,13 @@ def test_the_bounds_of_that_change_are_reached() -> None:
 def test_a_class_that_a_site_lacks_is_told_nothing_of() -> None:
     x, labels = rows()
     moments = moments_of(x, 0 * labels, 2)
-    assert not noisy(moments, 5.0, 1.0, np.random.default_rng(0)).sums[1].any()
+    assert not noisy_moments(moments, 5.0, 1.0, np.random.default_rng(0)).sums[1].any()
 
 
 def test_mending_changes_nothing_that_is_whole() -> None:
     x, labels = rows()
     moments = moments_of(x, labels, 2)
-    again = mended(moments)
+    again = repaired_moments(moments)
     np.testing.assert_allclose(again.second, moments.second, rtol=1e-9, atol=1e-12)
 
 
@@ -86,9 +86,9 @@ def test_a_projection_can_be_fitted_whatever_the_noise(kind: str) -> None:
     x, labels = rows()
     parts = [moments_of(x[k::2], labels[k::2], 2) for k in range(2)]
     rng = np.random.default_rng(3)
-    merged = merge_moments([noisy(part, 50.0, 1.0, rng) for part in parts])
+    merged = merge_moments([noisy_moments(part, 50.0, 1.0, rng) for part in parts])
     assert np.linalg.eigvalsh(merged.within_covariance()).min() < 0
-    whole = mended(merged)
+    whole = repaired_moments(merged)
     assert np.linalg.eigvalsh(whole.within_covariance()).min() > 0
     projection = fit_projection(whole, 3, kind, 0.1, 3.0, 0)  # type: ignore[arg-type]
     assert np.isfinite(projection.apply(x)).all()
@@ -97,24 +97,24 @@ def test_a_projection_can_be_fitted_whatever_the_noise(kind: str) -> None:
 def test_little_noise_leaves_the_projection_nearly_as_it_was() -> None:
     x, labels = rows(count=4000)
     moments = moments_of(x, labels, 2)
-    told = mended(noisy(moments, 0.01, 1.0, np.random.default_rng(1)))
+    told = repaired_moments(noisy_moments(moments, 0.01, 1.0, np.random.default_rng(1)))
     one, other = (fit_projection(m, 1, "lda", 0.1, 3.0, 0).apply(x) for m in (moments, told))
     assert np.corrcoef(one[:, 0], other[:, 0])[0, 1] > 0.99
 
 
 def test_rows_of_a_class_with_few_of_them_are_marked() -> None:
     labels = [0, 0, 0, 1, 1, 2]
-    assert common(labels, 4, 2).tolist() == [True] * 5 + [False]
-    assert common(labels, 4, 3).tolist() == [True] * 3 + [False] * 3
-    assert common(labels, 4, 0).all()
-    assert common([], 2, 5).shape == (0,)
+    assert frequent_class_rows(labels, 4, 2).tolist() == [True] * 5 + [False]
+    assert frequent_class_rows(labels, 4, 3).tolist() == [True] * 3 + [False] * 3
+    assert frequent_class_rows(labels, 4, 0).all()
+    assert frequent_class_rows([], 2, 5).shape == (0,)
 
 
 def test_noisy_moments_of_a_site_are_bounded_by_its_rows() -> None:
     x, labels = rows(features=40)
-    told = noisy(moments_of(x, labels, 2), 2.0, 1.0, np.random.default_rng(0))
+    told = noisy_moments(moments_of(x, labels, 2), 2.0, 1.0, np.random.default_rng(0))
     doubled = Moments(told.count, told.sums * 20, told.second)
     wide = Moments(told.count, told.sums, told.second * 500)
-    found = too_large([told, doubled, told, wide], 2.0, 1.0)
+    found = implausible([told, doubled, told, wide], 2.0, 1.0)
     assert sorted(found) == [1, 3]
     assert "above what its rows and the noise can make" in found[1]

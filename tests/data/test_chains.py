@@ -21,7 +21,7 @@ from data.chains import (
     stored_chains,
     write_windows,
 )
-from data.kmers import kmer_frequencies
+from data.features import kmer_frequencies
 from training.markov_fit import fit, transition_counts
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "human_vs_worm" / "train.csv"

@@ -1,17 +1,60 @@
-"""k-mer frequencies against their slow twin."""
+"""Which raw features a data set gets; k-mer frequencies against a slow twin."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import DataError
-from data import kmer_frequencies
-from data import kmers as module
+from core import DataError, FeatureSettings, SettingsError
+from data import feature_kind, features, kmer_frequencies, raw_features
+
+ROWS = ("ACGTAC", "GGGTTA")
+
+
+def embed(texts: Sequence[str]) -> np.ndarray:
+    return np.full((len(texts), 7), 0.5, dtype=np.float32)
+
+
+def refuse(texts: Sequence[str]) -> np.ndarray:
+    raise AssertionError("embedded")
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "expected"),
+    [
+        ("dna", "auto", "kmer"),
+        ("dna", "kmer", "kmer"),
+        ("dna", "embedding", "embedding"),
+        ("text", "auto", "embedding"),
+        ("text", "embedding", "embedding"),
+    ],
+)
+def test_kind_of_the_features(
+    kind: Literal["text", "dna"], asked: Literal["auto", "kmer", "embedding"], expected: str
+) -> None:
+    wanted = FeatureSettings(kind=asked, k=2)
+    assert feature_kind(kind, wanted) == expected
+    if expected == "kmer":
+        found = raw_features(ROWS, kind, wanted, refuse)
+        np.testing.assert_array_equal(found, kmer_frequencies(ROWS, 2))
+    else:
+        assert raw_features(ROWS, kind, wanted, embed).shape == (2, 7)
+
+
+def test_texts_have_no_kmers() -> None:
+    wanted = FeatureSettings(kind="kmer")
+    message = r"features.kind = kmer with data of kind text; accepted: embedding or auto for texts"
+    with pytest.raises(SettingsError, match=message):
+        feature_kind("text", wanted)
+    with pytest.raises(SettingsError, match=message):
+        raw_features(ROWS, "text", wanted, refuse)
+
 
 COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
 dna = st.text(alphabet="ACGTNacgtn", min_size=0, max_size=40)
@@ -73,7 +116,7 @@ def test_number_of_features(k: int, count: int) -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sequences = ["ACGTTGCA", "NNN", "GGGTTTCACG", "acgtnacgt", "TTTTT"]
     whole = kmer_frequencies(sequences, 3)
-    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(features, "CHUNK", 2)
     np.testing.assert_array_equal(kmer_frequencies(sequences, 3), whole)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import data.hub
+import data.public
 from core import DataError, DataSettings
 from data import load_corpus
 
@@ -229,7 +229,7 @@ def test_only_the_cache_is_asked_where_the_hub_is_out_of_reach(
 ) -> None:
     """The client of `datasets` tries for 25 s otherwise, before it looks into its cache."""
     fake_hub(monkeypatch, ConnectionError("no route"))
-    monkeypatch.setattr(data.hub, "hub_reachable", lambda: there)
+    monkeypatch.setattr(data.public, "hub_reachable", lambda: there)
     with pytest.raises(DataError, match="no route"):
         load_corpus(DataSettings(source="genomic"), 0)
     assert sys.modules["datasets"].config.HF_HUB_OFFLINE is not there
