@@ -27,7 +27,6 @@ from core.messages import (
     RejoinIns,
     TrainIns,
     first_problem,
-    pack_rejoin,
     pack_report,
     pack_site_report,
     read_instruction,
@@ -119,7 +118,7 @@ def rejoin(message: Message, context: Context) -> RecordDict:
         memory.adopt(adapter)
         note(context, memory)
     about, _ = prepare_site(memory)
-    return pack_rejoin(about)
+    return pack_site_report(about)
 
 
 @app.train()

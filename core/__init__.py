@@ -20,8 +20,11 @@ from core.formatting import (
     byte_size,
     describe_circuits,
     describe_privacy,
+    difference_interval,
+    display_safe,
     duration,
     figure,
+    hidden_character,
     is_number,
     join_list,
     percent,
@@ -30,9 +33,9 @@ from core.formatting import (
     split_list,
     toml_value,
     whole,
+    wilson_interval,
 )
 from core.hub import hub_reachable
-from core.intervals import difference_interval, wilson_interval
 from core.ledger import COST_KEYS, AgentUsage, Cost, Ledger, idle_share, total, with_idle
 from core.seeds import derive_seed
 from core.settings.backends import (
@@ -118,4 +121,3 @@ from core.storage.files import (
     write_once,
     write_text,
 )
-from core.text import display_safe, hidden_character

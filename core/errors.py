@@ -1,4 +1,4 @@
-"""Errors that a user caused and can mend: one line, no traceback.
+"""Errors that a user caused and can correct: one line, no traceback.
 
 Every message follows one template: what was given, what is accepted, what to do.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A mistake in settings, data or environment that the user can mend.
+    """A mistake in settings, data or environment that the user can correct.
 
     Entry points print ``str(error)`` and exit non-zero; they show no traceback.
 
@@ -66,14 +66,14 @@ def explain(given: str, accepted: str, fix: str) -> str:
 
 
 def short_message(error: BaseException) -> str:
-    """Return one line of what another library's exception says, at most 200 characters.
+    """Return one line of another library's exception, at most 200 characters.
 
     Bindings to C++ add every signature that they know and the objects that they met.
     """
-    said = str(error).partition("The following argument types")[0]
-    return " ".join(said.split())[:200].rstrip(".: ") or type(error).__name__
+    text = str(error).partition("The following argument types")[0]
+    return " ".join(text.split())[:200].rstrip(".: ") or type(error).__name__
 
 
 def unexpected_error(error: BaseException) -> str:
-    """Say in one line that another library failed where no user's mistake is known."""
+    """Describe in one line an error that is no known mistake of the user."""
     return f"{type(error).__name__}: {short_message(error)}"

@@ -9,10 +9,9 @@ import csv
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-from core.text import display_safe
 
 BASELINES = (
     ("logistic_projected", "logistic regression, same features"),
@@ -36,9 +35,9 @@ def is_number(value: Any) -> bool:
 def printable(text: Any, most: int = 300) -> str:
     """Make one line of anybody's text that a terminal and a report may show, cut to a length.
 
-    White space becomes blanks, and what hides is escaped (`core.text.display_safe`).
+    White space becomes blanks, and what hides is escaped (`core.formatting.display_safe`).
     """
-    letters = str(text)[: 20 * most]  # nobody need read more of it to fill a line
+    letters = str(text)[: 20 * most]  # more is not needed to fill a line
     shown = display_safe(" ".join(letters.split()))
     line = "".join(x if x.isprintable() else " " for x in shown)
     return line if len(line) <= most else line[: most - 1] + "…"
@@ -72,7 +71,7 @@ def span(ends: Any, none: str = "-") -> str:
 
 
 def describe_circuits(count: Any, simulated: Any) -> str:
-    """Say how many circuits a run took: those that were simulated apart from those on hardware.
+    """Describe how many circuits a run took, simulated ones apart from those on hardware.
 
     Parameters
     ----------
@@ -90,7 +89,7 @@ def describe_circuits(count: Any, simulated: Any) -> str:
 
 
 def duration(seconds: Any, none: str = "-") -> str:
-    """Write seconds the way people say them, or `none` for none."""
+    """Write seconds with readable units, or `none` for none."""
     if not is_number(seconds):
         return none
     if round(seconds) < 60:
@@ -113,7 +112,7 @@ def byte_size(count: Any, none: str = "-") -> str:
 
 
 def scored_at(test: Any, clients: int = 0) -> str:
-    """Say how many sites took part in a federated final test; empty if the server held it.
+    """Describe how many sites took part in a federated final test; empty if the server held it.
 
     Parameters
     ----------
@@ -128,11 +127,11 @@ def scored_at(test: Any, clients: int = 0) -> str:
     return f"scored at {sites} of {clients} sites" if clients else f"scored at {sites} sites"
 
 
-def describe_privacy(told: Mapping[str, Any]) -> list[str]:
-    """Say what a run's privacy has spent, from ``privacy`` of its summary; a line each."""
+def describe_privacy(privacy: Mapping[str, Any]) -> list[str]:
+    """Describe the epsilon that a run has spent, from ``privacy`` of its summary; a line each."""
     lines = []
     for name, unit in (("updates", "a client's updates"), ("moments", "a row's part in moments")):
-        spent = told.get(name)
+        spent = privacy.get(name)
         if isinstance(spent, Mapping):
             how = (
                 f" ({spent['dp']}, {whole(spent.get('releases'))} rounds)" if "dp" in spent else ""
@@ -177,3 +176,93 @@ def _list_entry(entry: object) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow([entry])
     return line.getvalue()
+
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that cannot be seen: control, format (bidirectional marks are among them),
+lone surrogates, line and paragraph separators."""
+
+
+_JOINERS = "\u200c\u200d"
+"""Zero-width joiners: Persian words and many emoji are written with them."""
+
+
+def is_hidden(character: str) -> bool:
+    """Whether a character cannot be seen, or changes how its neighbours are shown."""
+    return unicodedata.category(character) in _HIDDEN and character not in _JOINERS
+
+
+def hidden_character(name: str) -> str:
+    """Return the first hidden character of a name as ``U+202E``; empty if it has none."""
+    return next((f"U+{ord(x):04X}" for x in name if is_hidden(x)), "")
+
+
+def display_safe(text: object) -> str:
+    r"""Return one line of text that is safe to print, to log and to show on a page.
+
+    Control characters (so terminal codes too), bidirectional marks, lone surrogates and line
+    ends are written as escapes, for instance ``\x1b`` or ``\u202e``, so that nothing hides.
+
+    Parameters
+    ----------
+    text : object
+        Anybody's text; other values are turned into text; None is empty.
+
+    Returns
+    -------
+    str
+        Text that encodes as UTF-8. It is not escaped for HTML.
+    """
+    plain = "" if text is None else str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(x.encode("unicode_escape").decode("ascii") if is_hidden(x) else x for x in plain)
+
+
+Z = 1.959963984540054
+"""Of the standard normal distribution, 95 % lie between -Z and Z."""
+
+
+Interval = tuple[float, float]
+
+
+def wilson_interval(share: object, rows: object) -> Interval | None:
+    """Return the 95 % interval of a share that was counted in so many rows.
+
+    Wilson's score interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927): it stays within 0 and 1
+    and is right for few rows and for shares near 0 and 1.
+
+    Parameters
+    ----------
+    share : float
+        Hits over rows, 0 to 1.
+    rows : int
+        Rows, at least 1.
+
+    Returns
+    -------
+    tuple of float, or None
+        Lowest and highest share; None where one of them is not on record.
+    """
+    if not (is_number(share) and is_number(rows)):
+        return None
+    p, n = float(share), float(rows)  # type: ignore[arg-type]
+    if not 0 <= p <= 1 or n < 1:
+        return None
+    centre, spread = p + Z**2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    low, high = ((centre + sign * spread) / (1 + Z**2 / n) for sign in (-1, 1))
+    return min(p, max(0.0, low)), max(p, min(1.0, high))
+
+
+def difference_interval(first: float, second: float, rows: object) -> Interval | None:
+    """Return the 95 % interval of first less second, two shares that were counted in as many rows.
+
+    Newcombe's method 10 (Stat. Med. 17, 1998), for independent samples: of two models on the same
+    rows it is too wide rather than too narrow.
+    """
+    one, other = wilson_interval(first, rows), wilson_interval(second, rows)
+    if one is None or other is None:
+        return None
+    below = math.hypot(first - one[0], other[1] - second)
+    above = math.hypot(one[1] - first, second - other[0])
+    return first - second - below, first - second + above

@@ -1,19 +1,19 @@
-"""Whether the Hugging Face hub can be reached, found out before its client tries for long."""
+"""Whether the Hugging Face hub can be reached, checked before its client retries for long."""
 
 from __future__ import annotations
-
-import urllib.error
-import urllib.request
 
 PROBE_SECONDS = 3.0
 
 
 def hub_reachable() -> bool:
-    """Say whether the hub answers at all, within seconds.
+    """Whether the hub answers at all, within seconds.
 
     The hub client repeats a failed request for 23 s per file; one short question first keeps an
     offline start short.
     """
+    import urllib.error
+    import urllib.request
+
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

@@ -83,7 +83,7 @@ def with_idle(costs: Mapping[int, Cost]) -> dict[int, Cost]:
 
 
 def idle_share(costs: Iterable[Cost]) -> float:
-    """Share of the clients' time that is waiting, 0 to 1; 0 when nobody worked."""
+    """Share of the clients' time that is waiting, 0 to 1; 0 when no client worked."""
     summed = total(costs)
     span = summed.idle_seconds + summed.busy_seconds
     return summed.idle_seconds / span if span > 0 else 0.0
@@ -91,12 +91,12 @@ def idle_share(costs: Iterable[Cost]) -> float:
 
 @dataclass(frozen=True)
 class AgentUsage:
-    """What asking a language model for decisions took.
+    """What the decisions of a language model cost.
 
     Attributes
     ----------
     questions : int
-        Asked, answered or not.
+        Requests, answered or not.
     prompt_tokens, answer_tokens : int
         Of all of them, as the model or its server counted them.
     seconds : float
@@ -121,9 +121,9 @@ class Ledger:
     entries : list of (int, int, Cost)
         Round, client, cost.
     agent_usage : list of (int, AgentUsage)
-        Round, what deciding it took of a language model.
+        Round, what its decision cost of a language model.
     repeated : list of (int, int, Cost)
-        What rounds cost that were broken off and begun anew: paid, and in no total of the run.
+        Costs of rounds that were interrupted and repeated: paid, but in no total of the run.
     """
 
     entries: list[tuple[int, int, Cost]] = field(default_factory=list)
@@ -135,7 +135,7 @@ class Ledger:
         self.entries += [(server_round, client, costs[client]) for client in sorted(costs)]
 
     def add_agent_usage(self, server_round: int, usage: AgentUsage) -> None:
-        """Append what deciding a round took of a language model."""
+        """Append what a round's decision cost of a language model."""
         self.agent_usage.append((server_round, usage))
 
     def totals(self) -> Cost:
@@ -143,7 +143,7 @@ class Ledger:
         return total(cost for _, _, cost in self.entries)
 
     def paid(self) -> Cost:
-        """Return the totals with what was paid twice: budgets are held against these."""
+        """Return the totals with what was paid twice: budgets limit these."""
         return total((self.totals(), total(cost for _, _, cost in self.repeated)))
 
     def of(self, client: int) -> Cost:
@@ -154,7 +154,7 @@ class Ledger:
         """Return ``{"entries", "totals", "clients", "agent", "repeated"}`` for `ledger.json`."""
         clients = sorted({client for _, client, _ in self.entries})
         return {
-            "entries": _told(self.entries),
+            "entries": _entries_json(self.entries),
             "totals": asdict(self.totals()),
             "clients": {str(client): asdict(self.of(client)) for client in clients},
             "agent": {
@@ -165,36 +165,36 @@ class Ledger:
                 },
             },
             "repeated": {
-                "entries": _told(self.repeated),
+                "entries": _entries_json(self.repeated),
                 "totals": asdict(total(cost for _, _, cost in self.repeated)),
             },
         }
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Ledger:
+    def from_json(cls, data: Mapping[str, Any]) -> Ledger:
         """Read what `as_json` has written."""
         agent_usage = [
             (
                 entry["round"],
                 AgentUsage(**{key: entry[key] for key in USAGE_KEYS}),
             )
-            for entry in told["agent"]["entries"]
+            for entry in data["agent"]["entries"]
         ]
         return cls(
-            read_entries(told["entries"]), agent_usage, read_entries(told["repeated"]["entries"])
+            read_entries(data["entries"]), agent_usage, read_entries(data["repeated"]["entries"])
         )
 
 
-def _told(entries: Iterable[tuple[int, int, Cost]]) -> list[dict[str, Any]]:
+def _entries_json(entries: Iterable[tuple[int, int, Cost]]) -> list[dict[str, Any]]:
     return [
         {"round": server_round, "client": client, **asdict(cost)}
         for server_round, client, cost in entries
     ]
 
 
-def read_entries(told: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, Cost]]:
+def read_entries(entries: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, Cost]]:
     """Read entries of `ledger.json`: round, client, cost."""
     return [
         (entry["round"], entry["client"], Cost(**{key: entry.get(key) or 0 for key in COST_KEYS}))
-        for entry in told
+        for entry in entries
     ]

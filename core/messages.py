@@ -1,7 +1,7 @@
-"""The message vocabulary: what server and clients say to each other, packed and unpacked once.
+"""The messages between server and clients: their types, and how they are packed and unpacked.
 
-Flower's strategies and mods want exactly one `ArrayRecord` and one `ConfigRecord` in an order
-and one `ArrayRecord` and one `MetricRecord` in a training reply; text travels in a
+Flower's strategies and mods want exactly one `ArrayRecord` and one `ConfigRecord` in an
+instruction, and one `ArrayRecord` and one `MetricRecord` in a training reply; text travels in a
 `ConfigRecord`. No message carries a row, a label or text of a row.
 
 Every message validates itself when it is built: exact keys and types, finite numbers within
@@ -21,8 +21,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from core.array_decoding import Parameters as Parameters
-from core.formatting import printable
-from core.text import hidden_character
+from core.formatting import hidden_character, printable
 
 PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
 ADAPT, ADOPT, REJOIN = "train.adapt", "query.adopt", "query.rejoin"
@@ -35,7 +34,7 @@ USER_ERROR_CODE = 1001
 """Code of a reply that carries a user's mistake at a client, in one line."""
 
 BUDGET_CODE = 1002
-"""Code of a reply of a client whose own budget does not pay for the order."""
+"""Code of a reply of a client whose own budget does not pay for the work."""
 
 WEIGHT_KEY = "num-examples"
 """Flower's usual name of a reply's weight in the aggregation."""
@@ -44,7 +43,7 @@ NO_ENCODER = "none"
 """Encoder of features that no model makes (Flower cannot size an empty string)."""
 
 UNSET = "none"
-"""A word of an order that says nothing, for the same reason."""
+"""An absent text of a message, for the same reason."""
 
 T = TypeVar("T")
 
@@ -132,7 +131,7 @@ class SiteReport:
 
 @dataclass(frozen=True, config=STRICT)
 class RejoinIns:
-    """What a client is told of a run that goes on: Flower's id of its first part."""
+    """A run goes on: ``run`` is Flower's id of its first part."""
 
     run: str
 
@@ -164,7 +163,7 @@ class AdaptReport:
 
 @dataclass(frozen=True, config=STRICT)
 class AdoptReport:
-    """What a client says of the adapter that it was given; losses on its validation rows."""
+    """How a client evaluates the shared adapter; loss and accuracy on its validation rows."""
 
     rows: Rows
     loss: Objective
@@ -174,7 +173,7 @@ class AdoptReport:
 
 @dataclass(frozen=True, config=STRICT)
 class TrainIns:
-    """What a participant is told besides the parameters.
+    """How a participant is to train, besides the parameters.
 
     Attributes
     ----------
@@ -194,8 +193,8 @@ class TrainIns:
     adapter : str
         Digest of the shared adapter, or `UNSET`.
     fine_tuned : bool
-        Whether the client has fine-tuned its language model in this run: one that was started
-        again may have forgotten.
+        Whether the client has fine-tuned its language model in this run; a restarted client
+        may have lost it.
     """
 
     round: int
@@ -288,14 +287,14 @@ def unpack_parameters(record: ArrayRecord) -> Parameters:
 def pack_instruction(
     parameters: Parameters, config: AdaptIns | RejoinIns | TrainIns | EvaluateIns
 ) -> RecordDict:
-    """Pack an order: parameters and what is to be done with them."""
+    """Pack parameters and what is to be done with them."""
     return RecordDict(
         {ARRAYS: pack_parameters(parameters), CONFIG: ConfigRecord(dataclasses.asdict(config))}
     )
 
 
 def read_instruction(message: Message, kind: type[T]) -> tuple[Parameters, T]:
-    """Unpack an order."""
+    """Unpack an instruction."""
     config: dict[str, Any] = dict(message.content.config_records[CONFIG])
     return read_parameters(message), kind(**config)
 
@@ -304,7 +303,7 @@ def pack_report(
     metrics: AdaptReport | AdoptReport | TrainReport | EvaluateReport,
     parameters: Parameters | None = None,
 ) -> RecordDict:
-    """Pack the answer to an order, with parameters or moments where it has some."""
+    """Pack the answer to an instruction, with parameters or moments where it has some."""
     values = dataclasses.asdict(metrics)
     record = RecordDict({METRICS: MetricRecord({WEIGHT_KEY: values["rows"], **values})})
     if parameters is not None:
@@ -313,12 +312,12 @@ def pack_report(
 
 
 def read_parameters(message: Message) -> Parameters:
-    """Unpack the parameters of an order of our own."""
+    """Unpack the parameters of an instruction."""
     return unpack_parameters(message.content.array_records[ARRAYS])
 
 
 def first_problem(error: ValidationError) -> str:
-    """Say in one printable line what is wrong with a message's first wrong field."""
+    """Describe in one printable line a message's first wrong field."""
     problem = error.errors(include_url=False)[0]
     key = printable(".".join(map(str, problem["loc"])), 40)
     if problem["type"] == "missing":
@@ -328,16 +327,12 @@ def first_problem(error: ValidationError) -> str:
     return printable(f"{key} = {printable(repr(problem['input']), 60)}: {problem['msg']}")
 
 
-def pack_site_report(about: SiteReport, moments: Parameters) -> RecordDict:
-    """Pack a client's answer to PREPARE: who it is, and its feature moments."""
-    return RecordDict(
-        {ARRAYS: pack_parameters(moments), ABOUT: ConfigRecord(dataclasses.asdict(about))}
-    )
-
-
-def pack_rejoin(about: SiteReport) -> RecordDict:
-    """Pack a client's answer to REJOIN: who it is; its moments are known."""
-    return RecordDict({ABOUT: ConfigRecord(dataclasses.asdict(about))})
+def pack_site_report(about: SiteReport, moments: Parameters | None = None) -> RecordDict:
+    """Pack a client's answer to PREPARE, with its feature moments, or to REJOIN without them."""
+    record = RecordDict({ABOUT: ConfigRecord(dataclasses.asdict(about))})
+    if moments is not None:
+        record[ARRAYS] = pack_parameters(moments)
+    return record
 
 
 def payload_bytes(content: RecordDict) -> int:

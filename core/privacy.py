@@ -53,7 +53,7 @@ def noised(
     deviation : float
         The noise's standard deviation.
     seed : int or None
-        Of the noise; None: from the system, so that nobody can draw it again.
+        Of the noise; None: from the system, so that it cannot be drawn again.
     """
     names = sorted(parameters)
     arrays = [np.array(parameters[name], np.float64) for name in names]
@@ -75,7 +75,7 @@ def _drawing(seed: int | None) -> Iterator[None]:
 
 
 def noise_seed(settings: Settings, *what: str | int) -> int | None:
-    """Return the seed of some noise, or None where nobody may know it."""
+    """Return the seed of some noise, or None where it must stay unknown."""
     seeded = settings.privacy.seeded
     return derive_seed(settings.run.seed, "privacy", *what) if seeded else None
 
@@ -115,14 +115,14 @@ def epsilon(multipliers: Mapping[float, int], delta: float) -> float:
 
 
 def privacy_spent(settings: Settings, releases: int) -> dict[str, Any]:
-    """Say what a run has spent, for its summary; empty without privacy settings.
+    """Return what a run has spent, for its summary; empty without privacy settings.
 
     Parameters
     ----------
     settings : Settings
         The run's settings.
     releases : int
-        Rounds whose orders went out, each at most one update of a client.
+        Rounds whose instructions were sent, each at most one update of a client.
 
     Returns
     -------
@@ -146,11 +146,11 @@ def privacy_spent(settings: Settings, releases: int) -> dict[str, Any]:
     if privacy.moment_noise:
         # Another row y in the place of x, neither longer than b: |x - y| <= 2 b in the sums, and
         # |x x^T - y y^T|^2 = |x|^4 + |y|^4 - 2 (x . y)^2 <= 2 b^4 in the second moments.
-        told = {privacy.moment_noise / 2: 1, privacy.moment_noise / math.sqrt(2): 1}
+        multipliers = {privacy.moment_noise / 2: 1, privacy.moment_noise / math.sqrt(2): 1}
         found["moments"] = {
             "noise": privacy.moment_noise,
             "clip": privacy.moment_clip,
-            "epsilon": epsilon(told, privacy.delta),
+            "epsilon": epsilon(multipliers, privacy.delta),
             "delta": privacy.delta,
         }
     for one in found.values():

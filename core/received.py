@@ -1,4 +1,4 @@
-"""The one strict door for what clients send: exact records, keys, types, sizes and bounds.
+"""Reading of what clients send, in one place: exact records, keys, types, sizes and bounds.
 
 `checked_reply` turns whatever goes wrong with one reply into one line. `rebuild_reply` builds a
 new message from what was read, so that nothing else of a client reaches an aggregator.
@@ -39,7 +39,7 @@ class ReplyError(ValueError):
 def checked_reply() -> Iterator[None]:
     """Turn whatever goes wrong with one reply into a `ReplyError`; nothing of it ends a run.
 
-    Decoding what a stranger sent may also run out of memory or of stack.
+    Decoding an untrusted message may also run out of memory or of stack.
     """
     try:
         yield
@@ -62,7 +62,7 @@ def read_report(message: Message, kind: type[T]) -> T:
     names = {METRICS} if kind is EvaluateReport else {METRICS, ARRAYS}
     _only(message.content, names)
     values: dict[str, Any] = dict(message.content.metric_records[METRICS])
-    del values[WEIGHT_KEY]  # what an answer weighs is the server's to say
+    del values[WEIGHT_KEY]  # the server decides what an answer weighs
     return kind(**values)
 
 

@@ -74,4 +74,4 @@ class AgentSettings(Section):
     timeout: float = setting(60.0, applies_when=WRITING, gt=0, resumable=True)
     """Longest wait for one answer, seconds; then the rule decides."""
     retries: int = setting(2, applies_when=WRITING, ge=0, le=2)
-    """Times that an unusable answer is asked for again before the rule decides."""
+    """Times that an unusable answer is requested again before the rule decides."""

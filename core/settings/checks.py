@@ -15,7 +15,7 @@ from core.settings.backends import (
     unknown_backends,
 )
 from core.settings.data import TABULAR
-from core.settings.declare import Conditions, above, given, unless, when
+from core.settings.declare import Condition, Conditions, above, given, unless, when
 from core.settings.derived import circuit_prices, selection_size
 from core.settings.schema import FIELDS, Settings, flatten, traits
 
@@ -29,8 +29,12 @@ AT_MOST = (
 """Keys whose value is at most that of another."""
 
 
-LEAST_PRECISION = 0.001
-"""Smallest standard error that may be requested: a million shots."""
+VALUES: Conditions = (
+    Condition("distill.folds", lambda folds: folds != 1, "0, or 2 to 10"),
+    Condition("hardware.precision", lambda error: not 0 < error < 1e-3, "0, or 0.001 and above"),
+    Condition("data.labels", lambda text: len(split_list(text)) != 1, "two or more class names"),
+)
+"""What a value must be besides its bounds; an error of 0.001 takes a million shots."""
 
 NO_LLM = when("llm.model", "none")
 FEDERATED_LLM, LOCAL_LLM = unless("llm.federated", "none"), when("llm.federated", "none")
@@ -184,6 +188,10 @@ def _check_tables(settings: Settings) -> None:
                 f"at most {other}",
                 f"lower {key} or raise {other}",
             )
+    for one in VALUES:
+        if not one.holds(flat[one.key]):
+            given = f"{one.key} = {flat[one.key]!r}"
+            raise SettingsError(given, one.accepted, f"change {one.key}")
     for where, (needs,), reason in REQUIREMENTS:
         value = flat[needs.key]
         if all(one.holds(flat[one.key]) for one in where) and not needs.holds(value):
@@ -216,15 +224,6 @@ def _check_values(s: Settings) -> None:
             "two columns: a text that is its own label teaches nothing",
             "set data.label_column to the column of the classes",
         )
-    if data.labels and len(split_list(data.labels)) < 2:
-        accepted = "two or more class names, comma-separated"
-        raise SettingsError(f"data.labels = {data.labels!r}", accepted, "name every class")
-    if s.distill.folds == 1:
-        raise SettingsError(
-            "distill.folds = 1",
-            "0, or 2 to 10",
-            "set distill.folds = 2 or more, or 0 to label rows by the model that saw them",
-        )
 
 
 def _check_backends(s: Settings) -> None:
@@ -241,12 +240,6 @@ def _check_backends(s: Settings) -> None:
             f"train.optimizer = 'adam' with quantum.backend = {', '.join(counting)}",
             "auto, spsa, parameter-shift or cobyla where shots are counted",
             "set train.optimizer=auto",
-        )
-    if 0 < s.hardware.precision < LEAST_PRECISION:
-        raise SettingsError(
-            f"hardware.precision = {s.hardware.precision:g}, {s.hardware.circuit_shots:,} shots",
-            f"0, or {LEAST_PRECISION:g} and above",
-            "raise hardware.precision",
         )
 
 

@@ -39,7 +39,7 @@ class DataSettings(Section):
     delimiter: Literal["auto", "comma", "semicolon", "tab", "pipe"] = setting(
         "auto", applies_when=when("data.source", "csv"), per_node=True
     )
-    """What separates the fields; `auto` finds it by the names in the header, and says so."""
+    """What separates the fields; `auto` finds it by the names in the header, and reports it."""
     kind: Literal["text", "dna"] = setting("text", applies_when=TABULAR)
     """What the text column holds."""
     text_column: str = setting("text", applies_when=TABULAR, per_node=True)
@@ -60,7 +60,7 @@ class DataSettings(Section):
     )
     """Share of rows held out for the final test where no test file is given."""
     val_fraction: float = setting(0.2, gt=0, lt=1)
-    """Share of a client's rows kept for validation, stratified."""
+    """Share of a client's rows held out for validation, stratified."""
     server_rows: int = setting(0, applies_when=when("evaluation.mode", "central"), ge=0)
     """Rows that the server holds for validation and no client sees; 0: 300, or a fifth of the rows
     if that is less; of an official validation split up to 300."""

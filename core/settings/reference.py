@@ -1,8 +1,8 @@
 """Generate what is derived from the settings tree: the reference page and Flower's defaults.
 
 ``python -m core.settings.reference`` rewrites ``docs/settings.md`` and the
-``[tool.flwr.app.config]`` tables of ``pyproject.toml``; ``--check`` only says whether they
-are true, which is what `make lint` runs.
+``[tool.flwr.app.config]`` tables of ``pyproject.toml``; ``--check`` only reports whether they
+are up to date, which is what `make lint` runs.
 """
 
 from __future__ import annotations

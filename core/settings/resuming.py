@@ -33,7 +33,7 @@ def recorded_settings(run: Path) -> Settings:
 
 
 def no_run(given: str) -> str:
-    """Say that a folder holds no run."""
+    """Return the error text for a folder that holds no run."""
     return explain(given, "a run's results folder, for instance runs/latest", "name one")
 
 

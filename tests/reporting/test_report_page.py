@@ -14,7 +14,7 @@ import pytest
 from pandas import DataFrame
 
 from core import DataError
-from core.text import is_hidden
+from core.formatting import is_hidden
 from reporting import tables, write_report
 from reporting.charts import THEME, _client_lines, _marks, _rounds_axis
 from reporting.formatting import NONE, duration, outcome, short, size, status
