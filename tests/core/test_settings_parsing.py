@@ -1,133 +1,84 @@
+"""Settings from files, assignments and nodes; a later place wins over an earlier one."""
+
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from core import (
     FIELDS,
     Settings,
     SettingsError,
+    UserError,
     descriptions,
     flatten,
+    parse_node,
     parse_run,
     parse_settings,
-    traits,
+    split_list,
 )
-from core.settings.reference import config_tables, reference_page, toml_value
+from core.settings.reference import config_tables, reference_page
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "config").glob("*.toml"))
+DEMO = ROOT / "config" / "demo.toml"
+CHOICES: dict[str, list[Any]] = {
+    "agent.kind": ["rule", "all", "random", "greedy", "bandit", "regulator"],
+    "agent.rule": ["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"],
+    "agent.stage": ["participation"],
+    "stop.rule": ["none", "change", "gap", "either"],
+    "quantum.model": ["qcnn", "vqc"],
+    "quantum.backend": ["exact", "pennylane:default.qubit", "aer", "fake:manila", "ibm:x"],
+    "train.optimizer": ["auto", "parameter-shift", "spsa", "cobyla"],
+    "features.projection": ["lda", "pca", "random"],
+    "distill.weight": [0.0, 0.5],
+    "llm.federated": ["none", "ffa", "fedavg"],
+    "llm.peft": ["auto", "lora"],
+    "aggregation.rule": ["weighted", "uniform", "median", "trimmed-mean"],
+    "evaluation.mode": ["central", "federated"],
+    "run.rounds": [1, 2, 40],
+    "data.source": ["dna-demo", "tweet-eval", "genomic"],
+}
+"""Values that contradict nothing of any shipped configuration."""
 
 
-def test_defaults_are_themselves_accepted() -> None:
-    assert parse_settings(flatten(Settings())) == Settings()
+@pytest.fixture
+def toml(tmp_path: Path) -> Any:
+    """Return a function that writes a TOML file and returns its path."""
+
+    def write(text: str, name: str = "own.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
 
 
-def test_flower_config_in_pyproject_is_the_tree() -> None:
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    tables = pyproject["tool"]["flwr"]["app"]["config"]
-    flat = {
-        f"{head}.{key}": value for head, table in tables.items() for key, value in table.items()
-    }
+def test_what_is_generated_from_the_tree_is_up_to_date() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    tables = tomllib.loads(pyproject)["tool"]["flwr"]["app"]["config"]
+    flat = {f"{head}.{key}": value for head, part in tables.items() for key, value in part.items()}
     assert flat == flatten(Settings())
     assert parse_settings(flat) == Settings()
-    assert config_tables() in (ROOT / "pyproject.toml").read_text()
-
-
-def test_reference_page_is_true_and_names_every_key() -> None:
+    assert config_tables() in pyproject
     page = (ROOT / "docs" / "settings.md").read_text()
     assert page == reference_page()
     assert all(f"`{key}`" in page for key in FIELDS)
     assert set(descriptions()) == set(FIELDS)
 
 
-def test_every_condition_names_a_key() -> None:
-    for key, field in FIELDS.items():
-        for other in traits(key).applies_when:
-            assert other.holds(FIELDS[other.key].default) in (True, False), (key, field)
-
-
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("quantum.qubit=3", "unknown setting 'quantum.qubit'.*did you mean 'quantum.qubits'?"),
-        ("rounds=3", "unknown setting 'rounds'.*did you mean 'run.rounds'?"),
-        ("run.rounds=abc", "run.rounds = 'abc'; accepted: a whole number at least 1"),
-        ("run.rounds=2.5", "run.rounds = 2.5; accepted: a whole number"),
-        ("run.rounds=true", "run.rounds = True; accepted: a whole number"),
-        ("run.rounds=0", "run.rounds = 0; accepted: a whole number at least 1"),
-        ("run.report=1", "run.report = 1; accepted: true or false"),
-        ("quantum.model=qnn", "quantum.model = 'qnn'; accepted: qcnn, vqc"),
-        ("quantum.backend=qiskit", "quantum.backend = 'qiskit'; accepted: exact, pennylane"),
-        ("distill.weight=1.5", "distill.weight = 1.5; accepted: a number .*at most 1"),
-        ("distill.folds=1", "distill.folds = 1; accepted: 0, or 2 to 10; set distill.folds = 2"),
-        ("llm.rounds=0", "llm.rounds = 0; accepted: a whole number at least 1"),
-        ("llm.federated=fedprox", "llm.federated = 'fedprox'; accepted: none, ffa, fedavg"),
-        ("distill.decay=0", "distill.decay = 0; accepted: a number above 0 and at most 1"),
-        ("distill.folds=11", "distill.folds = 11; accepted: a whole number .*at most 10"),
-        (
-            "train.steps=500",
-            "train.steps = 500 with train.max_steps = 100; accepted: at mo",
-        ),
-        ("run.min_replies=9", "run.min_replies = 9 with run.clients = 4"),
-        ("stop.min_rounds=11", "stop.min_rounds = 11 would be ignored because run.rounds = 10"),
-        ("agent.retries=1", "agent.retries = 1 would be ignored because agent.kind = 'rule'"),
-        ("stop.min_rounds=5", "stop.min_rounds = 5 would be ignored because nothing stops"),
-        (
-            "quantum.backend=pennylane:",
-            "quantum.backend = 'pennylane:'; accepted: exact, penny",
-        ),
-        ("train.learning_rate=inf", "train.learning_rate = inf; accepted: a number above 0"),
-        (
-            "agent.stage=aggregation",
-            "agent.stage = 'aggregation' would be ignored because agent.fr",
-        ),
-        ("agent.max_increment=3", "agent.max_increment = 3 would be ignored because agent.rule"),
-        ("stop.tau=0.5", "stop.tau = 0.5 would be ignored because stop.rule = 'none'"),
-        (
-            "quantum.noise=readout=0.1",
-            "quantum.noise = 'readout=0.1' would be ignored because quantum.backend = 'exact'; "
-            r"accepted: quantum.backend = pennylane:…; remove quantum.noise or change quantum",
-        ),
-        ("quantum.device_options=a=1", "quantum.device_options = 'a=1' would be ignored because"),
-        ("data.path=/rows", "data.path = '/rows' would be ignored because data.source"),
-        ("data.source=csv", "data.source = 'csv' without data.path"),
-        ("nonsense", "--set 'nonsense'; accepted: key=value"),
-    ],
-)
-def test_a_mistake_is_one_clear_line(assignment: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=message) as caught:
-        parse_run([], [assignment])
-    assert "\n" not in str(caught.value)
-
-
-def test_folds_and_features_are_refused_together() -> None:
-    with pytest.raises(
-        SettingsError,
-        match=r"distill.folds = 3 with distill.features = 10.0; accepted: distill",
-    ):
-        parse_run([], ["distill.folds=3", "distill.features=10"])
-
-
-def test_what_only_some_agents_use() -> None:
-    asked = ["agent.kind=llm", "agent.model=gpt2"]
-    with pytest.raises(SettingsError, match=r"agent.retries = 1 would be ignored because agent.d"):
-        parse_run([], [*asked, "agent.decoding=choices", "agent.retries=1"])
-    settings, _ = parse_run([], [*asked, "stop.min_rounds=5"])  # it may stop the run by itself
-    assert settings.stop.min_rounds == 5
-    for kind in ("greedy", "bandit", "regulator"):
-        settings, _ = parse_run([], [f"agent.kind={kind}", "stop.min_rounds=5"])
-        assert settings.stop.min_rounds == 5
-    for ignored in ("agent.rule=hybrid", "agent.fraction=0.5"):
-        with pytest.raises(SettingsError, match=r"would be ignored because agent.kind = 'regula"):
-            parse_run([], ["agent.kind=regulator", ignored])
-    for kind in ("greedy", "bandit"):
-        few = [f"agent.kind={kind}", "agent.fraction=0.2", "run.min_replies=2", "run.clients=4"]
-        with pytest.raises(SettingsError, match=r"selects 1 with run.min_replies = 2"):
-            parse_run([], few)
+def test_settings_are_frozen_and_hashable() -> None:
+    settings = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.run.rounds = 3  # type: ignore[misc]
+    assert hash(settings) == hash(Settings())
 
 
 def test_lambda_falls_from_round_to_round() -> None:
@@ -136,105 +87,6 @@ def test_lambda_falls_from_round_to_round() -> None:
     constant = parse_run([], ["distill.weight=0.3"])[0].distill
     assert constant.in_round(500) == constant
     assert distill.in_round(5000).weight == 0.0
-
-
-def test_distillation_without_weight_has_no_further_settings() -> None:
-    with pytest.raises(SettingsError, match=r"distill.folds = 5 would be ignored because distill"):
-        parse_run([], ["distill.weight=0", "distill.folds=5"])
-
-
-def test_ignored_through_a_chain_of_conditions() -> None:
-    with pytest.raises(SettingsError, match=r"train.mu = 2.0 would be ignored because train.sched"):
-        parse_run([], ["train.mu=2"])
-    settings, _ = parse_run([], ["train.schedule=inverse-time", "train.mu=2"])
-    assert settings.train.mu == 2.0
-    with pytest.raises(
-        SettingsError, match=r"would be ignored because train\.optimizer = 'cobyla'"
-    ):
-        parse_run([], ["train.schedule=inverse-time", "train.optimizer=cobyla"])
-
-
-def test_a_condition_on_the_start_of_a_text() -> None:
-    given = ["quantum.backend=pennylane:default.mixed", "quantum.noise=depolarizing=0.01"]
-    assert parse_run([], given)[0].quantum.noise == "depolarizing=0.01"
-
-
-def test_a_condition_on_an_unused_key_sees_its_default() -> None:
-    settings, _ = parse_run([], ["data.partition=dirichlet", "data.alpha=0.3"])  # per_site unused
-    assert settings.data.alpha == 0.3
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (
-            ["agent.fraction=0.1", "run.min_replies=3"],
-            "agent.fraction = 0.1 of 4 clients selects",
-        ),
-        (
-            ["data.source=tweet-eval", "data.partition=column", "data.partition_column=user"],
-            "data.partition = 'column' with data.source = 'tweet-eval'",
-        ),
-        (
-            ["llm.federated=ffa", "llm.peft=none"],
-            "llm.federated = 'ffa' with llm.peft = 'none'; accepted: llm.peft = ",
-        ),
-        (
-            ["llm.federated=ffa", "distill.folds=3"],
-            "distill.folds = 3 with llm.federated = .ffa.; accepted: llm.federated = .none. .fol",
-        ),
-        (
-            ["distill.features=100", "train.batch_rows=1"],
-            "distill.features = 100.0 with train.batch_rows = 1; accepted: .* compares pairs",
-        ),
-        (["features.encoder=shared"], "features.encoder = 'shared' would be ignored because llm.f"),
-        (["llm.rounds=2"], "llm.rounds = 2 would be ignored because llm.federated = 'none'"),
-        (
-            ["llm.federated=ffa", "features.encoder=shared", "features.kind=kmer"],
-            "features.encoder = 'shared' would be ignored because features.kind = 'kmer'",
-        ),
-        (["llm.federated=ffa", "llm.patience=2"], "llm.patience = 2 would be ignored"),
-        (
-            ["data.source=tweet-eval", "features.kind=kmer"],
-            "features.kind = 'kmer' with data.source = 'tweet",
-        ),
-        (
-            ["data.source=csv", "data.path=x", "data.labels=a"],
-            "data.labels = 'a'; accepted: two or more class names",
-        ),
-    ],
-)
-def test_contradictions_are_told_before_anything_starts(given: list[str], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        parse_run([], given)
-
-
-def test_one_round_needs_no_other_change() -> None:
-    assert parse_run([], ["run.rounds=1"])[0].run.rounds == 1
-
-
-def test_files_come_first_and_assignments_win(tmp_path: Path) -> None:
-    first, second = tmp_path / "one.toml", tmp_path / "two.toml"
-    first.write_text("[run]\nrounds = 3\nname = 'one'\n[quantum]\nqubits = 5\n")
-    second.write_text("[run]\nrounds = 4\n")
-    settings, given_keys = parse_run([first, second], ["quantum.qubits=6", "run.name=a=b c"])
-    assert (settings.run.rounds, settings.run.name, settings.quantum.qubits) == (4, "a=b c", 6)
-    assert given_keys == {"run.rounds": 4, "run.name": "a=b c", "quantum.qubits": 6}
-
-
-def test_broken_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"no config file '.*absent.toml'"):
-        parse_run([tmp_path / "absent.toml"], [])
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match=r"no config file '.*file/x' \(Not a directory\)"):
-        parse_run([tmp_path / "file" / "x"], [])
-    broken = tmp_path / "broken.toml"
-    broken.write_text("[run\n")
-    with pytest.raises(SettingsError, match=r"broken.toml' is not TOML"):
-        parse_run([broken], [])
-    broken.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match=r"is not TOML"):
-        parse_run([broken], [])
 
 
 def test_a_node_overrides_only_what_is_its_own() -> None:
@@ -246,20 +98,184 @@ def test_a_node_overrides_only_what_is_its_own() -> None:
         parse_settings({}, {"quantum.backnd": "exact"})
 
 
-def test_settings_are_frozen_and_hashable() -> None:
-    settings = Settings()
-    with pytest.raises(ValueError, match="frozen"):
-        settings.run.rounds = 3  # type: ignore[misc]
-    assert hash(settings) == hash(Settings())
+# --- places: files, the command line ---------------------------------------------------------
 
 
-@given(st.text(max_size=40))
-def test_any_text_survives_toml(text: str) -> None:
-    assert tomllib.loads(f"x = {toml_value(text)}")["x"] == text
+def test_files_come_first_and_assignments_win(toml: Any) -> None:
+    first = toml("[run]\nrounds = 3\nname = 'one'\n[quantum]\nqubits = 5\n", "one.toml")
+    second = toml("[run]\nrounds = 4\n", "two.toml")
+    settings, overrides = parse_run([first, second], ["quantum.qubits=6", "run.name=a=b c"])
+    assert (settings.run.rounds, settings.run.name, settings.quantum.qubits) == (4, "a=b c", 6)
+    assert overrides == {"run.rounds": 4, "run.name": "a=b c", "quantum.qubits": 6}
 
 
-@given(st.dictionaries(st.text(max_size=12), st.integers() | st.text(max_size=5), max_size=3))
-def test_unknown_keys_never_pass(flat: dict[str, int | str]) -> None:
-    if any(key not in FIELDS for key in flat):
-        with pytest.raises(SettingsError):
-            parse_settings(flat)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_takes_every_value(path: Path) -> None:
+    for key, values in CHOICES.items():
+        if key == "evaluation.mode" and path.stem == "deployed":
+            continue  # its sites' files leave the server no rows
+        for value in values:
+            notices: list[str] = []
+            settings, _ = parse_run([path], [f"{key}={value}"], notices=notices)
+            assert flatten(settings)[key] == value
+            assert all(line.startswith(f"{path}: ") for line in notices)
+
+
+@given(st.sampled_from(CONFIGS), st.data())
+@limits(max_examples=30, deadline=None)
+def test_several_values_leave_settings_that_stand_alone(path: Path, data: st.DataObject) -> None:
+    keys = ("agent.kind", "stop.rule", "quantum.model", "data.source", "llm.federated")
+    chosen = {key: data.draw(st.sampled_from(CHOICES[key])) for key in keys}
+    settings, overrides = parse_run([path], [f"{key}={value}" for key, value in chosen.items()])
+    assert {key: flatten(settings)[key] for key in keys} == chosen
+    assert parse_settings(overrides) == settings  # what was dropped is at its default
+
+
+def test_the_notice_names_what_was_dropped_and_why() -> None:
+    notices: list[str] = []
+    settings, overrides = parse_run([DEMO], ["stop.rule=none"], notices=notices)
+    assert notices == [
+        f"{DEMO}: stop.tau = 0.002 would be ignored because stop.rule = 'none'; dropped",
+        f"{DEMO}: stop.min_rounds = 3 would be ignored because nothing stops the run; dropped",
+    ]
+    assert "stop.tau" not in overrides
+    assert settings.stop.min_rounds == 2
+
+
+def test_what_conflicts_in_one_place_is_refused(toml: Any) -> None:
+    both = toml('[agent]\nkind = "all"\nfraction = 0.5\n', "both.toml")
+    kind, fraction = toml('[agent]\nkind = "all"\n', "a"), toml("[agent]\nfraction = 0.5\n", "b")
+    for files, words in (
+        ([DEMO], ["agent.kind=all", "agent.fraction=0.5"]),
+        ([both], []),
+        ([DEMO, both], []),
+        ([kind, fraction], []),  # an earlier file's choice does not drop what a later one sets
+    ):
+        with pytest.raises(SettingsError, match=r"agent.fraction .* would be ignored"):
+            parse_run(files, words)
+    with pytest.raises(SettingsError, match=r"train.mu .* would be ignored"):
+        parse_run([DEMO], ["train.mu=2"])
+    assert parse_run([fraction, kind], [])[0].agent.kind == "all"
+
+
+def test_a_dropped_key_drops_what_depends_on_it(toml: Any) -> None:
+    file = toml('[train]\nschedule = "inverse-time"\nmu = 2.0\n')
+    notices: list[str] = []
+    settings, overrides = parse_run([file], ["train.optimizer=spsa"], notices=notices)
+    assert [line.split(" = ")[0].split()[-1] for line in notices] == ["train.schedule", "train.mu"]
+    assert overrides == {"train.optimizer": "spsa"}
+    assert settings.train.mu == 1.0
+
+
+def test_unset_takes_back_a_files_key_and_what_depends_on_it() -> None:
+    settings, overrides = parse_run([DEMO], [], ["agent.fraction", "data.label_noise"])
+    assert (settings.agent.fraction, settings.data.label_noise) == (1.0, 0.0)
+    assert "agent.fraction" not in overrides
+    assert parse_run([DEMO], [], ["stop.rule"])[0].stop.min_rounds == 2
+    assert parse_run([DEMO], ["stop.tau=0.1"], ["stop.tau"])[0].stop.tau == 0.1
+    with pytest.raises(SettingsError, match=r"unknown setting 'stop.taw'.*did you mean 'stop.tau'"):
+        parse_run([DEMO], [], ["stop.taw"])
+    with pytest.raises(SettingsError, match=r"--unset agent.model; accepted: run.name, .*; leave"):
+        parse_run([DEMO], [], ["agent.model"])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '"yes, often",no,"so ""so""",never',
+        '"yes, often", no, "so ""so""", never',
+        '["yes, often", "no", "so \\"so\\"", "never"]',
+    ],
+)
+def test_a_class_name_may_hold_a_comma(written: str, toml: Any) -> None:
+    given = ["data.source=csv", "data.path=rows.csv", f"data.labels={written}"]
+    settings, overrides = parse_run([], given)
+    assert split_list(settings.data.labels) == ("yes, often", "no", 'so "so"', "never")
+    assert parse_settings(overrides) == settings  # as Flower hands it on
+    if written[0] == "[":
+        file = toml(f'[data]\nsource = "csv"\npath = "rows.csv"\nlabels = {written}\n')
+        assert parse_run([file], [])[0] == settings
+
+
+# --- files and assignments of any content ----------------------------------------------------
+
+DEEP = "[" * 3000 + "]" * 3000
+QUICK = limits(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+VALUES = st.one_of(
+    st.text(max_size=40),
+    st.integers(min_value=-(10**450), max_value=10**450).map(str),
+    st.floats().map(str),
+    st.sampled_from([DEEP, "9" * 400, "9" * 5000, "{a = 1}", "[1, [2]]", "1979-05-27", "inf", '"']),
+)
+KEYS = st.sampled_from(["run.rounds", "run.name", "train.learning_rate", "run", "x", "run.seed.a"])
+
+
+def one_line(error: UserError) -> str:
+    text = str(error)
+    assert "\n" not in text.strip()
+    assert len(text) < 1000
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"run.x = {DEEP}", "is not TOML"),
+        ("[run]\nrounds = " + "9" * 5000, "is not TOML"),
+        ("[run]\nrounds = " + "9" * 400, "run.rounds = 999"),
+        (f"[run]\nrounds = {2**63}", f"run.rounds = {2**63}; accepted: a whole number"),
+        ('[run]\nname = ["a", "b"]', "run.name = ['a', 'b']; accepted: text"),
+        ("[train]\nlearning_rate = 1" + "0" * 400, "train.learning_rate = 1000"),
+        ("a.b.c.d = 1", "unknown setting 'a.b'"),
+    ],
+)
+def test_what_no_parser_takes_is_one_short_line(toml: Any, text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_run([toml(text)], [])
+    assert message in one_line(caught.value)
+    section, _, rest = text.partition("\n")
+    if "name" not in rest:  # on the command line that is a text
+        with pytest.raises(SettingsError) as caught:
+            parse_run([], [f"{section[1:-1]}.{rest}" if rest else text])
+        one_line(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken").write_text("[run\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name, message in (
+        ("pipe", "no file but a pipe"),
+        ("", "it is a folder"),
+        ("\0", "null"),
+        ("absent", "no config file '.*absent'"),
+        ("file/x", r"no config file '.*file/x' \(Not a directory\)"),
+        ("broken", "broken' is not TOML"),
+        ("binary", "is not TOML"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            parse_run([tmp_path / name], [])
+
+
+@QUICK
+@given(st.one_of(st.binary(max_size=200), st.tuples(KEYS, VALUES).map(" = ".join).map(str.encode)))
+def test_any_bytes_are_settings_or_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(content)
+    try:
+        parse_run([path], [])
+    except UserError as error:
+        one_line(error)
+
+
+@QUICK
+@given(KEYS, VALUES)
+def test_any_assignment_is_a_setting_or_one_line(key: str, value: str) -> None:
+    for parse in (lambda words: parse_run([], words), parse_node):
+        try:
+            parse([f"{key}={value}"])
+        except UserError as error:
+            one_line(error)

@@ -1,0 +1,139 @@
+"""A wrong setting, or settings that contradict each other, are one clear line."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core import FIELDS, SettingsError, parse_run, parse_settings, traits
+
+CSV = "data.source=csv data.path=x"
+FFA = "llm.federated=ffa"
+DP = "privacy.dp=central aggregation.rule=uniform"
+MISTAKES = [
+    # Keys, types and bounds.
+    ("quantum.qubit=3", "unknown setting 'quantum.qubit'.*did you mean 'quantum.qubits'?"),
+    ("rounds=3", "unknown setting 'rounds'.*did you mean 'run.rounds'?"),
+    ("nonsense", "--set 'nonsense'; accepted: key=value"),
+    ("run.rounds=abc", "run.rounds = 'abc'; accepted: a whole number at least 1"),
+    ("run.rounds=2.5", "run.rounds = 2.5; accepted: a whole number"),
+    ("run.rounds=true", "run.rounds = True; accepted: a whole number"),
+    ("run.rounds=0", "run.rounds = 0; accepted: a whole number at least 1"),
+    ("run.report=1", "run.report = 1; accepted: true or false"),
+    ("quantum.model=qnn", "quantum.model = 'qnn'; accepted: qcnn, vqc"),
+    ("quantum.backend=qiskit", "quantum.backend = 'qiskit'; accepted: exact, pennylane"),
+    ("quantum.backend=pennylane:", "quantum.backend = 'pennylane:'; accepted: exact, penny"),
+    ("distill.weight=1.5", "distill.weight = 1.5; accepted: a number .*at most 1"),
+    ("distill.decay=0", "distill.decay = 0; accepted: a number above 0 and at most 1"),
+    ("distill.folds=11", "distill.folds = 11; accepted: a whole number .*at most 10"),
+    ("distill.folds=1", "distill.folds = 1; accepted: 0, or 2 to 10; change distill.folds"),
+    ("hardware.precision=1e-4 quantum.backend=aer", "precision = 0.0001; accepted: 0, or 0.001"),
+    ("llm.rounds=0", "llm.rounds = 0; accepted: a whole number at least 1"),
+    ("llm.federated=fedprox", "llm.federated = 'fedprox'; accepted: none, ffa, fedavg"),
+    ("train.learning_rate=inf", "train.learning_rate = inf; accepted: a number above 0"),
+    ("privacy.dp=local privacy.noise=0", "privacy.noise = 0; accepted"),
+    (f"{CSV} data.labels=a", "data.labels = 'a'; accepted: two or more class names"),
+    # Without effect.
+    ("agent.retries=1", "agent.retries = 1 would be ignored because agent.kind = 'rule'"),
+    ("agent.max_increment=3", "agent.max_increment = 3 would be ignored because agent.rule"),
+    ("agent.stage=aggregation", "agent.stage = 'aggregation' would be ignored because agent.fr"),
+    ("agent.kind=regulator agent.rule=hybrid", "ignored because agent.kind = 'regulator'"),
+    ("agent.kind=regulator agent.fraction=0.5", "ignored because agent.kind = 'regulator'"),
+    ("agent.kind=llm agent.decoding=choices agent.retries=1", "ignored because agent.decoding"),
+    ("stop.min_rounds=11", "stop.min_rounds = 11 would be ignored because run.rounds = 10"),
+    ("stop.min_rounds=5", "stop.min_rounds = 5 would be ignored because nothing stops"),
+    ("stop.tau=0.5", "stop.tau = 0.5 would be ignored because stop.rule = 'none'"),
+    ("quantum.noise=readout=0.1", "ignored because quantum.backend = 'exact'; .*pennylane:…; rem"),
+    ("quantum.device_options=a=1", "quantum.device_options = 'a=1' would be ignored because"),
+    ("data.path=/rows", "data.path = '/rows' would be ignored because data.source"),
+    ("distill.weight=0 distill.folds=5", "folds = 5 would be ignored because distill.weight"),
+    ("train.mu=2", "train.mu = 2.0 would be ignored because train.sched"),
+    ("train.schedule=inverse-time train.optimizer=cobyla", "because train.optimizer = 'cobyla'"),
+    ("train.schedule=inverse-time train.optimizer=spsa", "ignored because train.optimizer"),
+    ("train.schedule=inverse-time quantum.backend=aer", "by train.optimizer = 'auto' on aer"),
+    ("train.perturbation=0.1", "train.perturbation = 0.1 would be ignored by train.optimizer"),
+    ("stop.shots=9 quantum.backend=pennylane:default.qubit", "computes exact expectations"),
+    ("features.encoder=shared", "features.encoder = 'shared' would be ignored because llm.f"),
+    (f"{FFA} features.encoder=shared features.kind=kmer", "because features.kind = 'kmer'"),
+    (f"{FFA} llm.patience=2", "llm.patience = 2 would be ignored"),
+    ("llm.rounds=2", "llm.rounds = 2 would be ignored because llm.federated = 'none'"),
+    (f"{DP} aggregation.max_norm=5", "max_norm = 5.0 would be ignored because privacy.dp"),
+    ("privacy.delta=1e-6", "privacy.delta = 1e-06 would be ignored because nothing is noised"),
+    ("privacy.seeded=true", "privacy.seeded = True would be ignored"),
+    ("privacy.clip=2", "privacy.clip = 2.0 would be ignored because privacy.dp = 'none'"),
+    ("privacy.moment_clip=2", "privacy.moment_clip = 2.0 would be ignored"),
+    # Contradictions.
+    ("run.resume=true", "run.resume = True without run.folder; accepted"),
+    ("train.steps=500", "train.steps = 500 with train.max_steps = 100; accepted: at most train.m"),
+    ("train.min_steps=30", "train.min_steps = 30 with train.steps = 20; accepted: at most"),
+    ("run.min_replies=9", "run.min_replies = 9 with run.clients = 4"),
+    ("agent.fraction=0.1 run.min_replies=3", "agent.fraction = 0.1 of 4 clients selects 1 with"),
+    ("agent.kind=greedy agent.fraction=0.2 run.min_replies=2", "selects 1 with run.min_rep"),
+    ("agent.kind=bandit agent.fraction=0.2 run.min_replies=2", "selects 1 with run.min_rep"),
+    ("agent.kind=llm", "agent.kind = 'llm' without agent.model; accepted: .*hub id or path"),
+    ("agent.circuit_prices=1,2", "agent.circuit_prices = '1,2' with run.clients = 4"),
+    ("quantum.backend=exact,aer", "names 2 backends with run.clients = 4"),
+    ("quantum.backend=aer train.optimizer=adam", "'adam' with quantum.backend = aer; accepted"),
+    ("evaluation.backend=aer", "evaluation.backend = 'aer'; accepted: exact, or one"),
+    ("data.source=csv", "data.source = 'csv' without data.path"),
+    ("data.source=csv data.per_site=true", "data.per_site = True without data.labels"),
+    (f"{CSV} data.label_column=text", "data.label_column are both 'text'"),
+    ("data.partition=column", "data.partition = 'column' with data.source = 'dna-demo'"),
+    (f"{CSV} data.partition=column", "data.partition = 'column' without data.partition_column"),
+    (f"{CSV} data.per_site=true data.labels=a,b", "'central' without data.test_path; .*federated"),
+    ("data.source=tweet-eval features.kind=kmer", "'kmer' with data.source = 'tweet-eval'"),
+    (f"{CSV} features.kind=kmer", "'kmer' with .* with data.kind = 'text'; .*k-mers are of DNA"),
+    (f"{FFA} llm.peft=none", "llm.federated = 'ffa' with llm.peft = 'none'; accepted: llm.peft ="),
+    (f"{FFA} distill.folds=3", "distill.folds = 3 with llm.federated = 'ffa'; .*each site's own"),
+    ("distill.folds=3 distill.features=10", "folds = 3 with distill.features = 10.0; accepted"),
+    ("distill.features=9 train.batch_rows=1", "9.0 with train.batch_rows = 1; .*pairs of rows"),
+    ("privacy.dp=central", "privacy.dp = 'central' with aggregation.rule = 'weighted'; accepted"),
+    (f"{DP} agent.kind=bandit", "agent.kind = 'bandit' with privacy.dp = 'central'; accepted"),
+    (f"privacy.dp=local {FFA}", "llm.federated = 'ffa' with privacy.dp = 'local'"),
+    (
+        "privacy.dp=local agent.fraction=0.5 agent.stage=aggregation",
+        "agent.stage = 'aggregation' with privacy.dp = 'local'; .*carry no noise",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), MISTAKES, ids=[given for given, _ in MISTAKES])
+def test_a_mistake_is_one_clear_line(given: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
+        parse_run([], given.split())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "run.rounds=1",
+        "train.schedule=inverse-time train.mu=2",
+        "quantum.backend=pennylane:default.mixed quantum.noise=depolarizing=0.01",
+        "quantum.backend=exact,aer,exact,exact evaluation.backend=aer",
+        "stop.shots=9 quantum.backend=pennylane:qiskit.aer",
+        "data.partition=dirichlet data.alpha=0.3",  # data.per_site has no effect: at its default
+        "agent.kind=llm agent.model=gpt2 stop.min_rounds=5",  # these may stop a run
+        "agent.kind=greedy stop.min_rounds=5",
+        "agent.kind=bandit stop.min_rounds=5",
+        "agent.kind=regulator stop.min_rounds=5",
+    ],
+)
+def test_what_goes_together_is_accepted(given: str) -> None:
+    _, overrides = parse_run([], given.split())
+    assert sorted(overrides) == sorted(text.partition("=")[0] for text in given.split())
+
+
+def test_every_condition_holds_or_not_at_the_default_of_its_key() -> None:
+    for key in FIELDS:
+        for one in traits(key).applies_when:
+            assert one.holds(FIELDS[one.key].default) in (True, False)
+
+
+@settings(max_examples=30)
+@given(st.dictionaries(st.text(max_size=12), st.integers() | st.text(max_size=5), max_size=3))
+def test_unknown_keys_never_pass(flat: dict[str, int | str]) -> None:
+    if set(flat) - set(FIELDS):
+        with pytest.raises(SettingsError):
+            parse_settings(flat)
