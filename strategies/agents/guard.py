@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core import Settings
-from core.settings.schema import StopSettings
+from core.settings.run import StopSettings
 from strategies.agents import Agent, ClientView, Decision, Observation
 from strategies.agents.budget import budgets, within
 
