@@ -1,9 +1,8 @@
-"""The client processes of a deployment, watched from /proc: when they are there, what they use."""
+"""The client processes of a deployment, watched: when they are there, what they use."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
 import threading
 import time
@@ -11,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_qfl.cli.processes import TAG
+import psutil
 
-CLIENT = b"flwr-clientapp"
-_TICK = os.sysconf("SC_CLK_TCK")
+from llm_qfl.cli.processes import TAG, alive
+
+CLIENT = "flwr-clientapp"
 
 
 @dataclass
@@ -92,20 +92,13 @@ def parts_of(ends: Sequence[float], seen: Sequence[Seen]) -> list[Parts]:
     return found
 
 
-def clients(tag: str, proc: Path = Path("/proc")) -> Iterable[tuple[int, float]]:
+def clients(tag: str) -> Iterable[tuple[int, float]]:
     """Yield id and CPU seconds of each client process of the deployment with that tag."""
-    marked = f"{TAG}={tag}".encode()
-    for entry in proc.iterdir():
-        if not entry.name.isdigit():
-            continue
+    for process in psutil.process_iter():
         try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")[:3]
-            if not any(word.rpartition(b"/")[2] == CLIENT for word in words):
-                continue
-            if marked not in (entry / "environ").read_bytes().split(b"\0"):
-                continue
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
+            program = any(Path(word).name == CLIENT for word in process.cmdline()[:3])
+            if program and process.environ().get(TAG) == tag and alive(process):
+                used = process.cpu_times()
+                yield process.pid, used.user + used.system
+        except (psutil.Error, OSError):
             continue
-        if fields[0] != "Z":
-            yield int(entry.name), (int(fields[11]) + int(fields[12])) / _TICK

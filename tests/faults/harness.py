@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from safetensors.numpy import load_file
 
 from core import read_json, read_jsonl
+from llm_qfl.cli.processes import alive, members
 from tests.command import ROOT, llm_qfl
 
 WORDS = (
@@ -191,25 +193,16 @@ def deployed(home: Path, nodes: int = 3, name: str = "fed", *words: str) -> Iter
 
 def tagged(tag: str) -> list[int]:
     """Return the processes of a deployment."""
-    from llm_qfl.cli.processes import members
-
     return [process.pid for process in members(tag)]
 
 
 def children(pid: int, named: str) -> list[int]:
     """Return the living processes below one whose command line holds a word."""
-    found, below = [], {pid}
-    for entry in sorted(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()):
-        try:
-            stat = Path(f"/proc/{entry}/stat").read_text()
-            line = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        parent = int(stat.rpartition(")")[2].split()[1])
-        if parent in below:
-            below.add(entry)
-            if line and re.search(named, line):
-                found.append(entry)
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if alive(process) and re.search(named, " ".join(process.cmdline())):
+                found.append(process.pid)
     return found
 
 
