@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import (
-    SettingsError,
-    UserError,
-    parse_node,
-    real_path,
-    write_bytes,
-    write_text,
-)
+from core import SettingsError, UserError, parse_node, real_path, write_bytes, write_text
 from llm_qfl.cli.deploy.keys import LOOPBACK, check_host, make_authority, make_node_key, make_server
 from llm_qfl.cli.flower import to_toml
 from llm_qfl.cli.plan import absolute_paths

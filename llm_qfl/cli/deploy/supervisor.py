@@ -23,15 +23,7 @@ import psutil
 from core import atomic_write, explain, file_lock, read_json, write_json
 from llm_qfl.cli.deploy.admission import register
 from llm_qfl.cli.deploy.diagnosis import PORT_TAKEN, REFUSED, answers, obstacle, reason
-from llm_qfl.cli.deploy.parts import (
-    BESIDE,
-    EXEC,
-    GATE,
-    NODE,
-    SUPERLINK,
-    alive,
-    running,
-)
+from llm_qfl.cli.deploy.parts import BESIDE, EXEC, GATE, NODE, SUPERLINK, alive, running
 from llm_qfl.cli.follow import read_log
 from llm_qfl.cli.formatting import LONGEST, clip, one_line
 from llm_qfl.cli.outcome import INTERRUPTED

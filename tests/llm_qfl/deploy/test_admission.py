@@ -170,10 +170,7 @@ def test_the_command_says_what_is_to_be_done(
 
 @pytest.mark.parametrize("named", ["fed", "fed/superlink"])
 def test_a_superlink_that_runs_throws_it_out_at_once(
-    place: Place,
-    named: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    place: Place, named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.admit()
     old = place.key("node-0")

@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 import uvicorn
+from flwr.supercore.error import FlowerError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -29,7 +30,6 @@ from llm_qfl.cli.deploy.folder import Options, make_deployment
 from llm_qfl.cli.deploy.keys import make_authority, make_node_key, make_server, public_pem
 from llm_qfl.cli.deploy.parts import GATE, command, write_gate_keys
 from llm_qfl.cli.processes import wait_for
-from llm_qfl.cli.superlink import free_port
 
 HAS_NGINX = bool(shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin"))
 needs_nginx = pytest.mark.skipif(not HAS_NGINX, reason="needs nginx: apt install nginx-light")
@@ -41,9 +41,18 @@ DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 REFUSED = b"HTTP/1.1 403 Forbidden"
 
 
+def free_pair() -> int:
+    """Return a port for the gate whose next one, for the SuperLink, is free too."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
 def deployment(folder: Path) -> Path:
     """Make a deployment whose gate is at an address that is still this machine's own."""
-    make_deployment(folder, Options(1, hosts=(HOST,), port=free_port()))
+    make_deployment(folder, Options(1, hosts=(HOST,), port=free_pair()))
     written = folder / "superlink" / "superlink.toml"
     written.write_text(written.read_text().replace("0.0.0.0", HOST))
     return folder / "superlink"
@@ -245,6 +254,9 @@ def test_only_registered_keys_pass_and_a_change_counts_at_once(
     for headers in (new, {"flwr-public-key": ""}, {"flwr-public-key": "x" * 5000}):
         refused = gate.client.post("/v1/fleet/push-object", content=b"body", headers=headers)
         assert refused.status_code == 401
+        refused = gate.client.post("/v1/fleet/activate-node", headers=headers)
+        assert refused.status_code == 412  # as of a SuperLink, so that the node says why it ends
+        assert FlowerError.from_json(refused.text).message == "Failed to activate SuperNode."
     assert gate.inner.seen == []
     shutil.copy(tmp_path / "node-1.pub", gate.folder / "nodes")
     (gate.folder / "revoked").mkdir()

@@ -13,10 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    load_pem_private_key,
-    load_ssh_private_key,
-)
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from cryptography.x509 import verification
 
 from core import SettingsError
@@ -131,8 +128,7 @@ def test_the_names_can_be_read_again_to_renew(files: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"),
-    [("Hub.Example.org", "hub.example.org"), ("192.168.0.7", "192.168.0.7")],
+    ("given", "taken"), [("Hub.Example.org", "hub.example.org"), ("192.168.0.7", "192.168.0.7")]
 )
 def test_hosts_are_names_or_addresses(given: str, taken: str) -> None:
     assert check_host(given) == taken
