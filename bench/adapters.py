@@ -12,19 +12,19 @@ one round.
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.tables import OUT, arguments, configured, head, mean_spread, once, row
-from core import Settings, derive_seed
+from bench.tables import ROOT, arguments, head, keep, kept, mean_spread, row
+from core import Settings, derive_seed, parse_run
 from data import Site, load_corpus, load_site, scores
 from llm import Task, fine_tune, freeze_adapter, load_fine_tuned, local_round
 from llm.calibration import SPREAD, fit_temperature, softmax
@@ -71,7 +71,7 @@ def assignments(case: Case, seed: int) -> list[str]:
 
 def settings_of(case: Case, seed: int, *paths: str) -> Settings:
     """Return a case's settings."""
-    return configured("tweets.toml", [*assignments(case, seed), *paths])[0]
+    return parse_run([ROOT / "config" / "tweets.toml"], [*assignments(case, seed), *paths])[0]
 
 
 def teachers(settings: Settings, sites: Sequence[Site]) -> tuple[list[Logits], int]:
@@ -136,19 +136,21 @@ def measure(case: Case, data: Path, seed: int) -> dict[str, Any]:
 
 def given_by(case: Case, seed: int) -> dict[str, Any]:
     """Return what identifies a run: case, seed, and every setting that it sets."""
-    sets = configured("tweets.toml", assignments(case, seed))[1]
+    sets = parse_run([ROOT / "config" / "tweets.toml"], assignments(case, seed))[1]
     return {**asdict(case), "seed": seed, "given": sets}
 
 
 def main(given: list[str]) -> int:
     """Run what is missing and print the table."""
-    asked = arguments("bench.adapters", __doc__, "tweet_eval", given, OUT)
+    asked = arguments("bench.adapters", __doc__, "tweet_eval", given)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     columns = ("adapters", "rounds", "rate", "seeds", "accuracy", "macro-recall", "loss", "bytes")
     print(head(columns), flush=True)
     for case in CASES:
         runs = [
-            once(asked.out, case, given_by(case, seed), partial(measure, case, asked.data, seed))
+            kept(asked.out, given_by(case, seed))
+            or keep(asked.out, measure(case, asked.data, seed))
             for seed in asked.seeds
         ]
         name = "each site's own" if case.federated == "none" else case.federated

@@ -29,6 +29,8 @@ after changing that.
 
 from __future__ import annotations
 
+import argparse
+import logging
 import math
 import os
 import sys
@@ -36,7 +38,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ from flwr.app import Message
 
 from bench.agent_tables import PLAIN, Goal, costs, proof, smoothed
 from bench.grid import FIRST_NODE, InProcessGrid
-from bench.tables import ONLY, OUT, arguments, configured, once, sites_store
+from bench.tables import ROOT, arguments, keep, kept
 from client_app.app import app
 from client_app.site import forget
-from core import Cost, Ledger, Settings, circuit_prices, flatten, read_jsonl
+from core import Cost, Ledger, Settings, circuit_prices, flatten, parse_run, read_jsonl
 from core.messages import METRICS, TRAIN
 from server_app.journal import RunJournal
 from server_app.run import run
@@ -165,7 +166,7 @@ class UntilTarget:
         """Stop at the target, else decide as the agent does."""
         mean = smoothed(observation.accuracies)
         if self.target is not None and mean is not None and mean >= self.target:
-            return Decision.to_stop("the target is reached")
+            return Decision(participants=(), steps={}, stop=True, reason="the target is reached")
         decision = self.inner.decide(observation)
         if decision.stop:
             self.overruled += 1
@@ -185,7 +186,7 @@ def _going_on(decision: Decision) -> Decision | None:
 
 def _everybody(seen: Observation) -> Decision:
     steps = {view.client: view.steps for view in seen.clients}
-    return Decision.to_train(steps, "overruled: everybody trains")
+    return Decision(participants=tuple(steps), steps=steps, reason="overruled: everybody trains")
 
 
 class BareJournal(RunJournal):
@@ -242,12 +243,12 @@ def assignments(case: Case) -> list[str]:
 
 def settings_of(case: Case, paths: Sequence[str] = ()) -> Settings:
     """Return a case's settings."""
-    return configured(SETS[case.data].config, [*assignments(case), *paths])[0]
+    return parse_run([ROOT / "config" / SETS[case.data].config], [*assignments(case), *paths])[0]
 
 
 def given_by(case: Case, target: float | None) -> Line:
     """Return what identifies a run: the case, the target, and every key that is set."""
-    keys = configured(SETS[case.data].config, assignments(case))[1]
+    keys = parse_run([ROOT / "config" / SETS[case.data].config], assignments(case))[1]
     return {**asdict(case), "target": target, "given": keys}
 
 
@@ -338,8 +339,12 @@ class Bench:
     def get(self, case: Case, target: float | None = None) -> Line:
         """Return a case's line, from memory, from the file, or from a run made now."""
         if case not in self.lines:
-            make = partial(measure, case, self.data, self.store, target)
-            self.lines[case] = once(self.out, case, given_by(case, target), make)
+            line = kept(self.out, given_by(case, target))
+            if line is None:
+                line = keep(self.out, measure(case, self.data, self.store, target))
+                said = f"{line['rounds']} rounds, {line['accuracy']:.4f}, {line['wall']:.0f} s"
+                print(f"{case}: {said}", file=sys.stderr, flush=True)
+            self.lines[case] = line
         return self.lines[case]
 
     def target(self, data: str, seed: int) -> float:
@@ -357,22 +362,23 @@ def cases(sets: Sequence[str], seeds: Sequence[int], agents: Sequence[str]) -> I
 
 def main(given: list[str]) -> int:
     """Run what is missing, then print the tables."""
-    own: dict[str, dict[str, Any]] = {
-        "--agents": {"nargs": "+", "choices": list(AGENTS), "default": DEFAULT},
-        "--free": {"action": "store_true", "help": "also let agents stop by themselves"},
-    }
-    asked = arguments("bench.agent", __doc__, "human_vs_worm", given, {**ONLY, **OUT, **own})
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--agents", nargs="+", choices=list(AGENTS), default=DEFAULT)
+    parser.add_argument("--free", action="store_true", help="also let agents stop by themselves")
+    chosen, rest = parser.parse_known_args(given)
+    asked = arguments("bench.agent", __doc__, "human_vs_worm", rest)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     sets = [name for name in SETS if asked.only in (None, name)]
-    agents = list(dict.fromkeys((PLAIN, *asked.agents)))
-    with sites_store(asked.store) as store:
-        bench = Bench(asked.data, store, asked.out)
+    agents = list(dict.fromkeys((PLAIN, *chosen.agents)))
+    with tempfile.TemporaryDirectory() as temporary:
+        bench = Bench(asked.data, asked.store or temporary, asked.out)
         for case in cases(sets, asked.seeds, agents):
             bench.get(case, bench.target(case.data, case.seed))
-            if asked.free:
+            if chosen.free:
                 bench.get(replace(case, goal="free"))
     for data in sets:
         print(f"\n### {data}\n\n" + proof(_by_agent(bench, data, "target"), _whole(bench, data)))
-        if asked.free:
+        if chosen.free:
             print("\nStopping by themselves:\n\n" + costs(_by_agent(bench, data, "free")))
     return 0
 

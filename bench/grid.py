@@ -5,17 +5,14 @@ Used by benchmarks that need many runs, and by tests that drop messages or spoil
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NoReturn
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from core import Settings, flatten, read_jsonl
 from core.flower_compat import CLIENT_RAISED, set_message_id, set_task_identity
 
 Spoil = Callable[[Message, Message], Message | None]
@@ -117,28 +114,3 @@ class InProcessGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Hand out kept replies, each once."""
         return [self.kept.pop(name) for name in message_ids if name in self.kept]
-
-
-def run_with_events(
-    settings: Settings, spoil: Spoil = lambda message, reply: reply
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Run a federation in this process; return its summary and events, and leave no files."""
-    from client_app.app import app
-    from client_app.site import forget
-    from server_app.journal import RunJournal
-    from server_app.run import run
-
-    forget()
-    grid = InProcessGrid(app, flatten(settings), settings.run.clients, spoil=spoil)
-    with tempfile.TemporaryDirectory() as folder:
-        journal = RunJournal(Path(folder))
-        journal.begin(settings)
-        summary = run(grid, settings, journal)
-        return summary, list(read_jsonl(journal.folder / "metrics.jsonl"))
-
-
-def run_once(settings: Settings) -> dict[str, Any]:
-    """Run a federation in this process; return its summary, with every round's validation loss."""
-    summary, events = run_with_events(settings)
-    losses = [event["loss"] for event in events if event["event"] == "round"]
-    return {**summary, "validation_losses": losses}

@@ -9,15 +9,17 @@ once.
 
 from __future__ import annotations
 
+import argparse
+import logging
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from bench.grid import run_once
-from bench.tables import arguments, configured, head, sites_store
-from bench.tables import row as table_row
+from bench.published import ROOT, run_once
+from core import parse_run
 
 COMMON = (
     "evaluation.baselines=false",
@@ -43,18 +45,16 @@ RUNS = {
     "spsa, to 0.94, 2 rounds exact first": (HIGHER, "train.warm_rounds=2"),
 }
 
-HEADER = head(
-    (
-        *("optimiser", "seed", "rounds", "validation accuracy", "test accuracy", "jobs"),
-        *("circuits", "shots", "server's circuits", "seconds"),
-    )
+HEADER = (
+    "| optimiser | seed | rounds | validation accuracy | test accuracy | jobs | circuits | shots | "
+    "server's circuits | seconds |\n" + "|---" * 10 + "|"
 )
 
 
 def measure(name: str, data: Path, seed: int, store: str) -> dict[str, Any]:
     """Run one case and return its summary, with its wall seconds."""
     given = [f"data.path={data / 'human_vs_worm'}", f"run.seed={seed}", f"llm.store={store}"]
-    settings, _ = configured("noisy-dna.toml", [*COMMON, *RUNS[name], *given])
+    settings, _ = parse_run([ROOT / "config" / "noisy-dna.toml"], [*COMMON, *RUNS[name], *given])
     began = time.monotonic()
     summary = run_once(settings)
     return {**summary, "wall": time.monotonic() - began}
@@ -75,20 +75,28 @@ def row(name: str, seed: int, summary: dict[str, Any]) -> str:
         f"{judge['circuits']:,}",
         f"{summary['wall']:.0f}",
     )
-    return table_row(cells)
+    return "| " + " | ".join(cells) + " |"
 
 
-def main(given: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Print the table, and the mean circuits of each optimiser."""
-    only = {"--only": {"choices": tuple(RUNS), "nargs": "+", "default": list(RUNS)}}
-    chosen = arguments("bench.noise", __doc__, "human_vs_worm", given, only, seeds=[0, 1, 2])
+    parser = argparse.ArgumentParser(prog="bench.noise", description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", choices=tuple(RUNS), nargs="+", default=list(RUNS))
+    parser.add_argument("--store", type=Path, help="keep teachers there; default: a temporary one")
+    given = parser.parse_args(arguments)
+    if not given.data.is_dir():
+        parser.error(f"--data {given.data} is no folder; name the one with human_vs_worm/")
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     print(HEADER, flush=True)
     means = []
-    with sites_store(chosen.store) as store:  # all cases of one seed share their teachers
-        for name in chosen.only:
+    with tempfile.TemporaryDirectory() as temporary:  # all cases of one seed share their teachers
+        store = str(given.store.resolve() if given.store else temporary)
+        for name in given.only:
             found = []
-            for seed in chosen.seeds:
-                found.append(measure(name, chosen.data, seed, store))
+            for seed in given.seeds:
+                found.append(measure(name, given.data.resolve(), seed, store))
                 print(row(name, seed, found[-1]), flush=True)
             means.append((name, found))
     for name, found in means:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from bench.grid import run_once
-from bench.tables import configured, head, mean_spread
-from bench.tables import row as table_row
+from bench.published import run_once
+from core import parse_run
 
+DEMO = Path(__file__).resolve().parents[1] / "config" / "demo.toml"
 ALL_ROUNDS = (
     "aggregation.rule=uniform",
     "run.report=false",
@@ -48,10 +50,10 @@ def row(clients: int, name: str, summaries: Sequence[dict[str, Any]]) -> str:
         str(clients),
         name,
         epsilon,
-        mean_spread(accuracies),
-        mean_spread(losses),
+        f"{statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}",
+        f"{statistics.mean(losses):.4f} ± {statistics.stdev(losses):.4f}",
     )
-    return table_row(cells)
+    return f"| {' | '.join(cells)} |"
 
 
 def main(words: Sequence[str]) -> int:
@@ -61,13 +63,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--clients", nargs="+", type=int, default=[4, 16])
     chosen = parser.parse_args(words)
     logging.disable(logging.WARNING)
-    print(head(("clients", "privacy", "epsilon", "test accuracy", "test loss")))
+    print("| clients | privacy | epsilon | test accuracy | test loss |\n|---|---|---|---|---|")
     for clients in chosen.clients:
         for name, given in CASES:
             summaries = []
             for seed in chosen.seeds:
                 words = (f"run.seed={seed}", f"run.clients={clients}")
-                settings, _ = configured("demo.toml", [*ALL_ROUNDS, *given, *words])
+                settings, _ = parse_run([DEMO], [*ALL_ROUNDS, *given, *words])
                 summaries.append(run_once(settings))
             print(row(clients, name, summaries), flush=True)
     return 0

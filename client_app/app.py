@@ -47,77 +47,76 @@ def answers(handler: Handler) -> Callable[[Message, Context], Message]:
     def reply(message: Message, context: Context) -> Message:
         try:
             return Message(handler(message, context), reply_to=message)
-        except UserError as error:
-            log(ERROR, "%s", error)
-            code = BUDGET_CODE if isinstance(error, BudgetError) else USER_ERROR_CODE
-            return Message(Error(code, display_safe(error)), reply_to=message)
-        except ValidationError as error:  # the one that a number or name of this site breaks
-            log(ERROR, "%s", error)
-            return Message(Error(USER_ERROR_CODE, first_problem(error)), reply_to=message)
         except Exception as error:
-            # What a library says of what it could not take may quote a row.
-            log(ERROR, "a defect, or a mistake that nobody foresaw", exc_info=error)
-            return Message(Error(CLIENT_RAISED, _without_data(error)), reply_to=message)
+            return Message(_error_reply(error), reply_to=message)
 
     return reply
 
 
-def _without_data(error: Exception) -> str:
-    """Say what an exception is and where it was raised, without its own words."""
+def _error_reply(error: Exception) -> Error:
+    """Log an exception, and return what the server may know of it."""
+    if isinstance(error, UserError):
+        log(ERROR, "%s", error)
+        code = BUDGET_CODE if isinstance(error, BudgetError) else USER_ERROR_CODE
+        return Error(code, display_safe(error))
+    if isinstance(error, ValidationError):  # the one that a number or name of this site breaks
+        log(ERROR, "%s", error)
+        return Error(USER_ERROR_CODE, first_problem(error))
+    log(ERROR, "a defect, or a mistake that nobody foresaw", exc_info=error)
+    # Without its own words: what a library says of what it could not take may quote a row.
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}, line {frame.lineno}"
-    return f"{type(error).__name__} in {where}; that node's log has the rest"
+    text = f"{type(error).__name__} in {where}; that node's log has the rest"
+    return Error(CLIENT_RAISED, text)
 
 
 @app.query("prepare")
 @answers
 def prepare(message: Message, context: Context) -> RecordDict:
     """Answer PREPARE: rows, classes, backend, and the moments of the training features."""
-    from client_app.site import recall
-    from client_app.work import prepare_site
+    from client_app.preparation import prepare_site
+    from client_app.site import load_cache
 
-    about, moments = prepare_site(recall(context))
-    return pack_site_report(about, moments)
+    return pack_site_report(*prepare_site(load_cache(context)))
 
 
 @app.train("adapt")
 @answers
 def adapt(message: Message, context: Context) -> RecordDict:
     """Answer ADAPT: train the shared adapter for one round of averaging."""
-    from client_app.adapting import adapt_round
-    from client_app.site import recall
+    from client_app.preparation import adapt_round
+    from client_app.site import load_cache
 
-    arrays, told = read_instruction(message, AdaptIns)
-    numbers, trained = adapt_round(recall(context), arrays, told)
-    return pack_report(numbers, trained)
+    arrays, instruction = read_instruction(message, AdaptIns)
+    return pack_report(*adapt_round(load_cache(context), arrays, instruction.round))
 
 
 @app.query("adopt")
 @answers
 def adopt(message: Message, context: Context) -> RecordDict:
-    """Answer ADOPT: keep the shared adapter; the moments of its features, if they are used."""
-    from client_app.adapting import adopt_shared
-    from client_app.site import note, recall
+    """Answer ADOPT: store the shared adapter; the moments of its features, if they are used."""
+    from client_app.preparation import take_adapter
+    from client_app.site import load_cache, note
 
-    memory = recall(context)
-    numbers, moments = adopt_shared(memory, read_parameters(message))
-    note(context, memory)
-    return pack_report(numbers, moments)
+    cache = load_cache(context)
+    report, moments = take_adapter(cache, read_parameters(message))
+    note(context, cache)
+    return pack_report(report, moments)
 
 
 @app.query("rejoin")
 @answers
 def rejoin(message: Message, context: Context) -> RecordDict:
-    """Answer REJOIN: keep the shared adapter, if there is one, and say who this is."""
-    from client_app.site import note, recall
-    from client_app.work import prepare_site
+    """Answer REJOIN: store the shared adapter, if there is one, and say who this is."""
+    from client_app.preparation import prepare_site
+    from client_app.site import load_cache, note
 
-    adapter, told = read_instruction(message, RejoinIns)
-    memory = recall(context, told.run)
+    adapter, instruction = read_instruction(message, RejoinIns)
+    cache = load_cache(context, instruction.run)
     if adapter:
-        memory.adopt(adapter)
-        note(context, memory)
-    about, _ = prepare_site(memory)
+        cache.adopt(adapter)
+        note(context, cache)
+    about, _ = prepare_site(cache)
     return pack_site_report(about)
 
 
@@ -125,24 +124,25 @@ def rejoin(message: Message, context: Context) -> RecordDict:
 @answers
 def train(message: Message, context: Context) -> RecordDict:
     """Answer TRAIN: fine-tune the LLM if that is still to be done, then train."""
-    from client_app.site import note, recall
+    from client_app.site import load_cache, note
     from client_app.work import train_round
 
-    parameters, told = read_instruction(message, TrainIns)
-    memory = recall(context, told.run, told.adapter)
-    memory.fresh = memory.fresh and not told.fine_tuned
-    numbers, trained = train_round(memory, parameters, told)
-    memory.keep()
-    note(context, memory)
-    return pack_report(numbers, trained)
+    parameters, instruction = read_instruction(message, TrainIns)
+    fine_tuned = instruction.fine_tuned
+    cache = load_cache(context, instruction.run, instruction.adapter, fine_tuned=fine_tuned)
+    report, trained = train_round(cache, parameters, instruction)
+    cache.store()
+    note(context, cache)
+    return pack_report(report, trained)
 
 
 @app.evaluate()
 @answers
 def evaluate(message: Message, context: Context) -> RecordDict:
-    """Answer EVALUATE: judge the global parameters on the site's own rows."""
-    from client_app.site import recall
+    """Answer EVALUATE: evaluate the global parameters on the site's own rows."""
+    from client_app.site import load_cache
     from client_app.work import evaluate_round
 
-    parameters, told = read_instruction(message, EvaluateIns)
-    return pack_report(evaluate_round(recall(context, told.run, told.adapter), parameters, told))
+    parameters, instruction = read_instruction(message, EvaluateIns)
+    cache = load_cache(context, instruction.run, instruction.adapter)
+    return pack_report(evaluate_round(cache, parameters, instruction))

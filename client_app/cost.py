@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from client_app.site import SiteMemory, on_backend
+from client_app.site import SiteCache, on_backend
 from core import (
     Settings,
     backend_of,
@@ -83,22 +83,22 @@ def estimate(settings: Settings) -> dict[str, Any]:
     rounds = settings.run.rounds - settings.train.warm_rounds
     for client, backend in enumerate(_backends(settings)):
         own = on_backend(settings, backend)
-        memory = SiteMemory(own, client, f"client {client}")
-        host = replace(memory.host, estimate=True)
-        memory.classifier = build_classifier(own.quantum, memory.classes, host)
-        entry, step, fixed, end = _client(memory)
-        warm = _warm_judging(memory)
+        cache = SiteCache(own, client, f"client {client}")
+        host = replace(cache.host, estimate=True)
+        classifier = build_classifier(own.quantum, cache.classes, host)
+        entry, step, fixed, end = _client(cache, classifier)
+        warm = _warm_evaluations(cache, classifier)
         clients.append(entry)
         for name, steps in all_steps.items():
             totals[name] += (step.times(steps) + fixed).times(rounds) + end + warm
-    judge = _judge(settings)
+    evaluator = _evaluator(settings)
     for name in totals:
-        totals[name] += judge
+        totals[name] += evaluator
     return {
         "adapter": _adapter(settings),
         "rounds": rounds,
         "judged_on": settings.evaluation.backend,
-        "judge": asdict(judge),
+        "judge": asdict(evaluator),
         **all_steps,
         "price": settings.hardware.qpu_price,
         "clients": clients,
@@ -112,7 +112,7 @@ def _backends(settings: Settings) -> list[str]:
     return [backend_of(names, client) for client in range(settings.run.clients)]
 
 
-def _judge(settings: Settings) -> StepCost:
+def _evaluator(settings: Settings) -> StepCost:
     """Return what the server's own evaluations cost: validation each round, the test once."""
     backend = settings.evaluation.backend
     if settings.evaluation.mode != "central" or backend == "exact":
@@ -147,26 +147,27 @@ def _adapter(settings: Settings) -> dict[str, int]:
 _NOTHING = StepCost(0, 0, 0, 0, 0.0)
 
 
-def _client(memory: SiteMemory) -> tuple[dict[str, Any], StepCost, StepCost, StepCost]:
+def _client(
+    cache: SiteCache, classifier: Classifier
+) -> tuple[dict[str, Any], StepCost, StepCost, StepCost]:
     from quantum import circuits_before_steps, circuits_per_step
 
-    settings, rows = memory.settings, len(memory.site.train)
+    settings, rows = cache.settings, len(cache.site.train)
     backend, train = settings.quantum.backend, settings.train
-    classifier = memory.classifier
     federated = settings.evaluation.mode == "federated"
     price = _price(classifier)
     step = price(circuits_per_step(train, rows, classifier.angles, backend))
-    fixed = price(circuits_before_steps(train, rows)) + price(len(memory.site.validation))
+    fixed = price(circuits_before_steps(train, rows)) + price(len(cache.site.validation))
     end = _NOTHING
     if federated:
-        fixed += price(len(memory.site.validation))
-        end = price(len(memory.site.test))
+        fixed += price(len(cache.site.validation))
+        end = price(len(cache.site.test))
     entry = {
-        "client": memory.client,
+        "client": cache.client,
         "backend": backend,
         "train_rows": rows,
         "angles": classifier.angles,
-        "circuit": _circuit(memory),
+        "circuit": _circuit(classifier),
         "step": asdict(step),
         "round": asdict(fixed),
         "end": asdict(end),
@@ -174,16 +175,15 @@ def _client(memory: SiteMemory) -> tuple[dict[str, Any], StepCost, StepCost, Ste
     return entry, step, fixed, end
 
 
-def _warm_judging(memory: SiteMemory) -> StepCost:
+def _warm_evaluations(cache: SiteCache, classifier: Classifier) -> StepCost:
     """Return what federated evaluation costs a client in all warm rounds."""
-    settings = memory.settings
+    settings = cache.settings
     rounds = settings.train.warm_rounds if settings.evaluation.mode == "federated" else 0
-    return _price(memory.classifier)(len(memory.site.validation)).times(rounds)
+    return _price(classifier)(len(cache.site.validation)).times(rounds)
 
 
-def _circuit(memory: SiteMemory) -> dict[str, Any]:
+def _circuit(classifier: Classifier) -> dict[str, Any]:
     """Return what is known of a client's circuit."""
-    classifier = memory.classifier
     facts = getattr(getattr(classifier.engine, "circuit", None), "facts", None)
     if facts is None:
         return {"two_qubit_gates": classifier.two_qubit_gates}

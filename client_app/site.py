@@ -1,6 +1,6 @@
-"""What a site remembers: its rows, their features, and the language model fine-tuned once.
+"""What a site caches: its rows, their features, and the language model fine-tuned once.
 
-To train, a new process takes labels, features and soft labels from what the site kept of this run;
+To train, a new process takes labels, features and soft labels that the site stored in this run;
 otherwise it reads its rows, and the fine-tuned model and embeddings come from the site's store.
 Nothing large goes into Flower's ``context.state``, which loses it silently beyond some 80 MB.
 """
@@ -42,7 +42,7 @@ STATE_KEY = "llm-qfl"
 
 
 @dataclass
-class SiteMemory:
+class SiteCache:
     """One site within one run and process.
 
     Attributes
@@ -74,9 +74,21 @@ class SiteMemory:
     adopted_digest: str = ""
     kept_digest: str = ""
     rows: str = ""
-    _to_keep: bool = False
+    _to_store: bool = False
     _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     _teacher: Teacher | None = None
+
+    def catch_up(self, noted: ConfigRecord, adapter: str, fine_tuned: bool) -> None:
+        """Take over what other processes of this run have noted, and what a message says."""
+        self.fresh = self.fresh and not (noted.get("fine-tuned") or fine_tuned)
+        self.adopted_digest = self.adopted_digest or str(noted.get("adapter") or "")
+        self.rows = self.rows or str(noted.get("rows") or "")
+        digest = str(noted.get("kept") or "")
+        if digest and digest != self.kept_digest:
+            self.kept_digest = digest
+            self.__dict__.pop("kept", None)  # it may have been looked for before there was one
+        if adapter != UNSET:
+            self.adopted_digest = adapter
 
     @functools.cached_property
     def _loaded(self) -> tuple[DataInfo, Site]:
@@ -154,7 +166,7 @@ class SiteMemory:
         return self.simulated if warm else self.classifier
 
     @property
-    def remembers_teacher(self) -> bool:
+    def has_teacher(self) -> bool:
         """Whether this process has the teacher at hand."""
         return self._teacher is not None or self.kept is not None
 
@@ -216,27 +228,27 @@ class SiteMemory:
         store = open_store(settings.llm.store) / "features"
         adopted = self.adopted if settings.features.encoder == "shared" else None
         return stored_embedding(
-            texts, settings.llm, self.info.kind, store, self.tell, adapter=adopted
+            texts, settings.llm, self.info.kind, store, self.log_progress, adapter=adopted
         )
 
-    def tell(self, line: str) -> None:
-        """Put a line of progress into the run's log, where the launcher finds it."""
+    def log_progress(self, line: str) -> None:
+        """Write a line of progress to the run's log, where the launcher finds it."""
         log(INFO, "client %d: %s", self.client, line)
 
     def teacher(self) -> tuple[Teacher, float]:
-        """Return the site's teacher and the seconds it took: fine-tuned once, then remembered."""
+        """Return the site's teacher and the seconds it took: fine-tuned once, then cached."""
         began = time.monotonic()
         if self._teacher is None:
-            self._to_keep = self.kept is None
+            self._to_store = self.kept is None
             self._teacher = self.kept.teacher if self.kept else self._fine_tuned()
             self.fresh = False
         return self._teacher, time.monotonic() - began
 
-    def keep(self) -> None:
-        """Keep what later processes of this run need; they do without where that fails."""
-        if not self._to_keep:
+    def store(self) -> None:
+        """Store what later processes of this run need; they do without where that fails."""
+        if not self._to_store:
             return
-        self._to_keep = False
+        self._to_store = False
         labels = {split: self.labels(split) for split in ("train", "validation", "test")}
         teacher, _ = self.teacher()
         self.rows, features = site_digest(self.site), dict(self._features)
@@ -244,7 +256,7 @@ class SiteMemory:
         try:
             self.kept_digest = write_site(open_store(self.settings.llm.store), self.client, kept)
         except OSError as error:
-            self.tell(f"labels and features are not stored for later messages ({error})")
+            self.log_progress(f"labels and features are not stored for later messages ({error})")
 
     def _fine_tuned(self) -> Teacher:
         from llm import Task, cross_fit, fine_tune, no_teacher
@@ -269,20 +281,24 @@ class SiteMemory:
             hidden=settings.distill.features > 0 and not folds,
         )
         if folds:
-            return cross_fit(task, folds, open_store(llm.store), self.tell)
-        return fine_tune(task, open_store(llm.store), self.tell)
+            return cross_fit(task, folds, open_store(llm.store), self.log_progress)
+        return fine_tune(task, open_store(llm.store), self.log_progress)
 
 
-def recall(context: Context, run: str = UNSET, adapter: str = UNSET) -> SiteMemory:
-    """Return the memory of the site that a message reached.
+def load_cache(
+    context: Context, run: str = UNSET, adapter: str = UNSET, *, fine_tuned: bool = False
+) -> SiteCache:
+    """Return the cache of the site that a message reached.
 
     Parameters
     ----------
     context : Context
-        Flower's: settings, the node's own, and the state that it kept of this run.
+        Flower's: settings, the node's own, and the state that it stores of this run.
     run, adapter : str
-        What the order says of the run's first part and of the shared adapter: a node that was
-        started again, or that a resumed run finds, has no state.
+        The run's first part and the shared adapter, as the message names them: a node that was
+        restarted, or that a resumed run finds, has no state.
+    fine_tuned : bool
+        Whether the server knows that the site has fine-tuned its language model in this run.
 
     Raises
     ------
@@ -290,57 +306,48 @@ def recall(context: Context, run: str = UNSET, adapter: str = UNSET) -> SiteMemo
         If the node does not know which client it is.
     """
     settings = parse_settings(context.run_config, context.node_config)
+    client = _client_of(context, settings)
+    settings = on_backend(settings, backend_of(settings.quantum.backend, client))
+    name = str(context.node_config.get("site") or f"client {client}")
+    cache = _cache(settings, client, name, str(context.run_id) if run == UNSET else run)
+    cache.catch_up(context.state.config_records.get(STATE_KEY, ConfigRecord()), adapter, fine_tuned)
+    return cache
+
+
+def _client_of(context: Context, settings: Settings) -> int:
+    """Return the index of the client that a node is."""
+    clients = settings.run.clients
     if "partition-id" not in context.node_config:
         raise SettingsError(
             "node config without partition-id",
-            f"a whole number from 0 to {settings.run.clients - 1}, one for each node",
-            "start the node with --node-config 'partition-id=0 num-partitions="
-            f"{settings.run.clients}'",
+            f"a whole number from 0 to {clients - 1}, one for each node",
+            f"start the node with --node-config 'partition-id=0 num-partitions={clients}'",
         )
     client = int(context.node_config["partition-id"])
-    if not 0 <= client < settings.run.clients:
+    if not 0 <= client < clients:
         raise SettingsError(
-            f"node config partition-id = {client} with run.clients = {settings.run.clients}",
-            f"0 to {settings.run.clients - 1}",
+            f"node config partition-id = {client} with run.clients = {clients}",
+            f"0 to {clients - 1}",
             "start as many nodes as run.clients says, or change run.clients",
         )
-    settings = on_backend(settings, backend_of(settings.quantum.backend, client))
-    name = str(context.node_config.get("site") or f"client {client}")
-    first = str(context.run_id) if run == UNSET else run
-    memory = _remember(settings, client, name, first)
-    seen = context.state.config_records.get(STATE_KEY)
-    if seen is not None:
-        memory.fresh = memory.fresh and not seen.get("fine-tuned")
-        memory.adopted_digest = memory.adopted_digest or str(seen.get("adapter") or "")
-        memory.rows = memory.rows or str(seen.get("rows") or "")
-        _know_kept(memory, str(seen.get("kept") or ""))
-    if adapter != UNSET:
-        memory.adopted_digest = adapter
-    return memory
+    return client
 
 
-def _know_kept(memory: SiteMemory, digest: str) -> None:
-    """Tell a memory what another process of this run has kept since."""
-    if digest and digest != memory.kept_digest:
-        memory.kept_digest = digest
-        memory.__dict__.pop("kept", None)  # it may have been looked for before there was one
-
-
-def note(context: Context, memory: SiteMemory) -> None:
-    """Remember, across processes of this run, what the site has: all of it small."""
+def note(context: Context, cache: SiteCache) -> None:
+    """Note, for other processes of this run, what the site has: all of it small."""
     context.state[STATE_KEY] = ConfigRecord(
         {
-            "fine-tuned": not memory.fresh,
-            "adapter": memory.adopted_digest,
-            "kept": memory.kept_digest,
-            "rows": memory.rows,
+            "fine-tuned": not cache.fresh,
+            "adapter": cache.adopted_digest,
+            "kept": cache.kept_digest,
+            "rows": cache.rows,
         }
     )
 
 
 @functools.lru_cache(maxsize=32)
-def _remember(settings: Settings, client: int, name: str, run_id: str) -> SiteMemory:
-    return SiteMemory(settings, client, name, run=f"{run_id}/{client}")
+def _cache(settings: Settings, client: int, name: str, run_id: str) -> SiteCache:
+    return SiteCache(settings, client, name, run=f"{run_id}/{client}")
 
 
 def on_backend(settings: Settings, backend: str) -> Settings:
@@ -350,5 +357,5 @@ def on_backend(settings: Settings, backend: str) -> Settings:
 
 
 def forget() -> None:
-    """Empty the memory of this process (tests)."""
-    _remember.cache_clear()
+    """Empty the caches of this process (tests)."""
+    _cache.cache_clear()

@@ -1,7 +1,7 @@
 """Reading of what clients send, in one place: exact records, keys, types, sizes and bounds.
 
-`checked_reply` turns whatever goes wrong with one reply into one line. `rebuild_reply` builds a
-new message from what was read, so that nothing else of a client reaches an aggregator.
+`checked_reply` turns whatever goes wrong with one reply into one line. Nothing of a client but what
+was read here reaches an aggregator.
 """
 
 from __future__ import annotations
@@ -20,12 +20,9 @@ from core.messages import (
     ARRAYS,
     METRICS,
     WEIGHT_KEY,
-    AdaptReport,
     EvaluateReport,
     SiteReport,
-    TrainReport,
     first_problem,
-    pack_report,
 )
 
 T = TypeVar("T")
@@ -111,22 +108,3 @@ def _values(message: Message) -> dict[str, Any]:
 def _only(content: RecordDict, names: set[str]) -> None:
     if set(content) != names:
         raise ValueError(f"records {sorted(content)[:20]} instead of {sorted(names)}")
-
-
-def rebuild_reply(
-    reply: Message, kind: str, metrics: AdaptReport | TrainReport, arrays: Parameters
-) -> Message:
-    """Build an answer anew of what was read from it, for an aggregator to read.
-
-    Parameters
-    ----------
-    reply : Message
-        What a client sent: only whose it is is taken over.
-    kind : str
-        The message type.
-    metrics : AdaptReport or TrainReport
-        Its checked numbers.
-    arrays : dict of arrays
-        Its checked parameters.
-    """
-    return Message(pack_report(metrics, arrays), reply.metadata.src_node_id, kind)

@@ -54,17 +54,17 @@ def main(grid: Grid, context: Context) -> None:
     except UserError as error:
         log(ERROR, "%s", error)
         raise RunFailedError(str(error)) from None
-    from strategies.deadlines import Exchange
+    from strategies.deadlines import DeadlineGrid
 
-    exchange = Exchange(grid)
+    nodes = DeadlineGrid(grid)
     try:
         with alone(folder):
-            drive(exchange, settings, folder, str(context.run_id))
+            drive(nodes, settings, folder, str(context.run_id))
     except UserError as error:
         log(ERROR, "%s", error)
         raise RunFailedError(str(error)) from None
     finally:
-        exchange.close()
+        nodes.close()
 
 
 def _refuse_used(folder: Path) -> None:
@@ -86,22 +86,19 @@ def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> Non
         If the run did not complete. ``summary.json`` and the last event say why.
     """
     from server_app.journal import RunJournal
+    from server_app.resume import load_history
     from server_app.run import run
 
     began = time.monotonic()
-    past = None
-    if settings.run.resume:
-        from server_app.resume import take_up
-
-        past = take_up(folder, settings)
+    history = load_history(folder, settings) if settings.run.resume else None
     journal = RunJournal(folder)
-    if past is None:
+    if history is None:
         journal.begin(settings)
     else:
-        journal.again(settings, past.number)
+        journal.resumed(settings, history.number)
     log(INFO, "results: %s", folder)
     try:
-        summary = run(grid, settings, journal, run_id, past=past)
+        summary = run(grid, settings, journal, run_id, history=history)
     except Exception as error:
         known, text = _why(error, folder)
         log(ERROR, "%s", text)

@@ -1,86 +1,67 @@
-"""Who judges the global model: the server on rows of its own, or every node on its own.
+"""Evaluation of the global model: at the server on its own rows, or added up over the nodes.
 
 Validation rows are used every round and decide which round's model is kept; test rows are
 used once, at the end. Features are projected by a map fitted on training rows only. Unless
-`evaluation.backend` says otherwise the server judges on the exact simulator, so it spends no
+`evaluation.backend` says otherwise the server evaluates on the exact simulator, so it spends no
 quantum time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from logging import INFO
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, MetricRecord
 from flwr.common.logger import log
-from flwr.serverapp import Grid
 
-from core import Settings, UserError, derive_seed, open_store, with_idle
+from core import Settings, UserError, derive_seed, open_store
 from core.messages import EvaluateReport, unpack_parameters
-from strategies import LlmQfl, Member, rows_that_count
-from strategies.agents import Decision
+from strategies import rows_that_count
+from strategies.context import EvaluationResult, PreparedFederation
 from strategies.row_weights import counted_classes, dominant
 
 if TYPE_CHECKING:
     from data import ServerData
     from llm import FrozenAdapter
-    from server_app.prepare import Prepared
-
-Verdict = dict[str, Any]
 
 
-class Judge(Protocol):
-    """Judges parameters on validation rows each round and on test rows once."""
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        """Validation and test rows."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is odd about the rows that the server sees; a line each."""
-
-    def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        """Judge a round's model at the server; None leaves it to the clients."""
-
-    @property
-    def score(self) -> Callable[[ArrayRecord], float] | None:
-        """Validation loss of any parameters, nats; None where judging them would cost circuits."""
-
-    def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
-        """Return the final scores and the baselines' scores on the same test rows."""
-
-    def spent(self) -> dict[str, float]:
-        """Return what the server's own evaluations cost on a device; empty: nothing."""
-
-
-class CentralJudge:
-    """Validation and test rows at the server.
+class CentralEvaluator:
+    """Evaluates on validation and test rows at the server.
 
     Parameters
     ----------
     settings : Settings
         The run's settings.
-    prepared : Prepared
-        The federated projection, the clients' model, and their shared adapter.
+    federation : PreparedFederation
+        The federated projection, and the clients' shared adapter.
     run_id : str
-        Flower's id of the run, to which the judge's own jobs belong.
+        Flower's id of the run, to which the evaluator's own jobs belong.
+    earlier : mapping, optional
+        What `spent` returned when the run was interrupted.
     """
 
-    def __init__(self, settings: Settings, prepared: Prepared, run_id: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        federation: PreparedFederation,
+        run_id: str = "",
+        earlier: Mapping[str, float] | None = None,
+    ) -> None:
         import torch
 
-        from data import load_server
+        from data import Projection, load_server
         from quantum import Host, build_classifier
 
         torch.set_num_threads(settings.quantum.threads)
-        self.settings, self.projection = settings, prepared.projection
+        self.settings, self.earlier = settings, dict(earlier or {})
+        self.projection = Projection.from_bytes(federation.projection)
         self.data: ServerData = load_server(settings)
-        self.adopted = _adopted(settings, prepared, len(self.data.classes))
+        classes = len(self.data.classes)
+        self.adopted = _frozen_adapter(settings, federation, classes)
         quantum = settings.quantum.model_copy(update={"backend": settings.evaluation.backend})
         host = Host(
             hardware=settings.hardware.without_budgets(),
@@ -90,7 +71,7 @@ class CentralJudge:
             store=open_store(settings.llm.store),
             run=f"{run_id}/judge",
         )
-        self.classifier = build_classifier(quantum, len(self.data.classes), host)
+        self.classifier = build_classifier(quantum, classes, host)
         self.validation = self.projection.apply(self._raw(self.data.validation.texts))
         self.tested = False
 
@@ -110,12 +91,11 @@ class CentralJudge:
 
         llm, kind = self.settings.llm, self.data.kind
         store = open_store(llm.store) / "features"
-        return raw_features(
-            texts,
-            kind,
-            self.settings.features,
-            lambda rows: stored_embedding(rows, llm, kind, store, _tell, self.adopted),
-        )
+
+        def embed(rows: Sequence[str]) -> npt.NDArray[np.float32]:
+            return stored_embedding(rows, llm, kind, store, _log_progress, self.adopted)
+
+        return raw_features(texts, kind, self.settings.features, embed)
 
     def _probabilities(
         self, arrays: ArrayRecord, features: npt.NDArray[np.float32], label: str
@@ -126,35 +106,31 @@ class CentralJudge:
         with metered(self.classifier, label):
             return evaluate(self.classifier, unpack_parameters(arrays), features)[0]
 
-    def _judge(self, arrays: ArrayRecord, label: str) -> Verdict:
+    def _validated(self, arrays: ArrayRecord, label: str) -> EvaluationResult:
         """Score a model on the validation rows."""
         from data import scores
 
         found = self._probabilities(arrays, self.validation, label)
         return scores(self.data.validation.labels, found)
 
+    def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        """Evaluate a round's model on the server's validation rows."""
+        result = self._validated(arrays, f"validation, round {server_round}")
+        return MetricRecord({key: result[key] for key in ("loss", "accuracy", "rows")})
+
+    def loss(self, arrays: ArrayRecord) -> float:
+        """Return the validation loss of any parameters, nats."""
+        return float(self._validated(arrays, "credit")["loss"])
+
     def spent(self) -> dict[str, float]:
-        """Return what the server's own evaluations cost on a device; empty: nothing."""
+        """Return what the evaluations cost on a device, in all parts of the run."""
         from quantum import DeviceEngine
 
         engine = self.classifier.engine
-        return asdict(engine.usage) if isinstance(engine, DeviceEngine) else {}
+        now = asdict(engine.usage) if isinstance(engine, DeviceEngine) else {}
+        return {k: now.get(k, 0) + self.earlier.get(k, 0) for k in {**self.earlier, **now}}
 
-    def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        """Judge a round's model on the server's validation rows."""
-        label = f"validation, round {server_round}"
-        verdict = self._judge(arrays, label)
-        return MetricRecord({key: verdict[key] for key in ("loss", "accuracy", "rows")})
-
-    @property
-    def score(self) -> Callable[[ArrayRecord], float] | None:
-        """Validation loss of any parameters; None on a device, where each judgement costs jobs."""
-        return self._loss if self.settings.evaluation.backend == "exact" else None
-
-    def _loss(self, arrays: ArrayRecord) -> float:
-        return float(self._judge(arrays, "credit")["loss"])
-
-    def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
+    def test(self, arrays: ArrayRecord) -> tuple[EvaluationResult, dict[str, EvaluationResult]]:
         """Score the kept model on the test rows, once.
 
         Where some of them stand in the training rows too, ``unseen`` scores the others.
@@ -167,16 +143,15 @@ class CentralJudge:
         raw = self._raw(self.data.test.texts)
         projected = self.projection.apply(raw)
         probabilities = self._probabilities(arrays, projected, "test")
-        labels = self.data.test.labels
-        verdict = scores(labels, probabilities) | calibration(labels, probabilities)
-        fresh = ~self.data.seen
+        labels, fresh = self.data.test.labels, ~self.data.seen
+        result = scores(labels, probabilities) | calibration(labels, probabilities)
         if not fresh.all() and fresh.any():
-            verdict["unseen"] = scores(self.data.test.labels[fresh], probabilities[fresh])
-        return verdict, self._baselines(raw, projected)
+            result["unseen"] = scores(labels[fresh], probabilities[fresh])
+        return result, self._baselines(raw, projected)
 
     def _baselines(
         self, raw: npt.NDArray[np.float32], projected: npt.NDArray[np.float32]
-    ) -> dict[str, Verdict]:
+    ) -> dict[str, EvaluationResult]:
         """Baselines fitted on the pooled training rows; none where nobody may pool them."""
         from data import linear_baseline, majority_baseline
 
@@ -191,125 +166,97 @@ class CentralJudge:
             "logistic_full": (full, raw),
         }
         found = {"majority": majority_baseline(train.labels, test.labels, classes)}
-        for name, (fitted, judged) in sides.items():
-            found[name] = linear_baseline(fitted, train.labels, judged, test.labels, classes, seed)
+        for name, (fitted, scored) in sides.items():
+            found[name] = linear_baseline(fitted, train.labels, scored, test.labels, classes, seed)
         return found
 
 
-def _tell(line: str) -> None:
+def _log_progress(line: str) -> None:
     log(INFO, "server: %s", line)
 
 
-def _adopted(settings: Settings, prepared: Prepared, classes: int) -> FrozenAdapter | None:
+def _frozen_adapter(
+    settings: Settings, federation: PreparedFederation, classes: int
+) -> FrozenAdapter | None:
     """Return the shared adapter where it makes the features."""
     from llm import freeze_adapter
 
-    if prepared.adapter is None or settings.features.encoder != "shared":
+    if federation.adapter is None or settings.features.encoder != "shared":
         return None
-    return freeze_adapter(prepared.adapter.arrays, classes, settings.run.seed)
+    return freeze_adapter(federation.adapter.arrays, classes, settings.run.seed)
 
 
-class FederatedJudge:
-    """Validation and test rows at the nodes; the server adds confusions up.
+def federated_test(
+    settings: Settings,
+    federation: PreparedFederation,
+    reports: Mapping[int, EvaluateReport],
+    failures: list[str],
+) -> tuple[EvaluationResult, dict[str, EvaluationResult]]:
+    """Add up what the nodes report of their test rows.
 
     The majority class is that of all training rows. The regressions are the sites' own, each
     fitted on one site's training rows, and left out if a site has no rows of some class.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+    federation : PreparedFederation
+        The clients.
+    reports : mapping
+        Their reports by client.
+    failures : list of str
+        Which clients did not answer, and why.
+
+    Returns
+    -------
+    tuple
+        As `CentralEvaluator.test`; ``without`` scores the test without each dominant site.
+
+    Raises
+    ------
+    UserError
+        If there is no report.
     """
-
-    def __init__(self, strategy: LlmQfl, grid: Grid, members: Sequence[Member]) -> None:
-        self.strategy, self.grid = strategy, grid
-        self._rows = (
-            sum(member.about.val_rows for member in members),
-            sum(member.about.test_rows for member in members),
+    if not reports:
+        raise UserError(
+            f"no client scored the test rows ({'; '.join(failures) or 'no test rows'})",
+            "at least one client with test rows",
+            "give the sites test rows or look at their logs",
         )
-        settings = strategy.settings
-        self._counted = rows_that_count(members, "test_rows", settings)
-        self._train_rows = counted_classes(
-            {member.client: member.about.class_rows for member in members},
-            rows_that_count(members, "train_rows", settings),
+    members = federation.members
+    counted = rows_that_count(members, "test_rows", settings)
+    classes = {member.client: member.about.class_rows for member in members}
+    train_rows = counted_classes(classes, rows_that_count(members, "train_rows", settings))
+    result, baselines = summed_results(reports, counted, train_rows)
+    result |= {"sites": len(reports), "failures": failures}
+    if without := _without_dominant(reports, counted, train_rows):
+        result["without"] = without
+    return result, baselines if settings.evaluation.baselines else {}
+
+
+def _without_dominant(
+    reports: Mapping[int, EvaluateReport], counted: Mapping[int, int], train_rows: npt.ArrayLike
+) -> list[EvaluationResult]:
+    """Score the test without each dominant site: what it declares decides what is reported."""
+    rows = {client: report.rows for client, report in reports.items()}
+    held = {client: counted[client] for client in reports}
+    found = []
+    for client in dominant(rows, held):
+        others = {k: report for k, report in reports.items() if k != client}
+        scored, _ = summed_results(others, counted, train_rows)
+        figures = {key: scored[key] for key in ("rows", "accuracy", "macro_f1", "loss")}
+        found.append(
+            {"client": client, "declared": rows[client], "counted": held[client], **figures}
         )
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        """Validation and test rows over all nodes."""
-        return self._rows
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Nothing: the server sees no rows; the sites report on theirs."""
-        return ()
-
-    def validate(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        """Leave it to the clients."""
-        return None
-
-    @property
-    def score(self) -> Callable[[ArrayRecord], float] | None:
-        """Nobody: the server has no rows."""
-        return None
-
-    def spent(self) -> dict[str, float]:
-        """Nothing: the clients' evaluations are in the ledger."""
-        return {}
-
-    def test(self, arrays: ArrayRecord) -> tuple[Verdict, dict[str, Verdict]]:
-        """Let every node judge the kept model on its test rows, and add them up."""
-        reports, failures = self._ask(arrays)
-        if not reports:
-            raise UserError(
-                f"no client scored the test rows ({'; '.join(failures) or 'no test rows'})",
-                "at least one client with test rows",
-                "give the sites test rows or look at their logs",
-            )
-        verdict, baselines = summed_verdict(reports, self._counted, self._train_rows)
-        shown = baselines if self.strategy.settings.evaluation.baselines else {}
-        verdict |= {"sites": len(reports), "failures": failures}
-        if apart := self._without(reports):
-            verdict["without"] = apart
-        return verdict, shown
-
-    def _without(self, reports: Mapping[int, EvaluateReport]) -> list[Verdict]:
-        """Score the test without each dominant site: what it declares decides what is reported."""
-        rows = {client: report.rows for client, report in reports.items()}
-        held = {client: self._counted[client] for client in reports}
-        found = []
-        for client in dominant(rows, held):
-            others = {k: report for k, report in reports.items() if k != client}
-            scored, _ = summed_verdict(others, self._counted, self._train_rows)
-            figures = {key: scored[key] for key in ("rows", "accuracy", "macro_f1", "loss")}
-            said = {"client": client, "declared": rows[client], "counted": held[client]}
-            found.append({**said, **figures})
-        return found
-
-    def _ask(self, arrays: ArrayRecord) -> tuple[dict[int, EvaluateReport], list[str]]:
-        """Let every client that is there score its test rows.
-
-        Returns
-        -------
-        tuple
-            The answers by client, and what failed. Their cost is the ledger's last entry, one
-            round after the last.
-        """
-        strategy = self.strategy
-        state, timeout = strategy.state, strategy.settings.run.round_timeout
-        begun = (entry[0] for entry in state.ledger.entries)
-        number = max([len(state.losses), *begun]) + 1
-        now = strategy.begin_round(number, Decision(participants=(), steps={}))
-        for client in sorted(strategy.muster(self.grid)):
-            now.fail(client, "it is not there, or still at an old order")
-        split = ConfigRecord({"split": "test"})
-        orders = strategy.configure_evaluate(number, arrays, split, self.grid)
-        replies = self.grid.send_and_receive(list(orders), timeout=timeout)
-        reports = strategy.read_evaluations(replies, "test")
-        state.ledger.add(number, with_idle(now.evaluation))
-        return reports, now.failures
+    return found
 
 
-def summed_verdict(
+def summed_results(
     reports: Mapping[int, EvaluateReport],
     counted: Mapping[int, int],
     train_rows: npt.ArrayLike,
-) -> tuple[Verdict, dict[str, Verdict]]:
+) -> tuple[EvaluationResult, dict[str, EvaluationResult]]:
     """Add evaluations up: the mean loss by rows, all else from the summed confusions.
 
     Parameters
@@ -338,12 +285,12 @@ def summed_verdict(
 
     rows = sum(counted[client] for client in reports)
     confusion = summed("confusion")
-    verdict = confusion_scores(confusion)
-    verdict["loss"] = sum(counted[k] * report.loss for k, report in reports.items()) / rows
+    result = confusion_scores(confusion)
+    result["loss"] = sum(counted[k] * report.loss for k, report in reports.items()) / rows
     constant = np.zeros_like(confusion)
     constant[:, np.argmax(train_rows)] = confusion.sum(axis=1)
     baselines = {"majority": confusion_scores(constant)}
     for name in ("projected", "full"):
         if all(getattr(report, f"logistic_{name}") for report in reports.values()):
             baselines[f"local_{name}"] = confusion_scores(summed(f"logistic_{name}"))
-    return verdict, baselines
+    return result, baselines

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from logging import WARNING
 from typing import TYPE_CHECKING
 
@@ -19,42 +18,9 @@ if TYPE_CHECKING:
     from data import Moments, Projection
 
 
-@dataclass(frozen=True)
-class MomentNotes:
-    """Whose moments the projection does without.
-
-    Attributes
-    ----------
-    left_out : dict
-        By client, why: its moments are unlike those of most sites.
-    withheld : dict
-        By client, the classes whose moments it did not send, of fewer than ``privacy.min_rows``.
-    """
-
-    left_out: dict[int, str] = field(default_factory=dict)
-    withheld: dict[int, list[int]] = field(default_factory=dict)
-
-    def lines(self, reports: Sequence[SiteReport]) -> list[str]:
-        """Say it in a line for each client."""
-        left_out = [
-            f"client {client}: its moments are left out of the projection: {why}"
-            for client, why in self.left_out.items()
-        ]
-        rows = {about.client: about for about in reports}
-        return left_out + [
-            f"client {client}: classes {_named(rows[client], few)} have fewer than "
-            "privacy.min_rows training rows there: it trains on them, and sends no moments of them"
-            for client, few in self.withheld.items()
-        ]
-
-
-def _named(about: SiteReport, classes: Sequence[int]) -> str:
-    return ", ".join(f"{about.classes[c]} ({about.class_rows[c]})" for c in classes)
-
-
 def fit_on_moments(
     settings: Settings, reports: Sequence[SiteReport], sums: Sequence[Parameters]
-) -> tuple[Projection, MomentNotes]:
+) -> tuple[Projection, tuple[int, ...], tuple[str, ...]]:
     """Fit the projection on the clients' moments, without those that are unlike most.
 
     A site's moments weigh as much as the rows that it counts for (`counted_rows`).
@@ -68,6 +34,12 @@ def fit_on_moments(
     sums : sequence of dict
         The moments of each, as they travel: ``count`` (C,), ``sums`` (C, d), ``second`` (d, d).
 
+    Returns
+    -------
+    tuple
+        The projection, the clients whose moments were left out, and a line for each of these and
+        for each client that withheld moments.
+
     Raises
     ------
     DataError
@@ -78,7 +50,6 @@ def fit_on_moments(
         check_alike,
         fit_projection,
         implausible,
-        merge_moments,
         outlying_sites,
         repaired_moments,
     )
@@ -88,20 +59,9 @@ def fit_on_moments(
     privacy, features = settings.privacy, settings.features
     noise = privacy.moment_noise
     unlike = implausible(parts, noise, privacy.moment_clip) if noise else outlying_sites(parts)
-    rows = {about.client: about.train_rows for about in reports}
-    counted = counted_rows(rows, settings.aggregation.max_weight)
-    merged = merge_moments(
-        [
-            part.scaled(counted[about.client] / max(1, about.train_rows))
-            for k, (about, part) in enumerate(zip(reports, parts, strict=True))
-            if k not in unlike
-        ]
-    )
-    notes = MomentNotes(
-        {reports[k].client: why for k, why in sorted(unlike.items())},
-        {a.client: few for a, p in zip(reports, parts, strict=True) if (few := _withheld(a, p))},
-    )
-    for line in notes.lines(reports):
+    merged = _merged(settings, reports, parts, unlike)
+    notes = _notes(reports, parts, unlike)
+    for line in notes:
         log(WARNING, "%s", line)
     check_classes(settings, merged.count)
     projection = fit_projection(
@@ -112,11 +72,44 @@ def fit_on_moments(
         features.clip,
         derive_seed(settings.run.seed, "projection"),
     )
-    return projection, notes
+    return projection, tuple(sorted(reports[k].client for k in unlike)), notes
 
 
-def _withheld(about: SiteReport, sent: Moments) -> list[int]:
-    return [c for c, rows in enumerate(about.class_rows) if rows and not sent.count[c]]
+def _merged(
+    settings: Settings,
+    reports: Sequence[SiteReport],
+    parts: Sequence[Moments],
+    unlike: Mapping[int, str],
+) -> Moments:
+    """Add the moments up, each scaled to the rows that its site counts for."""
+    from data import merge_moments
+
+    rows = {about.client: about.train_rows for about in reports}
+    counted = counted_rows(rows, settings.aggregation.max_weight)
+    scaled = [
+        part.scaled(counted[about.client] / max(1, about.train_rows))
+        for about, part in zip(reports, parts, strict=True)
+    ]
+    return merge_moments([part for k, part in enumerate(scaled) if k not in unlike])
+
+
+def _notes(
+    reports: Sequence[SiteReport], parts: Sequence[Moments], unlike: Mapping[int, str]
+) -> tuple[str, ...]:
+    """Return a line for each client whose moments are left out or withheld in part."""
+    lines = [
+        f"client {reports[k].client}: its moments are left out of the projection: {why}"
+        for k, why in sorted(unlike.items())
+    ]
+    for about, part in zip(reports, parts, strict=True):
+        held = zip(about.classes, about.class_rows, part.count, strict=True)
+        if few := [f"{name} ({rows})" for name, rows, sent in held if rows and not sent]:
+            lines.append(
+                f"client {about.client}: classes {', '.join(few)} have fewer than "
+                "privacy.min_rows training rows there: it trains on them, and sends no moments "
+                "of them"
+            )
+    return tuple(lines)
 
 
 def check_classes(settings: Settings, count: npt.ArrayLike) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from logging import INFO
@@ -58,16 +58,10 @@ class RunJournal:
     ----------
     folder : Path
         The results folder; made if absent.
-
-    Attributes
-    ----------
-    also : callable
-        Returns what a checkpoint holds besides the strategy's state; JSON values.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.also: Callable[[], dict[str, Any]] = dict
         folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self, settings: Settings) -> None:
@@ -88,8 +82,8 @@ class RunJournal:
         """Append one line to ``metrics.jsonl``; a round's figures go to the log too."""
         append_jsonl(self.folder / "metrics.jsonl", event)
         if event["event"] == "round":
-            said = event["round"], event["loss"], 100 * event["accuracy"]
-            log(INFO, "round %d: validation loss %.4f, accuracy %.1f %%", *said)
+            figures = event["round"], event["loss"], 100 * event["accuracy"]
+            log(INFO, "round %d: validation loss %.4f, accuracy %.1f %%", *figures)
 
     def decision(self, decision: dict[str, Any]) -> None:
         """Append one line to ``agent.jsonl``."""
@@ -99,7 +93,7 @@ class RunJournal:
         """Return the lines of ``agent.jsonl``."""
         return list(read_jsonl(self.folder / "agent.jsonl"))
 
-    def again(self, settings: Settings, server_round: int) -> None:
+    def resumed(self, settings: Settings, server_round: int) -> None:
         """Note in ``config.json`` that the run goes on after a round, and what is set now."""
         before = read_json(self.folder / "config.json")
         parts = [*before.get("resumed", []), {"round": server_round, "at": _now()}]
@@ -107,7 +101,7 @@ class RunJournal:
         write_json(self.folder / "config.json", {**before, **now})
 
     def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:
-        """Write down what a round has cost so far, in case that it is never closed."""
+        """Write down what a round has cost so far, in case it is never closed."""
         note_underway(self.folder, server_round, {k: asdict(cost) for k, cost in costs.items()})
 
     def released(self, count: int) -> None:
@@ -118,7 +112,7 @@ class RunJournal:
         self,
         server_round: int,
         arrays: ArrayRecord,
-        kept: ArrayRecord | None,
+        best: ArrayRecord | None,
         state: Mapping[str, Any],
     ) -> None:
         """Write ``ledger.json``, then ``checkpoint/round-NNN/`` in one move."""
@@ -126,10 +120,10 @@ class RunJournal:
 
         def save(folder: Path) -> None:
             save_arrays(folder / MODEL, unpack_parameters(arrays))
-            if kept is not None:
-                save_arrays(folder / KEPT, unpack_parameters(kept))
+            if best is not None:
+                save_arrays(folder / KEPT, unpack_parameters(best))
 
-        write_checkpoint(self.folder, server_round, {**state, **self.also()}, save)
+        write_checkpoint(self.folder, server_round, dict(state), save)
 
     def ledger(self, ledger: Ledger) -> None:
         """Write ``ledger.json``."""
@@ -180,8 +174,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def totals(ledger: Ledger) -> dict[str, Any]:
-    """Return the ledger's totals as JSON."""
-    return asdict(ledger.totals())

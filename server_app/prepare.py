@@ -1,80 +1,30 @@
-"""Round 0: wait for the nodes, hear what they are, and fit the one projection."""
+"""Round 0: wait for the nodes, read their reports, and fit the one projection."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from logging import INFO, WARNING
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from core import Cost, DataError, Settings, UserError, explain, most_steps
+from core import Cost, DataError, Settings, UserError, most_steps
 from core.formatting import printable
-from core.messages import (
-    PREPARE,
-    Parameters,
-    SiteReport,
-    payload_bytes,
-)
-from core.received import (
-    ReplyError,
-    checked_reply,
-    read_site_report,
-)
-from server_app.fitting import MomentNotes, fit_on_moments
-from strategies import (
-    Member,
-    SharedAdapter,
-    add_costs,
-    last_line,
-    rows_that_count,
-    train_shared_adapter,
-)
+from core.messages import PREPARE, Parameters, SiteReport, payload_bytes
+from core.received import ReplyError, checked_reply, read_site_report
+from server_app.fitting import fit_on_moments
+from strategies import Member, add_costs, last_line, rows_that_count, train_shared_adapter
+from strategies.context import PreparedFederation
+from strategies.journal import Journal
 from strategies.row_weights import counted_classes, dominance
 
 MOST_SHOTS = 10**8
-"""Shots of a circuit; `hardware.precision` may ask for many."""
+"""Shots of a circuit; `hardware.precision` may need many."""
 
-if TYPE_CHECKING:
-    from data import Projection
-    from strategies import Journal
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What round 0 found out.
-
-    Attributes
-    ----------
-    members : tuple of Member
-        The clients by index.
-    costs : dict
-        What the preparation cost each client: the bytes of its moments.
-    projection : Projection
-        Fitted on the summed moments of the training rows.
-    class_weights : list of float
-        Weights of the classes in the clients' loss.
-    adapter : SharedAdapter or None
-        What the clients have trained together of their language models.
-    notes : MomentNotes
-        Whose moments the projection does without.
-    """
-
-    members: tuple[Member, ...]
-    costs: dict[int, Cost]
-    projection: Projection
-    class_weights: list[float]
-    adapter: SharedAdapter | None = None
-    notes: MomentNotes = field(default_factory=MomentNotes)
-
-    @property
-    def first(self) -> SiteReport:
-        """What client 0 says; all agree on data, classes and features."""
-        return self.members[0].about
+ReadReport = Callable[[Message], tuple[SiteReport, Parameters]]
 
 
 def wait_for_nodes(grid: Grid, settings: Settings) -> list[int]:
@@ -87,25 +37,19 @@ def wait_for_nodes(grid: Grid, settings: Settings) -> list[int]:
     """
     wanted = settings.run.clients
     deadline = time.monotonic() + settings.run.wait_seconds
-    while len(nodes := sorted(grid.get_node_ids())) < wanted:
-        if time.monotonic() > deadline:
-            raise UserError(_wrong_number(len(nodes), wanted))
+    while len(nodes := sorted(grid.get_node_ids())) < wanted and time.monotonic() <= deadline:
         time.sleep(0.2)
-    if len(nodes) > wanted:
-        raise UserError(_wrong_number(len(nodes), wanted))
+    if len(nodes) != wanted:
+        raise UserError(
+            f"{len(nodes)} nodes are connected",
+            f"run.clients = {wanted}",
+            f"start the federation with num-supernodes={wanted}, or set run.clients={len(nodes)}",
+        )
     return nodes
 
 
-def _wrong_number(nodes: int, wanted: int) -> str:
-    return explain(
-        f"{nodes} nodes are connected",
-        f"run.clients = {wanted}",
-        f"start the federation with num-supernodes={wanted}, or set run.clients={nodes}",
-    )
-
-
-def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
-    """Ask every node for its report and moments, and fit the projection on their sum.
+def prepare(grid: Grid, settings: Settings, journal: Journal) -> PreparedFederation:
+    """Request every node's report and moments, and fit the projection on their sum.
 
     With `llm.federated` the clients train their adapter in between.
 
@@ -118,19 +62,19 @@ def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
     log(INFO, "preparing %d clients", len(nodes))
     messages = [Message(RecordDict(), node, PREPARE) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
-    answers = _read(replies, settings)
+    answers = read_reports(replies, settings, read_site_report, "start")
     members = tuple(member for member, _, _ in answers)
-    check_budgets(members, settings)
+    sums = [moments for _, moments, _ in answers]
+    costs = {member.client: Cost(bytes_up=size) for member, _, size in answers}
     count = rows_by_class(members, settings)
+    # Before anything is paid for.
+    check_budgets(members, settings)
     if sum(rows > 0 for rows in count) < 2:
         raise DataError(
             f"training rows by class {count} over all clients",
             "rows of at least two classes",
             "check the label column or data.labels",
         )
-    sums = [arrays for _, arrays, _ in answers]
-    costs = {member.client: Cost(bytes_up=size) for member, _, size in answers}
-    # Before anything is paid for.
     check_server_encoder(settings, members[0].about)
     adapter = None
     if settings.llm.federated != "none":
@@ -138,15 +82,10 @@ def prepare(grid: Grid, settings: Settings, journal: Journal) -> Prepared:
         costs = add_costs(costs, adapter.costs)
         if settings.features.encoder == "shared":
             sums = [adapter.moments[member.client] for member in members]
-    projection, notes = fit_on_moments(settings, [member.about for member in members], sums)
-    return Prepared(
-        members=members,
-        costs=costs,
-        projection=projection,
-        class_weights=class_weights(count, settings.train.class_weights),
-        adapter=adapter,
-        notes=notes,
-    )
+    projection, left_out, notes = fit_on_moments(settings, [m.about for m in members], sums)
+    weights = class_weights(count, settings.train.class_weights)
+    packed = projection.to_bytes()
+    return PreparedFederation(members, costs, packed, weights, adapter, left_out, notes)
 
 
 def rows_by_class(members: Sequence[Member], settings: Settings) -> list[float]:
@@ -155,16 +94,14 @@ def rows_by_class(members: Sequence[Member], settings: Settings) -> list[float]:
     return counted_classes(rows, rows_that_count(members, "train_rows", settings))
 
 
-def dominant_sites(members: Sequence[Member], settings: Settings) -> list[str]:
-    """Say in a line each which clients dominate by the rows that they declare."""
+def dominant_sites(members: Sequence[Member], settings: Settings) -> Iterator[str]:
+    """Yield a line for each client that dominates by the rows that it declares."""
     names = {"train_rows": "training", "val_rows": "validation", "test_rows": "test"}
     if settings.evaluation.mode == "central":  # then only training rows weigh
         names = {"train_rows": "training"}
-    lines = []
     for name, what in names.items():
         rows = {member.client: int(getattr(member.about, name)) for member in members}
-        lines += dominance(rows, rows_that_count(members, name, settings), what)
-    return lines
+        yield from dominance(rows, rows_that_count(members, name, settings), what)
 
 
 def class_weights(count: Sequence[float], kind: str) -> list[float]:
@@ -185,13 +122,36 @@ def class_weights(count: Sequence[float], kind: str) -> list[float]:
     return [total / (len(count) * rows) if rows else 1.0 for rows in count]
 
 
-def _read(replies: Sequence[Message], settings: Settings) -> list[tuple[Member, Parameters, int]]:
-    """Unpack the answers (with their bytes), ordered by client; every node must take part."""
+def read_reports(
+    replies: Sequence[Message], settings: Settings, read: ReadReport, what: str
+) -> list[tuple[Member, Parameters, int]]:
+    """Read the sites' reports, ordered by client; every node must take part.
+
+    Parameters
+    ----------
+    replies : sequence of Message
+        What arrived.
+    settings : Settings
+        The run's settings.
+    read : callable
+        Reads one reply: a site's report, and the arrays that came with it.
+    what : str
+        What a client does that takes part, for the error.
+
+    Returns
+    -------
+    list of tuple
+        Each client, its arrays, and the bytes of its reply.
+
+    Raises
+    ------
+    UserError
+        If a node failed, did not answer, or sent what cannot be true.
+    """
     nodes = settings.run.clients
-    problems = [r.error.reason or "no reason given" for r in replies if r.has_error()]
-    if problems:
-        short = dict.fromkeys(printable(last_line(problem)) for problem in problems)
-        raise UserError(f"{len(problems)} of {nodes} clients cannot start: {' | '.join(short)}")
+    if problems := [r.error.reason or "no reason given" for r in replies if r.has_error()]:
+        short = " | ".join(dict.fromkeys(printable(last_line(problem)) for problem in problems))
+        raise UserError(f"{len(problems)} of {nodes} clients cannot {what}: {short}")
     if len(replies) < nodes:
         raise UserError(
             f"{len(replies)} of {nodes} clients answered in time",
@@ -200,49 +160,45 @@ def _read(replies: Sequence[Message], settings: Settings) -> list[tuple[Member, 
         )
     answers = []
     for reply in replies:
+        node = reply.metadata.src_node_id
         try:
             with checked_reply():
-                about, arrays = read_site_report(reply)
+                about, arrays = read(reply)
                 check_site(about, settings)
-                size = payload_bytes(reply.content)
+                answers.append((Member(node, about), arrays, payload_bytes(reply.content)))
         except ReplyError as error:
-            raise UserError(malformed(reply, error)) from None
-        answers.append((Member(reply.metadata.src_node_id, about), arrays, size))
+            raise UserError(
+                f"node {node} sent a report that cannot be used: {error}",
+                "what the app's own preparation sends",
+                "give all nodes the same version of the app, or start the run without that node",
+            ) from None
     answers.sort(key=lambda answer: answer[0].client)
     check_agreement([member.about for member, _, _ in answers])
     return answers
 
 
-def malformed(reply: Message, error: Exception) -> str:
-    """Say that a node's report cannot be true; nothing has been paid for yet."""
-    return explain(
-        f"node {reply.metadata.src_node_id} sent a report that cannot be used: {error}",
-        "what the app's own preparation sends",
-        "give all nodes the same version of the app, or start the run without that node",
-    )
-
-
 def check_site(about: SiteReport, settings: Settings) -> None:
-    """Hold a site's report against itself and against the run.
+    """Check a site's report against itself and against the run.
 
     Raises
     ------
     ValueError
         If rows do not add up, the index is none of the run's, or a step is said to cost more
         than the dearest optimiser takes for so many rows. Weights, budgets and prices are
-        reckoned with these numbers.
+        computed from these numbers.
     """
     from quantum import build_ansatz, circuits_per_step
 
+    who = f"client {about.client}"
     if about.client >= settings.run.clients:
-        raise ValueError(f"client {about.client} of {settings.run.clients}")
+        raise ValueError(f"{who} of {settings.run.clients}")
     if len(about.class_rows) != len(about.classes) or sum(about.class_rows) != about.train_rows:
         raise ValueError(
-            f"client {about.client} reports {about.train_rows} training rows and of its "
+            f"{who} reports {about.train_rows} training rows and of its "
             f"{len(about.classes)} classes {about.class_rows}"
         )
     if len(set(about.classes)) < max(2, len(about.classes)):
-        raise ValueError(f"client {about.client} reports the classes {about.classes}")
+        raise ValueError(f"{who} reports the classes {about.classes}")
     angles = build_ansatz(settings.quantum, len(about.classes)).angles
     dearest = settings.train.model_copy(update={"optimizer": "adam"})
     for name, most in (
@@ -251,9 +207,7 @@ def check_site(about: SiteReport, settings: Settings) -> None:
         ("shots_per_circuit", MOST_SHOTS),
     ):
         if getattr(about, name) > most:
-            raise ValueError(
-                f"client {about.client} reports {name} = {getattr(about, name)}, of at most {most}"
-            )
+            raise ValueError(f"{who} reports {name} = {getattr(about, name)}, of at most {most}")
 
 
 def check_budgets(members: Sequence[Member], settings: Settings) -> None:
@@ -301,15 +255,13 @@ def check_agreement(reports: Sequence[SiteReport]) -> None:
             )
 
 
-def tell_bound(settings: Settings, members: Sequence[Member]) -> None:
-    """Say that the agent's steps are held where a client's device costs money."""
-    most, wanted = (
-        most_steps(settings, [m.about.backend for m in members]),
-        settings.train.max_steps,
-    )
+def warn_of_step_limit(settings: Settings, members: Sequence[Member]) -> None:
+    """Warn that the agent's steps are bounded where a client's device costs money."""
+    most = most_steps(settings, [member.about.backend for member in members])
+    wanted = settings.train.max_steps
     if most < wanted:
-        said = "a device costs money and no budget is set: at most %d steps a round, not %d"
-        log(WARNING, said, most, wanted)
+        text = "a device costs money and no budget is set: at most %d steps a round, not %d"
+        log(WARNING, text, most, wanted)
 
 
 def check_server_encoder(settings: Settings, first: SiteReport) -> None:
@@ -323,9 +275,9 @@ def check_server_encoder(settings: Settings, first: SiteReport) -> None:
     from data import feature_kind
     from llm import resolve
 
+    kind: Any = first.kind
     if settings.evaluation.mode != "central":
         return
-    kind: Any = first.kind
     if feature_kind(kind, settings.features) != "embedding":
         return
     if resolve(settings.llm.model, kind).identity != first.encoder:

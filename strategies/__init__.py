@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from core.doors import lazy_door
 from strategies.agents.guard import stop_reason
 from strategies.agents.rules import build_agent
-from strategies.regulation import loss_ratio, next_steps
-from strategies.selection import closest, distances
+from strategies.regulation import closest, distances, loss_ratio, next_steps
 from strategies.state import FederationState, Member, add_costs, rows_that_count
 
 if TYPE_CHECKING:

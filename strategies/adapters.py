@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from logging import INFO, WARNING
+from logging import INFO
 from typing import Any
 
-import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import Cost, Settings, UserError, byte_size, with_idle
-from core.formatting import printable
 from core.messages import (
     ADAPT,
     ADOPT,
@@ -24,64 +22,51 @@ from core.messages import (
     AdaptReport,
     AdoptReport,
     Parameters,
+    SiteReport,
     pack_instruction,
     pack_parameters,
     payload_bytes,
+    unpack_parameters,
 )
-from core.received import (
-    ReplyError,
-    checked_reply,
-    read_arrays,
-    read_moments,
-    read_report,
-    rebuild_reply,
-)
-from strategies.aggregation import aggregate, weigh
+from core.received import read_arrays, read_moments, read_report
+from strategies.agents import Decision
+from strategies.aggregation import Contribution, aggregate
 from strategies.journal import Journal
-from strategies.plausibility import (
-    Limits,
-    check_adaptation,
-    most_tokens,
-    within_time,
-)
-from strategies.state import Member, add_costs, rows_that_count
-from strategies.update_validation import adaptation_cost, last_line
+from strategies.plausibility import Limits, check_adaptation, most_tokens
+from strategies.state import Member, add_costs, cost_of, rows_that_count
+from strategies.update_validation import Round, refuse
 
-Signature = tuple[int, tuple[tuple[str, tuple[int, ...], str], ...]]
-"""What all sites must have alike: the start that they drew, and the arrays' names and shapes."""
+Answers = Mapping[int, tuple[AdaptReport, Parameters]]
+"""Checked reports and adapters of a round, by client."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class SharedAdapter:
-    """An adapter under way, and in the end the one that all have agreed on.
+    """The adapter that all clients have agreed on.
 
     Attributes
     ----------
-    arrays : dict of arrays
-        The averaged parameters; empty before the first round.
-    costs : dict
-        What it has cost each client.
-    moments : dict
-        What the clients told of the features that it makes, by client.
     kind : str
         `llm.federated`.
     rounds : int
-        Rounds of averaging done.
+        Rounds of averaging.
     loss, accuracy : float
-        Of the final adapter on the clients' validation rows, averaged by rows.
+        On the clients' validation rows, averaged by rows.
+    arrays : dict of arrays
+        The averaged parameters.
+    costs : dict
+        What it has cost each client.
+    moments : dict
+        The clients' moments of the features that it makes, by client.
     """
 
-    arrays: Parameters = field(default_factory=dict)
+    kind: str
+    rounds: int
+    loss: float
+    accuracy: float
+    arrays: Parameters
     costs: dict[int, Cost] = field(default_factory=dict)
     moments: dict[int, Parameters] = field(default_factory=dict)
-    kind: str = ""
-    rounds: int = 0
-    loss: float = 0.0
-    accuracy: float = 0.0
-
-    def spend(self, costs: Mapping[int, Cost]) -> None:
-        """Add one barrier's costs, with the waiting at it."""
-        self.costs = add_costs(self.costs, with_idle(costs))
 
     def facts(self) -> dict[str, Any]:
         """Return its part of the summary."""
@@ -121,259 +106,191 @@ def train_shared_adapter(
     UserError
         If a round has too few valid replies, or a client cannot take the adapter.
     """
-    _announce(settings, members, journal)
-    shared = SharedAdapter(kind=settings.llm.federated)
+    training = _AdapterTraining(grid, settings, members, journal)
+    training.announce()
+    arrays: Parameters = {}
     for number in range(1, settings.llm.rounds + 1):
-        _round(grid, settings, members, journal, shared, number)
-    _hand_out(grid, settings, members, journal, shared)
-    return shared
+        arrays = training.average(number, arrays)
+    return training.hand_out(arrays)
 
 
-def _announce(settings: Settings, members: Sequence[Member], journal: Journal) -> None:
-    """Say what will be sent, before it is."""
-    size, rounds = members[0].about.adapter_bytes, settings.llm.rounds
-    # Nobody is sent anything in round 1; after the last, everybody gets the adapter.
-    everything = 2 * size * rounds * len(members)
-    log(
-        INFO,
-        "shared adapter (%s): %s each way for each of %d clients in %d rounds, %s in all",
-        settings.llm.federated,
-        byte_size(size),
-        len(members),
-        rounds,
-        byte_size(everything),
-    )
-    journal.event(
-        {
-            "event": "adapter-begin",
-            "kind": settings.llm.federated,
-            "bytes": size,
-            "bytes_in_all": everything,
-            "rounds": rounds,
-            "clients": len(members),
-        }
-    )
+@dataclass(frozen=True)
+class _AdapterTraining:
+    """The training of one adapter: its parts share the federation, and add up the costs."""
 
-
-def _round(
-    grid: Grid,
-    settings: Settings,
-    members: Sequence[Member],
-    journal: Journal,
-    shared: SharedAdapter,
-    number: int,
-) -> None:
-    began = time.monotonic()
-    content = pack_instruction(shared.arrays, AdaptIns(number))
-    replies = _ask(grid, settings, members, content, ADAPT)
-    now = _Replies(settings, members, payload_bytes(content))
-    now.collect(replies, number, time.monotonic() - began)
-    answers, failures = now.answers, now.failures()
-    if len(answers) < settings.run.min_replies:
-        raise UserError(
-            f"round {number} of the shared adapter has {len(answers)} valid replies of "
-            f"{len(members)} ({'; '.join(failures) or 'no failure reported'})",
-            f"at least run.min_replies = {settings.run.min_replies}",
-            "mend those clients or lower run.min_replies",
-        )
-    for problem in failures:
-        log(WARNING, "shared adapter, round %d, %s", number, problem)
-    shared.spend(now.costs)
-    shared.arrays, shared.rounds = _averaged(settings, members, answers, number), number
-    rows = rows_that_count(members, "train_rows", settings)
-    stepped = [(rows[k], report.loss) for k, (report, _) in answers.items() if report.steps]
-    loss = _by_rows(stepped)
-    told = f"training loss {loss:.3f}" if stepped else "no step is left"
-    log(INFO, "shared adapter, round %d/%d: %s", number, settings.llm.rounds, told)
-    journal.event(
-        {
-            "event": "adapter",
-            "round": number,
-            "rounds": settings.llm.rounds,
-            "clients": sorted(answers),
-            "reused": sum(report.reused for report, _ in answers.values()),
-            "stepped": len(stepped),
-            "loss": loss,
-            "failures": failures,
-            "seconds": time.monotonic() - began,
-        }
-    )
-
-
-def _ask(
-    grid: Grid, settings: Settings, members: Sequence[Member], content: RecordDict, kind: str
-) -> list[Message]:
-    orders = [Message(content, member.node_id, kind) for member in members]
-    return list(grid.send_and_receive(orders, timeout=settings.run.round_timeout))
-
-
-@dataclass
-class _Replies:
-    """What came back in a round of averaging.
-
-    Attributes
-    ----------
-    settings : Settings
-        The run's settings.
-    members : sequence of Member
-        Who was asked.
-    bytes_down : int
-        What each was sent.
-    answers : dict
-        Reports that count, by client, with messages built anew of what was checked.
-    costs : dict
-        What every believable answer cost, counted or not.
-    wrong : dict
-        Why a client's answer does not count.
-    lost : list of str
-        What Flower tells of nodes under an id of its own.
-    """
-
+    grid: Grid
     settings: Settings
     members: Sequence[Member]
-    bytes_down: int
-    answers: dict[int, tuple[AdaptReport, Message]] = field(default_factory=dict)
+    journal: Journal
     costs: dict[int, Cost] = field(default_factory=dict)
-    wrong: dict[int, str] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
 
-    def collect(self, replies: Iterable[Message], number: int, seconds: float) -> None:
-        """Sort a round's replies, which took so many seconds; those that count are of one kind."""
-        members = {member.node_id: member for member in self.members}
-        marks: dict[int, Signature] = {}
-        for reply in replies:
-            member = members.get(reply.metadata.src_node_id)
-            if member is None:
-                why = reply.error.reason if reply.has_error() else "nobody of this run"
-                self.lost.append(f"a lost node: {printable(why)}")
-                continue
-            client = member.client
-            try:
-                with checked_reply():
-                    report = _read(reply, number, member, self.settings)
-                    report, cut = within_time(report, seconds, 0.0)
-                    sizes = self.bytes_down, payload_bytes(reply.content)
-                    self.costs[client] = adaptation_cost(report, *sizes)
-                    arrays = read_arrays(reply)
-            except ReplyError as error:
-                self.wrong[client] = str(error)
-                continue
-            if cut:
-                log(WARNING, "shared adapter, round %d, client %d: %s", number, client, cut)
-            marks[client] = _signature(arrays, report.start)
-            self.answers[client] = report, rebuild_reply(reply, ADAPT, report, arrays)
-        self._drop_others(marks)
-
-    def _drop_others(self, marks: Mapping[int, Signature]) -> None:
-        """Drop adapters that are not like most."""
-        if not marks:
-            return
-        usual = Counter(marks[client] for client in sorted(marks)).most_common(1)[0][0]
-        for client in [client for client, mark in marks.items() if mark != usual]:
-            del self.answers[client]
-            why = "its adapter is not that of the others: other model, settings or seed"
-            self.wrong[client] = why
-
-    def failures(self) -> list[str]:
-        """Say what is wrong, client by client."""
-        told = dict(self.wrong)
-        for member in self.members:
-            if member.client not in self.answers:
-                told.setdefault(member.client, "no reply in time")
-        return [f"client {client}: {why}" for client, why in sorted(told.items())] + self.lost
-
-
-def _read(reply: Message, number: int, member: Member, settings: Settings) -> AdaptReport:
-    """Unpack an answer's numbers; ValueError says what is wrong with them."""
-    if reply.has_error():
-        raise ValueError(reply.error.reason or "no reason given")
-    report, about = read_report(reply, AdaptReport), member.about
-    limits = Limits(about.train_rows, tokens=most_tokens(about, settings))
-    if problem := check_adaptation(report, number, limits):
-        raise ValueError(f"dropped: {problem}")
-    return report
-
-
-def _signature(arrays: Parameters, start: int) -> Signature:
-    """Return what an adapter must have alike with the others."""
-    return start, tuple((name, one.shape, str(one.dtype)) for name, one in sorted(arrays.items()))
-
-
-def _averaged(
-    settings: Settings,
-    members: Sequence[Member],
-    answers: Mapping[int, tuple[AdaptReport, Message]],
-    number: int,
-) -> Parameters:
-    """Average by the run's own aggregation rule; rows as reported before the run, and capped."""
-    rows = rows_that_count(members, "train_rows", settings)
-    weigh([reply for _, reply in answers.values()], [rows[client] for client in answers])
-    messages = [answers[client][1] for client in sorted(answers)]
-    arrays, _ = aggregate(settings, number, messages)
-    assert arrays is not None  # there are replies, and they are alike
-    return {name: np.array(array.numpy()) for name, array in arrays.items()}
-
-
-def _hand_out(
-    grid: Grid,
-    settings: Settings,
-    members: Sequence[Member],
-    journal: Journal,
-    shared: SharedAdapter,
-) -> None:
-    """Give every client the adapter; each must take it, for it is its teacher and encoder."""
-    began = time.monotonic()
-    content = RecordDict({ARRAYS: pack_parameters(shared.arrays)})
-    by_node = {member.node_id: member for member in members}
-    reports: dict[int, AdoptReport] = {}
-    costs: dict[int, Cost] = {}
-    problems = []
-    for reply in _ask(grid, settings, members, content, ADOPT):
-        member = by_node.get(reply.metadata.src_node_id)
-        who = f"client {member.client}" if member else "a lost node"
-        try:
-            with checked_reply():
-                report, moments = _taken(reply, member)
-        except ReplyError as error:
-            problems.append(f"{who}: {error}")
-            continue
-        client = by_node[reply.metadata.src_node_id].client
-        reports[client], shared.moments[client] = report, moments
-        costs[client] = Cost(
-            bytes_up=payload_bytes(reply.content),
-            bytes_down=payload_bytes(content),
-            llm_seconds=report.llm_seconds,
+    def announce(self) -> None:
+        """Write down how much will be sent, before it is."""
+        llm, clients = self.settings.llm, len(self.members)
+        size = self.members[0].about.adapter_bytes
+        # Nobody is sent anything in round 1; after the last, everybody gets the adapter.
+        everything = 2 * size * llm.rounds * clients
+        log(
+            INFO,
+            "shared adapter (%s): %s each way for each of %d clients in %d rounds, %s in all",
+            llm.federated,
+            byte_size(size),
+            clients,
+            llm.rounds,
+            byte_size(everything),
         )
-    missing = sorted({member.client for member in members} - set(reports))
-    if missing:
-        raise UserError(
-            f"clients {missing} did not take the shared adapter "
-            f"({'; '.join(problems) or 'no reply in time'})",
-            "every client of the run",
-            "look at their logs or raise run.round_timeout",
+        self.journal.event(
+            {
+                "event": "adapter-begin",
+                "kind": llm.federated,
+                "bytes": size,
+                "bytes_in_all": everything,
+                "rounds": llm.rounds,
+                "clients": clients,
+            }
         )
-    shared.spend(costs)
-    rows = rows_that_count(members, "val_rows", settings)
-    shared.loss = _by_rows([(rows[k], report.loss) for k, report in reports.items()])
-    shared.accuracy = _by_rows([(rows[k], report.accuracy) for k, report in reports.items()])
-    said = "shared adapter: loss %.3f, accuracy %.1f %% on the clients' validation rows"
-    log(INFO, said, shared.loss, 100 * shared.accuracy)
-    seconds = time.monotonic() - began
-    journal.event({"event": "adapter-done", **shared.facts(), "seconds": seconds})
+
+    def average(self, number: int, arrays: Parameters) -> Parameters:
+        """Let the clients train the adapter for one round; return the mean of theirs."""
+        now = self._begin(number)
+        answers = self._trained(now, pack_instruction(arrays, AdaptIns(number)))
+        if len(answers) < self.settings.run.min_replies:
+            raise UserError(
+                f"round {number} of the shared adapter has {len(answers)} valid replies of "
+                f"{len(self.members)} ({'; '.join(now.failures) or 'no failure reported'})",
+                f"at least run.min_replies = {self.settings.run.min_replies}",
+                "mend those clients or lower run.min_replies",
+            )
+        # Rows as reported before the run, and capped.
+        rows = rows_that_count(self.members, "train_rows", self.settings)
+        parts = [Contribution(a, rows[k], report) for k, (report, a) in sorted(answers.items())]
+        self._note_round(now, answers, rows)
+        return unpack_parameters(aggregate(self.settings, number, parts).arrays)
+
+    def _begin(self, number: int) -> Round:
+        clients = tuple(member.client for member in self.members)
+        decision = Decision(participants=clients, steps={})
+        return Round(number, decision, wait=0.0, name="shared adapter, round")
+
+    def _send(self, content: RecordDict, kind: str) -> list[Message]:
+        messages = [Message(content, member.node_id, kind) for member in self.members]
+        timeout = self.settings.run.round_timeout
+        return list(self.grid.send_and_receive(messages, timeout=timeout))
+
+    def _client_of(self, node_id: int) -> int | None:
+        return next((m.client for m in self.members if m.node_id == node_id), None)
+
+    def _about(self, client: int) -> SiteReport:
+        return next(m.about for m in self.members if m.client == client)
+
+    def _trained(self, now: Round, content: RecordDict) -> Answers:
+        """Collect a round's reports and adapters; those that count are of one kind."""
+        answers: dict[int, tuple[AdaptReport, Parameters]] = {}
+        costs: dict[int, Cost] = {}
+        for client, reply in now.answers(self._send(content, ADAPT), self._client_of):
+            with now.failing(client, "dropped: "):
+                report, about = read_report(reply, AdaptReport), self._about(client)
+                limits = Limits(about.train_rows, tokens=most_tokens(about, self.settings))
+                refuse(check_adaptation(report, now.number, limits))
+                report = now.timed(client, report)
+                sizes = payload_bytes(content), payload_bytes(reply.content)
+                costs[client] = cost_of(report, *sizes)
+                answers[client] = report, read_arrays(reply)
+        for client in _unlike_most(answers):
+            del answers[client]
+            now.fail(client, "its adapter is not that of the others: other model, settings or seed")
+        now.expect(set(now.decision.participants) - set(answers), "no reply in time")
+        self._spend(costs)
+        return answers
+
+    def _note_round(self, now: Round, answers: Answers, rows: Mapping[int, int]) -> None:
+        """Write down a round of averaging."""
+        stepped = [(rows[k], report.loss) for k, (report, _) in answers.items() if report.steps]
+        loss, rounds = _mean_by_rows(stepped), self.settings.llm.rounds
+        text = f"training loss {loss:.3f}" if stepped else "no step is left"
+        log(INFO, "shared adapter, round %d/%d: %s", now.number, rounds, text)
+        self.journal.event(
+            {
+                "event": "adapter",
+                "round": now.number,
+                "rounds": rounds,
+                "clients": sorted(answers),
+                "reused": sum(report.reused for report, _ in answers.values()),
+                "stepped": len(stepped),
+                "loss": loss,
+                "failures": now.failures,
+                "seconds": time.monotonic() - now.began,
+            }
+        )
+
+    def _spend(self, costs: Mapping[int, Cost]) -> None:
+        """Add one barrier's costs, with the waiting at it."""
+        self.costs.update(add_costs(self.costs, with_idle(costs)))
+
+    def hand_out(self, arrays: Parameters) -> SharedAdapter:
+        """Give every client the adapter; each must take it, for it is its teacher and encoder."""
+        now, content = self._begin(0), RecordDict({ARRAYS: pack_parameters(arrays)})
+        reports: dict[int, AdoptReport] = {}
+        moments: dict[int, Parameters] = {}
+        costs: dict[int, Cost] = {}
+        for client, reply in now.answers(self._send(content, ADOPT), self._client_of):
+            with now.failing(client, ""):
+                report, about = read_report(reply, AdoptReport), self._about(client)
+                moments[client] = read_moments(reply, about)
+                if report.rows != about.val_rows:
+                    raise ValueError(f"{report.rows} validation rows instead of {about.val_rows}")
+                reports[client] = report
+                costs[client] = Cost(
+                    bytes_up=payload_bytes(reply.content),
+                    bytes_down=payload_bytes(content),
+                    llm_seconds=report.llm_seconds,
+                )
+        if missing := sorted({member.client for member in self.members} - set(reports)):
+            raise UserError(
+                f"clients {missing} did not take the shared adapter "
+                f"({'; '.join(now.failures) or 'no reply in time'})",
+                "every client of the run",
+                "look at their logs or raise run.round_timeout",
+            )
+        self._spend(costs)
+        shared = self._evaluated(arrays, reports, moments)
+        seconds = time.monotonic() - now.began
+        self.journal.event({"event": "adapter-done", **shared.facts(), "seconds": seconds})
+        return shared
+
+    def _evaluated(
+        self,
+        arrays: Parameters,
+        reports: Mapping[int, AdoptReport],
+        moments: dict[int, Parameters],
+    ) -> SharedAdapter:
+        """Return the adapter with its loss and accuracy over all clients' validation rows."""
+        rows = rows_that_count(self.members, "val_rows", self.settings)
+        llm = self.settings.llm
+        shared = SharedAdapter(
+            kind=llm.federated,
+            rounds=llm.rounds,
+            loss=_mean_by_rows([(rows[k], report.loss) for k, report in reports.items()]),
+            accuracy=_mean_by_rows([(rows[k], report.accuracy) for k, report in reports.items()]),
+            arrays=arrays,
+            costs=self.costs,
+            moments=moments,
+        )
+        text = "shared adapter: loss %.3f, accuracy %.1f %% on the clients' validation rows"
+        log(INFO, text, shared.loss, 100 * shared.accuracy)
+        return shared
 
 
-def _taken(reply: Message, member: Member | None) -> tuple[AdoptReport, Parameters]:
-    """Unpack an answer to ADOPT; ValueError says what is wrong with it."""
-    if reply.has_error():
-        raise ValueError(last_line(reply.error.reason or "no reason given"))
-    if member is None:
-        raise ValueError("nobody of this run")
-    report, moments = read_report(reply, AdoptReport), read_moments(reply, member.about)
-    if report.rows != member.about.val_rows:
-        raise ValueError(f"{report.rows} validation rows instead of {member.about.val_rows}")
-    return report, moments
+def _unlike_most(answers: Answers) -> list[int]:
+    """Return the clients whose adapter differs from most in start, names, shapes or data types."""
+    kinds = {
+        client: (report.start, tuple((k, a.shape, str(a.dtype)) for k, a in sorted(arrays.items())))
+        for client, (report, arrays) in answers.items()
+    }
+    usual = Counter(kinds[client] for client in sorted(kinds)).most_common(1)
+    return [client for client, kind in kinds.items() if kind != usual[0][0]]
 
 
-def _by_rows(pairs: Sequence[tuple[int, float]]) -> float:
+def _mean_by_rows(pairs: Sequence[tuple[int, float]]) -> float:
     total = sum(rows for rows, _ in pairs)
     return sum(rows * value for rows, value in pairs) / total if total else 0.0

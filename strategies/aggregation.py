@@ -1,42 +1,37 @@
-"""How updates become the next global parameters: checked first, then Flower's own strategies."""
+"""How checked updates become the next global parameters: bounded, then averaged by Flower."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, MultiKrum, Strategy
 
 from core import Settings
 from core.flower_compat import noise_deviation, only_warnings
 from core.messages import (
-    ARRAYS,
     METRICS,
+    TRAIN,
     WEIGHT_KEY,
+    AdaptReport,
     Parameters,
+    TrainReport,
     pack_parameters,
+    pack_report,
     unpack_parameters,
 )
 from core.privacy import clipped, noise_seed, noised
-from strategies.robust import clip_to_centre
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 UNIFORM_KEY = "one"
 """Metric that is 1 in every reply: weighting by it is the paper's plain mean."""
-
-
-def weigh(replies: Sequence[Message], rows: Sequence[int]) -> None:
-    """Write into training replies what they weigh: their rows, and 1 for the plain mean."""
-    for reply, count in zip(replies, rows, strict=True):
-        metrics = reply.content.metric_records[METRICS]
-        metrics[WEIGHT_KEY], metrics[UNIFORM_KEY] = count, 1
 
 
 def update_norm(update: Arrays, reference: Arrays) -> float:
@@ -46,46 +41,6 @@ def update_norm(update: Arrays, reference: Arrays) -> float:
         for k in reference
     ]
     return float(np.sqrt(sum(squares)))
-
-
-def check_update(update: Arrays, reference: Arrays, max_norm: float) -> str:
-    """Say why an update may not be aggregated, or return an empty string.
-
-    Parameters
-    ----------
-    update : mapping
-        Arrays that a client sent.
-    reference : mapping
-        The round's global arrays: names and shapes are a contract.
-    max_norm : float
-        Bound on the 2-norm of the difference.
-
-    Returns
-    -------
-    str
-        The first thing that is wrong with it: names, shape, kind, finite, norm.
-    """
-    if set(update) != set(reference):
-        return f"arrays {sorted(update)} instead of {sorted(reference)}"
-    for name, array in reference.items():
-        got = np.asarray(update[name])
-        if got.shape != array.shape:
-            return f"{name} has shape {got.shape} instead of {array.shape}"
-        if got.dtype.kind != "f":
-            return f"{name} has dtype {got.dtype} instead of {array.dtype}"
-        if not np.isfinite(got).all():
-            return f"{name} is not finite"
-    norm = update_norm(update, reference)
-    return f"norm {norm:.3g} of the update is above {max_norm:g}" if norm > max_norm else ""
-
-
-def longest_update(settings: Settings) -> float:
-    """Return the 2-norm above which an update is dropped.
-
-    None is under central privacy, where each is clipped: to drop one for its length would change
-    by how many the sum is divided, and the noise is not made for that.
-    """
-    return math.inf if settings.privacy.dp == "central" else settings.aggregation.max_norm
 
 
 def build_aggregator(settings: Settings, updates: int) -> Strategy:
@@ -122,15 +77,43 @@ def build_aggregator(settings: Settings, updates: int) -> Strategy:
     return FedAvg(weighted_by_key=WEIGHT_KEY if rule == "weighted" else UNIFORM_KEY)
 
 
+@dataclass(frozen=True)
+class Contribution:
+    """A checked model, the rows that it weighs, and the numbers that came with it."""
+
+    arrays: Parameters
+    rows: int
+    report: AdaptReport | TrainReport
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The new global parameters.
+
+    Attributes
+    ----------
+    arrays : ArrayRecord
+        The parameters.
+    metrics : MetricRecord or None
+        The clients' numbers, as Flower averages them.
+    shares : list of float
+        By what each update's distance to the others was multiplied (`clip_to_centre`).
+    """
+
+    arrays: ArrayRecord
+    metrics: MetricRecord | None
+    shares: list[float]
+
+
 def aggregate(
     settings: Settings,
     server_round: int,
-    replies: Sequence[Message],
+    contributions: Sequence[Contribution],
     reference: Arrays | None = None,
     *,
     quiet: bool = False,
-) -> tuple[ArrayRecord | None, MetricRecord | None]:
-    """Aggregate checked replies, and leave them as they are.
+) -> Aggregate:
+    """Aggregate checked models by one of Flower's strategies.
 
     Updates far from the others are moved towards them first (`clip_to_centre`). With central
     privacy each update is clipped instead, and noise is added to their mean.
@@ -141,9 +124,8 @@ def aggregate(
         The rule.
     server_round : int
         The round.
-    replies : sequence of Message
-        What is aggregated. Flower's median and trimmed mean take the arrays out of the messages
-        that they are given, so they are given copies.
+    contributions : sequence of Contribution
+        What is aggregated; at least one.
     reference : mapping, optional
         The round's global arrays, from which updates are measured.
     quiet : bool
@@ -154,39 +136,35 @@ def aggregate(
     ValueError
         If there is central privacy and no reference: nothing goes out without its noise.
     """
-    central = settings.privacy.dp == "central"
-    if central and reference is None:
-        raise ValueError("privacy.dp = 'central' without the round's global arrays")
-    aggregator = build_aggregator(settings, len(replies))
-    copies = [_copied(reply) for reply in replies]
-    if central and reference is not None:
-        _clip(copies, reference, settings.privacy.clip)
-    elif not central:
-        for copied, update in zip(copies, centred(settings, replies)[0], strict=True):
-            copied.content[ARRAYS] = pack_parameters(update)
+    models, shares = _bounded(settings, [one.arrays for one in contributions], reference)
+    messages = [_message(one, arrays) for one, arrays in zip(contributions, models, strict=True)]
+    aggregator = build_aggregator(settings, len(messages))
     with only_warnings() if quiet else nullcontext():
-        arrays, metrics = aggregator.aggregate_train(server_round, copies)
-    if central and arrays is not None:
-        arrays = _noised(arrays, settings, server_round, len(copies))
-    return arrays, metrics
-
-
-def centred(settings: Settings, replies: Sequence[Message]) -> tuple[list[Parameters], list[float]]:
-    """Return a round's updates as they count, and by what each was brought nearer to the others.
-
-    Under central privacy, where `privacy.clip` bounds them, none is moved.
-    """
-    updates = [unpack_parameters(reply.content.array_records[ARRAYS]) for reply in replies]
+        arrays, metrics = aggregator.aggregate_train(server_round, messages)
+    assert arrays is not None  # there are messages, checked and alike
     if settings.privacy.dp == "central":
-        return updates, [1.0] * len(updates)
-    least = settings.train.learning_rate
-    return clip_to_centre(updates, settings.aggregation.clip_radius, least)
+        arrays = _noised(arrays, settings, server_round, len(messages))
+    return Aggregate(arrays, metrics, shares)
 
 
-def _clip(replies: Sequence[Message], reference: Arrays, bound: float) -> None:
-    for reply in replies:
-        update = unpack_parameters(reply.content.array_records[ARRAYS])
-        reply.content[ARRAYS] = pack_parameters(clipped(update, reference, bound))
+def _bounded(
+    settings: Settings, models: Sequence[Parameters], reference: Arrays | None
+) -> tuple[list[Parameters], list[float]]:
+    """Bound what each model can do to the mean, by the rule or by central privacy."""
+    if settings.privacy.dp != "central":
+        least = settings.train.learning_rate
+        return clip_to_centre(models, settings.aggregation.clip_radius, least)
+    if reference is None:
+        raise ValueError("privacy.dp = 'central' without the round's global arrays")
+    bounded = [clipped(model, reference, settings.privacy.clip) for model in models]
+    return bounded, [1.0] * len(bounded)
+
+
+def _message(contribution: Contribution, arrays: Parameters) -> Message:
+    """Build the reply that Flower's strategies read, of checked numbers only."""
+    content = pack_report(contribution.report, arrays)
+    content.metric_records[METRICS].update({WEIGHT_KEY: contribution.rows, UNIFORM_KEY: 1})
+    return Message(content, dst_node_id=0, message_type=TRAIN)
 
 
 def _noised(
@@ -199,11 +177,72 @@ def _noised(
     return pack_parameters(noised(unpack_parameters(arrays), deviation, seed))
 
 
-def _copied(reply: Message) -> Message:
-    """Return a message with array records of its own; the arrays themselves are shared."""
-    content = RecordDict(dict(reply.content))
-    for name, record in reply.content.array_records.items():
-        content[name] = ArrayRecord(dict(record))
-    fresh = copy.copy(reply)
-    fresh.content = content
-    return fresh
+def longest_norms(norms: Sequence[float], steps: Sequence[int], ratio: float) -> list[float]:
+    """Return above which 2-norm each update of a round is dropped.
+
+    Parameters
+    ----------
+    norms : sequence of float
+        2-norms of the round's updates, each the difference to the global parameters. Those of 0
+        (COBYLA found nothing better) do not count towards the median.
+    steps : sequence of int
+        Optimizer steps that the server gave to each: more steps lead further.
+    ratio : float
+        Times the median norm that an update of the median number of steps may have.
+    """
+    moved = [norm for norm in norms if norm > 0]
+    if not moved:
+        return [0.0] * len(norms)
+    usual = max(float(np.median(steps)), 1.0)
+    return [ratio * float(np.median(moved)) * max(1.0, given / usual) for given in steps]
+
+
+def clip_to_centre(
+    updates: Sequence[Arrays], radius: float, least: float
+) -> tuple[list[Parameters], list[float]]:
+    """Move updates that lie far from the others towards these (centred clipping).
+
+    The centre is the median of each coordinate. An update further from it than `radius` times the
+    median distance moves along the line to the centre until it is as near. With equal weights f of
+    n updates, whatever they hold, move the mean at most by f / n times that distance. No update
+    moves where all are about as far from the centre.
+
+    Parameters
+    ----------
+    updates : sequence of mapping
+        Named arrays of each update, alike in names and shapes.
+    radius : float
+        Times the median distance.
+    least : float
+        A median distance below this counts as this: where most updates are equal, the others
+        still count for something.
+
+    Returns
+    -------
+    tuple
+        The updates, and by what each distance was multiplied: 1 where it did not move.
+
+    References
+    ----------
+    Karimireddy, He, Jaggi (2021), arXiv 2012.10333; the centre is another.
+    """
+    centre = {
+        name: np.median([np.asarray(one[name], np.float64) for one in updates], axis=0)
+        for name in updates[0]
+    }
+    away = [
+        math.sqrt(sum(float(np.sum((one[k] - middle) ** 2)) for k, middle in centre.items()))
+        for one in updates
+    ]
+    longest = radius * max(float(np.median(away)), least)
+    shares = [min(1.0, longest / distance) if distance else 1.0 for distance in away]
+    return [_moved(*pair, centre) for pair in zip(updates, shares, strict=True)], shares
+
+
+def _moved(update: Arrays, share: float, centre: Arrays) -> Parameters:
+    if share == 1.0:
+        return dict(update)
+    return {
+        name: (middle + share * (update[name] - middle)).astype(update[name].dtype)
+        for name, middle in centre.items()
+    }

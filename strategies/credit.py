@@ -1,4 +1,4 @@
-"""What each returned model was worth: judged at the server before the next decision, pure."""
+"""Credit of each returned model: evaluated at the server before the next decision, pure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Messages with a deadline that holds, and what comes back after it.
+"""Messages with a deadline that holds, and the replies that come after it.
 
 Flower's own `send_and_receive` looks at the clock between two pulls only, and a pull waits for an
 upload to end: a node that was killed in the middle of one held a round of 45 s for 195 s. Here
-each order has a thread that waits for its reply, and the round goes on without the late ones.
+each message has a thread that waits for its reply, and the round goes on without the late ones.
 """
 
 from __future__ import annotations
@@ -18,57 +18,93 @@ from flwr.serverapp import Grid
 
 from core.flower_compat import ACTOR_DIED, CLIENT_CRASHED, UNKNOWN_ERROR, set_sender
 
-FIRST_LOOK, LAST_LOOK = 0.1, 0.5
-"""Seconds between two looks for a reply: the first, and the longest that they grow to."""
+FIRST_POLL, SLOWEST_POLL = 0.1, 0.5
+"""Seconds between two polls for a reply: the first, and the longest that they grow to."""
 
-LATE_LOOK = 5.0
+LATE_POLL = 5.0
 """The same for a reply whose deadline has passed."""
 
-LOOKS_A_SECOND = 20.0
-"""Most looks of all threads together."""
+POLLS_A_SECOND = 20.0
+"""Most polls of all threads together."""
 
 DIED = "its process ended without an answer: killed, or out of memory"
 """Errors that Flower and Ray report in words of their own, a minute after them at most."""
 
-REST = 2.0
-"""Deadlines for which a node is left alone whose reply is late; then it is asked again.
+BACK_OFF = 2.0
+"""Deadlines for which a node is left alone whose reply is late; then it is sent messages again.
 
-Flower loses the reply of a node that was started anew between two looks: it would come never.
+Flower loses the reply of a node that was restarted between two polls: it would come never.
 """
 
 
 @dataclass
-class Order:
-    """An order that was sent.
+class Sent:
+    """A message that was sent.
 
     Attributes
     ----------
     message : Message
         What was sent.
+    busy_until : float
+        Until when its node counts as busy if it is late, by the grid's clock, seconds.
     reply : Message or None
         What came back.
     error : BaseException or None
-        Why nobody looks for a reply any more.
+        Why nobody polls for a reply any more.
     late : bool
         Whether its deadline has passed, and the round has gone on.
-    rests_until : float
-        Until when its node is left alone if it is late, by the exchange's clock, seconds.
     """
 
     message: Message
+    busy_until: float = float("inf")
     reply: Message | None = None
     error: BaseException | None = None
     late: bool = False
-    rests_until: float = float("inf")
 
     @property
     def open(self) -> bool:
         """Whether a reply may still come."""
         return self.reply is None and self.error is None
 
+    @property
+    def ended_run(self) -> bool:
+        """Whether the connection says that the run is over."""
+        return self.error is not None and not isinstance(self.error, Exception)
+
+    def settle(self, reply: Message | None, error: BaseException | None) -> None:
+        """Note a reply, or why there is none."""
+        self.reply, self.error = reply, error
+
+    def pass_deadline(self) -> None:
+        """Note that the deadline has passed: without a reply it is late."""
+        self.late = self.open
+
+    def answer(self) -> Message:
+        """Return the reply; an error of the connection comes in the name of the node.
+
+        Flower reports a reply lost or a node gone in the SuperLink's name: not whose it is.
+        """
+        reply = self.reply
+        if reply is None:
+            why = f"the connection failed: {self.error}"
+            reply = Message(Error(UNKNOWN_ERROR, why), reply_to=self.message)
+        elif _died(reply):
+            reply = Message(Error(CLIENT_CRASHED, DIED), reply_to=self.message)
+        if reply.has_error():
+            set_sender(reply, self.message.metadata.dst_node_id)
+        return reply
+
+
+def _died(reply: Message) -> bool:
+    """Whether the client's process ended: a deployment has a code for it, Ray an exception."""
+    if not reply.has_error():
+        return False
+    code, reason = reply.error.code, reply.error.reason or ""
+    return code == CLIENT_CRASHED or ACTOR_DIED in reason
+
 
 @dataclass
-class Exchange(Grid):
+class DeadlineGrid(Grid):
     """Flower's connection to the nodes, with deadlines that hold.
 
     Parameters
@@ -82,9 +118,9 @@ class Exchange(Grid):
     grid: Grid
     clock: Callable[[], float] = time.monotonic
     _changed: threading.Condition = field(default_factory=threading.Condition)
-    _orders: list[Order] = field(default_factory=list)
-    _looking: int = 0
-    _ended: threading.Event = field(default_factory=threading.Event)
+    _late: list[Sent] = field(default_factory=list)
+    _polling: int = 0
+    _closed: threading.Event = field(default_factory=threading.Event)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -105,105 +141,93 @@ class Exchange(Grid):
         BaseException
             What says that the run is over, at once: Flower's `RunNotRunningException`.
         """
-        rest = float("inf") if timeout is None else self.clock() + (1 + REST) * timeout
-        orders = [Order(message, rests_until=rest) for message in messages]
-        threading.Thread(target=self._send, args=(orders,), daemon=True).start()
+        until = float("inf") if timeout is None else self.clock() + (1 + BACK_OFF) * timeout
+        batch = [Sent(message, until) for message in messages]
+        threading.Thread(target=self._send, args=(batch,), daemon=True).start()
         with self._changed:
-            self._await(orders, timeout)
-            for order in orders:
-                order.late = order.open
-            self._orders += [order for order in orders if order.late]
-            answers = [(order, order.reply, order.error) for order in orders]
-        errors = [error for _, _, error in answers if error is not None]
-        if ends := [error for error in errors if not isinstance(error, Exception)]:
-            raise ends[0]
-        if orders and len(errors) == len(orders):
-            raise errors[0]
-        told = ((reply, error, order.message) for order, reply, error in answers)
-        return [_answer(*each) for each in told if each[0] or each[1]]
+            self._wait(batch, timeout)
+            for sent in batch:
+                sent.pass_deadline()
+            self._late += [sent for sent in batch if sent.late]
+            errors = [sent.error for sent in batch if sent.error is not None]
+            ended = [error for error in errors if not isinstance(error, Exception)]
+            if ended or (errors and len(errors) == len(batch)):
+                raise (ended or errors)[0]
+            return [sent.answer() for sent in batch if not sent.late]
 
-    def _await(self, orders: Sequence[Order], timeout: float | None) -> None:
+    def _wait(self, batch: Sequence[Sent], timeout: float | None) -> None:
         """Wait until all have answered, the deadline passes, or the run is over."""
 
         def over() -> bool:
-            ended = any(o.error and not isinstance(o.error, Exception) for o in orders)
-            return ended or not any(order.open for order in orders)
+            return any(sent.ended_run for sent in batch) or not any(sent.open for sent in batch)
 
         self._changed.wait_for(over, timeout)
 
-    def _send(self, orders: Sequence[Order]) -> None:
-        """Send messages one by one, and start who waits for each reply.
+    def _send(self, batch: Sequence[Sent]) -> None:
+        """Send messages one by one, and start a thread that polls for each reply.
 
         What goes wrong with one is no loss to the others. Flower tries to send for ever: what it
         has not sent by the deadline is not sent at all.
         """
-        for order in orders:
-            if order.late:
-                self._settle(order, error=TimeoutError("not sent in time"))
+        for sent in batch:
+            if sent.late:
+                self._settle(sent, error=TimeoutError("not sent in time"))
                 continue
             try:
-                sent = list(self.grid.push_messages([order.message]))
-                if not sent or sent[0] is None:
-                    raise ConnectionError("the order could not be sent")
+                ids = list(self.grid.push_messages([sent.message]))
+                if not ids or ids[0] is None:
+                    raise ConnectionError("the message could not be sent")
             except BaseException as error:
-                self._settle(order, error=error)
+                self._settle(sent, error=error)
                 continue
             with self._changed:
-                self._looking += 1
-            threading.Thread(target=self._look, args=(order, sent[0]), daemon=True).start()
+                self._polling += 1
+            threading.Thread(target=self._poll, args=(sent, ids[0]), daemon=True).start()
 
-    def _look(self, order: Order, sent: str) -> None:
-        """Look for an order's reply until it is there or the run is over."""
+    def _poll(self, sent: Sent, message_id: str) -> None:
+        """Poll for a message's reply until it is there or the run is over."""
+        pause = FIRST_POLL
         try:
-            self._wait(order, sent)
+            while sent.open and not self._closed.is_set():
+                if found := list(self.grid.pull_messages([message_id])):
+                    self._settle(sent, reply=found[0])
+                    return
+                pause = min(1.3 * pause, LATE_POLL if sent.late else SLOWEST_POLL)
+                self._closed.wait(max(pause, self._polling / POLLS_A_SECOND))
+        except BaseException as error:
+            self._settle(sent, error=error)
         finally:
             with self._changed:
-                self._looking -= 1
-
-    def _wait(self, order: Order, sent: str) -> None:
-        pause = FIRST_LOOK
-        while order.open and not self._ended.is_set():
-            try:
-                found = list(self.grid.pull_messages([sent]))
-            except BaseException as error:
-                self._settle(order, error=error)
-                return
-            if found:
-                self._settle(order, reply=found[0])
-                return
-            pause = min(1.3 * pause, LATE_LOOK if order.late else LAST_LOOK)
-            self._ended.wait(max(pause, self._looking / LOOKS_A_SECOND))
+                self._polling -= 1
 
     def _settle(
-        self, order: Order, reply: Message | None = None, error: BaseException | None = None
+        self, sent: Sent, reply: Message | None = None, error: BaseException | None = None
     ) -> None:
         with self._changed:
-            order.reply, order.error = reply, error
+            sent.settle(reply, error)
             self._changed.notify_all()
 
     def late(self) -> list[tuple[Message, Message]]:
-        """Return orders whose replies came after their deadline, each once, with the replies."""
+        """Return messages whose replies came after their deadline, each once, with the replies."""
         with self._changed:
-            there = [order for order in self._orders if not order.open]
-            self._orders = [order for order in self._orders if order.open]
-        return [
-            (o.message, _answer(o.reply, None, o.message)) for o in there if o.reply is not None
-        ]
+            settled = [sent for sent in self._late if not sent.open]
+            self._late = [sent for sent in self._late if sent.open]
+        return [(sent.message, sent.answer()) for sent in settled if sent.reply is not None]
 
     def busy(self) -> frozenset[int]:
-        """Return the nodes that have not answered an order whose deadline has passed.
+        """Return the nodes that have not answered a message whose deadline has passed.
 
-        A node works on one message at a time: what it is sent now waits for that. After `REST`
-        deadlines it is no longer waited for.
+        A node works on one message at a time: what it is sent now waits for that. After `BACK_OFF`
+        deadlines it no longer counts as busy.
         """
         now = self.clock()
         with self._changed:
-            waited = [order for order in self._orders if order.open and now < order.rests_until]
-            return frozenset(order.message.metadata.dst_node_id for order in waited)
+            waiting = [sent for sent in self._late if sent.open and now < sent.busy_until]
+            return frozenset(sent.message.metadata.dst_node_id for sent in waiting)
 
     def close(self) -> None:
-        """Look for no reply any more."""
-        self._ended.set()
+        """Stop polling."""
+        self._closed.set()
 
     # --- all else is Flower's -----------------------------------------------------------------
 
@@ -231,26 +255,3 @@ class Exchange(Grid):
     def create_message(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Messages are made directly."""
         raise RuntimeError("make a flwr.app.Message")
-
-
-def _died(reply: Message) -> bool:
-    """Whether the client's process ended: a deployment has a code for it, Ray an exception."""
-    if not reply.has_error():
-        return False
-    code, reason = reply.error.code, reply.error.reason or ""
-    return code == CLIENT_CRASHED or ACTOR_DIED in reason
-
-
-def _answer(reply: Message | None, error: BaseException | None, order: Message) -> Message:
-    """Return a reply; what went wrong on the way comes in the name of the node that was asked.
-
-    Flower tells of a reply lost or a node gone in the SuperLink's name, which says not whose.
-    """
-    if reply is None:
-        why = f"the connection failed: {error}"
-        reply = Message(Error(UNKNOWN_ERROR, why), reply_to=order)
-    elif _died(reply):
-        reply = Message(Error(CLIENT_CRASHED, DIED), reply_to=order)
-    if reply.has_error():
-        set_sender(reply, order.metadata.dst_node_id)
-    return reply

@@ -1,4 +1,4 @@
-"""What the strategy writes down, and where."""
+"""What the strategy writes down: the lines of a run's journal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Journal(Protocol):
         """Append one line to ``agent.jsonl``."""
 
     def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:
-        """Write down what a round has cost so far, in case that it is never closed."""
+        """Write down what a round has cost so far, in case it is never closed."""
 
     def released(self, count: int) -> None:
         """Write down, on the disk, how many rounds' messages go out with the one that begins."""
@@ -34,14 +34,14 @@ class Journal(Protocol):
         self,
         server_round: int,
         arrays: ArrayRecord,
-        kept: ArrayRecord | None,
+        best: ArrayRecord | None,
         state: Mapping[str, Any],
     ) -> None:
-        """Keep the global parameters after a round, the kept model and the strategy's state."""
+        """Store the global parameters after a round, the best model and the run's state."""
 
 
-def asking(attempts: Sequence[Mapping[str, Any]]) -> AgentUsage:
-    """Add up what questions took, as `agent.jsonl` has them."""
+def cost_of_questions(attempts: Sequence[Mapping[str, Any]]) -> AgentUsage:
+    """Add up what questions to a language model cost, as `agent.jsonl` has them."""
     return AgentUsage(
         questions=len(attempts),
         prompt_tokens=sum(attempt["prompt_tokens"] for attempt in attempts),
@@ -53,13 +53,13 @@ def asking(attempts: Sequence[Mapping[str, Any]]) -> AgentUsage:
 def decision_line(
     kind: str, seen: Observation, decision: Decision, notes: list[str], agent: Agent | None
 ) -> dict[str, Any]:
-    """Return a decision's line of ``agent.jsonl``, with what an LLM was asked and said."""
+    """Return a decision's line of ``agent.jsonl``, with an LLM's prompts and answers."""
     line = {"round": seen.round, "kind": kind, **decision.model_dump(), "guard": notes}
     if isinstance(agent, HasTranscript):
         attempts = [attempt.model_dump() for attempt in agent.attempts]
         line["decided_by"] = agent.decided_by
         line["attempts"] = attempts
-        took = asking(attempts)
+        took = cost_of_questions(attempts)
         line["tokens"] = took.prompt_tokens + took.answer_tokens
         line["seconds"] = took.seconds
     return {**line, "observation": seen.model_dump()}
@@ -78,12 +78,12 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
     Returns
     -------
     dict
-        ``decisions`` by whomever, of these ``fallbacks`` that a model was asked for and the rule
+        ``decisions`` by whomever, of these ``fallbacks`` that a model failed to make and the rule
         made, and ``repaired`` where an answer or the guard had to mend something; ``asked``
         questions, with the tokens and seconds of all of them.
     """
     asked = [line.get("attempts") or [] for line in lines]
-    took = asking([attempt for tries in asked for attempt in tries])
+    took = cost_of_questions([attempt for tries in asked for attempt in tries])
     mended = [
         bool(line["guard"]) or bool(tries and not tries[-1]["problem"] and tries[-1]["notes"])
         for line, tries in zip(lines, asked, strict=True)
@@ -134,7 +134,7 @@ def round_event(
 ) -> dict[str, Any]:
     """Return a round's line of ``metrics.jsonl``, once its costs are in the ledger.
 
-    A lost round aggregates nobody; its loss and accuracy are those of the model that it kept.
+    A lost round aggregates no update; its loss and accuracy are those of the round before.
     """
     spent = state.ledger.totals()
     return {
@@ -169,7 +169,7 @@ def teachers_of(
     found = dict(known)
     for update in updates:
         if llm_loss_of(update.report) is not None:
-            said = asdict(update.report)
-            figures = {key[4:]: value for key, value in said.items() if key.startswith("llm_")}
+            report = asdict(update.report)
+            figures = {key[4:]: value for key, value in report.items() if key.startswith("llm_")}
             found.setdefault(update.client, {"client": update.client, **figures})
     return found

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from core import Settings, UserError, with_idle
+from core import Cost, with_idle
 from core.messages import (
     EVALUATE,
     TRAIN,
@@ -21,29 +22,41 @@ from core.messages import (
     EvaluateReport,
     Parameters,
     TrainIns,
-    TrainReport,
     pack_instruction,
     payload_bytes,
     unpack_parameters,
 )
-from core.settings.agent import COST_AWARE
-from strategies.agents import Agent, Decision
+from strategies.agents import Decision
 from strategies.agents.guard import decide
-from strategies.aggregation import aggregate, centred, check_update, longest_update, weigh
-from strategies.availability import book_late, muster
+from strategies.aggregation import aggregate
+from strategies.availability import poll_clients, record_late_replies
+from strategies.context import RunContext
 from strategies.journal import (
-    Journal,
-    asking,
     client_event,
+    cost_of_questions,
     decision_line,
     round_event,
     teachers_of,
 )
-from strategies.plausibility import check_evaluation, check_training, longest_wait
+from strategies.plausibility import longest_wait
 from strategies.snapshot import restored, snapshot
-from strategies.state import FederationState, Member, add_costs, rows_that_count
-from strategies.update_selection import drop_long, may_lose, not_judged, select, too_few, worth
-from strategies.update_validation import Round, collect_evaluations, collect_updates, summed_up
+from strategies.state import FederationState, add_costs, rows_that_count
+from strategies.update_selection import (
+    may_lose,
+    model_credits,
+    not_evaluated,
+    select,
+    too_few_replies,
+)
+from strategies.update_validation import (
+    Round,
+    collect_evaluations,
+    collect_updates,
+    drop_long,
+    summed_up,
+)
+
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 class LlmQfl(Strategy):
@@ -51,54 +64,37 @@ class LlmQfl(Strategy):
 
     Parameters
     ----------
-    settings : Settings
-        The run's settings.
-    agent : Agent
-        Who decides.
-    members : sequence of Member
-        The clients that reported healthy.
-    projection : bytes
-        The federated projection that travels with every order.
-    class_weights : list of float
-        Weights of the classes in the clients' loss.
-    journal : Journal
-        Where events go.
+    context : RunContext
+        Settings, clients, agent, evaluator and journal of the run.
 
     Attributes
     ----------
-    score : callable or None
-        Validation loss at the server of any parameters, where judging them costs nothing: it gives
-        each participant its credit.
-    run, adapter : str
-        What orders say of the run's first part and of the shared adapter (`TrainIns`).
+    state : FederationState
+        Clients, history and ledger.
+    current : Round
+        The round under way.
+    best_round, best_arrays : int, ArrayRecord or None
+        The round whose model is kept so far (``evaluation.keep``), and that model.
+    stop_reason : str
+        Why the run ended; empty before.
+    teachers : dict
+        Figures of each client's language model, by client.
     first_round : int
         The first that `start` runs: beyond 1 in a resumed run.
     releases : int
-        Rounds whose orders went out: what a client's updates have told at most.
+        Rounds whose messages went out: how often a client's updates were released, at most.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        agent: Agent,
-        members: Iterable[Member],
-        projection: bytes,
-        class_weights: list[float],
-        journal: Journal,
-    ) -> None:
-        self.settings = settings
-        self.agent = agent
-        self.projection = projection
-        self.class_weights = class_weights
-        self.journal = journal
-        self.state = FederationState.begin(list(members), settings)
-        self.score: Callable[[ArrayRecord], float] | None = None
+    def __init__(self, context: RunContext) -> None:
+        self.context, self.settings = context, context.settings
+        self.agent, self.journal = context.agent, context.journal
+        self.state = FederationState.begin(context.federation.members, context.settings)
         self.current = Round(0, Decision(participants=(), steps={}))
         self.best_round = 0
         self.best_arrays: ArrayRecord | None = None
         self.stop_reason = ""
         self.teachers: dict[int, dict[str, float]] = {}
-        self.run, self.adapter, self.first_round = UNSET, UNSET, 1
+        self.first_round = 1
         self.releases = 0
         self._reference: Parameters = {}
 
@@ -111,46 +107,37 @@ class LlmQfl(Strategy):
     # --- one round, as Flower's hooks -------------------------------------------------
 
     def decide(self, server_round: int) -> Decision:
-        """Ask the agent for a round's decision, bound it, and write it down."""
+        """Request the agent's decision for a round, bound it, and write it down."""
         seen = self.state.observe(server_round, self.settings)
-        decision, notes, said = decide(self.agent, seen, self.settings)
-        self.begin_round(server_round, decision)
-        line = decision_line(self.settings.agent.kind, seen, decision, notes, said)
+        decision, notes, decider = decide(self.agent, seen, self.settings)
+        self._begin_round(server_round, decision)
+        line = decision_line(self.settings.agent.kind, seen, decision, notes, decider)
         if attempts := line.get("attempts"):
-            self.state.ledger.add_agent_usage(server_round, asking(attempts))
+            self.state.ledger.add_agent_usage(server_round, cost_of_questions(attempts))
         self.journal.decision(line)
         return decision
 
-    def begin_round(self, server_round: int, decision: Decision) -> Round:
-        """Open the record of a round."""
+    def _begin_round(self, server_round: int, decision: Decision) -> None:
         self.current = Round(server_round, decision, wait=longest_wait(self.settings))
-        return self.current
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Make one order for each participant, with its own number of steps."""
-        parameters = unpack_parameters(arrays)
+        """Make one message for each participant, with its own number of steps."""
+        self._reference, self.releases = unpack_parameters(arrays), self.releases + 1
         messages = []
         for client in self.current.decision.participants:
-            told = TrainIns(
+            instruction = TrainIns(
                 round=server_round,
                 steps=self.current.decision.steps[client],
                 step_offset=self.state.steps_done[client],
-                class_weights=self.class_weights,
-                projection=self.projection,
-                run=self.run,
-                adapter=self.adapter,
+                class_weights=self.context.federation.class_weights,
                 fine_tuned=client in self.teachers,
+                **self._same_for_all,
             )
-            messages.append(
-                self._message(pack_instruction(parameters, told), client, TRAIN, server_round)
-            )
-        self.current.sent = {
-            client: payload_bytes(message.content)
-            for client, message in zip(self.current.decision.participants, messages, strict=True)
-        }
-        self._reference, self.releases = parameters, self.releases + 1
+            content = pack_instruction(self._reference, instruction)
+            self.current.sent[client] = payload_bytes(content)
+            messages.append(self._message(content, client, TRAIN, server_round))
         if self.settings.privacy.dp != "none":  # before they go out: a crash may come at any time
             self.journal.released(self.releases)
         return messages
@@ -163,75 +150,52 @@ class LlmQfl(Strategy):
         Raises
         ------
         UserError
-            If fewer than ``run.min_replies`` updates are valid, and nobody else is left to ask.
+            If fewer than ``run.min_replies`` updates are valid, and no other client is left.
         """
-        reference, bound = self._reference, longest_update(self.settings)
-        collect_updates(
-            self.current,
-            replies,
-            self.state.client_of,
-            self._believable,
-            {name: array.shape for name, array in reference.items()},
-            lambda update: check_update(update, reference, bound),
-        )
-        now = self.current
-        drop_long(now, reference, self.settings)
+        now, settings, reference = self.current, self.settings, self._reference
+        collect_updates(now, replies, self.state, settings, reference)
+        drop_long(now, reference, settings)
         self.journal.underway(now.number, {k: update.cost for k, update in now.updates.items()})
         self.state.settle(now.decision.steps, now.failed, now.exhausted)
         self.teachers = teachers_of(now.updates.values(), self.teachers)
-        valid = [u for _, u in sorted(self.current.updates.items()) if not u.dropped]
-        if len(valid) < self.settings.run.min_replies:
+        valid = [update for _, update in sorted(now.updates.items()) if not update.dropped]
+        if len(valid) < settings.run.min_replies:
             return self._without_quorum(len(valid))
-        counted = select(valid, self.settings, self.state)
-        self.current.counted = counted
-        self.current.aggregated = tuple(update.client for update in counted)
-        messages = [update.message for update in counted]
+        counted = select(valid, settings, self.state)
         # Rows as reported before the run, and capped: a client cannot raise its own weight later.
-        weigh(messages, [self.state.weights[one.client] for one in counted])
-        shares = centred(self.settings, messages)[1]
-        self.current.shares = dict(zip(self.current.aggregated, shares, strict=True))
-        arrays, metrics_record = aggregate(self.settings, server_round, messages, reference)
-        for client, update in self.current.updates.items():
-            if not update.dropped:
-                ordered = self.current.decision.steps[client]
-                self.state.trained(client, update.report, update.cost, ordered)
-        return arrays, metrics_record
+        parts = [update.weighing(self.state.weights[update.client]) for update in counted]
+        found = aggregate(settings, server_round, parts, reference)
+        now.count(counted, found.shares)
+        for update in valid:
+            ordered = now.decision.steps[update.client]
+            self.state.trained(update.client, update.report, update.cost, ordered)
+        return found.arrays, found.metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Order every client that can pay to evaluate, where evaluation is federated."""
+        """Request an evaluation of every client that can pay, where evaluation is federated."""
         if self.settings.evaluation.mode != "federated":
             return []
         split: Any = config.get("split", "validation")
-        told = EvaluateIns(server_round, split, self.projection, self.run, self.adapter)
-        content = pack_instruction(unpack_parameters(arrays), told)
+        instruction = EvaluateIns(round=server_round, split=split, **self._same_for_all)
+        content = pack_instruction(unpack_parameters(arrays), instruction)
         wanted = set(self.state.members if split == "test" else self.state.views)
-        asked = sorted(wanted - self.state.absent)
-        self.current.sent_to_evaluate = dict.fromkeys(asked, payload_bytes(content))
-        return [self._message(content, client, EVALUATE, server_round) for client in asked]
+        clients = sorted(wanted - self.state.absent)
+        self.current.sent_to_evaluate.update(dict.fromkeys(clients, payload_bytes(content)))
+        return [self._message(content, client, EVALUATE, server_round) for client in clients]
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Add the clients' evaluations up by rows: mean loss, and accuracy from confusions."""
-        reports = self.read_evaluations(replies, "validation")
+        reports = collect_evaluations(self.current, replies, self.state, "validation")
         if not reports:
             return None
         for client, report in reports.items():
             self.state.evaluated(client, report.loss)
         members = self.state.members.values()
         return summed_up(reports, rows_that_count(members, "val_rows", self.settings))
-
-    def read_evaluations(self, replies: Iterable[Message], split: str) -> dict[int, EvaluateReport]:
-        """Unpack evaluation answers by client; failures are noted, empty answers left out."""
-
-        def check(client: int, report: EvaluateReport) -> str:
-            classes = len(self.state.members[client].about.classes)
-            return check_evaluation(report, classes, self.state.evaluation_limits(client, split))
-
-        reports = collect_evaluations(self.current, replies, self.state.client_of, check)
-        return dict(sorted(reports.items()))
 
     # --- the run ------------------------------------------------------------------------
 
@@ -243,7 +207,7 @@ class LlmQfl(Strategy):
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """Run rounds until the agent, a criterion, a budget or `num_rounds` ends them.
 
@@ -260,36 +224,55 @@ class LlmQfl(Strategy):
         train, evaluate = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
         for server_round in range(self.first_round, num_rounds + 1):
             began = time.monotonic()
-            if server_round == 1 and self.score is not None and self._weighs:
-                self.state.start_loss = self.score(initial_arrays)
-            self.muster(grid)
+            if server_round == 1 and self.context.evaluator and self.context.credits:
+                self.state.begin_at(self.context.evaluator.loss(initial_arrays))
+            poll_clients(grid, self.state, self.settings, self.journal.event)
             if self.decide(server_round).stop:
                 self.stop_reason = self.current.decision.reason
                 break
-            orders = self.configure_train(server_round, arrays, train, grid)
-            replies = grid.send_and_receive(list(orders), timeout=timeout)
+            messages = self.configure_train(server_round, arrays, train, grid)
+            replies = grid.send_and_receive(list(messages), timeout=timeout)
             aggregated, metrics = self.aggregate_train(server_round, replies)
             if self.stop_reason:
                 break
             arrays = aggregated if aggregated is not None else arrays
             if metrics is not None:
                 result.train_metrics_clientapp[server_round] = metrics
-            verdict = self._evaluate(server_round, arrays, evaluate, grid, timeout, evaluate_fn)
-            if verdict is None:
+            scores = self._evaluate(server_round, arrays, evaluate, grid, timeout, evaluate_fn)
+            if scores is None:
                 break
-            if self.settings.evaluation.mode == "federated":
-                result.evaluate_metrics_clientapp[server_round] = verdict
-            else:
-                result.evaluate_metrics_serverapp[server_round] = verdict
-            self._finish(arrays, verdict, began)
-        book_late(grid, self.state, self.settings, self.journal.event)
+            central = self.settings.evaluation.mode == "central"
+            by_round = (
+                result.evaluate_metrics_serverapp if central else result.evaluate_metrics_clientapp
+            )
+            by_round[server_round] = scores
+            self._finish_round(arrays, scores, began)
+        record_late_replies(grid, self.state, self.settings, self.journal.event)
         self.stop_reason = self.stop_reason or f"all {num_rounds} rounds are done"
-        result.arrays = self.best_arrays if self.best_arrays is not None else arrays
-        return result
+        return replace(result, arrays=self.best_arrays if self.best_arrays is not None else arrays)
 
-    def muster(self, grid: Grid) -> frozenset[int]:
-        """Book what came late, and find out whom a round can ask; return whom it cannot."""
-        return muster(grid, self.state, self.settings, self.journal.event)
+    def final_test(
+        self, grid: Grid, arrays: ArrayRecord
+    ) -> tuple[dict[int, EvaluateReport], list[str]]:
+        """Let every available client evaluate the kept model on its test rows.
+
+        Returns
+        -------
+        tuple
+            The reports by client, and what failed. Their cost is the ledger's last entry, one
+            round after the last.
+        """
+        begun = [number for number, _, _ in self.state.ledger.entries]
+        number = max([len(self.state.losses), *begun]) + 1
+        self._begin_round(number, Decision(participants=(), steps={}))
+        for client in sorted(poll_clients(grid, self.state, self.settings, self.journal.event)):
+            self.current.fail(client, "it is not connected, or still busy with an earlier message")
+        split = ConfigRecord({"split": "test"})
+        messages = list(self.configure_evaluate(number, arrays, split, grid))
+        replies = grid.send_and_receive(messages, timeout=self.settings.run.round_timeout)
+        reports = collect_evaluations(self.current, replies, self.state, "test")
+        self.state.ledger.add(number, with_idle(self.current.evaluation))
+        return reports, self.current.failures
 
     def _evaluate(
         self,
@@ -298,43 +281,38 @@ class LlmQfl(Strategy):
         config: ConfigRecord,
         grid: Grid,
         timeout: float,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
+        evaluate_fn: EvaluateFn | None,
     ) -> MetricRecord | None:
-        """Judge a round; None if no client can pay for it, which ends the run."""
+        """Evaluate a round; None if no client can pay for it, which ends the run."""
         if self.current.lost and self.state.losses:  # the model is that of the round before
             loss, accuracy = self.state.losses[-1], self.state.accuracies[-1]
             return MetricRecord({"loss": loss, "accuracy": accuracy})
-        orders = list(self.configure_evaluate(server_round, arrays, config, grid))
-        verdict = None
-        if orders:
-            verdict = self.aggregate_evaluate(
-                server_round, grid.send_and_receive(orders, timeout=timeout)
-            )
+        scores = None
+        if messages := list(self.configure_evaluate(server_round, arrays, config, grid)):
+            replies = grid.send_and_receive(messages, timeout=timeout)
+            scores = self.aggregate_evaluate(server_round, replies)
         elif evaluate_fn is not None:
-            verdict = evaluate_fn(server_round, arrays)
+            scores = evaluate_fn(server_round, arrays)
         for client in self.current.exhausted:
             self.state.retire(client)
-        if verdict is None and self.current.exhausted and self.state.losses:
-            self._end_of_budgets()
-            return None
-        if verdict is None:
-            raise UserError(not_judged(self.current))
-        return verdict
+        if scores is not None:
+            return scores
+        if not (self.current.exhausted and self.state.losses):
+            raise not_evaluated(self.current)
+        self._end_of_budgets()
+        return None
 
-    def _finish(self, arrays: ArrayRecord, verdict: MetricRecord, began: float) -> None:
+    def _finish_round(self, arrays: ArrayRecord, scores: MetricRecord, began: float) -> None:
         """Close a round: history, ledger, events, checkpoint."""
-        now, state = self.current, self.state
-        loss, accuracy = float(verdict["loss"]), float(verdict["accuracy"])  # type: ignore[arg-type]
+        now, state, evaluator = self.current, self.state, self.context.evaluator
+        loss, accuracy = float(scores["loss"]), float(scores["accuracy"])  # type: ignore[arg-type]
         if now.lost:
             state.lose_round(now.failed, self.settings.run.min_replies)
         else:
-            if self.score is not None and self._weighs:
-                state.credited(worth(now, self.settings, state, self.score, loss))
+            if evaluator and self.context.credits:
+                state.credited(model_credits(now, self.settings, state, evaluator.loss, loss))
             state.finish_round(now.decision.participants, loss, accuracy)
-        # Training and federated evaluation each end at a barrier of their own.
-        trained = with_idle({k: update.cost for k, update in now.updates.items()})
-        costs = add_costs(trained, with_idle(now.evaluation))
-        state.ledger.add(now.number, costs)
+        costs = self._close_ledger()
         best = self.best_arrays is None or loss <= min(state.losses)
         if not now.lost and (best or self.settings.evaluation.keep == "last"):
             self.best_round, self.best_arrays = now.number, arrays
@@ -345,57 +323,65 @@ class LlmQfl(Strategy):
         self.checkpoint(now.number, arrays)
 
     def checkpoint(self, number: int, arrays: ArrayRecord) -> None:
-        """Keep everything that the run needs to go on after a round; 0: before the first."""
-        told = {**snapshot(self.state), "round": number, "best_round": self.best_round}
-        told |= {"teachers": list(self.teachers.values()), "releases": self.releases}
-        kept = None if self.best_round == number else self.best_arrays
-        self.journal.checkpoint(number, arrays, kept, told)
+        """Store everything that the run needs to go on after a round; 0: before the first."""
+        stored = {
+            **snapshot(self.state),
+            "round": number,
+            "best_round": self.best_round,
+            "teachers": list(self.teachers.values()),
+            "releases": self.releases,
+            **self.context.facts(),
+        }
+        best = None if self.best_round == number else self.best_arrays
+        self.journal.checkpoint(number, arrays, best, stored)
 
-    def resume(self, told: Mapping[str, Any], kept: ArrayRecord | None, releases: int) -> None:
-        """Take up the state of `checkpoint`, the best model, and how often messages went out."""
-        self.state = restored(told, list(self.state.members.values()), self.settings)
-        self.best_round, self.best_arrays = int(told["best_round"]), kept
-        self.teachers = {int(one["client"]): dict(one) for one in told["teachers"]}
-        self.first_round = int(told["round"]) + 1
-        self.releases = releases
+    def resume(self, stored: Mapping[str, Any], best: ArrayRecord | None, releases: int) -> None:
+        """Restore the state of `checkpoint`, the best model, and how often messages went out."""
+        self.state = restored(stored, self.context.federation.members, self.settings)
+        self.best_round, self.best_arrays = int(stored["best_round"]), best
+        self.teachers = {int(one["client"]): dict(one) for one in stored["teachers"]}
+        self.first_round, self.releases = int(stored["round"]) + 1, releases
 
     def _without_quorum(self, valid: int) -> tuple[None, None]:
-        """Lose the round, not the run, where others are left to ask; the model stays as it is."""
+        """Lose the round, not the run, where other clients are left; the model stays as it is."""
         now = self.current
         if may_lose(now, self.state, self.settings):
-            now.lost = True
+            now.lose()
             log(WARNING, "round %d is lost: %d valid replies; the run goes on", now.number, valid)
         elif now.exhausted and self.state.losses:
             self._end_of_budgets()
         else:
-            raise UserError(too_few(now, valid, self.settings.run.min_replies))
+            raise too_few_replies(now, valid, self.settings.run.min_replies)
         return None, None
 
-    def _end_of_budgets(self) -> tuple[None, None]:
+    def _end_of_budgets(self) -> None:
         """End the run with the model so far: too few clients could still pay for the round."""
-        now = self.current
-        costs = with_idle({k: update.cost for k, update in now.updates.items()})
-        self.state.ledger.add(now.number, add_costs(costs, with_idle(now.evaluation)))
-        who = ", ".join(str(client) for client in sorted(now.exhausted))
-        self.stop_reason = f"the budget of client {who} does not pay for round {now.number}"
-        return None, None
+        self._close_ledger()
+        who = ", ".join(str(client) for client in sorted(self.current.exhausted))
+        number = self.current.number
+        self.stop_reason = f"the budget of client {who} does not pay for round {number}"
 
-    # --- small parts --------------------------------------------------------------------
+    def _close_ledger(self) -> dict[int, Cost]:
+        """Add the round's costs to the ledger; training and evaluation end at a barrier each."""
+        now = self.current
+        trained = with_idle({k: update.cost for k, update in now.updates.items()})
+        costs = add_costs(trained, with_idle(now.evaluation))
+        self.state.ledger.add(now.number, costs)
+        return costs
 
     @property
-    def _weighs(self) -> bool:
-        return self.settings.agent.kind in COST_AWARE
+    def _same_for_all(self) -> dict[str, Any]:
+        """What every message of the run says."""
+        return {
+            "projection": self.context.federation.projection,
+            "run": self.context.run_id or UNSET,
+            "adapter": self.context.adapter_digest,
+        }
 
-    def _message(self, content: Any, client: int, kind: str, server_round: int) -> Message:
+    def _message(self, content: RecordDict, client: int, kind: str, server_round: int) -> Message:
         return Message(
             content=content,
             message_type=kind,
             dst_node_id=self.state.members[client].node_id,
             group_id=str(server_round),
         )
-
-    def _believable(self, client: int, report: TrainReport) -> str:
-        """Hold a report against the client's order and its own prices."""
-        steps = self.current.decision.steps.get(client)
-        limits = self.state.training_limits(client, steps or 0, self.settings)
-        return check_training(report, self.current.number, steps, limits)

@@ -3,7 +3,7 @@
 A count that its instruction cannot cost (rows, steps, circuits, shots, jobs) drops the reply: an
 honest client never exceeds it, for the count follows from the instruction. Seconds are measured,
 so a clock may be off: what is longer than the server has waited is cut to that, with a warning.
-So no count above what was ordered ends a run by its budget. QPU seconds are believed up to
+So no count above what was instructed ends a run by its budget. QPU seconds are believed up to
 `JOB_SECONDS` a job: a client that lies in them can still use up `stop.qpu_seconds`.
 """
 

@@ -1,10 +1,12 @@
-"""Optimizer steps of the next round: the paper's five rules, as pure functions."""
+"""The paper's rules as pure functions: steps of the next round, and which clients count."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
+
+from core import selection_size
 
 if TYPE_CHECKING:
     from core.messages import TrainReport
@@ -66,3 +68,34 @@ def next_steps(
     # Beyond this ratio every growing rule is at its cap; it keeps int() of an infinity away.
     bounded = min(ratio, 10.0 * max_steps)
     return min(_RULES[rule](steps, bounded, max_increment), max_steps)
+
+
+def distances(losses: Mapping[int, float], server_loss: float) -> dict[int, float]:
+    """Return d_k = |L_k - L_server| of every client, nats."""
+    return {client: abs(loss - server_loss) for client, loss in losses.items()}
+
+
+def closest(gaps: Mapping[int, float], fraction: float) -> tuple[int, ...]:
+    """Keep the share of clients with the smallest distance (arXiv 2505.18656, selection).
+
+    Parameters
+    ----------
+    gaps : mapping
+        d_k by client; an unknown one may be NaN and comes last.
+    fraction : float
+        Share kept, in (0, 1]; rounded up, at least one client.
+
+    Returns
+    -------
+    tuple of int
+        The kept clients in ascending order; ties go to the lower index.
+
+    Raises
+    ------
+    ValueError
+        If there is no client.
+    """
+    if not gaps:
+        raise ValueError("no client to select from")
+    order = sorted(gaps, key=lambda k: (math.isnan(gaps[k]), gaps[k], k))
+    return tuple(sorted(order[: selection_size(len(gaps), fraction)]))

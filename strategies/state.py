@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 
 from core import COST_KEYS, Cost, Ledger, Settings, circuit_prices, most_steps, total
-from core.messages import EvaluateReport, SiteReport, TrainReport
+from core.messages import AdaptReport, EvaluateReport, SiteReport, TrainReport
 from strategies.agents import ClientView, Observation
 from strategies.credit import Credit, standing
 from strategies.plausibility import Limits, most_tokens
-from strategies.regulation import llm_loss_of, loss_ratio
+from strategies.regulation import distances, llm_loss_of, loss_ratio
 from strategies.row_weights import counted_rows
-from strategies.selection import distances
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,15 @@ class FederationState:
     measured : set of int
         Clients whose loss was measured in the round under way.
     owed : dict
-        By client, the circuits of orders that failed: what they cost may come with a later report.
+        By client, the circuits of failed messages: what they cost may come with a later report.
     lost : int
         Rounds lost in a row for want of replies.
     resting : frozenset of int
         Who failed in a round that was lost: the next does without them.
     absent : frozenset of int
-        Who is not to be asked in the round to be decided: gone, or still at an old order.
-    strangers : frozenset of int
-        Ids of nodes that are no clients of the run, and that have been told of.
+        Who takes no part in the next round: gone, or busy with an earlier message.
+    unknown_nodes : frozenset of int
+        Ids of nodes that are no clients of the run, and that have been reported.
     started : float
         Monotonic clock at the start, seconds.
     """
@@ -79,7 +78,7 @@ class FederationState:
     lost: int = 0
     resting: frozenset[int] = frozenset()
     absent: frozenset[int] = frozenset()
-    strangers: frozenset[int] = frozenset()
+    unknown_nodes: frozenset[int] = frozenset()
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -161,18 +160,18 @@ class FederationState:
                 yield view
                 continue
             federated = settings.evaluation.mode == "federated"
-            judged = self.members[client].about.val_rows if federated else 0
-            yield replace_view(view, circuits_per_step=0, circuits_fixed=judged)
+            rows = self.members[client].about.val_rows if federated else 0
+            yield replace_view(view, circuits_per_step=0, circuits_fixed=rows)
 
     def most_circuits(self, client: int, steps: int) -> int:
-        """Return what an order of so many steps can cost a client at most."""
+        """Return the most circuits that training for so many steps can cost a client."""
         about = self.members[client].about
         most = about.circuits_fixed + steps * about.circuits_per_step
         # On a device a job that failed is paid, and submitted once more.
         return 2 * most if about.shots_per_circuit else most
 
     def training_limits(self, client: int, steps: int, settings: Settings) -> Limits:
-        """Return what a training reply may declare; failed orders may be paid for in it too."""
+        """Return what a training reply may declare; failed messages may be paid for in it too."""
         about = self.members[client].about
         circuits = self.most_circuits(client, steps) + self.owed.get(client, 0)
         tokens = most_tokens(about, settings)
@@ -186,14 +185,14 @@ class FederationState:
         return Limits(rows, circuits, about.shots_per_circuit)
 
     def settle(self, steps: Mapping[int, int], failed: set[int], exhausted: set[int]) -> None:
-        """Note what a round's failed orders may have cost; who cannot pay sits out from now on.
+        """Note what a round's failed messages may have cost; who cannot pay sits out from now on.
 
         Parameters
         ----------
         steps : mapping
-            Steps ordered, by participant.
+            Steps that each participant was given.
         failed, exhausted : set of int
-            Clients whose order failed, and those of them whose own budget is spent.
+            Clients whose message failed, and those of them whose own budget is spent.
         """
         for client in failed & set(self.views):
             view = self.views[client]
@@ -204,22 +203,38 @@ class FederationState:
         for client in exhausted:
             self.retire(client)
 
-    def book_late(self, client: int, server_round: int, cost: Cost, ordered: int) -> None:
-        """Count what a reply cost that came after its deadline; its order is no longer owed.
+    def record_late(self, client: int, server_round: int, cost: Cost, ordered: int) -> None:
+        """Count what a reply cost that came after its deadline; its message is no longer owed.
 
         Parameters
         ----------
         client, server_round : int
             Whose it is, and of which round.
         cost : Cost
-            What it told.
+            What it reported.
         ordered : int
-            Most circuits that its order could cost.
+            Most circuits that its message could cost.
         """
         self.ledger.add(server_round, {client: cost})
         left = self.owed.pop(client, 0) - ordered
         if left > 0:
             self.owed[client] = left
+
+    def begin_at(self, loss: float) -> None:
+        """Note the loss of the first parameters on the server's validation rows, nats."""
+        self.start_loss = loss
+
+    def note_availability(
+        self, absent: frozenset[int], unknown: frozenset[int], quorum: int
+    ) -> None:
+        """Note which clients cannot take part in the next round, and unknown nodes.
+
+        Where too few others are left, clients that failed in the last round take part again.
+        """
+        self.absent, self.unknown_nodes = absent, self.unknown_nodes | unknown
+        left = set(self.views) - absent
+        if len(left - self.resting) < min(quorum, len(left)):
+            self.resting = frozenset()
 
     def retire(self, client: int) -> None:
         """Take a client out of the candidates: its budget is spent."""
@@ -305,7 +320,7 @@ class FederationState:
         Parameters
         ----------
         failed : set of int
-            Clients whose order failed.
+            Clients whose message failed.
         quorum : int
             Clients that a round needs; where fewer are left without them, nobody sits out.
         """
@@ -338,10 +353,17 @@ def replace_view(view: ClientView, **changes: object) -> ClientView:
     return ClientView.model_validate({**view.model_dump(), **changes})
 
 
-def cost_of(report: TrainReport | EvaluateReport, bytes_down: int, bytes_up: int) -> Cost:
-    """Turn what a client told of its work into its line of the ledger."""
-    told = {key: value for key, value in asdict(report).items() if key in COST_KEYS}
-    return Cost(**told, bytes_up=bytes_up, bytes_down=bytes_down)
+def cost_of(
+    report: AdaptReport | TrainReport | EvaluateReport, bytes_down: int, bytes_up: int
+) -> Cost:
+    """Return the ledger's line of what a client reported of its work.
+
+    Steps of the shared adapter are not those of the quantum optimizer: they are not counted.
+    """
+    spent = {key: value for key, value in asdict(report).items() if key in COST_KEYS}
+    if isinstance(report, AdaptReport):
+        del spent["steps"]
+    return Cost(**spent, bytes_up=bytes_up, bytes_down=bytes_down)
 
 
 def add_costs(costs: Mapping[int, Cost], extra: Mapping[int, Cost]) -> dict[int, Cost]:

@@ -1,18 +1,16 @@
-"""Whose update counts in a round, and what it was worth."""
+"""Which updates count in a round, what each was worth, and when too few are left."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from flwr.app import ArrayRecord
 
-from core import Settings, explain
-from core.messages import ARRAYS, Parameters, read_parameters
-from strategies.aggregation import aggregate, update_norm
+from core import Settings, UserError
+from core.messages import pack_parameters
+from strategies.aggregation import aggregate
 from strategies.credit import Credit, credits
-from strategies.robust import longest_norms
-from strategies.selection import closest, distances
+from strategies.regulation import closest, distances
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update
 
@@ -20,35 +18,8 @@ MOST_LOST = 2
 """Rounds in a row that may be lost for want of replies before the run ends."""
 
 
-def drop_long(now: Round, reference: Parameters, settings: Settings) -> None:
-    """Drop the round's updates that are much longer than most; of two neither is.
-
-    Under central privacy none is dropped (`longest_update`).
-
-    Parameters
-    ----------
-    now : Round
-        The round, its updates collected; what is dropped is noted there.
-    reference : dict of arrays
-        The round's global parameters.
-    settings : Settings
-        The run's settings.
-    """
-    if settings.privacy.dp == "central":
-        return
-    ratio = settings.aggregation.norm_ratio
-    valid = [one for _, one in sorted(now.updates.items()) if not one.dropped]
-    norms = [update_norm(read_parameters(one.message), reference) for one in valid]
-    bounds = longest_norms(norms, [now.decision.steps[one.client] for one in valid], ratio)
-    for one, norm, bound in zip(valid, norms, bounds, strict=True):
-        if norm > bound:
-            why = f"norm {norm:.3g} of the update is above {bound:.3g}, {ratio:g} times the median"
-            now.updates[one.client] = replace(one, dropped=why)
-            now.fail(one.client, f"update dropped: {why}")
-
-
 def select(updates: list[Update], settings: Settings, state: FederationState) -> list[Update]:
-    """Keep the closest updates, where selection acts at the aggregation stage."""
+    """Select the closest updates, where selection acts at the aggregation stage."""
     agent = settings.agent
     known = updates and state.losses
     if agent.kind != "rule" or agent.stage != "aggregation" or not known:
@@ -57,14 +28,14 @@ def select(updates: list[Update], settings: Settings, state: FederationState) ->
     return [u for u in updates if u.client in closest(gaps, agent.fraction)]
 
 
-def worth(
+def model_credits(
     now: Round,
     settings: Settings,
     state: FederationState,
-    score: Callable[[ArrayRecord], float],
+    loss_of: Callable[[ArrayRecord], float],
     after: float,
 ) -> dict[int, Credit]:
-    """Judge what each aggregated model of a round was worth.
+    """Evaluate what each aggregated model of a round contributed.
 
     Parameters
     ----------
@@ -73,28 +44,27 @@ def worth(
     settings : Settings
         The run's settings: how models are aggregated.
     state : FederationState
-        The loss before the round.
-    score : callable
+        The loss before the round, and the rows that clients weigh.
+    loss_of : callable
         Validation loss at the server of any parameters.
     after : float
         That of the round's aggregate.
     """
-    messages = {update.client: update.message for update in now.counted}
+    updates = {update.client: update for update in now.counted}
 
-    def of(clients: list[int]) -> ArrayRecord:
-        kept = [messages[client] for client in clients]
-        arrays, _ = aggregate(settings, now.number, kept, quiet=True)
-        return arrays if arrays is not None else ArrayRecord()
+    def without(clients: list[int]) -> ArrayRecord:
+        parts = [updates[client].weighing(state.weights[client]) for client in clients]
+        return aggregate(settings, now.number, parts, quiet=True).arrays
 
-    models = {k: message.content.array_records[ARRAYS] for k, message in messages.items()}
+    models = {client: pack_parameters(update.arrays) for client, update in updates.items()}
     before = state.losses[-1] if state.losses else state.start_loss
-    return credits(models, of, score, before, after)
+    return credits(models, without, loss_of, before, after)
 
 
 def may_lose(now: Round, state: FederationState, settings: Settings) -> bool:
     """Say whether a round without enough replies is lost, and not the run.
 
-    So it is while somebody is left whom it did not ask, `MOST_LOST` times in a row at most; a
+    So it is while a client is left that had no part in it, `MOST_LOST` times in a row at most; a
     last round is lost only where there is a model to keep.
     """
     others = set(state.views) - state.absent - set(now.decision.participants)
@@ -102,9 +72,9 @@ def may_lose(now: Round, state: FederationState, settings: Settings) -> bool:
     return bool(others) and later and state.lost < MOST_LOST
 
 
-def too_few(now: Round, valid: int, quorum: int) -> str:
-    """Say that a round has too few replies to be aggregated."""
-    return explain(
+def too_few_replies(now: Round, valid: int, quorum: int) -> UserError:
+    """Return the error of a round that has too few replies to be aggregated."""
+    return UserError(
         f"round {now.number} has {valid} valid replies of {len(now.decision.participants)} "
         f"({'; '.join(now.failures) or 'no failure reported'})",
         f"at least run.min_replies = {quorum}",
@@ -112,9 +82,9 @@ def too_few(now: Round, valid: int, quorum: int) -> str:
     )
 
 
-def not_judged(now: Round) -> str:
-    """Say that nobody could evaluate a round."""
-    return explain(
+def not_evaluated(now: Round) -> UserError:
+    """Return the error of a round that no client could evaluate."""
+    return UserError(
         f"round {now.number} could not be evaluated "
         f"({'; '.join(now.failures) or 'no validation rows'})",
         "validation rows at the server or at a client",

@@ -4,53 +4,46 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from logging import WARNING
 
 from flwr.app import Message, MetricRecord
 from flwr.common.logger import log
 
-from core import Cost
-from core.array_decoding import Shapes
+from core import Cost, Settings
 from core.formatting import printable
 from core.messages import (
     BUDGET_CODE,
-    TRAIN,
-    AdaptReport,
     EvaluateReport,
     Parameters,
     TrainReport,
     payload_bytes,
 )
-from core.received import (
-    ReplyError,
-    checked_reply,
-    read_arrays,
-    read_report,
-    rebuild_reply,
-)
+from core.received import ReplyError, checked_reply, read_arrays, read_report
 from strategies.agents import Decision
-from strategies.plausibility import Timed, within_time
-from strategies.state import cost_of
-
-ClientOf = Callable[[int], int | None]
-"""Finds the client behind a node id."""
+from strategies.aggregation import Contribution, longest_norms, update_norm
+from strategies.plausibility import Timed, check_evaluation, check_training, within_time
+from strategies.state import FederationState, cost_of
 
 
 @dataclass(frozen=True)
 class Update:
-    """A participant's answer after the checks; ``dropped`` says why it does not count.
+    """A participant's checked answer; ``dropped`` says why its parameters do not count.
 
-    ``message`` is built anew of the checked numbers and arrays: nothing else that a client sent
-    reaches an aggregator.
+    ``arrays`` are its parameters, decoded and checked; empty if they were dropped.
     """
 
     client: int
-    message: Message
+    arrays: Parameters
     report: TrainReport
     cost: Cost
     dropped: str = ""
+
+    def weighing(self, rows: int) -> Contribution:
+        """Return the update as what an aggregation takes, with the rows that it weighs."""
+        return Contribution(self.arrays, rows, self.report)
 
 
 @dataclass
@@ -59,8 +52,30 @@ class Round:
 
     Attributes
     ----------
+    number : int
+        From 1.
+    decision : Decision
+        Who trains, and for how many steps.
+    sent, sent_to_evaluate : dict
+        Bytes of the messages that went out, by client.
+    updates : dict
+        Checked answers by client.
+    counted : tuple of Update
+        Those that were aggregated.
+    shares : dict
+        By what each one's distance to the others was multiplied, by client.
+    failures : list of str
+        What went wrong, a line each.
+    failed, exhausted : set of int
+        Clients whose message failed, and those of them whose own budget is spent.
+    evaluation : dict
+        Cost of federated evaluation by client.
+    lost : bool
+        Whether it has too few replies to be aggregated, and the run goes on.
     wait : float
         Longest wait for one job of a client, seconds.
+    name : str
+        What the log calls it.
     began : float
         When the round began, by the monotonic clock, seconds.
     """
@@ -70,22 +85,41 @@ class Round:
     sent: dict[int, int] = field(default_factory=dict)
     sent_to_evaluate: dict[int, int] = field(default_factory=dict)
     updates: dict[int, Update] = field(default_factory=dict)
-    aggregated: tuple[int, ...] = ()
+    counted: tuple[Update, ...] = ()
     shares: dict[int, float] = field(default_factory=dict)
-    counted: list[Update] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)
     exhausted: set[int] = field(default_factory=set)
     evaluation: dict[int, Cost] = field(default_factory=dict)
     lost: bool = False
     wait: float = math.inf
+    name: str = "round"
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def aggregated(self) -> tuple[int, ...]:
+        """Clients whose updates were aggregated."""
+        return tuple(update.client for update in self.counted)
+
+    def count(self, updates: Sequence[Update], shares: Sequence[float]) -> None:
+        """Note which updates were aggregated, and how near each was moved to the others."""
+        self.counted = tuple(updates)
+        self.shares = dict(zip(self.aggregated, shares, strict=True))
+
+    def drop(self, client: int, why: str) -> None:
+        """Drop an update that was taken."""
+        self.updates[client] = replace(self.updates[client], arrays={}, dropped=why)
+        self.fail(client, f"update dropped: {why}")
+
+    def lose(self) -> None:
+        """Note that the round has too few replies."""
+        self.lost = True
 
     def timed(self, client: int, report: Timed) -> Timed:
         """Cut a report's seconds to what can have passed, with a warning."""
-        report, said = within_time(report, time.monotonic() - self.began, self.wait)
-        if said:
-            log(WARNING, "round %d, client %d: %s", self.number, client, said)
+        report, cut = within_time(report, time.monotonic() - self.began, self.wait)
+        if cut:
+            log(WARNING, "%s %d, client %d: %s", self.name, self.number, client, cut)
         return report
 
     def fail(self, client: int | None, why: str | None) -> None:
@@ -95,16 +129,56 @@ class Round:
         self.failures.append(f"{who}: {text}")
         if client is not None:
             self.failed.add(client)
-        log(WARNING, "round %d, %s: %s", self.number, who, text)
+        log(WARNING, "%s %d, %s: %s", self.name, self.number, who, text)
+
+    def answers(
+        self, replies: Iterable[Message], client_of: Callable[[int], int | None]
+    ) -> Iterator[tuple[int, Message]]:
+        """Yield the replies that carry content, with their clients; the others are failures."""
+        for reply in replies:
+            client = client_of(reply.metadata.src_node_id)
+            if reply.has_error():
+                if reply.error.code == BUDGET_CODE and client is not None:
+                    self.exhausted.add(client)
+                self.fail(client, reply.error.reason)
+            elif client is None:
+                self.fail(None, "unknown node")
+            else:
+                yield client, reply
+
+    @contextmanager
+    def failing(self, client: int, what: str) -> Iterator[None]:
+        """Turn whatever goes wrong with a client's reply into a failure of the round."""
+        try:
+            with checked_reply():
+                yield
+        except ReplyError as error:
+            self.fail(client, f"{what}{error}")
+
+    def expect(self, clients: Iterable[int], why: str) -> None:
+        """Fail the clients that have not failed yet."""
+        for client in sorted(set(clients) - self.failed):
+            self.fail(client, why)
+
+
+def last_line(text: str) -> str:
+    """Return what happened: a client's exception comes as a traceback that ends with it."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else text
+
+
+def refuse(problem: str) -> None:
+    """Raise what is wrong with a reply, if anything is."""
+    if problem:
+        raise ReplyError(problem)
 
 
 def collect_updates(
     now: Round,
     replies: Iterable[Message],
-    client_of: ClientOf,
-    believable: Callable[[int, TrainReport], str],
-    shapes: Shapes,
-    check: Callable[[Parameters], str],
+    state: FederationState,
+    settings: Settings,
+    reference: Parameters,
 ) -> None:
     """Sort training replies into updates and failures; who never answered failed too.
 
@@ -114,85 +188,83 @@ def collect_updates(
         The round under way; its updates and failures are filled in.
     replies : iterable of Message
         What arrived.
-    client_of : callable
-        Finds the client behind a node id.
-    believable : callable
-        Says which of a client's numbers cannot be true, or returns an empty string.
-    shapes : mapping
-        Names and shapes of the round's global parameters.
-    check : callable
-        Says why parameters may not be aggregated, or returns an empty string.
+    state : FederationState
+        The clients, and what their messages can cost.
+    settings : Settings
+        The run's settings.
+    reference : dict of arrays
+        The round's global parameters: names and shapes are a contract.
     """
-    for client, reply in _answers(now, replies, client_of):
-        try:
-            with checked_reply():
-                report = read_report(reply, TrainReport)
-                if impossible := believable(client, report):
-                    # What cannot be believed reaches neither ledger nor history.
-                    raise ReplyError(impossible)
-                report = now.timed(client, report)
-                cost = cost_of(report, now.sent[client], payload_bytes(reply.content))
-        except ReplyError as error:
-            now.fail(client, f"update dropped: {error}")
-            continue
-        # What it cost counts, even if its parameters do not.
-        update = _update(client, reply, report, cost, shapes, check)
-        if update.dropped:
-            now.fail(client, f"update dropped: {update.dropped}")
-        now.updates[client] = update
-    for client in now.decision.participants:
-        if client not in now.updates and client not in now.failed:
-            now.fail(client, "no reply in time")
+    for client, reply in now.answers(replies, state.client_of):
+        with now.failing(client, "update dropped: "):
+            report = read_report(reply, TrainReport)
+            # What cannot be believed reaches neither ledger nor history.
+            steps = now.decision.steps.get(client)
+            limits = state.training_limits(client, steps or 0, settings)
+            refuse(check_training(report, now.number, steps, limits))
+            report = now.timed(client, report)
+            cost = cost_of(report, now.sent[client], payload_bytes(reply.content))
+            # What it cost counts, even if its parameters do not.
+            now.updates[client] = Update(client, {}, report, cost)
+            _take_arrays(now, client, reply, settings, reference)
+    now.expect(set(now.decision.participants) - set(now.updates), "no reply in time")
 
 
-def _update(
-    client: int,
-    reply: Message,
-    report: TrainReport,
-    cost: Cost,
-    shapes: Shapes,
-    check: Callable[[Parameters], str],
-) -> Update:
-    """Decode a believable answer's parameters, once, and check them."""
-    arrays: Parameters = {}
-    problem = ""
+def _take_arrays(
+    now: Round, client: int, reply: Message, settings: Settings, reference: Parameters
+) -> None:
+    """Decode an update's parameters, once, and check them."""
     try:
         with checked_reply():
-            arrays = read_arrays(reply, shapes)
-            problem = check(arrays)
+            arrays = read_arrays(reply, {name: one.shape for name, one in reference.items()})
+            refuse(_too_long(arrays, reference, settings))
     except ReplyError as error:
-        problem = str(error)
-    message = rebuild_reply(reply, TRAIN, report, {} if problem else arrays)
-    return Update(client, message, report, cost, problem)
+        now.drop(client, str(error))
+    else:
+        now.updates[client] = replace(now.updates[client], arrays=arrays)
 
 
-def _answers(
-    now: Round, replies: Iterable[Message], client_of: ClientOf
-) -> Iterator[tuple[int, Message]]:
-    """Yield the replies that carry content, with their clients; the others are failures."""
-    for reply in replies:
-        client = client_of(reply.metadata.src_node_id)
-        if reply.has_error() and reply.error.code == BUDGET_CODE and client is not None:
-            now.exhausted.add(client)
-        if reply.has_error() or client is None:
-            now.fail(client, reply.error.reason if reply.has_error() else "unknown node")
-        else:
-            yield client, reply
+def _too_long(update: Parameters, reference: Parameters, settings: Settings) -> str:
+    """Say that an update is longer than `aggregation.max_norm`.
+
+    None is under central privacy, where each is clipped: to drop one for its length would change
+    by how many the sum is divided, and the noise is not made for that.
+    """
+    norm, most = update_norm(update, reference), settings.aggregation.max_norm
+    fits = norm <= most or settings.privacy.dp == "central"
+    return "" if fits else f"norm {norm:.3g} of the update is above {most:g}"
 
 
-def last_line(text: str) -> str:
-    """Return what happened: a client's exception comes as a traceback that ends with it."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else text
+def drop_long(now: Round, reference: Parameters, settings: Settings) -> None:
+    """Drop the round's updates that are much longer than most; of two neither is.
+
+    Under central privacy none is dropped.
+
+    Parameters
+    ----------
+    now : Round
+        The round, its updates collected; what is dropped is noted there.
+    reference : dict of arrays
+        The round's global parameters.
+    settings : Settings
+        The run's settings.
+    """
+    if settings.privacy.dp == "central":
+        return
+    ratio = settings.aggregation.norm_ratio
+    valid = [update for _, update in sorted(now.updates.items()) if not update.dropped]
+    norms = [update_norm(update.arrays, reference) for update in valid]
+    bounds = longest_norms(norms, [now.decision.steps[one.client] for one in valid], ratio)
+    for update, norm, bound in zip(valid, norms, bounds, strict=True):
+        if norm > bound:
+            times = f"{ratio:g} times the median"
+            now.drop(update.client, f"norm {norm:.3g} of the update is above {bound:.3g}, {times}")
 
 
 def collect_evaluations(
-    now: Round,
-    replies: Iterable[Message],
-    client_of: ClientOf,
-    check: Callable[[int, EvaluateReport], str],
+    now: Round, replies: Iterable[Message], state: FederationState, split: str
 ) -> dict[int, EvaluateReport]:
-    """Unpack evaluation answers by client; failures are noted, empty answers left out.
+    """Unpack evaluation answers by client, in order; failures are noted, empty answers left out.
 
     Parameters
     ----------
@@ -200,41 +272,24 @@ def collect_evaluations(
         The round under way; its failures and evaluation costs are filled in.
     replies : iterable of Message
         What arrived.
-    client_of : callable
-        Finds the client behind a node id.
-    check : callable
-        Says why a client's numbers cannot be true, or returns an empty string.
+    state : FederationState
+        The clients, and what their messages can cost.
+    split : str
+        ``validation`` or ``test``.
     """
     reports: dict[int, EvaluateReport] = {}
-    answered: set[int] = set()
-    for client, reply in _answers(now, replies, client_of):
-        try:
-            with checked_reply():
-                report = read_report(reply, EvaluateReport)
-                if problem := check(client, report):
-                    raise ReplyError(problem)
-                report = now.timed(client, report)
-                sizes = now.sent_to_evaluate.get(client, 0), payload_bytes(reply.content)
-                cost = cost_of(report, *sizes)
-        except ReplyError as error:
-            now.fail(client, f"evaluation dropped: {error}")
-            continue
-        answered.add(client)
-        if report.rows:
-            reports[client], now.evaluation[client] = report, cost
-    for client in sorted({*now.sent_to_evaluate} - answered - now.failed):
-        now.fail(client, "no evaluation in time")
-    return reports
-
-
-def adaptation_cost(report: AdaptReport, bytes_down: int, bytes_up: int) -> Cost:
-    """Turn a part in a round of the shared adapter into its line of the ledger."""
-    return Cost(
-        bytes_up=bytes_up,
-        bytes_down=bytes_down,
-        llm_tokens=report.llm_tokens,
-        llm_seconds=report.llm_seconds,
-    )
+    for client, reply in now.answers(replies, state.client_of):
+        with now.failing(client, "evaluation dropped: "):
+            report = read_report(reply, EvaluateReport)
+            classes = len(state.members[client].about.classes)
+            refuse(check_evaluation(report, classes, state.evaluation_limits(client, split)))
+            report = now.timed(client, report)
+            sizes = now.sent_to_evaluate.get(client, 0), payload_bytes(reply.content)
+            reports[client], now.evaluation[client] = report, cost_of(report, *sizes)
+    now.expect(set(now.sent_to_evaluate) - set(reports), "no evaluation in time")
+    for client in [client for client, report in reports.items() if not report.rows]:
+        del reports[client], now.evaluation[client]
+    return dict(sorted(reports.items()))
 
 
 def summed_up(reports: Mapping[int, EvaluateReport], counted: Mapping[int, int]) -> MetricRecord:
@@ -250,12 +305,12 @@ def summed_up(reports: Mapping[int, EvaluateReport], counted: Mapping[int, int])
     rows = sum(counted[client] for client in reports)
     loss = sum(counted[k] * report.loss for k, report in reports.items()) / rows
     right = sum(
-        diagonal(report.confusion) * counted[k] / report.rows for k, report in reports.items()
+        _diagonal(report.confusion) * counted[k] / report.rows for k, report in reports.items()
     )
     return MetricRecord({"loss": loss, "accuracy": right / rows, "rows": rows})
 
 
-def diagonal(confusion: list[int]) -> int:
+def _diagonal(confusion: list[int]) -> int:
     """Sum the diagonal of a flattened square matrix."""
     classes = int(len(confusion) ** 0.5)
     return sum(confusion[:: classes + 1])

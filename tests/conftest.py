@@ -34,6 +34,9 @@ SMALL = (
 )
 """A federated run of about a second; rows are few, nothing is mocked."""
 
+NO_TEACHER = ("distill.weight=0", "agent.kind=all")
+"""Settings in which nothing uses a language model, so that no site fine-tunes one."""
+
 
 @pytest.fixture
 def server() -> Iterator[Any]:
@@ -93,9 +96,8 @@ class Ran:
         return list(read_jsonl(self.folder / "agent.jsonl"))
 
 
-@pytest.fixture
-def federate(tmp_path: Path) -> Callable[..., Ran]:
-    """Return a function that runs a small federation in this process."""
+def runner(where: Path) -> Callable[..., Ran]:
+    """Return a function that runs a small federation in this process, in folders of its own."""
     from bench.grid import InProcessGrid
     from client_app.app import app
     from client_app.site import forget
@@ -113,7 +115,7 @@ def federate(tmp_path: Path) -> Callable[..., Ran]:
     ) -> Ran:
         forget()
         settings, _ = parse_run([], [*SMALL, *given])
-        folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        folder = where / f"run-{len(list(where.iterdir()))}"
         options = {} if spoil is None else {"spoil": spoil}
         grid = InProcessGrid(
             client_app, flatten(settings), nodes or settings.run.clients, **options, **more
@@ -123,3 +125,20 @@ def federate(tmp_path: Path) -> Callable[..., Ran]:
         return Ran(run(grid, settings, journal, agent=agent), folder, grid)
 
     return go
+
+
+@pytest.fixture
+def federate(tmp_path: Path) -> Callable[..., Ran]:
+    return runner(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def federate_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
+    """Return the same for runs that several tests of a module look at."""
+    return runner(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Return a run with no more settings than `SMALL`; nobody changes its folder."""
+    return runner(tmp_path_factory.mktemp("small"))()

@@ -160,8 +160,8 @@ def test_6_nothing_is_fitted_on_test_rows(federate: Federate, tmp_path: Path) ->
 
 def test_6_sides_hold_different_rows_and_the_server_tests_once() -> None:
     from data import fit_projection, load_server, load_site, moments_of, raw_features
-    from server_app.evaluation import CentralJudge
-    from server_app.prepare import Prepared
+    from server_app.evaluation import CentralEvaluator
+    from strategies.context import PreparedFederation
 
     settings, _ = parse_run([], ["data.train_rows=120", "data.server_rows=40", "data.test_rows=60"])
     sites = [load_site(settings, client, 4)[1] for client in range(4)]
@@ -172,13 +172,15 @@ def test_6_sides_hold_different_rows_and_the_server_tests_once() -> None:
     x = raw_features(server.train.texts, "dna", settings.features, lambda rows: np.zeros((0, 0)))
     moments = moments_of(x, server.train.labels, 2)
     projection = fit_projection(moments, 4, "lda", 0.1, 3.0, 0)
-    judge = CentralJudge(settings, Prepared((), {}, projection, [1.0, 1.0]))
-    arrays = pack_parameters(judge.classifier.initial(0))
-    judge.validate(1, arrays)
-    judge.validate(2, arrays)
-    assert judge.test(arrays)[0]["rows"] == 60
+    evaluator = CentralEvaluator(
+        settings, PreparedFederation((), {}, projection.to_bytes(), [1.0, 1.0])
+    )
+    arrays = pack_parameters(evaluator.classifier.initial(0))
+    evaluator.validate(1, arrays)
+    evaluator.validate(2, arrays)
+    assert evaluator.test(arrays)[0]["rows"] == 60
     with pytest.raises(RuntimeError, match="test rows are used once"):
-        judge.test(arrays)
+        evaluator.test(arrays)
 
 
 def test_6_each_client_has_its_own_teacher_compared_on_the_same_rows(federate: Federate) -> None:

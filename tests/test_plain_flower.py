@@ -15,8 +15,8 @@ import pytest
 
 from llm_qfl.cli.processes import TAG, end_all, members
 from llm_qfl.cli.superlink import free_port
-from tests import strangers
-from tests.strangers import Watch
+from tests import other_users
+from tests.other_users import Watch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,7 +57,7 @@ def test_the_flwr_command_of_readme(tmp_path: Path) -> None:
         watch = Watch(f"{TAG}={tag}")
         for _ in watch.looks(process, 240):
             if not got and (stores := watch.of("/gcs_server")):
-                got = strangers.writes(stores[0])
+                got = other_users.writes(stores[0])
     finally:
         end_all(members(tag), grace=5.0)
     found = list((tmp_path / "runs").glob("*-demo/summary.json"))

@@ -9,8 +9,7 @@ import numpy as np
 
 from core import Settings, derive_seed, selection_size
 from strategies.agents import Agent, ClientView, Decision, Observation
-from strategies.regulation import StepRule, next_steps
-from strategies.selection import closest
+from strategies.regulation import StepRule, closest, next_steps
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from core.storage.content_store import NAMES, OWNERS
-from tests import command, strangers
-from tests.strangers import Watch
+from tests import command, other_users
+from tests.other_users import Watch
 from tests.tables import TEXT, text_table
 
 SMALL = (
@@ -59,7 +59,7 @@ def watched(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str]
         try:
             for _ in watch.looks(process, 300):
                 if not got and (stores := watch.of("/gcs_server")):
-                    got = strangers.writes(stores[0])
+                    got = other_users.writes(stores[0])
         finally:
             process.kill()
     text = (folder / "said").read_text()

@@ -12,8 +12,8 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client_app.app import app
-from client_app.identity import rows_digest
-from client_app.site import STATE_KEY, forget, note, recall
+from client_app.preparation import rows_digest
+from client_app.site import STATE_KEY, forget, load_cache, note
 from core import SettingsError, flatten, parse_run
 from core.flower_compat import set_task_identity
 from core.messages import (
@@ -34,13 +34,13 @@ def context(**node: Any) -> Context:
 
 def test_a_node_without_an_index_is_told_how_to_start() -> None:
     with pytest.raises(SettingsError, match=r"without partition-id.*--node-config 'partition-id=0"):
-        recall(context())
+        load_cache(context())
 
 
 @pytest.mark.parametrize("index", [3, -1])
 def test_an_index_beyond_the_clients(index: int) -> None:
     with pytest.raises(SettingsError, match=rf"partition-id = {index} with run.clients = 3"):
-        recall(context(**{"partition-id": index}))
+        load_cache(context(**{"partition-id": index}))
 
 
 def test_a_mistake_is_answered_in_one_line() -> None:
@@ -69,11 +69,11 @@ def test_fine_tuning_is_told_in_the_log(
     monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     forget()
     with caplog.at_level(logging.INFO, logger="flwr"):
-        recall(context(**{"partition-id": 2})).teacher()
+        load_cache(context(**{"partition-id": 2})).teacher()
         told = list(caplog.messages)
         forget()
         caplog.clear()
-        recall(context(**{"partition-id": 2})).teacher()
+        load_cache(context(**{"partition-id": 2})).teacher()
     assert re.fullmatch(r"client 2: dna-tiny: training .* \(lora on cpu, .*", told[0])
     assert re.match(r"client 2: dna-tiny: epoch 1/\d+: training loss ", told[1])
     assert len(caplog.messages) == 1
@@ -83,25 +83,25 @@ def test_fine_tuning_is_told_in_the_log(
 def test_memory_is_kept_within_a_run_and_not_beyond_it() -> None:
     forget()
     one = context(**{"partition-id": 0})
-    assert recall(one) is recall(one)
+    assert load_cache(one) is load_cache(one)
     other_run = context(**{"partition-id": 0})
     other_run.run_id = 2
-    assert recall(other_run) is not recall(one)
-    recall(one).fresh = False
-    note(one, recall(one))
+    assert load_cache(other_run) is not load_cache(one)
+    load_cache(one).fresh = False
+    note(one, load_cache(one))
     forget()
-    assert not recall(one).fresh
-    assert recall(other_run).fresh
+    assert not load_cache(one).fresh
+    assert load_cache(other_run).fresh
 
 
 def test_what_another_process_has_kept_since_is_taken() -> None:
     """In a simulation a client's messages may meet several processes, each with a memory."""
     forget()
     node = context(**{"partition-id": 0})
-    recall(node).kept_digest = "old"
+    load_cache(node).kept_digest = "old"
     node.state[STATE_KEY] = ConfigRecord({"fine-tuned": True, "kept": "new", "rows": "r"})
-    assert (recall(node).kept_digest, recall(node).rows) == ("new", "r")
-    note(node, recall(node))
+    assert (load_cache(node).kept_digest, load_cache(node).rows) == ("new", "r")
+    note(node, load_cache(node))
     assert node.state[STATE_KEY]["kept"] == "new"
     forget()
 
@@ -113,7 +113,7 @@ def test_folds_reach_the_teacher(folds: int, tmp_path: Path) -> None:
     settings, _ = parse_run([], [*SMALL, f"distill.folds={folds}", f"llm.store={tmp_path}"])
     node = context(**{"partition-id": 0})
     node.run_config = dict(flatten(settings))
-    memory = recall(node)
+    memory = load_cache(node)
     teacher, _ = memory.teacher()
     texts, tokens = memory.site.train.texts, teacher.metrics["tokens"]
     assert len(texts) == 32
@@ -142,17 +142,17 @@ def test_a_round_trains_with_its_own_lambda_and_the_hidden_states(
 def test_an_order_says_whose_jobs_and_which_adapter() -> None:
     """A node that was started again has forgotten, and a resumed run has another id."""
     node = context(**{"partition-id": 1})
-    assert recall(node).run == f"{node.run_id}/1"
-    memory = recall(node, "77", "abc")
+    assert load_cache(node).run == f"{node.run_id}/1"
+    memory = load_cache(node, "77", "abc")
     assert (memory.run, memory.adopted_digest) == ("77/1", "abc")
-    assert recall(node, "77") is memory
+    assert load_cache(node, "77") is memory
 
 
 def test_a_digest_of_rows_is_keyed_with_the_stores_own_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the secret nobody can test a guess of the rows against it."""
-    memory, found = recall(context(**{"partition-id": 1})), []
+    memory, found = load_cache(context(**{"partition-id": 1})), []
     for store in ("one", "one", "other"):
         monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / store))
         found.append(rows_digest(memory).split("-"))

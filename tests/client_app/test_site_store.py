@@ -115,10 +115,16 @@ def heard(
     return lambda words: [line for line in caplog.messages if words in line]
 
 
-MORE = ("run.rounds=3", "agent.kind=all", "evaluation.mode=federated", "data.server_rows=0")
+MORE = (
+    "run.rounds=3",
+    "agent.kind=all",
+    "evaluation.mode=federated",
+    "data.server_rows=0",
+    "data.train_rows=60",
+)
 
 
-SHARED = ("llm.federated=ffa", "features.kind=embedding", "features.encoder=shared")
+SHARED = ("llm.federated=ffa", "llm.rounds=1", "features.kind=embedding", "features.encoder=shared")
 
 
 @pytest.mark.parametrize("given", [(), SHARED], ids=["own", "shared adapter"])

@@ -16,7 +16,7 @@ from core.received import (
     ReplyError,
     checked_reply,
 )
-from tests.malice import BYTES, Trap, claims, npy, sent
+from tests.hostile_replies import BYTES, Trap, claims, npy, sent
 
 FINITE = st.floats(-(2.0**90), 2.0**90, width=32)
 

@@ -9,8 +9,8 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from core.flower_compat import set_task_identity
-from core.messages import ARRAYS, METRICS, TRAIN, TrainReport, pack_report
-from core.received import ReplyError, checked_reply, read_report, rebuild_reply
+from core.messages import ARRAYS, TRAIN, TrainReport, pack_report
+from core.received import ReplyError, checked_reply, read_report
 
 NUMBERS = TrainReport(**dict.fromkeys(TrainReport.__dataclass_fields__, 0))  # type: ignore[arg-type]
 
@@ -31,13 +31,3 @@ def test_a_record_too_many_or_too_few_is_refused(record: Any) -> None:
         with pytest.raises(ReplyError, match=r"records \[.*instead of"), checked_reply():
             read_report(message, TrainReport)
     assert read_report(reply(), TrainReport) == NUMBERS
-
-
-def test_a_message_anew_holds_what_was_read_and_nothing_else() -> None:
-    sent = reply()
-    sent.content["more"] = ConfigRecord({"x": "y"})
-    sent.content.metric_records[METRICS]["also"] = 1
-    fresh = rebuild_reply(sent, TRAIN, NUMBERS, {"angles": np.zeros(2)})
-    assert set(fresh.content) == {METRICS, ARRAYS}
-    assert "also" not in fresh.content.metric_records[METRICS]
-    assert fresh.content.array_records[ARRAYS]["angles"].numpy().tolist() == [0.0, 0.0]

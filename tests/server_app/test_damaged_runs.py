@@ -23,7 +23,7 @@ from reporting.compare import compare
 from reporting.compared_run import read_run
 from reporting.comparison_page import build_comparison
 from reporting.record import read_record
-from server_app.resume import take_up
+from server_app.resume import load_history
 from tests.command import llm_qfl
 from tests.conftest import SMALL
 from tests.server_app.test_report_runs import make_run, write
@@ -86,7 +86,7 @@ def test_any_value_at_any_place_of_a_run_folder(federate: Federate, tmp_path: Pa
         assert ("Damaged files" in page) == bool(read_record(folder).damaged)
         run = read_run(folder)
         assert build_comparison([other, run], compare([other, run], None))
-        for read in (lambda: audit(folder), lambda: take_up(folder, resumed)):
+        for read in (lambda: audit(folder), lambda: load_history(folder, resumed)):
             assert "\n" not in said(read)
         assert {path.name for path in folder.iterdir()} <= {
             *(path.name for path in whole.iterdir()),
@@ -241,7 +241,7 @@ def test_a_run_does_not_go_on_from_a_damaged_record(
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     resumed, _ = parse_run([], [*SMALL, "run.resume=true", f"run.folder={folder}"])
     with pytest.raises(UserError, match=told):
-        take_up(folder, resumed)
+        load_history(folder, resumed)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 

@@ -25,6 +25,8 @@ DEVICE = (
     "hardware.layout_trials=1",
     "train.batch_rows=4",
     "data.val_fraction=0.1",
+    "distill.weight=0",  # nothing uses a language model: none is fine-tuned
+    "agent.rule=fixed",
 )
 FEW = ("run.clients=2", "train.steps=1", "data.train_rows=80")
 """Noisy devices take their time: two clients, as many rows each, and a step a round."""
@@ -96,9 +98,7 @@ def test_warm_rounds_cost_no_circuits(federate: Federate) -> None:
 @pytest.mark.parametrize(("unit", "price"), [("circuits", 1), ("shots", 32)])
 def test_a_budget_is_never_overrun(federate: Federate, unit: str, price: int) -> None:
     budget = 250 * price
-    ran = federate(
-        *DEVICE, "quantum.backend=aer", "run.rounds=9", f"stop.{unit}={budget}", "agent.rule=fixed"
-    )
+    ran = federate(*DEVICE, "quantum.backend=aer", "run.rounds=9", f"stop.{unit}={budget}")
     spent = ran.summary["ledger"][unit]
     assert budget * 0.7 < spent <= budget
     assert f"{unit} left do not pay for another round" in ran.summary["stop_reason"]
@@ -145,13 +145,13 @@ def test_one_clients_budget_does_not_end_the_others(federate: Federate, own_jobs
     assert asked == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2]]  # it fails once, then sits out
 
 
-def test_the_server_judges_on_the_device_where_told(federate: Federate) -> None:
+def test_the_server_evaluates_on_the_device_that_is_set(federate: Federate) -> None:
     few = (*DEVICE, *FEW, "quantum.backend=aer:manila")
     exact, noisy = federate(*few), federate(*few, "evaluation.backend=aer:manila")
     assert exact.summary["judge"] == {"backend": "exact"}
-    judge = noisy.summary["judge"]
-    assert (judge["backend"], judge["circuits"]) == ("aer:manila", 2 * 40 + 60)
-    assert judge["jobs"] == 3
+    evaluator = noisy.summary["judge"]
+    assert (evaluator["backend"], evaluator["circuits"]) == ("aer:manila", 2 * 40 + 60)
+    assert evaluator["jobs"] == 3
     assert noisy.summary["test"]["loss"] != exact.summary["test"]["loss"]
 
 
@@ -237,7 +237,7 @@ def test_a_node_is_told_what_it_would_ignore_of_its_own() -> None:
         at_node({"train.optimizer": "adam"}, {"quantum.backend": "aer"})
 
 
-def test_the_judges_jobs_belong_to_the_run_and_its_session_is_closed(
+def test_the_evaluators_jobs_belong_to_the_run_and_its_session_is_closed(
     federate: Federate, own_jobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[str] = []
@@ -259,7 +259,9 @@ def test_the_judges_jobs_belong_to_the_run_and_its_session_is_closed(
     assert len(closed) >= 1 + 2
 
 
-def test_budgets_that_end_while_judging_keep_the_model(federate: Federate, own_jobs: Path) -> None:
+def test_budgets_that_end_while_evaluating_keep_the_model(
+    federate: Federate, own_jobs: Path
+) -> None:
     """Warm rounds train for nothing, but federated evaluation is paid in each."""
     ran = federate(
         *DEVICE,

@@ -18,7 +18,7 @@ from core import UserError, flatten, parse_run, read_jsonl
 from core.messages import TRAIN
 from server_app.journal import RunJournal
 from server_app.run import run
-from strategies.deadlines import Exchange, Order
+from strategies.deadlines import DeadlineGrid, Sent
 from tests.conftest import SMALL
 
 WORDS = ("agent.kind=all", "run.rounds=4", "run.wait_seconds=0.1")
@@ -26,18 +26,18 @@ WORDS = ("agent.kind=all", "run.rounds=4", "run.wait_seconds=0.1")
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("strategies.deadlines.LAST_LOOK", 0.05)
-    monkeypatch.setattr("strategies.deadlines.LATE_LOOK", 0.05)
+    monkeypatch.setattr("strategies.deadlines.SLOWEST_POLL", 0.05)
+    monkeypatch.setattr("strategies.deadlines.LATE_POLL", 0.05)
 
 
-class Untimed(Exchange):
+class Untimed(DeadlineGrid):
     """Waits for all but the replies that are held back, however slow the machine is."""
 
     grid: Nodes
 
-    def _await(self, orders: Sequence[Order], timeout: float | None) -> None:
+    def _wait(self, batch: Sequence[Sent], timeout: float | None) -> None:
         def over() -> bool:
-            return not any(order.open and not self.grid.holds(order.message) for order in orders)
+            return not any(sent.open and not self.grid.holds(sent.message) for sent in batch)
 
         while not self._changed.wait_for(over, 0.02):
             pass
@@ -205,4 +205,6 @@ def test_who_has_gone_does_not_judge(tmp_path: Path) -> None:
         folder, "evaluation.mode=federated", "data.server_rows=0", "run.rounds=2", away={3: {1}}
     )
     assert summary["test"]["sites"] == 2
-    assert summary["test"]["failures"] == ["client 1: it is not there, or still at an old order"]
+    assert summary["test"]["failures"] == [
+        "client 1: it is not connected, or still busy with an earlier message"
+    ]

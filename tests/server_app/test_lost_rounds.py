@@ -103,10 +103,10 @@ def test_a_rounds_seconds_hold_the_judging_of_credit(
 ) -> None:
     import time
 
-    from server_app.evaluation import CentralJudge
+    from server_app.evaluation import CentralEvaluator
 
     called: list[float] = []
-    judge = CentralJudge._loss
+    judge = CentralEvaluator.loss
 
     def slow(self: Any, arrays: Any) -> float:
         called.append(time.monotonic())
@@ -114,7 +114,7 @@ def test_a_rounds_seconds_hold_the_judging_of_credit(
         called.append(time.monotonic())
         return judge(self, arrays)
 
-    monkeypatch.setattr(CentralJudge, "_loss", slow)
+    monkeypatch.setattr(CentralEvaluator, "loss", slow)
     ran = federate("agent.kind=greedy", "run.rounds=1")
     assert len(called) == 2 * (1 + 3 + 3)
     assert ran.events("round")[0]["seconds"] >= called[-1] - called[0]

@@ -13,9 +13,10 @@ from bench.attacks import ATTACKS, MOMENTS, spoil
 from core import derive_seed
 from core.messages import ARRAYS, PREPARE, unpack_parameters
 from data import Moments, fit_projection, merge_moments
+from tests.conftest import NO_TEACHER
 
 Federate = Callable[..., Any]
-FIVE = ("run.clients=5", "data.train_rows=200", "distill.weight=0")
+FIVE = ("run.clients=5", "data.train_rows=200", *NO_TEACHER)
 LIAR = 3
 
 
@@ -118,7 +119,7 @@ def test_moments_count_for_no_more_rows_than_the_site(federate: Federate) -> Non
 
 def test_honest_sites_of_strong_label_skew_are_all_used(federate: Federate) -> None:
     skew = ("data.partition=dirichlet", "data.alpha=0.1", "data.train_rows=400")
-    ran = federate("run.clients=8", *skew, "distill.weight=0")
+    ran = federate("run.clients=8", *skew, *NO_TEACHER)
     assert dropped(ran) == []
     assert ran.events("prepared")[0]["moments_left_out"] == []
 

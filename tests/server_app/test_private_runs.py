@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,14 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message
 from safetensors.numpy import load_file
 
-from client_app.site import recall
+from client_app.site import load_cache
 from core import UserError, parse_run
 from core.messages import PREPARE
 from data import Projection
 from llm_qfl.cli.formatting import result
+from tests.conftest import NO_TEACHER
 from tests.tables import TEXT, text_table
 
-ROOT = Path(__file__).resolve().parents[2]
 Federate = Callable[..., Any]
 LONG = 12
 """Letters that no message may have in common with a row."""
@@ -126,10 +123,10 @@ def test_no_message_holds_a_row_a_label_list_or_text(
 ) -> None:
     words = (*given, f"data.path={text_table(tmp_path)}") if given is TEXT else given
     curious = Curious()
-    ran = federate(*words, f"llm.store={tmp_path / 'store'}", spoil=curious)
+    ran = federate(*words, spoil=curious)
     assert len(curious.seen) > 12
     for context in ran.grid.contexts.values():
-        site = recall(context)
+        site = load_cache(context)
         assert len(site.site.train) > 8
         assert curious.finds(site) == []
 
@@ -138,7 +135,7 @@ def test_the_curious_server_would_find_what_is_told(federate: Federate) -> None:
     """The search itself: what a row holds, put into any message in any form, is found."""
     curious = Curious()
     ran = federate(spoil=curious)
-    site = recall(next(iter(ran.grid.contexts.values())))
+    site = load_cache(next(iter(ran.grid.contexts.values())))
     train, soft = site.site.train, site.teacher()[0].soft_labels
     content = next(m.content for m in curious.seen if m.has_content() and m.content.config_records)
     about = next(iter(content.config_records.values()))
@@ -281,6 +278,7 @@ def test_moments_of_few_rows_of_a_class_stay_at_the_site(federate: Federate) -> 
 def test_a_row_that_is_alone_in_its_class_is_in_no_message(federate: Federate) -> None:
     """One site's only row of a class is the class's sum; by default it does not leave the site."""
     skew = ("data.partition=dirichlet", "data.alpha=0.3", "run.seed=SEED", "run.rounds=1")
+    skew = (*skew, *NO_TEACHER)
     few = {}
 
     def watch(order: Message, reply: Message) -> Message:
@@ -339,35 +337,26 @@ def test_moments_of_features_are_told_once(encoder: str, federate: Federate) -> 
     assert sorted(features > 0 for _, features in told) == [False, True]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from server_app.resume import take_up
-from tests.server_app.test_resume import go_on, start
-
-def spoil(order, reply):
-    if order.metadata.message_type == "train" and order.metadata.group_id == sys.argv[2]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return reply
-
-folder = Path(sys.argv[1])
-(go_on if folder.exists() else start)(folder, *sys.argv[3:], spoil=spoil)
-"""
-
-
 def test_a_round_counts_as_often_as_its_messages_went_out(tmp_path: Path) -> None:
     """Killed in rounds 1, 1 and 3 of 4: 7 releases, though 4 rounds are on record."""
     from core.privacy import epsilon
-    from tests.server_app.test_resume import go_on
+    from tests.server_app.test_resume import Killed, go_on, start
 
-    for killed_in in ("1", "1", "3"):
-        words = [sys.executable, "-c", KILLED, str(tmp_path / "run"), killed_in, *CENTRAL]
-        ended = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)
-        assert ended.returncode == -signal.SIGKILL, ended.stderr
-    told = go_on(tmp_path / "run", *CENTRAL)["privacy"]["updates"]
-    assert told["releases"] == 7
-    assert told["epsilon"] == epsilon({1.0: 7}, 1e-5) > epsilon({1.0: 5}, 1e-5)
-    assert told["epsilon"] == pytest.approx(best_order(7 / 2, 1e-5), rel=0.02)
+    def killed_in(number: str) -> Callable[[Message, Message], Message]:
+        def spoil(order: Message, reply: Message) -> Message:
+            if order.metadata.message_type == "train" and order.metadata.group_id == number:
+                raise Killed
+            return reply
+
+        return spoil
+
+    for step, number in ((start, "1"), (go_on, "1"), (go_on, "3")):
+        with pytest.raises(Killed):
+            step(tmp_path / "run", *CENTRAL, spoil=killed_in(number))
+    spent = go_on(tmp_path / "run", *CENTRAL)["privacy"]["updates"]
+    assert spent["releases"] == 7
+    assert spent["epsilon"] == epsilon({1.0: 7}, 1e-5) > epsilon({1.0: 5}, 1e-5)
+    assert spent["epsilon"] == pytest.approx(best_order(7 / 2, 1e-5), rel=0.02)
 
 
 def best_order(rho: float, delta: float) -> float:

@@ -13,20 +13,23 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.command import ROOT
+from tests.conftest import NO_TEACHER
 
 Federate = Callable[..., Any]
 
 FEW = (
     "run.clients=2",
-    "data.train_rows=40",
-    "data.test_rows=20",
-    "data.server_rows=20",
+    "run.rounds=1",
+    "data.train_rows=24",
+    "data.test_rows=10",
+    "data.server_rows=10",
     "quantum.qubits=2",
     "quantum.block=paper",
     "train.steps=2",
     "train.batch_rows=2",
     "train.optimizer=spsa",
-    "distill.weight=0",
+    "evaluation.baselines=false",
+    *NO_TEACHER,
 )
 SHOTS = ("hardware.shots=32",)
 BACKENDS = {
@@ -137,8 +140,8 @@ def test_a_device_without_a_seed_says_so(
     monkeypatch.setitem(qml.plugin_devices, "some.plugin", Plugin())
     monkeypatch.setattr(qml, "device", lambda name, **given: Unseeded(**given))
     said = "client 1: pennylane:some.plugin takes no seed: no run on it can be repeated"
-    federate(*FEW, "run.rounds=1", "quantum.backend=pennylane:some.plugin", *SHOTS)
+    federate(*FEW, "quantum.backend=pennylane:some.plugin", *SHOTS)
     assert said in caplog.messages
     caplog.clear()
-    federate(*FEW, "run.rounds=1", "quantum.backend=pennylane:some.plugin")
+    federate(*FEW, "quantum.backend=pennylane:some.plugin")
     assert said not in caplog.messages

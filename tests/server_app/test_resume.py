@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from client_app.site import forget
 from core import UserError, flatten, last_checkpoint, parse_run, read_jsonl
 from core.messages import TRAIN
 from server_app.journal import RunJournal
-from server_app.resume import take_up
-from server_app.run import Clock, added_up, run
-from tests.conftest import SMALL
+from server_app.resume import changed, load_history
+from server_app.run import run
+from strategies.context import Clock
+from tests.conftest import NO_TEACHER, SMALL
+from tests.strategies.test_state import member
 
 TIMES = (
     "idle_share",
@@ -32,6 +35,7 @@ TIMES = (
     "llm_seconds",
     "queue_seconds",
 )
+Whole = tuple[Path, Any]
 WORDS = ("run.rounds=4", "data.train_rows=90", "data.test_rows=40", "train.steps=2")
 
 
@@ -72,11 +76,11 @@ def start(folder: Path, *given: str, journal: RunJournal | None = None, **grid: 
 def go_on(folder: Path, *given: str, journal: RunJournal | None = None, **grid: Any) -> Any:
     forget()
     settings, _ = parse_run([], [*SMALL, *WORDS, *given, "run.resume=true", f"run.folder={folder}"])
-    past = take_up(folder, settings)
+    past = load_history(folder, settings)
     journal = journal or RunJournal(folder)
-    journal.again(settings, past.number)
+    journal.resumed(settings, past.number)
     nodes = InProcessGrid(app, flatten(settings), settings.run.clients, **grid)
-    return run(nodes, settings, journal, past=past)
+    return run(nodes, settings, journal, history=past)
 
 
 def timeless(value: Any) -> Any:
@@ -113,26 +117,26 @@ def same_model(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-AGENTS = (
-    ("agent.kind=rule", "agent.fraction=0.7"),
-    ("agent.kind=bandit", "agent.bandit=ucb", "agent.price=0", "agent.idle_price=0"),
-    (
-        "agent.kind=random",
-        "evaluation.mode=federated",
-        "evaluation.keep=last",
-        "data.server_rows=0",
-    ),
+RULE = ("agent.kind=rule", "agent.fraction=0.7")
+BANDIT = ("agent.kind=bandit", "agent.bandit=ucb", "agent.price=0", "agent.idle_price=0")
+RANDOM = (
+    "agent.kind=random",
+    "evaluation.mode=federated",
+    "evaluation.keep=last",
+    "data.server_rows=0",
 )
 
 
-@pytest.mark.parametrize("given", AGENTS)
+@pytest.mark.parametrize(
+    ("given", "points"), [(RULE, (3, 8, 14, 19)), (BANDIT, (8, 19)), (RANDOM, (3, 14))]
+)
 def test_broken_off_anywhere_it_ends_with_the_same_numbers(
-    given: tuple[str, ...], tmp_path: Path
+    given: tuple[str, ...], points: tuple[int, ...], tmp_path: Path
 ) -> None:
     start(tmp_path / "first", *given, "run.rounds=1")  # who fine-tunes is not the question here
     whole = start(tmp_path / "whole", *given)
     wanted = outcome(tmp_path / "whole", whole)
-    for at in (3, 8, 14, 19):
+    for at in points:
         folder = tmp_path / f"broken-{at}"
         with pytest.raises(Killed):
             start(folder, *given, journal=Breaking(folder, at, after=at % 2 == 0))
@@ -142,6 +146,14 @@ def test_broken_off_anywhere_it_ends_with_the_same_numbers(
         assert same_model(folder, tmp_path / "whole")
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Return the folder and summary of a run that was not broken off."""
+    folder = tmp_path_factory.mktemp("whole")
+    start(folder / "first", "run.rounds=1")  # who fine-tunes is not the question here
+    return folder / "whole", start(folder / "whole")
+
+
 def broken(folder: Path, at: int, *given: str, **grid: Any) -> None:
     with pytest.raises(Killed):
         start(folder, *given, journal=Breaking(folder, at), **grid)
@@ -149,8 +161,7 @@ def broken(folder: Path, at: int, *given: str, **grid: Any) -> None:
 
 def test_the_best_model_so_far_is_kept(tmp_path: Path) -> None:
     """The last round's is another one: with such a rate a loss goes up."""
-    given = ("train.learning_rate=3.0",)
-    start(tmp_path / "first", *given, "run.rounds=1")
+    given = ("train.learning_rate=3.0", *NO_TEACHER)
     whole = start(tmp_path / "whole", *given)
     assert 1 <= whole["best_round"] < whole["rounds"]
     folder = tmp_path / "run"
@@ -176,8 +187,8 @@ def test_what_a_broken_round_cost_is_in_the_ledger_apart(tmp_path: Path) -> None
     assert [e["client"] for e in ledger["repeated"]["entries"] if e["bytes_up"] and not e["steps"]]
 
 
-def test_a_budget_counts_what_was_paid_twice(tmp_path: Path) -> None:
-    whole = start(tmp_path / "whole")
+def test_a_budget_counts_what_was_paid_twice(tmp_path: Path, whole_run: Whole) -> None:
+    _, whole = whole_run
     circuits = whole["ledger"]["circuits"]
     budget = f"stop.circuits={circuits}"
     folder = tmp_path / "run"
@@ -189,9 +200,8 @@ def test_a_budget_counts_what_was_paid_twice(tmp_path: Path) -> None:
     assert ledger["totals"]["circuits"] + ledger["repeated"]["totals"]["circuits"] <= circuits
 
 
-def test_a_damaged_checkpoint_costs_a_round_and_no_more(tmp_path: Path) -> None:
-    start(tmp_path / "first", "run.rounds=1")
-    whole = start(tmp_path / "whole")
+def test_a_damaged_checkpoint_costs_a_round_and_no_more(tmp_path: Path, whole_run: Whole) -> None:
+    _, whole = whole_run
     folder = tmp_path / "run"
     broken(folder, 16)
     last = max((folder / "checkpoint").glob("round-*"))
@@ -204,13 +214,12 @@ def test_a_damaged_checkpoint_costs_a_round_and_no_more(tmp_path: Path) -> None:
     assert {e["round"] for e in ledger["repeated"]["entries"]} >= {event["round"] + 1}
 
 
-def test_a_failed_run_goes_on_when_its_sites_are_mended(tmp_path: Path) -> None:
+def test_a_failed_run_goes_on_when_its_sites_are_mended(tmp_path: Path, whole_run: Whole) -> None:
     def spoil(order: Message, reply: Message) -> Message | None:
         late = order.metadata.group_id == "3"
         return None if order.metadata.message_type == TRAIN and late else reply
 
-    start(tmp_path / "first", "run.rounds=1")
-    whole = start(tmp_path / "whole")
+    _, whole = whole_run
     folder = tmp_path / "run"
     with pytest.raises(UserError, match="round 3 has 0 valid replies"):
         start(folder, spoil=spoil)
@@ -309,22 +318,27 @@ def test_a_run_without_a_checkpoint_has_nothing_to_go_on_from(tmp_path: Path) ->
 def test_the_clock_counts_the_earlier_parts_and_the_phase_under_way() -> None:
     clock = Clock({"prepare": 10.0, "rounds": 100.0, "total": 120.0})
     with clock.phase("rounds"):
-        told = clock.told()
-        assert told["rounds"] >= 100
-        assert told["total"] >= 120
-    assert set(told) == {"prepare", "rounds", "total"}
-    assert clock.seconds["rounds"] >= told["rounds"]
-    again = Clock(told)
-    assert again.total >= told["total"]
+        timings = clock.timings()
+        assert timings["rounds"] >= 100
+        assert timings["total"] >= 120
+    assert set(timings) == {"prepare", "rounds", "total"}
+    assert clock.seconds["rounds"] >= timings["rounds"]
+    again = Clock(timings)
+    assert again.total >= timings["total"]
 
 
-def test_what_the_judge_spent_before_is_added() -> None:
-    class Judged:
-        def spent(self) -> dict[str, float]:
-            return {"jobs": 2, "shots": 30}
-
-    assert added_up(Judged(), {"jobs": 1, "qpu_seconds": 4.0}) == {  # type: ignore[arg-type]
-        "jobs": 3,
-        "shots": 30,
-        "qpu_seconds": 4.0,
-    }
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({}, ""),
+        ({"seconds": 9.0, "backend": "aer", "site": "x"}, ""),
+        ({"train_rows": 11}, "train_rows was 10 and is 11"),
+        ({"classes": ["a", "c"]}, "classes was ['a', 'b'] and is ['a', 'c']"),
+        ({"rows_digest": "key-other"}, "its rows are other ones"),
+        ({"rows_digest": "store-other"}, ""),  # another store's secret: only numbers compare
+        ({"rows_digest": "none"}, ""),
+    ],
+)
+def test_a_site_must_be_the_one_it_was(change: dict[str, object], difference: str) -> None:
+    before = replace(member(0).about, rows_digest="key-digest")
+    assert changed(before, replace(before, **change)) == difference  # type: ignore[arg-type]

@@ -31,11 +31,12 @@ Federate = Callable[..., Any]
 SHARED = ("llm.federated=ffa", "llm.rounds=2", "features.encoder=shared")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / "store"))
 
 
+@pytest.mark.usefixtures("own_store")
 def test_a_run_on_the_shared_encoder(federate: Federate) -> None:
     sent: list[tuple[str, int]] = []
 
@@ -84,6 +85,7 @@ def the_launcher_and_the_report_tell_of_it(ran: Any) -> None:
     assert "Shared adapter" in (ran.folder / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("own_store")
 def test_the_features_are_the_shared_encoders_and_made_once(
     federate: Federate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,10 +124,11 @@ def test_the_server_judges_by_the_same_features(
 ) -> None:
     usual = federate(*SHARED).summary["test"]
     # A server that went on with the base model would see other rows.
-    monkeypatch.setattr("server_app.evaluation._adopted", lambda *_: None)
+    monkeypatch.setattr("server_app.evaluation._frozen_adapter", lambda *_: None)
     assert federate(*SHARED).summary["test"]["loss"] != usual["loss"]
 
 
+@pytest.mark.usefixtures("own_store")
 @pytest.mark.parametrize(
     "given",
     [
@@ -153,7 +156,9 @@ def test_other_settings_with_a_new_process_for_each_message(
         return reply
 
     monkeypatch.setattr(fine_tuning, "_fine_tune", count)
-    ran = federate("llm.federated=ffa", "features.encoder=shared", *given, spoil=restart)
+    few = ("data.train_rows=60", "data.server_rows=20", "data.test_rows=30", "llm.rounds=2")
+    shared = ("llm.federated=ffa", "features.encoder=shared", *few)
+    ran = federate(*shared, *given, spoil=restart)
     assert ran.summary["status"] == "completed"
     assert len(made) == 3  # each client makes its soft labels once
     assert [teacher["reused"] for teacher in ran.summary["teachers"]] == [0, 0, 0]
@@ -307,6 +312,7 @@ def test_too_few_replies(federate: Federate) -> None:
         federate("llm.federated=ffa", "run.min_replies=3", spoil=spoiled(1, lambda *_: None))
 
 
+@pytest.mark.usefixtures("own_store")
 def test_a_client_whose_store_was_emptied_says_so(federate: Federate, tmp_path: Path) -> None:
     from client_app.site import forget
 

@@ -23,7 +23,7 @@ from core.messages import (
     read_parameters,
 )
 from data import load_site
-from tests.conftest import SMALL
+from tests.conftest import NO_TEACHER, SMALL
 
 Federate = Callable[..., Any]
 Change = Callable[[Message], None]
@@ -34,6 +34,7 @@ UNEQUAL = (
     "evaluation.keep=last",
     "aggregation.clip_radius=100",  # no update is moved: the plain weights are what is tested
     "privacy.min_rows=0",
+    *NO_TEACHER,
 )
 LIAR = 1
 
@@ -121,12 +122,10 @@ def test_a_lie_changes_nobodys_weight(federate: Federate, rows: list[int], lie: 
     assert_model(ran, by_rows(rounds[-1], {client: rows[client] for client in counted}))
 
 
-def test_a_shared_adapter_is_averaged_by_rows(
-    federate: Federate, rows: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LLM_QFL_HOME", str(tmp_path / "store"))
+def test_a_shared_adapter_is_averaged_by_rows(federate: Federate, rows: list[int]) -> None:
     rounds, spoil = watching(ADAPT)
-    ran = federate(*UNEQUAL, "llm.federated=fedavg", "llm.rounds=1", "run.rounds=1", spoil=spoil)
+    shared = ("distill.weight=0.3", "llm.federated=fedavg", "llm.rounds=1", "run.rounds=1")
+    ran = federate(*UNEQUAL, *shared, spoil=spoil)
     expected = by_rows(rounds[-1], dict(enumerate(rows)))
     saved = load_file(ran.folder / "adapter.safetensors")
     for name, array in saved.items():
@@ -158,6 +157,7 @@ OWN = (
     "data.test_rows=0",
     "data.server_rows=0",
     "train.class_weights=balanced",
+    *NO_TEACHER,
 )
 
 

@@ -18,7 +18,7 @@ from llm_qfl.cli.deploy.parts import exec_secret
 from llm_qfl.cli.owner_only import same_user
 from llm_qfl.cli.processes import wait_for
 from llm_qfl.cli.superlink import free_port, healthy, owner_only
-from tests import strangers
+from tests import other_users
 
 SERVER = """
 import sys, uvicorn
@@ -50,10 +50,10 @@ def server(tmp_path: Path) -> Iterator[int]:
         process.wait()
 
 
-@strangers.needs_root
+@other_users.needs_root
 def test_a_server_answers_its_own_user_and_no_other(server: int) -> None:
     url = f"http://127.0.0.1:{server}/"
-    assert strangers.asks(url).startswith("refused")
+    assert other_users.asks(url).startswith("refused")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     assert opener.open(url, timeout=10).read() == b"hello"
 

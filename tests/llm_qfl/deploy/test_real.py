@@ -13,11 +13,11 @@ import pytest
 from llm_qfl.cli.flower import CONNECTION, Flwr, output
 from llm_qfl.cli.processes import TAG, members, wait_for
 from llm_qfl.cli.superlink import free_port, healthy
-from tests import strangers
+from tests import other_users
 from tests.command import llm_qfl
 from tests.faults.harness import begin
 from tests.llm_qfl.deploy.test_gate import needs_nginx
-from tests.strangers import Watch
+from tests.other_users import Watch
 
 SMALL = (
     "run.rounds=1",
@@ -62,7 +62,7 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
         if os.getuid() == 0:
             for name in ("superlink", "node-0"):
                 url = f"http://127.0.0.1:{part(tmp_path, name)['port']}/health"
-                assert strangers.asks(url).startswith("refused")
+                assert other_users.asks(url).startswith("refused")
 
         sets = [word for assignment in SMALL for word in ("--set", assignment)]
         ran = llm_qfl(tmp_path, "run", "--on", "fed", "--name", "deployed", *sets)

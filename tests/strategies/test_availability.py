@@ -30,9 +30,9 @@ from core.messages import (
     pack_report,
 )
 from strategies import FederationState
-from strategies.availability import LOOK_SECONDS, call_roll, muster
-from strategies.deadlines import Exchange
-from tests.strategies.test_exchange import Post
+from strategies.availability import POLL_SECONDS, poll_clients, wait_for_quorum
+from strategies.deadlines import DeadlineGrid
+from tests.strategies.test_deadlines import Post
 from tests.strategies.test_state import begin
 
 Told = list[dict[str, Any]]
@@ -42,7 +42,7 @@ ZEROS = {
 }
 
 
-class Doors(Exchange):
+class Doors(DeadlineGrid):
     """Nodes that are there as they are told, and late replies as they are given."""
 
     def __init__(self, *there: int) -> None:
@@ -80,7 +80,7 @@ def shown(state: FederationState) -> list[int]:
 
 def roll(grid: Doors, state: FederationState, *given: str) -> Told:
     told: Told = []
-    muster(grid, state, settings(*given), told.append)
+    poll_clients(grid, state, settings(*given), told.append)
     return told
 
 
@@ -132,15 +132,15 @@ def test_a_round_waits_until_enough_are_back() -> None:
     grid, state = Doors(), begin()
     slept: list[float] = []
     grid.there = lambda: {1000, 1001} if len(slept) == 3 else {1000}
-    found = call_roll(grid, state, settings("run.min_replies=2"), slept.append)
-    assert (found.gone, slept) == (frozenset(), 3 * [LOOK_SECONDS])
+    found = wait_for_quorum(grid, state, settings("run.min_replies=2"), slept.append)
+    assert (found.gone, slept) == (frozenset(), 3 * [POLL_SECONDS])
 
 
 def test_a_run_whose_nodes_stay_away_ends_with_one_line() -> None:
     given = settings("run.min_replies=2", "run.wait_seconds=60")
     slept: list[float] = []
     with pytest.raises(UserError) as caught:
-        call_roll(Doors(1000), begin(), given, slept.append)
+        wait_for_quorum(Doors(1000), begin(), given, slept.append)
     assert "1 clients are connected (gone: 1)" in str(caught.value)
     assert "run.min_replies = 2" in str(caught.value)
     assert "\n" not in str(caught.value)

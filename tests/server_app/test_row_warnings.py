@@ -14,6 +14,7 @@ from core import parse_run
 from data import load_server
 from llm_qfl.cli.formatting import header, result
 from reporting import write_report
+from tests.conftest import NO_TEACHER
 
 Federate = Callable[..., Any]
 
@@ -23,6 +24,7 @@ OWN = (
     "data.train_rows=0",
     "data.test_rows=0",
     "data.server_rows=12",
+    *NO_TEACHER,
 )
 
 
@@ -105,7 +107,7 @@ def test_with_federated_evaluation_the_sites_say_it(
         texts = sequences(40)
         given += [f"data.path={write(tmp_path / 'rows.csv', [*texts, *texts])}"]
         given += [f"data.test_path={write(tmp_path / 'test.csv', texts[:9], 'a')}"]
-    ran = federate("data.source=csv", "data.kind=dna", "data.train_rows=0", *given)
+    ran = federate("data.source=csv", "data.kind=dna", "data.train_rows=0", *NO_TEACHER, *given)
     said = ran.events("prepared")[0]["warnings"]
     if per_site:
         assert [line.split(":")[0] for line in said] == [f"client-{k}" for k in range(3)] or len(

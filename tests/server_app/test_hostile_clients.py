@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 from core import UserError
 from core.messages import ABOUT, ADAPT, EVALUATE, METRICS, PREPARE, TRAIN
-from tests.malice import ESCAPES, Trap, change
+from core.received import read_site_report
+from server_app.prepare import dominant_sites, read_reports, rows_by_class
+from tests.conftest import NO_TEACHER
+from tests.hostile_replies import ESCAPES, Trap, change
 
 Federate = Callable[..., Any]
 
@@ -109,27 +112,28 @@ def honest() -> tuple[Any, list[Message]]:
     return found, list(grid.send_and_receive(orders))
 
 
-@pytest.mark.parametrize("seed", range(0, 200, 50))
-def test_a_preparation_is_used_or_refused_in_one_line(
-    honest: tuple[Any, list[Message]], seed: int
-) -> None:
-    from server_app.prepare import _read, dominant_sites, rows_by_class
+def spoilt(replies: list[Message], change: Callable[[RecordDict], Any]) -> list[Message]:
+    """Return the replies, client 1's with its content changed."""
+    content = RecordDict({k: type(v)(dict(v)) for k, v in replies[1].content.items()})
+    change(content)
+    found = [replies[0], copy.copy(replies[1]), replies[2]]
+    found[1].content = content
+    return found
 
+
+def test_a_preparation_is_used_or_refused_in_one_line(honest: tuple[Any, list[Message]]) -> None:
     ours = ("node 1001 sent a report that cannot be used: ", "clients disagree", "partition-id")
     given, replies = honest
-    for number in range(seed, seed + 50):
-        content = RecordDict({k: type(v)(dict(v)) for k, v in replies[1].content.items()})
-        change(random.Random(number), content)
-        spoilt = [replies[0], copy.copy(replies[1]), replies[2]]
-        spoilt[1].content = content
+    for number in range(200):
+        sent = spoilt(replies, lambda content, n=number: change(random.Random(n), content))
         try:
-            answers = _read(spoilt, given)
+            answers = read_reports(sent, given, read_site_report, "start")
         except UserError as error:
             refused = str(error)
         else:
             members = [member for member, _, _ in answers]
             rows_by_class(members, given)
-            dominant_sites(members, given)
+            list(dominant_sites(members, given))
             continue
         assert refused.isprintable()
         assert any(words in refused for words in ours), refused
@@ -148,22 +152,39 @@ def test_a_preparation_is_used_or_refused_in_one_line(
         ("client", 7, "client 7 of 3"),
         ("class_rows", [16, 17], r"moments of \[16, 16\] rows instead of \[16, 17\]"),
         ("class_rows", [16.5, 15.5], "valid integer"),
+        ("train_rows", 10**9, r"client 1 reports 1000000000 training rows and .* \[16, 16\]"),
         ("train_rows", 10**12, "less than or equal to 1000000000"),
         ("seconds", float("inf"), "finite number"),
         ("more", 1, "more is no field of it"),
+        ("circuits_per_step", -1, "circuits_per_step = -1.* greater than or equal to 0"),
+        ("circuits_per_step", 2**50, rf"circuits_per_step = {2**50}, of at most \d+"),
+        ("circuits_fixed", -5, "circuits_fixed = -5.* greater than or equal to 0"),
+        ("circuits_fixed", 10**6, r"circuits_fixed = 1000000, of at most \d+"),
+        ("shots_per_circuit", 0.5, "shots_per_circuit = 0.5.* valid integer"),
+        ("shots_per_circuit", 10**9, "shots_per_circuit = 1000000000, of at most 100000000"),
     ],
 )
-def test_what_a_site_says_of_itself_is_exact(
-    federate: Federate, name: str, value: Any, why: str
+def test_what_a_site_reports_of_itself_is_exact(
+    honest: tuple[Any, list[Message]], name: str, value: Any, why: str
 ) -> None:
-    def spoil(order: Message, reply: Message) -> Message:
-        if order.metadata.message_type == PREPARE and order.metadata.dst_node_id == 1001:
-            reply.content.config_records[ABOUT][name] = value
-        return reply
+    given, replies = honest
+
+    def lie(content: RecordDict) -> None:
+        content.config_records[ABOUT][name] = value
 
     with pytest.raises(UserError, match=f"node 1001 sent .*{why}") as caught:
-        federate(spoil=spoil)
+        read_reports(spoilt(replies, lie), given, read_site_report, "start")
     assert str(caught.value).isprintable()
+
+
+def test_a_false_report_ends_the_run_before_it_begins(federate: Federate) -> None:
+    def spoil(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == PREPARE and order.metadata.dst_node_id == 1001:
+            reply.content.config_records[ABOUT]["train_rows"] = 10**9
+        return reply
+
+    with pytest.raises(UserError, match=r"node 1001 sent .*client 1 reports 1000000000 training"):
+        federate(spoil=spoil)
 
 
 def test_reasons_of_a_client_are_escaped(
@@ -270,15 +291,16 @@ def test_one_sites_claim_does_not_take_the_weighted_mean(federate: Federate) -> 
     from strategies import llm_qfl
 
     seen: list[list[int]] = []
-    weigh = llm_qfl.weigh
+    aggregate = llm_qfl.aggregate
 
-    def watch(replies: Any, rows: Any) -> None:
-        seen.append(list(rows))
-        weigh(replies, rows)
+    def watch(settings: Any, number: int, parts: Any, reference: Any) -> Any:
+        seen.append([part.rows for part in parts])
+        return aggregate(settings, number, parts, reference)
 
     given = ("data.partition=quantity", "data.alpha=0.3", "run.rounds=1", "run.clients=4")
+    given = (*given, *NO_TEACHER)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llm_qfl, "weigh", watch)
+        patch.setattr(llm_qfl, "aggregate", watch)
         free = federate(*given, "aggregation.max_weight=1e9")
         capped = federate(*given, "aggregation.max_weight=2")
     rows = [c["train_rows"] for c in free.events("prepared")[0]["clients"]]

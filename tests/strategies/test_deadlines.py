@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
 
 from core.flower_compat import set_message_id, set_task_identity
-from strategies.deadlines import REST, Exchange
+from strategies.deadlines import BACK_OFF, DeadlineGrid
 
 SOON, ENOUGH = 0.3, 30.0
 """Seconds: a deadline that is to pass, and one that is not."""
@@ -87,7 +87,7 @@ def test_replies_come_in_the_order_of_the_messages() -> None:
         first.free.set()  # the first answers after the second
         return answer(order)
 
-    exchange = Exchange(Post(n5=first, n6=second, n7=answer))
+    exchange = DeadlineGrid(Post(n5=first, n6=second, n7=answer))
     assert by(exchange.send_and_receive(orders(5, 6, 7), timeout=ENOUGH)) == [5, 6, 7]
     assert by(exchange.send_and_receive(orders(7, 5), timeout=None)) == [7, 5]
     assert exchange.send_and_receive([], timeout=ENOUGH) == []
@@ -100,7 +100,7 @@ def test_the_deadline_holds_against_a_pull_that_never_returns() -> None:
         stuck.wait()  # what a node leaves that is killed in the middle of an upload
         return None
 
-    exchange = Exchange(Post(n5=uploading, n6=answer))
+    exchange = DeadlineGrid(Post(n5=uploading, n6=answer))
     assert by(exchange.send_and_receive(orders(5, 6), timeout=SOON)) == [6]
     assert exchange.busy() == {5}
     stuck.set()
@@ -116,7 +116,7 @@ def test_the_deadline_holds_against_a_message_that_cannot_be_sent() -> None:
             return super().push_messages(messages)
 
     post = Stuck(n5=answer, n6=answer)
-    exchange = Exchange(post)
+    exchange = DeadlineGrid(post)
     assert exchange.send_and_receive(orders(5, 6), timeout=SOON) == []
     assert exchange.busy() == {5, 6}
     free.set()
@@ -133,7 +133,7 @@ def test_that_the_run_is_over_is_no_failure_of_a_node() -> None:
     def ended(order: Message) -> Message:
         raise RunNotRunningException
 
-    exchange = Exchange(Post(n5=Slow(), n6=ended))
+    exchange = DeadlineGrid(Post(n5=Slow(), n6=ended))
     with pytest.raises(RunNotRunningException):
         exchange.send_and_receive(orders(5, 6), timeout=None)
     exchange.close()
@@ -141,9 +141,9 @@ def test_that_the_run_is_over_is_no_failure_of_a_node() -> None:
 
 def test_a_node_is_left_alone_for_so_many_deadlines_and_not_for_ever() -> None:
     now = [0.0]
-    exchange = Exchange(Post(n5=Slow(), n6=answer), clock=lambda: now[0])
+    exchange = DeadlineGrid(Post(n5=Slow(), n6=answer), clock=lambda: now[0])
     exchange.send_and_receive(orders(5, 6), timeout=SOON)
-    now[0] = (1 + REST) * SOON - 0.01
+    now[0] = (1 + BACK_OFF) * SOON - 0.01
     assert exchange.busy() == {5}
     now[0] += 0.02
     assert exchange.busy() == frozenset()
@@ -152,7 +152,7 @@ def test_a_node_is_left_alone_for_so_many_deadlines_and_not_for_ever() -> None:
 
 def test_a_late_reply_is_told_once_and_its_node_is_busy_until_then() -> None:
     slow = Slow()
-    exchange = Exchange(Post(n5=slow, n6=answer))
+    exchange = DeadlineGrid(Post(n5=slow, n6=answer))
     assert by(exchange.send_and_receive(orders(5, 6), timeout=SOON)) == [6]
     assert (exchange.busy(), exchange.late()) == ({5}, [])
     slow.free.set()
@@ -171,7 +171,7 @@ def test_what_flower_tells_of_a_node_is_put_down_to_that_node(code: int) -> None
         reply.metadata.__dict__["_src_node_id"] = 1  # the SuperLink's
         return reply
 
-    (lost,) = Exchange(Post(n5=gone)).send_and_receive(orders(5), timeout=ENOUGH)
+    (lost,) = DeadlineGrid(Post(n5=gone)).send_and_receive(orders(5), timeout=ENOUGH)
     assert lost.metadata.src_node_id == 5
     assert lost.error.reason == "node unavailable"
 
@@ -187,13 +187,15 @@ def test_a_clients_process_that_was_killed_is_called_so(code: int, reason: str) 
     def died(order: Message) -> Message:
         return Message(Error(code, reason), reply_to=order)
 
-    lost, fine = Exchange(Post(n5=died, n6=answer)).send_and_receive(orders(5, 6), timeout=ENOUGH)
+    lost, fine = DeadlineGrid(Post(n5=died, n6=answer)).send_and_receive(
+        orders(5, 6), timeout=ENOUGH
+    )
     assert lost.error.reason == "its process ended without an answer: killed, or out of memory"
     assert (lost.metadata.src_node_id, by([fine])) == (5, [6])
 
 
 def test_an_order_that_cannot_be_sent_costs_the_others_nothing() -> None:
-    exchange = Exchange(Post(n6=answer))
+    exchange = DeadlineGrid(Post(n6=answer))
     lost, fine = exchange.send_and_receive(orders(5, 6), timeout=ENOUGH)
     assert lost.error.reason == "the connection failed: no such node"
     assert (lost.metadata.src_node_id, by([fine])) == (5, [6])
@@ -206,9 +208,9 @@ def test_a_message_that_flower_takes_nothing_of_says_so() -> None:
             node = message.metadata.dst_node_id
             return [] if node == 5 else [None] if node == 7 else super().push_messages([message])
 
-    exchange = Exchange(Full(n5=answer, n6=answer, n7=answer))
+    exchange = DeadlineGrid(Full(n5=answer, n6=answer, n7=answer))
     one, fine, other = exchange.send_and_receive(orders(5, 6, 7), timeout=ENOUGH)
-    why = "the connection failed: the order could not be sent"
+    why = "the connection failed: the message could not be sent"
     assert (one.error.reason, by([fine]), other.error.reason) == (why, [6], why)
 
 
@@ -217,14 +219,14 @@ def test_a_connection_that_fails_for_all_is_an_error() -> None:
         raise ConnectionError("SuperLink gone")
 
     with pytest.raises(ConnectionError, match="SuperLink gone"):
-        Exchange(Post(n5=broken, n6=broken)).send_and_receive(orders(5, 6), timeout=ENOUGH)
+        DeadlineGrid(Post(n5=broken, n6=broken)).send_and_receive(orders(5, 6), timeout=ENOUGH)
     with pytest.raises(ConnectionError, match="no such node"):
-        Exchange(Post()).send_and_receive(orders(5), timeout=ENOUGH)
+        DeadlineGrid(Post()).send_and_receive(orders(5), timeout=ENOUGH)
 
 
 def test_all_else_is_flowers() -> None:
     post = Post(n5=answer)
-    exchange = Exchange(post)
+    exchange = DeadlineGrid(post)
     assert list(exchange.get_node_ids()) == [5]
     assert exchange.run == "the run"
     exchange.set_run("another")

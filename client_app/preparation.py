@@ -1,0 +1,246 @@
+"""What a client does before the rounds: describe its rows, train and take the shared adapter."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from client_app.site import SiteCache
+from core import derive_seed, display_safe, open_store, write_once
+from core.messages import (
+    NO_ENCODER,
+    UNSET,
+    AdaptReport,
+    AdoptReport,
+    Parameters,
+    SiteReport,
+)
+
+if TYPE_CHECKING:
+    from data import Moments
+
+
+def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
+    """Describe the site and compute the moments of its training features.
+
+    Returns
+    -------
+    tuple
+        The report, and the arrays ``count`` (C,), ``sums`` (C, d) and ``second`` (d, d).
+    """
+    from data import class_rows, feature_kind
+    from llm import local_model, shared_bytes
+    from quantum import circuits_before_steps, circuits_per_step
+
+    began = time.monotonic()
+    settings, site = cache.settings, cache.site
+    moments = site_moments(cache)
+    kind = feature_kind(cache.info.kind, settings.features)
+    model, source = local_model(settings, cache.info.kind, embeds=kind == "embedding")
+    shared = settings.llm.federated != "none"
+    # Built now so that a backend that is not there is reported before anybody fine-tunes.
+    classifier = cache.classifier
+    if not getattr(classifier.engine, "repeatable", True):
+        cache.log_progress(
+            f"{settings.quantum.backend} takes no seed: no run on it can be repeated"
+        )
+    evaluated = len(site.validation) * (2 if settings.evaluation.mode == "federated" else 1)
+    about = SiteReport(
+        client=cache.client,
+        site=cache.name,
+        train_rows=len(site.train),
+        val_rows=len(site.validation),
+        test_rows=len(site.test),
+        class_rows=class_rows(site.train.labels, cache.classes),
+        classes=list(cache.info.classes),
+        data=cache.info.name,
+        kind=cache.info.kind,
+        features=_features(kind, moments),
+        backend=_backend(cache),
+        llm=model,
+        encoder=source.identity if source and (kind == "embedding" or shared) else NO_ENCODER,
+        adapter_bytes=shared_bytes(settings.llm, cache.info.kind, cache.classes) if shared else 0,
+        circuits_per_step=circuits_per_step(
+            settings.train, len(site.train), classifier.angles, settings.quantum.backend
+        ),
+        circuits_fixed=evaluated + circuits_before_steps(settings.train, len(site.train)),
+        shots_per_circuit=int(getattr(classifier.engine, "shots", 0)),
+        seconds=time.monotonic() - began,
+        rows_digest=rows_digest(cache),
+        notes=_notes(cache),
+    )
+    return about, dict(vars(moments))
+
+
+def _notes(cache: SiteCache) -> str:
+    """Say what is odd about this site's rows, where the server does not see it itself."""
+    data = cache.settings.data
+    shared_federated = cache.settings.evaluation.mode == "federated" and cache.client == 0
+    if not (data.per_site or shared_federated):
+        return UNSET
+    return display_safe("; ".join(cache.info.notes))[:500] or UNSET
+
+
+def _features(kind: str, moments: Moments) -> str:
+    """Name the features and their number, which before the shared adapter is not known."""
+    number = moments.second.shape[0]
+    return f"{kind}, {number}" if number else f"{kind} by the shared adapter"
+
+
+def _backend(cache: SiteCache) -> str:
+    """Name the node's backend, and what ``least_busy`` has found."""
+    from quantum import DeviceEngine
+
+    name, engine = cache.settings.quantum.backend, cache.classifier.engine
+    if name == "ibm:least_busy" and isinstance(engine, DeviceEngine):
+        return f"{name} ({engine.device_name})"
+    return name
+
+
+def adapt_round(
+    cache: SiteCache, arrays: Parameters, server_round: int
+) -> tuple[AdaptReport, Parameters]:
+    """Train the shared adapter on the site's training rows for one round of averaging.
+
+    Parameters
+    ----------
+    cache : SiteCache
+        The site.
+    arrays : dict of arrays
+        The averaged adapter of the round before; empty in round 1, which starts from the seed.
+    server_round : int
+        Which round, from 1.
+
+    Returns
+    -------
+    tuple
+        The figures of the round, and the trained adapter.
+    """
+    import torch
+
+    from llm import Task, local_round
+
+    settings, site = cache.settings, cache.site
+    torch.set_num_threads(settings.quantum.threads)
+    task = Task(
+        *(site.train.texts, site.train.labels, (), np.zeros(0)),
+        classes=cache.classes,
+        settings=settings.llm,
+        kind=cache.info.kind,
+        seed=derive_seed(settings.run.seed, "llm", cache.client),
+    )
+    store = open_store(settings.llm.store)
+    done = local_round(task, arrays, server_round, settings.run.seed, store, cache.log_progress)
+    report = AdaptReport(
+        rows=len(site.train),
+        round=server_round,
+        steps=done.steps,
+        loss=done.loss,
+        start=done.start,
+        reused=int(done.reused),
+        llm_tokens=done.tokens,
+        llm_seconds=done.seconds,
+    )
+    return report, done.arrays
+
+
+def take_adapter(cache: SiteCache, arrays: Parameters) -> tuple[AdoptReport, Parameters]:
+    """Store the shared adapter, make it the site's teacher, and sum up its features.
+
+    Parameters
+    ----------
+    cache : SiteCache
+        The site.
+    arrays : dict of arrays
+        The adapter after the last round of averaging.
+
+    Returns
+    -------
+    tuple
+        The teacher's figures on the site's validation rows; the moments of the training rows'
+        features, or empty ones where the adapter does not make the features.
+    """
+    began = time.monotonic()
+    cache.adopt(arrays)
+    teacher, _ = cache.teacher()
+    # Moments of other features have been sent: to send them again would be a release of its own.
+    shared = cache.settings.features.encoder == "shared"
+    moments = site_moments(cache) if shared else _class_counts(cache)
+    report = AdoptReport(
+        rows=len(cache.site.validation),
+        loss=float(teacher.metrics["loss"]),
+        accuracy=float(teacher.metrics["accuracy"]),
+        llm_seconds=time.monotonic() - began,
+    )
+    return report, dict(vars(moments))
+
+
+def site_moments(cache: SiteCache) -> Moments:
+    """Return the moments of the training rows' features, (C,), (C, d) and (d, d), as they are sent.
+
+    Classes of fewer than ``privacy.min_rows`` rows are left out. Before the shared adapter is there
+    the features that it makes are unknown: d is then 0, and only the rows by class are sent.
+    """
+    from core.privacy import noise_seed
+    from data import clip_rows, frequent_class_rows, moments_of, noisy_moments
+
+    privacy = cache.settings.privacy
+    if cache.settings.features.encoder == "shared" and not cache.adopted_digest:
+        return _class_counts(cache)
+    noise, longest, features = privacy.moment_noise, privacy.moment_clip, cache.features("train")
+    labels = np.asarray(cache.site.train.labels)
+    enough = frequent_class_rows(labels, cache.classes, privacy.min_rows)
+    sent = (clip_rows(features, longest) if noise else np.asarray(features))[enough]
+    moments = moments_of(sent, labels[enough], cache.classes)
+    if not noise:
+        return moments
+    seed = noise_seed(cache.settings, "moments", cache.client)
+    return noisy_moments(moments, noise, longest, np.random.default_rng(seed))
+
+
+def _class_counts(cache: SiteCache) -> Moments:
+    """Return the rows by class as moments of d = 0 features."""
+    from data import moments_of
+
+    labels = cache.site.train.labels
+    return moments_of(np.zeros((len(labels), 0)), labels, cache.classes)
+
+
+KEY_FILE = "rows.key"
+"""File of the site's store that keys its digests; it never leaves the site."""
+
+
+UNKNOWN = "none"
+"""Where the store cannot keep a secret: nothing is compared then."""
+
+
+def rows_digest(cache: SiteCache) -> str:
+    """Return ``<store>-<digest>``: which secret keyed it, and the keyed digest of all rows.
+
+    A resumed run compares it with the one that the run began with. Without the secret nobody can
+    test a guess of the rows against it.
+    """
+    from llm import content_key
+
+    try:
+        secret = _secret(open_store(cache.settings.llm.store))
+    except OSError:
+        return UNKNOWN
+    parts = (cache.site.train, cache.site.validation, cache.site.test)
+    texts, labels = [part.texts for part in parts], [part.labels for part in parts]
+    which = content_key([], [], {"which": secret})
+    return f"{which[:8]}-{content_key(texts, labels, {'secret': secret})}"
+
+
+def _secret(store: Path) -> str:
+    """Return the store's secret; the first process that needs it makes it, whole or not at all."""
+    path = store / KEY_FILE
+    if not path.exists():
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            write_once(path, secrets.token_hex(16).encode())
+    return path.read_text(encoding="ascii")
