@@ -29,12 +29,16 @@ AT_MOST = (
 """Keys whose value is at most that of another."""
 
 
+def _estimable(error: float) -> bool:
+    return error == 0 or error >= 0.001
+
+
 VALUES: Conditions = (
     Condition("distill.folds", lambda folds: folds != 1, "0, or 2 to 10"),
-    Condition("hardware.precision", lambda error: not 0 < error < 1e-3, "0, or 0.001 and above"),
+    Condition("hardware.precision", _estimable, "0, or 0.001 (a million shots) and above"),
     Condition("data.labels", lambda text: len(split_list(text)) != 1, "two or more class names"),
 )
-"""What a value must be besides its bounds; an error of 0.001 takes a million shots."""
+"""What a value must be besides its bounds."""
 
 NO_LLM = when("llm.model", "none")
 FEDERATED_LLM, LOCAL_LLM = unless("llm.federated", "none"), when("llm.federated", "none")
@@ -102,7 +106,7 @@ class IgnoredError(SettingsError):
         self.key, self.by = key, by
 
 
-def check_backends(settings: Settings) -> None:
+def check_backend_names(settings: Settings) -> None:
     """Refuse names of backends that no family takes.
 
     Raises
@@ -138,14 +142,9 @@ def check_conditions(settings: Settings, keys: Collection[str]) -> None:
         for other in traits(key).applies_when:
             # A condition on a key that has no effect itself sees that key's default.
             if not other.holds(flat[other.key]):
-                raise _ignored(
-                    settings,
-                    key,
-                    f"because {other.key} = {flat[other.key]!r}",
-                    str(other),
-                    f"remove {key} or change {other.key}",
-                    other.key,
-                )
+                why = f"because {other.key} = {flat[other.key]!r}"
+                fix = f"remove {key} or change {other.key}"
+                raise _ignored(settings, key, why, str(other), fix, other.key)
 
 
 def check_combinations(settings: Settings, *, at_node: bool = False) -> None:

@@ -17,7 +17,7 @@ from core.errors import SettingsError, UserError, unexpected_error
 from core.formatting import join_list
 from core.settings.checks import (
     IgnoredError,
-    check_backends,
+    check_backend_names,
     check_combinations,
     check_conditions,
 )
@@ -193,7 +193,7 @@ def _validated(flat: Mapping[str, Any], node_config: Mapping[str, Any]) -> Setti
         key = ".".join(map(str, problem["loc"]))
         given = f"{key} = {short_repr(problem['input'])}"
         raise SettingsError(given, accepted(key), "see docs/settings.md") from None
-    check_backends(settings)
+    check_backend_names(settings)
     parse_device_options(settings.quantum.device_options)
     parse_noise(settings.quantum.noise)
     return settings

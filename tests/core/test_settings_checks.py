@@ -28,7 +28,7 @@ MISTAKES = [
     ("distill.decay=0", "distill.decay = 0; accepted: a number above 0 and at most 1"),
     ("distill.folds=11", "distill.folds = 11; accepted: a whole number .*at most 10"),
     ("distill.folds=1", "distill.folds = 1; accepted: 0, or 2 to 10; change distill.folds"),
-    ("hardware.precision=1e-4 quantum.backend=aer", "precision = 0.0001; accepted: 0, or 0.001"),
+    ("hardware.precision=1e-4 quantum.backend=aer", "precision = 0.0001; accepted: 0, or 0.00"),
     ("llm.rounds=0", "llm.rounds = 0; accepted: a whole number at least 1"),
     ("llm.federated=fedprox", "llm.federated = 'fedprox'; accepted: none, ffa, fedavg"),
     ("train.learning_rate=inf", "train.learning_rate = inf; accepted: a number above 0"),
