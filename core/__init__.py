@@ -59,7 +59,6 @@ from core.settings.hardware import HardwareSettings
 from core.settings.llm import DistillSettings, LlmSettings
 from core.settings.parsing import parse_node, parse_run, parse_settings, settings_command
 from core.settings.pennylane_options import (
-    CHANNELS,
     NOISELESS,
     RUN_DECIDES,
     Noise,

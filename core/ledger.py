@@ -5,7 +5,7 @@ The totals are what theorems 6.5 (communication) and 6.6 (computation) bound, me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -153,31 +153,20 @@ class Ledger:
     def as_json(self) -> dict[str, Any]:
         """Return ``{"entries", "totals", "clients", "agent", "repeated"}`` for `ledger.json`."""
         clients = sorted({client for _, client, _ in self.entries})
+        usage = [{"round": number, **asdict(one)} for number, one in self.agent_usage]
+        used = {key: sum(row[key] for row in usage) for key in USAGE_KEYS}
         return {
-            "entries": _entries_json(self.entries),
-            "totals": asdict(self.totals()),
+            **_summed(self.entries),
             "clients": {str(client): asdict(self.of(client)) for client in clients},
-            "agent": {
-                "entries": [{"round": number, **asdict(one)} for number, one in self.agent_usage],
-                "totals": {
-                    key: sum(getattr(usage, key) for _, usage in self.agent_usage)
-                    for key in USAGE_KEYS
-                },
-            },
-            "repeated": {
-                "entries": _entries_json(self.repeated),
-                "totals": asdict(total(cost for _, _, cost in self.repeated)),
-            },
+            "agent": {"entries": usage, "totals": used},
+            "repeated": _summed(self.repeated),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ledger:
         """Read what `as_json` has written."""
         agent_usage = [
-            (
-                entry["round"],
-                AgentUsage(**{key: entry[key] for key in USAGE_KEYS}),
-            )
+            (entry["round"], AgentUsage(**{key: entry[key] for key in USAGE_KEYS}))
             for entry in data["agent"]["entries"]
         ]
         return cls(
@@ -185,11 +174,10 @@ class Ledger:
         )
 
 
-def _entries_json(entries: Iterable[tuple[int, int, Cost]]) -> list[dict[str, Any]]:
-    return [
-        {"round": server_round, "client": client, **asdict(cost)}
-        for server_round, client, cost in entries
-    ]
+def _summed(entries: Sequence[tuple[int, int, Cost]]) -> dict[str, Any]:
+    """Return entries of `ledger.json`, and their sum."""
+    rows = [{"round": number, "client": client, **asdict(cost)} for number, client, cost in entries]
+    return {"entries": rows, "totals": asdict(total(cost for _, _, cost in entries))}
 
 
 def read_entries(entries: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, Cost]]:

@@ -207,8 +207,21 @@ class TrainIns:
     fine_tuned: bool
 
 
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class CircuitReport:
+    """What the circuits of an answer cost; seconds on the device, in its queue, and of the rest."""
+
+    jobs: Count
+    circuits: Count
+    shots: Count
+    two_qubit_gates: Count
+    qpu_seconds: Seconds
+    queue_seconds: Seconds
+    train_seconds: Seconds
+
+
 @dataclass(frozen=True, config=STRICT)
-class TrainReport:
+class TrainReport(CircuitReport):
     """What a participant answers besides its parameters; numbers only.
 
     Losses are mean negative log-likelihoods in nats; ``loss`` and ``llm_loss`` on the
@@ -230,13 +243,6 @@ class TrainReport:
     llm_reused: Annotated[int, Field(ge=0, le=1)]
     llm_tokens: Count
     llm_seconds: Seconds
-    train_seconds: Seconds
-    jobs: Count
-    circuits: Count
-    shots: Count
-    two_qubit_gates: Count
-    qpu_seconds: Seconds
-    queue_seconds: Seconds
     llm_cut: Rows = 0
 
 
@@ -252,7 +258,7 @@ class EvaluateIns:
 
 
 @dataclass(frozen=True, config=STRICT)
-class EvaluateReport:
+class EvaluateReport(CircuitReport):
     """Evaluation on a client's rows; confusions are C x C, rows true, flattened.
 
     The baselines' confusions come with the test split only: logistic regressions fitted on the
@@ -263,13 +269,6 @@ class EvaluateReport:
     rows: Rows
     loss: Loss
     confusion: list[Rows]
-    jobs: Count
-    circuits: Count
-    shots: Count
-    two_qubit_gates: Count
-    qpu_seconds: Seconds
-    queue_seconds: Seconds
-    train_seconds: Seconds
     logistic_projected: list[Rows]
     logistic_full: list[Rows]
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import CHANNELS, Noise, SettingsError, parse_device_options, parse_noise, parse_run
+from core import Noise, SettingsError, parse_device_options, parse_noise, parse_run
+from core.settings.pennylane_options import CHANNELS
 
 
 def test_options_are_parsed_by_their_form() -> None:
