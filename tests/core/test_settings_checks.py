@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import FIELDS, SettingsError, parse_run, parse_settings, traits
+from core import FIELDS, SettingsError, fine_tunes_llm, parse_run, parse_settings, traits
 
 CSV = "data.source=csv data.path=x"
 FFA = "llm.federated=ffa"
+PLAIN = "distill.weight=0 agent.kind=all"
+NO_LLM = f"{PLAIN} llm.model=none"
 DP = "privacy.dp=central aggregation.rule=uniform"
 MISTAKES = [
     # Keys, types and bounds.
@@ -24,6 +28,8 @@ MISTAKES = [
     ("quantum.model=qnn", "quantum.model = 'qnn'; accepted: qcnn, vqc"),
     ("quantum.backend=qiskit", "quantum.backend = 'qiskit'; accepted: exact, pennylane"),
     ("quantum.backend=pennylane:", "quantum.backend = 'pennylane:'; accepted: exact, penny"),
+    ("quantum.backend=fake:", "quantum.backend = 'fake:'; accepted: exact"),
+    ("quantum.backend=ibm", "quantum.backend = 'ibm'; accepted: exact"),
     ("distill.weight=1.5", "distill.weight = 1.5; accepted: a number .*at most 1"),
     ("distill.decay=0", "distill.decay = 0; accepted: a number above 0 and at most 1"),
     ("distill.folds=11", "distill.folds = 11; accepted: a whole number .*at most 10"),
@@ -52,6 +58,11 @@ MISTAKES = [
     ("train.schedule=inverse-time train.optimizer=cobyla", "because train.optimizer = 'cobyla'"),
     ("train.schedule=inverse-time train.optimizer=spsa", "ignored because train.optimizer"),
     ("train.schedule=inverse-time quantum.backend=aer", "by train.optimizer = 'auto' on aer"),
+    ("hardware.shots=10", "hardware.shots = 10 would be ignored because quantum.backend"),
+    ("quantum.backend=aer hardware.twirling=true", "twirling = True would be ignored"),
+    ("quantum.backend=aer hardware.shots=9 hardware.precision=0.1", "because hardware.shots = 9"),
+    ("train.warm_rounds=1", "train.warm_rounds = 1 would be ignored"),
+    (f"{NO_LLM} llm.epochs=5", "llm.epochs = 5 would be ignored because llm.model = 'none'"),
     ("train.perturbation=0.1", "train.perturbation = 0.1 would be ignored by train.optimizer"),
     ("stop.shots=9 quantum.backend=pennylane:default.qubit", "computes exact expectations"),
     ("features.encoder=shared", "features.encoder = 'shared' would be ignored because llm.f"),
@@ -68,6 +79,7 @@ MISTAKES = [
     ("train.steps=500", "train.steps = 500 with train.max_steps = 100; accepted: at most train.m"),
     ("train.min_steps=30", "train.min_steps = 30 with train.steps = 20; accepted: at most"),
     ("run.min_replies=9", "run.min_replies = 9 with run.clients = 4"),
+    ("quantum.backend=aer train.warm_rounds=11", "warm_rounds = 11 with run.rounds = 10"),
     ("agent.fraction=0.1 run.min_replies=3", "agent.fraction = 0.1 of 4 clients selects 1 with"),
     ("agent.kind=greedy agent.fraction=0.2 run.min_replies=2", "selects 1 with run.min_rep"),
     ("agent.kind=bandit agent.fraction=0.2 run.min_replies=2", "selects 1 with run.min_rep"),
@@ -84,6 +96,14 @@ MISTAKES = [
     (f"{CSV} data.per_site=true data.labels=a,b", "'central' without data.test_path; .*federated"),
     ("data.source=tweet-eval features.kind=kmer", "'kmer' with data.source = 'tweet-eval'"),
     (f"{CSV} features.kind=kmer", "'kmer' with .* with data.kind = 'text'; .*k-mers are of DNA"),
+    ("llm.model=none", "'none' with distill.weight = 0.3; .* change distill.weight"),
+    ("llm.model=none distill.weight=0", "'none' with agent.rule = 'adaptive'"),
+    (f"{NO_LLM} distill.features=1", "'none' with distill.features = 1.0"),
+    (f"{NO_LLM} stop.rule=either", "'none' with stop.rule = 'either'"),
+    (f"{NO_LLM} {FFA}", "'none' with llm.federated = 'ffa'"),
+    (f"{NO_LLM} data.source=tweet-eval", "'none' with .*embeddings are made by"),
+    (f"{NO_LLM} {CSV}", "'none' with .* with data.kind = 'text'; .*embeddings are made by"),
+    (f"{NO_LLM} features.kind=embedding", "'none' with .*embeddings are made by"),
     (f"{FFA} llm.peft=none", "llm.federated = 'ffa' with llm.peft = 'none'; accepted: llm.peft ="),
     (f"{FFA} distill.folds=3", "distill.folds = 3 with llm.federated = 'ffa'; .*each site's own"),
     ("distill.folds=3 distill.features=10", "folds = 3 with distill.features = 10.0; accepted"),
@@ -123,6 +143,46 @@ def test_a_mistake_is_one_clear_line(given: str, message: str) -> None:
 def test_what_goes_together_is_accepted(given: str) -> None:
     _, overrides = parse_run([], given.split())
     assert sorted(overrides) == sorted(text.partition("=")[0] for text in given.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("", True),
+        ("distill.weight=0", True),  # the paper's rule compares with its loss
+        ("distill.weight=0 agent.rule=fixed", False),
+        ("distill.weight=0 agent.rule=fixed stop.rule=gap", True),
+        ("distill.weight=0 agent.kind=random", False),
+        ("distill.weight=0 agent.kind=regulator", True),
+        ("distill.weight=0 agent.kind=endpoint agent.model=x", True),
+        (f"{PLAIN} distill.features=0.1", True),
+        (f"{PLAIN} {FFA}", True),
+        (f"{PLAIN} llm.model=dna-tiny", True),
+        (NO_LLM, False),
+    ],
+)
+def test_what_needs_a_fine_tuned_language_model(given: str, used: bool) -> None:
+    assert fine_tunes_llm(parse_run([], given.split())[0]) == used
+
+
+@pytest.mark.parametrize(
+    ("run", "backend"),
+    [
+        ({"quantum.backend": "aer:brisbane", "evaluation.backend": "aer:brisbane"}, "exact"),
+        ({"quantum.backend": "aer:brisbane", "train.perturbation": 0.1}, "exact"),
+        ({"quantum.backend": "aer:brisbane", "hardware.shots": 100}, "exact"),
+        ({"train.schedule": "inverse-time"}, "aer"),
+    ],
+)
+def test_a_node_may_have_no_use_for_what_the_run_sets(run: dict[str, Any], backend: str) -> None:
+    assert parse_settings(run, {"quantum.backend": backend}).quantum.backend == backend
+
+
+def test_a_node_may_not_set_what_has_no_effect_there() -> None:
+    with pytest.raises(SettingsError, match=r"hardware\.shots = 9 would be ignored"):
+        parse_settings({}, {"hardware.shots": 9})
+    with pytest.raises(SettingsError, match=r"'adam' with quantum\.backend = aer"):
+        parse_settings({"train.optimizer": "adam"}, {"quantum.backend": "aer"})
 
 
 def test_every_condition_holds_or_not_at_the_default_of_its_key() -> None:

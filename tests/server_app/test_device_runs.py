@@ -12,7 +12,7 @@ from flwr.app import Context, Message
 
 from client_app.app import app
 from client_app.site import forget
-from core import SettingsError, UserError, parse_run, parse_settings
+from core import UserError
 from core.messages import ARRAYS, METRICS, TRAIN, unpack_parameters
 from quantum.engines.devices.ibm import IbmService
 from quantum.engines.devices.job_store import JobStore
@@ -176,65 +176,6 @@ def test_same_seed_same_shots(federate: Federate) -> None:
     )
     assert one.summary["test"] == two.summary["test"]
     assert one.summary["test"] != other.summary["test"]
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (["quantum.backend=aer,exact"], "names 2 backends with run.clients = 4"),
-        (["quantum.backend=fake:"], "quantum.backend = 'fake:'; accepted: exact"),
-        (["quantum.backend=ibm"], "quantum.backend = 'ibm'; accepted: exact"),
-        (["quantum.backend=aer", "train.optimizer=adam"], "'adam' with quantum.backend = aer"),
-        (["evaluation.backend=aer"], "evaluation.backend = 'aer'; accepted: exact, or one that"),
-        (["hardware.shots=10"], "hardware.shots = 10 would be ignored because quantum.backend"),
-        (["quantum.backend=aer", "hardware.twirling=true"], "twirling = True would be ignored"),
-        (["train.perturbation=0.3"], "perturbation = 0.3 would be ignored by train.optimizer"),
-        (
-            ["quantum.backend=aer", "train.schedule=inverse-time"],
-            "'inverse-time' would be ignored by",
-        ),
-        (
-            ["quantum.backend=aer", "hardware.shots=9", "hardware.precision=0.1"],
-            "hardware.precision = 0.1 would be ignored because hardware.shots = 9",
-        ),
-        (["quantum.backend=aer", "train.warm_rounds=11"], "warm_rounds = 11 with run.rounds = 10"),
-        (["train.warm_rounds=1"], "train.warm_rounds = 1 would be ignored"),
-        (
-            ["quantum.backend=pennylane:default.qubit", "stop.shots=9"],
-            "stop.shots = 9 would be ignored: pennylane:default.qubit computes exact",
-        ),
-    ],
-)
-def test_contradictions_are_one_clear_line(given: list[str], message: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        parse_run([], given)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def at_node(run: dict[str, Any], node: dict[str, Any]) -> str:
-    return parse_settings(run, node).quantum.backend
-
-
-@pytest.mark.parametrize(
-    ("run", "backend"),
-    [
-        ({"evaluation.backend": "aer:brisbane"}, "exact"),
-        ({"train.perturbation": 0.1}, "exact"),
-        ({"hardware.shots": 100}, "exact"),
-    ],
-)
-def test_a_node_may_have_no_use_for_what_the_run_sets(run: dict[str, Any], backend: str) -> None:
-    wide = {"quantum.backend": "aer:brisbane", **run}
-    assert at_node(wide, {"quantum.backend": backend}) == backend
-    assert at_node({"train.schedule": "inverse-time"}, {"quantum.backend": "aer"}) == "aer"
-
-
-def test_a_node_is_told_what_it_would_ignore_of_its_own() -> None:
-    with pytest.raises(SettingsError, match=r"hardware\.shots = 9 would be ignored"):
-        at_node({}, {"hardware.shots": 9})
-    with pytest.raises(SettingsError, match=r"'adam' with quantum\.backend = aer"):
-        at_node({"train.optimizer": "adam"}, {"quantum.backend": "aer"})
 
 
 def test_the_evaluators_jobs_belong_to_the_run_and_its_session_is_closed(

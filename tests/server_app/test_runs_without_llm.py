@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from core import SettingsError, fine_tunes_llm, parse_run
 from reporting import write_report
 
 PLAIN = ("distill.weight=0", "agent.kind=all")
@@ -68,49 +67,6 @@ def test_texts_are_embedded_without_fine_tuning(
     assert {client["llm"] for client in prepared["clients"]} == {"minilm, for embeddings only"}
     assert ran.summary["teachers"] == []
     assert ran.summary["ledger"]["llm_tokens"] == 0
-
-
-@pytest.mark.parametrize(
-    ("given", "used"),
-    [
-        ([], True),
-        (["distill.weight=0"], True),  # the paper's rule compares with its loss
-        (["distill.weight=0", "agent.rule=fixed"], False),
-        (["distill.weight=0", "agent.rule=fixed", "stop.rule=gap"], True),
-        (["distill.weight=0", "agent.kind=random"], False),
-        (["distill.weight=0", "agent.kind=regulator"], True),
-        (["distill.weight=0", "agent.kind=endpoint", "agent.model=x"], True),
-        (["distill.weight=0", "distill.features=0.1", "agent.kind=all"], True),
-        ([*PLAIN, "llm.federated=ffa"], True),
-        ([*PLAIN, "llm.model=dna-tiny"], True),
-        ([*PLAIN, "llm.model=none"], False),
-    ],
-)
-def test_what_uses_a_language_model(given: list[str], used: bool) -> None:
-    assert fine_tunes_llm(parse_run([], given)[0]) == used
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ([], "llm.model = 'none' with distill.weight = 0.3; .* change distill.weight"),
-        (["distill.weight=0"], "llm.model = 'none' with agent.rule = 'adaptive'"),
-        ([*PLAIN, "stop.rule=either"], "llm.model = 'none' with stop.rule = 'either'"),
-        ([*PLAIN, "llm.federated=ffa"], "llm.model = 'none' with llm.federated = 'ffa'"),
-        (
-            [*PLAIN, "data.source=tweet-eval"],
-            "llm.model = 'none' with .*embeddings are made by",
-        ),
-        (
-            [*PLAIN, "features.kind=embedding"],
-            "llm.model = 'none' with .*embeddings are made by",
-        ),
-        ([*PLAIN, "llm.epochs=5"], "llm.epochs = 5 would be ignored because llm.model = 'none'"),
-    ],
-)
-def test_none_is_refused_where_something_needs_one(given: list[str], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
-        parse_run([], ["llm.model=none", *given])
 
 
 def test_a_site_without_a_model_trains_in_a_new_process_for_each_message(
