@@ -80,6 +80,7 @@ MISTAKES = [
     ("train.min_steps=30", "train.min_steps = 30 with train.steps = 20; accepted: at most"),
     ("run.min_replies=9", "run.min_replies = 9 with run.clients = 4"),
     ("quantum.backend=aer train.warm_rounds=11", "warm_rounds = 11 with run.rounds = 10"),
+    ("data.label_noise=0.1 data.noisy_clients=9", "noisy_clients = 9 with run.clients = 4"),
     ("agent.fraction=0.1 run.min_replies=3", "agent.fraction = 0.1 of 4 clients selects 1 with"),
     ("agent.kind=greedy agent.fraction=0.2 run.min_replies=2", "selects 1 with run.min_rep"),
     ("agent.kind=bandit agent.fraction=0.2 run.min_replies=2", "selects 1 with run.min_rep"),
