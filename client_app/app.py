@@ -18,7 +18,7 @@ from flwr.common.logger import log
 from pydantic import ValidationError
 
 from core import BudgetError, UserError, display_safe
-from core.flower_compat import CLIENT_RAISED
+from core.flower_compat import CLIENT_RAISED, close_ray
 from core.messages import (
     BUDGET_CODE,
     USER_ERROR_CODE,
@@ -32,7 +32,6 @@ from core.messages import (
     read_instruction,
     read_parameters,
 )
-from core.private_ray import close_ray
 
 close_ray()  # at import: the last moment before Flower's simulation starts Ray
 app = ClientApp()

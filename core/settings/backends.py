@@ -5,7 +5,7 @@ Text only: what a name needs to run is known to `quantum`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 
 from core.settings.declare import Condition, Conditions
 
@@ -15,8 +15,7 @@ ACCEPTED = (
 )
 """What `quantum.backend` takes, in words."""
 
-BARE = ("exact", "aer")
-NAMED = ("pennylane", "aer", "fake", "ibm")
+KNOWN = re.compile("exact|aer|(pennylane|aer|fake|ibm):.+")
 
 SHOT_BASED = ("aer", "fake", "ibm")
 """Families whose expectations come from counted shots, through a primitive."""
@@ -60,16 +59,6 @@ def local_optimizer(optimizer: str, backend: str) -> str:
     if optimizer != "auto":
         return optimizer
     return "spsa" if is_shot_based(backend) else "adam"
-
-
-def unknown_backends(names: Iterable[str]) -> list[str]:
-    """Return the names that no family takes."""
-    return [name for name in names if not _known(name)]
-
-
-def _known(backend: str) -> bool:
-    kind, colon, name = backend.partition(":")
-    return kind in NAMED and bool(name) if colon else kind in BARE
 
 
 def backend_is(*starts: str) -> Conditions:

@@ -9,10 +9,10 @@ from core.formatting import split_list
 from core.settings.agent import COST_AWARE, LANGUAGE_MODELS, NEED_CREDIT
 from core.settings.backends import (
     ACCEPTED,
+    KNOWN,
     backend_names,
     is_shot_based,
     local_optimizer,
-    unknown_backends,
 )
 from core.settings.data import TABULAR
 from core.settings.declare import Condition, Conditions, above, given, unless, when
@@ -114,7 +114,7 @@ def check_backend_names(settings: Settings) -> None:
     SettingsError
         With the unknown names.
     """
-    unknown = unknown_backends(backend_names(settings.quantum.backend))
+    unknown = [n for n in backend_names(settings.quantum.backend) if not KNOWN.fullmatch(n)]
     if unknown:
         given = f"quantum.backend = {', '.join(map(repr, unknown))}"
         raise SettingsError(given, ACCEPTED, "choose one of them")

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core import write_text
-from core.flower_compat import ENVIRONMENT
-from core.private_ray import private_ray
+from core.flower_compat import ENVIRONMENT, private_ray
 from llm_qfl.cli.children import UNICODE
 from llm_qfl.cli.flower import Flwr
 from llm_qfl.cli.follow import last_words, read_log, strip_log
