@@ -7,7 +7,7 @@ import json
 import sys
 import tomllib
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,24 +93,8 @@ def parse_run(
         As `parse_settings`; for a missing or malformed file or assignment; and for a key of
         `unset` that no file sets.
     """
-    given: dict[str, Scalar] = {}
-    places: dict[str, int] = {}  # where a key was set last: the file's number; the command line
     paths = [Path(path) for path in files]
-    for place, path in enumerate(paths):
-        read = _read_toml(path)
-        given.update(read)
-        places.update(dict.fromkeys(read, place))
-    for key in unset:
-        if key not in FIELDS:
-            raise _unknown(key)
-        if key not in given:
-            known = ", ".join(given) or "keys of a --config file"
-            raise SettingsError(f"--unset {key}", known, "leave it out")
-        del given[key]
-        places[key] = len(paths)
-    own = dict(_assignment(text, "--set") for text in assignments)
-    given.update(own)
-    places.update(dict.fromkeys(own, len(paths)))
+    given, places = _collected(paths, assignments, unset)
     while True:
         try:
             return parse_settings(given), given
@@ -122,6 +106,28 @@ def parse_run(
                 notices.append(f"{paths[places[error.key]]}: {str(error).split(';')[0]}; dropped")
             del given[error.key]
             places[error.key] = why
+
+
+def _collected(
+    paths: Sequence[Path], assignments: Iterable[str], unset: Iterable[str]
+) -> tuple[dict[str, Scalar], dict[str, int]]:
+    """Return the values by key, and where each was set last: file's number, then command line."""
+    given: dict[str, Scalar] = {}
+    places: dict[str, int] = {}
+    for place, path in enumerate(paths):
+        read = _read_toml(path)
+        given |= read
+        places |= dict.fromkeys(read, place)
+    for key in unset:
+        if key not in FIELDS:
+            raise _unknown(key)
+        if key not in given:
+            known = ", ".join(given) or "keys of a --config file"
+            raise SettingsError(f"--unset {key}", known, "leave it out")
+        del given[key]
+        places[key] = len(paths)
+    own = dict(_assignment(text, "--set") for text in assignments)
+    return given | own, places | dict.fromkeys(own, len(paths))
 
 
 def parse_node(assignments: Iterable[str]) -> dict[str, Scalar]:
