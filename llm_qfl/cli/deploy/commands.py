@@ -79,7 +79,7 @@ def _make(folder: Path, options: Options | None) -> bool:
         raise UserError(given, "how many SuperNodes to make", "add for instance --nodes 3")
     made = make_deployment(folder, options)
     for name in (SUPERLINK, *(f"node-{node}" for node in range(options.nodes))) if made else ():
-        parts.write_units(folder / name)
+        _write_units(folder / name)
     if made and read_endpoint(folder / SUPERLINK).gated:
         parts.write_gate(folder / SUPERLINK)
     return made
@@ -206,10 +206,16 @@ def start(folder: Path, kind: str) -> int:
 def units(folder: Path) -> int:
     """Write systemd's units for the parts of a folder, where it lies now."""
     parts.check(parts.server_kind(folder), folder)
-    for path in parts.write_units(folder):
+    for path in _write_units(folder):
         say(f"wrote {path}")
     say(f"next: sudo systemctl enable --now {folder}/systemd/*.service")
     return 0
+
+
+def _write_units(folder: Path) -> list[Path]:
+    server, *others = server_parts(parts.server_kind(folder), folder, folder)
+    made = [parts.write_unit(part.name, part.kind, folder, server.name) for part in others]
+    return [parts.write_unit(server.name, server.kind, folder), *made]
 
 
 def register(folder: Path) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from llm_qfl.cli.deploy.folder import read_endpoint
-from llm_qfl.cli.deploy.parts import EXEC, GATE, NODE, running, superlink_address
+from llm_qfl.cli.deploy.parts import EXEC, GATE, NODE, running
 from llm_qfl.cli.follow import last_words
 from llm_qfl.cli.formatting import one_line
 from llm_qfl.cli.superlink import healthy
@@ -61,11 +61,6 @@ def reason(code: int, output: str, port: int, unadmitted: bool) -> str:
     if unadmitted and not match:
         return CLOCK
     return one_line(match.group(1)) if match else last_words(output) or "its log is empty"
-
-
-def obstacle(node: Path, *, beside: bool) -> str:
-    """Return what keeps a node from its SuperLink; `beside` as of `superlink_address`."""
-    return probe(*superlink_address(node, beside=beside), node / "ca.crt")
 
 
 def probe(host: str, port: int, authority: Path) -> str:

@@ -208,23 +208,23 @@ def write_gate_keys(folder: Path) -> None:
         os.kill(gate["pid"], signal.SIGHUP)
 
 
-def write_units(folder: Path) -> list[Path]:
-    """Write systemd's unit files for the parts of a folder where it lies now."""
-    kind = server_kind(folder)
-    server = kind if kind == SUPERLINK else folder.name
-    kinds = {server: kind, f"{server}-exec": EXEC}
-    if kind == SUPERLINK and read_endpoint(folder).gated:
-        kinds[GATE] = GATE
-    made = []
-    for name, part in kinds.items():
-        facts = {"name": name, "folder": folder, "user": getpass.getuser()}
-        facts |= {"descriptors": DESCRIPTORS, "start": _call("start", part, str(folder))}
-        facts["server"] = "" if part == kind else f"llm-qfl-{server}.service"
-        facts["register"] = _call("register", str(folder)) if part == SUPERLINK else ""
-        made.append(folder / "systemd" / f"llm-qfl-{name}.service")
-        made[-1].parent.mkdir(mode=0o700, exist_ok=True)
-        _render("part.service", made[-1], **facts)
-    return made
+def write_unit(name: str, kind: str, folder: Path, server: str = "") -> Path:
+    """Write systemd's unit file of a part, for its folder where it lies now.
+
+    Parameters
+    ----------
+    name, kind, folder
+        Of the part.
+    server : str, optional
+        Name of the part that it starts and ends with.
+    """
+    path = folder / "systemd" / f"llm-qfl-{name}.service"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    register = _call("register", str(folder)) if kind == SUPERLINK else ""
+    facts = {"name": name, "folder": folder, "server": server and f"llm-qfl-{server}.service"}
+    facts |= {"start": _call("start", kind, str(folder)), "register": register}
+    _render("part.service", path, user=getpass.getuser(), descriptors=DESCRIPTORS, **facts)
+    return path
 
 
 def _call(*words: str) -> str:

@@ -22,8 +22,17 @@ import psutil
 
 from core import atomic_write, explain, file_lock, read_json, write_json
 from llm_qfl.cli.deploy.admission import register
-from llm_qfl.cli.deploy.diagnosis import PORT_TAKEN, REFUSED, answers, obstacle, reason
-from llm_qfl.cli.deploy.parts import BESIDE, EXEC, GATE, NODE, SUPERLINK, alive, running
+from llm_qfl.cli.deploy.diagnosis import PORT_TAKEN, REFUSED, answers, probe, reason
+from llm_qfl.cli.deploy.parts import (
+    BESIDE,
+    EXEC,
+    GATE,
+    NODE,
+    SUPERLINK,
+    alive,
+    running,
+    superlink_address,
+)
 from llm_qfl.cli.follow import read_log
 from llm_qfl.cli.formatting import LONGEST, clip, one_line
 from llm_qfl.cli.outcome import INTERRUPTED
@@ -64,19 +73,15 @@ def deploy_command(*words: object) -> list[str]:
     return [sys.executable, "-P", "-m", "llm_qfl.cli", "deploy", *map(str, words)]
 
 
-def child_environment(**more: str) -> dict[str, str]:
-    """Return the environment of such a command: our packages are found from any folder."""
-    path = os.pathsep.join(filter(None, (str(PACKAGES), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, **more}
-
-
 def spawn(log: Path, words: list[str], **more: str) -> subprocess.Popen[bytes]:
     """Start a process with `more` in its environment, its output added to a log."""
+    # Our packages are found from any folder.
+    path = os.pathsep.join(filter(None, (str(PACKAGES), os.environ.get("PYTHONPATH"))))
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
             words,
-            env=child_environment(**more),
+            env={**os.environ, "PYTHONPATH": path, **more},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -155,7 +160,8 @@ class Part:
         waits = self.needs is not None and not self.needs.ready
         if self.kind != NODE or self.node_id or waits:
             return ""
-        return obstacle(self.folder, beside=self.needs is not None)
+        address = superlink_address(self.folder, beside=self.needs is not None)
+        return probe(*address, self.folder / "ca.crt")
 
     def reason(self) -> str:
         """Say in one line why it ended, as far as it is known."""

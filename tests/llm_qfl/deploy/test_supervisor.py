@@ -270,8 +270,7 @@ def test_up_that_fails_or_is_interrupted_early_leaves_nothing(
     monkeypatch.setattr(
         supervisor_module, "deploy_command", lambda *_: [sys.executable, "-c", code]
     )
-    environment = {**os.environ, TAG: fakes.tag}
-    monkeypatch.setattr(supervisor_module, "child_environment", lambda: environment)
+    monkeypatch.setenv(TAG, fakes.tag)
     monkeypatch.setattr(commands, "wait_for", interrupt)
     assert commands._detached(fakes.folder) == ends
     assert (f"x (log: {fakes.folder}/logs/up.log)" in capsys.readouterr().err) == (ends == 1)
@@ -333,10 +332,9 @@ def test_a_part_imports_nothing_from_the_working_folder(
     (tmp_path / "core.py").write_text("raise SystemExit('hostile')")
     monkeypatch.chdir(tmp_path)
     words = supervisor_module.deploy_command("up", tmp_path / "fed")
-    environment = supervisor_module.child_environment()
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert "no deployment in" in ended.stderr
+    log = tmp_path / "logs" / "log"
+    assert supervisor_module.spawn(log, words).wait(60) == 2
+    assert "no deployment in" in log.read_text()
 
 
 def test_every_way_to_start_a_superlink_that_others_reach_has_the_gate(tmp_path: Path) -> None:
