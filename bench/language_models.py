@@ -153,11 +153,13 @@ def one_kind(options: argparse.Namespace) -> None:
     from llm import adapters
     from llm.device import choose_device, device_of, seeded
     from llm.sources import resolve
-    from llm.training import Plan, Rows, predict, train
+    from llm.training import Rows, predict, train
 
     torch.set_num_threads(1)
     device = choose_device(options.device)
-    settings = LlmSettings(model=options.folder, peft=options.kind, device=options.device)
+    settings = LlmSettings(
+        model=options.folder, peft=options.kind, device=options.device, epochs=1, patience=0
+    )
     texts, labels = made_up(options.rows, options.words)
     start = time.perf_counter()
     with seeded(0, device):
@@ -165,9 +167,8 @@ def one_kind(options: argparse.Namespace) -> None:
         tokens = model.tokens(texts, "text", options.words + 1)
         loaded, loaded_peak = time.perf_counter() - start, peak(device_of(module))
         rows, none = Rows(tokens, labels), Rows(model.tokens([], "text"), labels[:0])
-        rate = settings.learning_rate * (0.1 if options.kind == "none" else 1)
         start, busy = time.perf_counter(), time.process_time()
-        train(module, model.heads, rows, none, Plan(1, 16, rate, rate, 0, 0), lambda _: None)
+        train(module, model.heads, rows, none, settings, 0, lambda _: None)
         trained, busy = time.perf_counter() - start, time.process_time() - busy
         start = time.perf_counter()
         predict(module, tokens)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core import LlmSettings, ModelError, derive_seed
+from core import LlmSettings, derive_seed
 from llm import adapters
 from llm.batches import shuffled_batches
 from llm.device import device_of, enough_memory, seeded
@@ -26,7 +26,7 @@ from llm.fine_tuning import Progress, Task, silent
 from llm.shared_adapter import Arrays, Shared, build_shared, digest, read_arrays, write_arrays
 from llm.sources import Source, resolve
 from llm.teacher import content_key, read_facts, teacher_store, write_facts
-from llm.training import Rows, optimiser, run_batches
+from llm.training import Rows, diverged, optimiser, run_batches
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,7 @@ def _trained(task: Task, arrays: Arrays, number: int, shared_seed: int) -> Local
     loss = _train(shared, rows, batches, task, number) if batches else 0.0
     trained = shared.arrays()
     if not math.isfinite(loss) or not all(np.isfinite(a).all() for a in trained.values()):
-        raise ModelError(
-            f"the shared adapter diverged with llm.learning_rate {settings.learning_rate:g}",
-            "a rate at which the loss stays finite",
-            "lower it",
-        )
+        raise diverged("the shared adapter", settings)
     used = sum(int(lengths[batch].sum()) for batch in batches)
     return LocalRound(trained, len(batches), used, loss, 0.0, False, shared.start)
 
@@ -206,7 +202,7 @@ def _train(
     optimizer, schedule = optimiser(
         {name: parameters[name] for name in shared.names},
         shared.model.heads,
-        task.plan(),
+        task.settings,
         all_steps(len(rows.labels), task.settings),
         taken=steps_before(len(rows.labels), task.settings, number)[0],
     )

@@ -21,11 +21,7 @@ from llm.models import Model
 from llm.shared_adapter import FrozenAdapter, build_frozen
 from llm.sources import Kind, Source, resolve
 from llm.teacher import Entry, Teacher, content_key, no_rows, read_entry, read_facts, write_entry
-from llm.training import RECIPE, Plan, Rows, Trained, predict, train
-
-# Rate of the encoder's own weights, as a multiple of `llm.learning_rate`. With any change here
-# raise `llm.training.RECIPE`.
-WHOLE_MODEL_RATE = 0.1
+from llm.training import RECIPE, Rows, Trained, predict, train
 
 Progress = Callable[[str], None]
 
@@ -123,19 +119,6 @@ class Task:
         rows = drawn_rows(self.train_labels, self.settings.rows, self.seed)
         texts = [self.train_texts[row] for row in rows]
         return Rows(self.tokens(model, texts), self.train_labels[rows])
-
-    def plan(self) -> Plan:
-        """Return how the settings train."""
-        settings = self.settings
-        rate = settings.learning_rate
-        return Plan(
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=rate if settings.peft != "none" else WHOLE_MODEL_RATE * rate,
-            head_rate=settings.head_learning_rate or rate,
-            patience=settings.patience,
-            seed=self.seed,
-        )
 
 
 def _checked(texts: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
@@ -241,7 +224,8 @@ def _trained(
     def report(line: str) -> None:
         progress(f"{source.short}: {line}")
 
-    return model, module, train(module, model.heads, rows, validation, task.plan(), report)
+    done = train(module, model.heads, rows, validation, settings, task.seed, report)
+    return model, module, done
 
 
 def _predicted(

@@ -147,10 +147,7 @@ def count_parameters(source: Source) -> int:
     core.ModelError
         If the config is missing or unsuitable.
     """
-    if source.name == DNA_TINY:
-        with torch.device("meta"):
-            return sum(p.numel() for p in dna_tiny.new_model().parameters())
-    return sum(p.numel() for p in _empty(source, "AutoModel", _config(source)).parameters())
+    return sum(p.numel() for p in _empty_base(source).parameters())
 
 
 def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tuple[str, ...]]:
@@ -164,9 +161,8 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
         If the config is missing or unsuitable.
     """
     if source.name == DNA_TINY or _masked(source):
+        base = _empty_base(source)
         with torch.device("meta"):
-            tiny = source.name == DNA_TINY
-            base = dna_tiny.new_model() if tiny else _empty(source, "AutoModel", _config(source))
             # Some models do not run without memory; those with this head have no projection.
             hidden = int(base.config.get_text_config().hidden_size)
             return PooledClassifier(base, hidden, classes), _HEADS[:1]
@@ -175,6 +171,14 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
     module = _empty(source, "AutoModelForSequenceClassification", config)
     children = (name for name, _ in module.named_children())
     return module, tuple(sorted(set(children) - {module.base_model_prefix}))
+
+
+def _empty_base(source: Source) -> Any:
+    """Return a base model without memory behind it."""
+    if source.name != DNA_TINY:
+        return _empty(source, "AutoModel", _config(source))
+    with torch.device("meta"):
+        return dna_tiny.new_model()
 
 
 def _empty(source: Source, auto: str, config: Any) -> Any:

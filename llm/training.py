@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core import ModelError
+from core import LlmSettings, ModelError
 from llm.batches import Tokens, shuffled_batches, sorted_batches
 from llm.calibration import accuracy, fit_temperature, mean_nll
 from llm.device import device_of, mixed_precision, moved
@@ -18,41 +18,15 @@ from llm.device import device_of, mixed_precision, moved
 _EVALUATION_BATCH = 16
 _CLIP_NORM = 1.0
 _WEIGHT_DECAY = 0.01
+WHOLE_MODEL_RATE = 0.1
+"""Rate of the encoder's own weights, as a multiple of `llm.learning_rate`."""
 
 # Version of the training recipe, a part of every stored teacher's key. Raise it with any change
-# after which the same settings train otherwise: the numbers above, the rates in
-# `llm.fine_tuning`, the warm-up in `linear_decay`, the pooling and head in `llm.encoders`, the
+# after which the same settings train otherwise: the numbers above, the
+# warm-up in `linear_decay`, the pooling and head in `llm.encoders`, the
 # batches in `llm.batches`, the choice of the epoch and the temperature. Else a site would go on
 # with teachers of the old recipe.
 RECIPE = 3
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to train.
-
-    Attributes
-    ----------
-    epochs : int
-        Most passes over the rows.
-    batch_size : int
-        Rows of a step.
-    learning_rate : float
-        Peak rate of the encoder's trainable weights.
-    head_rate : float
-        Peak rate of the class head.
-    patience : int
-        Epochs without a better validation loss before it ends; 0: never.
-    seed : int
-        Seed of the order of the rows.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    head_rate: float
-    patience: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -111,25 +85,28 @@ def train(
     heads: tuple[str, ...],
     rows: Rows,
     validation: Rows,
-    plan: Plan,
+    settings: LlmSettings,
+    seed: int,
     progress: Callable[[str], None],
 ) -> Trained:
     """Train a classifier in place; afterwards it has the weights of the best epoch.
 
     AdamW with a short linear warm-up and linear decay, gradients clipped, batches padded to
     their own longest row, bfloat16 where the model's device has it. The order of rows comes
-    from `plan.seed`; dropout draws from torch's current generator.
+    from `seed`; dropout draws from torch's current generator.
 
     Parameters
     ----------
     model : torch.nn.Module
         Classifier; its parameters that require a gradient are trained.
     heads : tuple of str
-        Names of the head's modules, which train at `plan.head_rate`.
+        Names of the head's modules, which train at a rate of their own.
     rows, validation : Rows
         Training and validation rows; without the latter the last epoch's weights stay.
-    plan : Plan
-        How.
+    settings : LlmSettings
+        Epochs, batch size, rates and patience.
+    seed : int
+        Of the order of the rows.
     progress : callable
         Gets a line an epoch.
 
@@ -144,23 +121,23 @@ def train(
         If the loss is not finite in any epoch.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    steps = plan.epochs * math.ceil(len(rows.labels) / plan.batch_size)
-    optimizer, schedule = optimiser(trainable, heads, plan, steps)
-    rng = np.random.default_rng(plan.seed)
+    steps = settings.epochs * math.ceil(len(rows.labels) / settings.batch_size)
+    optimizer, schedule = optimiser(trainable, heads, settings, steps)
+    rng = np.random.default_rng(seed)
     best_loss, best_epoch, best = math.inf, 0, {}
     epoch = 0
-    for epoch in range(1, plan.epochs + 1):
-        batches = shuffled_batches(rows.tokens.lengths, plan.batch_size, rng)
+    for epoch in range(1, settings.epochs + 1):
+        batches = shuffled_batches(rows.tokens.lengths, settings.batch_size, rng)
         train_loss = run_batches(model, rows, batches, optimizer, schedule)
         loss, line = _validate(model, validation, train_loss)
-        progress(f"epoch {epoch}/{plan.epochs}: training loss {train_loss:.3f}{line}")
+        progress(f"epoch {epoch}/{settings.epochs}: training loss {train_loss:.3f}{line}")
         if loss < best_loss or (math.isfinite(loss) and not len(validation.labels)):
             best_loss, best_epoch = loss, epoch
             best = {name: p.detach().clone() for name, p in trainable.items()}
-        elif plan.patience and epoch - best_epoch >= plan.patience:
+        elif settings.patience and epoch - best_epoch >= settings.patience:
             break
     if not best:
-        raise _diverged(plan)
+        raise diverged("fine-tuning", settings)
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(best[name])
@@ -168,18 +145,23 @@ def train(
     return Trained(epoch, epoch * int(rows.tokens.lengths.sum()), best_epoch)
 
 
-def _diverged(plan: Plan) -> ModelError:
-    return ModelError(
-        f"fine-tuning diverged with llm.learning_rate {plan.learning_rate:g}",
-        "a rate at which the loss stays finite",
-        "lower it",
-    )
+def diverged(what: str, settings: LlmSettings) -> ModelError:
+    """Return the error of a training whose loss is not finite."""
+    given = f"{what} diverged with llm.learning_rate {settings.learning_rate:g}"
+    return ModelError(given, "a rate at which the loss stays finite", "lower it")
+
+
+def rates(settings: LlmSettings) -> tuple[float, float]:
+    """Return the peak rates of the encoder's trainable weights and of the class head."""
+    rate = settings.learning_rate
+    body = rate if settings.peft != "none" else WHOLE_MODEL_RATE * rate
+    return body, settings.head_learning_rate or rate
 
 
 def optimiser(
     trainable: dict[str, torch.nn.Parameter],
     heads: tuple[str, ...],
-    plan: Plan,
+    settings: LlmSettings,
     steps: int,
     taken: int = 0,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
@@ -190,15 +172,15 @@ def optimiser(
     trainable : dict of name to Parameter
         What is trained.
     heads : tuple of str
-        Names of the head's modules, which train at `plan.head_rate`.
-    plan : Plan
+        Names of the head's modules, which train at a rate of their own.
+    settings : LlmSettings
         Rates.
     steps : int
         Steps of the whole schedule.
     taken : int
         Steps of it that lie behind.
     """
-    optimizer = torch.optim.AdamW(_groups(trainable, heads, plan), weight_decay=_WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(_groups(trainable, heads, settings), weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: linear_decay(min(taken + step, steps - 1), steps)
     )
@@ -206,15 +188,14 @@ def optimiser(
 
 
 def _groups(
-    trainable: dict[str, torch.nn.Parameter], heads: tuple[str, ...], plan: Plan
+    trainable: dict[str, torch.nn.Parameter], heads: tuple[str, ...], settings: LlmSettings
 ) -> list[dict[str, Any]]:
     head: list[torch.nn.Parameter] = []
     body: list[torch.nn.Parameter] = []
     for name, parameter in trainable.items():
         (head if set(heads) & set(name.split(".")) else body).append(parameter)
     groups = [
-        {"params": body, "lr": plan.learning_rate},
-        {"params": head, "lr": plan.head_rate},
+        {"params": p, "lr": rate} for p, rate in zip((body, head), rates(settings), strict=True)
     ]
     return [group for group in groups if group["params"]]
 

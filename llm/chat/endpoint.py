@@ -195,15 +195,6 @@ class EndpointChatModel:
             f"correct agent.model or {URL}",
         )
 
-    def _client(self) -> httpx.AsyncClient:
-        """Make a client without a deadline of its own: the caller has one."""
-        url = httpx.URL(self.base)
-        return httpx.AsyncClient(
-            timeout=None,
-            trust_env=url.host not in _LOOPBACK,  # no proxy for these
-            verify=url.scheme == "https",  # certificates take 50 ms to load
-        )
-
     async def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None
     ) -> tuple[int, httpx.Headers, bytes]:
@@ -211,12 +202,13 @@ class EndpointChatModel:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        url = f"{self.base}/{path}"
-        async with (
-            self._client() as client,
-            client.stream(method, url, json=body, headers=headers) as reply,
-        ):
-            content = bytearray()
+        url, content = httpx.URL(f"{self.base}/{path}"), bytearray()
+        client = httpx.AsyncClient(
+            timeout=None,  # the caller has a deadline for all of it
+            trust_env=url.host not in _LOOPBACK,  # no proxy for these
+            verify=url.scheme == "https",  # certificates take 50 ms to load
+        )
+        async with client, client.stream(method, url, json=body, headers=headers) as reply:
             if body is None:
                 return reply.status_code, reply.headers, b""
             async for part in reply.aiter_bytes():

@@ -237,7 +237,7 @@ def test_recipe_names_its_numbers() -> None:
     """Fails with a changed number: raise `RECIPE`, then write the new numbers here."""
     recipe = {
         "recipe": training.RECIPE,
-        "whole model rate": fine_tuning.WHOLE_MODEL_RATE,
+        "whole model rate": training.WHOLE_MODEL_RATE,
         "weight decay": training._WEIGHT_DECAY,
         "clip norm": training._CLIP_NORM,
         "schedule": [round(linear_decay(step, 20), 4) for step in (0, 1, 2, 19)],
@@ -322,7 +322,7 @@ def test_infinite_logits_end_in_the_same_error() -> None:
     import torch
 
     from llm.batches import Tokens
-    from llm.training import Plan, Rows, _validate, train
+    from llm.training import Rows, _validate, train
 
     class Broken(torch.nn.Module):
         def __init__(self) -> None:
@@ -336,7 +336,7 @@ def test_infinite_logits_end_in_the_same_error() -> None:
     rows = Rows(Tokens((np.array([1]), np.array([2])), 0), np.array([0, 1]))
     assert np.isnan(_validate(Broken(), rows, 0.0)[0])
     with pytest.raises(ModelError, match="diverged"):
-        train(Broken(), (), rows, rows, Plan(2, 2, 0.1, 0.1, 1, 0), lambda _: None)
+        train(Broken(), (), rows, rows, settings_for("none"), 0, lambda _: None)
 
 
 def test_divergence_is_reported(model_folder: Folders, reviews: Reviews) -> None:

@@ -16,6 +16,7 @@ import llm
 from core import LlmSettings, ModelError
 from llm import adapters, fine_tuning, models, quantised
 from llm.models import build_classifier
+from llm.training import rates
 from tests.llm.conftest import Folders, Reviews, settings_for, task_of
 
 NEW = ("roberta", "distilbert", "qwen2", "qwen3", "deepseek")
@@ -257,11 +258,10 @@ def test_a_gpu_that_is_full_is_one_line(
 
 
 def test_the_head_has_a_rate_of_its_own(model_folder: Folders) -> None:
-    def plan(**changes: Any) -> Any:
+    def peak(**changes: Any) -> tuple[float, float]:
         settings = settings_for(model_folder("bert"), **changes)
-        return llm.Task([], np.zeros(0), [], np.zeros(0), 2, settings, "text", 0).plan()
+        return rates(settings)
 
-    assert plan().head_rate == plan().learning_rate == 0.01
-    assert plan(head_learning_rate=0.05).head_rate == 0.05
-    assert plan(head_learning_rate=0.05).learning_rate == 0.01
-    assert (plan(peft="none").learning_rate, plan(peft="none").head_rate) == (0.001, 0.01)
+    assert peak() == (0.01, 0.01)
+    assert peak(head_learning_rate=0.05) == (0.01, 0.05)
+    assert peak(peft="none") == (0.001, 0.01)
