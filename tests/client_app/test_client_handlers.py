@@ -135,8 +135,9 @@ def test_a_round_trains_with_its_own_lambda_and_the_hidden_states(
         return real(classifier, parameters, data, train, distill, **more)
 
     monkeypatch.setattr(quantum, "train_local", note)
-    federate("distill.weight=0.5", "distill.decay=0.5", "distill.features=100")
-    assert seen == [(0.5, (32, 128))] * 3 + [(0.25, (32, 128))] * 3
+    given = ("distill.weight=0.5", "distill.decay=0.5", "distill.features=100")
+    federate(*given, "data.train_rows=60")
+    assert seen == [(0.5, (16, 128))] * 3 + [(0.25, (16, 128))] * 3
 
 
 def test_an_order_says_whose_jobs_and_which_adapter() -> None:

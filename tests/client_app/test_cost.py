@@ -9,10 +9,10 @@ import pytest
 
 from client_app.cost import StepCost, estimate
 from core import UserError, parse_run
-from tests.conftest import SMALL
+from tests.conftest import NO_TEACHER, SMALL
 
 GIVEN = (
-    "agent.kind=all",
+    *NO_TEACHER,
     "train.batch_rows=4",
     "hardware.shots=16",
     "hardware.layout_trials=1",

@@ -19,13 +19,13 @@ from core.messages import TRAIN
 from server_app.journal import RunJournal
 from server_app.run import run
 from strategies.deadlines import DeadlineGrid, Sent
-from tests.conftest import SMALL
+from tests.conftest import NO_TEACHER, SMALL
 
-WORDS = ("agent.kind=all", "run.rounds=4", "run.wait_seconds=0.1")
+WORDS = (*NO_TEACHER, "run.rounds=4", "run.wait_seconds=0.1")
 
 
 @pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("strategies.deadlines.SLOWEST_POLL", 0.05)
     monkeypatch.setattr("strategies.deadlines.LATE_POLL", 0.05)
 
@@ -111,7 +111,7 @@ def test_with_everybody_in_time_nothing_changes(
     federate: Callable[..., Any], tmp_path: Path
 ) -> None:
     summary, _ = go(tmp_path / "run")
-    plain = federate("agent.kind=all", "run.rounds=4")
+    plain = federate(*NO_TEACHER, "run.rounds=4")
     assert summary["test"] == plain.summary["test"]
     assert not events(tmp_path / "run", "late")
     assert not events(tmp_path / "run", "roll")
@@ -136,7 +136,7 @@ def test_a_slow_site_is_left_alone_and_its_cost_is_counted(tmp_path: Path) -> No
     assert participants(folder)[-1] == [0, 1, 2]
 
 
-def test_what_comes_after_the_last_round_is_booked_too(tmp_path: Path) -> None:
+def test_what_comes_after_the_last_round_is_recorded_too(tmp_path: Path) -> None:
     """Nothing looks for late replies then but the end of the run itself."""
     folder = tmp_path / "run"
     summary, _ = go(folder, "run.rounds=2", held={(1, 2): 2})
@@ -150,14 +150,14 @@ def test_what_comes_after_the_last_round_is_booked_too(tmp_path: Path) -> None:
     assert summary["ledger"]["circuits"] >= late["circuits"] > 0
 
 
-def test_where_too_few_are_left_the_slow_one_is_asked_all_the_same(tmp_path: Path) -> None:
+def test_where_too_few_are_left_the_slow_one_takes_part_all_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     given = ("run.min_replies=2", "run.clients=2", "run.rounds=2")
     with pytest.raises(UserError, match="round 1 has 1 valid replies of 2"):
         go(folder, *given, held={(1, 1): 9})
 
 
-def test_a_late_reply_that_cannot_be_believed_is_not_booked(tmp_path: Path) -> None:
+def test_a_late_reply_that_cannot_be_believed_is_not_recorded(tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
     class Liars(Nodes):
@@ -181,7 +181,7 @@ def test_a_late_reply_that_cannot_be_believed_is_not_booked(tmp_path: Path) -> N
     assert late["circuits"] == 0
 
 
-def test_a_node_that_leaves_is_not_asked_and_one_that_returns_is(tmp_path: Path) -> None:
+def test_a_node_that_leaves_sits_out_and_one_that_returns_takes_part(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary, grid = go(folder, away={2: {1}, 3: {1, 2}})
     assert summary["rounds"] == 4
@@ -199,7 +199,7 @@ def test_a_run_whose_nodes_have_gone_says_so_and_how_to_go_on(tmp_path: Path) ->
         go(tmp_path / "run", away={2: {0, 1, 2}})
 
 
-def test_who_has_gone_does_not_judge(tmp_path: Path) -> None:
+def test_who_has_gone_does_not_evaluate(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary, _ = go(
         folder, "evaluation.mode=federated", "data.server_rows=0", "run.rounds=2", away={3: {1}}

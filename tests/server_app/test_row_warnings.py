@@ -125,10 +125,11 @@ def test_with_federated_evaluation_the_sites_say_it(
 
 
 def test_texts_that_are_cut_are_said(federate: Federate, caplog: pytest.LogCaptureFixture) -> None:
-    ran = federate("llm.max_tokens=50", "distill.folds=2")
+    few = ("data.train_rows=60", "run.rounds=1")
+    ran = federate("llm.max_tokens=50", "distill.folds=2", *few)
     rows = sum(client["train_rows"] for client in ran.events("prepared")[0]["clients"])
     assert ran.summary["warnings"] == [
         f"{rows} training texts at 3 sites were cut at llm.max_tokens"
     ]
     assert f"of {rows // 6} training texts are cut at llm.max_tokens" in caplog.text
-    assert federate("llm.max_tokens=200").summary["warnings"] == []
+    assert federate("llm.max_tokens=200", *few).summary["warnings"] == []

@@ -12,6 +12,7 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from core.messages import TRAIN
+from tests.conftest import NO_TEACHER
 
 Federate = Callable[..., Any]
 
@@ -93,12 +94,13 @@ def all_train_and_two_count(ran: Any, plain: Any) -> None:
                 "data.partition=dirichlet",
                 "data.alpha=0.3",
                 "train.class_weights=balanced",
+                *NO_TEACHER,
             ],
             [],
             gives_classes_their_weights,
         ),
         (
-            ["data.partition=quantity", "train.proximal=0.1", "train.batch_rows=8"],
+            ["data.partition=quantity", "train.proximal=0.1", "train.batch_rows=8", *NO_TEACHER],
             [],
             steps_take_eight_rows,
         ),

@@ -42,7 +42,7 @@ ZEROS = {
 }
 
 
-class Doors(DeadlineGrid):
+class Nodes(DeadlineGrid):
     """Nodes that are there as they are told, and late replies as they are given."""
 
     def __init__(self, *there: int) -> None:
@@ -61,7 +61,7 @@ class Doors(DeadlineGrid):
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Any:
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what is logged, once, whether or not Flower's logger hands it on."""
     monkeypatch.setattr(FLOWER_LOGGER, "propagate", False)
     FLOWER_LOGGER.addHandler(caplog.handler)
@@ -78,58 +78,58 @@ def shown(state: FederationState) -> list[int]:
     return [view.client for view in state.observe(2, settings()).clients]
 
 
-def roll(grid: Doors, state: FederationState, *given: str) -> Told:
+def poll(grid: Nodes, state: FederationState, *given: str) -> Told:
     told: Told = []
     poll_clients(grid, state, settings(*given), told.append)
     return told
 
 
-def test_who_has_gone_is_not_shown_until_it_is_back(said: Any) -> None:
+def test_who_has_gone_is_not_shown_until_it_is_back(logged: Any) -> None:
     state = begin()
-    assert roll(Doors(1000), state) == [{"event": "roll", "gone": [1], "busy": [], "back": []}]
-    assert "clients gone: [1]" in said.text
+    assert poll(Nodes(1000), state) == [{"event": "roll", "gone": [1], "busy": [], "back": []}]
+    assert "clients gone: [1]" in logged.text
     assert shown(state) == [0]
-    assert roll(Doors(1000), state) == []  # told once
-    assert roll(Doors(1001, 1000), state) == [
+    assert poll(Nodes(1000), state) == []  # told once
+    assert poll(Nodes(1001, 1000), state) == [
         {"event": "roll", "gone": [], "busy": [], "back": [1]}
     ]
     assert shown(state) == [0, 1]
 
 
-def test_who_failed_is_asked_where_everybody_else_has_gone() -> None:
+def test_who_failed_takes_part_where_all_others_have_gone() -> None:
     state = begin()
     state.resting = frozenset({0})
     assert shown(state) == [1]
-    roll(Doors(1000, 1001), state)
+    poll(Nodes(1000, 1001), state)
     assert shown(state) == [1]
-    roll(Doors(1000), state)
+    poll(Nodes(1000), state)
     assert shown(state) == [0]
 
 
-def test_a_stranger_is_told_of_once_and_not_asked(said: Any) -> None:
+def test_an_unknown_node_is_reported_once_and_not_used(logged: Any) -> None:
     state = begin()
-    assert roll(Doors(1000, 1001, 77), state) == []
-    assert roll(Doors(1000, 1001, 77), state) == []
-    assert said.text.count("no clients of this run") == 1
-    assert "[77]" in said.text
+    assert poll(Nodes(1000, 1001, 77), state) == []
+    assert poll(Nodes(1000, 1001, 77), state) == []
+    assert logged.text.count("no clients of this run") == 1
+    assert "[77]" in logged.text
     assert shown(state) == [0, 1]
-    roll(Doors(1000, 1001, 77, 78), state)
-    assert "[78]" in said.text
+    poll(Nodes(1000, 1001, 77, 78), state)
+    assert "[78]" in logged.text
 
 
-def test_where_nobody_can_tell_who_is_there_everybody_is_asked(said: Any) -> None:
+def test_where_nobody_knows_who_is_connected_all_take_part(logged: Any) -> None:
     def broken() -> set[int]:
         raise ConnectionError("no answer")
 
-    grid, state = Doors(), begin()
+    grid, state = Nodes(), begin()
     grid.there = broken
-    assert roll(grid, state) == []
+    assert poll(grid, state) == []
     assert shown(state) == [0, 1]
-    assert "not known: ConnectionError('no answer')" in said.text
+    assert "not known: ConnectionError('no answer')" in logged.text
 
 
 def test_a_round_waits_until_enough_are_back() -> None:
-    grid, state = Doors(), begin()
+    grid, state = Nodes(), begin()
     slept: list[float] = []
     grid.there = lambda: {1000, 1001} if len(slept) == 3 else {1000}
     found = wait_for_quorum(grid, state, settings("run.min_replies=2"), slept.append)
@@ -140,7 +140,7 @@ def test_a_run_whose_nodes_stay_away_ends_with_one_line() -> None:
     given = settings("run.min_replies=2", "run.wait_seconds=60")
     slept: list[float] = []
     with pytest.raises(UserError) as caught:
-        wait_for_quorum(Doors(1000), begin(), given, slept.append)
+        wait_for_quorum(Nodes(1000), begin(), given, slept.append)
     assert "1 clients are connected (gone: 1)" in str(caught.value)
     assert "run.min_replies = 2" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -163,10 +163,10 @@ def train_order() -> TrainIns:
     return TrainIns(1, 3, 0, [1.0, 1.0], b"p", "run", "none", False)
 
 
-def booked(state: FederationState, *replies: Any) -> Told:
-    grid = Doors(1000, 1001)
+def recorded(state: FederationState, *replies: Any) -> Told:
+    grid = Nodes(1000, 1001)
     grid.come = list(replies)
-    return roll(grid, state)
+    return poll(grid, state)
 
 
 def failed() -> FederationState:
@@ -187,7 +187,7 @@ def trained_late(**numbers: Any) -> Any:
 
 def test_what_a_late_update_cost_is_in_the_ledger_of_its_round() -> None:
     state = failed()
-    (event,) = booked(state, trained_late())
+    (event,) = recorded(state, trained_late())
     assert (event["event"], event["client"], event["round"]) == ("late", 0, 1)
     ((number, client, cost),) = state.ledger.entries
     assert (number, client, cost.circuits, cost.steps) == (1, 0, 26, 3)
@@ -200,7 +200,7 @@ def test_what_a_late_update_cost_is_in_the_ledger_of_its_round() -> None:
 
 def test_what_an_order_failed_on_late_may_still_be_told_later() -> None:
     state = failed()
-    (event,) = booked(state, late(TRAIN, train_order(), Error(2, "the device went away")))
+    (event,) = recorded(state, late(TRAIN, train_order(), Error(2, "the device went away")))
     assert (event["problem"], event["circuits"]) == ("the device went away", 0)
     assert state.owed == {0: 26}
 
@@ -222,11 +222,11 @@ def test_what_an_order_failed_on_late_may_still_be_told_later() -> None:
         ({"more": 1}, "more is no field of it"),
     ],
 )
-def test_a_late_update_that_cannot_be_true_is_told_and_not_counted(
+def test_a_late_update_that_cannot_be_true_is_reported_and_not_counted(
     numbers: dict[str, Any], why: str
 ) -> None:
     state = failed()
-    (event,) = booked(state, trained_late(**numbers))
+    (event,) = recorded(state, trained_late(**numbers))
     assert why in event["problem"]
     assert state.ledger.totals().circuits == 0
     assert state.owed == {0: 26}
@@ -234,7 +234,7 @@ def test_a_late_update_that_cannot_be_true_is_told_and_not_counted(
 
 def test_an_update_whose_owed_circuits_were_cleared_is_held_against_its_own_order() -> None:
     state = begin()  # nothing is owed: a later order has been answered meanwhile
-    (event,) = booked(state, trained_late())
+    (event,) = recorded(state, trained_late())
     assert (event["problem"], event["circuits"]) == ("", 26)
 
 
@@ -244,7 +244,7 @@ def test_late_evaluations_and_parts_in_the_shared_adapter_are_counted() -> None:
     judged |= {"logistic_projected": [], "logistic_full": []}
     adapted = {**ZEROS[AdaptReport], "rows": 10, "round": 2, "llm_tokens": 70}
     asked = EvaluateIns(1, "validation", b"p", "run", "none")
-    events = booked(
+    events = recorded(
         state,
         late(EVALUATE, asked, EvaluateReport(**judged)),
         late(ADAPT, AdaptIns(2), AdaptReport(**adapted)),
@@ -260,6 +260,6 @@ def test_late_evaluations_and_parts_in_the_shared_adapter_are_counted() -> None:
 def test_a_late_part_of_another_round_of_the_shared_adapter_is_not_counted() -> None:
     state = begin()
     adapted = {**ZEROS[AdaptReport], "round": 1, "llm_tokens": 70}
-    (event,) = booked(state, late(ADAPT, AdaptIns(2), AdaptReport(**adapted)))
+    (event,) = recorded(state, late(ADAPT, AdaptIns(2), AdaptReport(**adapted)))
     assert event["problem"] == "it answers round 1"
     assert state.ledger.totals().llm_tokens == 0
