@@ -125,7 +125,7 @@ def test_a_nodes_own_budget_ends_its_part(federate: Federate, own_jobs: Path) ->
 def test_a_budget_that_pays_for_no_round_is_one_line(federate: Federate, own_jobs: Path) -> None:
     store = f"llm.store={own_jobs}"
     with pytest.raises(
-        UserError, match=r"client 0: hardware\.budget_jobs = 1 with 1 spent or kept"
+        UserError, match=r"client 0: hardware\.budget_jobs = 1 with 1 spent or reserved"
     ):
         federate(*DEVICE, "quantum.backend=aer", "hardware.budget_jobs=1", store)
 
