@@ -1,8 +1,9 @@
-"""Recorded runs replayed: the same decisions, and what is told of a record that was changed."""
+"""Recorded runs replayed: the same decisions, and what is reported of a changed record."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from llm_qfl.cli.commands import audit_lines
 from reporting.audit import audit, main
 from tests.command import llm_qfl
 
-ROOT = Path(__file__).resolve().parents[2]
 Federate = Callable[..., Any]
+Recorded = Callable[..., Path]
 
 AGENTS = (
     ("agent.kind=rule", "agent.fraction=0.5"),
@@ -31,6 +32,13 @@ AGENTS = (
 )
 
 
+RULE, ALL, RANDOM, BANDIT = AGENTS[0], AGENTS[2], AGENTS[3], AGENTS[5]
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "agent.jsonl").read_text().splitlines()]
+
+
 def change(folder: Path, number: int, **values: Any) -> None:
     path = folder / "agent.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -38,76 +46,92 @@ def change(folder: Path, number: int, **values: Any) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.fixture(scope="module")
+def recordings() -> dict[tuple[str, ...], Path]:
+    return {}
+
+
+@pytest.fixture
+def recorded(
+    federate: Federate, recordings: dict[tuple[str, ...], Path], tmp_path: Path
+) -> Recorded:
+    """Return a function that runs four rounds, each agent's once, and copies the folder."""
+
+    def copy(*given: str) -> Path:
+        if given not in recordings:
+            recordings[given] = federate("run.rounds=4", *given).folder
+        return Path(shutil.copytree(recordings[given], tmp_path / "record"))
+
+    return copy
+
+
 @pytest.mark.parametrize("given", AGENTS, ids=" ".join)
-def test_a_recorded_run_comes_out_the_same(federate: Federate, given: tuple[str, ...]) -> None:
-    ran = federate("run.rounds=4", *given)
-    name, found, _ = audit(ran.folder)
-    assert name == ran.events("prepared")[0]["agent"]
+def test_a_recorded_run_comes_out_the_same(recorded: Recorded, given: tuple[str, ...]) -> None:
+    folder = recorded(*given)
+    name, found, _ = audit(folder)
+    assert f'"agent": {json.dumps(name)}' in (folder / "metrics.jsonl").read_text()
     assert [(one.round, one.differs) for one in found] == [
-        (line["round"], ()) for line in ran.decisions()
+        (line["round"], ()) for line in lines_of(folder)
     ]
     assert len(found) >= 2
 
 
-def test_a_decision_that_was_changed_is_found_with_both_values(federate: Federate) -> None:
-    ran = federate("run.rounds=3", "agent.kind=bandit", "agent.bandit=ucb")
-    steps = ran.decisions()[1]["steps"]
+def test_a_decision_that_was_changed_is_found_with_both_values(recorded: Recorded) -> None:
+    folder = recorded(*BANDIT)
+    steps = lines_of(folder)[1]["steps"]
     more = {client: count + 1 for client, count in steps.items()}
-    change(ran.folder, 2, steps=more, guard=["client 0: 99 steps bounded to 4"])
-    _, found, _ = audit(ran.folder)
-    assert [one.differs for one in found if one.round != 2] == [()] * 2
+    change(folder, 2, steps=more, guard=["client 0: 99 steps bounded to 4"])
+    _, found, _ = audit(folder)
+    assert not any(one.differs for one in found if one.round != 2)
     assert found[1].differs == (
         f"steps {json.dumps(more)} recorded, {json.dumps(steps)} replayed",
         'guard ["client 0: 99 steps bounded to 4"] recorded, [] replayed',
     )
 
 
-def test_settings_that_were_changed_are_found(federate: Federate) -> None:
-    ran = federate("agent.kind=random", "agent.fraction=0.4", "run.rounds=4")
-    path = ran.folder / "config.json"
+def test_settings_that_were_changed_are_found(recorded: Recorded) -> None:
+    path = recorded(*RANDOM) / "config.json"
     config = json.loads(path.read_text())
     config["settings"]["run"]["seed"] = 9
     path.write_text(json.dumps(config))
-    _, found, _ = audit(ran.folder)
+    _, found, _ = audit(path.parent)
     assert any("participants [" in difference for one in found for difference in one.differs)
 
 
-def test_an_observation_that_was_changed_leads_to_another_decision(federate: Federate) -> None:
-    ran = federate("agent.kind=rule", "agent.fraction=0.4", "run.rounds=2")
-    (chosen,) = set(range(3)) - set(ran.decisions()[1]["participants"])
-    seen = ran.decisions()[1]["observation"]
-    seen["clients"][chosen]["gap"] = 0.0
-    seen["clients"][ran.decisions()[1]["participants"][0]]["gap"] = 9.0
-    change(ran.folder, 2, observation=seen)
-    assert "participants" in audit(ran.folder)[1][1].differs[0]
+def test_an_observation_that_was_changed_leads_to_another_decision(recorded: Recorded) -> None:
+    folder = recorded(*RULE)
+    line = lines_of(folder)[1]
+    (left_out,) = set(range(3)) - set(line["participants"])
+    line["observation"]["clients"][left_out]["gap"] = 0.0
+    line["observation"]["clients"][line["participants"][0]]["gap"] = 9.0
+    change(folder, 2, **line)
+    assert "participants" in audit(folder)[1][1].differs[0]
 
 
-def test_a_perfect_language_model_has_an_infinite_ratio_on_record_too(federate: Federate) -> None:
-    ran = federate("agent.kind=rule", "run.rounds=2")
-    seen = ran.decisions()[1]["observation"]
+def test_a_perfect_language_model_has_an_infinite_ratio_on_record_too(recorded: Recorded) -> None:
+    folder = recorded("agent.kind=rule")
+    seen = lines_of(folder)[1]["observation"]
     seen["clients"][0] |= {"llm_loss": 0.0, "ratio": None}  # JSON knows no infinity
-    change(ran.folder, 2, observation=seen)
-    assert '"0": 100' in audit(ran.folder)[1][1].differs[0]  # the most that a rule gives
+    change(folder, 2, observation=seen)
+    assert '"0": 100' in audit(folder)[1][1].differs[0]  # the most that a rule gives
 
 
-def test_where_no_client_is_left_the_strategy_stops(federate: Federate) -> None:
-    ran = federate("agent.kind=all", "run.rounds=2")
-    line = ran.decisions()[1]
+def test_where_no_client_is_left_the_strategy_stops(recorded: Recorded) -> None:
+    folder = recorded(*ALL)
+    line = lines_of(folder)[1]
     line["observation"]["clients"] = []
-    spent = "the budget of every client is spent"
-    change(
-        ran.folder, 2, **{**line, "participants": [], "steps": {}, "stop": True, "reason": spent}
-    )
-    assert audit(ran.folder)[1][1].differs == ()
+    line |= {"participants": [], "steps": {}, "stop": True}
+    change(folder, 2, **{**line, "reason": "the budget of every client is spent"})
+    assert audit(folder)[1][1].differs == ()
 
 
 def test_what_is_no_record_is_refused_in_one_line(
-    federate: Federate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recorded: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran = federate("agent.kind=all")
-    path = ran.folder / "agent.jsonl"
+    folder = recorded(*ALL)
+    path = folder / "agent.jsonl"
     whole = path.read_text()
-    first, second = whole.splitlines()
+    first, second, *_ = whole.splitlines()
     spoilt = {
         "line 1 is no JSON (Expecting": "{]\n",
         "line 1 lacks participants, steps": '{"round": 1, "observation": {}, "kind": "all", '
@@ -120,19 +144,19 @@ def test_what_is_no_record_is_refused_in_one_line(
     for told, text in spoilt.items():
         path.write_text(text)
         with pytest.raises(UserError, match=r"agent\.jsonl") as caught:
-            audit(ran.folder)
+            audit(folder)
         assert told in str(caught.value)
         assert "\n" not in str(caught.value)
     path.write_bytes(b"\xff\n")
     with pytest.raises(UserError, match="line 1 is no text in UTF-8"):
-        audit(ran.folder)
+        audit(folder)
     path.unlink()
     with pytest.raises(UserError, match=r"no .*agent\.jsonl"):
-        audit(ran.folder)
+        audit(folder)
     path.write_text(whole)
-    (ran.folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"no settings in .*config\.json"):
-        audit(ran.folder)
+        audit(folder)
     assert main([str(tmp_path / "nowhere")]) == 2
     told = capsys.readouterr().err
     assert "nowhere" in told
@@ -140,11 +164,11 @@ def test_what_is_no_record_is_refused_in_one_line(
 
 
 def test_a_damaged_line_is_named_and_the_others_are_replayed(
-    federate: Federate, tmp_path: Path
+    recorded: Recorded, tmp_path: Path
 ) -> None:
-    ran = federate("agent.kind=all", "run.rounds=3")
-    path = ran.folder / "agent.jsonl"
-    first, second, third = path.read_text().splitlines()
+    folder = recorded(*ALL)
+    path = folder / "agent.jsonl"
+    first, second, third, _ = path.read_text().splitlines()
     spoilt = {
         "line 2 is no JSON (Expecting": (1, 3, first + "\n{]\n" + third + "\n"),
         "line 2, decision.steps.0: Input should": (
@@ -156,11 +180,11 @@ def test_a_damaged_line_is_named_and_the_others_are_replayed(
     }
     for told, (*rounds, text) in spoilt.items():
         path.write_text(text)
-        _, found, (damage,) = audit(ran.folder)
+        _, found, (damage,) = audit(folder)
         assert [(one.round, one.differs) for one in found] == [(at, ()) for at in rounds]
         assert told in damage
         assert "\n" not in damage
-    ended = llm_qfl(tmp_path, "audit", str(ran.folder))
+    ended = llm_qfl(tmp_path, "audit", str(folder))
     assert ended.returncode == 2
     assert ended.stdout.splitlines()[-1] == "2 of 2 decisions come out the same"
     assert "line 3 is not complete" in ended.stderr
@@ -168,11 +192,11 @@ def test_a_damaged_line_is_named_and_the_others_are_replayed(
 
 
 def test_a_line_whose_decision_is_none_is_refused_in_one_line(
-    federate: Federate, capsys: pytest.CaptureFixture[str]
+    recorded: Recorded, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran = federate("agent.kind=all", "run.rounds=1")
-    path = ran.folder / "agent.jsonl"
-    whole = path.read_text()
+    folder = recorded(*ALL)
+    path = folder / "agent.jsonl"
+    whole = path.read_text().splitlines(keepends=True)[0]
     spoilt: list[tuple[dict[str, Any], str]] = [
         ({"participants": 3}, "line 1, decision.participants: Input should be a valid tuple"),
         ({"steps": {"0": None}}, "line 1, decision.steps.0: Input should be a valid integer"),
@@ -183,24 +207,24 @@ def test_a_line_whose_decision_is_none_is_refused_in_one_line(
     ]
     for values, told in spoilt:
         path.write_text(whole)
-        change(ran.folder, 1, **values)
-        assert main([str(ran.folder)]) == 2
+        change(folder, 1, **values)
+        assert main([str(folder)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert told in line
 
 
 def test_the_command_prints_a_table_and_says_it_by_its_exit_code(
-    federate: Federate, tmp_path: Path
+    recorded: Recorded, tmp_path: Path
 ) -> None:
-    ran = federate("agent.kind=random", "agent.fraction=0.6", "run.rounds=3")
-    same = llm_qfl(tmp_path, "audit", str(ran.folder))
+    folder = recorded(*RANDOM)
+    same = llm_qfl(tmp_path, "audit", str(folder))
     assert same.returncode == 0, same.stderr
     assert same.stdout.splitlines()[0] == "agent: random"
-    assert same.stdout.splitlines()[-1] == "3 of 3 decisions come out the same"
-    change(ran.folder, 3, reason="because")
-    other = llm_qfl(tmp_path, "audit", str(ran.folder))
+    assert same.stdout.splitlines()[-1] == "4 of 4 decisions come out the same"
+    change(folder, 3, reason="because")
+    other = llm_qfl(tmp_path, "audit", str(folder))
     assert other.returncode == 1
-    assert other.stdout.splitlines()[-2:] == ["", "2 of 3 decisions come out the same"]
+    assert other.stdout.splitlines()[-2:] == ["", "3 of 4 decisions come out the same"]
     assert 'reason "because" recorded, "drawn at random: 2" replayed' in other.stdout
     mistaken = llm_qfl(tmp_path, "audit", str(tmp_path / "nowhere"))
     assert mistaken.returncode == 2
