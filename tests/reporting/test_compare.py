@@ -12,7 +12,7 @@ import pytest
 
 from core import UserError
 from llm_qfl.cli.compare import compare_lines
-from reporting import comparison_page as pictures
+from reporting import comparison_page
 from reporting.compare import compare
 from reporting.compared_run import read_run, smoothed
 from reporting.comparison_page import build_comparison
@@ -64,24 +64,29 @@ def test_accuracy_is_averaged_over_three_rounds() -> None:
     assert smoothed([0.5, float("nan")], 2) is None
 
 
-def test_every_round_is_a_dot_and_the_line_begins_with_the_third(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect the axes of what is drawn."""
     from matplotlib.figure import Figure
 
-    drawn: list[Any] = []
+    found: list[Any] = []
 
-    def chart(size: Any, draw: Any, told: str) -> str:
+    def chart(size: Any, draw: Any, label: str) -> str:
         figure = Figure()
-        axes = figure.add_subplot()
-        draw(None, axes)
+        found.append(figure.add_subplot())
+        draw(figure, found[-1])
         figure.canvas.draw()
-        drawn.append(axes)
         return "<svg></svg>"
 
-    monkeypatch.setattr(pictures, "chart", chart)
+    monkeypatch.setattr(comparison_page, "chart", chart)
+    return found
+
+
+def test_every_round_is_a_dot_and_the_line_begins_with_the_third(
+    tmp_path: Path, drawn: list[Any]
+) -> None:
     run = read_run(hand_written(tmp_path / "one", [0.981, 0.982, 0.983, 0.984]))
-    assert pictures.curves([run], [[0]], "round", "accuracy")
+    assert comparison_page.curves([run], [[0]], "round", "accuracy")
     dots, line = drawn[0].lines
     assert dots.get_xydata().tolist() == [[1, 0.981], [2, 0.982], [3, 0.983], [4, 0.984]]
     assert np.isnan(line.get_ydata()[:2]).all()
@@ -92,28 +97,19 @@ def test_every_round_is_a_dot_and_the_line_begins_with_the_third(
 
 @pytest.mark.parametrize(("times", "scale"), [(5, "linear"), (10, "log")])
 def test_costs_that_differ_tenfold_have_a_logarithmic_axis(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, scale: str
+    tmp_path: Path, drawn: list[Any], times: int, scale: str
 ) -> None:
-    from matplotlib.figure import Figure
-
-    drawn: list[Any] = []
-
-    def chart(size: Any, draw: Any, told: str) -> str:
-        drawn.append(Figure().add_subplot())
-        draw(None, drawn[-1])
-        return "<svg></svg>"
-
-    monkeypatch.setattr(pictures, "chart", chart)
     cheap, dear = (hand_written(tmp_path / name, [0.5, 0.9, 0.9]) for name in ("cheap", "dear"))
     ledger = json.loads((dear / "ledger.json").read_text())
     for entry in ledger["entries"]:
         entry["circuits"] *= times
     write(dear, "ledger.json", ledger)
     runs = [read_run(cheap), read_run(dear)]
-    pictures.curves(runs, [[0], [1]], "circuits", "accuracy")
+    comparison_page.curves(runs, [[0], [1]], "circuits", "accuracy")
     assert drawn[0].get_xscale() == scale
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_runs_that_differ_in_their_seed_alone_are_a_group(tmp_path: Path) -> None:
     folders = [hand_written(tmp_path / name, [0.5, 0.9, 0.9]) for name in "abcd"]
     for folder, seed, steps in zip(folders, (0, 1, 0, 1), (10, 10, 20, 20), strict=True):
@@ -218,6 +214,7 @@ def test_a_name_is_no_setting(tmp_path: Path) -> None:
     assert (found["settings"], found["warning"]) == ({}, "")
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_unfinished_and_older_runs_are_shown_as_far_as_they_go(tmp_path: Path) -> None:
     whole, cut, begun, failed, old = (make_run(tmp_path / name) for name in "abcde")
     (cut / "summary.json").unlink()
@@ -252,6 +249,7 @@ def test_unfinished_and_older_runs_are_shown_as_far_as_they_go(tmp_path: Path) -
     assert "No run has finished a round." in build_comparison(runs[2:4], nobody)
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_what_runs_say_is_escaped(tmp_path: Path) -> None:
     evil = "<script>x</script>"
     folders = [hand_written(tmp_path / name, [0.5, 0.6], agent=evil, data=evil) for name in "ab"]
@@ -261,6 +259,7 @@ def test_what_runs_say_is_escaped(tmp_path: Path) -> None:
     assert "script" not in page.names
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_damage_is_named_and_the_rest_compared(tmp_path: Path) -> None:
     spoilt = {
         "config.json": ("{", "config.json: no JSON (Expecting property name"),

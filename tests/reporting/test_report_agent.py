@@ -41,8 +41,8 @@ def view(client: int, **more: Any) -> dict[str, Any]:
 def line(
     at: int, steps: dict[int, int], views: list[dict[str, Any]], **more: Any
 ) -> dict[str, Any]:
-    told = {"participants": list(steps), "steps": {str(k): n for k, n in steps.items()}}
-    base = {"round": at, **told, "stop": False, "reason": f"why {at}", "guard": []}
+    chosen = {"participants": list(steps), "steps": {str(k): n for k, n in steps.items()}}
+    base = {"round": at, **chosen, "stop": False, "reason": f"why {at}", "guard": []}
     return {**base, "observation": {"plain_steps": 4, "clients": views}, **more}
 
 
@@ -93,6 +93,7 @@ def test_a_stop_what_the_guard_changed_and_who_decided() -> None:
     assert table.rows[1][:5] == ["2", "stop", NONE, "enough", NONE]
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_many_rounds_scroll_in_a_window_of_their_own(tmp_path: Path) -> None:
     text, _ = page_of(make_run(tmp_path, clients=20, rounds=60))
     assert '<div class="scroll tall" tabindex="0" role="region"' in text
@@ -116,19 +117,19 @@ def test_without_credit_nothing_is_claimed_of_it() -> None:
     assert f"(credit) is {UNKNOWN}" in table.note
 
 
-def test_plain_rounds_are_everybody_at_plain_steps() -> None:
+def test_rounds_of_fedavg_are_everybody_at_its_steps() -> None:
     record = small()
     history = History(record)
-    ran, plain = run_bill(record, history), fedavg_bill(record, history)
+    ran, fedavg = run_bill(record, history), fedavg_bill(record, history)
     # Round 1: 3 and 4 s; round 2: one client, who waits for nobody.
     assert (ran.circuits, ran.spend, ran.busy, ran.idle) == (145, 145, 19.0, 1.0)
     # 2 rounds of 45 + 45 + 85 circuits, the last at a price of 2.
-    assert (plain.circuits, plain.spend) == (350, 520)
+    assert (fedavg.circuits, fedavg.spend) == (350, 520)
     # Client 0 took 11 steps in 15 s, of these 8 at 1.5 s; nobody else took FedAvg's 4.
     usual = 15 / 11
     assert usual_paces(history, 4).to_dict() == {0: pytest.approx(usual)}
-    assert plain.busy == pytest.approx(4 * (3 * usual + 1.5 + 2 * usual))
-    assert plain.idle == pytest.approx(4 * 2 * (1.5 - usual))
+    assert fedavg.busy == pytest.approx(4 * (3 * usual + 1.5 + 2 * usual))
+    assert fedavg.idle == pytest.approx(4 * 2 * (1.5 - usual))
     assert usual_paces(history, 99).to_dict() == {0: pytest.approx(usual), 1: pytest.approx(2.0)}
     assert saved(145, 350) == pytest.approx(0.5857, abs=1e-4)
     assert saved(1, 0) is None
@@ -148,16 +149,17 @@ def test_plain_rounds_are_everybody_at_plain_steps() -> None:
     ],
     ids=" ".join,
 )
-def test_a_plain_run_saves_nothing(federate: Federate, given: tuple[str, ...]) -> None:
+def test_a_run_of_fedavg_saves_nothing(federate: Federate, given: tuple[str, ...]) -> None:
     record = read_record(federate("agent.kind=all", "run.rounds=3", *given).folder)
     history = History(record)
-    ran, plain = run_bill(record, history), fedavg_bill(record, history)
+    ran, fedavg = run_bill(record, history), fedavg_bill(record, history)
     assert ran.circuits
-    assert (ran.circuits, ran.spend) == (plain.circuits, plain.spend)
-    assert (ran.busy, ran.idle) == (pytest.approx(plain.busy), pytest.approx(plain.idle))
+    assert (ran.circuits, ran.spend) == (fedavg.circuits, fedavg.spend)
+    assert (ran.busy, ran.idle) == (pytest.approx(fedavg.busy), pytest.approx(fedavg.idle))
     assert [row[3] for row in fedavg_table(record, history).rows] == ["0.0 %"] * 4
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_a_recorded_run_of_the_regulator_fills_every_part(federate: Federate) -> None:
     ran = federate("agent.kind=regulator", "run.rounds=3", "agent.circuit_prices=1,1,5")
     text, _ = page_of(ran.folder)
@@ -172,6 +174,7 @@ def test_a_recorded_run_of_the_regulator_fills_every_part(federate: Federate) ->
     assert run_bill(record, history).circuits == ran.summary["ledger"]["circuits"]
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_what_a_model_said_is_escaped_and_what_it_took_is_summed(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     attempts = [
@@ -208,6 +211,7 @@ def test_long_texts_are_cut_and_say_where_the_rest_is() -> None:
     assert sum(map(len, texts)) < 700_000
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_many_rounds_of_questions_are_folded_once_more(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     attempts = [{"prompt": "p", "answer": "a", "problem": ""}]
@@ -232,6 +236,7 @@ def spoilt() -> list[list[Any]]:
     ]
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("lines", spoilt(), ids=lambda lines: re.sub(r"\W+", " ", str(lines))[:40])
 def test_a_record_that_lacks_something_says_so(tmp_path: Path, lines: list[Any]) -> None:
     folder = make_run(tmp_path)

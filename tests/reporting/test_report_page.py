@@ -9,6 +9,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pandas import DataFrame
@@ -63,6 +64,19 @@ def page_of(folder: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def scored(folder: Path, **test: Any) -> Path:
+    """Write a run with these scores of its final test."""
+    found = summary(4, 6)
+    found["test"].update(test)
+    make_run(folder)
+    write(folder, "summary.json", found)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
     return page_of(make_run(tmp_path_factory.mktemp("runs") / "20260102-030405-demo"))
@@ -103,6 +117,7 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     assert build_page(record) == build_page(record)
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("missing", ["agent.jsonl", "config.json"])
 def test_a_missing_file_leaves_a_reason(tmp_path: Path, missing: str) -> None:
     (make_run(tmp_path) / missing).unlink()
@@ -125,6 +140,7 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     assert 'href="#ratio"' not in text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_a_run_that_was_cut_off_is_called_unfinished(tmp_path: Path) -> None:
     make_run(tmp_path)
     (tmp_path / "summary.json").unlink()
@@ -134,27 +150,23 @@ def test_a_run_that_was_cut_off_is_called_unfinished(tmp_path: Path) -> None:
     assert "The run did not come to its end: 5 rounds are on record" in text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_without_llm_the_ratio_and_teachers_say_so(tmp_path: Path) -> None:
     text, _ = page_of(make_run(tmp_path, llm=False))
     assert "No client had a language model to compare with." in text
     assert "No language model was fine-tuned in this run." in text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_federated_evaluation_without_confusion(tmp_path: Path) -> None:
-    folder = make_run(tmp_path)
-    held = summary(4, 6)
-    del held["test"]["confusion"], held["test"]["calibration"], held["baselines"]
-    write(folder, "summary.json", held)
-    text, _ = page_of(folder)
+    text, _ = page_of(scored(tmp_path, confusion=None, calibration=None))
     assert "or each site kept its own" in text
     assert "right on 93.4 % of 1,000 held-out test rows (95 % interval" in text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_a_model_that_is_never_right_was_tested_all_the_same(tmp_path: Path) -> None:
-    folder = make_run(tmp_path)
-    held = summary(4, 6)
-    held["test"].update(accuracy=0, macro_f1=0, macro_recall=0, loss=0)
-    write(folder, "summary.json", held)
+    folder = scored(tmp_path, accuracy=0, macro_f1=0, macro_recall=0, loss=0)
     text, _ = page_of(folder)
     assert "There was no final test" not in text
     assert "right on 0.0 % of 1,000 held-out test rows" in text
@@ -165,7 +177,7 @@ def test_a_model_that_is_never_right_was_tested_all_the_same(tmp_path: Path) -> 
 
 def test_noughts_are_figures(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = events_of(folder)
     for line in lines:
         zeros = ("loss", "accuracy", "ratio", "circuits", "circuits_total", "idle_share")
         line.update(dict.fromkeys((*zeros, "idle_seconds"), 0))
@@ -174,16 +186,14 @@ def test_noughts_are_figures(tmp_path: Path) -> None:
     assert page.names["svg"] == 9
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_sites_that_scored_and_those_that_did_not(tmp_path: Path) -> None:
-    folder = make_run(tmp_path)
-    held = summary(4, 6)
-    held["test"].update(sites=3, failures=["client 1: <no> answer"])
-    write(folder, "summary.json", held)
-    text, _ = page_of(folder)
+    text, _ = page_of(scored(tmp_path, sites=3, failures=["client 1: <no> answer"]))
     assert "The run ended because: all rounds done. Scored at 3 of 4 sites. The interval" in text
     assert '<p class="warning">Not scored: client 1: &lt;no&gt; answer</p>' in text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_what_the_guard_changed_is_a_small_note(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     decision = {"round": 1, "participants": [0, 9], "steps": {"0": 5}, "reason": "because"}
@@ -202,6 +212,7 @@ def entry(at: int, client: int, **costs: float) -> dict[str, float]:
     return {"round": at, "client": client, **costs}
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_preparation_and_final_test_have_costs_of_their_own(tmp_path: Path) -> None:
     folder = make_run(tmp_path, rounds=2)
     costs = ledger(4)
@@ -230,7 +241,7 @@ def test_preparation_and_final_test_have_costs_of_their_own(tmp_path: Path) -> N
 def test_what_a_site_writes_is_escaped(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     evil = "<script>alert('x')</script>"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = events_of(folder)
     lines[0]["clients"][0].update(site=evil, llm=evil)
     lines[0].update(data=evil, classes=[evil, "worm"])
     write(folder, "metrics.jsonl", lines)
@@ -311,7 +322,7 @@ def test_circuits_of_simulators_stand_apart(tmp_path: Path) -> None:
     everybody, _ = tables.ledger(read_record(folder))
     assert "Circuits, simulated" in everybody.head
     assert "Circuits, executed" not in everybody.head
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = events_of(folder)
     lines[0]["clients"][1]["backend"] = "ibm:ibm_torino"
     write(folder, "metrics.jsonl", lines)
     everybody, each = tables.ledger(read_record(folder))
@@ -322,6 +333,7 @@ def test_circuits_of_simulators_stand_apart(tmp_path: Path) -> None:
     assert "circuits simulated and executed so far" in text
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_the_gap_between_noisy_clients_and_the_clean_server_is_explained(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     assert "not overfitting" not in page_of(folder)[0]
@@ -329,7 +341,7 @@ def test_the_gap_between_noisy_clients_and_the_clean_server_is_explained(tmp_pat
     config["settings"]["data"]["label_noise"] = 0.1
     write(folder, "config.json", config)
     assert "10.0 % of their labels are wrong on purpose (label_noise)" in page_of(folder)[0]
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = events_of(folder)
     lines[0]["clients"][1]["backend"] = "aer:brisbane"
     write(folder, "metrics.jsonl", lines)
     assert "they measure on aer:brisbane, exact, the server on exact" in page_of(folder)[0]
@@ -337,7 +349,7 @@ def test_the_gap_between_noisy_clients_and_the_clean_server_is_explained(tmp_pat
 
 def test_names_of_sites_and_classes_hide_nothing_and_are_no_formulas(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = events_of(folder)
     lines[0]["clients"][0]["site"] = r"$\frac$ \u202eevil\x1b[2J"
     lines[0]["classes"] = ["a\u2066b\ud83d", "$x$"]
     write(folder, "metrics.jsonl", lines)
@@ -360,7 +372,7 @@ def test_participation_marks_follow_the_events(tmp_path: Path) -> None:
 
 def test_trained_but_not_selected_for_aggregation(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = events_of(folder)
     for line in lines:
         if line["event"] == "round" and line["round"] == 2:
             line["aggregated"] = [0]
@@ -370,7 +382,7 @@ def test_trained_but_not_selected_for_aggregation(tmp_path: Path) -> None:
 
 def test_a_client_that_never_answered_is_marked_failed(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = events_of(folder)
     lines = [
         x for x in lines if not (x["event"] == "client" and (x["client"], x["round"]) == (0, 5))
     ]
@@ -391,6 +403,7 @@ def test_settings_are_split_at_the_defaults(tmp_path: Path) -> None:
 def test_numbers_without_value_are_dashes() -> None:
     record = Record("r", summary={"status": "completed", "test": {"accuracy": None, "rows": 3}})
     assert tables.scores(record).rows[0][1:] == [NONE] * 5
+    assert duration(None) == size(None) == NONE
     assert outcome(record) == "The run completed after 0 rounds, without a final test."
     assert status(Record("r")) == "unfinished"
 
@@ -400,10 +413,6 @@ def test_a_grid_has_nan_where_a_client_sat_out(tmp_path: Path) -> None:
     assert grid.shape == (4, 6)
     assert math.isnan(grid.loc[1, 3])
     assert grid.loc[0, 1] == 20
-
-
-def test_figures_that_are_missing_are_dashes_of_the_page() -> None:
-    assert duration(None) == size(None) == NONE
 
 
 def test_short_numbers() -> None:
