@@ -316,7 +316,7 @@ class Supervisor:
         me = {"pid": os.getpid(), "start": psutil.Process().create_time(), "tag": self.tag}
         problems = {part.name: part.problem for part in self.parts if part.problem}
         nodes = {part.name: part.node_id for part in self.parts if part.kind == NODE}
-        ready = all(part.ready for part in self.parts)
+        ready = self.ready and all(part.ready for part in self.parts)  # and the user knows
         known = {**me, "ready": ready, "problems": problems, "nodes": nodes}
         if read_json(self.folder / STATE) != known:
             write_json(self.folder / STATE, known)

@@ -40,6 +40,7 @@ def step_until(supervisor: Supervisor, done: Callable[[], object]) -> None:
 
 def started(supervisor: Supervisor) -> Supervisor:
     step_until(supervisor, lambda: supervisor.ready)
+    supervisor.step(time.monotonic())
     return supervisor
 
 
@@ -144,6 +145,16 @@ def test_a_port_that_is_taken_is_named(fakes: Fakes) -> None:
         part = fakes.part(code, "superlink", SUPERLINK)
         assert fakes.supervisor(part).serve(lambda: None) == 1
     assert f"superlink did not start: port {port} of this machine is in use" in fakes.lines[-1]
+
+
+def test_the_state_is_ready_once_the_user_has_read_so(fakes: Fakes) -> None:
+    """`up --detach` returns then, and prints what the log has."""
+
+    def ready() -> None:
+        assert not read_state(fakes.folder)["ready"]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert fakes.supervisor(fakes.part()).serve(ready) == 0
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
