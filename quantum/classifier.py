@@ -19,7 +19,7 @@ from quantum.engines.base import DeviceEngine, EncodedRows, Engine, Host
 from quantum.engines.factory import build_engine
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 ANGLE_SPREAD = 0.1  # radians: near the identity, where gradients do not vanish with size
 FIRST_SCALE = 4.0  # |z| <= 1, so logits need a scale above one to reach confident classes
@@ -135,7 +135,7 @@ class Classifier:
         check_features(features, self.ansatz.n_qubits)
         return self.engine.prepare(features, step_rows)
 
-    def logits_tensor(self, theta: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
+    def logits_tensor(self, theta: Tensor, encoded: EncodedRows) -> Tensor:
         """Logits as a differentiable tensor.
 
         Parameters
@@ -208,7 +208,7 @@ def build_classifier(
     return Classifier(ansatz, build_engine(ansatz, settings, host), classes)
 
 
-def readout_logits(z: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def readout_logits(z: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Turn expectations into logits.
 
     Parameters

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
+from torch import Tensor
 
 
-def cross_entropy(
-    logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None = None
-) -> torch.Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Class-weighted cross-entropy.
 
     ``sum_r w[y_r] (-log q_r[y_r]) / sum_r w[y_r]`` with q the softmax of the logits.
@@ -30,7 +29,7 @@ def cross_entropy(
     return F.cross_entropy(logits, labels, weight=class_weights)
 
 
-def soften(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
+def soften(probabilities: Tensor, temperature: float) -> Tensor:
     """Soften distributions: ``softmax(log p / tau)``, shape kept; tau = 1 changes nothing.
 
     Probabilities of zero are lifted to the smallest normal number of their type.
@@ -39,9 +38,7 @@ def soften(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
     return torch.softmax(probabilities.clamp_min(floor).log() / temperature, dim=-1)
 
 
-def distillation(
-    logits: torch.Tensor, soft_labels: torch.Tensor, temperature: float
-) -> torch.Tensor:
+def distillation(logits: Tensor, soft_labels: Tensor, temperature: float) -> Tensor:
     """Divergence from the teacher: ``tau^2 KL(p_tau || q_tau)``, mean over rows.
 
     p_tau are the teacher's softened soft labels, q_tau the softmax of ``logits / tau``; the
@@ -68,13 +65,13 @@ def distillation(
 
 
 def distilled_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    soft_labels: torch.Tensor | None,
+    logits: Tensor,
+    labels: Tensor,
+    soft_labels: Tensor | None,
     weight: float,
     temperature: float,
-    class_weights: torch.Tensor | None = None,
-) -> torch.Tensor:
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Local loss: ``(1 - lambda) CE(y, q) + lambda tau^2 KL(p_tau || q_tau)``.
 
     Parameters
@@ -110,7 +107,7 @@ def distilled_loss(
     return (1.0 - weight) * hard + weight * distillation(logits, soft_labels, temperature)
 
 
-def teacher_similarity(hidden: torch.Tensor) -> torch.Tensor:
+def teacher_similarity(hidden: Tensor) -> Tensor:
     """How alike rows are to the teacher: ``(1 + cos(h_i, h_j)) / 2``.
 
     Parameters
@@ -128,7 +125,7 @@ def teacher_similarity(hidden: torch.Tensor) -> torch.Tensor:
     return F.normalize((1 + units @ units.T) / 2, dim=1)
 
 
-def readout_similarity(z: torch.Tensor) -> torch.Tensor:
+def readout_similarity(z: Tensor) -> Tensor:
     """How alike rows are to the read-outs: ``mean_r (1 + z_ir z_jr) / 2``.
 
     It is the overlap Tr(rho_i rho_j) of a read-out qubit's states as Z sees them, (1 +- z) / 2 on
@@ -148,7 +145,7 @@ def readout_similarity(z: torch.Tensor) -> torch.Tensor:
     return F.normalize((1 + z @ z.T / z.shape[1]) / 2, dim=1)
 
 
-def feature_distillation(z: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def feature_distillation(z: Tensor, teacher: Tensor) -> Tensor:
     """Similarity-preserving distillation: ``||G_T - G_S||_F^2 / rows^2``.
 
     Tung and Mori, "Similarity-Preserving Knowledge Distillation" (arXiv 1907.09682, eq. 4), with
@@ -170,7 +167,7 @@ def feature_distillation(z: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
     return (teacher - readout_similarity(z)).square().sum() / len(z) ** 2
 
 
-def proximal_term(theta: torch.Tensor, anchor: torch.Tensor, weight: float) -> torch.Tensor:
+def proximal_term(theta: Tensor, anchor: Tensor, weight: float) -> Tensor:
     """FedProx's term ``(mu / 2) ||theta - anchor||^2`` (Li et al., arXiv 1812.06127, eq. 2).
 
     Parameters

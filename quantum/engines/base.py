@@ -12,6 +12,7 @@ from core import HardwareSettings, store_root
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
 class EncodedRows(Protocol):
@@ -21,7 +22,7 @@ class EncodedRows(Protocol):
     def rows(self) -> int:
         """Number of rows."""
 
-    def take(self, indices: torch.Tensor) -> EncodedRows:
+    def take(self, indices: Tensor) -> EncodedRows:
         """Return the rows at ``indices`` (int64), for mini-batches."""
 
 
@@ -45,7 +46,7 @@ class Engine(Protocol):
     def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedRows:
         """Encode features of shape (rows, n), to be used so many rows at a time (None: all)."""
 
-    def expectations(self, angles: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
+    def expectations(self, angles: Tensor, encoded: EncodedRows) -> Tensor:
         """<Z> of each read-out, shape (rows, R), differentiable in angles of shape (P,)."""
 
 
@@ -185,7 +186,7 @@ class Usage:
 class FeatureRows:
     """Rows of engines whose circuits encode them: the features, shape (rows, n), float64."""
 
-    features: torch.Tensor
+    features: Tensor
 
     @classmethod
     def of(cls, features: np.ndarray) -> FeatureRows:
@@ -199,6 +200,6 @@ class FeatureRows:
         """Number of rows."""
         return len(self.features)
 
-    def take(self, indices: torch.Tensor) -> FeatureRows:
+    def take(self, indices: Tensor) -> FeatureRows:
         """Return the rows at ``indices``."""
         return FeatureRows(self.features[indices])

@@ -20,6 +20,7 @@ import pennylane as qml
 import torch
 from pennylane.operation import Channel, Operator
 from pennylane.wires import Wires
+from torch import Tensor
 
 from core import (
     NOISELESS,
@@ -129,7 +130,7 @@ class PennylaneEngine:
         """Keep features of shape (rows, n) as a float64 tensor, whatever the rows of a step."""
         return FeatureRows.of(features)
 
-    def expectations(self, angles: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
+    def expectations(self, angles: Tensor, encoded: EncodedRows) -> Tensor:
         """<Z> of each read-out, shape (rows, R), differentiable in angles of shape (P,).
 
         Raises
@@ -176,7 +177,7 @@ def build_qnode(ansatz: QCNN | VQC, device: Any, noise: Noise = NOISELESS, shots
     """
     wires = Wires(range(ansatz.n_qubits))
 
-    def circuit(angles: torch.Tensor, features: torch.Tensor) -> list[Any]:
+    def circuit(angles: Tensor, features: Tensor) -> list[Any]:
         if noise:  # gate by gate: `add_noise` would take a template for one gate
             operations(ansatz.encoding, wires, features=features)
             operations(ansatz.layers, wires, angles, features)
@@ -229,7 +230,7 @@ def _device_tapes(qnode: Any, ansatz: QCNN | VQC) -> Any:
         return qml.workflow.construct_batch(qnode, level="device")(*_probe(ansatz))[0]
 
 
-def _probe(ansatz: QCNN | VQC) -> tuple[torch.Tensor, torch.Tensor]:
+def _probe(ansatz: QCNN | VQC) -> tuple[Tensor, Tensor]:
     """Angles and one row of features, all zero."""
     angles = torch.zeros(ansatz.angles, dtype=torch.float64, requires_grad=True)
     return angles, torch.zeros(1, ansatz.n_qubits, dtype=torch.float64)

@@ -23,11 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from core import BudgetError, TrainSettings, UserError
 
 Rate = Callable[[int], float]
-Gradient = Callable[[torch.Tensor, int], tuple[float, torch.Tensor]]
+Gradient = Callable[[Tensor, int], tuple[float, Tensor]]
 """(theta (D,), step) -> the step's loss and its gradient (D,)."""
 
 
@@ -35,19 +36,19 @@ Gradient = Callable[[torch.Tensor, int], tuple[float, torch.Tensor]]
 class AdamState:
     """First and second moments and number of steps taken."""
 
-    first: torch.Tensor
-    second: torch.Tensor
+    first: Tensor
+    second: Tensor
     steps: int
 
     @classmethod
-    def zero(cls, theta: torch.Tensor) -> AdamState:
+    def zero(cls, theta: Tensor) -> AdamState:
         """Return the state before the first step."""
         return cls(torch.zeros_like(theta), torch.zeros_like(theta), 0)
 
 
 def adam_step(
-    theta: torch.Tensor, gradient: torch.Tensor, state: AdamState, rate: float
-) -> tuple[torch.Tensor, AdamState]:
+    theta: Tensor, gradient: Tensor, state: AdamState, rate: float
+) -> tuple[Tensor, AdamState]:
     """One step of Adam (Kingma & Ba, arXiv 1412.6980), beta = (0.9, 0.999), eps = 1e-6.
 
     Many angles of a circuit have no effect where the others stand; their float32 gradient is
@@ -77,8 +78,8 @@ def adam_step(
 
 
 def run_adam(
-    gradient: Gradient, start: torch.Tensor, steps: int, rate: Rate
-) -> tuple[torch.Tensor, list[float]]:
+    gradient: Gradient, start: Tensor, steps: int, rate: Rate
+) -> tuple[Tensor, list[float]]:
     """Minimise by Adam.
 
     Parameters

@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from core import DistillSettings, TrainSettings
 from quantum.classifier import Classifier, readout_logits
 from quantum.costs import step_rows
 from quantum.engines.base import evaluate_points
-from quantum.losses import (
-    distilled_loss,
-    feature_distillation,
-    proximal_term,
-    teacher_similarity,
-)
+from quantum.losses import distilled_loss, feature_distillation, proximal_term, teacher_similarity
 
 if TYPE_CHECKING:
     from quantum.engines.base import EncodedRows
@@ -63,9 +59,9 @@ class Batch:
     """
 
     encoded: EncodedRows
-    labels: torch.Tensor
-    soft: torch.Tensor | None
-    similarity: torch.Tensor | None = None
+    labels: Tensor
+    soft: Tensor | None
+    similarity: Tensor | None = None
 
 
 class Problem:
@@ -123,7 +119,7 @@ class Problem:
         )
         self._fixed: Batch | None = None
 
-    def by_autograd(self, theta: torch.Tensor, step: int) -> tuple[float, torch.Tensor]:
+    def by_autograd(self, theta: Tensor, step: int) -> tuple[float, Tensor]:
         """Loss and gradient (D,) of a step's rows through the engine's own derivatives."""
         batch = self._next_batch()
         leaf = theta.detach().requires_grad_(True)
@@ -132,7 +128,7 @@ class Problem:
         (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.item(), gradient
 
-    def by_shifts(self, theta: torch.Tensor, step: int) -> tuple[float, torch.Tensor]:
+    def by_shifts(self, theta: Tensor, step: int) -> tuple[float, Tensor]:
         """Loss and gradient (D,) by the parameter-shift rule, all shifts in one job.
 
         ``dz/da_j = (z(a_j + pi/2) - z(a_j - pi/2)) / 2``, exact for Pauli rotations (Schuld et
@@ -174,7 +170,7 @@ class Problem:
         (gradient,) = torch.autograd.grad(losses.mean(), leaf)
         return losses.detach().double().cpu().numpy(), gradient.double().cpu().numpy()
 
-    def _loss(self, theta: torch.Tensor, z: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _loss(self, theta: Tensor, z: Tensor, batch: Batch) -> Tensor:
         scale, bias = theta[self.angles :].chunk(2)
         logits = readout_logits(z, scale, bias)
         weight, temperature = self._distill.weight, self._distill.temperature
@@ -198,13 +194,13 @@ class Problem:
         encoded = self._all.encoded.take(rows)
         return Batch(encoded, self._all.labels[rows], soft, self._similarity(rows))
 
-    def _similarity(self, rows: torch.Tensor | slice) -> torch.Tensor | None:
+    def _similarity(self, rows: Tensor | slice) -> Tensor | None:
         return None if self._hidden is None else teacher_similarity(self._hidden[rows])
 
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+    def _tensor(self, values: np.ndarray) -> Tensor:
         engine = self._classifier.engine
         copy = torch.from_numpy(np.array(values, dtype=np.float64))  # torch wants it writable
         return copy.to(engine.dtype).to(engine.device)
 
-    def _optional(self, values: np.ndarray | None) -> torch.Tensor | None:
+    def _optional(self, values: np.ndarray | None) -> Tensor | None:
         return None if values is None else self._tensor(values)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from core import DistillSettings, QuantumSettings
-from quantum import Classifier, TrainingData, build_classifier
+from quantum import QCNN, VQC, Classifier, TrainingData, build_classifier
 
 if TYPE_CHECKING:
     from quantum.engines.devices.jobs import JobRunner
@@ -56,6 +56,19 @@ def start(cloud: HttpCloud, tmp_path: Path) -> Callable[..., JobRunner]:
     return client_on(cloud, tmp_path / "jobs.sqlite")
 
 
+@pytest.fixture(scope="session")
+def circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Transpiled circuits, shared by the tests that do not look at the transpiling itself."""
+    return tmp_path_factory.mktemp("circuits")
+
+
+@pytest.fixture
+def site_store(tmp_path: Path, circuits: Path) -> Path:
+    """Return a site's store of its own, but for the transpiled circuits."""
+    (tmp_path / "circuits").symlink_to(circuits)
+    return tmp_path
+
+
 class Blobs(Protocol):
     def __call__(self, classes: int, qubits: int, rows: int, seed: int = 0) -> TrainingData: ...
 
@@ -72,3 +85,16 @@ def make_blobs(classes: int, qubits: int, rows: int, seed: int = 0) -> TrainingD
     signs = np.where((np.arange(classes)[:, None] >> np.arange(qubits)) & 1, 1.0, -1.0)
     features = signs[labels] + 0.2 * rng.normal(size=(rows, qubits))
     return TrainingData(features.astype(np.float32), labels)
+
+
+def drawn(ansatz: QCNN | VQC, rows: int, seed: int = 7) -> tuple[torch.Tensor, np.ndarray]:
+    """Draw angles (P,), a leaf of torch's, and features (rows, n)."""
+    rng = np.random.default_rng(seed)
+    angles = torch.tensor(rng.uniform(-np.pi, np.pi, ansatz.angles), requires_grad=True)
+    return angles, rng.uniform(-np.pi / 2, np.pi / 2, (rows, ansatz.n_qubits))
+
+
+def gradient(z: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """Gradient of a nonlinear scalar of expectations."""
+    weights = torch.linspace(-1.0, 1.0, z.numel(), dtype=z.dtype).reshape(z.shape)
+    return torch.autograd.grad((z.square() * weights + z).sum(), angles)[0]

@@ -127,15 +127,14 @@ def test_transpiled_once_and_kept(manila: Any, tmp_path: Path, monkeypatch: Any)
         compile_circuit(QCNN(3), manila, 3, 2, 1, tmp_path)  # another seed: another circuit
 
 
-@pytest.mark.parametrize("spoil", ["qpy", "json", "cut"])
-def test_spoilt_file_is_made_again(manila: Any, tmp_path: Path, spoil: str) -> None:
+def test_a_damaged_file_is_made_again(manila: Any, tmp_path: Path) -> None:
     first = compile_circuit(QCNN(2), manila, 1, 1, 0, tmp_path)
-    (file,) = tmp_path.glob("*.qpy" if spoil in ("qpy", "cut") else "*.json")
-    content = file.read_bytes()
-    file.write_bytes(content[: len(content) // 2] if spoil == "cut" else b"spoilt")
-    again = compile_circuit(QCNN(2), manila, 1, 1, 0, tmp_path)
-    assert facts_of(again)[:3] == facts_of(first)[:3]
-    assert again.circuit.count_ops() == first.circuit.count_ops()
+    for kind, keep in (("qpy", 0), ("json", 0), ("qpy", 100)):
+        (file,) = tmp_path.glob(f"*.{kind}")
+        file.write_bytes(file.read_bytes()[:keep] + b"damaged" * (not keep))
+        again = compile_circuit(QCNN(2), manila, 1, 1, 0, tmp_path)
+        assert facts_of(again)[:3] == facts_of(first)[:3]
+        assert again.circuit.count_ops() == first.circuit.count_ops()
 
 
 def test_estimated_error_and_duration_closed_form(manila: Any, tmp_path: Path) -> None:
@@ -169,7 +168,7 @@ def test_noise_of_a_part_is_that_of_the_whole_device(manila: Any) -> None:
     qubits = [2, 3]
     small = compact(circuit, qubits)
     small.add_register(*circuit.cregs)
-    shots = 400_000
+    shots = 100_000
     found = []
     for each, noise, where in (
         (circuit, NoiseModel.from_backend(manila), qubits),

@@ -28,6 +28,12 @@ from quantum.engines.devices.engine import precision_of
 SHOTS = 4000
 
 
+@pytest.fixture
+def tmp_path(site_store: Path) -> Path:
+    """Return a store with circuits that other tests have transpiled."""
+    return site_store
+
+
 def open_classifier(tmp_path: Path, backend: str = "aer", classes: int = 2, **hardware: Any) -> Any:
     quantum = QuantumSettings(qubits=3, backend=backend)
     own = HardwareSettings(**{"shots": SHOTS, "layout_trials": 1, **hardware})
@@ -75,7 +81,7 @@ def test_expectations_of_counts_closed_form() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["auto", "spsa", "parameter-shift", "cobyla"])
-def test_a_step_is_one_job_and_costs_what_was_said(tmp_path: Path, optimizer: str) -> None:
+def test_a_step_is_one_job_and_costs_what_was_counted(tmp_path: Path, optimizer: str) -> None:
     device = open_classifier(tmp_path, shots=16)
     train = TrainSettings(optimizer=optimizer, batch_rows=4)  # type: ignore[arg-type]
     distill = DistillSettings(weight=0)
@@ -102,7 +108,7 @@ def test_only_a_job_beyond_the_limit_is_split(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[0], found[2], atol=5 * (2 / SHOTS) ** 0.5)
 
 
-def test_same_seed_same_shots_and_labels_tell_orders_apart(tmp_path: Path) -> None:
+def test_same_seed_same_shots_and_labels_differ(tmp_path: Path) -> None:
     found = []
     for label in ("round 1", "round 1", "round 2"):
         one = open_classifier(tmp_path)
@@ -119,7 +125,7 @@ def test_shots_do_not_depend_on_flowers_number_of_the_run(tmp_path: Path, backen
     found = []
     for run, seed in (("1/0", 5), ("2/0", 5), ("2/1", 5), ("1/0", 6)):
         own = HardwareSettings(shots=200, layout_trials=1)
-        host = Host(own, seed=seed, layout_seed=0, store=tmp_path / f"{run}-{seed}", run=run)
+        host = Host(own, seed=seed, layout_seed=0, store=tmp_path / str(seed), run=run)
         one = build_classifier(QuantumSettings(qubits=3, backend=backend), 2, host)
         one.engine.begin("round 1")
         point = np.full((1, one.angles), 0.3)
@@ -141,12 +147,12 @@ def test_precision_instead_of_shots(tmp_path: Path) -> None:
     [
         ({"budget_jobs": 2}, "hardware.budget_jobs = 2 with 2 spent"),
         ({"budget_circuits": 19}, "hardware.budget_circuits = 19 with 16 spent"),
-        ({"budget_shots": 20 * SHOTS}, "hardware.budget_shots"),
+        ({"budget_shots": 20 * 16}, "hardware.budget_shots"),
     ],
 )
 def test_budget_is_checked_before_a_job(tmp_path: Path, budget: dict[str, int], said: str) -> None:
-    """The steps that were paid count; an order that cannot begin is an error."""
-    device = open_classifier(tmp_path, **budget)
+    """The steps that were paid count; an instruction that cannot begin is an error."""
+    device = open_classifier(tmp_path, shots=16, **budget)
     train, distill = TrainSettings(batch_rows=4), DistillSettings(weight=0)
     result = train_local(device, device.initial(0), rows(), train, distill, steps=5)
     assert (result.steps, device.engine.usage.jobs) == (2, 2)
@@ -156,8 +162,8 @@ def test_budget_is_checked_before_a_job(tmp_path: Path, budget: dict[str, int], 
 
 
 @pytest.mark.parametrize("optimizer", ["spsa", "parameter-shift", "cobyla"])
-def test_paid_steps_are_kept_and_the_last_job_is_kept_back(tmp_path: Path, optimizer: str) -> None:
-    device = open_classifier(tmp_path, budget_jobs=4)
+def test_paid_steps_count_and_the_last_job_is_reserved(tmp_path: Path, optimizer: str) -> None:
+    device = open_classifier(tmp_path, shots=16, budget_jobs=4)
     train = TrainSettings(optimizer=optimizer, batch_rows=4)  # type: ignore[arg-type]
     distill = DistillSettings(weight=0)
     with metered(device, "train, round 1") as meter:
@@ -172,8 +178,8 @@ def test_paid_steps_are_kept_and_the_last_job_is_kept_back(tmp_path: Path, optim
 
 def test_a_budget_outlives_the_process(tmp_path: Path) -> None:
     for jobs in (1, 0):
-        device = open_classifier(tmp_path, budget_jobs=1)  # another process: another engine
-        device.engine.begin(f"order {jobs}")
+        device = open_classifier(tmp_path, shots=16, budget_jobs=1)  # as in another process
+        device.engine.begin(f"round {jobs}")
         if jobs:
             evaluate(device, device.initial(0), rows().features)
             continue
@@ -181,8 +187,8 @@ def test_a_budget_outlives_the_process(tmp_path: Path) -> None:
             evaluate(device, device.initial(0), rows().features)
 
 
-def test_what_a_failed_order_spent_is_told_with_the_next(tmp_path: Path) -> None:
-    device = open_classifier(tmp_path)
+def test_what_a_failed_instruction_cost_is_reported_with_the_next(tmp_path: Path) -> None:
+    device = open_classifier(tmp_path, shots=16)
 
     def failing() -> None:
         with metered(device, "one"):
@@ -269,8 +275,8 @@ def test_a_jobs_key_outlives_a_calibration(tmp_path: Path, monkeypatch: Any) -> 
 
 
 def test_a_job_paid_in_vain_is_counted(tmp_path: Path, monkeypatch: Any) -> None:
-    """What breaks an order has its price all the same, and the next report tells it."""
-    device = open_classifier(tmp_path)
+    """A job that fails costs all the same, and the next report says so."""
+    device = open_classifier(tmp_path, shots=16)
     good = AerService.submit
     monkeypatch.setattr(AerService, "submit", lambda *given: Finished((), "empty"))
     with pytest.raises(BackendError), metered(device, "one"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -13,104 +11,107 @@ from hypothesis import strategies as st
 from core import BackendError, QuantumSettings
 from quantum.ansatz.circuits import QCNN, VQC
 from quantum.ansatz.gates import gates_of
-from quantum.engines.base import Engine
-from quantum.engines.exact.engine import ExactEngine, pick_device
+from quantum.engines.exact import ExactEngine, reference_expectations
+from quantum.engines.exact.engine import pick_device
 from quantum.engines.exact.fusion import fuse
 from quantum.engines.factory import build_engine
 from quantum.engines.pennylane import PennylaneEngine
+from tests.quantum.conftest import drawn, gradient
 
-PLANS = ("heisenberg", "state-vector")
+PLAIN = [QCNN(2), QCNN(3, 3, "paper"), QCNN(5, 2), QCNN(4, 2, "paper", 3), QCNN(3, 1, uploads=2)]
+PLAIN += [VQC(2, 2), VQC(4, 3, 2), VQC(5, 5, 1, 1)]
 ANSAETZE = [
     *(QCNN(n, r, b) for n in range(2, 11) for r in (1, 3) if r <= n for b in ("su4", "paper")),
     *(VQC(n, r, f) for n in range(2, 8) for r in (1, 3) if r <= n for f in (1, 2)),
     *(VQC(n, r, f, 2) for n, r, f in ((8, 3, 1), (9, 1, 2), (10, 3, 1))),
-    QCNN(6, 6),
-    VQC(5, 5, 1, 1),
+    *(QCNN(2, uploads=2), QCNN(3, 1, "paper", 4), QCNN(4, 3, uploads=3), QCNN(5, 1, uploads=2)),
+    *(QCNN(5, 5, "paper", 2), QCNN(6, 3, "paper", 2), QCNN(6, 6)),
+    QCNN(9, 1, "paper", 3),  # phases in two runs, cells in two
 ]
+MODES = {"tape": (2**28, 2**20), "chunks": (2**28, 0), "undone": (0, 2**20), "both": (0, 0)}
+IN_EVERY_MODE = [QCNN(3), QCNN(5, 3), QCNN(9, 3, "paper"), QCNN(4, 3, uploads=3)]
+IN_EVERY_MODE += [QCNN(9, 1, "paper", 3), VQC(3, 2), VQC(6, 1, 2, 2)]
+MOST_LATE = 4  # qubits of an observable of many uploads: beyond, the same code on large matrices
 
 
-def expect(engine: Engine, angles: np.ndarray, x: np.ndarray) -> tuple[Any, Any]:
-    """Expectations and the gradient of a nonlinear scalar of them."""
-    leaf = torch.tensor(angles, dtype=engine.dtype, requires_grad=True)
-    z = engine.expectations(leaf, engine.prepare(x))
-    weights = torch.linspace(-1.0, 1.0, z.numel(), dtype=z.dtype).reshape(z.shape)
-    (z.square() * weights + z).mean().backward()
-    assert leaf.grad is not None
-    return z.detach().double().numpy(), leaf.grad.double().numpy()
+@pytest.mark.parametrize("ansatz", PLAIN, ids=str)
+def test_the_plain_engine_is_pennylanes(ansatz: QCNN | VQC) -> None:
+    angles, x = drawn(ansatz, rows=3)
+    pennylane = PennylaneEngine(ansatz, "default.qubit")
+    expected = pennylane.expectations(angles, pennylane.prepare(x))
+    z = reference_expectations(ansatz, angles, x)
+    torch.testing.assert_close(z, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(gradient(z, angles), gradient(expected, angles), atol=1e-11, rtol=0)
 
 
-def draw(ansatz: QCNN | VQC, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(-np.pi / 2, np.pi / 2, (rows, ansatz.n_qubits))
-    return rng.uniform(-np.pi, np.pi, ansatz.angles), x
+@pytest.mark.parametrize(
+    ("ansatz", "mode"),
+    [*((a, "tape") for a in ANSAETZE), *((a, m) for a in IN_EVERY_MODE for m in list(MODES)[1:])],
+    ids=str,
+)
+def test_every_schedule_agrees_with_the_plain_engine(
+    ansatz: QCNN | VQC, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape, chunk = MODES[mode]
+    monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", tape)
+    monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", chunk)
+    angles, x = drawn(ansatz, rows=3)
+    expected = reference_expectations(ansatz, angles, x)
+    slope = gradient(expected, angles)
+    engine = ExactEngine(ansatz, "double")
+    for schedule in engine.schedules:
+        late = 0 if schedule.late is None else len(schedule.late.wires)
+        if schedule.middle.uploads and late > MOST_LATE:
+            continue
+        z = engine.expectations(angles, engine.encode(x, schedule))
+        torch.testing.assert_close(z, expected, atol=1e-12, rtol=0)
+        torch.testing.assert_close(gradient(z, angles), slope, atol=1e-11, rtol=0)
+    if mode == "tape":
+        single, leaf = ExactEngine(ansatz), angles.detach().float().requires_grad_(True)
+        z = single.expectations(leaf, single.prepare(x))
+        torch.testing.assert_close(z.double(), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(gradient(z, leaf).double(), slope, atol=3e-5, rtol=0)
 
 
-@pytest.mark.parametrize("plan", PLANS)
-def test_angle_encoding_reads_cosines(plan: Any) -> None:
+def test_angle_encoding_reads_cosines() -> None:
     """su4 at zero angles is the identity: as many read-outs as qubits give cos x_i."""
     ansatz = QCNN(3, 3, "su4")
     x = np.array([[0.0, 0.5, -1.2], [1.5, -0.1, 0.7]])
-    engine = ExactEngine(ansatz, "double", plan=plan)
-    z, _ = expect(engine, np.zeros(ansatz.angles), x)
+    z = reference_expectations(ansatz, torch.zeros(ansatz.angles).double(), x)
     np.testing.assert_allclose(z, np.cos(x), atol=1e-14)
 
 
-@pytest.mark.parametrize("plan", PLANS)
-def test_one_rotation_shifts_the_cosine(plan: Any) -> None:
-    """RY(t) after RY(x) gives cos(x + t) and, for the mean, the gradient -sin(x + t)."""
-    ansatz = QCNN(2, 2, "su4")
-    engine = ExactEngine(ansatz, "double", plan=plan)
+def test_one_rotation_shifts_the_cosine() -> None:
+    """RY(t) after RY(x) gives cos(x + t) and the gradient -sin(x + t)."""
     angles = torch.zeros(15, dtype=torch.float64)
     angles[1] = 0.4  # RY of the first qubit
     angles.requires_grad_(True)
-    z = engine.expectations(angles, engine.prepare(np.array([[0.3, 0.9]])))
-    z[0, 0].backward()
+    z = reference_expectations(QCNN(2, 2, "su4"), angles, np.array([[0.3, 0.9]]))
+    (slope,) = torch.autograd.grad(z[0, 0], angles)
     assert z[0].tolist() == pytest.approx([np.cos(0.7), np.cos(0.9)], abs=1e-14)
-    assert angles.grad is not None
-    assert angles.grad[1].item() == pytest.approx(-np.sin(0.7), abs=1e-14)
-
-
-@pytest.mark.parametrize("ansatz", ANSAETZE, ids=str)
-def test_exact_engine_agrees_with_its_pennylane_twin(ansatz: QCNN | VQC) -> None:
-    angles, x = draw(ansatz, rows=3)
-    z, gradient = expect(PennylaneEngine(ansatz, "default.qubit"), angles, x)
-    assert z.shape == (3, len(ansatz.readout_wires))
-    for plan in PLANS:
-        for precision, tolerance in (("single", 1e-5), ("double", 1e-10)):
-            engine = ExactEngine(ansatz, precision, plan=plan)  # type: ignore[arg-type]
-            ours, ours_gradient = expect(engine, angles, x)
-            np.testing.assert_allclose(ours, z, atol=tolerance, rtol=0)
-            np.testing.assert_allclose(ours_gradient, gradient, atol=tolerance, rtol=0)
+    assert slope[1].item() == pytest.approx(-np.sin(0.7), abs=1e-14)
 
 
 @pytest.mark.parametrize("ansatz", [QCNN(4, 1, "su4"), QCNN(3, 3, "paper"), VQC(3)], ids=str)
 def test_parameter_shift_gives_the_gradient(ansatz: QCNN | VQC) -> None:
-    angles, x = draw(ansatz, rows=2, seed=3)
+    angles, x = drawn(ansatz, rows=2, seed=3)
     engine = ExactEngine(ansatz, "double")
-    prepared = engine.prepare(x)
-    leaf = torch.tensor(angles, requires_grad=True)
-    engine.expectations(leaf, prepared).sum().backward()
+    rows = engine.prepare(x)
+    (slope,) = torch.autograd.grad(engine.expectations(angles, rows).sum(), angles)
     shifted = []
-    for i in range(ansatz.angles):
-        step = torch.zeros(ansatz.angles, dtype=torch.float64)
-        step[i] = np.pi / 2
-        plus, minus = (
-            engine.expectations(leaf.detach() + s * step, prepared).sum() for s in (1, -1)
-        )
-        shifted.append(((plus - minus) / 2).item())
-    assert leaf.grad is not None
-    np.testing.assert_allclose(leaf.grad.numpy(), shifted, atol=1e-12)
+    for step in np.pi / 2 * torch.eye(ansatz.angles, dtype=torch.float64):
+        plus, minus = (engine.expectations(angles.detach() + s * step, rows) for s in (1, -1))
+        shifted.append(((plus - minus) / 2).sum().item())
+    np.testing.assert_allclose(slope.numpy(), shifted, atol=1e-12)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(2, 7), st.integers(1, 3), st.integers(0, 10**6), st.sampled_from(PLANS))
-def test_expectations_are_bounded_and_follow_row_order(
-    n: int, readouts: int, seed: int, plan: Any
-) -> None:
+@given(st.integers(2, 7), st.integers(1, 3), st.integers(0, 10**6))
+def test_expectations_are_bounded_and_follow_row_order(n: int, readouts: int, seed: int) -> None:
     ansatz = QCNN(n, min(readouts, n), "su4")
-    angles, x = draw(ansatz, rows=5, seed=seed)
-    engine = ExactEngine(ansatz, plan=plan)
-    theta = torch.tensor(angles, dtype=torch.float32)
+    angles, x = drawn(ansatz, rows=5, seed=seed)
+    engine = ExactEngine(ansatz)
+    theta = angles.detach().float()
     order = torch.from_numpy(np.random.default_rng(seed).permutation(5))
     z = engine.expectations(theta, engine.prepare(x))
     assert z.abs().max().item() <= 1 + 1e-5
@@ -152,11 +153,11 @@ def test_other_pennylane_devices_agree(name: str) -> None:
     if name == "lightning.qubit":
         pytest.importorskip("pennylane_lightning")
     ansatz = QCNN(2, 2, "paper")
-    angles, x = draw(ansatz, rows=2)
-    ours = expect(ExactEngine(ansatz, "double"), angles, x)
-    theirs = expect(PennylaneEngine(ansatz, name), angles, x)
-    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-6)
-    np.testing.assert_allclose(ours[1], theirs[1], atol=1e-6)
+    angles, x = drawn(ansatz, rows=2)
+    ours, engine = reference_expectations(ansatz, angles, x), PennylaneEngine(ansatz, name)
+    theirs = engine.expectations(angles, engine.prepare(x))
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(gradient(ours, angles), gradient(theirs, angles), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -183,15 +184,14 @@ def test_cuda_without_cuda_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("plan", PLANS)
-def test_cuda_agrees_with_cpu(plan: Any) -> None:
+def test_cuda_agrees_with_the_plain_engine() -> None:
     ansatz = QCNN(4, 3)
-    angles, x = draw(ansatz, rows=5)
-    found = []
-    for device in ("cpu", "cuda"):
-        engine = ExactEngine(ansatz, "double", device, plan)  # type: ignore[arg-type]
-        theta = torch.tensor(angles, device=engine.device, requires_grad=True)
-        z = engine.expectations(theta, engine.prepare(x))
-        (slope,) = torch.autograd.grad(z.square().sum(), theta)
-        found.append((z.detach().cpu(), slope.cpu()))
-    torch.testing.assert_close(found[0], found[1], atol=1e-10, rtol=0)
+    angles, x = drawn(ansatz, rows=5)
+    expected = reference_expectations(ansatz, angles, x)
+    engine = ExactEngine(ansatz, "double", "cuda")
+    theta = angles.detach().to("cuda").requires_grad_(True)
+    for schedule in engine.schedules:
+        z = engine.expectations(theta, engine.encode(x, schedule))
+        torch.testing.assert_close(z.cpu(), expected, atol=1e-10, rtol=0)
+        slope = gradient(z, theta).cpu()
+        torch.testing.assert_close(slope, gradient(expected, angles), atol=1e-10, rtol=0)

@@ -31,6 +31,11 @@ def features(rows: int, n: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-np.pi / 2, np.pi / 2, (rows, n))
 
 
+def moving(engine: ExactEngine, x: np.ndarray) -> EncodedStates:
+    """Encode rows for a schedule that moves whole states."""
+    return engine.encode(x, next(s for s in engine.schedules if s.middle.groups))
+
+
 def test_a_data_set_is_encoded_for_the_rows_of_a_step() -> None:
     engine = ExactEngine(QCNN(8), "double")
     x = features(6000, 8)
@@ -81,9 +86,9 @@ def test_clients_one_after_the_other_leave_one_workspace(monkeypatch: pytest.Mon
     monkeypatch.setattr("quantum.engines.exact.workspace._POOLS", {})
     sizes = []
     for _ in range(3):
-        engine = ExactEngine(QCNN(6), plan="state-vector")
+        engine = ExactEngine(QCNN(6))
         angles = torch.zeros(engine.ansatz.angles, requires_grad=True)
-        engine.expectations(angles, engine.prepare(features(8, 6))).sum().backward()
+        engine.expectations(angles, moving(engine, features(8, 6))).sum().backward()
         sizes.append(shared_pool(torch.float32, CPU).nbytes)
     assert sizes[0] > 0
     assert sizes == [sizes[0]] * 3
@@ -112,8 +117,8 @@ def test_threads_never_hold_the_same_workspace() -> None:
 
 def test_no_tape_is_kept_where_no_gradient_can_be_asked_for() -> None:
     """Parameters want gradients, but an evaluation under no_grad gives its workspace back."""
-    engine = ExactEngine(QCNN(6), plan="state-vector")
-    prepared = engine.prepare(features(4, 6))
+    engine = ExactEngine(QCNN(6))
+    prepared = moving(engine, features(4, 6))
     angles = torch.zeros(engine.ansatz.angles, requires_grad=True)
     pool = prepared.plan.pool
     room = pool.take()

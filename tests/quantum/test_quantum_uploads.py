@@ -35,31 +35,10 @@ from quantum.engines.exact.fusion import fuse_layers
 from quantum.engines.exact.workspace import READOUT_STATES, STATES
 from quantum.engines.pennylane import PennylaneEngine
 from quantum.training.problem import Problem
-from tests.quantum.conftest import Blobs
+from tests.quantum.conftest import Blobs, drawn
 
-MODES = {"tape": (2**28, 2**20), "chunks": (2**28, 0), "undone": (0, 2**20), "both": (0, 0)}
-UPLOADED = [
-    QCNN(2, uploads=2),
-    QCNN(3, 1, "paper", 4),
-    QCNN(4, 3, uploads=3),
-    QCNN(5, 1, uploads=2),
-    QCNN(5, 5, "paper", 2),
-    QCNN(6, 3, "paper", 2),
-    QCNN(9, 1, "paper", 3),  # phases in two runs, cells in two
-]
 MOST_LATE = 4  # qubits of an observable: beyond, the same code on large matrices
 PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
-
-
-def drawn(ansatz: QCNN, rows: int, seed: int = 3) -> tuple[torch.Tensor, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    angles = torch.tensor(rng.uniform(-np.pi, np.pi, ansatz.angles), requires_grad=True)
-    return angles, rng.uniform(-np.pi / 2, np.pi / 2, (rows, ansatz.n_qubits))
-
-
-def slope_of(z: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    weights = torch.linspace(-1.0, 1.0, z.numel(), dtype=z.dtype).reshape(z.shape)
-    return torch.autograd.grad((z.square() * weights + z).sum(), angles)[0]
 
 
 def run(engine: Engine, angles: Any, x: np.ndarray) -> np.ndarray:
@@ -133,25 +112,7 @@ def test_uploads_are_the_degree_in_every_feature(
     assert strength[uploads] > 1e-6
 
 
-# --- The exact engine against the twin ---
-
-
-@pytest.mark.parametrize("ansatz", UPLOADED, ids=str)
-def test_every_schedule_is_the_twins(ansatz: QCNN, monkeypatch: pytest.MonkeyPatch) -> None:
-    angles, x = drawn(ansatz, rows=3)
-    twin = PennylaneEngine(ansatz, "default.qubit")
-    expected = twin.expectations(angles, twin.prepare(x))
-    slope = slope_of(expected, angles)
-    for tape, chunk in MODES.values() if ansatz.n_qubits < 9 else (MODES["tape"], MODES["both"]):
-        monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", tape)
-        monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", chunk)
-        engine = ExactEngine(ansatz, "double")
-        for schedule in engine.schedules:
-            if schedule.late is not None and len(schedule.late.wires) > MOST_LATE:
-                continue
-            z = engine.expectations(angles, engine.encode(x, schedule))
-            torch.testing.assert_close(z, expected, atol=1e-12, rtol=0)
-            torch.testing.assert_close(slope_of(z, angles), slope, atol=1e-11, rtol=0)
+# --- The exact engine's plans ---
 
 
 def test_schedules_cut_behind_the_last_upload_and_cells_end_at_the_first() -> None:
@@ -290,10 +251,10 @@ def test_drawing_shows_every_upload() -> None:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Callable[..., Any]:
+def opened(site_store: Path) -> Callable[..., Any]:
     def build(backend: str, shots: int = 16, **chosen: Any) -> Any:
         own = HardwareSettings(shots=shots, layout_trials=1)
-        host = Host(own, seed=5, store=tmp_path, run="test")
+        host = Host(own, seed=5, store=site_store, run="test")
         quantum = QuantumSettings(qubits=2, uploads=2, backend=backend, **chosen)
         return build_classifier(quantum, 2, host)
 

@@ -171,20 +171,14 @@ def pick_backend(service: Any, name: str, qubits: int, kind: str = "ibm") -> Any
     BackendError
         If there is no such backend, it is too small or out of order, or IBM cannot be reached.
     """
+    from qiskit.providers.exceptions import QiskitBackendNotFoundError
+
     try:
-        backend = (
-            service.least_busy(min_num_qubits=qubits)
-            if name == LEAST_BUSY
-            else _named_backend(service, name)
-        )
-        if backend is None:
-            raise _no_backend(service, name, qubits)
+        backend = _open_backend(service, name, qubits)
         size, operational = int(backend.num_qubits), bool(backend.status().operational)
-    except BackendError:
-        raise
+    except QiskitBackendNotFoundError:
+        raise _no_backend(service, name, qubits) from None
     except Exception as error:  # the client raises many kinds, of several libraries
-        if _is_not_found(error):
-            raise _no_backend(service, name, qubits) from None
         raise BackendError(
             f"quantum.backend = '{kind}:{name}' cannot be opened ({redacted(error)})",
             "a backend that the account may use, and a way to cloud.ibm.com",
@@ -200,21 +194,18 @@ def pick_backend(service: Any, name: str, qubits: int, kind: str = "ibm") -> Any
     return backend
 
 
-def _named_backend(service: Any, name: str) -> Any:
-    """Return the backend of a name, or None."""
-    for spelling in dict.fromkeys((name, name if name.startswith("ibm_") else f"ibm_{name}")):
-        try:
-            return service.backend(spelling)
-        except Exception as error:
-            if not _is_not_found(error):
-                raise
-    return None
-
-
-def _is_not_found(error: Exception) -> bool:
+def _open_backend(service: Any, name: str, qubits: int) -> Any:
+    """Return the backend of a name, with or without ``ibm_``, or the least busy one."""
     from qiskit.providers.exceptions import QiskitBackendNotFoundError
 
-    return isinstance(error, QiskitBackendNotFoundError)
+    if name == LEAST_BUSY:
+        return service.least_busy(min_num_qubits=qubits)
+    try:
+        return service.backend(name)
+    except QiskitBackendNotFoundError:
+        if name.startswith("ibm_"):
+            raise
+    return service.backend(f"ibm_{name}")
 
 
 def _no_backend(service: Any, name: str, qubits: int) -> BackendError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from core import BackendError, HardwareSettings, family
 from quantum.ansatz.circuits import QCNN, VQC
@@ -162,7 +163,7 @@ class CircuitEngine:
         """Keep features of shape (rows, n), whatever the rows of a step."""
         return FeatureRows.of(features)
 
-    def expectations(self, angles: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
+    def expectations(self, angles: Tensor, encoded: EncodedRows) -> Tensor:
         """<Z> of each read-out, shape (rows, R); counted, so there is no derivative.
 
         Raises

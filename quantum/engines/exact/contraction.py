@@ -16,6 +16,7 @@ from itertools import pairwise
 from math import ceil
 
 import torch
+from torch import Tensor
 
 from quantum.engines.exact.schedule import Section
 from quantum.engines.exact.workspace import Workspace
@@ -43,9 +44,7 @@ class PhaseLayer:
     inner: int
     place: int
 
-    def apply(
-        self, state: torch.Tensor, phases: torch.Tensor, out: torch.Tensor, back: bool = False
-    ) -> torch.Tensor:
+    def apply(self, state: Tensor, phases: Tensor, out: Tensor, back: bool = False) -> Tensor:
         """Multiply a state by phases.
 
         Parameters
@@ -100,11 +99,11 @@ class Arrangement:
     sizes: tuple[int, ...]
     axes: tuple[int, ...]
 
-    def apply(self, state: torch.Tensor, workspace: Workspace, name: str) -> torch.Tensor:
+    def apply(self, state: Tensor, workspace: Workspace, name: str) -> Tensor:
         """Rearrange (parts, 2^m, tail) into the buffer of that name."""
         return _permute(state, self.sizes, self.axes, workspace, name)
 
-    def undo(self, state: torch.Tensor, workspace: Workspace, name: str) -> torch.Tensor:
+    def undo(self, state: Tensor, workspace: Workspace, name: str) -> Tensor:
         """Rearrange back into the buffer of that name."""
         sizes = tuple(self.sizes[axis] for axis in self.axes)
         back = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
@@ -155,13 +154,13 @@ def steps_of(
 
 
 def apply_steps(
-    state: torch.Tensor,
-    matrices: torch.Tensor,
+    state: Tensor,
+    matrices: Tensor,
     steps: Sequence[Step | PhaseLayer],
     workspace: Workspace,
     keep: bool = True,
-    phases: Sequence[torch.Tensor] = (),
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    phases: Sequence[Tensor] = (),
+) -> tuple[Tensor, list[Tensor]]:
     """Apply groups to a state.
 
     Parameters
@@ -207,16 +206,16 @@ def apply_steps(
 
 
 def pull_steps_back(
-    slope: torch.Tensor,
-    matrices: torch.Tensor,
+    slope: Tensor,
+    matrices: Tensor,
     steps: Sequence[Step | PhaseLayer],
-    tape: Sequence[torch.Tensor] | torch.Tensor,
-    gradient: torch.Tensor,
+    tape: Sequence[Tensor] | Tensor,
+    gradient: Tensor,
     workspace: Workspace,
     parts: int,
     wanted: bool,
-    phases: Sequence[torch.Tensor] = (),
-) -> torch.Tensor:
+    phases: Sequence[Tensor] = (),
+) -> Tensor:
     """Adjoint of `apply_steps`.
 
     Parameters
@@ -242,7 +241,7 @@ def pull_steps_back(
     torch.Tensor, shape (parts, 2^m, tail)
         The gradient to the state before; meaningless unless wanted.
     """
-    state = tape if isinstance(tape, torch.Tensor) else None
+    state = tape if isinstance(tape, Tensor) else None
     for number, step in reversed(list(enumerate(steps))):
         if isinstance(step, PhaseLayer):
             phase, place = phases[step.place], number % 2
@@ -273,18 +272,14 @@ def pull_steps_back(
     return slope
 
 
-def _columns(matrix: torch.Tensor, parts: int) -> torch.Tensor:
+def _columns(matrix: Tensor, parts: int) -> Tensor:
     """Take the columns that act on states of so many parts."""
     return matrix if parts == 2 else matrix[:, : matrix.shape[1] // 2]
 
 
 def _permute(
-    state: torch.Tensor,
-    sizes: tuple[int, ...],
-    axes: tuple[int, ...],
-    workspace: Workspace,
-    name: str,
-) -> torch.Tensor:
+    state: Tensor, sizes: tuple[int, ...], axes: tuple[int, ...], workspace: Workspace, name: str
+) -> Tensor:
     if not axes:
         return state
     parts, size, tail = state.shape

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from quantum.engines.exact.contraction import apply_steps, arrange, pull_steps_back, steps_of
 from quantum.engines.exact.schedule import Section
@@ -40,7 +41,7 @@ class DenseUnitary:
         self.order = ends if after is None else tuple(after)
         self._last = arrange(ends, self.order)
 
-    def build(self, matrices: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def build(self, matrices: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Build F, shape (2 2^m, parts 2^m), and the tape of its steps."""
         size, workspace = self.size, Workspace(matrices.dtype, matrices.device)
         eye = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
@@ -51,11 +52,7 @@ class DenseUnitary:
         return torch.cat([columns, torch.cat([-columns[size:], columns[:size]])], dim=1), tape
 
     def pull_back(
-        self,
-        slope: torch.Tensor,
-        matrices: torch.Tensor,
-        tape: list[torch.Tensor],
-        gradient: torch.Tensor,
+        self, slope: Tensor, matrices: Tensor, tape: list[Tensor], gradient: Tensor
     ) -> None:
         """Add the gradient to the matrices, from that to F, to ``gradient``."""
         size, workspace = self.size, Workspace(matrices.dtype, matrices.device)
@@ -69,7 +66,7 @@ class DenseUnitary:
         )
 
 
-def observables(columns: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+def observables(columns: Tensor, signs: Tensor) -> Tensor:
     """Observables before a section.
 
     Parameters
@@ -87,8 +84,6 @@ def observables(columns: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
     return torch.matmul(columns.T, signs * columns)
 
 
-def pull_observables_back(
-    slope: torch.Tensor, columns: torch.Tensor, signs: torch.Tensor
-) -> torch.Tensor:
+def pull_observables_back(slope: Tensor, columns: Tensor, signs: Tensor) -> Tensor:
     """Gradient to F from that to the observables, symmetric, same shapes as there."""
     return (signs * torch.matmul(columns, slope)).sum(0).mul_(2.0)

@@ -38,6 +38,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from core import BackendError
 from quantum.ansatz.circuits import Ansatz
@@ -49,7 +50,6 @@ from quantum.engines.exact.matrices import GENERATORS, fixed_matrix, pauli, z_si
 from quantum.engines.exact.schedule import Schedule, schedules, step_cost
 
 ENCODING_BYTES = 256 * 2**20  # most memory for the double-precision states while rows are encoded
-PlanName = Literal["heisenberg", "state-vector"]
 DIAGONAL = frozenset({"RZ", "IsingZZ"})
 
 
@@ -68,14 +68,14 @@ class EncodedStates:
     """
 
     plan: ExecutionPlan
-    values: torch.Tensor
+    values: Tensor
 
     @property
     def rows(self) -> int:
         """Number of rows."""
         return int(self.values.shape[1])
 
-    def take(self, indices: torch.Tensor) -> EncodedStates:
+    def take(self, indices: Tensor) -> EncodedStates:
         """Return the rows at ``indices``."""
         return EncodedStates(self.plan, self.values[:, indices.to(self.values.device)])
 
@@ -91,14 +91,11 @@ class ExactEngine:
         complex64 with float32, or complex128 with float64.
     device : {"auto", "cpu", "cuda"}
         Where to compute; ``auto`` takes CUDA when there.
-    plan : {"heisenberg", "state-vector"}, optional
-        Force observables before the first block, or the contrary; None: the cheaper one for
-        each data set.
 
     Raises
     ------
     BackendError
-        If CUDA is asked for and not there, or the forced plan does not fit the qubits.
+        If CUDA is wanted and not there.
     """
 
     def __init__(
@@ -106,7 +103,6 @@ class ExactEngine:
         ansatz: Ansatz,
         precision: Literal["single", "double"] = "single",
         device: Literal["auto", "cpu", "cuda"] = "cpu",
-        plan: PlanName | None = None,
     ) -> None:
         self.name = "exact"
         self.ansatz = ansatz
@@ -115,15 +111,8 @@ class ExactEngine:
         n = ansatz.n_qubits
         self._real = is_real_product(ansatz.encoding)
         self._blocks, uploads = fuse_layers(ansatz.layers, ansatz.encoding, n)
-        found = schedules(self._blocks, n, ansatz.readout_wires, self._real, uploads)
-        self.schedules = tuple(s for s in found if plan in (None, plan_name(s)))
+        self.schedules = schedules(self._blocks, n, ansatz.readout_wires, self._real, uploads)
         self._plans: dict[Schedule, ExecutionPlan] = {}
-        if not self.schedules:
-            raise BackendError(
-                f"plan = {plan!r} with {n} qubits",
-                "observables of up to 10 qubits",
-                "leave the plan to the engine",
-            )
 
     def schedule_for(self, rows: int) -> Schedule:
         """Choose the cheapest schedule for a number of rows."""
@@ -158,7 +147,7 @@ class ExactEngine:
             values[:, start : start + chunk] = self._encode(x[start : start + chunk], plan)
         return EncodedStates(plan, values)
 
-    def expectations(self, angles: torch.Tensor, encoded: EncodedRows) -> torch.Tensor:
+    def expectations(self, angles: Tensor, encoded: EncodedRows) -> Tensor:
         """<Z> of each read-out.
 
         Parameters
@@ -174,7 +163,7 @@ class ExactEngine:
             Differentiable (once) in the angles.
         """
         rows = cast(EncodedStates, encoded)
-        run: Callable[..., torch.Tensor] = Expectations.apply
+        run: Callable[..., Tensor] = Expectations.apply
         return run(angles, rows.values, rows.plan, torch.is_grad_enabled())
 
     def _plan(self, schedule: Schedule) -> ExecutionPlan:
@@ -184,7 +173,7 @@ class ExactEngine:
             self._plans[schedule] = plan
         return self._plans[schedule]
 
-    def _encode(self, x: torch.Tensor, plan: ExecutionPlan) -> torch.Tensor:
+    def _encode(self, x: Tensor, plan: ExecutionPlan) -> Tensor:
         encoding, schedule = self.ansatz.encoding, plan.schedule
         if self._real:
             cells = [product_states(encoding, cell.wires, x) for cell in schedule.cells]
@@ -194,11 +183,6 @@ class ExactEngine:
         states = encoded_states(encoding, n, x)
         ordered = states.view(*[2] * n, len(x)).permute(*schedule.cells[0].wires, n)
         return torch.view_as_real(ordered).movedim(-1, 0).reshape(-1, len(x))
-
-
-def plan_name(schedule: Schedule) -> PlanName:
-    """Name the plan that a schedule belongs to."""
-    return "heisenberg" if schedule.heisenberg else "state-vector"
 
 
 def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -227,9 +211,7 @@ def is_real_product(encoding: Sequence[Block]) -> bool:
     return all(gate.name == "RY" for gate in gates) and len(set(wires)) == len(wires)
 
 
-def product_states(
-    encoding: Sequence[Block], wires: Sequence[int], features: torch.Tensor
-) -> torch.Tensor:
+def product_states(encoding: Sequence[Block], wires: Sequence[int], features: Tensor) -> Tensor:
     """Real product states of some qubits.
 
     Parameters
@@ -254,9 +236,7 @@ def product_states(
     return states
 
 
-def upload_phases(
-    encoding: Sequence[Block], wires: Sequence[int], features: torch.Tensor
-) -> torch.Tensor:
+def upload_phases(encoding: Sequence[Block], wires: Sequence[int], features: Tensor) -> Tensor:
     """Diagonal of exp(-i x Z / 2) on some qubits, x the angles of the encoding's RY there.
 
     Parameters
@@ -275,9 +255,7 @@ def upload_phases(
     return torch.cat([half.cos(), -half.sin()])
 
 
-def encoded_states(
-    encoding: Sequence[Block], n_qubits: int, features: torch.Tensor
-) -> torch.Tensor:
+def encoded_states(encoding: Sequence[Block], n_qubits: int, features: Tensor) -> Tensor:
     """State vectors of encoded rows.
 
     Runs of diagonal gates become one matrix product of their angles with a table of signs, so
@@ -313,7 +291,7 @@ def encoded_states(
     return states
 
 
-def _values(gate: Gate, features: torch.Tensor) -> torch.Tensor:
+def _values(gate: Gate, features: Tensor) -> Tensor:
     angle = gate.angle
     if isinstance(angle, Linear | Product):
         value: Any = angle.value(features)
@@ -323,9 +301,7 @@ def _values(gate: Gate, features: torch.Tensor) -> torch.Tensor:
     raise ValueError("an encoding gate depends on features only")
 
 
-def _apply_single(
-    states: torch.Tensor, gate: Gate, features: torch.Tensor, n_qubits: int
-) -> torch.Tensor:
+def _apply_single(states: Tensor, gate: Gate, features: Tensor, n_qubits: int) -> Tensor:
     """Apply a Hadamard, RX or RY, with its own angle for each row."""
     view = states.reshape(2 ** gate.wires[0], 2, -1, states.shape[1])
     if gate.angle is None:

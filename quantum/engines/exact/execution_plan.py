@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quantum.engines.exact.contraction import (
@@ -55,9 +56,9 @@ class DenseMatrices:
         What the late section makes of the read-outs.
     """
 
-    cells: list[torch.Tensor | None]
-    late: torch.Tensor | None
-    observables: torch.Tensor | None
+    cells: list[Tensor | None]
+    late: Tensor | None
+    observables: Tensor | None
 
     def zeros(self) -> DenseMatrices:
         """Make room for the gradients to cells and observables."""
@@ -82,12 +83,12 @@ class RowsTape:
         The state as it is read out, and what the observables make of it.
     """
 
-    cells: list[torch.Tensor]
-    products: list[torch.Tensor]
+    cells: list[Tensor]
+    products: list[Tensor]
     parts: int
-    steps: list[torch.Tensor] | torch.Tensor
-    last: torch.Tensor
-    images: torch.Tensor | None
+    steps: list[Tensor] | Tensor
+    last: Tensor
+    images: Tensor | None
 
 
 class ExecutionPlan:
@@ -152,9 +153,9 @@ class ExecutionPlan:
         signs = torch.stack([z_signs((order.index(w),), len(order)) for w in readouts])
         self.signs = signs.repeat(1, 2)[..., None].to(dtype).to(device)
 
-    def build_dense(self, matrices: torch.Tensor) -> tuple[DenseMatrices, list[list[torch.Tensor]]]:
+    def build_dense(self, matrices: Tensor) -> tuple[DenseMatrices, list[list[Tensor]]]:
         """Build cells' matrices and observables from those of the groups, and the tapes."""
-        cells: list[torch.Tensor | None] = []
+        cells: list[Tensor | None] = []
         tapes = []
         for cell in self._cells:
             matrix, tape = (None, []) if cell is None else cell.build(matrices)
@@ -169,9 +170,9 @@ class ExecutionPlan:
         self,
         slopes: DenseMatrices,
         dense: DenseMatrices,
-        tapes: Sequence[list[torch.Tensor]],
-        matrices: torch.Tensor,
-        gradient: torch.Tensor,
+        tapes: Sequence[list[Tensor]],
+        matrices: Tensor,
+        gradient: Tensor,
     ) -> None:
         """Add the gradient to the groups' matrices, from that to the dense ones."""
         for cell, slope, tape in zip(self._cells, slopes.cells, tapes, strict=False):
@@ -183,12 +184,12 @@ class ExecutionPlan:
 
     def run_rows(
         self,
-        values: torch.Tensor,
-        matrices: torch.Tensor,
+        values: Tensor,
+        matrices: Tensor,
         dense: DenseMatrices,
         workspace: Workspace,
         keep: bool,
-    ) -> tuple[torch.Tensor, RowsTape]:
+    ) -> tuple[Tensor, RowsTape]:
         """Run one chunk of rows.
 
         Parameters
@@ -220,12 +221,12 @@ class ExecutionPlan:
 
     def pull_rows_back(
         self,
-        values: torch.Tensor,
-        matrices: torch.Tensor,
+        values: Tensor,
+        matrices: Tensor,
         tape: RowsTape,
         workspace: Workspace,
-        weights: torch.Tensor,
-        gradient: torch.Tensor,
+        weights: Tensor,
+        gradient: Tensor,
         slopes: DenseMatrices,
     ) -> None:
         """Add one chunk's gradients.
@@ -263,16 +264,14 @@ class ExecutionPlan:
             if target is not None:
                 target.addmm_(output.reshape(len(target), -1), part.T)
 
-    def _split(
-        self, values: torch.Tensor
-    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    def _split(self, values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Separate the cells' encoded states from the layers' phases."""
         parts = torch.split(values, self.widths)
         return parts[: len(self._cells)], parts[len(self._cells) :]
 
     def _product(
-        self, encoded: Sequence[torch.Tensor], dense: DenseMatrices, workspace: Workspace
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        self, encoded: Sequence[Tensor], dense: DenseMatrices, workspace: Workspace
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Return the cells' states, and the products of the first one, two ... of them."""
         rows = encoded[0].shape[1]
         cells = []
@@ -288,8 +287,8 @@ class ExecutionPlan:
         return cells, products
 
     def _read_out(
-        self, state: torch.Tensor, dense: DenseMatrices, workspace: Workspace
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        self, state: Tensor, dense: DenseMatrices, workspace: Workspace
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return expectations (R, rows), the state as read out, and the observables' images."""
         if dense.observables is None:
             last = state.reshape(-1, state.shape[-1])
@@ -303,8 +302,8 @@ class ExecutionPlan:
         return (terms.new_ones(1, terms.shape[1]) @ terms)[:, 0], last, images
 
     def _pull_readout_back(
-        self, tape: RowsTape, workspace: Workspace, weights: torch.Tensor, slopes: DenseMatrices
-    ) -> torch.Tensor:
+        self, tape: RowsTape, workspace: Workspace, weights: Tensor, slopes: DenseMatrices
+    ) -> Tensor:
         """Gradient to the state behind the steps; that to the observables is added."""
         last, rows = tape.last, weights.shape[1]
         if tape.images is None or slopes.observables is None:
@@ -344,8 +343,8 @@ class Expectations(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, angles: torch.Tensor, values: torch.Tensor, plan: ExecutionPlan, taped: bool
-    ) -> torch.Tensor:
+        ctx: Any, angles: Tensor, values: Tensor, plan: ExecutionPlan, taped: bool
+    ) -> Tensor:
         """Run all chunks; keep the tape if there is only one and a gradient can be wanted."""
         matrices, built = plan.matrices.build(angles)
         dense, tapes = plan.build_dense(matrices)
@@ -365,7 +364,7 @@ class Expectations(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
         """Walk back through rows, dense matrices, groups and gates."""
         plan: ExecutionPlan = ctx.plan
         matrices, built, dense, tapes = ctx.state

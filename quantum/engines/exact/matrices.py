@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from quantum.ansatz.gates import Gate, Trainable
 from quantum.engines.exact.fusion import FusedBlock
@@ -38,10 +39,10 @@ GENERATORS = {"RX": "X", "RY": "Y", "RZ": "Z", "IsingXX": "XX", "IsingYY": "YY",
 class MatricesTape:
     """What the gradient needs: sines and cosines, and the factors at each level of the trees."""
 
-    cosines: torch.Tensor
-    sines: torch.Tensor
-    gates: list[torch.Tensor]
-    blocks: list[torch.Tensor]
+    cosines: Tensor
+    sines: Tensor
+    gates: list[Tensor]
+    blocks: list[Tensor]
 
 
 class GroupMatrices:
@@ -82,7 +83,7 @@ class GroupMatrices:
         self._scatter = _occurrences(gather, len(used) * BLOCK).to(device)
         self._ends = torch.tensor([0.0, 1.0], dtype=dtype, device=device)
 
-    def build(self, angles: torch.Tensor) -> tuple[torch.Tensor, MatricesTape]:
+    def build(self, angles: Tensor) -> tuple[Tensor, MatricesTape]:
         """Build all matrices.
 
         Parameters
@@ -106,9 +107,7 @@ class GroupMatrices:
         groups, block_tape = _tree(entries, self._members)
         return groups, MatricesTape(cosines, sines, gate_tape, block_tape)
 
-    def pull_back(
-        self, gradient: torch.Tensor, tape: MatricesTape, angles: torch.Tensor
-    ) -> torch.Tensor:
+    def pull_back(self, gradient: Tensor, tape: MatricesTape, angles: Tensor) -> Tensor:
         """Gradient to the angles, shape (P,), from that to the matrices, same shape as they."""
         entries = _tree_back(gradient, tape.blocks).view(-1)
         repeated = entries.index_select(0, self._scatter).view(len(self._angle) // self._gates, -1)
@@ -120,13 +119,13 @@ class GroupMatrices:
         return torch.zeros_like(angles).index_add_(0, self._angle, each)
 
 
-def real_pair(matrix: torch.Tensor) -> torch.Tensor:
+def real_pair(matrix: Tensor) -> Tensor:
     """``[[Re, -Im], [Im, Re]]`` of a complex matrix, float64."""
     upper = torch.cat([matrix.real, -matrix.imag], dim=1)
     return torch.cat([upper, torch.cat([matrix.imag, matrix.real], dim=1)])
 
 
-def _tree(factors: torch.Tensor, length: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def _tree(factors: Tensor, length: int) -> tuple[Tensor, list[Tensor]]:
     """Multiply each ``length`` consecutive factors, later ones from the left.
 
     Returns the products, and each level's factors in pairs for `_tree_back`.
@@ -141,7 +140,7 @@ def _tree(factors: torch.Tensor, length: int) -> tuple[torch.Tensor, list[torch.
     return factors, tape
 
 
-def _tree_back(gradient: torch.Tensor, tape: Sequence[torch.Tensor]) -> torch.Tensor:
+def _tree_back(gradient: Tensor, tape: Sequence[Tensor]) -> Tensor:
     """Gradient to all factors of `_tree`."""
     for pairs in reversed(tape):
         earlier = torch.bmm(pairs[:, 1].mT, gradient)
@@ -150,7 +149,7 @@ def _tree_back(gradient: torch.Tensor, tape: Sequence[torch.Tensor]) -> torch.Te
     return gradient
 
 
-def _gate_table(blocks: Sequence[FusedBlock], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _gate_table(blocks: Sequence[FusedBlock], length: int) -> tuple[Tensor, Tensor]:
     """Angle index and A, C, S of each gate; blocks padded with identities to ``length``."""
     index = torch.zeros(len(blocks), length, dtype=torch.int64)
     parts = torch.zeros(3, len(blocks), length, BLOCK, dtype=torch.float64)
@@ -165,7 +164,7 @@ def _gate_table(blocks: Sequence[FusedBlock], length: int) -> tuple[torch.Tensor
     return index.reshape(-1), parts.reshape(3, -1, BLOCK)
 
 
-def _gate_parts(gate: Gate, local: tuple[int, ...]) -> torch.Tensor:
+def _gate_parts(gate: Gate, local: tuple[int, ...]) -> Tensor:
     parts = torch.zeros(3, 4, 4, dtype=torch.complex128)
     if gate.angle is None:
         parts[0] = embed(fixed_matrix(gate.name), local)
@@ -183,7 +182,7 @@ def _gate_parts(gate: Gate, local: tuple[int, ...]) -> torch.Tensor:
 
 def _group_table(
     blocks: Sequence[FusedBlock], groups: Sequence[Group], place: dict[int, int], length: int
-) -> torch.Tensor:
+) -> Tensor:
     """Where each entry of each block's matrix on its group's qubits comes from.
 
     Positions in the blocks' entries, one behind another; behind them a zero and a one. Shape
@@ -202,7 +201,7 @@ def _group_table(
     return table
 
 
-def _embedding(k: int, first: int, second: int, start: int, zero: int) -> torch.Tensor:
+def _embedding(k: int, first: int, second: int, start: int, zero: int) -> Tensor:
     """Positions of a block's entries in its matrix on k qubits; bits counted from the right."""
     basis = torch.arange(2 * 2**k)
     part, state = basis >> k, basis & (2**k - 1)
@@ -212,7 +211,7 @@ def _embedding(k: int, first: int, second: int, start: int, zero: int) -> torch.
     return torch.where(same, start + 8 * row[:, None] + row[None, :], zero)
 
 
-def _occurrences(gather: torch.Tensor, entries: int) -> torch.Tensor:
+def _occurrences(gather: Tensor, entries: int) -> Tensor:
     """Positions in ``gather`` of each of the first ``entries`` values, one after another."""
     order = torch.argsort(gather, stable=True)
     return order[gather[order] < entries]
@@ -222,13 +221,13 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def pauli(word: str) -> torch.Tensor:
+def pauli(word: str) -> Tensor:
     """Matrix of a Pauli word, complex128, shape (2^k, 2^k)."""
     factors = [torch.tensor(PAULI[letter], dtype=torch.complex128) for letter in word]
     return functools.reduce(torch.kron, factors)
 
 
-def fixed_matrix(name: str) -> torch.Tensor:
+def fixed_matrix(name: str) -> Tensor:
     """Matrix of a gate without angle, complex128."""
     if name == "Hadamard":
         return (pauli("X") + pauli("Z")) / math.sqrt(2)
@@ -237,7 +236,7 @@ def fixed_matrix(name: str) -> torch.Tensor:
     raise ValueError(f"no matrix for gate {name}")
 
 
-def embed(matrix: torch.Tensor, local: tuple[int, ...]) -> torch.Tensor:
+def embed(matrix: Tensor, local: tuple[int, ...]) -> Tensor:
     """Embed a gate's matrix into its block: 4x4, the gate on local wires 0, 1 or both."""
     if len(local) == 1:
         factors = (matrix, pauli("I")) if local == (0,) else (pauli("I"), matrix)
@@ -247,7 +246,7 @@ def embed(matrix: torch.Tensor, local: tuple[int, ...]) -> torch.Tensor:
     return matrix.reshape(2, 2, 2, 2).permute(1, 0, 3, 2).reshape(4, 4)
 
 
-def z_signs(wires: Sequence[int], n_qubits: int) -> torch.Tensor:
+def z_signs(wires: Sequence[int], n_qubits: int) -> Tensor:
     """Diagonal of the product of Z on some qubits, float64, shape (2^n,)."""
     basis = torch.arange(2**n_qubits)
     parity = sum(((basis >> (n_qubits - 1 - wire)) & 1) for wire in wires)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,7 @@ def interleave(left: Sequence[int], right: Sequence[int], order: Sequence[int]) 
     return Interleaving(tuple(sizes[0]), tuple(sizes[1]))
 
 
-def multiply(
-    left: torch.Tensor, right: torch.Tensor, plan: Interleaving, product: torch.Tensor
-) -> torch.Tensor:
+def multiply(left: Tensor, right: Tensor, plan: Interleaving, product: Tensor) -> Tensor:
     """Outer product of states.
 
     Parameters
@@ -65,12 +64,8 @@ def multiply(
 
 
 def pull_product_back(
-    slope: torch.Tensor,
-    left: torch.Tensor,
-    right: torch.Tensor,
-    plan: Interleaving,
-    scratch: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    slope: Tensor, left: Tensor, right: Tensor, plan: Interleaving, scratch: Tensor
+) -> tuple[Tensor, Tensor]:
     """Gradients to both factors, from that to the product, shapes as in `multiply`.
 
     ``scratch`` has the shape of ``slope`` and is overwritten.
@@ -86,9 +81,7 @@ def pull_product_back(
     )
 
 
-def _views(
-    left: torch.Tensor, right: torch.Tensor, plan: Interleaving
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _views(left: Tensor, right: Tensor, plan: Interleaving) -> tuple[Tensor, Tensor]:
     """Both factors with the product's axes, the last one merged with the rows.
 
     Whoever does not own the last axis is copied along it: little memory, and it makes the long
@@ -103,17 +96,13 @@ def _views(
     return views[0], views[1]
 
 
-def _common_shape(a: torch.Tensor, b: torch.Tensor) -> tuple[int, ...]:
+def _common_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:
     return tuple(max(pair) for pair in zip(a.shape, b.shape, strict=True))
 
 
 def _conjugate_product(
-    real: torch.Tensor,
-    imaginary: torch.Tensor,
-    factor: torch.Tensor,
-    kept: tuple[int, ...],
-    scratch: torch.Tensor,
-) -> torch.Tensor:
+    real: Tensor, imaginary: Tensor, factor: Tensor, kept: tuple[int, ...], scratch: Tensor
+) -> Tensor:
     """Sum of ``slope conj(factor)`` over the axes that are not kept, but for the last.
 
     They are brought to the front on the way, so that the sum is a product with ones.

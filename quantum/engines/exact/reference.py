@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from quantum.ansatz.circuits import Ansatz
 from quantum.ansatz.gates import Gate, Trainable, gates_of
 from quantum.engines.exact.matrices import GENERATORS, fixed_matrix, pauli, z_signs
 
 
-def reference_expectations(
-    ansatz: Ansatz, angles: torch.Tensor, features: np.ndarray
-) -> torch.Tensor:
+def reference_expectations(ansatz: Ansatz, angles: Tensor, features: np.ndarray) -> Tensor:
     """<Z> of each read-out.
 
     Parameters
@@ -42,7 +41,7 @@ def reference_expectations(
     return states.abs().square() @ signs.T
 
 
-def gate_matrices(gate: Gate, angles: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+def gate_matrices(gate: Gate, angles: Tensor, features: Tensor) -> Tensor:
     """Matrix of a gate for each row, shape (rows, 2^k, 2^k)."""
     if gate.angle is None:
         return fixed_matrix(gate.name).expand(len(features), -1, -1)
@@ -57,7 +56,7 @@ def gate_matrices(gate: Gate, angles: torch.Tensor, features: torch.Tensor) -> t
     return half.cos() * torch.eye(len(generator)) - 1j * half.sin() * generator
 
 
-def apply_gate(states: torch.Tensor, gate: Gate, matrices: torch.Tensor, n: int) -> torch.Tensor:
+def apply_gate(states: Tensor, gate: Gate, matrices: Tensor, n: int) -> Tensor:
     """Multiply the gate's qubits, brought to the front, by the rows' matrices; put them back."""
     front, places = range(1, len(gate.wires) + 1), [wire + 1 for wire in gate.wires]
     view = states.reshape(-1, *[2] * n).movedim(places, tuple(front))

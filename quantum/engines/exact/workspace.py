@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from quantum.engines.exact.schedule import CHUNK
 
@@ -32,9 +33,9 @@ class Workspace:
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self._dtype, self._device = dtype, device
-        self._buffers: dict[str, torch.Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
 
-    def empty(self, name: str, *shape: int) -> torch.Tensor:
+    def empty(self, name: str, *shape: int) -> Tensor:
         """Return a tensor of that shape, its content undefined."""
         size = math.prod(shape)
         buffer = self._buffers.get(name)
