@@ -107,7 +107,7 @@ class Meter:
     before: Usage
 
     def reserve(self, *circuits: int, overdraw: bool = False) -> None:
-        """Reserve budget for later jobs; the next job may overdraw the QPU seconds if told so."""
+        """Reserve budget for later jobs; with ``overdraw`` the next may exceed the QPU seconds."""
         if isinstance(self.classifier.engine, DeviceEngine):
             self.classifier.engine.reserve(*circuits, overdraw=overdraw)
 

@@ -1,4 +1,4 @@
-"""The engine that a backend's name asks for."""
+"""Building the engine that a backend's name means."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def check_backend(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | No
         check_device(ansatz, settings, host or Host())
     elif settings.backend != "exact" or settings.device == "cuda":
         family, _, name = settings.backend.partition(":")
-        if family == "pennylane":  # told before torch is loaded
+        if family == "pennylane":  # refused before torch is loaded
             from quantum.engines.pennylane import find_device
 
             find_device(name)

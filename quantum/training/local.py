@@ -76,7 +76,7 @@ def train_local(
     step_offset : int
         This client's own steps of earlier rounds, for the inverse-time schedule.
     seed : int
-        Draws the mini-batches and SPSA's signs; same seed, same numbers bit for bit.
+        Draws the mini-batches and SPSA's signs; same seed, same numbers.
 
     Returns
     -------

@@ -267,18 +267,14 @@ def run_spsa(
 
     Parameters
     ----------
-    measure : callable
-        Losses of several points on one step's rows, in one job; see `Measure`.
+    measure : Measure
+        Losses of several points on one step's rows, in one job.
     start : numpy.ndarray, shape (D,)
         Where to start: P angles, then the read-out's 2 R parameters.
-    angles : int
-        P.
-    steps : int
-        Number of steps.
-    gains : Gains
-        The gain sequences.
-    step_offset : int
-        Steps of earlier rounds: the sequences go on from there.
+    angles, steps : int
+        P, and the number of steps.
+    gains, step_offset : Gains, int
+        The gain sequences, and the steps of earlier rounds: they go on from there.
     rng : numpy.random.Generator
         Draws the signs.
 

@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from tests.quantum.http_cloud import HttpCloud
 
 
+UNTAUGHT = DistillSettings(weight=0.0)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture
-def no_distillation() -> DistillSettings:
-    return DistillSettings(weight=0.0)
 
 
 @pytest.fixture

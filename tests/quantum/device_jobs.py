@@ -44,12 +44,12 @@ def request_on(backend: Any, key: str = "k") -> Request:
 def runner_of(service: IbmService, path: Path | None = None, **given: Any) -> JobRunner:
     options = {"budget": Budget(), "retries": 2, "timeout": 600.0, **given}
     options.setdefault("sleep", lambda seconds: None)
-    book = None if path is None else JobStore(path)
-    return JobRunner(service, book, rng=np.random.default_rng(0), **options)
+    store = None if path is None else JobStore(path)
+    return JobRunner(service, store, rng=np.random.default_rng(0), **options)
 
 
 def client_on(cloud: HttpCloud, path: Path) -> Callable[..., JobRunner]:
-    """Return a function that starts a client anew: a new service, a new book on the same file."""
+    """Return a function that starts a client anew: a new service, a new store on the same file."""
 
     def begin(hardware: HardwareSettings | None = None, **given: Any) -> JobRunner:
         client = client_of(cloud)

@@ -1,7 +1,7 @@
-"""A stand-in for the service: its cloud outlives the client, its line breaks by script.
+"""A stand-in for the service: its cloud outlives the client, its connection breaks by script.
 
-`Cloud` is what IBM would keep: jobs, tags, bills. `ScriptedService` is one client's line to it;
-"restarting the client" is a new one (and a new runner, and a new book on the same file) over the
+`Cloud` is what IBM would keep: jobs, tags, bills. `ScriptedService` connects one client to it;
+"restarting the client" is a new one (and a new runner, and a new store on the same file) over the
 same cloud. A script is a list of faults for each kind of call, taken one a call; then all is well.
 """
 
@@ -128,7 +128,7 @@ class Cloud:
 
 @dataclass
 class ScriptedService:
-    """A client's line to the cloud."""
+    """A client's connection to the cloud."""
 
     cloud: Cloud
     script: dict[str, list[str]] = field(default_factory=dict)

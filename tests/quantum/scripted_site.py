@@ -20,7 +20,7 @@ OUR_FAULT = ("ERROR", "Error code 6000; Too many shots given (2000000 > 1000000)
 
 @dataclass
 class Site:
-    """One site: its book's file and the cloud outlive its client's processes."""
+    """One site: its job store's file and the cloud outlive its client's processes."""
 
     path: Path
     cloud: Cloud = field(default_factory=Cloud)

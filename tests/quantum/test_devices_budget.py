@@ -68,7 +68,7 @@ def test_a_budget_may_be_reached_exactly_and_not_exceeded(
     ):
         site.start().run(make_request("c"))
     assert (site.service.calls, site.entry("c"), site.paid) == ([], None, 2)
-    # What is in the book costs nothing; another run has a budget of its own.
+    # What is in the store costs nothing; another run has a budget of its own.
     check(site.start().run(make_request("b")), "b")
     check(site.start().run(make_request("d", run="run-2")), "d")
 
@@ -94,7 +94,7 @@ def test_budgets_come_from_the_settings() -> None:
     assert Budget.of(hardware) == Budget(1, 2, 3, 4.5)
 
 
-def test_without_a_book_budgets_and_answers_last_as_long_as_the_runner(site: Site) -> None:
+def test_without_a_store_budgets_and_values_last_as_long_as_the_runner(site: Site) -> None:
     service = ScriptedService(site.cloud)
     runner = JobRunner(service, None, Budget(jobs=1), 3, 60.0, np.random.default_rng(0), site.sleep)
     assert check(runner.run(make_request("a")), "a") == ONE

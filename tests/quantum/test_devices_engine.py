@@ -21,7 +21,7 @@ from core import (
 from quantum import Host, TrainingData, Usage, build_classifier, evaluate, metered, train_local
 from quantum.costs import circuits_before_steps, circuits_per_step
 from quantum.engines.base import DeviceEngine, evaluate_points
-from quantum.engines.devices.aer import AerService, Finished, expectations
+from quantum.engines.devices.aer import AerService, expectations, finished_job
 from quantum.engines.devices.base import Budget, Request
 from quantum.engines.devices.engine import precision_of
 
@@ -278,7 +278,7 @@ def test_a_job_paid_in_vain_is_counted(tmp_path: Path, monkeypatch: Any) -> None
     """A job that fails costs all the same, and the next report says so."""
     device = open_classifier(tmp_path, shots=16)
     good = AerService.submit
-    monkeypatch.setattr(AerService, "submit", lambda *given: Finished((), "empty"))
+    monkeypatch.setattr(AerService, "submit", lambda *given: finished_job((), "empty"))
     with pytest.raises(BackendError), metered(device, "one"):
         evaluate(device, device.initial(0), rows().features)
     monkeypatch.setattr(AerService, "submit", good)

@@ -32,7 +32,7 @@ from tests.quantum.scripted_service import FAULTS
 pytestmark = pytest.mark.filterwarnings("ignore:The RuntimeOptions class is deprecated")
 
 
-def test_no_error_path_of_the_wire_tells_the_token(
+def test_no_error_of_a_call_contains_the_token(
     cloud: HttpCloud,
     start: Callable[..., JobRunner],
     caplog: pytest.LogCaptureFixture,
@@ -75,7 +75,7 @@ def test_no_error_path_of_the_wire_tells_the_token(
         assert secret not in everything
 
 
-def test_no_error_path_of_signing_in_tells_the_token(tmp_path: Path) -> None:
+def test_no_error_of_signing_in_contains_the_token(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", SIGN_IN],
         env={

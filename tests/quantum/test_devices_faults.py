@@ -101,20 +101,20 @@ def test_no_job_is_paid_twice_and_none_is_lost(
         got: dict[str, list[np.ndarray]] = {}
         for _ in range(len(endings) + 1):  # each more life meets one more bad ending at worst
             got |= live(path, cloud, {})
-        book = JobStore(path)
-        # None is lost: all have values, those of their key; and the book knows every job.
+        store = JobStore(path)
+        # None is lost: all have values, those of their key; and the store knows every job.
         assert {k: [v.tolist() for v in got[k]] for k in got} == {
             k: [v.tolist() for v in expected(k)] for k in KEYS
         }
-        entries = {e.job_id: e for key in KEYS for e in book.attempts(key) if e.job_id}
+        entries = {e.job_id: e for key in KEYS for e in store.attempts(key) if e.job_id}
         assert set(entries) == set(cloud.jobs)
         assert all(job.state in ("DONE", "ERROR", "CANCELLED") for job in cloud.jobs.values())
         # None is paid twice: one job an attempt, one job of each key that came to its values.
         assert set(cloud.bills.values()) == {1}
         done = Counter(job.key for job in cloud.jobs.values() if job.state == "DONE")
         assert done == dict.fromkeys(KEYS, 1)
-        assert book.spent("run-1").jobs == sum(cloud.bills.values())
-        assert book.open_jobs() == []
+        assert store.spent("run-1").jobs == sum(cloud.bills.values())
+        assert store.open_jobs() == []
 
 
 CLIENT = """
@@ -163,7 +163,7 @@ def test_a_killed_process_leaves_a_job_that_the_next_one_collects(
     assert not list(tmp_path.glob("*.lock"))
 
 
-def test_clients_that_want_the_same_job_at_once_pay_for_one(tmp_path: Path) -> None:
+def test_clients_that_request_the_same_job_at_once_pay_for_one(tmp_path: Path) -> None:
     cloud, got = Cloud(polls=5), []
     accept = cloud.accept
 

@@ -39,7 +39,7 @@ def test_settings_reach_the_service(cloud: HttpCloud, start: Callable[..., JobRu
 
 
 @pytest.mark.parametrize("fault", ["lost", "lost-after", "429", "503"])
-def test_a_broken_line_is_paid_once(
+def test_a_lost_connection_is_paid_once(
     cloud: HttpCloud, start: Callable[..., JobRunner], fault: str
 ) -> None:
     cloud.submit = [fault]
@@ -152,7 +152,7 @@ def test_backends(cloud: HttpCloud) -> None:
             pick_backend(client_of(cloud), name, 2)
 
 
-def test_a_dead_line_is_not_taken_for_an_empty_account() -> None:
+def test_a_lost_connection_is_not_taken_for_an_empty_account() -> None:
     cloud = HttpCloud()
     cloud.url = "http://127.0.0.1:9"
     with pytest.raises(BackendError, match="no such backend, or IBM Quantum cannot be reached"):

@@ -1,4 +1,4 @@
-"""No job is paid twice and none is lost, whatever breaks: the line, the service, or the client."""
+"""No job is paid twice and none is lost, whatever breaks: connection, service, or client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path / "jobs.sqlite")
 
 
-def test_a_job_is_submitted_once_and_a_second_asking_is_answered_from_the_book(site: Site) -> None:
+def test_a_job_is_submitted_once_and_its_values_are_stored(site: Site) -> None:
     assert check(site.start().run(make_request("k"))) == ONE
     assert site.service.calls[:1] == ["submit"]
     assert check(site.start().run(make_request("k"))) == ONE
@@ -30,9 +30,7 @@ def test_a_job_is_submitted_once_and_a_second_asking_is_answered_from_the_book(s
     assert site.paid == 1
 
 
-def test_the_book_knows_of_a_job_before_it_is_submitted_and_of_its_id_before_the_wait(
-    site: Site,
-) -> None:
+def test_a_job_is_recorded_before_it_is_submitted_and_its_id_before_the_wait(site: Site) -> None:
     runner = site.start()
     seen: list[tuple[str, str | None]] = []
     submit, status = site.service.submit, JobStore(site.path)
@@ -68,7 +66,7 @@ def test_the_book_knows_of_a_job_before_it_is_submitted_and_of_its_id_before_the
         ({"result": ["lost", "lost", "lost"], "usage": ["503"], "metrics": ["lost"]}, ["submit"]),
     ],
 )
-def test_a_broken_line_is_waited_out(
+def test_calls_are_repeated_while_the_service_cannot_be_reached(
     site: Site, script: dict[str, list[str]], calls: list[str]
 ) -> None:
     assert check(site.start(**script).run(make_request("k"))) == ONE
@@ -76,7 +74,7 @@ def test_a_broken_line_is_waited_out(
     assert site.paid == 1
 
 
-def test_waits_double_with_jitter_and_start_anew_after_an_answer(site: Site) -> None:
+def test_waits_double_with_jitter_and_restart_after_an_answer(site: Site) -> None:
     site.cloud.polls = 0
     site.retries = 8
     script = {"submit": ["429"] * 8, "status": ["lost"]}
@@ -87,7 +85,7 @@ def test_waits_double_with_jitter_and_start_anew_after_an_answer(site: Site) -> 
     assert site.slept[8] <= 1.0
 
 
-def test_before_an_unknown_job_is_looked_for_the_lists_may_settle(site: Site) -> None:
+def test_an_unknown_job_is_looked_for_after_a_pause(site: Site) -> None:
     site.start(submit=["lost"]).run(make_request("k"))
     assert site.slept[0] == SETTLE
 
@@ -103,7 +101,7 @@ def test_before_an_unknown_job_is_looked_for_the_lists_may_settle(site: Site) ->
         ({"result": ["503"] * 4}, "job job-0"),
     ],
 )
-def test_a_line_that_stays_dead_is_one_error_and_starting_again_pays_nothing(
+def test_a_service_out_of_reach_is_one_error_and_a_restart_pays_nothing(
     site: Site, script: dict[str, list[str]], what: str
 ) -> None:
     with pytest.raises(BackendError, match=f"scripted does not answer .*{what}.*start again") as r:
@@ -155,7 +153,7 @@ def test_killed_between_id_and_values(site: Site, call: str) -> None:
     assert site.paid == 1
 
 
-def test_a_long_queue_is_looked_at_ever_less_often(site: Site) -> None:
+def test_a_long_queue_is_polled_less_and_less_often(site: Site) -> None:
     site.cloud.polls = 300
     site.start().run(make_request("k"))
     assert site.slept == sorted(site.slept)
@@ -181,7 +179,7 @@ def test_it_is_not_submitted_a_third_time(site: Site) -> None:
     assert JobStore(site.path).spent("run-1") == ONE + ONE
 
 
-def test_killed_after_a_failure_was_written_down(site: Site) -> None:
+def test_killed_after_a_failure_was_recorded(site: Site) -> None:
     site.cloud.endings = [OWN_FAULT, OWN_FAULT]
     with pytest.raises(KilledError):
         site.start(submit=["ok", "killed-after"]).run(make_request("k"))
@@ -190,7 +188,7 @@ def test_killed_after_a_failure_was_written_down(site: Site) -> None:
     assert site.paid == 2
 
 
-def test_a_failure_of_ours_is_told_and_not_submitted_again(site: Site) -> None:
+def test_a_failure_of_ours_is_reported_and_not_submitted_again(site: Site) -> None:
     site.cloud.endings = [OUR_FAULT]
     with pytest.raises(BackendError, match=r"job job-0 failed at scripted: .*Too many shots.*anew"):
         site.start().run(make_request("k"))

@@ -92,19 +92,6 @@ def test_one_rotation_shifts_the_cosine() -> None:
     assert slope[1].item() == pytest.approx(-np.sin(0.7), abs=1e-14)
 
 
-@pytest.mark.parametrize("ansatz", [QCNN(4, 1, "su4"), QCNN(3, 3, "paper"), VQC(3)], ids=str)
-def test_parameter_shift_gives_the_gradient(ansatz: QCNN | VQC) -> None:
-    angles, x = drawn(ansatz, rows=2, seed=3)
-    engine = ExactEngine(ansatz, "double")
-    rows = engine.prepare(x)
-    (slope,) = torch.autograd.grad(engine.expectations(angles, rows).sum(), angles)
-    shifted = []
-    for step in np.pi / 2 * torch.eye(ansatz.angles, dtype=torch.float64):
-        plus, minus = (engine.expectations(angles.detach() + s * step, rows) for s in (1, -1))
-        shifted.append(((plus - minus) / 2).sum().item())
-    np.testing.assert_allclose(slope.numpy(), shifted, atol=1e-12)
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 7), st.integers(1, 3), st.integers(0, 10**6))
 def test_expectations_are_bounded_and_follow_row_order(n: int, readouts: int, seed: int) -> None:

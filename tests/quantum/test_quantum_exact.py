@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from core import QuantumSettings
-from quantum import Classifier, build_classifier
 from quantum.ansatz.circuits import QCNN, VQC
 from quantum.ansatz.gates import Gate, Trainable, gates_of
 from quantum.engines.exact import ExactEngine
-from quantum.engines.exact.contraction import apply_steps, arrange, pull_steps_back, steps_of
+from quantum.engines.exact.contraction import arrange
 from quantum.engines.exact.fusion import FusedBlock, fuse
 from quantum.engines.exact.matrices import GroupMatrices, pauli, real_pair
 from quantum.engines.exact.product_states import interleave, multiply, pull_product_back
@@ -61,28 +59,6 @@ def test_a_second_backward_pass_gives_the_same(
     moving(-X)  # takes the workspace that was given back
     (twice,) = torch.autograd.grad(total, ANGLES)
     torch.testing.assert_close(once, twice, atol=1e-14, rtol=0)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_scale_and_bias_have_the_twins_gradients(classes: int) -> None:
-    found = []
-    for backend in ("exact", "pennylane:default.qubit"):
-        classifier = build_classifier(
-            QuantumSettings(qubits=4, precision="double", backend=backend), classes
-        )
-        found.append(loss_gradient(classifier, classes))
-    assert np.abs(found[0][-2:]).min() > 1e-3
-    np.testing.assert_allclose(found[0], found[1], atol=1e-10)
-
-
-def loss_gradient(classifier: Classifier, classes: int) -> np.ndarray:
-    x = np.random.default_rng(0).uniform(-1.5, 1.5, (6, 4))
-    theta = torch.tensor(classifier.flatten(classifier.initial(3)), dtype=torch.float64)
-    theta.requires_grad_(True)
-    logits = classifier.logits_tensor(theta, classifier.prepare(x))
-    torch.nn.functional.cross_entropy(logits, torch.arange(6) % classes).backward()
-    assert theta.grad is not None
-    return np.asarray(theta.grad)
 
 
 def plan(ansatz: QCNN | VQC) -> tuple[tuple[FusedBlock, ...], tuple[Schedule, ...]]:
@@ -196,21 +172,6 @@ def test_group_matrices_are_the_gates_product() -> None:
     torch.testing.assert_close(matrix[0].T @ matrix[0], torch.eye(16).double())
 
 
-def test_gradient_of_group_matrices_by_differences() -> None:
-    ansatz = QCNN(4, 3, "paper")
-    blocks, found = plan(ansatz)
-    build = GroupMatrices(blocks, found[0].groups, torch.float64, CPU)
-    angles, _ = drawn(ansatz, rows=1)
-    angles = angles.detach()
-    matrices, tape = build.build(angles)
-    weights = torch.sin(torch.arange(matrices.numel()).double()).reshape(matrices.shape)
-    slope = build.pull_back(weights, tape, angles)
-    step = 1e-5 * torch.eye(len(angles), dtype=torch.float64)
-    values = [[(build.build(angles + s)[0] * weights).sum() for s in (d, -d)] for d in step]
-    expected = torch.stack([(plus - minus) / 2e-5 for plus, minus in values])
-    torch.testing.assert_close(slope, expected, atol=1e-8, rtol=0)
-
-
 def test_arranging_is_a_permutation_of_axes_and_undone() -> None:
     workspace = Workspace(torch.float64, CPU)
     state = torch.arange(2 * 16 * 3).double().view(2, 16, 3)
@@ -221,27 +182,6 @@ def test_arranging_is_a_permutation_of_axes_and_undone() -> None:
     assert torch.equal(moved, expected)
     assert torch.equal(arrangement.undo(moved, workspace, "b"), state)
     assert arrange((1, 0), (1, 0)).apply(state, workspace, "c") is state
-
-
-def test_undoing_steps_gives_what_the_tape_gives() -> None:
-    ansatz = QCNN(6)
-    blocks, found = plan(ansatz)
-    schedule = next(s for s in found if len(s.middle.groups) > 2 and s.late is None)
-    angles, _ = drawn(ansatz, rows=1)
-    matrices, _ = GroupMatrices(blocks, schedule.groups, torch.float64, CPU).build(angles.detach())
-    steps, _ = steps_of(schedule.middle, 0)
-    workspace = Workspace(torch.float64, CPU)
-    start = torch.randn(1, 64, 5, dtype=torch.float64, generator=torch.manual_seed(0))
-    end, tape = apply_steps(start, matrices, steps, workspace)
-    slope = torch.cos(end)
-    results = []
-    for kept in (tape, end.clone()):
-        total = torch.zeros_like(matrices)
-        back = pull_steps_back(
-            slope, matrices, steps, kept, total, workspace, parts=1, wanted=True
-        ).clone()
-        results.append((total, back))
-    torch.testing.assert_close(results[0], results[1], atol=1e-12, rtol=0)
 
 
 def test_outer_product_and_its_gradient() -> None:

@@ -13,7 +13,6 @@ import torch
 
 from core import (
     BackendError,
-    DistillSettings,
     Noise,
     QuantumSettings,
     TrainSettings,
@@ -26,6 +25,7 @@ from quantum.ansatz.gates import Trainable, gates_of
 from quantum.engines.exact.engine import ExactEngine
 from quantum.engines.factory import build_engine
 from quantum.engines.pennylane import PennylaneEngine, open_device
+from tests.quantum.conftest import UNTAUGHT
 
 Blobs = Callable[..., TrainingData]
 Z = np.diag([1.0, -1.0])
@@ -240,9 +240,7 @@ def test_a_device_that_only_samples_says_how_many_shots() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adam", "cobyla"])
 @pytest.mark.parametrize("name", ["default.qubit", "lightning.qubit", "default.mixed"])
-def test_every_device_trains_as_the_exact_engine(
-    blobs: Blobs, no_distillation: DistillSettings, name: str, optimizer: Any
-) -> None:
+def test_every_device_trains_as_the_exact_engine(blobs: Blobs, name: str, optimizer: Any) -> None:
     if name == "lightning.qubit":
         pytest.importorskip("pennylane_lightning")
     data, train = blobs(2, 2, 8), TrainSettings(optimizer=optimizer)
@@ -250,22 +248,20 @@ def test_every_device_trains_as_the_exact_engine(
     for backend in ("exact", f"pennylane:{name}"):
         settings = QuantumSettings(qubits=2, block="paper", backend=backend)
         model = build_classifier(settings, 2)
-        results.append(train_local(model, model.initial(0), data, train, no_distillation, 3))
+        results.append(train_local(model, model.initial(0), data, train, UNTAUGHT, 3))
     ours, theirs = results
     assert ours.circuits == theirs.circuits
     assert ours.losses == pytest.approx(theirs.losses, abs=1e-5)
     assert len(set(ours.losses)) > 1
 
 
-def test_training_under_noise_lowers_the_loss(
-    blobs: Blobs, no_distillation: DistillSettings
-) -> None:
+def test_training_under_noise_lowers_the_loss(blobs: Blobs) -> None:
     settings = QuantumSettings(
         qubits=2, block="paper", backend="pennylane:default.mixed", noise="depolarizing=0.01"
     )
     model = build_classifier(settings, 2)
     train = TrainSettings(learning_rate=0.2)
-    result = train_local(model, model.initial(0), blobs(2, 2, 8), train, no_distillation, 10)
+    result = train_local(model, model.initial(0), blobs(2, 2, 8), train, UNTAUGHT, 10)
     assert result.losses[-1] < result.losses[0] - 0.05
 
 

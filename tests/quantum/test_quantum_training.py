@@ -17,6 +17,7 @@ from quantum.classifier import readout_logits
 from quantum.costs import circuits_before_steps, circuits_per_step
 from quantum.losses import feature_distillation, teacher_similarity
 from quantum.training.problem import Problem
+from tests.quantum.conftest import UNTAUGHT
 
 ADAM = TrainSettings(learning_rate=0.1)
 Blobs = Callable[..., TrainingData]
@@ -81,15 +82,13 @@ def test_parameters_of_another_shape_are_refused(binary: Classifier) -> None:
         (2, {"qubits": 2, "model": "vqc"}),
     ],
 )
-def test_every_class_is_learned(
-    classes: int, options: dict[str, object], no_distillation: DistillSettings, blobs: Blobs
-) -> None:
+def test_every_class_is_learned(classes: int, options: dict[str, object], blobs: Blobs) -> None:
     """Published defects 1 and 2: noise as input; one observable for all classes."""
     settings = QuantumSettings.model_validate(options)
     classifier = build_classifier(settings, classes)
     data = blobs(classes, settings.qubits, 48)
     start = classifier.initial(0)
-    result = train_local(classifier, start, data, ADAM, no_distillation, steps=120)
+    result = train_local(classifier, start, data, ADAM, UNTAUGHT, steps=120)
     test = blobs(classes, settings.qubits, 60, seed=1)
     probabilities, _ = evaluate(classifier, result.parameters, test.features)
     predicted = probabilities.argmax(axis=1)
@@ -109,12 +108,10 @@ def test_readouts_differ(blobs: Blobs) -> None:
 
 
 @pytest.mark.parametrize("train", [ADAM, ADAM.model_copy(update={"batch_rows": 5}), COBYLA])
-def test_same_seed_same_numbers(
-    binary: Classifier, train: TrainSettings, no_distillation: DistillSettings, blobs: Blobs
-) -> None:
+def test_same_seed_same_numbers(binary: Classifier, train: TrainSettings, blobs: Blobs) -> None:
     data = blobs(2, 2, 12)
     first, second = (
-        train_local(binary, binary.initial(0), data, train, no_distillation, steps=15, seed=7)
+        train_local(binary, binary.initial(0), data, train, UNTAUGHT, steps=15, seed=7)
         for _ in range(2)
     )
     assert first.losses == second.losses
@@ -122,28 +119,24 @@ def test_same_seed_same_numbers(
         assert value.tobytes() == second.parameters[name].tobytes()
 
 
-def test_mini_batches_follow_the_seed(
-    binary: Classifier, no_distillation: DistillSettings, blobs: Blobs
-) -> None:
+def test_mini_batches_follow_the_seed(binary: Classifier, blobs: Blobs) -> None:
     data = blobs(2, 2, 12)
     train = ADAM.model_copy(update={"batch_rows": 5})
     one, other = (
-        train_local(binary, binary.initial(0), data, train, no_distillation, steps=3, seed=s)
+        train_local(binary, binary.initial(0), data, train, UNTAUGHT, steps=3, seed=s)
         for s in (1, 2)
     )
     assert one.losses != other.losses
     assert one.circuits == 3 * 5 * (1 + 2 * binary.angles)
 
 
-def test_circuits_by_hand(
-    binary: Classifier, no_distillation: DistillSettings, blobs: Blobs
-) -> None:
+def test_circuits_by_hand(binary: Classifier, blobs: Blobs) -> None:
     """6 angles: a gradient step of 10 rows is 10 (1 + 12) circuits; COBYLA 10 and 10 a step."""
     data = blobs(2, 2, 10)
     start = binary.initial(0)
-    adam = train_local(binary, start, data, ADAM, no_distillation, steps=4)
+    adam = train_local(binary, start, data, ADAM, UNTAUGHT, steps=4)
     assert (adam.steps, len(adam.losses), adam.circuits) == (4, 4, 4 * 10 * 13)
-    cobyla = train_local(binary, start, data, COBYLA, no_distillation, steps=4)
+    cobyla = train_local(binary, start, data, COBYLA, UNTAUGHT, steps=4)
     assert (cobyla.steps, len(cobyla.losses), cobyla.circuits) == (4, 4, 10 + 40)
     assert (circuits_per_step(ADAM, 10, 6), circuits_per_step(COBYLA, 10, 6)) == (130, 10)
     assert (circuits_before_steps(ADAM, 10), circuits_before_steps(COBYLA, 10)) == (0, 10)
@@ -151,24 +144,22 @@ def test_circuits_by_hand(
 
 @pytest.mark.parametrize("train", [ADAM, COBYLA])
 def test_the_loss_of_the_start_is_told(
-    sensitive: Classifier, train: TrainSettings, no_distillation: DistillSettings, blobs: Blobs
+    sensitive: Classifier, train: TrainSettings, blobs: Blobs
 ) -> None:
     data, start = blobs(2, 2, 10), sensitive.initial(0)
-    result = train_local(sensitive, start, data, train, no_distillation, steps=3)
+    result = train_local(sensitive, start, data, train, UNTAUGHT, steps=3)
     logits = torch.from_numpy(sensitive.logits(start, sensitive.prepare(data.features)))
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.labels)).item()
     assert result.start_loss == pytest.approx(expected, rel=1e-5)
     assert (result.losses[0] == result.start_loss) == (train is ADAM)
 
 
-def test_one_step_of_cobyla_moves(
-    sensitive: Classifier, no_distillation: DistillSettings, blobs: Blobs
-) -> None:
+def test_one_step_of_cobyla_moves(sensitive: Classifier, blobs: Blobs) -> None:
     """The start's own evaluation is no step: else one step a round would train nothing."""
     data, moved = blobs(2, 2, 20), []
     for seed in range(4):
         start = sensitive.initial(seed)
-        result = train_local(sensitive, start, data, COBYLA, no_distillation, steps=1)
+        result = train_local(sensitive, start, data, COBYLA, UNTAUGHT, steps=1)
         (loss,) = result.losses
         changed = any(not np.array_equal(result.parameters[k], start[k]) for k in start)
         assert changed == (loss < result.start_loss)
@@ -176,11 +167,9 @@ def test_one_step_of_cobyla_moves(
     assert any(moved)
 
 
-def test_cobyla_lowers_the_loss(
-    binary: Classifier, no_distillation: DistillSettings, blobs: Blobs
-) -> None:
+def test_cobyla_lowers_the_loss(binary: Classifier, blobs: Blobs) -> None:
     data = blobs(2, 2, 20)
-    result = train_local(binary, binary.initial(1), data, COBYLA, no_distillation, steps=60)
+    result = train_local(binary, binary.initial(1), data, COBYLA, UNTAUGHT, steps=60)
     assert min(result.losses) < 0.7 * result.start_loss
 
 
@@ -262,46 +251,17 @@ def test_hidden_states_that_do_not_fit_are_refused(binary: Classifier, blobs: Bl
             train_local(binary, binary.initial(0), wrong, ADAM, FEATURES, steps=1)
 
 
-def test_proximal_weight_holds_parameters_back(
-    binary: Classifier, no_distillation: DistillSettings, blobs: Blobs
-) -> None:
+def test_proximal_weight_holds_parameters_back(binary: Classifier, blobs: Blobs) -> None:
     data, start = blobs(2, 2, 16), binary.initial(0)
     held = ADAM.model_copy(update={"proximal": 10.0})
     flat = binary.flatten
     moves = [
         np.linalg.norm(
-            flat(train_local(binary, start, data, t, no_distillation, steps=40).parameters)
-            - flat(start)
+            flat(train_local(binary, start, data, t, UNTAUGHT, steps=40).parameters) - flat(start)
         )
         for t in (ADAM, held)
     ]
     assert moves[1] < 0.3 * moves[0]
-
-
-def test_class_weights_change_training(
-    binary: Classifier, no_distillation: DistillSettings, blobs: Blobs
-) -> None:
-    data = blobs(2, 2, 16)
-    weighted = replace(data, class_weights=np.array([5.0, 1.0], np.float32))
-    losses = [
-        train_local(binary, binary.initial(0), d, ADAM, no_distillation, steps=2).losses
-        for d in (data, weighted)
-    ]
-    assert losses[0] != losses[1]
-
-
-def test_backends_train_alike(no_distillation: DistillSettings, blobs: Blobs) -> None:
-    data = blobs(2, 2, 4)
-    options = {"qubits": 2, "block": "paper", "precision": "double"}
-    flats = []
-    for backend in ("exact", "pennylane:default.qubit"):
-        settings = QuantumSettings.model_validate({**options, "backend": backend})
-        classifier = build_classifier(settings, 2)
-        result = train_local(
-            classifier, classifier.initial(0), data, ADAM, no_distillation, steps=5
-        )
-        flats.append(classifier.flatten(result.parameters))
-    np.testing.assert_allclose(flats[0], flats[1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -325,13 +285,11 @@ def test_data_that_do_not_fit_are_refused(
         train_local(binary, binary.initial(0), data, ADAM, DistillSettings(), steps=1)
 
 
-def test_no_nan_leaves_silently(
-    binary: Classifier, no_distillation: DistillSettings, blobs: Blobs
-) -> None:
+def test_no_nan_leaves_silently(binary: Classifier, blobs: Blobs) -> None:
     data = replace(blobs(2, 2, 4), class_weights=np.array([np.nan, 1.0]))
     for train in (ADAM, COBYLA):
         with pytest.raises(UserError, match="loss is nan at step 0"):
-            train_local(binary, binary.initial(0), data, train, no_distillation, steps=2)
+            train_local(binary, binary.initial(0), data, train, UNTAUGHT, steps=2)
 
 
 def test_read_only_arrays_serve(binary: Classifier, blobs: Blobs) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from core import derive_seed
+from quantum.engines.devices.base import DONE, Job
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
@@ -27,47 +29,26 @@ DENSITY_QUBITS = 9  # up to so many a noisy circuit's density matrix beats sampl
 NOT_GATES = frozenset({"measure", "reset", "delay"})
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A job that is done.
+def finished_job(results: tuple[Any, ...], name: str) -> Job:
+    """Return a job that is done: Aer's jobs live in this process only, free and without a queue.
 
-    Attributes
+    Parameters
     ----------
     results : tuple of PubResult
         One a PUB, ``data.evs`` of shape (R, M).
     name : str
         Stands for a job id.
     """
-
-    results: tuple[Any, ...]
-    name: str
-
-    def job_id(self) -> str:
-        """Return a name; Aer's jobs live in this process only."""
-        return self.name
-
-    def status(self) -> str:
-        """Return DONE."""
-        return "DONE"
-
-    def result(self, timeout: float | None = None) -> tuple[Any, ...]:
-        """Return the results."""
-        return self.results
-
-    def cancel(self) -> bool:
-        """Say that there is nothing to cancel."""
-        return False
-
-    def usage(self) -> float:
-        """Return no QPU seconds."""
-        return 0.0
-
-    def metrics(self) -> dict[str, Any]:
-        """Return no time stamps: there is no queue."""
-        return {}
-
-    def error_message(self) -> None:
-        """Say nothing: an error was raised when the job ran."""
+    job = SimpleNamespace(
+        job_id=lambda: name,
+        status=lambda: DONE,
+        result=lambda: results,
+        cancel=lambda: False,
+        usage=lambda: 0.0,
+        metrics=dict,
+        error_message=lambda: None,
+    )
+    return cast(Job, job)
 
 
 class AerService:
@@ -95,7 +76,7 @@ class AerService:
         """Aer, and which device's noise it has."""
         return f"aer ({self._simulator.name})"
 
-    def submit(self, request: Request, tags: Sequence[str]) -> Finished:
+    def submit(self, request: Request, tags: Sequence[str]) -> Job:
         """Run a request; it is finished when this returns."""
         from qiskit.primitives import DataBin, PubResult
 
@@ -103,7 +84,7 @@ class AerService:
         seed = derive_seed(self._seed, "shots", request.draw or request.key)
         values = [self._run(pub, shots, seed + i) for i, pub in enumerate(request.pubs)]
         results = tuple(PubResult(DataBin(evs=evs, shape=evs.shape)) for evs in values)
-        return Finished(results, request.key)
+        return finished_job(results, request.key)
 
     def find(self, job_id: str) -> None:
         """Find nothing: no job outlives its process."""
@@ -131,14 +112,13 @@ class AerService:
         """Return the circuit with its read-outs measured, made once per circuit."""
         from qiskit import ClassicalRegister
 
-        kept = self._measured.get(id(circuit))
-        if kept is None:
+        if id(circuit) not in self._measured:
             measured = circuit.copy()
             measured.add_register(ClassicalRegister(len(qubits), "z"))
             measured.measure(qubits, range(len(qubits)))
-            kept = (circuit, measured)  # the first is kept alive: its id is the key
-            self._measured[id(circuit)] = kept
-        return kept[1]
+            # The circuit itself is stored too, so that its id stays its own.
+            self._measured[id(circuit)] = (circuit, measured)
+        return self._measured[id(circuit)][1]
 
 
 def expectations(counts: Any, readouts: int) -> np.ndarray:
@@ -277,11 +257,11 @@ def part_of(target: Any, qubits: Sequence[int]) -> Any:
         qubit_properties=[properties[qubit] for qubit in qubits] if properties else None,
     )
     for name in target.operation_names:
-        kept = {
+        known_there = {
             tuple(place[qubit] for qubit in where): known
             for where, known in target[name].items()
             if where is not None and set(where) <= set(qubits)
         }
-        if kept:
-            part.add_instruction(target.operation_from_name(name), kept, name=name)
+        if known_there:
+            part.add_instruction(target.operation_from_name(name), known_there, name=name)
     return part

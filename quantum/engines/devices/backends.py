@@ -73,7 +73,7 @@ def find_backend(name: str, account: str, qubits: int, host: Host) -> tuple[Any,
 
 
 def make_store(host: Host) -> None:
-    """Make the site's store, which its owner alone may enter: the book of jobs is in it.
+    """Make the site's store, which its owner alone may enter: the job store is in it.
 
     Raises
     ------
@@ -214,7 +214,9 @@ def _no_backend(service: Any, name: str, qubits: int) -> BackendError:
         if name == LEAST_BUSY
         else "the account has no such backend"
     )
-    if not (offered := _offered(service)):  # the client takes a dead line for an empty account
+    if not (
+        offered := _offered(service)
+    ):  # the client takes a lost connection for an empty account
         what += ", or IBM Quantum cannot be reached"
     return BackendError(
         f"quantum.backend = 'ibm:{name}', {what}",

@@ -89,7 +89,7 @@ class Compiled:
 def compile_circuit(
     ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int, folder: Path
 ) -> Compiled:
-    """Return an ansatz's circuit for a backend: from the folder, or transpiled and kept there.
+    """Return an ansatz's circuit for a backend: from the cache, or transpiled and cached.
 
     Parameters
     ----------
@@ -104,19 +104,19 @@ def compile_circuit(
     seed : int
         The first of the seeds is derived from it.
     folder : Path
-        Where circuits are kept; made if missing.
+        The cache; made if missing.
 
     Returns
     -------
     Compiled
-        The same whether it was kept or made.
+        The same whether it was cached or made.
     """
     key = _key(ansatz, backend, level, trials, seed)
-    kept = _read(folder / f"{key}.qpy", folder / f"{key}.json", key, repr(ansatz))
-    if kept is None:
-        kept = _best(ansatz, backend, level, trials, seed, key)
-        _write(folder, kept)
-    return kept
+    compiled = _read(folder / f"{key}.qpy", folder / f"{key}.json", key, repr(ansatz))
+    if compiled is None:
+        compiled = _best(ansatz, backend, level, trials, seed, key)
+        _write(folder, compiled)
+    return compiled
 
 
 def _key(ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int) -> str:
@@ -189,18 +189,18 @@ def _calibrated(target: Any, name: str, qubits: tuple[int, ...]) -> tuple[float,
 
 
 def _read(circuit_file: Path, facts_file: Path, key: str, ansatz: str) -> Compiled | None:
-    """Return what is kept under a key; None if there is nothing, or it cannot be read."""
+    """Return what is cached under a key; None if there is nothing, or it cannot be read."""
     from qiskit import qpy
     from qiskit.qpy.exceptions import QpyError
 
     try:
-        said = json.loads(facts_file.read_text(encoding="utf-8"))
+        record = json.loads(facts_file.read_text(encoding="utf-8"))
         content = circuit_file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != said["sha256"]:
+        if hashlib.sha256(content).hexdigest() != record["sha256"]:
             return None
         (circuit,) = qpy.load(io.BytesIO(content))
-        facts = Facts(**{**said["facts"], "readouts": tuple(said["facts"]["readouts"])})
-        return Compiled(circuit, facts, tuple(said["names"]), key, ansatz)
+        facts = Facts(**{**record["facts"], "readouts": tuple(record["facts"]["readouts"])})
+        return Compiled(circuit, facts, tuple(record["names"]), key, ansatz)
     except (OSError, ValueError, KeyError, TypeError, QpyError):
         return None
 
@@ -210,13 +210,13 @@ def _write(folder: Path, made: Compiled) -> None:
 
     content = io.BytesIO()
     qpy.dump(made.circuit, content)
-    said = {
+    record = {
         "facts": asdict(made.facts),
         "names": made.names,
         "sha256": hashlib.sha256(content.getvalue()).hexdigest(),
     }
     write_bytes(folder / f"{made.key}.qpy", content.getvalue())
-    write_json(folder / f"{made.key}.json", said)
+    write_json(folder / f"{made.key}.json", record)
 
 
 def trace(ansatz: QCNN | VQC) -> tuple[QuantumCircuit, tuple[str, ...]]:

@@ -169,7 +169,7 @@ class CircuitEngine:
         Raises
         ------
         RuntimeError
-            If a gradient is asked for.
+            If a gradient is requested.
         """
         if torch.is_grad_enabled() and angles.requires_grad:
             raise RuntimeError("a device has no autograd; use parameter-shift, spsa or cobyla.")
@@ -227,9 +227,16 @@ class CircuitEngine:
         """Name a job for good, and what its shots are drawn for, whichever run it is in."""
         # Not the transpiled circuit: a backend that is calibrated anew while a client is down
         # gets another one, and the job of the old one is paid for all the same.
-        said = (self._run, self._label, self._number, self.name, self.circuit.ansatz, self.shots)
+        identity = (
+            self._run,
+            self._label,
+            self._number,
+            self.name,
+            self.circuit.ansatz,
+            self.shots,
+        )
         content = np.ascontiguousarray(values, dtype=np.float64).tobytes()
-        key, draw = (hashlib.sha256(repr(of).encode() + content) for of in (said, said[1:]))
+        key, draw = (hashlib.sha256(repr(of).encode() + content) for of in (identity, identity[1:]))
         return key.hexdigest()[:40], draw.hexdigest()[:40]
 
 

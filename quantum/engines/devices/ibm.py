@@ -113,7 +113,7 @@ class IbmService:
         return self._session
 
     def _options(self, tags: list[str]) -> dict[str, Any]:
-        """Return the Estimator's options; what is not asked for stays at the service's default."""
+        """Return the Estimator's options; what is not set stays at the service's default."""
         options: dict[str, Any] = {
             "resilience_level": self._hardware.resilience_level,
             "environment": {"job_tags": tags},

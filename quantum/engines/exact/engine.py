@@ -191,7 +191,7 @@ def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     Raises
     ------
     BackendError
-        If CUDA is asked for and not there.
+        If CUDA is requested and not there.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

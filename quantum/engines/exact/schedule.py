@@ -120,12 +120,12 @@ class Partition:
 def light_cone(blocks: Sequence[FusedBlock], readouts: Iterable[int]) -> tuple[int, ...]:
     """Find the blocks that the read-outs depend on, by index, in order of time."""
     seen = set(readouts)
-    kept = []
+    found = []
     for index in reversed(range(len(blocks))):
         if seen.intersection(blocks[index].wires):
             seen.update(blocks[index].wires)
-            kept.append(index)
-    return tuple(reversed(kept))
+            found.append(index)
+    return tuple(reversed(found))
 
 
 def schedules(

@@ -19,7 +19,7 @@ READOUT_STATES = 2  # and for each read-out: what its observable makes of them, 
 
 
 class Workspace:
-    """Named buffers, each as large as the largest tensor ever asked of it.
+    """Named buffers, each as large as the largest tensor requested so far.
 
     Two tensors of one name share their memory: the later one overwrites the earlier.
 
@@ -53,7 +53,7 @@ class Workspace:
 class WorkspacePool:
     """Workspaces that no step holds at the moment; a step takes one and gives it back.
 
-    A step that never comes back (its gradient is never asked for) just drops its workspace.
+    A step that never comes back (its gradient is never requested) just drops its workspace.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
