@@ -55,15 +55,15 @@ def start(cloud: HttpCloud, tmp_path: Path) -> Callable[..., JobRunner]:
 
 
 @pytest.fixture(scope="session")
-def circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Transpiled circuits, shared by the tests that do not look at the transpiling itself."""
     return tmp_path_factory.mktemp("circuits")
 
 
 @pytest.fixture
-def site_store(tmp_path: Path, circuits: Path) -> Path:
+def site_store(tmp_path: Path, shared_circuits: Path) -> Path:
     """Return a site's store of its own, but for the transpiled circuits."""
-    (tmp_path / "circuits").symlink_to(circuits)
+    (tmp_path / "circuits").symlink_to(shared_circuits)
     return tmp_path
 
 

@@ -214,7 +214,7 @@ def test_budgets_that_end_while_evaluating_keep_the_model(
         "hardware.budget_jobs=4",
         f"llm.store={own_jobs}",
     )
-    assert ran.summary["rounds"] == 3  # a job each, and one kept back for the test
+    assert ran.summary["rounds"] == 3  # a job each, and one reserved for the test
     assert ran.summary["test"]["rows"] == 60
     assert "the budget of client 0, 1, 2 does not pay" in ran.summary["stop_reason"]
     assert ran.summary["ledger"]["jobs"] == 3 * 4
