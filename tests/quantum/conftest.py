@@ -61,7 +61,7 @@ def shared_circuits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def site_store(tmp_path: Path, shared_circuits: Path) -> Path:
+def device_store(tmp_path: Path, shared_circuits: Path) -> Path:
     """Return a site's store of its own, but for the transpiled circuits."""
     (tmp_path / "circuits").symlink_to(shared_circuits)
     return tmp_path

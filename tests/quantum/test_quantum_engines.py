@@ -21,9 +21,10 @@ from tests.quantum.conftest import drawn, gradient
 PLAIN = [QCNN(2), QCNN(3, 3, "paper"), QCNN(5, 2), QCNN(4, 2, "paper", 3), QCNN(3, 1, uploads=2)]
 PLAIN += [VQC(2, 2), VQC(4, 3, 2), VQC(5, 5, 1, 1)]
 ANSAETZE = [
-    *(QCNN(n, r, b) for n in range(2, 11) for r in (1, 3) if r <= n for b in ("su4", "paper")),
+    *(QCNN(n, r, b) for n in range(2, 9) for r in (1, 3) if r <= n for b in ("su4", "paper")),
+    *(QCNN(9), QCNN(10, 3, "paper")),
     *(VQC(n, r, f) for n in range(2, 8) for r in (1, 3) if r <= n for f in (1, 2)),
-    *(VQC(n, r, f, 2) for n, r, f in ((8, 3, 1), (9, 1, 2), (10, 3, 1))),
+    *(VQC(8, 3, 1, 2), VQC(9, 1, 2, 2)),
     *(QCNN(2, uploads=2), QCNN(3, 1, "paper", 4), QCNN(4, 3, uploads=3), QCNN(5, 1, uploads=2)),
     *(QCNN(5, 5, "paper", 2), QCNN(6, 3, "paper", 2), QCNN(6, 6)),
     QCNN(9, 1, "paper", 3),  # phases in two runs, cells in two

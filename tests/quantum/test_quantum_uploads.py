@@ -251,10 +251,10 @@ def test_drawing_shows_every_upload() -> None:
 
 
 @pytest.fixture
-def opened(site_store: Path) -> Callable[..., Any]:
+def opened(device_store: Path) -> Callable[..., Any]:
     def build(backend: str, shots: int = 16, **chosen: Any) -> Any:
         own = HardwareSettings(shots=shots, layout_trials=1)
-        host = Host(own, seed=5, store=site_store, run="test")
+        host = Host(own, seed=5, store=device_store, run="test")
         quantum = QuantumSettings(qubits=2, uploads=2, backend=backend, **chosen)
         return build_classifier(quantum, 2, host)
 
