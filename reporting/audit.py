@@ -22,7 +22,6 @@ from pydantic import BaseModel, ValidationError
 from core import (
     Settings,
     UserError,
-    explain,
     no_run,
     plain,
     read_file,
@@ -105,12 +104,12 @@ def audit(folder: Path) -> tuple[str, list[Finding], list[str]]:
     """
     settings = recorded_settings(folder)
     lines, damaged = read_lines(folder / "agent.jsonl")
-    agent, rewind = _rebuilt(settings, folder)
+    agent, load_answers = _rebuilt(settings, folder)
     found = []
     for line in lines:
-        rewind(line.recorded)
-        decision, notes, said = decide(agent, line.seen, settings)
-        replayed = decision_line(settings.agent.kind, line.seen, decision, notes, said)
+        load_answers(line.recorded)
+        decision, notes, decided_by = decide(agent, line.seen, settings)
+        replayed = decision_line(settings.agent.kind, line.seen, decision, notes, decided_by)
         found.append(_finding(line, plain(replayed)))
     return agent.name, found, damaged
 
@@ -139,21 +138,21 @@ def read_lines(path: Path, most: int | None = None) -> tuple[list[Line], list[st
         If there is no such file, or it holds no decision.
     """
     try:
-        *said, rest = read_file(path)[:most].split(b"\n")
+        *texts, rest = read_file(path)[:most].split(b"\n")
     except FileNotFoundError:
         raise UserError(no_run(f"no {str(path)!r}")) from None
     except OSError as error:
-        raise UserError(_damaged(path, error.strerror or "unreadable")) from None
+        raise _damaged(path, error.strerror or "unreadable") from None
     lines, damaged = [], []
-    for number, text in enumerate(said, 1):
+    for number, text in enumerate(texts, 1):
         try:
             lines.append(_line(path, number, text))
         except UserError as error:
             damaged.append(str(error))
     if rest:
-        damaged.append(_damaged(path, f"line {len(said) + 1} is not complete"))
+        damaged.append(str(_damaged(path, f"line {len(texts) + 1} is not complete")))
     if not lines:
-        raise UserError(damaged[0] if damaged else _damaged(path, "it holds no decision"))
+        raise UserError(damaged[0]) if damaged else _damaged(path, "it holds no decision")
     return lines, damaged
 
 
@@ -174,10 +173,10 @@ def whole_lines(path: Path, most: int | None = None) -> list[Line]:
 def _line(path: Path, number: int, text: bytes) -> Line:
     value, why = parsed(text)
     if value is None:
-        raise UserError(_damaged(path, f"line {number} is {why}"))
+        raise _damaged(path, f"line {number} is {why}")
     absent = [key for key in ("round", "observation", *DECIDED[:-1]) if key not in value]
     if absent:
-        raise UserError(_damaged(path, f"line {number} lacks {', '.join(absent)}"))
+        raise _damaged(path, f"line {number} lacks {', '.join(absent)}")
     decided = {key: value[key] for key in Decision.model_fields}
     attempts = value.get("attempts") or []
     seen = _as(Observation, value["observation"], path, number, "observation")
@@ -185,23 +184,23 @@ def _line(path: Path, number: int, text: bytes) -> Line:
     for attempt in attempts if isinstance(attempts, list) else [attempts]:
         _as(Attempt, attempt, path, number, "attempts")
     if not value["round"] == seen.round == number:
-        told = f"line {number} is of round {value['round']}, its observation of {seen.round}"
-        raise UserError(_damaged(path, told))
+        rounds = f"line {number} is of round {value['round']}, its observation of {seen.round}"
+        raise _damaged(path, rounds)
     return Line(value, _restored(seen))
 
 
 def _as(kind: type[_Part], value: Any, path: Path, number: int, name: str) -> _Part:
-    """Read a part of a line; the first thing that is wrong with it is told."""
+    """Validate a part of a line; the error names the first thing that is wrong with it."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, (name, *first["loc"])))
-        raise UserError(_damaged(path, f"line {number}, {where}: {first['msg']}")) from None
+        raise _damaged(path, f"line {number}, {where}: {first['msg']}") from None
 
 
-def _damaged(path: Path, why: str) -> str:
-    return explain(
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(
         f"{str(path)!r} ({why})",
         "the decisions of a run, a whole line each from round 1 on, as this version writes them",
         "take an unchanged record, or the version that made it",
@@ -233,12 +232,12 @@ def _rebuilt(settings: Settings, folder: Path) -> tuple[Agent, Callable[[Mapping
     events = Reader(folder).lines("metrics.jsonl")
     prepared = next((e for e in events if e.get("event") == "prepared"), {})
     name = str(prepared.get("agent") or f"{kind} ({settings.agent.model})")
-    recorded = RecordedSpeaker(name.removeprefix(f"{kind} (").removesuffix(")"))
-    return build_llm_agent(settings, build_rule(settings), recorded), recorded.rewind
+    recorded = RecordedChatModel(name.removeprefix(f"{kind} (").removesuffix(")"))
+    return build_llm_agent(settings, build_rule(settings), recorded), recorded.load
 
 
-class RecordedSpeaker:
-    """Says again what a language model said, instead of asking it.
+class RecordedChatModel:
+    """Gives the recorded answers of a language model, instead of asking it.
 
     Parameters
     ----------
@@ -252,10 +251,9 @@ class RecordedSpeaker:
         self._seen: Observation | None = None
         self._likelihoods: dict[str, float] = {}
 
-    def rewind(self, line: Mapping[str, Any]) -> None:
-        """Take up the answers of a line of ``agent.jsonl``."""
-        told = line.get("attempts") or []
-        self._attempts = [attempt for attempt in told if isinstance(attempt, dict)]
+    def load(self, line: Mapping[str, Any]) -> None:
+        """Load the answers of a line of ``agent.jsonl``."""
+        self._attempts = list(line.get("attempts") or [])
         self._seen = Observation.model_validate(line["observation"])
         match = _LIKELIHOOD.search(str(line["reason"]))
         options = range(int(match.group(2)) if match else 0)
@@ -329,7 +327,7 @@ def _shown(value: Any) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Print the findings as JSON; 2 for a user's mistake, told in the last line of stderr."""
+    """Print the findings as JSON; 2 for a user's mistake, in the last line of stderr."""
     if len(words) != 1:
         print("usage: python -m reporting.audit RUN", file=sys.stderr)
         return 2
