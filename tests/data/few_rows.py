@@ -20,6 +20,17 @@ def run_settings(mode: str = "central", seed: int = 0, clients: int = 4, **data:
     )
 
 
+def own(path: Path, **others: Any) -> Settings:
+    """Settings of a file with few rows for the server."""
+    given_rows = {"server_rows": 10} if others.get("mode") != "federated" else {}
+    return run_settings(**{"source": "csv", "path": str(path), **given_rows, **others})
+
+
+def per_site(path: str, mode: str = "federated", **data: Any) -> Settings:
+    given_keys = {"source": "csv", "path": path, "per_site": True, "labels": "0,1", **data}
+    return run_settings(mode, **given_keys)
+
+
 def sites(settings: Settings) -> list[Site]:
     clients = settings.run.clients
     return [load_site(settings, client, clients)[1] for client in range(clients)]

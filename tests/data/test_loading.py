@@ -26,16 +26,10 @@ from data import (
     merge_moments,
     moments_of,
 )
-from tests.data.few_rows import run_settings, sites, table, texts
+from tests.data.few_rows import own, per_site, run_settings, sites, table, texts
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real data is not here")
-
-
-def own(path: Path, **others: Any) -> Settings:
-    """Settings of a file with few rows for the server."""
-    given_rows = {"server_rows": 10} if others.get("mode") != "federated" else {}
-    return run_settings(**{"source": "csv", "path": str(path), **given_rows, **others})
 
 
 @hypothesis_settings(deadline=None, max_examples=40)
@@ -214,11 +208,6 @@ def test_heterogeneity_reaches_the_clients_test_rows() -> None:
     assert sites(plain)[0].test.labels.tolist() == sites(pulled)[0].test.labels.tolist()
 
 
-def per_site(path: str, mode: str = "federated", **data: Any) -> Settings:
-    given_keys = {"source": "csv", "path": path, "per_site": True, "labels": "0,1", **data}
-    return run_settings(mode, **given_keys)
-
-
 def test_a_file_per_site(tmp_path: Path) -> None:
     settings = per_site(str(table(tmp_path, 50)))
     info, site = load_site(settings, 2, 4)
@@ -290,33 +279,21 @@ def test_too_few_test_rows_at_the_server(tmp_path: Path) -> None:
         load_server(settings)
 
 
-def test_too_few_rows_for_the_server(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"data.server_rows = 40 of 40 training rows; .* at most 32"
-    ):
-        load_site(own(table(tmp_path, 50), server_rows=40), 0, 4)
-
-
-def test_too_few_training_rows(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data.train_rows = 31; accepted: at most the 30 training"):
-        load_site(own(table(tmp_path, 50), train_rows=31), 0, 4)
-
-
-def test_too_few_test_rows(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data.test_rows = 11; accepted: at most the 10 test"):
-        load_server(own(table(tmp_path, 50), test_rows=11))
-
-
-def test_an_empty_client(tmp_path: Path) -> None:
-    settings = own(table(tmp_path, 50), clients=4, train_rows=7)
-    with pytest.raises(DataError, match=r"7 training rows for 4 clients leave one of them empty"):
-        load_site(settings, 0, 4)
-
-
-def test_fewer_drawn_rows_than_classes(tmp_path: Path) -> None:
-    settings = own(table(tmp_path, 60, classes=5), train_rows=4, clients=1)
-    with pytest.raises(DataError, match=r"4 training rows for 5 classes"):
-        load_site(settings, 0, 1)
+@pytest.mark.parametrize(
+    ("rows", "given_keys", "message"),
+    [
+        (50, {"server_rows": 40}, "data.server_rows = 40 of 40 training rows; .* at most 32"),
+        (50, {"train_rows": 31}, "data.train_rows = 31; accepted: at most the 30 training"),
+        (50, {"test_rows": 11}, "data.test_rows = 11; accepted: at most the 10 test"),
+        (50, {"train_rows": 7}, "7 training rows for 4 clients leave one of them empty"),
+        (100, {"train_rows": 4, "clients": 1, "labels": "0,1,2,3,4"}, "4 training rows for 5 cl"),
+    ],
+)
+def test_too_few_rows(tmp_path: Path, rows: int, given_keys: dict[str, Any], message: str) -> None:
+    settings = own(table(tmp_path, rows), **given_keys)
+    for load in (load_server, lambda settings: load_site(settings, 0, settings.run.clients)):
+        with pytest.raises(DataError, match=message):
+            load(settings)
 
 
 @pytest.mark.parametrize("client", [-1, 4])

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from core import DataError, Settings
+from core import DataError
 from data import load_server, load_site
-from tests.data.few_rows import run_settings, sites, table, texts
-
-
-def own(path: Path, **others: Any) -> Settings:
-    return run_settings(source="csv", path=str(path), **others)
-
-
-def per_site(path: str, mode: str, **data: Any) -> Settings:
-    return run_settings(mode, source="csv", path=path, per_site=True, labels="0,1", **data)
+from tests.data.few_rows import own, per_site, run_settings, sites, table, texts
 
 
 @pytest.mark.parametrize(
