@@ -2,7 +2,7 @@
 
 ``python -m bench.adapters --data FOLDER [--seeds 0 1 2] [--out FILE.jsonl]``: tweets, three
 clients whose labels differ (Dirichlet 0.3), 900 rows in all, of which each client keeps a fifth
-for validation; two passes over the others, batches of 16. Each teacher is judged on the same 2,000
+for validation; two passes over the others, batches of 16. Each teacher is scored on the same 2,000
 official validation rows, which nobody trains on or chooses by, at the temperature that each site
 fits on its own validation rows; figures are means over the three sites. A local teacher also has
 its best epoch chosen by those rows; a shared adapter's rounds are all done. FFA-LoRA trains half
@@ -12,19 +12,19 @@ one round.
 
 from __future__ import annotations
 
-import logging
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.tables import ROOT, arguments, head, keep, kept, mean_spread, row
-from core import Settings, derive_seed, parse_run
+from bench.tables import OUT, arguments, configured, head, mean_spread, once, row
+from core import Settings, derive_seed
 from data import Site, load_corpus, load_site, scores
 from llm import Task, fine_tune, freeze_adapter, load_fine_tuned, local_round
 from llm.calibration import SPREAD, fit_temperature, softmax
@@ -71,7 +71,7 @@ def assignments(case: Case, seed: int) -> list[str]:
 
 def settings_of(case: Case, seed: int, *paths: str) -> Settings:
     """Return a case's settings."""
-    return parse_run([ROOT / "config" / "tweets.toml"], [*assignments(case, seed), *paths])[0]
+    return configured("tweets.toml", [*assignments(case, seed), *paths])[0]
 
 
 def teachers(settings: Settings, sites: Sequence[Site]) -> tuple[list[Logits], int]:
@@ -124,34 +124,32 @@ def measure(case: Case, data: Path, seed: int) -> dict[str, Any]:
         raise FileNotFoundError(f"{data} holds no official validation rows")
     sites = [load_site(settings, client, CLIENTS)[1] for client in range(CLIENTS)]
     made, size = teachers(settings, sites)
-    said = {teacher: teacher(held.texts) for teacher in dict.fromkeys(made)}
-    verdicts = []
+    logits = {teacher: teacher(held.texts) for teacher in dict.fromkeys(made)}
+    evaluations = []
     for teacher, site in zip(made, sites, strict=True):
         own = site.validation
         fitted = fit_temperature(teacher(own.texts), np.asarray(own.labels), spread=SPREAD)
-        verdicts.append(scores(held.labels, softmax(said[teacher], fitted)))
-    means = {key: float(np.mean([verdict[key] for verdict in verdicts])) for key in FIGURES}
+        evaluations.append(scores(held.labels, softmax(logits[teacher], fitted)))
+    means = {key: float(np.mean([one[key] for one in evaluations])) for key in FIGURES}
     return {**given_by(case, seed), **means, "bytes": size}
 
 
 def given_by(case: Case, seed: int) -> dict[str, Any]:
     """Return what identifies a run: case, seed, and every setting that it sets."""
-    sets = parse_run([ROOT / "config" / "tweets.toml"], assignments(case, seed))[1]
+    sets = configured("tweets.toml", assignments(case, seed))[1]
     return {**asdict(case), "seed": seed, "given": sets}
 
 
 def main(given: list[str]) -> int:
     """Run what is missing and print the table."""
-    asked = arguments("bench.adapters", __doc__, "tweet_eval", given)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    chosen = arguments("bench.adapters", __doc__, "tweet_eval", given, OUT)
     torch.set_num_threads(1)
     columns = ("adapters", "rounds", "rate", "seeds", "accuracy", "macro-recall", "loss", "bytes")
     print(head(columns), flush=True)
     for case in CASES:
         runs = [
-            kept(asked.out, given_by(case, seed))
-            or keep(asked.out, measure(case, asked.data, seed))
-            for seed in asked.seeds
+            once(chosen.out, case, given_by(case, seed), partial(measure, case, chosen.data, seed))
+            for seed in chosen.seeds
         ]
         name = "each site's own" if case.federated == "none" else case.federated
         figures = [mean_spread([run[key] for run in runs]) for key in FIGURES]

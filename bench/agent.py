@@ -10,7 +10,7 @@ and 5 cost five times as much (`agent.circuit_prices`).
 For each data set and seed plain QFL (everybody trains, always the same steps) runs all its rounds.
 The mean of its last three validation accuracies, less half a point, is the target. Then every
 agent, plain QFL among them, runs until the mean of its own last three is there: what it has paid
-by then is compared, and the model of that round is judged on the test rows, once. Three rounds
+by then is compared, and the model of that round is scored on the test rows, once. Three rounds
 and not one, since a curve that jumps would otherwise be rewarded for its jumps, and few
 participants make it jump. An agent that wishes to stop before the target trains whom it would
 train otherwise, or whom it trained last: here the question is what the target costs it. A run that
@@ -29,8 +29,6 @@ after changing that.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import math
 import os
 import sys
@@ -38,6 +36,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +44,10 @@ from flwr.app import Message
 
 from bench.agent_tables import PLAIN, Goal, costs, proof, smoothed
 from bench.grid import FIRST_NODE, InProcessGrid
-from bench.tables import ROOT, arguments, keep, kept
+from bench.tables import ONLY, OUT, arguments, configured, once, sites_store
 from client_app.app import app
 from client_app.site import forget
-from core import Cost, Ledger, Settings, circuit_prices, flatten, parse_run, read_jsonl
+from core import Cost, Ledger, Settings, circuit_prices, flatten, read_jsonl
 from core.messages import METRICS, TRAIN
 from server_app.journal import RunJournal
 from server_app.run import run
@@ -166,7 +165,7 @@ class UntilTarget:
         """Stop at the target, else decide as the agent does."""
         mean = smoothed(observation.accuracies)
         if self.target is not None and mean is not None and mean >= self.target:
-            return Decision(participants=(), steps={}, stop=True, reason="the target is reached")
+            return Decision.to_stop("the target is reached")
         decision = self.inner.decide(observation)
         if decision.stop:
             self.overruled += 1
@@ -186,7 +185,7 @@ def _going_on(decision: Decision) -> Decision | None:
 
 def _everybody(seen: Observation) -> Decision:
     steps = {view.client: view.steps for view in seen.clients}
-    return Decision(participants=tuple(steps), steps=steps, reason="overruled: everybody trains")
+    return Decision.to_train(steps, "overruled: everybody trains")
 
 
 class BareJournal(RunJournal):
@@ -243,12 +242,12 @@ def assignments(case: Case) -> list[str]:
 
 def settings_of(case: Case, paths: Sequence[str] = ()) -> Settings:
     """Return a case's settings."""
-    return parse_run([ROOT / "config" / SETS[case.data].config], [*assignments(case), *paths])[0]
+    return configured(SETS[case.data].config, [*assignments(case), *paths])[0]
 
 
 def given_by(case: Case, target: float | None) -> Line:
     """Return what identifies a run: the case, the target, and every key that is set."""
-    keys = parse_run([ROOT / "config" / SETS[case.data].config], assignments(case))[1]
+    keys = configured(SETS[case.data].config, assignments(case))[1]
     return {**asdict(case), "target": target, "given": keys}
 
 
@@ -298,7 +297,7 @@ def measure(case: Case, data: Path, store: str, target: float | None) -> Line:
         journal = BareJournal(Path(folder))
         summary = run(grid, settings, journal, agent=ruled)
         rounds = [e for e in read_jsonl(journal.folder / "metrics.jsonl") if e["event"] == "round"]
-        told = list(read_jsonl(journal.folder / "agent.jsonl"))
+        decisions = list(read_jsonl(journal.folder / "agent.jsonl"))
     prices = circuit_prices(settings.agent.circuit_prices, CLIENTS) or ()
     accuracies = [event["accuracy"] for event in rounds]
     reached = target is not None and (smoothed(accuracies) or 0.0) >= target
@@ -314,7 +313,7 @@ def measure(case: Case, data: Path, store: str, target: float | None) -> Line:
         "losses": [event["loss"] for event in rounds],
         "steps": [event["steps"] for event in rounds],
         "overruled": getattr(ruled, "overruled", 0),
-        "tokens": sum(line.get("tokens", 0) for line in told if not line["stop"]),
+        "tokens": sum(line.get("tokens", 0) for line in decisions if not line["stop"]),
         "wall": time.monotonic() - began,
     }
 
@@ -339,12 +338,8 @@ class Bench:
     def get(self, case: Case, target: float | None = None) -> Line:
         """Return a case's line, from memory, from the file, or from a run made now."""
         if case not in self.lines:
-            line = kept(self.out, given_by(case, target))
-            if line is None:
-                line = keep(self.out, measure(case, self.data, self.store, target))
-                said = f"{line['rounds']} rounds, {line['accuracy']:.4f}, {line['wall']:.0f} s"
-                print(f"{case}: {said}", file=sys.stderr, flush=True)
-            self.lines[case] = line
+            make = partial(measure, case, self.data, self.store, target)
+            self.lines[case] = once(self.out, case, given_by(case, target), make)
         return self.lines[case]
 
     def target(self, data: str, seed: int) -> float:
@@ -362,17 +357,16 @@ def cases(sets: Sequence[str], seeds: Sequence[int], agents: Sequence[str]) -> I
 
 def main(given: list[str]) -> int:
     """Run what is missing, then print the tables."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--agents", nargs="+", choices=list(AGENTS), default=DEFAULT)
-    parser.add_argument("--free", action="store_true", help="also let agents stop by themselves")
-    chosen, rest = parser.parse_known_args(given)
-    asked = arguments("bench.agent", __doc__, "human_vs_worm", rest)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    sets = [name for name in SETS if asked.only in (None, name)]
+    own: dict[str, dict[str, Any]] = {
+        "--agents": {"nargs": "+", "choices": list(AGENTS), "default": DEFAULT},
+        "--free": {"action": "store_true", "help": "also let agents stop by themselves"},
+    }
+    chosen = arguments("bench.agent", __doc__, "human_vs_worm", given, {**ONLY, **OUT, **own})
+    sets = [name for name in SETS if chosen.only in (None, name)]
     agents = list(dict.fromkeys((PLAIN, *chosen.agents)))
-    with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench(asked.data, asked.store or temporary, asked.out)
-        for case in cases(sets, asked.seeds, agents):
+    with sites_store(chosen.store) as store:
+        bench = Bench(chosen.data, store, chosen.out)
+        for case in cases(sets, chosen.seeds, agents):
             bench.get(case, bench.target(case.data, case.seed))
             if chosen.free:
                 bench.get(replace(case, goal="free"))

@@ -33,7 +33,7 @@ WITHIN = 0.5
 """Points of test accuracy that it may lose."""
 
 FEWEST = 5
-"""Seeds of which a verdict is given."""
+"""Seeds of which a finding is given."""
 
 
 def smoothed(accuracies: Sequence[float]) -> float | None:
@@ -55,10 +55,10 @@ def spread(values: Sequence[float], form: str = ".1f", mark: str = "") -> str:
     """Return ``mean ± half the interval``; of one value that alone; ``-`` of none."""
     if not values:
         return "-"
-    said = f"{mark}{statistics.fmean(values):{form}}"
+    text = f"{mark}{statistics.fmean(values):{form}}"
     if len(values) < 2:
-        return said
-    return f"{said} ± {interval(values):{form.replace('+', '')}}"
+        return text
+    return f"{text} ± {interval(values):{form.replace('+', '')}}"
 
 
 def missed(line: Line) -> bool:
@@ -98,10 +98,10 @@ class Saving:
 
     def __str__(self) -> str:
         """Return the figures as a cell."""
-        said = f"{self.mark}{self.total:+.1f}"
+        text = f"{self.mark}{self.total:+.1f}"
         if self.seeds > 1:
-            said += f" [{self.low:+.1f}, {self.high:+.1f}]"
-        return f"{said}, {self.wins}/{self.seeds}"
+            text += f" [{self.low:+.1f}, {self.high:+.1f}]"
+        return f"{text}, {self.wins}/{self.seeds}"
 
 
 def saving(runs: BySeed, others: BySeed, key: str) -> Saving | None:
@@ -134,7 +134,7 @@ def lost(runs: BySeed, others: BySeed) -> list[float]:
     ]
 
 
-def verdict(mean: float, low: float, least: float, seeds: int, mark: str = "") -> str:
+def finding(mean: float, low: float, least: float, seeds: int, mark: str = "") -> str:
     """Say whether what is wanted was found; nothing of fewer than `FEWEST` seeds.
 
     Parameters
@@ -179,7 +179,7 @@ FIGURES: dict[str, tuple[Callable[[Line], float], str]] = {
 
 
 def costs(agents: Mapping[str, BySeed]) -> str:
-    """Return what each agent paid; a lower bound, marked ``>=``, where some never got there."""
+    """Return what each agent paid; a lower bound, marked ``>=``, where some missed the target."""
     rows = [head(("agent", "reached", "test accuracy, %", *FIGURES))]
     for name, runs in agents.items():
         lines = list(runs.values())
@@ -198,7 +198,7 @@ def costs(agents: Mapping[str, BySeed]) -> str:
 def savings(agents: Mapping[str, BySeed], whole: BySeed) -> str:
     """Return what agents saved against plain QFL of the same seeds, and whether that is enough.
 
-    Test accuracy is held against plain QFL at the target, and, for the verdict, against plain QFL
+    Test accuracy is held against plain QFL at the target, and, for the finding, against plain QFL
     after all its rounds, which has had more of them; with the seeds that are within `WITHIN` of it
     or above. Where some never reached the target, intervals are those of what they had paid.
     """
@@ -210,15 +210,15 @@ def savings(agents: Mapping[str, BySeed], whole: BySeed) -> str:
         cells = []
         for key, least in SAVED.items():
             found = saving(runs, agents[PLAIN], key)
-            said = str(found) if found else "-"
+            text = str(found) if found else "-"
             if found and least is not None:
-                said += verdict(found.total, found.low, least, found.seeds, found.mark)
-            cells.append(said)
+                text += finding(found.total, found.low, least, found.seeds, found.mark)
+            cells.append(text)
         cells.append(spread(lost(runs, agents[PLAIN]), "+.2f"))
         ends = lost(runs, whole)
         mean, near = statistics.fmean(ends), sum(points >= -WITHIN for points in ends)
-        judged = verdict(mean, mean - interval(ends), -WITHIN, len(ends))
-        cells.append(f"{spread(ends, '+.2f')}, {near}/{len(ends)}{judged}")
+        end = finding(mean, mean - interval(ends), -WITHIN, len(ends))
+        cells.append(f"{spread(ends, '+.2f')}, {near}/{len(ends)}{end}")
         rows.append(row((name, *cells)))
     return "\n".join(rows)
 

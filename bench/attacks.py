@@ -11,18 +11,15 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flwr.app import Message
 
-from bench.grid import FIRST_NODE, InProcessGrid
-from client_app.app import app
-from client_app.site import forget
-from core import flatten, parse_run, read_jsonl
+from bench.grid import FIRST_NODE, run_with_events
+from bench.tables import head, row
+from core import parse_run
 from core.messages import (
     ABOUT,
     ARRAYS,
@@ -32,8 +29,6 @@ from core.messages import (
     pack_parameters,
     unpack_parameters,
 )
-from server_app.journal import RunJournal
-from server_app.run import run
 
 LIARS = (3, 7)
 RULES = ("weighted", "uniform", "median", "trimmed-mean", "krum")
@@ -155,14 +150,8 @@ def spoil(attack: str, liars: Sequence[int] = LIARS) -> Callable[[Message, Messa
 
 def measure(attack: str, *given: str, liars: Sequence[int] = LIARS) -> tuple[dict[str, Any], Any]:
     """Run a federation in this process under an attack; return its summary and events."""
-    forget()
     settings, _ = parse_run([], [*BASE, *given])
-    grid = InProcessGrid(app, flatten(settings), settings.run.clients, spoil=spoil(attack, liars))
-    with tempfile.TemporaryDirectory() as folder:
-        journal = RunJournal(Path(folder))
-        journal.begin(settings)
-        summary = run(grid, settings, journal)
-        return summary, list(read_jsonl(journal.folder / "metrics.jsonl"))
+    return run_with_events(settings, spoil(attack, liars))
 
 
 def cell(attack: str, rule: str, seeds: Sequence[int]) -> str:
@@ -182,10 +171,8 @@ def cell(attack: str, rule: str, seeds: Sequence[int]) -> str:
 
 def skewed(seeds: Sequence[int]) -> None:
     """Print what the server leaves out of honest runs with strong label skew."""
-    print(
-        "| seed | training rows | accuracy | updates dropped | moments left out | updates moved |"
-    )
-    print("|---|---|---|---|---|---|")
+    titles = "updates dropped", "moments left out", "updates moved"
+    print(head(("seed", "training rows", "accuracy", *titles)))
     for seed in seeds:
         words = (f"run.seed={seed}", "data.partition=dirichlet", "data.alpha=0.1", "run.rounds=5")
         summary, events = measure("none", *words)
@@ -193,13 +180,15 @@ def skewed(seeds: Sequence[int]) -> None:
         updates = [event for event in events if event["event"] == "client"]
         rows = " ".join(str(about["train_rows"]) for about in ready["clients"])
         clipped = [event["clipped"] for event in updates if event["clipped"] < 1]
-        print(
-            f"| {seed} | {rows} | {100 * summary['test']['accuracy']:.1f} | "
-            f"{sum(bool(event['dropped']) for event in updates)} of {len(updates)} | "
-            f"{len(ready['moments_left_out'])} of {len(ready['clients'])} | "
-            f"{len(clipped)}, by {min(clipped, default=1.0):.2f} at most |",
-            flush=True,
+        cells = (
+            str(seed),
+            rows,
+            f"{100 * summary['test']['accuracy']:.1f}",
+            f"{sum(bool(event['dropped']) for event in updates)} of {len(updates)}",
+            f"{len(ready['moments_left_out'])} of {len(ready['clients'])}",
+            f"{len(clipped)}, by {min(clipped, default=1.0):.2f} at most",
         )
+        print(row(cells), flush=True)
 
 
 def main(words: Sequence[str]) -> int:
@@ -214,11 +203,10 @@ def main(words: Sequence[str]) -> int:
     if chosen.honest:
         skewed(chosen.seeds)
         return 0
-    print("| two of ten sites | " + " | ".join(chosen.rules) + " |")
-    print("|---" * (len(chosen.rules) + 1) + "|")
+    print(head(("two of ten sites", *chosen.rules)))
     for attack in chosen.only:
         cells = (cell(attack, rule, chosen.seeds) for rule in chosen.rules)
-        print(f"| {attack} | " + " | ".join(cells) + " |", flush=True)
+        print(row((attack, *cells)), flush=True)
     return 0
 
 

@@ -58,12 +58,17 @@ def command(folder: Path, *words: str) -> None:
 
 def imported(code: str) -> tuple[float, float]:
     """Return wall seconds and peak memory (MB) of a fresh process that runs some code."""
-    told = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    memory_line = (
+        "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
     seconds, memory = [], 0.0
     for _ in range(3):
         began = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", f"{code}\n{told}"], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "-c", f"{code}\n{memory_line}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
         )
         seconds.append(time.perf_counter() - began)
         memory = float(done.stdout.split()[-1])

@@ -81,8 +81,8 @@ def main(arguments: list[str]) -> int:
     whole = slow * given.rows / given.slow_rows
     print(f"{given.rows} rows, {given.shots} shots, FakeBrisbane")
     print("| path | seconds | jobs | faster than qiskit.remote |\n|---|---|---|---|")
-    said = f"{given.rows} (scaled from {given.slow_rows})"
-    print(f"| qiskit.remote, a row at a time | {whole:.1f} | {said} | 1x |", flush=True)
+    rows = f"{given.rows} (scaled from {given.slow_rows})"
+    print(f"| qiskit.remote, a row at a time | {whole:.1f} | {rows} | 1x |", flush=True)
     with tempfile.TemporaryDirectory() as store:
         for name in (f"fake:{DEVICE}", f"aer:{DEVICE}"):
             seconds, jobs, found = ours(name, given.rows, given.shots, Path(store))

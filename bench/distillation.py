@@ -11,20 +11,30 @@ made again.
 
 from __future__ import annotations
 
-import argparse
-import logging
+import itertools
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.published import run_once
-from bench.tables import ROOT, arguments, head, keep, kept, mean_error, mean_spread, row
-from core import Settings, parse_run
+from bench.grid import run_once
+from bench.tables import (
+    ONLY,
+    OUT,
+    arguments,
+    configured,
+    head,
+    mean_error,
+    mean_spread,
+    once,
+    row,
+    sites_store,
+)
+from core import Settings
 
 COMMON = ("agent.kind=all", "llm.rows=0", "evaluation.baselines=false", "run.report=false")
 
@@ -85,7 +95,7 @@ def assignments(case: Case) -> list[str]:
 
 def settings_of(case: Case, paths: Sequence[str] = ()) -> Settings:
     """Return a case's settings."""
-    return parse_run([ROOT / "config" / SETS[case.data].config], [*assignments(case), *paths])[0]
+    return configured(SETS[case.data].config, [*assignments(case), *paths])[0]
 
 
 def given_by(case: Case) -> dict[str, Any]:
@@ -93,7 +103,7 @@ def given_by(case: Case) -> dict[str, Any]:
 
     Not the whole tree: a new key at its default changes no run.
     """
-    return parse_run([ROOT / "config" / SETS[case.data].config], assignments(case))[1]
+    return configured(SETS[case.data].config, assignments(case))[1]
 
 
 def measure(case: Case, data: Path, store: str) -> dict[str, Any]:
@@ -185,29 +195,17 @@ def _row(group: tuple[str, int, str], mine: Lines, lines: Lines) -> str:
 
 def main(given: list[str]) -> int:
     """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--rows", type=int, nargs="+", default=[50, 200, 1000])
-    sizes, rest = parser.parse_known_args(given)
-    asked = arguments("bench.distillation", __doc__, "human_vs_worm", rest)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    cases = [
-        Case(data, rows, seed, variant)
-        for data in SETS
-        if asked.only in (None, data)
-        for rows in sizes.rows
-        for seed in asked.seeds
-        for variant in VARIANTS
-    ]
+    sizes = {"--rows": {"type": int, "nargs": "+", "default": [50, 200, 1000]}}
+    options = {**ONLY, **OUT, **sizes}
+    chosen = arguments("bench.distillation", __doc__, "human_vs_worm", given, options)
+    sets = [data for data in SETS if chosen.only in (None, data)]
+    grid = itertools.product(sets, chosen.rows, chosen.seeds, VARIANTS)
     lines: Lines = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        # Runs of one seed share their embeddings and, but for the folds, their teachers.
-        store = asked.store or temporary
-        for case in cases:
-            found = kept(asked.out, {**asdict(case), "given": given_by(case)})
-            lines[case] = found or keep(asked.out, measure(case, asked.data, store))
-            if not found:
-                wall = lines[case]["seconds"]["wall"]
-                print(f"{case}: {wall:.0f} s", file=sys.stderr, flush=True)
+    # Runs of one seed share their embeddings and, but for the folds, their teachers.
+    with sites_store(chosen.store) as store:
+        for case in (Case(*one) for one in grid):
+            wanted = {**asdict(case), "given": given_by(case)}
+            lines[case] = once(chosen.out, case, wanted, partial(measure, case, chosen.data, store))
     print(table(lines))
     return 0
 

@@ -30,6 +30,8 @@ import torch
 
 from bench.floor import floor_seconds, seconds_of
 from bench.simulators import NotInstalledError, jax_step, torchquantum_step
+from bench.tables import head
+from bench.tables import row as table_row
 from core import BackendError, QuantumSettings
 from quantum import QCNN, build_classifier
 from quantum.ansatz.gates import gates_of
@@ -43,9 +45,11 @@ OTHERS = ("pennylane:default.qubit", "pennylane:lightning.qubit", JAX, TORCHQUAN
 WHOLE_TAPE = ("pennylane:default.qubit", JAX, TORCHQUANTUM)  # keep the states after every gate
 MAX_BYTES = 8 * 2**30
 SLOW = "not tried"
-HEADER = (
-    "| qubits | rows | ours, ms | default.qubit, ms | lightning.qubit, ms | JAX jit, ms "
-    "| its compilation, s | torchquantum, ms | floor, ms | ours / floor |"
+HEADER = head(
+    (
+        *("qubits", "rows", "ours, ms", "default.qubit, ms", "lightning.qubit, ms", "JAX jit, ms"),
+        *("its compilation, s", "torchquantum, ms", "floor, ms", "ours / floor"),
+    )
 )
 
 
@@ -140,7 +144,7 @@ def row(
         if name == JAX:
             cells.append("-" if seconds is None else f"{seconds:.1f}")
     cells += [f"{floor:.2f}", f"{ours / floor:.1f}"]
-    return "| " + " | ".join(cells) + " |"
+    return table_row(cells)
 
 
 def main(arguments: list[str]) -> int:
@@ -154,7 +158,6 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(HEADER)
-    print("|---|---|---|---|---|---|---|---|---|---|")
     device: Device = given.device
     bounds = Bounds(given.limit, given.compile_limit, device)
     for qubits in given.qubits:

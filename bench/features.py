@@ -14,21 +14,18 @@ again.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import logging
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.published import run_once
-from bench.tables import ROOT, arguments, keep, kept, mean_spread
+from bench.grid import run_once
+from bench.tables import ONLY, OUT, arguments, configured, mean_spread, once, sites_store
 from bench.tables import head as table_head
 from bench.tables import row as table_row
-from core import parse_run
 
 COMMON = (
     "agent.kind=all",
@@ -115,7 +112,7 @@ def assignments(case: Case) -> tuple[str, tuple[str, ...]]:
 def given_by(case: Case, seed: int) -> dict[str, Any]:
     """Return what identifies a run: the case, the seed, and every setting that it sets."""
     config, given = assignments(case)
-    sets = parse_run([ROOT / "config" / config], [*given, f"run.seed={seed}"])[1]
+    sets = configured(config, [*given, f"run.seed={seed}"])[1]
     return {**asdict(case), "seed": seed, "given": sets}
 
 
@@ -123,7 +120,7 @@ def measure(case: Case, data: Path, seed: int, store: str) -> dict[str, Any]:
     """Run one case and return what is kept of it."""
     config, given = assignments(case)
     where = (f"data.path={data / DATA[case.data][1]}", f"run.seed={seed}", f"llm.store={store}")
-    summary = run_once(parse_run([ROOT / "config" / config], [*given, *where])[0])
+    summary = run_once(configured(config, [*given, *where])[0])
     linear = summary["baselines"]["logistic_projected"]
     return {
         **given_by(case, seed),
@@ -165,20 +162,22 @@ HEADER = (
 
 def main(given: list[str]) -> int:
     """Run what is missing and print the table."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--qubits", type=int, nargs="+", choices=QUBITS, default=QUBITS)
-    parser.add_argument("--projections", nargs="+", choices=PROJECTIONS, default=PROJECTIONS)
-    chosen, rest = parser.parse_known_args(given)
-    asked = arguments("bench.features", __doc__, "human_vs_worm", rest)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    grid: dict[str, dict[str, Any]] = {
+        "--qubits": {"type": int, "nargs": "+", "choices": QUBITS, "default": QUBITS},
+        "--projections": {"nargs": "+", "choices": PROJECTIONS, "default": PROJECTIONS},
+    }
+    chosen = arguments("bench.features", __doc__, "human_vs_worm", given, {**ONLY, **OUT, **grid})
     print(table_head(HEADER), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        store = asked.store or folder
-        for case in cases(asked.only, chosen.projections, chosen.qubits):
+    with sites_store(chosen.store) as store:
+        for case in cases(chosen.only, chosen.projections, chosen.qubits):
             runs = [
-                kept(asked.out, given_by(case, seed))
-                or keep(asked.out, measure(case, asked.data, seed, store))
-                for seed in asked.seeds
+                once(
+                    chosen.out,
+                    case,
+                    given_by(case, seed),
+                    partial(measure, case, chosen.data, seed, store),
+                )
+                for seed in chosen.seeds
             ]
             print(row(case, runs), flush=True)
     return 0

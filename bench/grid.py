@@ -5,14 +5,17 @@ Used by benchmarks that need many runs, and by tests that drop messages or spoil
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+from core import Settings, flatten, read_jsonl
 from core.flower_compat import CLIENT_RAISED, set_message_id, set_task_identity
 
 Spoil = Callable[[Message, Message], Message | None]
@@ -40,7 +43,7 @@ class InProcessGrid(Grid):
         May change or drop a reply.
     log : list
         Message types sent, with the client.
-    kept : dict
+    pending : dict
         Replies that were not pulled yet, by the id of the order.
     """
 
@@ -51,7 +54,7 @@ class InProcessGrid(Grid):
     spoil: Spoil = lambda order, reply: reply
     log: list[tuple[str, int]] = field(default_factory=list)
     contexts: dict[int, Context] = field(default_factory=dict)
-    kept: dict[str, Message] = field(default_factory=dict)
+    pending: dict[str, Message] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         set_task_identity()
@@ -108,9 +111,34 @@ class InProcessGrid(Grid):
             reply = self._ask(message)
             sent.append(str(message.metadata.message_id))
             if reply is not None:
-                self.kept[sent[-1]] = reply
+                self.pending[sent[-1]] = reply
         return sent
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Hand out kept replies, each once."""
-        return [self.kept.pop(name) for name in message_ids if name in self.kept]
+        """Return the replies of these orders that are there, each once."""
+        return [self.pending.pop(name) for name in message_ids if name in self.pending]
+
+
+def run_with_events(
+    settings: Settings, spoil: Spoil = lambda message, reply: reply
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Run a federation in this process; return its summary and events, and leave no files."""
+    from client_app.app import app
+    from client_app.site import forget
+    from server_app.journal import RunJournal
+    from server_app.run import run
+
+    forget()
+    grid = InProcessGrid(app, flatten(settings), settings.run.clients, spoil=spoil)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = RunJournal(Path(folder))
+        journal.begin(settings)
+        summary = run(grid, settings, journal)
+        return summary, list(read_jsonl(journal.folder / "metrics.jsonl"))
+
+
+def run_once(settings: Settings) -> dict[str, Any]:
+    """Run a federation in this process; return its summary, with every round's validation loss."""
+    summary, events = run_with_events(settings)
+    losses = [event["loss"] for event in events if event["event"] == "round"]
+    return {**summary, "validation_losses": losses}

@@ -115,8 +115,8 @@ def tweets(options: argparse.Namespace) -> None:
             logits, seconds, epoch = fine_tuned(few, test, settings, options.seed)
             left = figures(base["accuracy"], base["macro_f1"], base["loss"])
             measured = (measure(logits, test[1]) for measure in (accuracy, macro_f1, loss))
-            told = f"{figures(*measured)} | {epoch} of {epochs} | {seconds:.0f}"
-            print(f"| {number} | {size:,} | {left} | {told} |", flush=True)
+            cells = f"{figures(*measured)} | {epoch} of {epochs} | {seconds:.0f}"
+            print(f"| {number} | {size:,} | {left} | {cells} |", flush=True)
 
 
 def make_model(folder: Path) -> None:

@@ -2,24 +2,22 @@
 
 ``python -m bench.noise --data FOLDER [--seeds 0 1 2] [--only spsa ...]``, with FOLDER holding
 ``human_vs_worm/``: 10 clients with 2,000 rows of real DNA in all, 4 qubits, Aer with the noise of
-FakeBrisbane, 256 shots; the server judges under the same noise. A run ends when the accuracy on the
+FakeBrisbane, 256 shots; the server scores under the same noise. A run ends when the accuracy on the
 server's 500 validation rows reaches the target, and only then are the official test rows scored,
 once.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from bench.published import ROOT, run_once
-from core import parse_run
+from bench.grid import run_once
+from bench.tables import arguments, configured, head, sites_store
+from bench.tables import row as table_row
 
 COMMON = (
     "evaluation.baselines=false",
@@ -45,16 +43,18 @@ RUNS = {
     "spsa, to 0.94, 2 rounds exact first": (HIGHER, "train.warm_rounds=2"),
 }
 
-HEADER = (
-    "| optimiser | seed | rounds | validation accuracy | test accuracy | jobs | circuits | shots | "
-    "server's circuits | seconds |\n" + "|---" * 10 + "|"
+HEADER = head(
+    (
+        *("optimiser", "seed", "rounds", "validation accuracy", "test accuracy", "jobs"),
+        *("circuits", "shots", "server's circuits", "seconds"),
+    )
 )
 
 
 def measure(name: str, data: Path, seed: int, store: str) -> dict[str, Any]:
     """Run one case and return its summary, with its wall seconds."""
     given = [f"data.path={data / 'human_vs_worm'}", f"run.seed={seed}", f"llm.store={store}"]
-    settings, _ = parse_run([ROOT / "config" / "noisy-dna.toml"], [*COMMON, *RUNS[name], *given])
+    settings, _ = configured("noisy-dna.toml", [*COMMON, *RUNS[name], *given])
     began = time.monotonic()
     summary = run_once(settings)
     return {**summary, "wall": time.monotonic() - began}
@@ -62,7 +62,7 @@ def measure(name: str, data: Path, seed: int, store: str) -> dict[str, Any]:
 
 def row(name: str, seed: int, summary: dict[str, Any]) -> str:
     """Return a summary as a Markdown row."""
-    ledger, judge = summary["ledger"], summary["judge"]
+    ledger, server = summary["ledger"], summary["judge"]
     cells = (
         name,
         str(seed),
@@ -72,31 +72,23 @@ def row(name: str, seed: int, summary: dict[str, Any]) -> str:
         f"{ledger['jobs']:,}",
         f"{ledger['circuits']:,}",
         f"{ledger['shots']:,}",
-        f"{judge['circuits']:,}",
+        f"{server['circuits']:,}",
         f"{summary['wall']:.0f}",
     )
-    return "| " + " | ".join(cells) + " |"
+    return table_row(cells)
 
 
-def main(arguments: list[str]) -> int:
+def main(given: list[str]) -> int:
     """Print the table, and the mean circuits of each optimiser."""
-    parser = argparse.ArgumentParser(prog="bench.noise", description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", choices=tuple(RUNS), nargs="+", default=list(RUNS))
-    parser.add_argument("--store", type=Path, help="keep teachers there; default: a temporary one")
-    given = parser.parse_args(arguments)
-    if not given.data.is_dir():
-        parser.error(f"--data {given.data} is no folder; name the one with human_vs_worm/")
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    only = {"--only": {"choices": tuple(RUNS), "nargs": "+", "default": list(RUNS)}}
+    chosen = arguments("bench.noise", __doc__, "human_vs_worm", given, only, seeds=[0, 1, 2])
     print(HEADER, flush=True)
     means = []
-    with tempfile.TemporaryDirectory() as temporary:  # all cases of one seed share their teachers
-        store = str(given.store.resolve() if given.store else temporary)
-        for name in given.only:
+    with sites_store(chosen.store) as store:  # all cases of one seed share their teachers
+        for name in chosen.only:
             found = []
-            for seed in given.seeds:
-                found.append(measure(name, given.data.resolve(), seed, store))
+            for seed in chosen.seeds:
+                found.append(measure(name, chosen.data, seed, store))
                 print(row(name, seed, found[-1]), flush=True)
             means.append((name, found))
     for name, found in means:

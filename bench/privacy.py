@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from bench.published import run_once
-from core import parse_run
+from bench.grid import run_once
+from bench.tables import configured, head, mean_spread
+from bench.tables import row as table_row
 
-DEMO = Path(__file__).resolve().parents[1] / "config" / "demo.toml"
 ALL_ROUNDS = (
     "aggregation.rule=uniform",
     "run.report=false",
@@ -43,17 +41,17 @@ def row(clients: int, name: str, summaries: Sequence[dict[str, Any]]) -> str:
     """Return the runs of a case as a Markdown row."""
     accuracies = [summary["test"]["accuracy"] for summary in summaries]
     losses = [summary["test"]["loss"] for summary in summaries]
-    told = summaries[0].get("privacy", {})
-    spent = told.get("updates") or told.get("moments") or {}
+    privacy = summaries[0].get("privacy", {})
+    spent = privacy.get("updates") or privacy.get("moments") or {}
     epsilon = f"{spent['epsilon']:.1f}" if spent else "-"
     cells = (
         str(clients),
         name,
         epsilon,
-        f"{statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}",
-        f"{statistics.mean(losses):.4f} ± {statistics.stdev(losses):.4f}",
+        mean_spread(accuracies),
+        mean_spread(losses),
     )
-    return f"| {' | '.join(cells)} |"
+    return table_row(cells)
 
 
 def main(words: Sequence[str]) -> int:
@@ -63,13 +61,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--clients", nargs="+", type=int, default=[4, 16])
     chosen = parser.parse_args(words)
     logging.disable(logging.WARNING)
-    print("| clients | privacy | epsilon | test accuracy | test loss |\n|---|---|---|---|---|")
+    print(head(("clients", "privacy", "epsilon", "test accuracy", "test loss")))
     for clients in chosen.clients:
         for name, given in CASES:
             summaries = []
             for seed in chosen.seeds:
                 words = (f"run.seed={seed}", f"run.clients={clients}")
-                settings, _ = parse_run([DEMO], [*ALL_ROUNDS, *given, *words])
+                settings, _ = configured("demo.toml", [*ALL_ROUNDS, *given, *words])
                 summaries.append(run_once(settings))
             print(row(clients, name, summaries), flush=True)
     return 0

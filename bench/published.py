@@ -7,23 +7,16 @@ ServerApp, strategy and ClientApp in one process and prints a Markdown row for e
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.grid import InProcessGrid
-from client_app.app import app
-from client_app.site import forget
-from core import Settings, flatten, parse_run, read_jsonl
-from server_app.journal import RunJournal
-from server_app.run import run
-
-ROOT = Path(__file__).resolve().parents[1]
+from bench.grid import run_once
+from bench.tables import ONLY, arguments, configured, head, sites_store
+from bench.tables import row as table_row
+from core import Settings
 
 PUBLISHED = (
     "features.projection=pca",
@@ -83,38 +76,25 @@ CASES = (
     ),
 )
 
-HEADER = (
-    "| data | run | seed | accuracy | macro-F1 | macro-recall | loss | LR, same features: acc / "
-    "macro-recall | LR, all features: acc / macro-recall | majority acc | teachers, own "
-    "validation rows | circuits | rounds (kept) |\n" + "|---" * 13 + "|"
+HEADER = head(
+    (
+        *("data", "run", "seed", "accuracy", "macro-F1", "macro-recall", "loss"),
+        "LR, same features: acc / macro-recall",
+        "LR, all features: acc / macro-recall",
+        *("majority acc", "teachers, own validation rows", "circuits", "rounds (kept)"),
+    )
 )
 
 
 def settings_of(case: Case, given: Sequence[str] = ()) -> Settings:
     """Return a case's settings; later assignments win."""
-    return parse_run([ROOT / "config" / case.config], [*case.overrides, *given])[0]
+    return configured(case.config, [*case.overrides, *given])[0]
 
 
 def measure(case: Case, data: Path, seed: int, store: str) -> dict[str, Any]:
     """Run one case and return its summary."""
     given = [f"data.path={data / case.folder}", f"run.seed={seed}", f"llm.store={store}"]
     return run_once(settings_of(case, given))
-
-
-def run_once(settings: Settings) -> dict[str, Any]:
-    """Run a federation in this process and return its summary; nothing else is kept.
-
-    ``validation_losses`` in it are those of every round.
-    """
-    forget()
-    grid = InProcessGrid(app, flatten(settings), settings.run.clients)
-    with tempfile.TemporaryDirectory() as folder:
-        journal = RunJournal(Path(folder))
-        journal.begin(settings)
-        summary = run(grid, settings, journal)
-        events = list(read_jsonl(journal.folder / "metrics.jsonl"))
-    losses = [event["loss"] for event in events if event["event"] == "round"]
-    return {**summary, "validation_losses": losses}
 
 
 def row(case: Case, seed: int, summary: dict[str, Any]) -> str:
@@ -137,24 +117,17 @@ def row(case: Case, seed: int, summary: dict[str, Any]) -> str:
         f"{summary['ledger']['circuits']:,}",
         f"{summary['rounds']} ({summary['best_round']})",
     )
-    return "| " + " | ".join(cells) + " |"
+    return table_row(cells)
 
 
-def main(arguments: list[str]) -> int:
+def main(given: list[str]) -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="bench.published", description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--only", choices=("dna", "tweets"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    given = parser.parse_args(arguments)
-    if not given.data.is_dir():
-        parser.error(f"--data {given.data} is no folder; name the one with human_vs_worm/")
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    chosen = arguments("bench.published", __doc__, "human_vs_worm", given, ONLY, seeds=[0])
     print(HEADER, flush=True)
-    with tempfile.TemporaryDirectory() as store:  # the cases of one seed share their teachers
-        for case in (case for case in CASES if given.only in (None, case.data)):
-            for seed in given.seeds:
-                summary = measure(case, given.data.resolve(), seed, store)
+    with sites_store(chosen.store) as store:  # the cases of one seed share their teachers
+        for case in (case for case in CASES if chosen.only in (None, case.data)):
+            for seed in chosen.seeds:
+                summary = measure(case, chosen.data, seed, store)
                 print(row(case, seed, summary), flush=True)
     return 0
 

@@ -155,12 +155,12 @@ def convex(horizon: int, repetitions: int) -> tuple[dict[str, Finding], dict[str
 
 def problems() -> dict[str, dict[str, float]]:
     """Return both problems' constants."""
-    told = {}
+    constants = {}
     for name, rows in ROWS.items():
         sites = draw_sites(rows, SEED)
         known = constants_of(sites)
         biased = sites.optimum(expected_shares(sites.rows, CHOSEN))
-        told[name] = {
+        constants[name] = {
             "mu": known.mu,
             "L": known.smoothness,
             "kappa": known.condition,
@@ -176,13 +176,15 @@ def problems() -> dict[str, dict[str, float]]:
             "G^2": known.gradient,
             "3 of 10, by rows: F - F*": float(sites.loss(biased, sites.shares)) - known.least,
         }
-    return told
+    return constants
 
 
-def constants_table(told: Mapping[str, Mapping[str, float]]) -> str:
+def constants_table(constants: Mapping[str, Mapping[str, float]]) -> str:
     """Return the problems' constants as a table."""
-    lines = [head(["rows of the ten sites", *told["equal"]])]
-    lines += [row([name, *(f"{v:.3g}" for v in values.values())]) for name, values in told.items()]
+    lines = [head(["rows of the ten sites", *constants["equal"]])]
+    lines += [
+        row([name, *(f"{v:.3g}" for v in values.values())]) for name, values in constants.items()
+    ]
     return "\n".join(lines)
 
 
@@ -234,7 +236,9 @@ def law_table(found: Mapping[str, Law]) -> str:
     return "\n".join(lines)
 
 
-def picture(path: Path, courses: Mapping[str, Course], told: Mapping[str, Sequence[float]]) -> None:
+def picture(
+    path: Path, courses: Mapping[str, Course], curves: Mapping[str, Sequence[float]]
+) -> None:
     """Draw gaps against t + gamma, and the quantum model's losses by round."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -243,7 +247,7 @@ def picture(path: Path, courses: Mapping[str, Course], told: Mapping[str, Sequen
         figure = Figure(figsize=(10, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(2, 1))
         _draw_gaps(left, courses)
-        _draw_losses(right, told)
+        _draw_losses(right, curves)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.25, linewidth=0.5)
@@ -275,8 +279,8 @@ def _draw_gaps(axes: Any, courses: Mapping[str, Course]) -> None:
     axes.legend(frameon=False, fontsize=8, loc="lower left")
 
 
-def _draw_losses(axes: Any, told: Mapping[str, Sequence[float]]) -> None:
-    for (name, losses), colour in zip(told.items(), ("#D55E00", "#009E73"), strict=True):
+def _draw_losses(axes: Any, curves: Mapping[str, Sequence[float]]) -> None:
+    for (name, losses), colour in zip(curves.items(), ("#D55E00", "#009E73"), strict=True):
         axes.plot(range(1, len(losses) + 1), losses, color=colour, label=name, linewidth=1.6)
     axes.set(xlabel="round", ylabel="validation loss, nats")
     axes.set_title("Quantum model: not convex, not covered", fontsize=10)
@@ -305,8 +309,8 @@ def report(
             f"R² {one.r2:.3f}"
         )
     print("\n### The quantum model (the theorem does not cover it)\n")
-    said = "; ".join(f"{low:.2f} to {high:.2f}" for low, high in bends)
-    print(f"Curvature at random parameters, least to largest: {said}")
+    ranges = "; ".join(f"{low:.2f} to {high:.2f}" for low, high in bends)
+    print(f"Curvature at random parameters, least to largest: {ranges}")
     for name, values in losses.items():
         print(f"{name}: validation loss by round " + " ".join(f"{loss:.4f}" for loss in values))
 
@@ -329,8 +333,8 @@ def main(given: list[str]) -> int:
     print(f"\n{wall:.0f} s, of which {cpu:.0f} CPU seconds; commit {commit()}")
     if out:
         parts: dict[str, Mapping[str, Any]] = {"cases": found, "laws": paid, "seconds": fits}
-        kept = {part: {k: asdict(v) for k, v in named.items()} for part, named in parts.items()}
-        whole = {**kept, "problems": problems(), "losses": losses, "curvature": bends}
+        figures = {part: {k: asdict(v) for k, v in one.items()} for part, one in parts.items()}
+        whole = {**figures, "problems": problems(), "losses": losses, "curvature": bends}
         (out / "convergence.json").write_text(json.dumps(whole, indent=1) + "\n")
     return 0 if all(law.exact for law in paid.values()) else 1
 

@@ -28,13 +28,13 @@ from bench.agent import (
 from bench.agent_tables import (
     OURS,
     PLAIN,
+    finding,
     interval,
     lost,
     proof,
     saving,
     smoothed,
     spread,
-    verdict,
 )
 from core import Cost, Ledger, circuit_prices, with_idle
 from strategies import plausibility
@@ -204,17 +204,17 @@ def test_intervals_are_students() -> None:
     assert (spread([]), spread([1.5])) == ("-", "1.5")
 
 
-def test_verdicts_look_at_the_mean_and_its_interval() -> None:
-    assert verdict(61.0, 55.0, 50, 10) == " (met)"
-    assert verdict(61.0, 45.0, 50, 10) == " (met on average)"
-    assert verdict(49.0, 45.0, 50, 10) == " (missed)"
+def test_findings_depend_on_the_mean_and_its_interval() -> None:
+    assert finding(61.0, 55.0, 50, 10) == " (met)"
+    assert finding(61.0, 45.0, 50, 10) == " (met on average)"
+    assert finding(49.0, 45.0, 50, 10) == " (missed)"
     # An upper bound can miss, but not meet; a lower bound meet, but not miss.
-    assert verdict(61.0, 55.0, 50, 10, "<= ") == " (open)"
-    assert verdict(49.0, 45.0, 50, 10, "<= ") == " (missed)"
-    assert verdict(61.0, 55.0, 50, 10, ">= ") == " (met)"
-    assert verdict(49.0, 45.0, 50, 10, ">= ") == " (open)"
-    assert verdict(61.0, 55.0, 50, 10, "~ ") == " (open)"
-    assert verdict(61.0, 55.0, 50, 4) == ""
+    assert finding(61.0, 55.0, 50, 10, "<= ") == " (open)"
+    assert finding(49.0, 45.0, 50, 10, "<= ") == " (missed)"
+    assert finding(61.0, 55.0, 50, 10, ">= ") == " (met)"
+    assert finding(49.0, 45.0, 50, 10, ">= ") == " (open)"
+    assert finding(61.0, 55.0, 50, 10, "~ ") == " (open)"
+    assert finding(61.0, 55.0, 50, 4) == ""
 
 
 def test_tables_mark_what_never_reached_the_target() -> None:

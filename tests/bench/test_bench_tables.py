@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import adapters, features
-from bench.tables import ROOT, arguments, head, keep, kept, mean_error, mean_spread, row
+from bench.tables import ROOT, arguments, head, mean_error, mean_spread, row, store, stored
 from core import parse_run
 
 
@@ -20,17 +20,17 @@ def test_spread_and_paired_error_by_hand() -> None:
 def test_runs_of_other_settings_do_not_count(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     today = {"seed": 0, "given": {"run.rounds": 20}}
-    assert kept(out, today) is None
-    assert kept(None, today) is None
-    keep(out, {"seed": 0, "given": {"run.rounds": 3}, "accuracy": 0.1})
-    assert kept(out, today) is None
-    keep(out, {**today, "accuracy": 0.2})
-    keep(out, {**today, "accuracy": 0.3})
-    found = kept(out, today)
+    assert stored(out, today) is None
+    assert stored(None, today) is None
+    store(out, {"seed": 0, "given": {"run.rounds": 3}, "accuracy": 0.1})
+    assert stored(out, today) is None
+    store(out, {**today, "accuracy": 0.2})
+    store(out, {**today, "accuracy": 0.3})
+    found = stored(out, today)
     assert found is not None
     assert found["accuracy"] == 0.3
     assert found["commit"]
-    assert kept(out, {**today, "seed": 1}) is None
+    assert stored(out, {**today, "seed": 1}) is None
 
 
 def test_a_data_folder_without_the_data_is_one_line(

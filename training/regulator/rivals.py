@@ -52,8 +52,8 @@ def steady(running: Federations, ids: Tensor, order: Places) -> tuple[Bools, Flo
     if running.round == 1:
         return everybody(running, ids, order)
     task, clients = running.task, running.task.rows.shape[1]
-    told = np.where(task.blind[:, None], np.nan, running.known["standing"])
-    standing = in_order(np.nan_to_num(told), order)
+    known = np.where(task.blind[:, None], np.nan, running.known["standing"])
+    standing = in_order(np.nan_to_num(known), order)
     first = np.arange(clients) < max(1, (clients + 1) // 2)
     chosen = (first & (standing > -0.3)) | (np.arange(clients) == 0)
     levels = np.where(chosen, np.where(standing > 0.6, 2.0, 1.0), 0.0)

@@ -33,7 +33,7 @@ class Steps:
     Attributes
     ----------
     ids, tokens : Tensor of int64, shapes (N, L), (N, K + 1)
-        What was read and what was said.
+        What was read and what was decided.
     federation, round : ndarray of int64, shape (N,)
         Whose decision it was, and when, from 0.
     """
@@ -76,7 +76,7 @@ def play(running: Federations, decide: Decide) -> tuple[Steps, Floats]:
     tuple
         The decisions of those that were still running, and the rewards, nats, shape (T, B).
     """
-    kept: list[tuple[Tensor, Tensor, Places, Places]] = []
+    decisions: list[tuple[Tensor, Tensor, Places, Places]] = []
     rewards: list[Floats] = []
     while not running.done.all():
         read, order = encode(running.states())
@@ -85,15 +85,15 @@ def play(running: Federations, decide: Decide) -> tuple[Steps, Floats]:
         live = np.flatnonzero(~running.done)
         tokens = torch.as_tensor(tokens_of(stop, ordered))
         levels = in_place(ordered, order)
-        kept.append((ids[live], tokens[live], live, np.full(len(live), len(rewards))))
+        decisions.append((ids[live], tokens[live], live, np.full(len(live), len(rewards))))
         ended = running.stop(stop)
         task = running.task
         rewards.append(ended + running.step(steps_of(levels, task.plain, task.most)).reward)
     steps = Steps(
-        torch.cat([ids for ids, _, _, _ in kept]),
-        torch.cat([tokens for _, tokens, _, _ in kept]),
-        np.concatenate([live for _, _, live, _ in kept]),
-        np.concatenate([when for _, _, _, when in kept]),
+        torch.cat([ids for ids, _, _, _ in decisions]),
+        torch.cat([tokens for _, tokens, _, _ in decisions]),
+        np.concatenate([live for _, _, live, _ in decisions]),
+        np.concatenate([when for _, _, _, when in decisions]),
     )
     return steps, np.stack(rewards)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 Floats = npt.NDArray[np.float64]
 WIDTH, ROWS, OWN_ROWS, SERVER_ROWS = 4, 40, 20, 200
 BLIND = 0.1
-"""Share of federations whose agent is told no credit."""
+"""Share of federations whose agent is shown no credit."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Task:
     plain, rounds, price, idle_price : ndarray, shape (S,)
         Plain steps, most rounds, and what circuits and waiting are worth.
     blind : ndarray of bool, shape (S,)
-        Whether the agent is told no credit, as where judging costs circuits.
+        Whether the agent is shown no credit, as where evaluation costs circuits.
     """
 
     classes: int
@@ -101,7 +101,7 @@ class _Mixtures:
         made = self.centres[at, labels, bump] + wide * rng.normal(0, 1, (*labels.shape, WIDTH))
         return torch.as_tensor(np.clip(made / 2, -1.6, 1.6), dtype=torch.float32)
 
-    def said(self, rng: np.random.Generator, true: npt.NDArray[np.int64]) -> Tensor:
+    def observed(self, rng: np.random.Generator, true: npt.NDArray[np.int64]) -> Tensor:
         """Return labels as the sites hold them: some are wrong where a site is noisy."""
         flips = rng.random(true.shape) < self.noise[..., None]
         other = (true + rng.integers(1, self.classes, true.shape)) % self.classes
@@ -174,10 +174,10 @@ def draw_task(rng: np.random.Generator, federations: int, clients: int) -> Task:
         most=40,
         start=torch.as_tensor(start, dtype=torch.float32),
         x=mixtures.rows(rng, y),
-        y=mixtures.said(rng, y),
+        y=mixtures.observed(rng, y),
         mask=mask,
         own_x=mixtures.rows(rng, own),
-        own_y=mixtures.said(rng, own),
+        own_y=mixtures.observed(rng, own),
         server_x=mixtures.rows(rng, server),
         server_y=torch.as_tensor(server),
         rows=held,

@@ -191,7 +191,7 @@ def evaluated(seed: int, deciders: dict[str, Decide], families: int = 6) -> dict
 
 
 def train(
-    course: Course, seed: int, tell: Any = print, families: int = 6
+    course: Course, seed: int, report: Any = print, families: int = 6
 ) -> tuple[LlamaForCausalLM, dict[str, Any]]:
     """Return the trained model, and what the shipped file says of its making.
 
@@ -201,7 +201,7 @@ def train(
         How long and how fast.
     seed : int
         The one seed.
-    tell : callable
+    report : callable
         Gets a line now and then.
     families : int
         Families of federations that it is evaluated on.
@@ -209,7 +209,7 @@ def train(
     torch.manual_seed(derive_seed(seed, "regulator", "weights"))
     model, began = new_model(), time.monotonic()
     rivals = evaluated(seed, RIVALS, families)
-    tell("rivals " + ", ".join(f"{name} {value:.4f}" for name, value in rivals.items()))
+    report("rivals " + ", ".join(f"{name} {value:.4f}" for name, value in rivals.items()))
     curve: list[dict[str, float]] = []
     for stage, updates, rate, group in (
         ("imitation", course.imitation, course.rate, 1),
@@ -233,7 +233,7 @@ def train(
                 curve.append(
                     {stage: number + 1, "learned": float(np.mean(recent)), "reward": reward}
                 )
-                tell(
+                report(
                     f"{stage} {number + 1}: {np.mean(recent):.4f}, reward {reward:.4f}, "
                     f"{time.monotonic() - began:.0f} s"
                 )
@@ -265,13 +265,13 @@ def main(given: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--imitation", type=int, default=Course.imitation)
     parser.add_argument("--reinforcement", type=int, default=Course.reinforcement)
-    asked = parser.parse_args(given)
+    chosen = parser.parse_args(given)
     torch.set_num_threads(1)  # the same numbers on any machine with as many
-    course = Course(imitation=asked.imitation, reinforcement=asked.reinforcement)
-    model, about = train(course, asked.seed, lambda line: print(line, flush=True))
+    course = Course(imitation=chosen.imitation, reinforcement=chosen.reinforcement)
+    model, about = train(course, chosen.seed, lambda line: print(line, flush=True))
     state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    write_text(asked.out, serialise(state, about))
-    print(asked.out)
+    write_text(chosen.out, serialise(state, about))
+    print(chosen.out)
     return 0
 
 
