@@ -301,7 +301,8 @@ class Supervisor:
     def _note_end(self, part: Part, waited: float) -> None:
         again = part.problem == REFUSED or PORT_TAKEN in part.output().lower()
         if self.ready:
-            self.say(f"  {part.name:<14} ended ({part.problem}); starting it again")
+            if part.ready:  # else that has been said: it ended again before it was ready
+                self.say(f"  {part.name:<14} ended ({part.problem}); starting it again")
         elif part.kind == NODE and again and waited < ADMIT_SECONDS:
             self._say_once(f"  {part.name:<14} not admitted yet; trying again for a minute")
         else:

@@ -80,6 +80,22 @@ def test_a_part_that_is_killed_is_started_again(fakes: Fakes, impatient: None) -
         supervisor.close(grace=3.0)
 
 
+def test_a_part_that_ends_again_and_again_is_reported_once(fakes: Fakes, impatient: None) -> None:
+    flag = fakes.folder / "once"
+    part = fakes.part(f"import os\nif os.path.exists({str(flag)!r}): {REFUSED}\nelse: {JOINS}")
+    supervisor = started(fakes.supervisor(part))
+    try:
+        flag.touch()
+        assert part.process is not None
+        part.process.kill()
+        step_until(supervisor, lambda: part.log.read_text().count("305") > 2)
+        assert sum("starting it again" in line for line in fakes.lines) == 1
+        flag.unlink()
+        step_until(supervisor, lambda: part.ready)
+    finally:
+        supervisor.close(grace=3.0)
+
+
 @pytest.mark.parametrize("kind", [EXEC, GATE])
 def test_what_serves_a_server_starts_after_it_and_again_with_it(
     fakes: Fakes, impatient: None, kind: str
