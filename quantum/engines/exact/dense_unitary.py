@@ -37,6 +37,9 @@ class DenseUnitary:
     ) -> None:
         self.parts = parts
         self.size = 2 ** len(part.wires)
+        # One group on all qubits is the matrix itself: a tenth of a step's time at 4 qubits.
+        whole = len(part.groups) == 1 and part.groups[0].wires == part.wires
+        self._whole = first_group if whole else None
         self._steps, ends = steps_of(part, first_group)
         self.order = ends if after is None else tuple(after)
         self._last = arrange(ends, self.order)
@@ -44,8 +47,11 @@ class DenseUnitary:
     def build(self, matrices: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Build F, shape (2 2^m, parts 2^m), and the tape of its steps."""
         size, workspace = self.size, Workspace(matrices.dtype, matrices.device)
-        eye = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
-        state, tape = apply_steps(eye[None], matrices, self._steps, workspace)
+        if self._whole is not None:
+            state, tape = matrices[self._whole, :, :size].reshape(2, size, size), []
+        else:
+            eye = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
+            state, tape = apply_steps(eye[None], matrices, self._steps, workspace)
         columns = self._last.apply(state, workspace, "ordered").reshape(2 * size, size)
         if self.parts == 1:
             return columns, tape
@@ -61,6 +67,9 @@ class DenseUnitary:
             upper = columns[:size] + slope[size:, size:]
             columns = torch.cat([upper, columns[size:] - slope[:size, size:]])
         state = self._last.undo(columns.reshape(2, size, size), workspace, "ordered")
+        if self._whole is not None:
+            gradient[self._whole, :, :size].add_(state.reshape(2 * size, size))
+            return
         pull_steps_back(
             state, matrices, self._steps, tape, gradient, workspace, parts=1, wanted=False
         )
