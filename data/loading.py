@@ -41,6 +41,7 @@ from data.rows import (
     SERVER_ROWS,
     Corpus,
     DataInfo,
+    Indices,
     ServerData,
     Site,
     Split,
@@ -109,22 +110,10 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
     data, seed = settings.data, settings.run.seed
     central = settings.evaluation.mode == "central"
     corpus = load_corpus(data, seed, clients, central)
+    validation, pool = NO_ROWS, generator(seed, "order").permutation(len(corpus.train))
+    if central:
+        validation, pool = _server_validation(settings, corpus, pool, clients)
     # "All" training rows of the generated set were sized by train_rows already.
-    pool = generator(seed, "order").permutation(len(corpus.train))
-    validation = NO_ROWS
-    if central and corpus.validation is not None:
-        there = len(corpus.validation)
-        enough_rows("data.server_rows", data.server_rows, there, "official validation")
-        rows = data.server_rows or min(SERVER_ROWS, there)
-        drawn, _ = stratified_draw(corpus.validation.labels, rows, generator(seed, "server rows"))
-        validation = corpus.validation.take(drawn)
-    elif central:
-        rows = _spared(data, len(pool), clients, len(corpus.classes))
-        train = corpus.train
-        spare = LEAST if train.groups else 1
-        rng = generator(seed, "server rows")
-        drawn, pool = draw_within(train.labels, train.groups, rows, rng, spare=spare)
-        validation = corpus.train.take(drawn)
     if data.train_rows:
         enough_rows("data.train_rows", data.train_rows, len(pool), "training")
         left = corpus.train.take(pool)
@@ -146,6 +135,23 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
     dealt = iid_parts(corpus.test.labels[tests], clients, generator(seed, "shared test rows"))
     test_parts = tuple(tests[part] for part in dealt)
     return _Shares(corpus, parts, test_parts, NO_ROWS, NO_ROWS, issues)
+
+
+def _server_validation(
+    settings: Settings, corpus: Corpus, pool: Indices, clients: int
+) -> tuple[Split, Indices]:
+    """Draw the server's validation rows; return them, and the training rows that are left."""
+    data, rng = settings.data, generator(settings.run.seed, "server rows")
+    if (official := corpus.validation) is not None:
+        there = len(official)
+        enough_rows("data.server_rows", data.server_rows, there, "official validation")
+        rows = data.server_rows or min(SERVER_ROWS, there)
+        return official.take(stratified_draw(official.labels, rows, rng)[0]), pool
+    train = corpus.train
+    rows = _spared(data, len(pool), clients, len(corpus.classes))
+    spare = LEAST if train.groups else 1
+    drawn, left = draw_within(train.labels, train.groups, rows, rng, spare=spare)
+    return train.take(drawn), left
 
 
 def _spared(data: DataSettings, rows: int, clients: int, classes: int) -> int:
