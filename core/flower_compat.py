@@ -147,27 +147,27 @@ class NodeRegistry:
         """
         from flwr.proto.control_pb2 import ListNodesRequest
 
-        listed = _asked(self._client.ListNodes, ListNodesRequest()).nodes_info
+        listed = _call_control(self._client.ListNodes, ListNodesRequest()).nodes_info
         return {node.public_key: node.node_id for node in listed if node.status != "unregistered"}
 
     def register(self, key: bytes, name: str) -> None:
         """Admit the node with a public key."""
         from flwr.proto.control_pb2 import RegisterNodeRequest
 
-        _asked(self._client.RegisterNode, RegisterNodeRequest(public_key=key, name=name))
+        _call_control(self._client.RegisterNode, RegisterNodeRequest(public_key=key, name=name))
 
     def unregister(self, node_id: int) -> None:
         """Throw a node out; its key is refused from now on."""
         from flwr.proto.control_pb2 import UnregisterNodeRequest
 
-        _asked(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
+        _call_control(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
 
-def _asked(call: Callable[[Any], Any], request: object) -> Any:
+def _call_control(call: Callable[[Any], Any], request: object) -> Any:
     import httpx
 
     try:

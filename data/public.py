@@ -122,9 +122,9 @@ def tweet_eval(settings: DataSettings) -> Corpus:
     classes = _mapping(above if above.is_file() and not own.is_file() else own)
     parts = [_tweet_split(folder, split, classes) for split in ("train", "val", "test")]
     (train, validation, test), notes = zip(*parts, strict=True)
-    said = tuple(note for part in notes for note in part)
+    all_notes = tuple(note for part in notes for note in part)
     name = f"TweetEval {folder.name}"
-    return Corpus(name, "text", classes, train, validation, test, notes=said)
+    return Corpus(name, "text", classes, train, validation, test, notes=all_notes)
 
 
 def _tweets_from_hub(task: str) -> Corpus:
@@ -133,9 +133,9 @@ def _tweets_from_hub(task: str) -> Corpus:
     splits, notes = [], list[str]()
     for name, part in tables.items():
         place = numbered(f"{TWEET_EVAL} {task} {name}")
-        texts, said = clean_texts(part.texts, place)
+        texts, found_notes = clean_texts(part.texts, place)
         splits.append(Split(texts, number_labels(part.labels, classes, place, True)))
-        notes += said
+        notes += found_notes
     train, validation, test = splits
     name = f"TweetEval {task}"
     return Corpus(name, "text", classes, train, validation, test, notes=tuple(notes))
@@ -237,10 +237,10 @@ def genomic(settings: DataSettings) -> Corpus:
     values = known or sorted_labels(splits[0][1].labels)
     parts, notes = [], list[str]()
     for place, rows in splits:
-        sequences, said = checked_dna(rows.texts, place)
+        sequences, found_notes = checked_dna(rows.texts, place)
         labels = number_labels(rows.labels, values, place, not settings.path)
         parts.append(Split(sequences, labels))
-        notes += [*rows.notes, *said]
+        notes += [*rows.notes, *found_notes]
     names = _dna_names(name, values)
     return Corpus(name, "dna", names, parts[0], None, parts[1], notes=tuple(notes))
 

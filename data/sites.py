@@ -199,5 +199,5 @@ def own_server(settings: Settings) -> ServerData:
         left.labels, data.test_rows or len(left), generator(seed, "test rows")
     )
     test = left.take(drawn_tests)
-    said = (*notes, *find_row_issues(NO_ROWS, test, len(classes)).notes(classes))
-    return ServerData(replace(info, notes=said), (), rows.take(drawn), test)
+    all_notes = (*notes, *find_row_issues(NO_ROWS, test, len(classes)).notes(classes))
+    return ServerData(replace(info, notes=all_notes), (), rows.take(drawn), test)

@@ -255,9 +255,9 @@ def _wrong_count(where: str, count: int, wanted: int, delimiter: str) -> DataErr
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that were asked for, one entry a row.
+    """The requested columns, one entry a row.
 
-    `labels` and `groups` are kept as text; `groups` is empty where no column was asked for.
+    `labels` and `groups` are kept as text; `groups` is empty where no column was requested.
     `lines` are the lines of the file that the rows begin in, and `notes` what the user should
     know of how it was read.
     """
@@ -311,8 +311,8 @@ def read_table(
         if found != delimiter and found != "comma":
             notes.append(f"{path}: read as separated by {found}s (data.delimiter = {found})")
         rows, repeated = read_csv(path, content, names, found)
-        said = "the header again, as where files were put together: left out"
-        notes += count_note(range(len(repeated)), numbered(str(path), "line", repeated), said)
+        note = "the header again, as where files were put together: left out"
+        notes += count_note(range(len(repeated)), numbered(str(path), "line", repeated), note)
     if not rows:
         raise DataError(f"{path} has no rows", "a file with rows", "check the file")
     lines, values = zip(*rows, strict=True)

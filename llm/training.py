@@ -233,7 +233,7 @@ def _validate(model: torch.nn.Module, validation: Rows, train_loss: float) -> tu
     logits = predict(model, validation.tokens, bfloat16=True)
     if not np.isfinite(logits).all():
         return math.nan, ", validation loss not finite"
-    # After temperature scaling: overconfidence can be mended and does not count against an epoch.
+    # After temperature scaling: overconfidence can be corrected and does not count.
     temperature = fit_temperature(logits, validation.labels)
     loss = mean_nll(logits, validation.labels, temperature)
     share = accuracy(logits, validation.labels)

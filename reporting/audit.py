@@ -2,7 +2,7 @@
 
 The agent is rebuilt from ``config.json`` and shown each observation of ``agent.jsonl`` in its
 order; what it decides, within the run's limits, must be what is recorded. A language model is not
-asked: its recorded answers are read anew, and the questions must be those that the observations
+called: its recorded answers are parsed again, and its prompts must be those that the observations
 give. Time reaches a decision through the observation only, so a replay is exact. `llm-qfl audit`
 prints what comes out.
 """

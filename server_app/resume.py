@@ -128,7 +128,7 @@ def load_history(folder: Path, settings: Settings) -> RunHistory:
 
 
 def rejoin(grid: Grid, settings: Settings, history: RunHistory, folder: Path) -> PreparedFederation:
-    """Check that every site is the one that the run began with; nothing is prepared anew.
+    """Check that every site is the one that the run began with; nothing is prepared again.
 
     Raises
     ------

@@ -159,7 +159,7 @@ class _AdapterTraining:
                 f"round {number} of the shared adapter has {len(answers)} valid replies of "
                 f"{len(self.members)} ({'; '.join(now.failures) or 'no failure reported'})",
                 f"at least run.min_replies = {self.settings.run.min_replies}",
-                "mend those clients or lower run.min_replies",
+                "check those clients or lower run.min_replies",
             )
         # Rows as reported before the run, and capped.
         rows = rows_that_count(self.members, "train_rows", self.settings)

@@ -78,23 +78,23 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
     Returns
     -------
     dict
-        ``decisions`` by whomever, of these ``fallbacks`` that a model failed to make and the rule
-        made, and ``repaired`` where an answer or the guard had to mend something; ``asked``
-        questions, with the tokens and seconds of all of them.
+        Counts: all ``decisions``; ``fallbacks``, which the rule made because the model failed;
+        ``repaired``, where an answer was repaired or the guard changed the decision; ``asked``,
+        the questions, with the tokens and seconds of all of them.
     """
-    asked = [line.get("attempts") or [] for line in lines]
-    took = cost_of_questions([attempt for tries in asked for attempt in tries])
-    mended = [
+    attempts = [line.get("attempts") or [] for line in lines]
+    took = cost_of_questions([attempt for tries in attempts for attempt in tries])
+    repaired = [
         bool(line["guard"]) or bool(tries and not tries[-1]["problem"] and tries[-1]["notes"])
-        for line, tries in zip(lines, asked, strict=True)
+        for line, tries in zip(lines, attempts, strict=True)
     ]
     return {
         "kind": kind,
         "name": name,
         "decisions": len(lines),
         "asked": took.questions,
-        "fallbacks": sum(bool(tries and tries[-1]["problem"]) for tries in asked),
-        "repaired": sum(mended),
+        "fallbacks": sum(bool(tries and tries[-1]["problem"]) for tries in attempts),
+        "repaired": sum(repaired),
         "prompt_tokens": took.prompt_tokens,
         "answer_tokens": took.answer_tokens,
         "seconds": took.seconds,

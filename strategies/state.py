@@ -349,7 +349,7 @@ def rows_that_count(members: Iterable[Member], name: str, settings: Settings) ->
 
 
 def replace_view(view: ClientView, **changes: object) -> ClientView:
-    """Return a view with some fields changed, checked anew."""
+    """Return a view with some fields changed, checked again."""
     return ClientView.model_validate({**view.model_dump(), **changes})
 
 

@@ -78,7 +78,7 @@ def too_few_replies(now: Round, valid: int, quorum: int) -> UserError:
         f"round {now.number} has {valid} valid replies of {len(now.decision.participants)} "
         f"({'; '.join(now.failures) or 'no failure reported'})",
         f"at least run.min_replies = {quorum}",
-        "mend those clients or lower run.min_replies",
+        "check those clients or lower run.min_replies",
     )
 
 
@@ -88,5 +88,5 @@ def not_evaluated(now: Round) -> UserError:
         f"round {now.number} could not be evaluated "
         f"({'; '.join(now.failures) or 'no validation rows'})",
         "validation rows at the server or at a client",
-        "mend those clients or raise data.val_fraction",
+        "check those clients or raise data.val_fraction",
     )

@@ -77,7 +77,7 @@ def reverse_complement(sequence: str) -> str:
 
 
 def random_windows(rows: int, length: int, rng: np.random.Generator) -> list[str]:
-    """Return windows of first-order Markov chains whose tables are drawn anew for each window."""
+    """Return windows of first-order Markov chains whose tables are drawn again for each window."""
     tables = rng.dirichlet(np.full(4, 3.0), size=(rows, 4)).cumsum(axis=-1)
     states = rng.integers(4, size=rows)
     draws = rng.random((length, rows))

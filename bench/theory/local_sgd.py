@@ -36,7 +36,7 @@ class Plan:
     period : int
         E, local steps a round.
     chosen : int or None
-        K sites drawn anew each round, without replacement; None: all.
+        K sites drawn again each round, without replacement; None: all.
     rate : str
         ``theorem``: 2 / (mu (t + gamma)), t the federation's local steps so far; ``own``: t a
         site's own, as a client of ours counts; ``constant``: the theorem's first rate, always.

@@ -23,7 +23,7 @@ class TrainSettings(Section):
     max_steps: int = setting(100, ge=1)
     """Most steps that the agent may give."""
     batch_rows: int = setting(0, ge=0)
-    """Rows of a step, drawn anew for each (COBYLA: for each round); 0: all."""
+    """Rows of a step, drawn again for each (COBYLA: for each round); 0: all."""
     learning_rate: float = setting(0.05, applies_when=when("train.schedule", "constant"), gt=0)
     """Adam's step size, SPSA's first move of an angle, or COBYLA's first trust radius, in radians.
     """

@@ -296,7 +296,7 @@ def _qiskit_backend(device: Any) -> Any:
 
 
 def _seed_runs(backend: Any, seed: int) -> None:
-    """Seed each of a Qiskit simulator's runs anew: an option would repeat one run's shots."""
+    """Seed each of a Qiskit simulator's runs again: an option would repeat one run's shots."""
     if backend is None:
         return
     run, numbers = backend.run, itertools.count()

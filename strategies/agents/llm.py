@@ -12,7 +12,7 @@ from core.formatting import printable
 from llm.chat.model import Answer, ChatModel, ChatModelError, Question, open_chat_model
 from strategies.agents import Agent, Attempt, ClientView, Decision, Observation
 from strategies.agents.parsing import ParsedDecision, parse_answer
-from strategies.agents.prompt import asked_again, may_stop, question
+from strategies.agents.prompt import may_stop, question, retry_question
 
 LABELS = "ABCDEFGHIJ"
 
@@ -86,7 +86,7 @@ class LLMAgent:
             if parsed.decision is not None:
                 return self._allowed(_explained(parsed.decision, answer), observation, rule)
             problem = parsed.problem
-            request = asked_again(request, answer.text, problem)
+            request = retry_question(request, answer.text, problem)
         return self._fall_back(rule, f" instead of {self.name} ({problem})")
 
     def _fall_back(self, rule: Decision, why: str, *, stop: bool = False) -> Decision:

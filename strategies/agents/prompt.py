@@ -71,7 +71,7 @@ def _described(decision: Decision) -> str:
     return decision.reason if decision.stop else f"{decision.reason} (steps by client {steps})"
 
 
-def asked_again(before: Question, answer: str, problem: str) -> Question:
+def retry_question(before: Question, answer: str, problem: str) -> Question:
     """Repeat a question with the unusable answer and what is wrong with it.
 
     An empty answer is no turn of the chat, which servers may refuse: the question then says it.

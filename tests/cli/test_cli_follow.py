@@ -57,7 +57,7 @@ def test_the_clients_own_lines_are_found_in_the_log(tmp_path: Path) -> None:
     whole = first + b"dding\x1b[2J\nINFO :      client 1: m: epoch 1/3\n"
     path.write_bytes(whole)
     assert clients.new() == ["client 0: m: embedding"]
-    path.write_bytes(first)  # the stream broke, and the log begins anew
+    path.write_bytes(first)  # the stream broke, and the log begins again
     assert clients.new() == []
     path.write_bytes(whole + b"INFO :      client 1: m: epoch 2/3\n")
     assert clients.new() == ["client 1: m: epoch 2/3"]

@@ -1,4 +1,4 @@
-"""The door for replies: exact records, and a message anew that holds nothing else of a client."""
+"""The door for replies: exact records, and a message again that holds nothing else of a client."""
 
 from __future__ import annotations
 

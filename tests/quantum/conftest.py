@@ -48,7 +48,7 @@ def cloud() -> Iterator[HttpCloud]:
 
 @pytest.fixture
 def start(cloud: HttpCloud, tmp_path: Path) -> Callable[..., JobRunner]:
-    """Return a function that starts a client of the cloud anew."""
+    """Return a function that starts a client of the cloud again."""
     from tests.quantum.device_jobs import client_on
 
     return client_on(cloud, tmp_path / "jobs.sqlite")

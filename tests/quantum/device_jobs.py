@@ -49,7 +49,7 @@ def runner_of(service: IbmService, path: Path | None = None, **given: Any) -> Jo
 
 
 def client_on(cloud: HttpCloud, path: Path) -> Callable[..., JobRunner]:
-    """Return a function that starts a client anew: a new service, a new store on the same file."""
+    """Return a function that starts a client again: a new service, a new store on the same file."""
 
     def begin(hardware: HardwareSettings | None = None, **given: Any) -> JobRunner:
         client = client_of(cloud)

@@ -1,4 +1,4 @@
-"""A site over the scripted cloud: its client can be started anew, as after a crash."""
+"""A site over the scripted cloud: its client can be started again, as after a crash."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Site:
     at_sleep: dict[int, BaseException] = field(default_factory=dict)
 
     def start(self, **script: list[str]) -> JobRunner:
-        """Start the client anew: nothing is left of the last but the file and the cloud."""
+        """Start the client again: nothing is left of the last but the file and the cloud."""
         self.service = ScriptedService(self.cloud, script)
         return JobRunner(
             self.service,

@@ -190,7 +190,9 @@ def test_killed_after_a_failure_was_recorded(site: Site) -> None:
 
 def test_a_failure_of_ours_is_reported_and_not_submitted_again(site: Site) -> None:
     site.cloud.endings = [OUR_FAULT]
-    with pytest.raises(BackendError, match=r"job job-0 failed at scripted: .*Too many shots.*anew"):
+    with pytest.raises(
+        BackendError, match=r"job job-0 failed at scripted: .*Too many shots.*again"
+    ):
         site.start().run(make_request("k"))
     assert site.paid == 1
     assert site.entry().usage == ONE

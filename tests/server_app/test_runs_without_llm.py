@@ -76,11 +76,11 @@ def test_a_site_without_a_model_trains_in_a_new_process_for_each_message(
     from client_app.app import app
     from client_app.site import forget
 
-    def anew(message: Any, context: Any) -> Any:
+    def again(message: Any, context: Any) -> Any:
         forget()
         return app(message, context)
 
-    once, each = federate(*PLAIN), federate(*PLAIN, client_app=anew)
+    once, each = federate(*PLAIN), federate(*PLAIN, client_app=again)
     assert each.summary["teachers"] == []
     assert once.summary["test"] == each.summary["test"]
 

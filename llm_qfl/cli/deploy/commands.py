@@ -316,7 +316,7 @@ def renew(folder: Path) -> int:
         keys.make_server(authority, *new, names)
         new[1].replace(key)
         new[0].replace(certificate)
-    say(f"good for {keys.SERVER_DAYS} days: {certificate}; start the SuperLink anew with it")
+    say(f"good for {keys.SERVER_DAYS} days: {certificate}; start the SuperLink again with it")
     return 0
 
 

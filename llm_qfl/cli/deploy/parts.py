@@ -355,7 +355,7 @@ def node_settings(folder: Path) -> dict[str, Scalar]:
     for key, value in flat.items():
         if not isinstance(value, bool | int | float | str):
             raise UserError(
-                f"{key} = {value!r} in {str(file)!r}", "text or a number", "mend that line"
+                f"{key} = {value!r} in {str(file)!r}", "text or a number", "correct that line"
             )
     try:
         parse_node(f"{key}={toml_value(value)}" for key, value in flat.items())

@@ -63,7 +63,7 @@ ADMIT_SECONDS = 75.0
 """How long a node is started again at first: Flower admits a killed one when it has missed it."""
 
 MOST_LOG = 20_000_000
-"""Bytes of a part's log before it begins anew."""
+"""Bytes of a part's log before it begins again."""
 
 _JOINED = re.compile(r"SuperNode ID: (\d+)")
 
@@ -171,7 +171,7 @@ class Part:
         return self.obstacle() * (code >= 0) or reason(code, self.output(), port, unadmitted)
 
     def trim_log(self, most: int = MOST_LOG) -> None:
-        """Begin the log anew when it is long, and keep the old one beside it."""
+        """Start a new log when it is long, and keep the old one beside it."""
         if self.log.exists() and self.log.stat().st_size > most:
             older = self.log.with_name(f"{self.log.name}.1")
             atomic_write(older, lambda draft: shutil.copyfile(self.log, draft), mode=0o600)

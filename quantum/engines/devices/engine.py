@@ -225,7 +225,7 @@ class CircuitEngine:
 
     def _names(self, values: np.ndarray) -> tuple[str, str]:
         """Name a job for good, and what its shots are drawn for, whichever run it is in."""
-        # Not the transpiled circuit: a backend that is calibrated anew while a client is down
+        # Not the transpiled circuit: a backend that is recalibrated while a client is down
         # gets another one, and the job of the old one is paid for all the same.
         identity = (
             self._run,

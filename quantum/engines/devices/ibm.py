@@ -45,7 +45,7 @@ class IbmService:
         return str(self.backend.name)
 
     def submit(self, request: Request, tags: list[str]) -> Job:
-        """Run the Estimator; a session or batch that has ended is opened anew."""
+        """Run the Estimator; a session or batch that has ended is opened again."""
         try:
             return self._run(request, tags)
         except Exception as error:

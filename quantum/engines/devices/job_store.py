@@ -298,7 +298,7 @@ class JobStore:
         return BackendError(
             f"the job store {str(self.path)!r} cannot be used ({why})",
             "a job store of this version, that this user can write and nothing else locks",
-            "mend or move it; jobs in it that still run are then yours to cancel at IBM",
+            "repair or move it; jobs in it that still run are then yours to cancel at IBM",
         )
 
 

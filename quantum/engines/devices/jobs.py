@@ -197,7 +197,7 @@ class JobRunner:
             raise _RetryableError(
                 f"{self.service.name} no longer knows job {recorded.job_id}",
                 "a job that the service keeps until it is collected",
-                "start again: it is submitted anew",
+                "start again: it is submitted again",
             )
         return job
 
@@ -345,5 +345,5 @@ class JobRunner:
 
 def _no_values(what: str) -> str:
     return explain(
-        what, "a job that ends with finite values", "start again to submit it anew, at its price"
+        what, "a job that ends with finite values", "start again to submit it again, at its price"
     )

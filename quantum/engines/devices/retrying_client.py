@@ -92,7 +92,7 @@ class RetryingClient:
         Raises
         ------
         BackendError
-            If it does not answer, or with an error that a repetition would not mend.
+            If it does not answer, or with an error that a repetition would not help.
         """
         failures = 0
         while True:

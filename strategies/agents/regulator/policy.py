@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 WEIGHTS = Path(__file__).with_name("weights.json")
-REMEDY = "reinstall the package, or make it anew with `python -m training.regulator.train`"
+REMEDY = "reinstall the package, or make it again with `python -m training.regulator.train`"
 
 
 def new_model() -> LlamaForCausalLM:

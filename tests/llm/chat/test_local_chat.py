@@ -19,7 +19,7 @@ from llm.chat.model import ChatModelError, Question
 from strategies.agents import ClientView, Decision, Observation
 from strategies.agents.llm import choices
 from strategies.agents.parsing import parse_answer
-from strategies.agents.prompt import asked_again, question
+from strategies.agents.prompt import question, retry_question
 from tests.llm.conftest import TEMPLATE, WITHOUT_SYSTEM
 
 SEEN = Observation(
@@ -64,7 +64,7 @@ def test_random_weights_answer_in_the_required_form(
     result = parse_answer(answer.text, SEEN)
     assert result.notes == ()
     assert result.decision is not None or "nobody is chosen" in result.problem
-    again = chat_model.ask(asked_again(ASKED, answer.text, "nobody is chosen"))
+    again = chat_model.ask(retry_question(ASKED, answer.text, "nobody is chosen"))
     jsonschema.validate(json.loads(again.text), ASKED.schema)
     assert again.prompt_tokens > answer.prompt_tokens
 
@@ -83,7 +83,7 @@ def test_the_chat_template_is_used(causal_folder: Callable[..., Path]) -> None:
     merged = opened(causal_folder(0, WITHOUT_SYSTEM))._tokens(ASKED.messages)
     text = chat_model.tokenizer.decode(merged[0])
     assert text == f"<|user|>{system}\n\n{user}<|end|><|assistant|>"
-    plain = plain_chat(asked_again(ASKED, "{}", "nobody").messages)
+    plain = plain_chat(retry_question(ASKED, "{}", "nobody").messages)
     assert plain.endswith("one JSON object only.\n\nAnswer:\n")
     assert "\n\nAnswer:\n{}\n\nThat cannot be used: nobody." in plain
 

@@ -89,7 +89,7 @@ def test_who_does_not_answer_in_time_is_not_asked_again_in_this_round() -> None:
     (attempt,) = agent.attempts
     assert (attempt.answer, attempt.prompt_tokens, attempt.seconds) == ("{", 7, 1.0)
     assert agent.decided_by == "all"
-    assert agent.decide(SEEN).reason == "0 helps"  # the next round asks anew
+    assert agent.decide(SEEN).reason == "0 helps"  # the next round asks again
     assert agent.decided_by == "llm (parrot)"
     assert len(agent.attempts) == 1
 

@@ -14,12 +14,12 @@ from strategies.agents import ClientView, Decision, Observation
 from strategies.agents.llm import LABELS, choices, credit_per_cost
 from strategies.agents.prompt import (
     as_answer,
-    asked_again,
     decision_schema,
     describe,
     may_stop,
     number,
     question,
+    retry_question,
 )
 from tests.strategies.agents import observations
 
@@ -152,8 +152,8 @@ def test_a_question_allows_a_stop_only_when_enough_rounds_are_done() -> None:
 
 def test_a_question_is_asked_again_with_what_was_wrong() -> None:
     first = question(seen(view(0)), 1)
-    again = asked_again(first, "no" * 9000, "it is no JSON")
-    more = asked_again(again, "{}", "nobody is chosen")
+    again = retry_question(first, "no" * 9000, "it is no JSON")
+    more = retry_question(again, "{}", "nobody is chosen")
     assert [m["role"] for m in more.messages] == ["system", "user", "assistant", "user"]
     assert more.messages[:2] == first.messages
     assert "That cannot be used: nobody is chosen." in more.messages[-1]["content"]
