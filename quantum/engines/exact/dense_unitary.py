@@ -47,8 +47,9 @@ class DenseUnitary:
     def build(self, matrices: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Build F, shape (2 2^m, parts 2^m), and the tape of its steps."""
         size, workspace = self.size, Workspace(matrices.dtype, matrices.device)
+        tape: list[Tensor] = []
         if self._whole is not None:
-            state, tape = matrices[self._whole, :, :size].reshape(2, size, size), []
+            state = matrices[self._whole, :, :size].reshape(2, size, size)
         else:
             eye = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
             state, tape = apply_steps(eye[None], matrices, self._steps, workspace)
