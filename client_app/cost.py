@@ -12,13 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from client_app.site import SiteCache, on_backend
-from core import (
-    Settings,
-    backend_of,
-    settings_command,
-    store_root,
-    worst_steps,
-)
+from core import Settings, backend_of, settings_command, store_root, worst_steps
 
 if TYPE_CHECKING:
     from quantum import Classifier

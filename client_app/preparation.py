@@ -12,14 +12,7 @@ import numpy as np
 
 from client_app.site import SiteCache
 from core import derive_seed, display_safe, open_store, write_once
-from core.messages import (
-    NO_ENCODER,
-    UNSET,
-    AdaptReport,
-    AdoptReport,
-    Parameters,
-    SiteReport,
-)
+from core.messages import NO_ENCODER, UNSET, AdaptReport, AdoptReport, Parameters, SiteReport
 
 if TYPE_CHECKING:
     from data import Moments

@@ -10,13 +10,7 @@ import numpy.typing as npt
 
 from client_app.site import SiteCache
 from core import derive_seed
-from core.messages import (
-    EvaluateIns,
-    EvaluateReport,
-    Parameters,
-    TrainIns,
-    TrainReport,
-)
+from core.messages import EvaluateIns, EvaluateReport, Parameters, TrainIns, TrainReport
 
 if TYPE_CHECKING:
     from data import Projection
@@ -204,10 +198,7 @@ def evaluate_round(
     )
 
 
-NO_BASELINES: dict[str, list[int]] = {
-    "logistic_projected": [],
-    "logistic_full": [],
-}
+NO_BASELINES: dict[str, list[int]] = {"logistic_projected": [], "logistic_full": []}
 
 
 def _local_baselines(cache: SiteCache, projection: Projection) -> dict[str, list[int]]:

@@ -253,9 +253,7 @@ def _without_dominant(
 
 
 def summed_results(
-    reports: Mapping[int, EvaluateReport],
-    counted: Mapping[int, int],
-    train_rows: npt.ArrayLike,
+    reports: Mapping[int, EvaluateReport], counted: Mapping[int, int], train_rows: npt.ArrayLike
 ) -> tuple[EvaluationResult, dict[str, EvaluationResult]]:
     """Add evaluations up: the mean loss by rows, all else from the summed confusions.
 

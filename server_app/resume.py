@@ -48,15 +48,7 @@ from strategies import LlmQfl, SharedAdapter
 from strategies.agents import Agent, ClientView
 from strategies.context import PreparedFederation
 
-COMPARED = (
-    "train_rows",
-    "val_rows",
-    "test_rows",
-    "class_rows",
-    "classes",
-    "kind",
-    "encoder",
-)
+COMPARED = ("train_rows", "val_rows", "test_rows", "class_rows", "classes", "kind", "encoder")
 """Fields of a `SiteReport` in which a site that goes on must be what it was."""
 
 

@@ -88,10 +88,7 @@ def run(
 
 
 def _evaluator(
-    settings: Settings,
-    federation: PreparedFederation,
-    run_id: str,
-    history: RunHistory | None,
+    settings: Settings, federation: PreparedFederation, run_id: str, history: RunHistory | None
 ) -> CentralEvaluator | None:
     """Build the server's evaluator, where evaluation is central."""
     if settings.evaluation.mode == "federated":

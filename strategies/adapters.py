@@ -259,10 +259,7 @@ class _AdapterTraining:
         return shared
 
     def _evaluated(
-        self,
-        arrays: Parameters,
-        reports: Mapping[int, AdoptReport],
-        moments: dict[int, Parameters],
+        self, arrays: Parameters, reports: Mapping[int, AdoptReport], moments: dict[int, Parameters]
     ) -> SharedAdapter:
         """Return the adapter with its loss and accuracy over all clients' validation rows."""
         rows = rows_that_count(self.members, "val_rows", self.settings)

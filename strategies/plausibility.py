@@ -13,12 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from core import Settings
-from core.messages import (
-    AdaptReport,
-    EvaluateReport,
-    SiteReport,
-    TrainReport,
-)
+from core.messages import AdaptReport, EvaluateReport, SiteReport, TrainReport
 
 JOB_SECONDS, SHOT_SECONDS = 600.0, 0.01
 """QPU seconds that a job and a shot may take: about 2 and 0.0003 with IBM, more with mitigation."""

@@ -14,13 +14,7 @@ from flwr.common.logger import log
 
 from core import Cost, Settings
 from core.formatting import printable
-from core.messages import (
-    BUDGET_CODE,
-    EvaluateReport,
-    Parameters,
-    TrainReport,
-    payload_bytes,
-)
+from core.messages import BUDGET_CODE, EvaluateReport, Parameters, TrainReport, payload_bytes
 from core.received import ReplyError, checked_reply, read_arrays, read_report
 from strategies.agents import Decision
 from strategies.aggregation import Contribution, longest_norms, update_norm
