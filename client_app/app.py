@@ -17,8 +17,9 @@ from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 from pydantic import ValidationError
 
-from core import BudgetError, UserError, display_safe
+from core import BudgetError, UserError
 from core.flower_compat import CLIENT_RAISED, close_ray
+from core.formatting import display_safe
 from core.messages import (
     BUDGET_CODE,
     USER_ERROR_CODE,

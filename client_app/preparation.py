@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client_app.site import SiteCache
-from core import derive_seed, display_safe, open_store, write_once
+from core import derive_seed, open_store, write_once
+from core.formatting import display_safe
 from core.messages import NO_ENCODER, UNSET, AdaptReport, AdoptReport, Parameters, SiteReport
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What both sides of the federation agree on: settings, errors, ledger, results folder.
 
-This door knows neither Flower nor torch. The message vocabulary, which needs Flower's
-records, is the second door: `core.messages`.
+Needs neither Flower nor torch. Doors of their own: `core.formatting`, `core.storage.checkpoints`,
+and `core.messages`, which needs Flower's records.
 """
 
 from core.errors import (
@@ -14,26 +14,6 @@ from core.errors import (
     explain,
     short_message,
     unexpected_error,
-)
-from core.formatting import (
-    BASELINES,
-    byte_size,
-    describe_circuits,
-    describe_privacy,
-    difference_interval,
-    display_safe,
-    duration,
-    figure,
-    hidden_character,
-    is_number,
-    join_list,
-    percent,
-    scored_at,
-    span,
-    split_list,
-    toml_value,
-    whole,
-    wilson_interval,
 )
 from core.hub import hub_reachable
 from core.ledger import COST_KEYS, AgentUsage, Cost, Ledger, idle_share, total, with_idle
@@ -79,20 +59,6 @@ from core.settings.schema import (
     traits,
 )
 from core.settings.train import TrainSettings
-from core.storage.checkpoints import (
-    Checkpoint,
-    alone,
-    check_state,
-    checkpoint_folders,
-    count_releases,
-    last_checkpoint,
-    no_checkpoint,
-    note_releases,
-    note_underway,
-    rewind,
-    settle_repeated,
-    write_checkpoint,
-)
 from core.storage.content_store import (
     STORE_VARIABLE,
     ContentStore,

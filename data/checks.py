@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from core import DataError, display_safe, join_list
+from core import DataError
+from core.formatting import display_safe, join_list
 from data.rows import Labels, Split, class_rows
 from data.text import Place, count_note, refuse_blank
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from core import DataError, DataSettings, SettingsError, display_safe, split_list
+from core import DataError, DataSettings, SettingsError
+from core.formatting import display_safe, split_list
 from data.checks import (
     checked_dna,
     number_labels,

@@ -9,7 +9,7 @@ r"""One rule for the text that enters: what is refused, what is cleaned, and why
 - In names (classes, sites) all of these and bidirectional marks are refused: cleaning could make
   two names one, and a name that cannot be seen cannot be told from another.
 
-Whatever is shown goes through `core.display_safe` besides.
+Whatever is shown goes through `core.formatting.display_safe` besides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from core import DataError, display_safe, hidden_character
+from core import DataError
+from core.formatting import display_safe, hidden_character
 
 Place = Callable[[int], str]
 """Where row i (from 0) stands, for a message: ``rows.csv, line 3``."""

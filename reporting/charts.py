@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core import percent, wilson_interval
+from core.formatting import percent, wilson_interval
 from reporting.formatting import short
 from reporting.record import Record, known
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from core import DataError, UserError, wilson_interval
+from core import DataError, UserError
+from core.formatting import wilson_interval
 from reporting.fedavg_reference import History, prices, real, spend
 from reporting.formatting import error, status
 from reporting.record import Json, Record, read_record

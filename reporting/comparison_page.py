@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core import span
+from core.formatting import span
 from reporting.charts import (
     HALF,
     MUTED,

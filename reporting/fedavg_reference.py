@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from core import circuit_prices, is_number
+from core import circuit_prices
+from core.formatting import is_number
 from reporting.record import Json, Record, by_round
 
 if TYPE_CHECKING:

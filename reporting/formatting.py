@@ -6,18 +6,18 @@ import math
 from functools import partial
 from typing import Any
 
-import core
-from core import difference_interval, is_number, span, wilson_interval
+from core import formatting
+from core.formatting import difference_interval, is_number, span, wilson_interval
 from reporting.record import Json, Record, number
 
 NONE = "\u2013"
 """An en dash: there is no such figure."""
 
-percent = partial(core.percent, none=NONE)
-figure = partial(core.figure, none=NONE)
-whole = partial(core.whole, none=NONE)
-duration = partial(core.duration, none=NONE)
-size = partial(core.byte_size, none=NONE)
+percent = partial(formatting.percent, none=NONE)
+figure = partial(formatting.figure, none=NONE)
+whole = partial(formatting.whole, none=NONE)
+duration = partial(formatting.duration, none=NONE)
+size = partial(formatting.byte_size, none=NONE)
 
 
 def interval(share: Any, rows: Any) -> str:

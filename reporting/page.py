@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from core import display_safe
+from core.formatting import display_safe
 
 Columns = Sequence[tuple[str, str, Callable[[Any], Any]]]
 """Columns of a table of records: key, heading, and the function that writes a value."""

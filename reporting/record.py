@@ -9,14 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import (
-    DataError,
-    checkpoint_folders,
-    display_safe,
-    is_number,
-    is_simulated,
-    real_path,
-)
+from core import DataError, is_simulated, real_path
+from core.formatting import display_safe, is_number
+from core.storage.checkpoints import checkpoint_folders
 from core.storage.reading import Reader
 from core.storage.records import ConfigFile, Decided, LedgerFile, State, Summary
 

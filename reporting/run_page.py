@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from core import describe_privacy, scored_at
+from core.formatting import describe_privacy, scored_at
 from reporting import charts, tables
 from reporting.agent import agent_section
 from reporting.formatting import (

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from core import BASELINES, Settings, flatten, join_list
+from core import Settings, flatten
+from core.formatting import BASELINES, join_list
 from reporting.formatting import (
     amount,
     capital,

@@ -16,7 +16,6 @@ from core import (
     Settings,
     SettingsError,
     UserError,
-    alone,
     explain,
     new_run_folder,
     parse_settings,
@@ -24,6 +23,7 @@ from core import (
     with_run_name,
 )
 from core.extras import check_extras
+from core.storage.checkpoints import alone
 
 if TYPE_CHECKING:
     from server_app.journal import RunJournal

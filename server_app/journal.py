@@ -21,15 +21,13 @@ from core import (
     Settings,
     append_jsonl,
     atomic_write,
-    note_releases,
-    note_underway,
     read_json,
     read_jsonl,
-    write_checkpoint,
     write_json,
     write_text,
 )
 from core.messages import Parameters, unpack_parameters
+from core.storage.checkpoints import note_releases, note_underway, write_checkpoint
 
 MODEL, KEPT, ADAPTER = "model.safetensors", "kept.safetensors", "adapter.safetensors"
 """Files of arrays. In a checkpoint: the global parameters, and the model to be kept so far where it

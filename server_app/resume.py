@@ -13,20 +13,7 @@ from flwr.app import Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from core import (
-    Checkpoint,
-    Cost,
-    Settings,
-    UserError,
-    check_state,
-    count_releases,
-    last_checkpoint,
-    no_checkpoint,
-    recorded_settings,
-    refuse_changes,
-    rewind,
-    settle_repeated,
-)
+from core import Cost, Settings, UserError, recorded_settings, refuse_changes
 from core.ledger import read_entries
 from core.messages import (
     REJOIN,
@@ -40,6 +27,15 @@ from core.messages import (
 )
 from core.received import read_rejoin
 from core.settings.agent import LANGUAGE_MODELS
+from core.storage.checkpoints import (
+    Checkpoint,
+    check_state,
+    count_releases,
+    last_checkpoint,
+    no_checkpoint,
+    rewind,
+    settle_repeated,
+)
 from core.storage.reading import Reader
 from reporting.audit import whole_lines
 from server_app.journal import ADAPTER, KEPT, MODEL, load_arrays

@@ -9,10 +9,11 @@ from typing import Any
 
 from flwr.common.logger import log
 
-from core import Checkpoint, Settings, display_safe, is_simulated
-from core.formatting import percent
+from core import Settings, is_simulated
+from core.formatting import display_safe, percent
 from core.messages import UNSET
 from core.privacy import privacy_spent
+from core.storage.checkpoints import Checkpoint
 from server_app.prepare import dominant_sites
 from strategies import LlmQfl, agent_summary
 from strategies.context import EvaluationResult, PreparedFederation, RunContext

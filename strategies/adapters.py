@@ -13,7 +13,8 @@ from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from core import Cost, Settings, UserError, byte_size, with_idle
+from core import Cost, Settings, UserError, with_idle
+from core.formatting import byte_size
 from core.messages import (
     ADAPT,
     ADOPT,

@@ -211,7 +211,8 @@ def _in_one_line(chosen: argparse.Namespace) -> int:
     if foreign := foreign_package():
         print(f"llm-qfl: {foreign}", file=sys.stderr)
         return USER_MISTAKE
-    from core import UserError, display_safe
+    from core import UserError
+    from core.formatting import display_safe
 
     try:
         return int(chosen.call(chosen))

@@ -30,10 +30,9 @@ from core import (
     size_on_disk,
     store_root,
     stored_items,
-    toml_value,
     traits,
-    whole,
 )
+from core.formatting import toml_value, whole
 from llm_qfl.cli.children import USER_MISTAKE, ChildFailedError, call_module
 from llm_qfl.cli.formatting import WIDTH, one_line, steps_words, who
 from llm_qfl.cli.processes import alive, end_all, members

@@ -13,17 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core import (
-    UserError,
-    byte_size,
-    duration,
-    figure,
-    percent,
-    real_path,
-    span,
-    toml_value,
-    whole,
-)
+from core import UserError, real_path
+from core.formatting import byte_size, duration, figure, percent, span, toml_value, whole
 from llm_qfl.cli.children import ChildFailedError, call_module
 from llm_qfl.cli.formatting import clip, one_line
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core import byte_size, duration, percent, whole
+from core.formatting import byte_size, duration, percent, whole
 from llm_qfl.cli.children import ChildFailedError, ask
 from llm_qfl.cli.plan import make_plan
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core import toml_value, write_text
+from core import write_text
 from core.flower_compat import RUN_STARTED
+from core.formatting import toml_value
 from llm_qfl.cli.follow import read_log
 from llm_qfl.cli.processes import die_with_parent
 from llm_qfl.cli.shipped import app_folder

@@ -10,7 +10,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core import (
+from core import is_simulated
+from core.formatting import (
     BASELINES,
     byte_size,
     describe_circuits,
@@ -19,7 +20,6 @@ from core import (
     duration,
     figure,
     is_number,
-    is_simulated,
     join_list,
     percent,
     scored_at,

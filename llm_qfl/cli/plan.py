@@ -14,22 +14,19 @@ from core import (
     Settings,
     SettingsError,
     UserError,
-    alone,
     by_number,
     flatten,
-    last_checkpoint,
     may_change,
     new_run_folder,
-    no_checkpoint,
     parse_run,
     read_json,
     real_path,
     recorded_settings,
     refuse_changes,
-    rewind,
-    toml_value,
     with_run_name,
 )
+from core.formatting import toml_value
+from core.storage.checkpoints import alone, last_checkpoint, no_checkpoint, rewind
 from llm_qfl.cli.shipped import app_description, config_file
 
 Scalar = bool | int | float | str

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core import check_new_run, display_safe, duration, join_list, whole
+from core import check_new_run
+from core.formatting import display_safe, duration, join_list, whole
 from llm_qfl.cli.children import ChildFailedError, ask
 from llm_qfl.cli.plan import Plan
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core import UserError, append_jsonl, parse_run, write_checkpoint, write_json
+from core import UserError, append_jsonl, parse_run, write_json
+from core.storage.checkpoints import write_checkpoint
 from llm_qfl.cli.app import dispatch
 from llm_qfl.cli.formatting import resumed_line
 from llm_qfl.cli.outcome import Outcome

@@ -14,22 +14,24 @@ import pytest
 from core import (
     Settings,
     UserError,
-    alone,
     append_jsonl,
     by_number,
-    count_releases,
-    last_checkpoint,
     may_change,
-    note_releases,
-    note_underway,
     parse_run,
     read_json,
     recorded_settings,
     refuse_changes,
+    write_json,
+)
+from core.storage.checkpoints import (
+    alone,
+    count_releases,
+    last_checkpoint,
+    note_releases,
+    note_underway,
     rewind,
     settle_repeated,
     write_checkpoint,
-    write_json,
 )
 
 RECORD = "metrics.jsonl"
@@ -156,7 +158,7 @@ def test_what_a_closed_round_had_noted_is_dropped(tmp_path: Path) -> None:
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from core import alone\n"
+        "import sys; from pathlib import Path; from core.storage.checkpoints import alone\n"
         "with alone(Path(sys.argv[1])): pass"
     )
     with alone(tmp_path):

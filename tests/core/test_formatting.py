@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import (
+from core import is_simulated
+from core.formatting import (
     byte_size,
     describe_circuits,
     difference_interval,
@@ -20,7 +21,6 @@ from core import (
     figure,
     hidden_character,
     is_number,
-    is_simulated,
     join_list,
     percent,
     scored_at,

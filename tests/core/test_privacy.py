@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from core import Settings, describe_privacy, parse_run
+from core import Settings, parse_run
+from core.formatting import describe_privacy
 from core.privacy import clipped, epsilon, noise_seed, noised, privacy_spent
 
 ON = ("privacy.dp=central", "aggregation.rule=uniform")

@@ -22,8 +22,8 @@ from core import (
     parse_node,
     parse_run,
     parse_settings,
-    split_list,
 )
+from core.formatting import split_list
 from core.settings.reference import config_tables, reference_page
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from core import last_checkpoint
+from core.storage.checkpoints import last_checkpoint
 from tests.command import llm_qfl
 from tests.faults.harness import (
     WORDS,

@@ -246,7 +246,7 @@ def test_a_run_does_not_go_on_from_a_damaged_record(
 
 
 def test_costs_that_cannot_be_read_are_not_forgotten(tmp_path: Path) -> None:
-    from core import settle_repeated
+    from core.storage.checkpoints import settle_repeated
 
     for name in ("ledger.json", "checkpoint/underway.json", "checkpoint/repeated.json"):
         folder = tmp_path / name.replace("/", "-")

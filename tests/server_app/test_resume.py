@@ -17,8 +17,9 @@ from safetensors.numpy import load_file
 from bench.grid import InProcessGrid
 from client_app.app import app
 from client_app.site import forget
-from core import UserError, flatten, last_checkpoint, parse_run, read_jsonl
+from core import UserError, flatten, parse_run, read_jsonl
 from core.messages import TRAIN
+from core.storage.checkpoints import last_checkpoint
 from server_app.journal import RunJournal
 from server_app.resume import changed, load_history
 from server_app.run import run

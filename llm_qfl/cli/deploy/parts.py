@@ -32,11 +32,11 @@ from core import (
     UserError,
     parse_node,
     read_json,
-    toml_value,
     write_json,
     write_once,
     write_text,
 )
+from core.formatting import toml_value
 from llm_qfl.cli.deploy.admission import sort_keys
 from llm_qfl.cli.deploy.folder import need_files, read_endpoint, read_table
 from llm_qfl.cli.deploy.keys import days_left
