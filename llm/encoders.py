@@ -45,7 +45,7 @@ class PooledClassifier(torch.nn.Module):
         Outputs.
     """
 
-    # peft reads this one of any model it wraps, and its for `config` and `is_loaded_in_4bit`.
+    # peft reads this of any model that it wraps, besides `config` and `is_loaded_in_4bit`.
     is_gradient_checkpointing = False
 
     def __init__(self, encoder: torch.nn.Module, hidden: int, classes: int) -> None:

@@ -250,7 +250,6 @@ def _load_stock(source: Source, classes: int, quantise_on: torch.device | None) 
 
 
 def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) -> Model:
-
     tokenizer = _tokenizer(source)
     text = config.get_text_config()
     if len(tokenizer) > int(text.vocab_size) and _highest_id(tokenizer) >= int(text.vocab_size):

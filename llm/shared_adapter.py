@@ -238,7 +238,7 @@ def shared_bytes(settings: LlmSettings, kind: Kind, classes: int) -> int:
 
 
 def build_frozen(settings: LlmSettings, kind: Kind, adapter: FrozenAdapter) -> Shared:
-    """Build the shared model with an adapter adapter in it, in eval mode.
+    """Build the shared model with a frozen adapter in it, in eval mode.
 
     Raises
     ------

@@ -53,7 +53,7 @@ EMBEDS = "embeddings are made by a language model"
 K_MERS = "k-mers are of DNA"
 
 REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
-    (when("run.resume", True), given("run.folder"), "the folder of the run that goes on"),
+    (when("run.resume", True), given("run.folder"), "set by llm-qfl run --resume FOLDER"),
     (NO_LLM, when("distill.weight", 0.0), TRAINED),
     (NO_LLM, when("distill.features", 0.0), TRAINED),
     (when("agent.kind", "rule") + NO_LLM, when("agent.rule", "fixed"), TRAINED),

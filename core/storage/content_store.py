@@ -73,6 +73,14 @@ class ContentStore:
             Reads the folder's files. Its OSError, ValueError, KeyError, TypeError and those of
             a damaged archive count as damage.
         """
+        found = self._read(key, load)
+        if found is None and self.private and (self.folder / _LOCK).exists():
+            # It may be moving into place just now: under the lock it is there or absent.
+            with contextlib.suppress(OSError), self._lock():
+                found = self._read(key, load)
+        return found
+
+    def _read(self, key: str, load: Callable[[Path], T]) -> T | None:
         folder = self.folder / key
         try:
             with _open(folder / MANIFEST) as file:
@@ -117,6 +125,7 @@ class ContentStore:
             write_json(draft / MANIFEST, {"key": key, "files": files})
             for path in draft.iterdir():
                 path.chmod(0o600 if self.private else 0o644)
+                _sync(path)
             draft.chmod(0o700 if self.private else 0o755)
             with self._lock():
                 if os.path.lexists(target):
@@ -142,6 +151,11 @@ class ContentStore:
 def _open(path: Path) -> BufferedReader:
     """Open a file for reading; a link is refused, and a pipe does not block."""
     return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _digest(path: Path) -> str:
