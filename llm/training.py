@@ -218,7 +218,7 @@ def run_batches(
             logits = model(**moved(rows.tokens.batch(indices), device)).logits
         loss = torch.nn.functional.cross_entropy(logits.float(), labels[indices])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
         optimizer.step()
         schedule.step()

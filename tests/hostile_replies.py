@@ -84,7 +84,7 @@ def arrays(like: np.ndarray) -> list[Array]:
 
 def change(rng: random.Random, content: RecordDict) -> str:
     """Spoil an honest reply's content in one place; return what was done."""
-    kinds = [ArrayRecord(), MetricRecord({"x": 1}), ConfigRecord({"x": ESCAPES})]
+    kinds: list[Any] = [ArrayRecord(), MetricRecord({"x": 1}), ConfigRecord({"x": ESCAPES})]
     records = sorted(content)
     if rng.random() < 0.2:
         name = rng.choice([*records, *NAMES])

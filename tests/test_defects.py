@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ from core.messages import ARRAYS, TRAIN, pack_parameters, unpack_parameters
 
 Federate = Callable[..., Any]
 Real = npt.NDArray[np.float64]
+
+
+def no_encoder(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Stand in where DNA needs no text encoder."""
+    return np.zeros((0, 0), np.float32)
 
 
 def blobs(classes: int, rows: int = 40) -> tuple[Real, npt.NDArray[np.int64]]:
@@ -50,7 +55,7 @@ def test_1_the_input_carries_the_labels_signal() -> None:
 
     settings, _ = parse_run([], ["run.clients=2", "data.train_rows=200"])
     _, site = load_site(settings, 0, 2)
-    x = raw_features(site.train.texts, "dna", settings.features, lambda rows: np.zeros((0, 0)))
+    x = raw_features(site.train.texts, "dna", settings.features, no_encoder)
     means = [x[site.train.labels == c].mean(axis=0) for c in (0, 1)]
     spread = x.std(axis=0) + 1e-9
     assert np.abs((means[0] - means[1]) / spread).max() > 1.0
@@ -169,7 +174,7 @@ def test_6_sides_hold_different_rows_and_the_server_tests_once() -> None:
     held = [set(s.train.texts) | set(s.validation.texts) for s in sites]
     held += [set(server.validation.texts), set(server.test.texts)]
     assert sum(len(rows) for rows in held) == len(set.union(*held))
-    x = raw_features(server.train.texts, "dna", settings.features, lambda rows: np.zeros((0, 0)))
+    x = raw_features(server.train.texts, "dna", settings.features, no_encoder)
     moments = moments_of(x, server.train.labels, 2)
     projection = fit_projection(moments, 4, "lda", 0.1, 3.0, 0)
     evaluator = CentralEvaluator(

@@ -130,14 +130,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
     pip = [sys.executable, "-m", "pip", "--quiet"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, checkout]
-    subprocess.run([*pip, *build], check=True)
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", wheels, checkout], check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
     (wheel,) = wheels.glob("*.whl")
     python = home / "bin" / "python"
     subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True)
     (site,) = home.glob("lib/python*/site-packages")
-    (others,) = {Path(metadata.distribution(name).locate_file("")) for name in ("flwr", "torch")}
+    (others,) = {str(metadata.distribution(name).locate_file("")) for name in ("flwr", "torch")}
     (site / "others.pth").write_text(f"{others}\n")
     for script in Path(sys.executable).parent.glob("fl[ow]*"):
         first, _, rest = script.read_text().partition("\n")
@@ -164,8 +164,8 @@ def command(home: Path, folder: Path, *words: str) -> subprocess.CompletedProces
 def test_the_installed_wheel_runs_the_demo_without_a_checkout(
     installed: Path, tmp_path: Path
 ) -> None:
-    small = ("run.clients=2", "run.rounds=1", "data.train_rows=80", "data.test_rows=40")
-    small += ("data.server_rows=40", "llm.epochs=1", "train.steps=2")
+    small = ["run.clients=2", "run.rounds=1", "data.train_rows=80", "data.test_rows=40"]
+    small += ["data.server_rows=40", "llm.epochs=1", "train.steps=2"]
     words = [word for setting in small for word in ("--set", setting)]
     done = command(installed, tmp_path, "run", "--config", "demo", *words)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -255,7 +255,7 @@ def test_the_target_is_plains_end_less_half_a_point_and_runs_resume(
     with pytest.raises(KeyboardInterrupt):
         main(asked)
     assert main(asked) == 0
-    target = pytest.approx(0.8 - MARGIN)
+    target: Any = pytest.approx(0.8 - MARGIN)
     assert made[:3] == [(PLAIN, "end", None), (PLAIN, "target", target), (PLAIN, "free", None)]
     assert made[3] == made[4] == ("random", "target", target)
     assert made[5:] == [("random", "free", None)]

@@ -42,8 +42,13 @@ def test_a_step_takes_time() -> None:
 
 def test_a_gpu_is_idle_when_a_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
+
+    def clock() -> float:
+        events.append("clock")
+        return 0.0
+
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
-    monkeypatch.setattr("bench.floor.time.perf_counter", lambda: events.append("clock") or 0.0)
+    monkeypatch.setattr("bench.floor.time.perf_counter", clock)
     milliseconds(lambda: events.append("step"), limit=1e-4, device="cuda")
     assert events == ["wait", "clock", "step", "wait", "clock"] * 2
     events.clear()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,12 @@ def test_awkward_strings(value: str) -> None:
 
 def test_flower_reads_our_run_config_the_same(tmp_path: Path) -> None:
     config = pytest.importorskip("flwr.common.config")
-    told = {"run.name": 'it\'s "x" = y', "run.rounds": 3, "train.mu": 1e-5, "run.report": False}
+    told: dict[str, Any] = {
+        "run.name": 'it\'s "x" = y',
+        "run.rounds": 3,
+        "train.mu": 1e-5,
+        "run.report": False,
+    }
     file = tmp_path / "run-config.toml"
     file.write_text(to_toml(told), encoding="utf-8")
     assert config.parse_config_args([str(file)]) == told
@@ -136,16 +142,16 @@ def test_without_a_checkout_the_error_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(name: str) -> None:
-        raise llm_qfl.cli.shipped.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(llm_qfl.cli.shipped, "PACKAGES", tmp_path)
-    monkeypatch.setattr(llm_qfl.cli.shipped.metadata, "distribution", nothing)
+    monkeypatch.setattr(metadata, "distribution", nothing)
     with pytest.raises(UserError, match=r"no Flower app at .*accepted: a checkout"):
         make_plan([], [])
 
 
 def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llm_qfl.cli.plan.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(UserError, match=r"the program 'flwr' is missing"):
         llm_qfl.cli.plan.find_programs()
 

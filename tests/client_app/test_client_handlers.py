@@ -130,9 +130,10 @@ def test_a_round_trains_with_its_own_lambda_and_the_hidden_states(
     seen: list[tuple[float, tuple[int, ...]]] = []
     real = quantum.train_local
 
-    def note(classifier: Any, parameters: Any, data: Any, train: Any, distill: Any, **more: Any):
+    def note(*given: Any, **more: Any) -> Any:
+        _, _, data, _, distill = given
         seen.append((distill.weight, data.hidden.shape))
-        return real(classifier, parameters, data, train, distill, **more)
+        return real(*given, **more)
 
     monkeypatch.setattr(quantum, "train_local", note)
     given = ("distill.weight=0.5", "distill.decay=0.5", "distill.features=100")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,11 +25,11 @@ def test_totals_by_hand() -> None:
     ledger = Ledger()
     ledger.add(1, {1: Cost(circuits=5), 0: Cost(circuits=2, bytes_up=7)})
     ledger.add(2, {0: Cost(circuits=1)})
-    written = ledger.as_json()
+    written: dict[str, Any] = ledger.as_json()
     assert ledger.totals() == Cost(circuits=8, bytes_up=7)
     assert ledger.of(0).circuits == 3
-    assert [(e["round"], e["client"]) for e in written["entries"]] == [(1, 0), (1, 1), (2, 0)]  # type: ignore[index,attr-defined]
-    assert set(written["totals"]) == set(COST_KEYS)  # type: ignore[call-overload]
+    assert [(e["round"], e["client"]) for e in written["entries"]] == [(1, 0), (1, 1), (2, 0)]
+    assert set(written["totals"]) == set(COST_KEYS)
 
 
 @given(costs)

@@ -12,7 +12,7 @@ from core.flower_compat import set_task_identity
 from core.messages import ARRAYS, TRAIN, TrainReport, pack_report
 from core.received import ReplyError, checked_reply, read_report
 
-NUMBERS = TrainReport(**dict.fromkeys(TrainReport.__dataclass_fields__, 0))  # type: ignore[arg-type]
+NUMBERS = TrainReport(**dict.fromkeys(TrainReport.__dataclass_fields__, 0))
 
 
 def reply() -> Message:

@@ -169,7 +169,7 @@ def test_angles_are_clipped_inside_half_pi() -> None:
 def test_sign_makes_the_largest_entry_positive() -> None:
     x, y = cloud(9)
     for kind in ("lda", "pca", "random"):
-        found = fit_projection(moments_of(x, y, 3), 4, kind, 0.1, 3.0, 0)  # type: ignore[arg-type]
+        found = fit_projection(moments_of(x, y, 3), 4, kind, 0.1, 3.0, 0)
         standard = found.matrix * x.std(axis=0)[:, None]
         assert (standard.max(axis=0) == np.abs(standard).max(axis=0)).all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_rows_of_the_server_of_an_official_validation_split(tmp_path: Path) -> N
     for split, rows in (("train", 60), ("val", 20), ("test", 10)):
         (task / f"{split}_text.txt").write_text("".join(f"{split} {i}\n" for i in range(rows)))
         (task / f"{split}_labels.txt").write_text("".join(f"{i % 2}\n" for i in range(rows)))
-    source = {"source": "tweet-eval", "path": str(task)}
+    source: dict[str, Any] = {"source": "tweet-eval", "path": str(task)}
     server = load_server(run_settings(server_rows=0, **source))
     assert (len(server.validation), len(server.test)) == (20, 10)
     assert sum(len(s.train) + len(s.validation) for s in sites(run_settings(**source))) == 60

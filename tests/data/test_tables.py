@@ -218,7 +218,7 @@ SECRET = "Patient Meier 4711"
 def test_no_message_carries_what_rows_hold(tmp_path: Path, source: str, text: str) -> None:
     """A client's message goes to the server."""
     source, _, what = source.partition(" ")
-    others = {"labels": {"labels": "x,y"}, "dna": {"kind": "dna"}}.get(what, {})
+    others: dict[str, Any] = {"labels": {"labels": "x,y"}, "dna": {"kind": "dna"}}.get(what, {})
     with pytest.raises(DataError) as caught:
         load(csv_file(tmp_path, text, f"rows.{source}"), source, **others)
     assert not {"Patient", "Meier", "4711"} & set(re.findall(r"\w+", str(caught.value)))

@@ -68,11 +68,8 @@ class Run:
         """Its results folder, once it is there."""
         if self.resumed is not None:
             return self.resumed
-        found: list[Path] = []
-        wait_until(
-            lambda: found.extend(set(self.home.glob("runs/2*")) - self.before) or found, "a run"
-        )
-        return found[0]
+        wait_until(lambda: set(self.home.glob("runs/2*")) - self.before, "a run")
+        return next(folder for folder in self.home.glob("runs/2*") if folder not in self.before)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         events = read_jsonl(self.folder / "metrics.jsonl")

@@ -46,8 +46,8 @@ def test_a_killed_launcher_leaves_a_run_that_goes_on(home: Path, whole: Path) ->
     run.in_round(3)
     run.process.kill()
     run.process.communicate()
-    store = {"LLM_QFL_HOME": str(home / "elsewhere")}  # what is cleaned is no site's memory
-    cleaned = llm_qfl(home, "clean", "--yes", **store)
+    store = str(home / "elsewhere")  # what is cleaned is no site's memory
+    cleaned = llm_qfl(home, "clean", "--yes", LLM_QFL_HOME=store)
     assert cleaned.returncode == 0, cleaned.stderr
     began = time.monotonic()
     again = start(home, "--resume", str(run.folder), resumed=run.folder)

@@ -171,7 +171,7 @@ def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
         fast.chat_template = template or None
         fast.save_pretrained(folder)
-        size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        size: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
         shape = {**size, "intermediate_size": 64, "vocab_size": 512, "eos_token_id": 0}
         shape |= {"bos_token_id": None, "max_position_embeddings": 8192, **config}
         with torch.random.fork_rng(devices=[]):

@@ -73,7 +73,7 @@ class Fake:
 def fit(
     labels: np.ndarray, monkeypatch: pytest.MonkeyPatch, folds: int, validation: int = 0
 ) -> tuple[llm.Teacher, Fake, list[str]]:
-    fake, lines = Fake(), []
+    fake, lines = Fake(), list[str]()
     monkeypatch.setattr(cross_fitting, "fine_tune", fake)
     texts = [str(row) for row in range(len(labels))]
     held_out = [str(row + 0.25) for row in range(validation)]
@@ -140,7 +140,7 @@ def run(
     reviews: Reviews,
     folder: Path,
     store: Path | None = None,
-    progress: Callable[[str], object] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
     **changes: Any,
 ) -> llm.Teacher:
     texts, labels = reviews
@@ -229,20 +229,20 @@ def test_finished_folds_survive_an_interruption(
 def test_odd_sites_give_finite_figures(site: str, model_folder: Folders, reviews: Reviews) -> None:
     texts, labels = reviews
     lines: list[str] = []
-    changes: dict[str, Any] = {
+    cases: dict[str, dict[str, Any]] = {
         "one class": {"train_labels": np.ones(24, int), "val_labels": np.ones(16, int)},
         "no validation": {"val_texts": [], "val_labels": []},
         "one row": {"train_texts": texts[:1], "train_labels": labels[:1]},
         "two rows": {"train_texts": texts[:2], "train_labels": [0, 0]},
         "a lone row": {"train_labels": [2, *labels[1:24]]},
         "one validation row": {"val_texts": texts[32:33], "val_labels": labels[32:33]},
-    }[site]
-    changes = {"classes": 3, "progress": lines.append, **changes}
-    teacher = run(reviews, model_folder("bert"), **changes)
+    }
+    given: dict[str, Any] = {"classes": 3, "progress": lines.append, **cases[site]}
+    teacher = run(reviews, model_folder("bert"), **given)
     numbers = [value for value in teacher.metrics.values() if type(value) in (int, float)]
     assert np.isfinite(numbers).all()
     assert np.isfinite(teacher.soft_labels).all()
-    rows = len(changes.get("train_texts", texts[:24]))
+    rows = len(given.get("train_texts", texts[:24]))
     assert teacher.soft_labels.shape == (rows, 3)
     assert teacher.val_probabilities.shape == (teacher.metrics["validation_rows"], 3)
     words = {"one row": "one model labels its own rows", "two rows": "2 folds"}

@@ -26,7 +26,7 @@ def run(
     reviews: Reviews,
     settings: LlmSettings,
     store: Path | None = None,
-    progress: Callable[[str], object] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
     **changes: Any,
 ) -> llm.Teacher:
     return llm.fine_tune(task_of(reviews, settings, **changes), store, progress)
@@ -227,7 +227,7 @@ def test_teachers_of_another_recipe_are_not_taken(
 ) -> None:
     settings = settings_for(model_folder("bert"), epochs=1)
     first = run(reviews, settings, tmp_path)
-    monkeypatch.setattr(fine_tuning, "RECIPE", fine_tuning.RECIPE + 1)
+    monkeypatch.setattr(fine_tuning, "RECIPE", 10**6)
     second = run(reviews, settings, tmp_path)
     assert not second.metrics["reused"]
     assert first.folder != second.folder
@@ -273,14 +273,14 @@ def test_odd_sites_give_finite_figures(
     kind: str, site: str, model_folder: Folders, reviews: Reviews
 ) -> None:
     texts, labels = reviews
-    changes: dict[str, Any] = {
+    cases: dict[str, dict[str, Any]] = {
         "one class": {"train_labels": np.ones(32, int), "val_labels": np.ones(16, int)},
         "no validation": {"val_texts": [], "val_labels": []},
         "one row": {"train_texts": texts[:1], "train_labels": labels[:1]},
         "one validation class": {"val_texts": texts[32:33], "val_labels": labels[32:33]},
         "empty text": {"train_texts": ["", *texts[1:32]]},
-    }[site]
-    teacher = run(reviews, settings_for(model_folder(kind)), classes=3, **changes)
+    }
+    teacher = run(reviews, settings_for(model_folder(kind)), classes=3, **cases[site])
     numbers = [value for value in teacher.metrics.values() if not isinstance(value, bool | str)]
     assert np.isfinite(numbers).all()
     assert np.isfinite(teacher.soft_labels).all()

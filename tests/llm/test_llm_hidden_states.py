@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,6 @@ def test_hidden_states_are_those_before_the_head(
     assert other.folder != teacher.folder
     np.testing.assert_array_equal(other.soft_logits, teacher.soft_logits)
     if kind == "bert":  # the head reads just these states
-        head = model.module.classifier
+        head: Any = model.module.classifier
         logits = teacher.hidden @ head.weight.detach().numpy().T + head.bias.detach().numpy()
         np.testing.assert_allclose(logits, teacher.soft_logits, atol=1e-4)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import llm
-from core import LlmSettings, ModelError
+from core import LlmSettings, ModelError, hub_reachable
 from llm import sources
 from tests.llm.conftest import Folders
 
@@ -86,7 +86,7 @@ def test_dna_reaches_a_text_model_as_words(model_folder: Folders) -> None:
 
 
 def test_gpt2_pads_with_its_end_token_on_the_right(model_folder: Folders) -> None:
-    base = llm.load_base(str(model_folder("gpt2")), "text")
+    base: Any = llm.load_base(str(model_folder("gpt2")), "text")
     batch = base.tokens(["good", "the film was bad"], "text").batch([0, 1])
     assert batch["input_ids"][0, 1:].tolist() == [1, 1, 1]
     assert batch["attention_mask"].tolist() == [[1, 0, 0, 0], [1, 1, 1, 1]]
@@ -179,10 +179,10 @@ def test_hub_errors_are_distinguished(
 def test_hub_is_requested_once_and_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    assert not sources.hub_reachable()
+    assert not hub_reachable()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert not sources.hub_reachable()
+    assert not hub_reachable()
 
 
 def test_unreachable_hub_is_not_requested_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -60,7 +61,7 @@ def wrapped(error: Exception) -> Exception:
             raise error
         except Exception as inner:
             raise IBMRuntimeError(f"Failed to run program: {inner}") from None
-    except IBMRuntimeError as outer:
+    except Exception as outer:
         return outer
 
 
@@ -68,7 +69,7 @@ def lost() -> Exception:
     return requests.ConnectionError("('Connection aborted.', RemoteDisconnected('…'))")
 
 
-FAULTS = {
+FAULTS: dict[str, Callable[[], BaseException]] = {
     "lost": lost,
     "timeout": lambda: requests.ReadTimeout("Read timed out."),
     "429": lambda: wrapped(RequestsApiError("429 Client Error: Too Many Requests for url", 429)),

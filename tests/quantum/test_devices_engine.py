@@ -122,7 +122,7 @@ def test_shots_do_not_depend_on_flowers_number_of_the_run(device_store: Path, ba
     for run, seed in (("1/0", 5), ("2/0", 5), ("2/1", 5), ("1/0", 6)):
         own = HardwareSettings(shots=200, layout_trials=1)
         host = Host(own, seed=seed, layout_seed=0, store=device_store / str(seed), run=run)
-        one = build_classifier(QuantumSettings(qubits=3, backend=backend), 2, host)
+        one: Any = build_classifier(QuantumSettings(qubits=3, backend=backend), 2, host)
         one.engine.begin("round 1")
         point = np.full((1, one.angles), 0.3)
         found.append(evaluate_points(one.engine, point, one.prepare(rows().features)))
@@ -147,7 +147,7 @@ def test_precision_instead_of_shots(device_store: Path) -> None:
     ],
 )
 def test_budget_is_checked_before_a_job(
-    device_store: Path, budget: dict[str, int], said: str
+    device_store: Path, budget: dict[str, Any], said: str
 ) -> None:
     """The steps that were paid count; an instruction that cannot begin is an error."""
     device = open_classifier(device_store, shots=16, **budget)

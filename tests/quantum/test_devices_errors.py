@@ -185,7 +185,7 @@ def test_short_tokens_are_known_from_where_the_client_finds_them(
     assert redacted(said) == "no access with…, nor with in-file"
 
 
-def raised_while_handling(error: Exception, earlier: Exception) -> Exception:
+def raised_while_handling(error: BaseException, earlier: BaseException) -> BaseException:
     error.__context__ = earlier
     return error
 

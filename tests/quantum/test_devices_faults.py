@@ -163,15 +163,17 @@ def test_a_killed_process_leaves_a_job_that_the_next_one_collects(
     assert not list(tmp_path.glob("*.lock"))
 
 
-def test_clients_that_request_the_same_job_at_once_pay_for_one(tmp_path: Path) -> None:
-    cloud, got = Cloud(polls=5), []
+def test_clients_that_request_the_same_job_at_once_pay_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud, got = Cloud(polls=5), list[list[float]]()
     accept = cloud.accept
 
     def slowly(*given: Any) -> Any:
         time.sleep(0.05)  # time enough for the others to ask too
         return accept(*given)
 
-    cloud.accept = slowly  # type: ignore[method-assign]
+    monkeypatch.setattr(cloud, "accept", slowly)
 
     def client() -> None:
         runner = runner_on(tmp_path / "jobs.sqlite", ScriptedService(cloud))

@@ -18,8 +18,8 @@ from quantum.engines.factory import build_engine
 from quantum.engines.pennylane import PennylaneEngine
 from tests.quantum.conftest import drawn, gradient
 
-PLAIN = [QCNN(2), QCNN(3, 3, "paper"), QCNN(5, 2), QCNN(4, 2, "paper", 3), QCNN(3, 1, uploads=2)]
-PLAIN += [VQC(2, 2), VQC(4, 3, 2), VQC(5, 5, 1, 1)]
+PLAIN: list[QCNN | VQC] = [QCNN(2), QCNN(3, 3, "paper"), QCNN(5, 2), QCNN(4, 2, "paper", 3)]
+PLAIN += [QCNN(3, 1, uploads=2), VQC(2, 2), VQC(4, 3, 2), VQC(5, 5, 1, 1)]
 ANSAETZE = [
     *(QCNN(n, r, b) for n in range(2, 9) for r in (1, 3) if r <= n for b in ("su4", "paper")),
     *(QCNN(9), QCNN(10, 3, "paper")),
@@ -30,7 +30,7 @@ ANSAETZE = [
     QCNN(9, 1, "paper", 3),  # phases in two runs, cells in two
 ]
 MODES = {"tape": (2**28, 2**20), "chunks": (2**28, 0), "undone": (0, 2**20), "both": (0, 0)}
-IN_EVERY_MODE = [QCNN(3), QCNN(5, 3), QCNN(9, 3, "paper"), QCNN(4, 3, uploads=3)]
+IN_EVERY_MODE: list[QCNN | VQC] = [QCNN(3), QCNN(5, 3), QCNN(9, 3, "paper"), QCNN(4, 3, uploads=3)]
 IN_EVERY_MODE += [QCNN(9, 1, "paper", 3), VQC(3, 2), VQC(6, 1, 2, 2)]
 MOST_LATE = 4  # qubits of an observable of many uploads: beyond, the same code on large matrices
 

@@ -129,7 +129,7 @@ def test_cost_grows_with_rows_and_readouts() -> None:
 
 @pytest.mark.parametrize("n", range(2, 21))
 def test_whatever_the_settings_accept_has_a_schedule(n: int) -> None:
-    ansaetze = [
+    ansaetze: list[QCNN | VQC] = [
         *(QCNN(n, r, b) for r in sorted({1, min(3, n), n // 2, n}) for b in ("su4", "paper")),
         *(VQC(n, r, f, 1) for r in sorted({1, n}) for f in (1, 2)),
     ]

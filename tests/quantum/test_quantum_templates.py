@@ -24,7 +24,7 @@ X, Y, Z, ONE = (qml.matrix(op(0)) for op in (qml.X, qml.Y, qml.Z, qml.I))
 
 
 def turn(pauli: np.ndarray, angle: float) -> np.ndarray:
-    return expm(-0.5j * angle * pauli)
+    return np.asarray(expm(-0.5j * angle * pauli))
 
 
 def test_su4_block_is_the_product_of_exponentials() -> None:

@@ -196,14 +196,15 @@ FEATURES = DistillSettings(weight=0.0, features=50.0)
 def test_every_way_to_the_loss_sees_the_features(sensitive: Classifier, blobs: Blobs) -> None:
     """Autograd, shifts and a difference quotient of plain values agree on the objective."""
     train = TrainSettings(proximal=0.1)
-    data = replace(blobs(2, 2, 6), hidden=np.random.default_rng(0).normal(size=(6, 5)))
+    hidden = np.random.default_rng(0).normal(size=(6, 5))
+    data = replace(blobs(2, 2, 6), hidden=hidden)
     double = build_classifier(QuantumSettings(qubits=2, precision="double"), 2)
     plain = Problem(double, double.initial(0), data, train, DistillSettings(weight=0.0), 0)
     problem = Problem(double, double.initial(0), data, train, FEATURES, 0)
     start = problem.start + 0.1
     theta = torch.from_numpy(start)
     (loss, slope), (again, shifted) = problem.by_autograd(theta, 0), problem.by_shifts(theta, 0)
-    features = torch.from_numpy(data.hidden - data.hidden.mean(axis=0))
+    features = torch.from_numpy(hidden - hidden.mean(axis=0))
     z = double.engine.expectations(theta[: double.angles], double.prepare(data.features))
     term = 50 * feature_distillation(z, teacher_similarity(features)).item()
     assert term > 0.1

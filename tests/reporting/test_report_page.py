@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pandas import DataFrame
 
@@ -273,7 +274,7 @@ def test_bands_hold_the_middle_half_of_the_clients() -> None:
     outer, inner = (band.get_paths()[0].get_extents() for band in axes.collections)
     assert (outer.y0, outer.y1) == (0, 12)
     assert (inner.y0, inner.y1) == (3, 9)
-    assert list(axes.lines[0].get_ydata()) == [6, 5]
+    assert np.asarray(axes.lines[0].get_ydata()).tolist() == [6, 5]
 
 
 def test_rounds_are_whole_numbers_on_the_axis() -> None:

@@ -183,9 +183,12 @@ def test_the_evaluators_jobs_belong_to_the_run_and_its_session_is_closed(
 ) -> None:
     closed: list[str] = []
     close = IbmService.close
-    monkeypatch.setattr(
-        IbmService, "close", lambda self: (closed.append(self.name), close(self))[1]
-    )
+
+    def note(service: IbmService) -> None:
+        closed.append(service.name)
+        close(service)
+
+    monkeypatch.setattr(IbmService, "close", note)
     federate(
         *DEVICE,
         "run.clients=1",

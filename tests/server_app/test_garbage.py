@@ -57,7 +57,8 @@ def test_more_labels_than_rows_are_not_counted(federate: Federate) -> None:
 
     def spoil(order: Message, reply: Message) -> Message:
         if order.metadata.message_type == EVALUATE and order.metadata.dst_node_id == 1001:
-            for record in reply.content.metric_records.values():
+            records: Any = reply.content.metric_records.values()
+            for record in records:
                 for name in ("confusion", "logistic_full"):
                     if record.get(name):
                         record[name] = [10**6 for _ in record[name]]

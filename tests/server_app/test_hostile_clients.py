@@ -7,6 +7,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -114,7 +115,8 @@ def honest() -> tuple[Any, list[Message]]:
 
 def spoilt(replies: list[Message], change: Callable[[RecordDict], Any]) -> list[Message]:
     """Return the replies, client 1's with its content changed."""
-    content = RecordDict({k: type(v)(dict(v)) for k, v in replies[1].content.items()})
+    records: Any = replies[1].content.items()
+    content = RecordDict({name: type(record)(dict(record)) for name, record in records})
     change(content)
     found = [replies[0], copy.copy(replies[1]), replies[2]]
     found[1].content = content
@@ -125,7 +127,7 @@ def test_a_preparation_is_used_or_refused_in_one_line(honest: tuple[Any, list[Me
     ours = ("node 1001 sent a report that cannot be used: ", "clients disagree", "partition-id")
     given, replies = honest
     for number in range(200):
-        sent = spoilt(replies, lambda content, n=number: change(random.Random(n), content))
+        sent = spoilt(replies, partial(change, random.Random(number)))
         try:
             answers = read_reports(sent, given, read_site_report, "start")
         except UserError as error:
@@ -297,8 +299,8 @@ def test_one_sites_claim_does_not_take_the_weighted_mean(federate: Federate) -> 
         seen.append([part.rows for part in parts])
         return aggregate(settings, number, parts, reference)
 
-    given = ("data.partition=quantity", "data.alpha=0.3", "run.rounds=1", "run.clients=4")
-    given = (*given, *NO_TEACHER)
+    skew = ("data.partition=quantity", "data.alpha=0.3", "run.rounds=1", "run.clients=4")
+    given = (*skew, *NO_TEACHER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llm_qfl, "aggregate", watch)
         free = federate(*given, "aggregation.max_weight=1e9")

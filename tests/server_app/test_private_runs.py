@@ -28,17 +28,17 @@ LONG = 12
 def pieces(message: Message) -> Iterator[bytes]:
     """Yield everything that a message carries, as bytes; matrices by rows and by columns."""
     if message.has_error():
-        yield message.error.reason.encode()
+        yield str(message.error.reason).encode()
         return
     for record in message.content.array_records.values():
         for name, array in record.items():
             yield name.encode()
             yield array.data
-            yield from (array.numpy().tobytes(order) for order in "CF")
-    records = (message.content.config_records, message.content.metric_records)
-    for name, record in (pair for part in records for pair in part.items()):
+            yield from (array.numpy().tobytes(order) for order in ("C", "F"))
+    others = (message.content.config_records, message.content.metric_records)
+    for name, values in (pair for part in others for pair in part.items()):
         yield name.encode()
-        for key, item in record.items():
+        for key, item in values.items():
             yield key.encode()
             yield item if isinstance(item, bytes) else repr(item).encode()
 
@@ -99,7 +99,7 @@ class Curious:
         """Return what is made of each row: features, angles, and the teacher's soft labels."""
         orders = (m for m in self.seen if m.metadata.message_type == "train" and m.has_content())
         sent = next(m for m in orders if "config" in m.content.config_records)
-        packed = sent.content.config_records["config"]["projection"]
+        packed: Any = sent.content.config_records["config"]["projection"]
         features = site.features(split)
         made = {"features": features, "angles": Projection.from_bytes(packed).apply(features)}
         if split == "train":
@@ -168,9 +168,14 @@ def test_the_words_of_an_unforeseen_error_stay_at_the_site(
 
     monkeypatch.setattr("client_app.work.train_round", fail)
     replies: list[Message] = []
+
+    def note(order: Message, reply: Message) -> Message:
+        replies.append(reply)
+        return reply
+
     with pytest.raises(UserError, match=r"ValueError in test_private_runs.py, line \d+; that no"):
-        federate(spoil=lambda _, reply: replies.append(reply) or reply)
-    errors = [reply.error.reason for reply in replies if reply.has_error()]
+        federate(spoil=note)
+    errors = [str(reply.error.reason) for reply in replies if reply.has_error()]
     assert len(errors) == 3
     assert not any(secret in error for error in errors)
 
@@ -242,7 +247,7 @@ def test_local_noise_is_there_before_an_update_leaves(federate: Federate) -> Non
 def test_seeded_noise_repeats_and_other_noise_does_not(federate: Federate) -> None:
     def model(*given: str) -> np.ndarray:
         ran = federate("run.rounds=1", "aggregation.rule=uniform", "privacy.dp=central", *given)
-        return load_file(ran.folder / "model.safetensors")["angles"]
+        return np.asarray(load_file(ran.folder / "model.safetensors")["angles"])
 
     assert np.array_equal(model("privacy.seeded=true"), model("privacy.seeded=true"))
     assert not np.array_equal(model(), model())
@@ -278,19 +283,18 @@ def test_moments_of_few_rows_of_a_class_stay_at_the_site(federate: Federate) -> 
 def test_a_row_that_is_alone_in_its_class_is_in_no_message(federate: Federate) -> None:
     """One site's only row of a class is the class's sum; by default it does not leave the site."""
     skew = ("data.partition=dirichlet", "data.alpha=0.3", "run.seed=SEED", "run.rounds=1")
-    skew = (*skew, *NO_TEACHER)
-    few = {}
+    few: dict[int, tuple[list[int], list[int]]] = {}
 
     def watch(order: Message, reply: Message) -> Message:
         if order.metadata.message_type == PREPARE:
             record = reply.content.array_records["arrays"]
-            rows = list(reply.content.config_records["about"]["class_rows"])
-            few[order.metadata.dst_node_id] = rows, record["count"].numpy().tolist()
+            rows: Any = reply.content.config_records["about"]["class_rows"]
+            few[order.metadata.dst_node_id] = list(rows), record["count"].numpy().tolist()
         return reply
 
     for seed in range(20):
         few.clear()
-        given = [word.replace("SEED", str(seed)) for word in skew]
+        given = [word.replace("SEED", str(seed)) for word in (*skew, *NO_TEACHER)]
         try:
             federate(*given, "train.steps=1", spoil=watch)
         finally:
@@ -325,13 +329,13 @@ def test_moments_of_features_are_told_once(encoder: str, federate: Federate) -> 
     told: list[tuple[str, int]] = []
 
     def watch(order: Message, reply: Message) -> Message:
-        record = reply.content.array_records.get("arrays", {})
+        record = reply.content.array_records.get("arrays", ArrayRecord())
         if order.metadata.dst_node_id == 1000 and "second" in record:
             told.append((order.metadata.message_type, record["second"].numpy().shape[0]))
         return reply
 
-    given = ("llm.federated=ffa", "llm.rounds=1", "run.rounds=1", "privacy.moment_noise=0.1")
-    given += ("features.encoder=shared",) if encoder == "shared" else ()
+    given = ["llm.federated=ffa", "llm.rounds=1", "run.rounds=1", "privacy.moment_noise=0.1"]
+    given += ["features.encoder=shared"] if encoder == "shared" else []
     federate(*given, "train.steps=1", spoil=watch)
     assert [kind for kind, _ in told] == ["query.prepare", "query.adopt"]
     assert sorted(features > 0 for _, features in told) == [False, True]

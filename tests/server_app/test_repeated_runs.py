@@ -129,7 +129,7 @@ def measured(angle: float) -> Any:
 def test_a_device_without_a_seed_says_so(
     federate: Federate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Unseeded(qml.devices.DefaultQubit):
+    class Unseeded(qml.devices.DefaultQubit):  # type: ignore[misc]
         def __init__(self, wires: int, max_workers: int | None = None) -> None:
             super().__init__(wires, max_workers=max_workers)
 

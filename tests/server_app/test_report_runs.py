@@ -26,9 +26,8 @@ def losses(seed: int, clients: int, rounds: int) -> np.ndarray:
     """Return falling losses of a run that learns, ``(clients + 1, rounds)``; row 0 is global."""
     draw = np.random.default_rng(seed)
     fall = 0.22 + 0.5 * np.exp(-0.45 * np.arange(rounds))
-    return (
-        fall + draw.normal(0, 0.02, (clients + 1, rounds)) + draw.uniform(0, 0.08, (clients + 1, 1))
-    )
+    noise = draw.normal(0, 0.02, (clients + 1, rounds))
+    return np.asarray(fall + noise + draw.uniform(0, 0.08, (clients + 1, 1)))
 
 
 def write(folder: Path, name: str, value: Any) -> None:

@@ -113,9 +113,9 @@ def site_table(folder: Path, rows: dict[str, tuple[int, int]]) -> str:
 
 
 def test_baselines_of_one_class_sites_know_all_sites(federate: Federate, tmp_path: Path) -> None:
-    given = ("evaluation.mode=federated", "data.server_rows=0", "data.source=csv", "data.kind=dna")
-    given += ("data.partition=column", "data.partition_column=site", "run.rounds=1")
-    given += ("data.train_rows=0", "data.test_rows=0", "data.labels=0,1", *NO_TEACHER)
+    given = ["evaluation.mode=federated", "data.server_rows=0", "data.source=csv", "data.kind=dna"]
+    given += ["data.partition=column", "data.partition_column=site", "run.rounds=1"]
+    given += ["data.train_rows=0", "data.test_rows=0", "data.labels=0,1", *NO_TEACHER]
     skewed = site_table(tmp_path, {"a": (60, 0), "b": (0, 40), "c": (60, 40)})
     found = federate(*given, skewed).summary
     confusion = np.array(found["test"]["confusion"])

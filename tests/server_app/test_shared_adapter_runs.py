@@ -187,7 +187,7 @@ def test_the_average_is_weighted_by_the_rows_that_were_reported(federate: Federa
 
     def watch(order: Message, reply: Message) -> Message:
         if order.metadata.message_type == ADAPT:
-            numbers = reply.content.metric_records[METRICS]
+            numbers: Any = reply.content.metric_records[METRICS]
             replies.append((int(numbers["rows"]), read_parameters(reply)))
             numbers["num-examples"] = 10**6  # a liar gains nothing
         if order.metadata.message_type == ADOPT:

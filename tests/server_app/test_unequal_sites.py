@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,10 @@ def watching(kind: str, change: Change | None = None) -> tuple[list[dict[int, Pa
     return rounds, spoil
 
 
-def by_rows(sent: dict[int, Parameters], weights: dict[int, float]) -> Parameters:
+def by_rows(sent: dict[int, Parameters], weights: Mapping[int, float]) -> Parameters:
     total = sum(weights.values())
     return {
-        name: sum(weights[client] * sent[client][name].astype(float) for client in weights) / total
+        name: np.asarray(sum(weights[k] * sent[k][name].astype(float) for k in weights) / total)
         for name in sent[0]
     }
 
@@ -102,7 +102,7 @@ def many_rows(reply: Message) -> None:
 
 
 def nine_times_its_rows(reply: Message) -> None:
-    metrics = reply.content.metric_records[METRICS]
+    metrics: Any = reply.content.metric_records[METRICS]
     metrics["num-examples"] = metrics["rows"] = 9 * int(metrics["rows"])
 
 

@@ -155,7 +155,7 @@ def late(kind: str, told: Any, answer: Any) -> Any:
     sent = Message(pack_instruction({"a": np.zeros(2)}, told), 1000, kind)
     if isinstance(answer, Error):
         return sent, Message(answer, reply_to=sent)
-    arrays = None if isinstance(answer, EvaluateReport) else {}
+    arrays: dict[str, np.ndarray] | None = None if isinstance(answer, EvaluateReport) else {}
     return sent, Message(pack_report(answer, arrays), reply_to=sent)
 
 
@@ -240,8 +240,8 @@ def test_an_update_whose_owed_circuits_were_cleared_is_held_against_its_own_orde
 
 def test_late_evaluations_and_parts_in_the_shared_adapter_are_counted() -> None:
     state = failed()
-    judged = {**ZEROS[EvaluateReport], "rows": 5, "circuits": 5, "confusion": [5, 0, 0, 0]}
-    judged |= {"logistic_projected": [], "logistic_full": []}
+    judged: dict[str, Any] = {**ZEROS[EvaluateReport], "rows": 5, "circuits": 5}
+    judged |= {"confusion": [5, 0, 0, 0], "logistic_projected": [], "logistic_full": []}
     adapted = {**ZEROS[AdaptReport], "rows": 10, "round": 2, "llm_tokens": 70}
     asked = EvaluateIns(1, "validation", b"p", "run", "none")
     events = recorded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from flwr.app import ArrayRecord
@@ -24,7 +25,7 @@ def loss_of(arrays: ArrayRecord) -> float:
 
 def aggregated(clients: int) -> Round:
     now = Round(1, Decision(participants=tuple(range(clients)), steps={}))
-    parts = contributions()[:clients]
+    parts: list[Any] = contributions()[:clients]
     now.count([Update(k, p.arrays, p.report, Cost()) for k, p in enumerate(parts)], [1.0] * clients)
     return now
 

@@ -201,6 +201,6 @@ class Learner:
         with torch.enable_grad():
             chosen = torch.stack([likelihood(self.model, *one).sum() for one in decided]).sum()
             self.optimizer.zero_grad()
-            (-weight * chosen).backward()  # type: ignore[no-untyped-call]
+            (-weight * chosen).backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()

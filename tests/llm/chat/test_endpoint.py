@@ -98,7 +98,7 @@ def test_a_server_without_schemas_is_sent_simpler_requests_and_remembered(
     asking = chat_model()
     asking.ask(ASKED)
     asking.ask(ASKED)
-    schema, loose, first, second = [body.get("response_format") for body in server.requests]
+    schema, loose, first, second = (body.get("response_format", {}) for body in server.requests)
     assert schema["json_schema"]["schema"]["properties"]["reason"]["maxLength"] == 160
     assert "maxLength" not in json.dumps(loose)
     assert "maximum" not in json.dumps(loose)

@@ -31,7 +31,7 @@ def server(server: AgentServer, monkeypatch: pytest.MonkeyPatch) -> AgentServer:
 
 
 CUT = replies(FINE[:30], finish="length")
-ROUNDS = [
+ROUNDS: list[list[Any]] = [
     [replies(answer({"0": 2, "7": 3}, mood="fine"))],
     [replies(answer({"0": 50, "1": "2", "2": 1.4}))],
     [replies(answer({"0": 0, "1": 0, "2": 0})), replies(FINE)],

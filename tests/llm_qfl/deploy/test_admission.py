@@ -176,7 +176,7 @@ def test_a_superlink_that_runs_throws_it_out_at_once(
     old = place.key("node-0")
     commands = llm_qfl.cli.deploy.commands
     monkeypatch.setattr(commands, "running", lambda *_: {"port": 9})
-    monkeypatch.setattr(commands.admission, "register", lambda *_: place.admit())
+    monkeypatch.setattr("llm_qfl.cli.deploy.admission.register", lambda *_: place.admit())
     monkeypatch.setattr(commands, "answers", lambda *_: True)
     assert revoke(place.folder.parent / named, "node-0") == 0
     assert f"the SuperLink admits {2 if named == 'fed' else 1} node" in capsys.readouterr().out

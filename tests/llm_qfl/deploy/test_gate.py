@@ -11,8 +11,9 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -84,7 +85,7 @@ class Inner:
         path = request.scope["raw_path"].decode()
         self.seen.append((request.method, path, body, dict(request.headers)))
 
-        async def pieces() -> object:
+        async def pieces() -> AsyncIterator[bytes]:
             for piece in (b"one", b"two", body):
                 yield piece
 
@@ -131,7 +132,9 @@ class Gate:
         """Return the head of a call with a body."""
         lines = {"Host": "gate", **signed(self.key)}
         lines |= (
-            {"Transfer-Encoding": length} if length == "chunked" else {"Content-Length": length}
+            {"Transfer-Encoding": "chunked"}
+            if length == "chunked"
+            else {"Content-Length": str(length)}
         )
         text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         return f"POST /v1/fleet/push-object HTTP/1.1\r\n{text}\r\n".encode()
@@ -256,7 +259,8 @@ def test_only_registered_keys_pass_and_a_change_counts_at_once(
         assert refused.status_code == 401
         refused = gate.client.post("/v1/fleet/activate-node", headers=headers)
         assert refused.status_code == 412  # as of a SuperLink, so that the node says why it ends
-        assert FlowerError.from_json(refused.text).message == "Failed to activate SuperNode."
+        error: Any = FlowerError.from_json(refused.text)
+        assert error.message == "Failed to activate SuperNode."
     assert gate.inner.seen == []
     shutil.copy(tmp_path / "node-1.pub", gate.folder / "nodes")
     (gate.folder / "revoked").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_a_run_that_is_interrupted_before_its_id_is_known_is_stopped(
 ) -> None:
     if not stopped:
         monkeypatch.setattr(llm_qfl.cli.run, "SUBMIT_SECONDS", 0.5 if said else 60.0)
-    remote = Remote(tmp_path, code)
+    remote: Any = Remote(tmp_path, code)
     try:
         remote.flwr.start("run", submission, log=remote.flwr.run_log)
         Watch(remote, tmp_path, Screen(plain=True, quiet=False), simulated=False).stop()

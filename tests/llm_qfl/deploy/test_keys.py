@@ -90,7 +90,7 @@ def test_a_server_cannot_sign_for_others(files: Files) -> None:
     )
     assert not constraints.value.ca
     usage = certificate(files.server[0]).extensions.get_extension_for_class(x509.ExtendedKeyUsage)
-    assert list(usage.value) == [x509.ExtendedKeyUsageOID.SERVER_AUTH]
+    assert list(usage.value) == [x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]
 
 
 def test_private_keys_are_their_owners_alone(files: Files, tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ class Scripted:
         return Answer(said, 100, len(said), 0.5, truncated=said.endswith("..."))
 
 
-def agent_of(*script: str | ChatModelError, retries: int = 2, **more: int) -> LLMAgent:
-    return LLMAgent("llm (parrot)", Scripted(list(script)), AllAgent(), retries, **more)
+def agent_of(*script: str | ChatModelError, retries: int = 2) -> LLMAgent:
+    return LLMAgent("llm (parrot)", Scripted(list(script)), AllAgent(), retries)
 
 
 def test_a_sound_answer_decides_and_is_on_record() -> None:
