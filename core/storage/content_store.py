@@ -133,16 +133,16 @@ class ContentStore:
                 draft.rename(target)
             sync_folder(self.folder)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(draft)
+            _remove(old)
         return target
 
     def keep_newest(self, prefix: str, most: int) -> None:
         """Remove all but the newest entries whose keys begin with a prefix."""
         with self._lock():
-            found = sorted(self.folder.glob(f"{prefix}*"), key=lambda path: path.stat().st_mtime)
+            found = sorted(self.folder.glob(f"{prefix}*"), key=lambda path: path.lstat().st_mtime)
             for path in found[:-most]:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
 
     def _lock(self) -> contextlib.AbstractContextManager[None]:
         return file_lock(self.folder / _LOCK) if self.private else contextlib.nullcontext()
@@ -151,6 +151,13 @@ class ContentStore:
 def _open(path: Path) -> BufferedReader:
     """Open a file for reading; a link is refused, and a pipe does not block."""
     return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder; or a file, such as an earlier version's entry, or a link."""
+    with contextlib.suppress(OSError):
+        path.unlink()  # of a folder it fails
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -130,6 +130,18 @@ def test_the_newest_entries_of_a_prefix_stay(store: ContentStore) -> None:
     assert names(store) == ["x-2", "x-3", "y-1"]
 
 
+def test_files_and_links_in_an_entrys_place_are_removed(store: ContentStore) -> None:
+    other = store.write("other", saved("one"))
+    (store.folder / "k").write_text("an earlier version's")
+    (store.folder / "x-1").write_text("an earlier version's")
+    (store.folder / "link").symlink_to(other)
+    for key in ("k", "link", "x-2"):
+        store.write(key, saved("two"))
+    store.keep_newest("x-", 1)
+    assert names(store) == ["k", "link", "other", "x-2"]
+    assert [store.read(key, load) for key in names(store)] == ["two", "two", "one", "two"]
+
+
 WRITER = """
 import sys
 from pathlib import Path
