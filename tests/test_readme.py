@@ -58,13 +58,11 @@ def test_every_run_command_is_accepted(words: list[str]) -> None:
 )
 def test_every_deploy_command_is_accepted(words: list[str], tmp_path: Path) -> None:
     from llm_qfl.cli.app import make_parser
-    from llm_qfl.cli.deploy.arguments import read_options
-    from llm_qfl.cli.deploy.folder import make_deployment
+    from llm_qfl.cli.deploy.folder import Options, make_deployment
 
     chosen = make_parser().parse_args(words[1:])
     if chosen.step in ("up", "init"):
-        options = read_options(chosen)
-        assert options is not None
+        options = Options(chosen.nodes, chosen.hosts, chosen.port, chosen.node_sets)
         assert make_deployment(tmp_path, options)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_qfl.cli.deploy.arguments import add_deploy
 from llm_qfl.cli.processes import Interrupted, signals
 from llm_qfl.cli.shipped import foreign_package
 
@@ -25,7 +25,7 @@ Argument = tuple[str, dict[str, Any]]
 
 
 class Command(NamedTuple):
-    """A command: where its function is, its help, and its arguments.
+    """A command: where its function is, its help, and its arguments or its steps.
 
     The function takes the arguments by their names and returns the exit code.
     """
@@ -34,6 +34,7 @@ class Command(NamedTuple):
     help: str
     arguments: tuple[Argument, ...] = ()
     more: str = ""
+    steps: Mapping[str, Any] = {}
 
 
 def _option(name: str, text: str, **more: Any) -> Argument:
@@ -72,6 +73,51 @@ SETTINGS = (
 RUN = _folder("run", "a run's results folder", nargs="?", default="runs/latest", metavar="RUN")
 JSON = _flag("--json", "print JSON", dest="as_json")
 
+DEPLOYMENT, PART = "the deployment's folder", "superlink/ or node-K/ of a deployment"
+RUNNING = "the folder of up, superlink or node"
+STEPS = (
+    ("up", "make it if need be, start all of it here, and keep it running", DEPLOYMENT),
+    ("init", "make certificates, keys and a folder for each part; start nothing", DEPLOYMENT),
+    ("superlink", "run the SuperLink here", "its superlink/"),
+    ("node", "run one SuperNode here", "its node-K/"),
+    ("status", "say what runs; exit code 0 only if all is well", RUNNING),
+    ("stop", "end what up, superlink or node started", RUNNING),
+    ("units", "write systemd's units for the folder where it lies now", PART),
+    ("start", "become one part, as a unit of systemd starts it", PART),
+    ("register", "have the SuperLink that runs here admit the keys in nodes/", "its superlink/"),
+    ("revoke", "throw out a node's key for good, and make it a new one", "or superlink/ alone"),
+    ("renew", "make a new server certificate", DEPLOYMENT),
+)
+HOST = (
+    "name or address of the SuperLink's machine as the sites know it; may be repeated. Without one "
+    "only this machine can reach it"
+)
+PORT = "of the SuperLink; 8000 with --host, else free"
+OWN = "a setting of node K alone, or of every node, for instance 0:quantum.backend=aer"
+MAKE = (
+    _option("--nodes", "number of SuperNodes", type=int, metavar="N"),
+    _repeated("--host", HOST, dest="hosts", metavar="NAME"),
+    _option("--port", PORT, type=int, default=0, metavar="N"),
+    _repeated("--node-set", OWN, dest="node_sets", metavar="[K:]KEY=VALUE"),
+)
+MORE = {
+    "up": (*MAKE, _flag("--detach", "return once all have joined")),
+    "init": MAKE,
+    "revoke": (_option("node", "its name, for instance node-1", metavar="NODE"),),
+}
+
+
+def _steps() -> dict[str, Command]:
+    """Return the steps of `llm-qfl deploy`; all of them take a folder."""
+    steps = {}
+    for name, text, folder in STEPS:
+        part = ("part", {"choices": ("superlink", "node", "exec", "gate")})
+        place = _option("folder", folder, type=lambda path: Path(path).absolute(), metavar="FOLDER")
+        arguments = (part,) * (name == "start") + (place, *MORE.get(name, ()))
+        steps[name] = Command(f"deploy.commands:{name}", text, arguments)
+    return steps
+
+
 COMMANDS = {
     "run": Command(
         "run:run",
@@ -93,6 +139,14 @@ COMMANDS = {
         "Run a federation on this machine, in Flower's simulation or, with --on, on a deployment, "
         "and follow it. "
         "Exit code: 0 completed, 1 failed, 2 a mistake in the settings, 130 interrupted.",
+    ),
+    "deploy": Command(
+        "",
+        "run a federation as separate processes, over TLS",
+        more="A SuperLink and SuperNodes as separate processes with TLS and node authentication: "
+        "all on this machine (up, stop), or each part on its own machine (init, superlink, node, "
+        "units). docs/deployment.md says more.",
+        steps=_steps(),
     ),
     "cost": Command(
         "cost:cost",
@@ -162,22 +216,28 @@ def make_parser() -> argparse.ArgumentParser:
         description="Quantum federated learning guided by language models, as a Flower app.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and stop")
-    commands = parser.add_subparsers(dest="command", metavar="command")
-    for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.help, description=command.more or None)
-        for argument, options in command.arguments:
-            sub.add_argument(argument, **options)
-        sub.set_defaults(call=_call)
-        if name == "run":
-            add_deploy(commands)
+    _add(parser.add_subparsers(dest="command", metavar="command"), COMMANDS)
     return parser
+
+
+def _add(parsers: Any, commands: Mapping[str, Command]) -> None:
+    """Add commands, or a command's steps, to argparse's subparsers."""
+    for name, command in commands.items():
+        parser = parsers.add_parser(name, help=command.help, description=command.more or None)
+        parser.set_defaults(call=command.call)
+        for argument, options in command.arguments:
+            parser.add_argument(argument, **options)
+        if command.steps:
+            steps = parser.add_subparsers(dest="step", metavar="step", required=True)
+            _add(steps, command.steps)
 
 
 def _call(chosen: argparse.Namespace) -> int:
     """Import a command's function, and call it with the arguments."""
-    words = {k: v for k, v in vars(chosen).items() if k not in ("version", "command", "call")}
-    module, _, function = COMMANDS[chosen.command].call.partition(":")
-    return int(getattr(import_module(f"llm_qfl.cli.{module}"), function)(**words))
+    named = {"version", "command", "step", "call"}
+    arguments = {key: value for key, value in vars(chosen).items() if key not in named}
+    module, _, function = chosen.call.partition(":")
+    return int(getattr(import_module(f"llm_qfl.cli.{module}"), function)(**arguments))
 
 
 def dispatch(arguments: list[str] | None = None) -> int:
@@ -213,12 +273,16 @@ def _in_one_line(chosen: argparse.Namespace) -> int:
         return USER_MISTAKE
     from core import UserError
     from core.formatting import display_safe
+    from llm_qfl.cli.children import LaunchError
 
     try:
-        return int(chosen.call(chosen))
+        return _call(chosen)
     except UserError as error:
         print(f"llm-qfl: {display_safe(' '.join(str(error).split()))}", file=sys.stderr)
         return USER_MISTAKE
+    except LaunchError as error:
+        print(f"llm-qfl: {error}", file=sys.stderr)
+        return FAILED
     except BrokenPipeError:
         sys.stderr.close()  # the reader (`| head`) has gone: nothing left to print
         return FAILED

@@ -21,12 +21,17 @@ USER_MISTAKE = 2
 """Exit code by which a child says that its last line is a user's mistake."""
 
 
-class ChildFailedError(RuntimeError):
-    """The process ended badly; the message is its last line."""
+class LaunchError(RuntimeError):
+    """A process could not be started or ended badly; the message is one line for the user."""
 
 
 def call_module(
-    module: str, words: Sequence[str] = (), *, text: str = "", seconds: float | None = None
+    module: str,
+    words: Sequence[str] = (),
+    *,
+    failed: str,
+    text: str = "",
+    seconds: float | None = None,
 ) -> str:
     """Run ``python -m module`` where our packages are, and return what it prints.
 
@@ -36,6 +41,8 @@ def call_module(
         One of our modules.
     words : sequence of str
         Its arguments.
+    failed : str
+        How the error begins should it fail.
     text : str
         Its standard input.
     seconds : float, optional
@@ -45,7 +52,7 @@ def call_module(
     ------
     UserError
         If it exits with 2: its last line.
-    ChildFailedError
+    LaunchError
         If it fails otherwise, or takes too long.
     """
     try:
@@ -61,18 +68,18 @@ def call_module(
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        raise ChildFailedError(f"{module} did not answer within {seconds:g} s") from None
+        raise LaunchError(f"{failed}: {module} did not answer within {seconds:g} s") from None
     if not done.returncode:
         return done.stdout
     last = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
     if done.returncode == USER_MISTAKE:
         raise UserError(one_line(last[-1]))
-    raise ChildFailedError(clip(one_line(last[-1]), LONGEST))
+    raise LaunchError(f"{failed}: {clip(one_line(last[-1]), LONGEST)}")
 
 
-def ask(module: str, plan: Plan, *, seconds: float | None = None) -> dict[str, Any]:
+def ask(module: str, plan: Plan, *, failed: str, seconds: float | None = None) -> dict[str, Any]:
     """Let a module that answers with JSON (`core.settings_command`) work on a plan's settings."""
     settings = {**flatten(plan.settings), **plan.overrides}
-    printed = call_module(module, text=json.dumps(settings), seconds=seconds)
+    printed = call_module(module, failed=failed, text=json.dumps(settings), seconds=seconds)
     found: dict[str, Any] = json.loads(printed.splitlines()[-1])  # a library may print before it
     return found

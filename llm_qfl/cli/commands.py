@@ -33,18 +33,13 @@ from core import (
     traits,
 )
 from core.formatting import toml_value, whole
-from llm_qfl.cli.children import USER_MISTAKE, ChildFailedError, call_module
+from llm_qfl.cli.children import USER_MISTAKE, LaunchError, call_module
 from llm_qfl.cli.formatting import WIDTH, one_line, steps_words, who
 from llm_qfl.cli.processes import alive, end_all, members
 
 
 def settings(key: str) -> int:
     """Explain one key, one section, or all: what it does, its default and what it takes.
-
-    Parameters
-    ----------
-    key : str
-        ``section.key``, ``section``, or empty for everything.
 
     Raises
     ------
@@ -89,12 +84,8 @@ def report(run: Path) -> int:
             "a results folder, for instance runs/latest",
             "name one that holds config.json or metrics.jsonl",
         )
-    try:
-        _, *damaged = call_module("reporting", [str(folder)]).splitlines()
-    except ChildFailedError as error:
-        print(f"llm-qfl: the report was not made: {error}", file=sys.stderr)
-        return 1
-    for line in damaged:
+    printed = call_module("reporting", [str(folder)], failed="the report was not made")
+    for line in printed.splitlines()[1:]:
         print(f"llm-qfl: damaged: {one_line(line)}", file=sys.stderr)
     print(folder / "report.html")
     return 0
@@ -113,11 +104,9 @@ def audit(run: Path) -> int:
     UserError
         If there is no such record, or nothing of it can be read.
     """
-    try:
-        found: dict[str, Any] = json.loads(call_module("reporting.audit", [str(real_path(run))]))
-    except ChildFailedError as error:
-        print(f"llm-qfl: the decisions could not be replayed: {error}", file=sys.stderr)
-        return 1
+    failed = "the decisions could not be replayed"
+    printed = call_module("reporting.audit", [str(real_path(run))], failed=failed)
+    found: dict[str, Any] = json.loads(printed)
     print("\n".join(audit_lines(found)))
     for one in found["damaged"]:
         print(f"llm-qfl: {one_line(one)}", file=sys.stderr)
@@ -147,12 +136,9 @@ def jobs(*, cancel: bool, run: str, account: str, store: str) -> int:
     ----------
     cancel : bool
         Whether to cancel, not only list.
-    run : str
-        Flower's id of a run; empty: of all runs.
-    account : str
-        Name of a saved IBM account; empty: the default one.
-    store : str
-        The site's store (`llm.store`); empty: the usual one.
+    run, account, store : str
+        Flower's id of a run, a saved IBM account, and the site's store; empty: all runs, the
+        default account and the usual store.
 
     Raises
     ------
@@ -160,23 +146,17 @@ def jobs(*, cancel: bool, run: str, account: str, store: str) -> int:
         If the job store or the service cannot be used.
     """
     place = store_root(store)
-    try:
-        found = [json.loads(line) for line in _pending(place, run)]
-        for job in found:
-            print(
-                f"{job['backend']}  {job['job_id'] or 'id unknown'}  {job['status']}  "
-                f"{whole(job['circuits'])} circuits  {job['created']}  "
-                f"run {job['run']}: {job['label']}"
-            )
-        if not found:
-            print(f"no open jobs in {place}")
-        elif cancel:
-            (count,) = _pending(place, run, account, "--cancel")
-            kept = "what was done already is kept to be collected"
-            print(f"{count} of {len(found)} cancelled; {kept}")
-    except ChildFailedError as error:
-        print(f"llm-qfl: the job store could not be used: {error}", file=sys.stderr)
-        return 1
+    found = [json.loads(line) for line in _pending(place, run)]
+    for job in found:
+        print(
+            f"{job['backend']}  {job['job_id'] or 'id unknown'}  {job['status']}  "
+            f"{whole(job['circuits'])} circuits  {job['created']}  run {job['run']}: {job['label']}"
+        )
+    if not found:
+        print(f"no open jobs in {place}")
+    elif cancel:
+        (count,) = _pending(place, run, account, "--cancel")
+        print(f"{count} of {len(found)} cancelled; what was done already is kept to be collected")
     return 0
 
 
@@ -192,7 +172,8 @@ def cancel_run(store: str, run: str, account: str) -> str:
 def _pending(store: Path, run: str = "", account: str = "", *more: str) -> list[str]:
     """Let the job store's own process list or cancel open jobs; return its lines."""
     words = ["--store", str(store), "--run", run, "--account", account, *more]
-    return call_module("quantum.engines.devices.pending", words, seconds=120.0).splitlines()
+    module, failed = "quantum.engines.devices.pending", "the job store could not be used"
+    return call_module(module, words, failed=failed, seconds=120.0).splitlines()
 
 
 def clean(*, remove: bool) -> int:
@@ -245,8 +226,8 @@ def _refuse_open_jobs(place: Path) -> None:
         return
     try:
         waiting = len(_pending(place))
-    except ChildFailedError as error:
-        raise UserError(f"the job store in {str(place)!r} could not be read: {error}") from None
+    except LaunchError as error:
+        raise UserError(f"{str(place)!r}: {error}") from None
     if waiting:
         raise UserError(
             f"{waiting} jobs of {str(place)!r} were submitted to a device and not collected",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from core import UserError, real_path
 from core.formatting import byte_size, duration, figure, percent, span, toml_value, whole
-from llm_qfl.cli.children import ChildFailedError, call_module
+from llm_qfl.cli.children import call_module
 from llm_qfl.cli.formatting import clip, one_line
 
 FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
@@ -63,29 +62,24 @@ def compare(runs: Sequence[str], target: float | None, out: Path, *, as_json: bo
     as_json : bool
         Print JSON instead of tables.
 
-    Returns
-    -------
-    int
-        0, or 1 if the page could not be made.
-
     Raises
     ------
     UserError
         If there are fewer than two runs, one is no run, or the target is no share.
+    LaunchError
+        If the page could not be made.
     """
     folders = [str(real_path(run)) for run in runs]
     if len(set(folders)) < 2 or len(set(folders)) < len(folders):
-        told = "one run" if len(set(folders)) < 2 else "a run named twice"
-        raise UserError(told, "two or more runs, each once", "name another run")
+        given = "one run" if len(set(folders)) < 2 else "a run named twice"
+        raise UserError(given, "two or more runs, each once", "name another run")
     if target is not None and not 0 < target <= 1:
         raise UserError(f"--target {target}", "an accuracy above 0, at most 1", "say 0.9 for 90 %")
     page = real_path(out)
-    asked = {"folders": folders, "target": target, "out": str(page)}
-    try:
-        found = json.loads(call_module("reporting.compare", text=json.dumps(asked)))
-    except ChildFailedError as error:
-        print(f"llm-qfl: the runs could not be compared: {error}", file=sys.stderr)
-        return 1
+    request = {"folders": folders, "target": target, "out": str(page)}
+    failed = "the runs could not be compared"
+    printed = call_module("reporting.compare", failed=failed, text=json.dumps(request))
+    found = json.loads(printed)
     if as_json:
         print(json.dumps({**found, "page": str(page)}, indent=2))
         return 0
@@ -98,19 +92,12 @@ def compare_lines(found: Mapping[str, Any]) -> list[str]:
     """Write a comparison as lines: the runs, their figures, the target's costs, the settings."""
     runs = found["runs"]
     letters = [_letter(place) for place in range(len(runs))]
-    lines = [
-        f"{letter:<4}{one_line(run['name'])}" for letter, run in zip(letters, runs, strict=True)
-    ]
-    lines += [
-        f"    {letter}: {one_line(run['error'])}"
-        for letter, run in zip(letters, runs, strict=True)
-        if run["error"]
-    ]
-    lines += [
-        f"    {letter}: damaged and left out: {one_line(damage)}"
-        for letter, run in zip(letters, runs, strict=True)
-        for damage in run["damaged"]
-    ]
+    pairs = list(zip(letters, runs, strict=True))
+    lines = [f"{letter:<4}{one_line(run['name'])}" for letter, run in pairs]
+    lines += [f"    {letter}: {one_line(run['error'])}" for letter, run in pairs if run["error"]]
+    for letter, run in pairs:
+        start = f"    {letter}: damaged and left out: "
+        lines += [start + one_line(damage) for damage in run["damaged"]]
     if found["warning"]:
         lines.append(f"warning: {one_line(found['warning'])}")
     rows = [
@@ -130,32 +117,26 @@ def compare_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def _seeds(found: Mapping[str, Any], letters: Sequence[str]) -> list[str]:
-    """Say the mean of runs that differ in their seed alone."""
-    lines = []
+    """Return the mean of runs that differ in their seed alone."""
+    lines = [""]
     for group in found["groups"]:
-        known = [found["runs"][k]["test_accuracy"] for k in group]
-        known = [value for value in known if value is not None]
+        known = [a for k in group if (a := found["runs"][k]["test_accuracy"]) is not None]
         if len(group) > 1 and known:
             who = " ".join(letters[k] for k in group)
-            ends = span((min(known), max(known)))
-            mean = percent(sum(known) / len(known))
-            said = f"{who}: other seeds of one run; test accuracy {mean} (mean), {ends}"
-            lines += textwrap.wrap(said, 80, subsequent_indent="  ")
-    return ["", *lines] if lines else []
+            mean, ends = percent(sum(known) / len(known)), span((min(known), max(known)))
+            text = f"{who}: other seeds of one run; test accuracy {mean} (mean), {ends}"
+            lines += textwrap.wrap(text, 80, subsequent_indent="  ")
+    return lines if len(lines) > 1 else []
 
 
 def _reached(found: Mapping[str, Any], letters: Sequence[str]) -> list[str]:
+    """Return what each run spent until it first reached the target."""
     if found["target"] is None:
         return ["no run has finished a round"]
     how = "as asked" if found["given"] else "the lowest of the runs' best"
+    reached = [run["reached"] for run in found["runs"]]
     rows = [
-        [
-            name,
-            *(
-                "never" if run["reached"] is None else _cell(run["reached"][key], write)
-                for run in found["runs"]
-            ),
-        ]
+        [name, *("never" if one is None else _cell(one[key], write) for one in reached)]
         for key, name, write in REACHED
     ]
     return [

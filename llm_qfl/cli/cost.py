@@ -7,13 +7,12 @@ transpiles the circuit; nothing is submitted.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from core.formatting import byte_size, duration, percent, whole
-from llm_qfl.cli.children import ChildFailedError, ask
+from llm_qfl.cli.children import ask
 from llm_qfl.cli.plan import make_plan
 
 COUNTS = (
@@ -41,32 +40,18 @@ def cost(
     *,
     as_json: bool = False,
 ) -> int:
-    """Print the estimated cost of a configuration.
-
-    Parameters
-    ----------
-    files, assignments, unset
-        As `llm_qfl.cli.plan.make_plan` takes them.
-    as_json : bool
-        Print JSON instead of tables.
-
-    Returns
-    -------
-    int
-        0, or 1 if the estimate failed.
+    """Print the estimated cost of a configuration, whose words are those of `make_plan`.
 
     Raises
     ------
     UserError
-        For a mistake in the settings, data or backend, in one line.
+        For a mistake in the settings, data or backend.
+    LaunchError
+        If the estimate failed.
     """
     plan = make_plan(files, assignments, unset=unset)
     plan.print_notices()
-    try:
-        found = ask("client_app.cost", plan)
-    except ChildFailedError as error:
-        print(f"llm-qfl: the cost could not be estimated: {error}", file=sys.stderr)
-        return 1
+    found = ask("client_app.cost", plan, failed="the cost could not be estimated")
     if as_json:
         print(json.dumps(found, indent=2))
     else:
@@ -86,17 +71,17 @@ def cost_lines(found: Mapping[str, Any]) -> list[str]:
     for client in found["clients"]:
         rows, backend = whole(client["train_rows"]), client["backend"]
         for name in ("step", "round"):
-            part, said = client[name], f"client {client['client']}" if name == "step" else ""
+            part, label = client[name], f"client {client['client']}" if name == "step" else ""
             lines.append(
-                f"  {said:<10}{rows if said else '':>7} {whole(part['circuits']):>12} "
+                f"  {label:<10}{rows if label else '':>7} {whole(part['circuits']):>12} "
                 f"{whole(part['jobs']):>6} {_qpu(part):>11}  "
-                + (f"a step on {backend}" if said else "a round besides its steps")
+                + (f"a step on {backend}" if label else "a round besides its steps")
             )
     if found["judge"]["circuits"]:
-        judge = found["judge"]
+        server = found["judge"]
         lines.append(
-            f"  {'server':<10}{'':>7} {whole(judge['circuits']):>12} {whole(judge['jobs']):>6} "
-            f"{_qpu(judge):>11}  judging on {found['judged_on']}, whole run"
+            f"  {'server':<10}{'':>7} {whole(server['circuits']):>12} {whole(server['jobs']):>6} "
+            f"{_qpu(server):>11}  judging on {found['judged_on']}, whole run"
         )
     lines += ["", *_totals(found)]
     if found["adapter"]["bytes"]:
@@ -111,11 +96,11 @@ def _qpu(part: Mapping[str, Any]) -> str:
 
 
 def _circuit(facts: Mapping[str, Any]) -> str:
-    said = f"{facts['two_qubit_gates']} two-qubit gates"
+    gates = f"{facts['two_qubit_gates']} two-qubit gates"
     if "depth" not in facts:
-        return f"{said} on any pair"
+        return f"{gates} on any pair"
     return (
-        f"{said} on {facts['backend']}, depth {facts['depth']} "
+        f"{gates} on {facts['backend']}, depth {facts['depth']} "
         f"(two-qubit {facts['two_qubit_depth']}), "
         f"{1e6 * facts['seconds']:.1f} us a shot, error {percent(facts['error'])}"
     )

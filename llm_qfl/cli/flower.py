@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 from core import write_text
 from core.flower_compat import RUN_STARTED
 from core.formatting import toml_value
-from llm_qfl.cli.follow import read_log
+from llm_qfl.cli.follow import read_log, strip_log
 from llm_qfl.cli.processes import die_with_parent
 from llm_qfl.cli.shipped import app_folder
 
@@ -40,14 +41,8 @@ def to_toml(config: Mapping[str, Scalar]) -> str:
 def federation_config(clients: int, threads: int, cores: int) -> str:
     """Write Flower's federation config of a simulation.
 
-    Parameters
-    ----------
-    clients : int
-        Simulated nodes.
-    threads : int
-        Torch threads of a client, hence the cores that Ray keeps for it.
-    cores : int
-        Cores of the machine; asking for more would wait for ever.
+    Ray reserves as many cores for a client as it has Torch threads, but no more than the machine
+    has: a client would wait for them for ever.
     """
     share = max(1, min(threads, cores))
     return f"num-supernodes={clients} client-resources-num-cpus={share}"
@@ -76,15 +71,9 @@ class Flwr:
     commands: list[subprocess.Popen[bytes]] = field(init=False, default_factory=list)
 
     def connect(self, address: str, authority: Path | None = None) -> None:
-        """Write down where the SuperLink is.
+        """Record where the SuperLink is: its ``host:port``, and the certificate of its authority.
 
-        Parameters
-        ----------
-        address : str
-            ``host:port``.
-        authority : Path, optional
-            Certificate of the authority that vouches for it; without one there is no TLS, which
-            is for loopback only.
+        Without an authority there is no TLS, which is for loopback only.
         """
         here = f"superlink.{CONNECTION}"
         connection: dict[str, Scalar] = {
@@ -132,12 +121,7 @@ class Flwr:
     def submit(self, config: Mapping[str, Scalar], federation: str = "") -> subprocess.Popen[bytes]:
         """Submit a run; the returned process writes the run's log and ends with the run.
 
-        Parameters
-        ----------
-        config : Mapping
-            Run config.
-        federation : str
-            Federation config; a simulation's only.
+        Only a simulation has a federation config.
         """
         file = self.home / "run-config.toml"
         write_text(file, to_toml(config))
@@ -170,10 +154,12 @@ class Flwr:
         for command in self.commands:
             command.terminate()
 
-    def reap(self) -> None:
-        """Wait for the ended commands, so that no zombie stays."""
+    def clean_up(self) -> None:
+        """Wait for the ended commands, and remove the private home."""
         for command in self.commands:
             command.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+        strip_log(self.run_log)
 
 
 def output(process: subprocess.Popen[bytes], seconds: float) -> str:
@@ -191,17 +177,9 @@ def output(process: subprocess.Popen[bytes], seconds: float) -> str:
 
 
 def read_status(answer: str) -> tuple[str, str]:
-    """Read the answer of ``flwr ls --run-id ID --format json``.
+    """Read ``status`` and ``status-details`` of ``flwr ls --run-id ID --format json``.
 
-    Parameters
-    ----------
-    answer : str
-        What it printed; anything before the first brace is passed over.
-
-    Returns
-    -------
-    tuple of str
-        ``status`` and ``status-details``; both empty if the answer cannot be read.
+    Anything before the first brace is passed over; both are empty if the rest cannot be read.
     """
     try:
         run = json.loads(answer[answer.index("{") :])["runs"][0]

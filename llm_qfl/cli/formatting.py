@@ -357,10 +357,10 @@ def _costs(summary: Event) -> list[tuple[str, str]]:
         if qpu := totals.get("qpu_seconds"):
             device += f", {duration(qpu)} of QPU time"
         lines.append(("devices", device))
-    judge: Event = summary.get("judge") or {}
-    if judge.get("jobs"):
-        own = f"{judge.get('backend')}: {whole(judge.get('jobs'))} jobs of the server's own"
-        lines.append(("judged on", f"{own}, {whole(judge.get('circuits'))} circuits"))
+    server: Event = summary.get("judge") or {}
+    if server.get("jobs"):
+        own = f"{server.get('backend')}: {whole(server.get('jobs'))} jobs of the server's own"
+        lines.append(("judged on", f"{own}, {whole(server.get('circuits'))} circuits"))
     if agent := _agent_cost(summary.get("agent") or {}):
         lines.append(("agent", agent))
     privacy = describe_privacy(summary.get("privacy") or {})

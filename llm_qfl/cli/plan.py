@@ -209,7 +209,7 @@ def make_run_folder(plan: Plan) -> Path:
 
 
 def run_config(plan: Plan, folder: Path) -> dict[str, Scalar]:
-    """Return what Flower must be told: the user's overrides and the results folder."""
+    """Return Flower's run config: the user's overrides and the results folder."""
     known = flatten(plan.settings)
     config = {key: value for key, value in plan.overrides.items() if key in known}
     return {**config, "run.folder": str(folder)}

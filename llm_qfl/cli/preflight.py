@@ -9,7 +9,7 @@ from typing import Any
 
 from core import check_new_run
 from core.formatting import display_safe, duration, join_list, whole
-from llm_qfl.cli.children import ChildFailedError, ask
+from llm_qfl.cli.children import LaunchError, ask
 from llm_qfl.cli.plan import Plan
 
 PATIENCE = 60.0
@@ -32,7 +32,7 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
     ------
     UserError
         One line: the mistake.
-    ChildFailedError
+    LaunchError
         If a dry check breaks off; a run starts all the same, and says so.
     """
     plan.print_notices()
@@ -42,11 +42,13 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
     found: Mapping[str, Any] = {}
     if here:
         try:
-            found = ask("server_app.preflight", plan, seconds=None if dry else PATIENCE)
-        except ChildFailedError as error:
+            failed = "the check broke off" if dry else "starting unchecked"
+            patience = None if dry else PATIENCE
+            found = ask("server_app.preflight", plan, failed=failed, seconds=patience)
+        except LaunchError as error:
             if dry:
                 raise
-            print(f"llm-qfl: starting unchecked: {error}", file=sys.stderr)
+            print(f"llm-qfl: {error}", file=sys.stderr)
     for line in paid(plan, found):
         print(f"llm-qfl: {line}", file=sys.stderr)
     if dry:
@@ -76,35 +78,36 @@ def paid(plan: Plan, found: Mapping[str, Any]) -> list[str]:
 
 def lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     """Write what would run."""
-    settings = plan.settings
-    shown = [
-        f"run      {settings.run.name}: {settings.run.clients} clients, at most "
-        f"{settings.run.rounds} rounds",
-    ]
-    if not found:
-        agent, backend = settings.agent.kind, settings.quantum.backend
-        shown += [
-            f"agent    {agent}",
-            f"backend  {backend}, or what a node sets",
-            "Rows, models and backends are at the deployment's nodes and were not looked at.",
-        ]
-        return shown
-    clients = found["clients"]
+    settings, run = plan.settings, plan.settings.run
+    facts = [("run", f"{run.name}: {run.clients} clients, at most {run.rounds} rounds")]
+    last = "Nothing was started or written."
+    if found:
+        facts += _facts(found, settings.train.steps)
+    else:
+        facts += [("agent", settings.agent.kind)]
+        facts += [("backend", f"{settings.quantum.backend}, or what a node sets")]
+        last = "Rows, models and backends are at the deployment's nodes and were not looked at."
+    return [*(f"{name:<8} {text}" for name, text in facts), last]
+
+
+def _facts(found: Mapping[str, Any], steps: int) -> list[tuple[str, str]]:
+    """Return what the check has found of a run on this machine, each with its name."""
+    clients, most = found["clients"], found["most_steps"]
     rows = [client["train_rows"] for client in clients]
     few, many = (sum(client["circuits"][k] for client in clients) for k in (0, 1))
-    train, most = settings.train, found["most_steps"]
     spread = whole(rows[0]) if min(rows) == max(rows) else f"{whole(min(rows))} to {max(rows):,}"
-    shown += [
-        f"data     {found['data']}: {spread} training rows a client; the server has "
-        f"{whole(found['server_rows'])} validation and {whole(found['test_rows'])} test rows",
-        f"classes  {len(found['classes'])}: {join_list(found['classes'])}",
-        *(f"note     {note}" for note in found["notes"]),
-        f"backend  {', '.join(dict.fromkeys(client['backend'] for client in clients))}",
-        f"model    {found['model']}",
-        f"agent    {found['agent']}",
-        f"circuits {whole(few)} at {train.steps} steps a round"
-        + f", {whole(many)} at {most}" * (most > train.steps)
-        + ", if every client trains in every round",
-        "Nothing was started or written.",
+    circuits = f"{whole(few)} at {steps} steps a round"
+    circuits += f", {whole(many)} at {most}" * (most > steps)
+    return [
+        (
+            "data",
+            f"{found['data']}: {spread} training rows a client; the server has "
+            f"{whole(found['server_rows'])} validation and {whole(found['test_rows'])} test rows",
+        ),
+        ("classes", f"{len(found['classes'])}: {join_list(found['classes'])}"),
+        *(("note", note) for note in found["notes"]),
+        ("backend", ", ".join(dict.fromkeys(client["backend"] for client in clients))),
+        ("model", found["model"]),
+        ("agent", found["agent"]),
+        ("circuits", f"{circuits}, if every client trains in every round"),
     ]
-    return shown

@@ -5,24 +5,32 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import SettingsError, UserError, backend_names, family, read_json
 from core.storage.records import Decided
-from llm_qfl.cli.children import ChildFailedError
+from llm_qfl.cli.children import LaunchError
 from llm_qfl.cli.commands import cancel_run
 from llm_qfl.cli.flower import federation_config
-from llm_qfl.cli.follow import ClientLines, Tail, last_error, last_words, read_log
-from llm_qfl.cli.outcome import COMPLETED, FAILED, Evidence, Outcome, outcome_of
+from llm_qfl.cli.follow import (
+    COMPLETED,
+    ClientLines,
+    Evidence,
+    Outcome,
+    Tail,
+    last_error,
+    last_words,
+    outcome_of,
+    read_log,
+)
 from llm_qfl.cli.plan import Plan, make_plan, make_run_folder, resumed_plan, run_config
 from llm_qfl.cli.preflight import preflight
 from llm_qfl.cli.processes import Interrupted, signals, wait_for
 from llm_qfl.cli.screen import Screen
-from llm_qfl.cli.superlink import LaunchError, SuperLink
+from llm_qfl.cli.superlink import SuperLink
 
 if TYPE_CHECKING:
     from llm_qfl.cli.deploy.folder import Facts
@@ -36,8 +44,8 @@ POLL_SECONDS = 0.3
 SUBMIT_SECONDS = 30.0
 """Longest wait, when interrupted, for Flower to say which run it has just begun."""
 
-ASK_SECONDS = 60.0
-"""How often Flower is asked outright: each question starts a Python process of 1.5 s."""
+STATUS_SECONDS = 60.0
+"""How often Flower's status is requested: each request starts a Python process of 1.5 s."""
 
 
 def run(
@@ -62,10 +70,8 @@ def run(
         A deployment's folder; without one a simulation of our own is started.
     resume : Path, optional
         Results folder of an interrupted run that is to go on.
-    plain : bool
-        No colours and no moving line.
-    quiet : bool
-        Only the result.
+    plain, quiet : bool
+        No colours and no moving line; only the result.
     dry : bool
         Check, print what would run, and stop.
 
@@ -86,11 +92,7 @@ def run(
     else:
         _refuse_with_resume({"--config": files, "--name": name, "--unset": unset, "--dry-run": dry})
         plan = resumed_plan(resume, assignments, clients)
-    try:
-        preflight(plan, here=facts is None, dry=dry)
-    except ChildFailedError as error:
-        print(f"llm-qfl: the check broke off: {error}", file=sys.stderr)
-        return FAILED
+    preflight(plan, here=facts is None, dry=dry)
     if dry:
         return COMPLETED
     folder = make_run_folder(plan)
@@ -130,7 +132,8 @@ def _deployment(folder: Path) -> Facts:
 
 def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None) -> Outcome:
     """Run one federation to its end; of what was started here nothing is left afterwards."""
-    link, watch = _link(plan, folder, screen, facts)
+    link = _link(plan, folder / "logs", facts)
+    watch = Watch(link, folder, screen)
     try:
         link.start()
         evidence = watch.follow(plan)
@@ -148,15 +151,13 @@ def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None)
     return outcome_of(evidence)
 
 
-def _link(plan: Plan, folder: Path, screen: Screen, facts: Facts | None) -> tuple[Link, Watch]:
-    """Return what the run is submitted to, and who follows it."""
+def _link(plan: Plan, logs: Path, facts: Facts | None) -> Link:
+    """Return the SuperLink that the run is submitted to."""
     if facts is None:
-        own = SuperLink(plan.programs, folder / "logs", plan.settings.quantum.threads)
-        return own, Watch(own, folder, screen)
+        return SuperLink(plan.programs, logs, plan.settings.quantum.threads)
     from llm_qfl.cli.deploy.remote import Deployed
 
-    theirs = Deployed(facts, plan.programs["flwr"], folder / "logs")
-    return theirs, Watch(theirs, folder, screen, theirs.node_logs, simulated=False)
+    return Deployed(facts, plan.programs["flwr"], logs)
 
 
 def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
@@ -167,7 +168,7 @@ def _cancel_jobs(plan: Plan, run_id: str, screen: Screen) -> None:
         return
     try:
         note = cancel_run(settings.llm.store, run_id, settings.hardware.account)
-    except (UserError, ChildFailedError) as error:
+    except (UserError, LaunchError) as error:
         note = f"open jobs were not cancelled: {error} See: llm-qfl jobs"
     if note:
         screen.print(note)
@@ -186,26 +187,17 @@ def _unless_again(action: Callable[[], object], otherwise: Callable[[], object] 
 class Watch:
     """Follows one run from its submission to its end."""
 
-    def __init__(
-        self,
-        superlink: Link,
-        folder: Path,
-        screen: Screen,
-        node_logs: Iterable[Path] = (),
-        *,
-        simulated: bool = True,
-    ) -> None:
+    def __init__(self, superlink: Link, folder: Path, screen: Screen) -> None:
         self.superlink = superlink
-        self.simulated = simulated
         self.folder = folder
         self.screen = screen
         self.metrics = Tail(folder / "metrics.jsonl")
         self.decisions = Tail(folder / "agent.jsonl", Decided)
         # A simulation's clients write to the run's log, a deployment's to their nodes' logs.
         self.clients = [ClientLines(superlink.flwr.run_log)]
-        self.clients += [ClientLines(log, log.stat().st_size) for log in node_logs]
+        self.clients += [ClientLines(log, log.stat().st_size) for log in superlink.node_logs]
         self.run_id = ""
-        self.end: dict[str, Any] | None = None
+        self.end: dict[str, Any] = {}
 
     def follow(self, plan: Plan) -> Evidence:
         """Submit the run and return all that is known when it is over.
@@ -216,21 +208,21 @@ class Watch:
             If Flower does not take the run.
         """
         flwr, nodes = self.superlink.flwr, ""
-        if self.simulated:
+        if self.superlink.simulated:
             clients, threads = plan.settings.run.clients, plan.settings.quantum.threads
             nodes = federation_config(clients, threads, os.cpu_count() or 1)
         stream = flwr.submit(run_config(plan, self.folder), nodes)
         status, details = "", ""
-        asked = time.monotonic()
+        requested = time.monotonic()
         while not status.startswith("finished"):
             self.show_news()
             if self.superlink.dead():
                 return self._evidence(status, details, died=True)
             self._note_run_id(stream)
             ended = stream.poll() is not None
-            if self.run_id and (ended or time.monotonic() - asked > ASK_SECONDS):
+            if self.run_id and (ended or time.monotonic() - requested > STATUS_SECONDS):
                 status, details = flwr.status(self.run_id)
-                asked = time.monotonic()
+                requested = time.monotonic()
                 if ended and not status.startswith("finished"):
                     time.sleep(5.0)  # the stream broke: follow anew, without haste
                     stream = flwr.stream(self.run_id)
@@ -252,7 +244,7 @@ class Watch:
     def stop(self) -> None:
         """Ask Flower to stop the run, if it got that far; a deployment would go on with it."""
         flwr = self.superlink.flwr
-        if self.simulated:  # our own SuperLink ends in any case
+        if self.superlink.simulated:  # our own SuperLink ends in any case
             if self.run_id and not self.superlink.dead():
                 flwr.stop_run(self.run_id)
             return
@@ -265,7 +257,7 @@ class Watch:
         if self.run_id and not flwr.stop_run(self.run_id):
             note = f"run {self.run_id} may go on: Flower did not confirm that it stopped"
         elif not self.run_id and submission.poll() is None:
-            note = "a run may have begun all the same: Flower has not told of one yet"
+            note = "a run may have begun all the same: Flower has not reported one yet"
         if note:
             self.screen.print(note)
 

@@ -13,7 +13,7 @@ from rich.status import Status
 from rich.text import Text
 
 from llm_qfl.cli import formatting
-from llm_qfl.cli.outcome import COMPLETED, Outcome
+from llm_qfl.cli.follow import COMPLETED, Outcome
 
 MOST_CLIENT_LINES = 60
 """Lines of the clients' own progress that are shown: 12 clients with 3 epochs and embeddings."""
@@ -159,11 +159,11 @@ class Screen:
         if self._status is not None:
             self._status.stop()
 
-    def finish(self, folder: Path, summary: dict[str, Any] | None, outcome: Outcome) -> None:
+    def finish(self, folder: Path, summary: dict[str, Any], outcome: Outcome) -> None:
         """Print the result, where it is, and, if need be, what went wrong."""
         self.close()
         self._quiet = False  # the result is printed in any case
-        if summary and summary.get("test"):
+        if summary.get("test"):
             head, scores, *lines = formatting.result(summary, self.width, self._clients)
             self._print_all(("", head, scores), "bold")
             self._print_all(lines)

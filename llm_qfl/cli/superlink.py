@@ -1,12 +1,11 @@
 """A SuperLink of our own: private home, private ports, and no trace of it afterwards.
 
-What Flower 1.41 wants, and why each switch is there, is told in `docs/cli.md`.
+What Flower 1.41 wants, and why each switch is there, is in `docs/cli.md`.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -16,10 +15,11 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from core import write_text
 from core.flower_compat import ENVIRONMENT, private_ray
-from llm_qfl.cli.children import UNICODE
+from llm_qfl.cli.children import UNICODE, LaunchError
 from llm_qfl.cli.flower import Flwr
 from llm_qfl.cli.follow import last_words, read_log, strip_log
 from llm_qfl.cli.processes import TAG, die_with_parent, end_all, members, wait_for
@@ -27,10 +27,6 @@ from llm_qfl.cli.shipped import known_commit
 
 START_SECONDS = 120.0
 """Longest wait for the SuperLink; it takes 2 s on a quiet machine."""
-
-
-class LaunchError(RuntimeError):
-    """Flower could not be started; the message is one line for the user."""
 
 
 @dataclass
@@ -50,17 +46,15 @@ class SuperLink:
     programs: Mapping[str, str]
     logs: Path
     threads: int = 1
-    tag: str = field(default_factory=lambda: uuid.uuid4().hex)
-    home: Path = field(init=False)
-    environment: dict[str, str] = field(init=False)
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
     flwr: Flwr = field(init=False)
 
     def __post_init__(self) -> None:
-        self.home = private_folder(self.tag)
-        self.environment = environment(os.environ, self.home, self.tag, self.threads)
-        run_log = self.logs / "run.log"
-        self.flwr = Flwr(self.programs["flwr"], self.home, self.environment, run_log)
+        self.flwr = private_flwr(self.programs["flwr"], self.logs, self.threads)
+
+    simulated: ClassVar[bool] = True
+    node_logs: ClassVar[tuple[Path, ...]] = ()
+    """A simulation's clients write to the run's log."""
 
     @property
     def log(self) -> Path:
@@ -92,8 +86,8 @@ class SuperLink:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
-                cwd=self.home / "empty",
-                env=self.environment,
+                cwd=self.flwr.home / "empty",
+                env=self.flwr.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -110,34 +104,31 @@ class SuperLink:
         return last_words(read_log(self.log)) or "its log is empty"
 
     def close(self, grace: float = 10.0) -> int:
-        """End the SuperLink, all its children and the private folder.
-
-        Returns
-        -------
-        int
-            Processes that could not be ended; 0 unless the system refuses.
-        """
+        """End the SuperLink and all its children; return how many could not be ended."""
+        tag = self.flwr.environment[TAG]
         roots = [] if self.process is None else [self.process.pid]
-        family = members(self.tag, roots)
+        family = members(tag, roots)
         self.flwr.end()
+        end_all((process for process in family if process.pid in roots), grace)
+        left = end_all(family | members(tag), grace=3.0)
         if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(grace)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        left = end_all(family | members(self.tag), grace=3.0)
-        self.flwr.reap()
-        shutil.rmtree(self.home, ignore_errors=True)
-        for log in (self.log, self.flwr.run_log):
-            strip_log(log)
+            self.process.wait()
+        self.flwr.clean_up()
+        strip_log(self.log)
         return len(left)
 
 
 def owner_only(program: str) -> list[str]:
     """Return the words that start a server of Flower's for processes of our own user alone."""
     return [sys.executable, "-P", str(Path(__file__).with_name("owner_only.py")), program]
+
+
+def private_flwr(program: str, logs: Path, threads: int = 1) -> Flwr:
+    """Return the ``flwr`` command of a launch of its own, with a private home."""
+    tag = uuid.uuid4().hex
+    home = private_folder(tag)
+    own = environment(os.environ, home, tag, threads)
+    return Flwr(program, home, own, logs / "run.log")
 
 
 def private_folder(tag: str) -> Path:
@@ -156,6 +147,8 @@ def private_folder(tag: str) -> Path:
 def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int) -> dict[str, str]:
     """Return the environment of every process of a launch.
 
+    It is a copy of the inherited one, with Flower and Ray private, offline and quiet.
+
     Parameters
     ----------
     inherited : Mapping
@@ -166,11 +159,6 @@ def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int
         Mark by which its processes are found again.
     threads : int
         Threads of numerical libraries.
-
-    Returns
-    -------
-    dict
-        A copy with Flower and Ray kept private, offline and quiet.
     """
     env = dict(inherited)
     env.pop("RAY_ADDRESS", None)  # somebody's Ray cluster is none of ours

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core import UserError, by_number, write_bytes
+from llm_qfl.cli.children import LaunchError
 from llm_qfl.cli.deploy.keys import drafts, make_node_key, public_pem
 from llm_qfl.cli.formatting import LONGEST, clip, one_line
-from llm_qfl.cli.superlink import LaunchError
 
 if TYPE_CHECKING:
     from core.flower_compat import NodeRegistry
@@ -28,19 +28,7 @@ def public_keys(folder: Path) -> list[Path]:
 
 
 def register(superlink: Path, port: int) -> int:
-    """Make the SuperLink that runs from a folder admit the keys in it, and no revoked ones.
-
-    Parameters
-    ----------
-    superlink : Path
-        The folder.
-    port : int
-        The SuperLink's, on loopback.
-
-    Returns
-    -------
-    int
-        Keys that are registered now.
+    """Make the SuperLink that runs from a folder admit its keys; return how many are admitted.
 
     Raises
     ------

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 from core import UserError, by_number, read_json
+from llm_qfl.cli.children import LaunchError
 from llm_qfl.cli.deploy import admission, keys, parts, supervisor
 from llm_qfl.cli.deploy.diagnosis import answers
 from llm_qfl.cli.deploy.folder import (
@@ -22,10 +23,8 @@ from llm_qfl.cli.deploy.folder import (
 )
 from llm_qfl.cli.deploy.parts import EXEC, GATE, NODE, SUPERLINK, running
 from llm_qfl.cli.deploy.supervisor import Part, Supervisor, read_state
-from llm_qfl.cli.follow import last_words, read_log
-from llm_qfl.cli.outcome import INTERRUPTED
+from llm_qfl.cli.follow import INTERRUPTED, last_words, read_log
 from llm_qfl.cli.processes import Interrupted, end_all, members, signals, wait_for
-from llm_qfl.cli.superlink import LaunchError
 
 FAILED = 1
 
@@ -42,14 +41,9 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def _fail(reason: str) -> int:
-    print(f"llm-qfl: {reason}", file=sys.stderr)
-    return FAILED
-
-
-def init(folder: Path, options: Options | None) -> int:
+def init(folder: Path, **options: Any) -> int:
     """Make certificates, keys and the parts' folders; start nothing."""
-    if not _make(folder, options):
+    if not _make(folder, **options):
         say(f"nothing to do, it is there already: {folder}")
         return 0
     facts = read_facts(folder)
@@ -70,24 +64,27 @@ def init(folder: Path, options: Options | None) -> int:
     return 0
 
 
-def _make(folder: Path, options: Options | None) -> bool:
+def _make(folder: Path, nodes: int | None, **more: Any) -> bool:
     """Make a deployment if there is none; return whether one was made."""
-    if options is None and (folder / FACTS).exists():
+    if nodes is None and any(more.values()):
+        given = "--host, --port or --node-set without --nodes"
+        raise UserError(given, "all or none", "add --nodes")
+    if nodes is None and (folder / FACTS).exists():
         return False
-    if options is None:
+    if nodes is None:
         given = f"no deployment in {str(folder)!r}, and no --nodes"
         raise UserError(given, "how many SuperNodes to make", "add for instance --nodes 3")
-    made = make_deployment(folder, options)
-    for name in (SUPERLINK, *(f"node-{node}" for node in range(options.nodes))) if made else ():
+    made = make_deployment(folder, Options(nodes, **more))
+    for name in (SUPERLINK, *(f"node-{node}" for node in range(nodes))) if made else ():
         _write_units(folder / name)
     if made and read_endpoint(folder / SUPERLINK).gated:
         parts.write_gate(folder / SUPERLINK)
     return made
 
 
-def up(folder: Path, options: Options | None, *, detach: bool) -> int:
+def up(folder: Path, *, detach: bool, **options: Any) -> int:
     """Make a deployment if there is none, and run all of it on this machine."""
-    _make(folder, options)
+    _make(folder, **options)
     nodes, logs = read_facts(folder).nodes, folder / "logs"
     all_parts = server_parts(SUPERLINK, folder / SUPERLINK, logs)
     for node in range(nodes):
@@ -188,18 +185,19 @@ def _detached(folder: Path) -> int:
         _end(folder)
     last = last_words(read_log(log)).removeprefix("llm-qfl: ")
     if code == FAILED:
-        _fail(last if "(log:" in last else f"{last or 'it did not come up'} (log: {log})")
-    elif not code:
+        where = "" if "(log:" in last else f" (log: {log})"
+        raise LaunchError(f"{last or 'it did not come up'}{where}")
+    if not code:
         say(read_log(log).replace("stop with Ctrl-C, or", "stop with").rstrip())
     return code
 
 
-def start(folder: Path, kind: str) -> int:
+def start(folder: Path, part: str) -> int:
     """Become one part: Flower's own program, or nginx."""
     server = parts.server_kind(folder)
-    if kind == EXEC and not wait_for(lambda: answers(folder, server), SERVER_SECONDS, 0.5):
-        return _fail(f"the {server} of {folder} does not answer")
-    parts.start_part(kind, folder)
+    if part == EXEC and not wait_for(lambda: answers(folder, server), SERVER_SECONDS, 0.5):
+        raise LaunchError(f"the {server} of {folder} does not answer")
+    parts.start_part(part, folder)
     return FAILED  # never: this process is the part now
 
 
@@ -222,13 +220,10 @@ def register(folder: Path) -> int:
     """Have the SuperLink that runs from a folder admit the keys in it, once it answers."""
     superlink = _superlink_of(folder)
     if not wait_for(lambda: answers(superlink, SUPERLINK), SERVER_SECONDS, 0.5):
-        return _fail(f"the SuperLink of {superlink} does not answer")
+        raise LaunchError(f"the SuperLink of {superlink} does not answer")
     if read_endpoint(superlink).gated:
         parts.write_gate_keys(superlink)
-    try:
-        count = admission.register(superlink, int(running(superlink, SUPERLINK)["port"]))
-    except LaunchError as error:
-        return _fail(str(error))
+    count = admission.register(superlink, int(running(superlink, SUPERLINK)["port"]))
     say(f"the SuperLink admits {count} node{'s' * (count != 1)}")
     return 0
 

@@ -38,19 +38,19 @@ class Options:
     ----------
     nodes : int
         SuperNodes.
-    hosts : tuple of str
+    hosts : sequence of str
         Names of the SuperLink's machine as the sites know it, the first one used; empty: only
         this machine is to reach it.
     port : int
         Of the SuperLink; 0: a free one whenever it starts, or `PORT` if there are hosts.
-    node_sets : tuple of str
+    node_sets : sequence of str
         ``[K:]key=value``: settings of node K, or of every node.
     """
 
     nodes: int
-    hosts: tuple[str, ...] = ()
+    hosts: Sequence[str] = ()
     port: int = 0
-    node_sets: tuple[str, ...] = ()
+    node_sets: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

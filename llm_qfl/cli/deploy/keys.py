@@ -56,13 +56,7 @@ def check_host(host: str) -> str:
 
 
 def make_authority(certificate: Path, key: Path) -> None:
-    """Make a private certificate authority of our own, known to nobody else.
-
-    Parameters
-    ----------
-    certificate, key : Path
-        Files to write; the key is readable by its owner only, and only needed to sign.
-    """
+    """Make a private certificate authority; its key is only needed to sign."""
     private = ec.generate_private_key(ec.SECP384R1())
     name = _name("LLM-QFL federation")
     uses = ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment"]
@@ -78,16 +72,9 @@ def make_authority(certificate: Path, key: Path) -> None:
 def make_server(
     authority: tuple[Path, Path], certificate: Path, key: Path, hosts: Iterable[str]
 ) -> None:
-    """Make a server's key and have the authority sign its certificate.
+    """Make a server's key and have the authority, a certificate and its key, sign its certificate.
 
-    Parameters
-    ----------
-    authority : tuple of Path
-        The authority's certificate and key.
-    certificate, key : Path
-        Files to write.
-    hosts : iterable of str
-        Names and addresses under which the server is reached, besides loopback.
+    `hosts` are the names and addresses under which it is reached, besides loopback.
     """
     signer = _signer(authority[1])
     private = ec.generate_private_key(ec.SECP384R1())

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from core import UserError, by_number
+from llm_qfl.cli.children import LaunchError
 from llm_qfl.cli.deploy.folder import Facts
 from llm_qfl.cli.deploy.parts import SUPERLINK, running
 from llm_qfl.cli.deploy.supervisor import read_state
 from llm_qfl.cli.flower import Flwr
-from llm_qfl.cli.follow import strip_log
-from llm_qfl.cli.processes import wait_for
-from llm_qfl.cli.superlink import LaunchError, environment, healthy, private_folder
+from llm_qfl.cli.processes import TAG, end_all, members, wait_for
+from llm_qfl.cli.superlink import healthy, private_flwr
 
 CHECK_SECONDS = 5.0
 """Seconds between two checks that the SuperLink is there."""
@@ -57,11 +55,10 @@ class Deployed:
 
     def __post_init__(self) -> None:
         self.port = running_port(self.facts)
-        tag = uuid.uuid4().hex
-        home = private_folder(tag)
-        own = environment(os.environ, home, tag, 1)
-        self.flwr = Flwr(self.program, home, own, self.logs / "run.log")
+        self.flwr = private_flwr(self.program, self.logs)
         self.flwr.connect(f"{HOST}:{self.port}", self.facts.authority)
+
+    simulated: ClassVar[bool] = False
 
     @property
     def node_logs(self) -> list[Path]:
@@ -100,21 +97,10 @@ class Deployed:
         return f"it has not answered for {MISSED_SECONDS:.0f} s"
 
     def close(self, grace: float = 10.0) -> int:
-        """End our own commands; the deployment stays up.
-
-        Returns
-        -------
-        int
-            0.
-        """
-        self.flwr.end()
-        wait_for(lambda: all(c.poll() is not None for c in self.flwr.commands), grace)
-        for command in self.flwr.commands:
-            command.kill()
-        self.flwr.reap()
-        shutil.rmtree(self.flwr.home, ignore_errors=True)
-        strip_log(self.flwr.run_log)
-        return 0
+        """End our own commands, not the deployment; return how many could not be ended."""
+        left = end_all(members(self.flwr.environment[TAG]), grace)
+        self.flwr.clean_up()
+        return len(left)
 
 
 def running_port(facts: Facts) -> int:

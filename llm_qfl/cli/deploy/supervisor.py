@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from core import atomic_write, explain, file_lock, read_json, write_json
+from llm_qfl.cli.children import LaunchError
 from llm_qfl.cli.deploy.admission import register
 from llm_qfl.cli.deploy.diagnosis import PORT_TAKEN, REFUSED, answers, probe, reason
 from llm_qfl.cli.deploy.parts import (
@@ -33,9 +34,8 @@ from llm_qfl.cli.deploy.parts import (
     running,
     superlink_address,
 )
-from llm_qfl.cli.follow import read_log
+from llm_qfl.cli.follow import INTERRUPTED, read_log
 from llm_qfl.cli.formatting import LONGEST, clip, one_line
-from llm_qfl.cli.outcome import INTERRUPTED
 from llm_qfl.cli.processes import (
     TAG,
     Interrupted,
@@ -46,7 +46,6 @@ from llm_qfl.cli.processes import (
     wait_for,
 )
 from llm_qfl.cli.shipped import PACKAGES
-from llm_qfl.cli.superlink import LaunchError
 
 STATE, LOCK = "state.json", "lock"
 
@@ -181,7 +180,7 @@ class Part:
 
 @dataclass
 class Supervisor:
-    """Runs parts until it is told to stop, and starts those again that end.
+    """Runs parts until they are stopped, and starts those again that end.
 
     Parameters
     ----------
@@ -200,7 +199,7 @@ class Supervisor:
     tag: str
     say: Callable[[str], None]
     ready: bool = field(init=False, default=False)
-    _said: set[str] = field(init=False, default_factory=set)
+    _reported: set[str] = field(init=False, default_factory=set)
 
     def serve(self, ready: Callable[[], object]) -> int:
         """Run the parts until SIGINT, SIGTERM or SIGHUP; all have ended afterwards.
@@ -257,7 +256,7 @@ class Supervisor:
         except OSError as error:  # a full disk: the parts must go on
             if not self.ready:
                 raise
-            self._say_once(f"{error.filename or self.folder}: {error.strerror or error}")
+            self._report_once(f"{error.filename or self.folder}: {error.strerror or error}")
 
     def _step(self, part: Part, now: float) -> None:
         part.trim_log()
@@ -292,25 +291,25 @@ class Supervisor:
     def _wait(self, part: Part, waited: float) -> None:
         obstacle = part.obstacle() if waited > CHECK_SECONDS else ""
         if obstacle:
-            self._say_once(f"  {part.name:<14} has not joined yet: {obstacle}")
+            self._report_once(f"  {part.name:<14} has not joined yet: {obstacle}")
         if waited > START_SECONDS and part.kind == NODE and part.needs is None:
-            self._say_once(f"  {part.name:<14} waiting for the SuperLink (log: {part.log})")
+            self._report_once(f"  {part.name:<14} waiting for the SuperLink (log: {part.log})")
         elif waited > START_SECONDS:
             raise _not_started(part, obstacle or f"not ready after {START_SECONDS:.0f} s")
 
     def _note_end(self, part: Part, waited: float) -> None:
         again = part.problem == REFUSED or PORT_TAKEN in part.output().lower()
         if self.ready:
-            if part.ready:  # else that has been said: it ended again before it was ready
+            if part.ready:  # else that was reported: it ended again before it was ready
                 self.say(f"  {part.name:<14} ended ({part.problem}); starting it again")
         elif part.kind == NODE and again and waited < ADMIT_SECONDS:
-            self._say_once(f"  {part.name:<14} not admitted yet; trying again for a minute")
+            self._report_once(f"  {part.name:<14} not admitted yet; trying again for a minute")
         else:
             raise _not_started(part, part.problem)
 
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
+    def _report_once(self, line: str) -> None:
+        if line not in self._reported:
+            self._reported.add(line)
             self.say(line)
 
     def _write_state(self) -> None:
@@ -323,13 +322,7 @@ class Supervisor:
             write_json(self.folder / STATE, known)
 
     def close(self, grace: float = 10.0) -> int:
-        """End the nodes, then the SuperLink, so that the nodes can take their leave.
-
-        Returns
-        -------
-        int
-            Processes that could not be ended; 0 unless the system refuses.
-        """
+        """End the nodes, which sign off, then the SuperLink; return how many remain."""
         for of_node in (True, False):
             leaving = [part for part in self.parts if part.of_node is of_node and part.process]
             for part in leaving:

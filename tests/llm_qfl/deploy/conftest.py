@@ -35,7 +35,7 @@ class Fakes:
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    """Return parts that answer as soon as they run, and whose SuperLink is not asked."""
+    """Return parts that answer as soon as they run, and whose SuperLink is not called."""
     monkeypatch.setattr(llm_qfl.cli.deploy.supervisor, "answers", lambda *_: True)
     monkeypatch.setattr(Part, "obstacle", lambda _: "")
     return Fakes(tmp_path)

@@ -10,11 +10,11 @@ import pytest
 
 import llm_qfl.cli.deploy.commands
 from core import UserError
+from llm_qfl.cli.children import LaunchError
 from llm_qfl.cli.deploy.admission import admit, revoke_key
 from llm_qfl.cli.deploy.commands import revoke
 from llm_qfl.cli.deploy.folder import Options, make_deployment
 from llm_qfl.cli.deploy.keys import make_node_key, public_pem
-from llm_qfl.cli.superlink import LaunchError
 from tests.command import llm_qfl as command
 
 
@@ -160,10 +160,10 @@ def test_the_command_says_what_is_to_be_done(
 ) -> None:
     """Nothing runs from this folder: the next start of the SuperLink throws the key out."""
     assert revoke(place.folder, "node-0") == 0
-    said = capsys.readouterr().out
-    assert "revoked node-0" in said
-    assert "the next SuperLink that starts here throws it out" in said
-    assert "give its node.key" in said
+    printed = capsys.readouterr().out
+    assert "revoked node-0" in printed
+    assert "the next SuperLink that starts here throws it out" in printed
+    assert "give its node.key" in printed
     assert revoke(place.superlink, "node-1") == 0
     assert "give its node.key" not in capsys.readouterr().out
 
@@ -182,8 +182,8 @@ def test_a_superlink_that_runs_throws_it_out_at_once(
     assert f"the SuperLink admits {2 if named == 'fed' else 1} node" in capsys.readouterr().out
     assert old not in set(place.registry.known)
     place.registry.refused.add(place.key("node-1"))
-    assert revoke(place.folder.parent / named, "node-1") == 1
-    assert "was not unregistered: No room for it" in capsys.readouterr().err
+    with pytest.raises(LaunchError, match="was not unregistered: No room for it"):
+        revoke(place.folder.parent / named, "node-1")
 
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:

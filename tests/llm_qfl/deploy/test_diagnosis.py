@@ -1,4 +1,4 @@
-"""What keeps a node from its SuperLink is told by what can be seen from the node's machine."""
+"""What keeps a node from its SuperLink is found by what can be seen from the node's machine."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_a_clock_that_is_off_is_told_with_its_seconds(tmp_path: Path) -> None:
     with serving(tmp_path) as port:
         assert probe("127.0.0.1", port, authority) == ""
     with serving(tmp_path, ahead=3600.0) as port:
-        said = probe("127.0.0.1", port, authority)
-        assert re.search(r"clock is 3(599|60\d) s", said)  # an answer's time is whole seconds
-        assert "behind the SuperLink's; accepted: at most 5 s ahead, 300 s behind" in said
+        printed = probe("127.0.0.1", port, authority)
+        assert re.search(r"clock is 3(599|60\d) s", printed)  # an answer's time is whole seconds
+        assert "behind the SuperLink's; accepted: at most 5 s ahead, 300 s behind" in printed
     assert probe("127.0.0.1", port, authority) == ""  # nobody answers: nothing is known
 
 
@@ -81,8 +81,10 @@ def test_a_certificate_that_is_no_good_is_told(
     monkeypatch.setattr(llm_qfl.cli.deploy.keys, "_LATE_CLOCK", timedelta(days=2))
     old = keys(tmp_path / "old")
     with serving(tmp_path / "old") as port:
-        said = probe("127.0.0.1", port, old)
-        assert said == ("the SuperLink's certificate is not accepted here: certificate has expired")
+        printed = probe("127.0.0.1", port, old)
+        assert printed == (
+            "the SuperLink's certificate is not accepted here: certificate has expired"
+        )
         assert "not accepted here" in probe("127.0.0.1", port, tmp_path / "good" / "ca.crt")
 
 

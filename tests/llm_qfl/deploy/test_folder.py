@@ -142,7 +142,7 @@ def test_half_a_deployment_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         (["--nodes", "0"], "--nodes 0; accepted: 1 to 1000"),
         (["--nodes", "2", "--port", "70000"], "--port 70000; accepted: 1 to 65534"),
@@ -158,11 +158,11 @@ def test_half_a_deployment_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], printed: str
 ) -> None:
     assert main(["deploy", "init", str(tmp_path / "fed"), *words]) == 2
     shown = capsys.readouterr()
-    assert said in shown.err
+    assert printed in shown.err
     assert shown.err.count("\n") == 1
     assert shown.out == ""
     assert not (tmp_path / "fed").exists()
@@ -243,15 +243,15 @@ def test_a_folder_that_runs_would_send_to_every_node_is_refused() -> None:
 def test_init_says_what_goes_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["deploy", "init", str(tmp_path / "fed"), "--nodes", "3", "--host", "hub.example.org"]
     assert main(words) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in ("ca/", "superlink/", "node-0/ ... node-2/ ", "control/", "deploy node FOLDER"):
-        assert part in said
+        assert part in printed
     assert main(words) == 0
     assert "nothing to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "printed"),
     [
         ('data = "x"', "'data'"),
         ("quantum.threads = [1]", "accepted: text or a number"),
@@ -261,13 +261,13 @@ def test_init_says_what_goes_where(tmp_path: Path, capsys: pytest.CaptureFixture
         ("partition-id = true", "partition-id = True"),
     ],
 )
-def test_an_edited_node_is_checked_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+def test_an_edited_node_is_checked_in_one_line(tmp_path: Path, text: str, printed: str) -> None:
     file = made(tmp_path / "fed") / "node-0" / "node.toml"
     place = "num-partitions = 2\n" + ("" if "partition-id" in text else "partition-id = 0\n")
     file.write_text(place + text)
     with pytest.raises(UserError) as caught:
         check(NODE, file.parent)
-    assert said in str(caught.value)
+    assert printed in str(caught.value)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -367,10 +367,10 @@ def test_runs_are_submitted_behind_the_gate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = read_facts(made(tmp_path / "fed", hosts=("hub.example.org",), port=9000))
-    asked: list[tuple[int, str]] = []
+    calls: list[tuple[int, str]] = []
 
     def healthy(port: int, host: str, authority: Path | None) -> bool:
-        asked.append((port, host))
+        calls.append((port, host))
         return True
 
     monkeypatch.setattr(llm_qfl.cli.deploy.remote, "healthy", healthy)
@@ -379,21 +379,21 @@ def test_runs_are_submitted_behind_the_gate(
     config = (link.flwr.home / "config.toml").read_text()
     link.close()
     assert '"127.0.0.1:9001"' in config
-    assert asked == [(9001, "127.0.0.1")]
+    assert calls == [(9001, "127.0.0.1")]
 
 
 def test_the_gate_answers_where_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = made(tmp_path / "fed", hosts=("hub.example.org",)) / "superlink"
     file = folder / "superlink.toml"
     file.write_text(file.read_text().replace("0.0.0.0", "127.0.0.2"))
-    asked: list[tuple[int, str, str]] = []
+    calls: list[tuple[int, str, str]] = []
 
     def healthy(port: int, host: str, authority: Path) -> bool:
-        asked.append((port, host, authority.name))
+        calls.append((port, host, authority.name))
         return True
 
     monkeypatch.setattr(llm_qfl.cli.deploy.diagnosis, "healthy", healthy)
     monkeypatch.setattr(llm_qfl.cli.deploy.diagnosis, "running", lambda *_: {"pid": 1, "port": 9})
     assert answers(folder, GATE)
     assert answers(folder, SUPERLINK)
-    assert asked == [(9, "127.0.0.2", "ca.crt"), (9, "127.0.0.1", "ca.crt")]
+    assert calls == [(9, "127.0.0.2", "ca.crt"), (9, "127.0.0.1", "ca.crt")]

@@ -1,4 +1,4 @@
-"""A run on a deployment that is interrupted early is stopped there, or told of."""
+"""A run on a deployment that is interrupted early is stopped there, or reported."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ TAKES = "import time; time.sleep(0.5); print('Successfully started run 42'); tim
 
 
 class Remote:
-    """A deployment's SuperLink; its `flwr` records what it is asked, and ends with a code."""
+    """A deployment's SuperLink; its `flwr` records what is requested, and ends with a code."""
+
+    simulated = False
+    node_logs: tuple[Path, ...] = ()
 
     def __init__(self, folder: Path, code: int) -> None:
         (folder / "empty").mkdir()
-        self.asked = folder / "asked"
+        self.stopped = folder / "stopped"
         program = folder / "flwr"
         program.write_text(
             f"#!{sys.executable}\nimport sys, pathlib\n"
             f"if sys.argv[1] == 'stop':\n"
-            f"    pathlib.Path({str(self.asked)!r}).write_text(sys.argv[2])\n"
+            f"    pathlib.Path({str(self.stopped)!r}).write_text(sys.argv[2])\n"
             f"    sys.exit({code})\nexec(sys.argv[2])\n"
         )
         program.chmod(0o755)
@@ -49,7 +52,7 @@ class Remote:
 
 
 @pytest.mark.parametrize(
-    ("submission", "code", "stopped", "said"),
+    ("submission", "code", "stopped", "message"),
     [
         (TAKES, 0, "42", ""),
         (TAKES, 1, "42", "run 42 may go on"),
@@ -64,17 +67,17 @@ def test_a_run_that_is_interrupted_before_its_id_is_known_is_stopped(
     submission: str,
     code: int,
     stopped: str,
-    said: str,
+    message: str,
 ) -> None:
     if not stopped:
-        monkeypatch.setattr(llm_qfl.cli.run, "SUBMIT_SECONDS", 0.5 if said else 60.0)
+        monkeypatch.setattr(llm_qfl.cli.run, "SUBMIT_SECONDS", 0.5 if message else 60.0)
     remote: Any = Remote(tmp_path, code)
     try:
         remote.flwr.start("run", submission, log=remote.flwr.run_log)
-        Watch(remote, tmp_path, Screen(plain=True, quiet=False), simulated=False).stop()
+        Watch(remote, tmp_path, Screen(plain=True, quiet=False)).stop()
     finally:
         remote.close()
-    assert (remote.asked.read_text() if remote.asked.exists() else "") == stopped
+    assert (remote.stopped.read_text() if remote.stopped.exists() else "") == stopped
     shown = capsys.readouterr()
-    assert said in shown.out + shown.err
-    assert bool(said) == ("may" in shown.out + shown.err)
+    assert message in shown.out + shown.err
+    assert bool(message) == ("may" in shown.out + shown.err)

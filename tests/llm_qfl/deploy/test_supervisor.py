@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from core import UserError, read_json, write_json
+from llm_qfl.cli.children import LaunchError
 from llm_qfl.cli.deploy import commands
 from llm_qfl.cli.deploy import supervisor as supervisor_module
 from llm_qfl.cli.deploy.commands import server_parts, status, stop
@@ -281,7 +284,6 @@ def test_a_folder_has_one_supervisor(fakes: Fakes) -> None:
 def test_up_that_fails_or_is_interrupted_early_leaves_nothing(
     fakes: Fakes,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     code: str,
     ends: int,
 ) -> None:
@@ -299,8 +301,9 @@ def test_up_that_fails_or_is_interrupted_early_leaves_nothing(
     )
     monkeypatch.setenv(TAG, fakes.tag)
     monkeypatch.setattr(commands, "wait_for", interrupt)
-    assert commands._detached(fakes.folder) == ends
-    assert (f"x (log: {fakes.folder}/logs/up.log)" in capsys.readouterr().err) == (ends == 1)
+    failure = f"x (log: {fakes.folder}/logs/up.log)"
+    with pytest.raises(LaunchError, match=re.escape(failure)) if ends == 1 else nullcontext():
+        assert commands._detached(fakes.folder) == ends
     assert not members(fakes.tag)
 
 

@@ -24,7 +24,7 @@ NODES = ("node-0/llm-qfl-node-0", "node-0/llm-qfl-node-0-exec")
 
 @pytest.fixture(scope="module")
 def fed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a deployment in a folder whose name systemd must be told with care."""
+    """Make a deployment in a folder whose name systemd must be given with care."""
     folder = tmp_path_factory.mktemp("units") / "my 100% fed"
     assert main(["deploy", "init", str(folder), "--nodes", "1", "--host", "hub.example.org"]) == 0
     return folder

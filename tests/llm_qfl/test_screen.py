@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_qfl.cli import formatting as words
-from llm_qfl.cli.outcome import Outcome
+from llm_qfl.cli.follow import Outcome
 from llm_qfl.cli.screen import Screen
 
 PREPARED: dict[str, Any] = {
@@ -74,7 +74,7 @@ SUMMARY: dict[str, Any] = {
 
 
 def test_the_header_says_what_runs() -> None:
-    said = "\n".join(words.header(PREPARED))
+    printed = "\n".join(words.header(PREPARED))
     for part in (
         "dna-demo (synthetic): human, worm",
         "960 to train on at 4 clients; held out: 300 for validation, 1,000 for the final test",
@@ -85,7 +85,7 @@ def test_the_header_says_what_runs() -> None:
         "dna-tiny",
         "kmer, 136 -> 4 (lda)",
     ):
-        assert part in said
+        assert part in printed
 
 
 def test_the_header_keeps_to_its_width_however_much_there_is() -> None:
@@ -104,13 +104,13 @@ def test_the_header_keeps_to_its_width_however_much_there_is() -> None:
 
 def test_sites_that_differ_are_counted() -> None:
     clients = [{"backend": b} for b in ("exact", "pennylane:default.qubit", "exact")]
-    said = words.header({**PREPARED, "clients": clients})[4]
-    assert said.startswith(
+    printed = words.header({**PREPARED, "clients": clients})[4]
+    assert printed.startswith(
         "  backend   exact (2), pennylane:default.qubit (1); circuits are simulated"
     )
     clients[1] = {"backend": "ibm:ibm_torino"}
-    said = words.header({**PREPARED, "clients": clients})[4]
-    assert "those of simulators are simulated" in said
+    printed = words.header({**PREPARED, "clients": clients})[4]
+    assert "those of simulators are simulated" in printed
 
 
 def test_a_round_is_one_line() -> None:
@@ -124,11 +124,11 @@ def test_a_round_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "printed"),
     [(None, "-"), (9_999_999, "9,999,999"), (12_345_678, "12.3 M"), (2.5e9, "2.5 G")],
 )
-def test_circuits_stay_in_their_column(value: float | None, said: str) -> None:
-    assert words.short_count(value) == said
+def test_circuits_stay_in_their_column(value: float | None, printed: str) -> None:
+    assert words.short_count(value) == printed
 
 
 def test_a_long_reason_goes_below_and_is_kept_whole() -> None:
@@ -143,7 +143,7 @@ def test_failures_are_warnings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("participants", "clients", "said"),
+    ("participants", "clients", "printed"),
     [
         ([0, 1, 2, 3], 4, "all 4"),
         ([3, 0], 4, "0 3"),
@@ -151,12 +151,12 @@ def test_failures_are_warnings() -> None:
         ([], 4, ""),
     ],
 )
-def test_who(participants: list[int], clients: int, said: str) -> None:
-    assert words.who(participants, clients) == said
+def test_who(participants: list[int], clients: int, printed: str) -> None:
+    assert words.who(participants, clients) == printed
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"),
+    ("steps", "printed"),
     [
         ({"0": 20, "1": 20}, "20 each"),
         ({"0": 20, "1": 34}, "20 34"),
@@ -165,8 +165,8 @@ def test_who(participants: list[int], clients: int, said: str) -> None:
         ({str(k): 10 + k for k in range(9)}, "10 to 18"),
     ],
 )
-def test_steps(steps: dict[str, int], said: str) -> None:
-    assert words.steps_words(steps, [int(k) for k in steps]) == said
+def test_steps(steps: dict[str, int], printed: str) -> None:
+    assert words.steps_words(steps, [int(k) for k in steps]) == printed
 
 
 numbers = st.none() | st.floats(0, 1e6) | st.integers(0, 10**13)
@@ -213,35 +213,37 @@ def test_the_result_puts_the_model_beside_the_baselines() -> None:
     assert lines[1].split("8)")[1].split() == [
         *("93.4", "%", "91.7-94.8", "%", "0.934", "0.933", "0.200")
     ]
-    said = "\n".join(lines)
-    assert "92.4 %" in said
+    printed = "\n".join(lines)
+    assert "92.4 %" in printed
     assert max(map(len, words.result(SUMMARY, 80))) <= 80
     assert "…" not in "".join(words.result(SUMMARY, 80))
-    assert "92.0 %" in said
-    assert "10 rounds, 86,400 circuits, 800 optimizer steps, 1 min 32 s" in said  # an older record
-    assert "last round" in said
+    assert "92.0 %" in printed
+    assert (
+        "10 rounds, 86,400 circuits, 800 optimizer steps, 1 min 32 s" in printed
+    )  # an older record
+    assert "last round" in printed
 
 
 @pytest.mark.parametrize(
-    ("simulated", "said"),
+    ("simulated", "printed"),
     [
         (86_400, "86,400 circuits simulated, 800"),
         (0, "86,400 circuits executed, 800"),
         (86_000, "86,000 circuits simulated, 400 circuits executed, 800"),
     ],
 )
-def test_circuits_of_simulators_are_not_called_executed(simulated: int, said: str) -> None:
+def test_circuits_of_simulators_are_not_called_executed(simulated: int, printed: str) -> None:
     lines = words.result({**SUMMARY, "simulated_circuits": simulated}, 80)
-    assert said in " ".join(" ".join(lines).split())
+    assert printed in " ".join(" ".join(lines).split())
     assert max(map(len, lines)) <= 80
 
 
-def test_what_an_asked_agent_took_is_said_and_nothing_of_others() -> None:
-    asked = {"prompt_tokens": 12_000, "answer_tokens": 800, "seconds": 61.0, "decisions": 10}
-    said = "\n".join(words.result({**SUMMARY, "agent": asked}))
-    assert "  agent     12,800 tokens, 1 min 01 s\n" in said
-    said = "\n".join(words.result({**SUMMARY, "agent": {**asked, "fallbacks": 2}}))
-    assert "12,800 tokens, 1 min 01 s; the rule made 2 of 10 decisions" in said
+def test_the_cost_of_a_language_model_agent_is_shown_and_of_no_other() -> None:
+    cost = {"prompt_tokens": 12_000, "answer_tokens": 800, "seconds": 61.0, "decisions": 10}
+    printed = "\n".join(words.result({**SUMMARY, "agent": cost}))
+    assert "  agent     12,800 tokens, 1 min 01 s\n" in printed
+    printed = "\n".join(words.result({**SUMMARY, "agent": {**cost, "fallbacks": 2}}))
+    assert "12,800 tokens, 1 min 01 s; the rule made 2 of 10 decisions" in printed
     rule = {"prompt_tokens": 0, "answer_tokens": 0, "fallbacks": 0}
     assert words.result({**SUMMARY, "agent": rule}) == words.result(SUMMARY)
 
@@ -342,6 +344,6 @@ def test_quiet_prints_the_result_only(capsys: pytest.CaptureFixture[str], tmp_pa
 def test_a_failure_is_one_line_with_the_place_of_the_logs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    Screen(plain=True, quiet=False).finish(tmp_path, None, Outcome(1, "the run failed: no rows"))
+    Screen(plain=True, quiet=False).finish(tmp_path, {}, Outcome(1, "the run failed: no rows"))
     shown = capsys.readouterr()
     assert shown.err == f"llm-qfl: the run failed: no rows (logs: {tmp_path / 'logs'})\n"

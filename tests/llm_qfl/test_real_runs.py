@@ -41,7 +41,7 @@ def home(folder: Path) -> dict[str, Any]:
 def watched(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], Watch, str]:
     """Run the command; also return where it listened, and what others got from its Ray."""
     mark = uuid.uuid4().hex
-    with (folder / "said").open("w") as said:
+    with (folder / "printed").open("w") as printed:
         process = subprocess.Popen(
             [sys.executable, "-m", "llm_qfl.cli", *words],
             cwd=folder,
@@ -51,7 +51,7 @@ def watched(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str]
                 **home(folder),
                 "MARK_OF_TEST": mark,
             },
-            stdout=said,
+            stdout=printed,
             stderr=subprocess.STDOUT,
             text=True,
         )
@@ -62,7 +62,7 @@ def watched(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str]
                     got = other_users.writes(stores[0])
         finally:
             process.kill()
-    text = (folder / "said").read_text()
+    text = (folder / "printed").read_text()
     return subprocess.CompletedProcess(process.args, process.returncode, text, ""), watch, got
 
 
@@ -95,8 +95,8 @@ def test_two_clients_two_rounds(tmp_path: Path) -> None:
     assert summary["status"] == "completed"
     assert summary["rounds"] == 2
     assert summary["test"]["rows"] == 40
-    for said in ("dna-demo (synthetic)", "QCNN su4, 4 qubits", "quantum model", str(folder)):
-        assert said in found.stdout
+    for printed in ("dna-demo (synthetic)", "QCNN su4, 4 qubits", "quantum model", str(folder)):
+        assert printed in found.stdout
     page = (folder / "report.html").read_text()
     assert "synthetic" in page
     assert "<svg" in page
@@ -118,9 +118,9 @@ def test_a_failing_client_is_told_and_exits_1(tmp_path: Path) -> None:
     given = (*TEXT, f"data.path={text_table(tmp_path)}", f"llm.model={damaged_model(tmp_path)}")
     found = llm_qfl(tmp_path, "run", *sets("run.clients=2", *given))
     assert found.returncode == 1
-    said = found.stdout + found.stderr
-    assert "2 of 2 clients cannot start" in said
-    assert "Traceback" not in said
+    printed = found.stdout + found.stderr
+    assert "2 of 2 clients cannot start" in printed
+    assert "Traceback" not in printed
     folder = (tmp_path / "runs" / "latest").resolve()
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
 
@@ -130,6 +130,6 @@ def test_a_failing_server_is_told_and_exits_1(tmp_path: Path) -> None:
     agent = ("agent.kind=llm", f"agent.model={damaged_model(tmp_path)}")
     found = llm_qfl(tmp_path, "run", *sets(*SMALL, *agent))
     assert found.returncode == 1
-    said = found.stdout + found.stderr
-    assert "agent.model" in said
-    assert "Traceback" not in said
+    printed = found.stdout + found.stderr
+    assert "agent.model" in printed
+    assert "Traceback" not in printed

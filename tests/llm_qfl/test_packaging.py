@@ -55,6 +55,16 @@ def test_every_imported_package_is_declared() -> None:
         assert names & declared, f"{path}: {module} is not declared in pyproject.toml"
 
 
+def test_every_required_package_is_imported() -> None:
+    distributions = metadata.packages_distributions()
+    used = {
+        distribution.lower().replace("_", "-")
+        for module, _ in imported_modules()
+        for distribution in distributions.get(module, [])
+    }
+    assert {name_of(line) for line in PROJECT["dependencies"]} <= used
+
+
 def test_the_nine_packages_are_required() -> None:
     required = {name_of(line) for line in PROJECT["dependencies"]}
     nine = "flwr pennylane pennylane-qiskit qiskit-ibm-runtime torch transformers peft"

@@ -47,7 +47,7 @@ def silent() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "printed"),
     [
         (["quantum.backend=fake:nowhere"], "fake:nowhere', there is no such snapshot"),
         (["quantum.backend=pennylane:no.device"], "no such device is installed"),
@@ -66,10 +66,10 @@ def silent() -> Iterator[int]:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_fault_is_found_first(settings: list[str], said: str, tmp_path: Path) -> None:
+def test_a_fault_is_found_first(settings: list[str], printed: str, tmp_path: Path) -> None:
     line = refused(tmp_path, *settings)
     assert line.startswith("llm-qfl: ")
-    assert re.search(said, line), line
+    assert re.search(printed, line), line
     assert line.endswith(".")
 
 
@@ -111,15 +111,15 @@ def test_a_dry_run_says_what_would_run(settings: list[str], tmp_path: Path) -> N
     dry = llm_qfl(tmp_path, "run", "--dry-run", *words)
     assert dry.returncode == 0, dry.stderr
     assert list(tmp_path.iterdir()) == []
-    told = dict(line.split(maxsplit=1) for line in dry.stdout.splitlines())
-    assert told["data"].startswith("dna-demo (synthetic): ")
-    assert told["classes"] == "2: human, worm"
-    assert told["model"] == "dna-tiny"
-    assert told["agent"] == ("all" if "agent.kind=all" in settings else "rule")
+    facts = dict(line.split(maxsplit=1) for line in dry.stdout.splitlines())
+    assert facts["data"].startswith("dna-demo (synthetic): ")
+    assert facts["classes"] == "2: human, worm"
+    assert facts["model"] == "dna-tiny"
+    assert facts["agent"] == ("all" if "agent.kind=all" in settings else "rule")
     cost = json.loads(llm_qfl(tmp_path, "cost", "--json", *words).stdout)
     few, many = (cost["totals"][which]["circuits"] for which in ("steps", "max_steps"))
-    assert told["circuits"].startswith(f"{few:,} at ")
-    assert (f", {many:,} at " in told["circuits"]) == (many > few)
+    assert facts["circuits"].startswith(f"{few:,} at ")
+    assert (f", {many:,} at " in facts["circuits"]) == (many > few)
 
 
 def test_a_dry_run_says_what_is_odd_about_the_rows(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from llm_qfl.cli.superlink import free_port
 from tests import other_users
 from tests.other_users import Watch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
@@ -45,12 +45,12 @@ def test_the_flwr_command_of_readme(tmp_path: Path) -> None:
     }
     got = ""
     try:
-        with (tmp_path / "said").open("w") as said:
+        with (tmp_path / "printed").open("w") as printed:
             process = subprocess.Popen(
                 ["flwr", "run", *words, "--run-config", small],
                 cwd=ROOT,
                 env=environment,
-                stdout=said,
+                stdout=printed,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
@@ -61,10 +61,11 @@ def test_the_flwr_command_of_readme(tmp_path: Path) -> None:
     finally:
         end_all(members(tag), grace=5.0)
     found = list((tmp_path / "runs").glob("*-demo/summary.json"))
-    assert found, (tmp_path / "said").read_text()[-4000:]
+    assert found, (tmp_path / "printed").read_text()[-4000:]
     assert json.loads(found[0].read_text())["status"] == "completed"
     assert re.search(
-        r"round 1: validation loss \d\.\d{4}, accuracy \d+\.\d %", (tmp_path / "said").read_text()
+        r"round 1: validation loss \d\.\d{4}, accuracy \d+\.\d %",
+        (tmp_path / "printed").read_text(),
     )
     # The ClientApp closes Ray before Flower starts it (`close_ray`).
     assert got.startswith("refused")

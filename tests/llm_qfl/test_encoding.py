@@ -18,17 +18,17 @@ POOR: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("environment", POOR, ids=["latin-1", "ascii", "C"])
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "printed"),
     [
         (("settings", "quantum.noise"), 0, r"pennylane:\u2026"),
         (("run", "--set", "run.name=\U0001f389"), 2, "run.name = '\\"),
     ],
 )
 def test_what_cannot_be_shown_is_escaped(
-    tmp_path: Path, environment: dict[str, Any], words: tuple[str, ...], code: int, said: str
+    tmp_path: Path, environment: dict[str, Any], words: tuple[str, ...], code: int, printed: str
 ) -> None:
     done = llm_qfl(tmp_path, *words, **environment)
     shown = done.stdout + done.stderr
     assert "Traceback" not in shown
     assert done.returncode == code
-    assert said in shown
+    assert printed in shown

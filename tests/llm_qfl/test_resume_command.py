@@ -10,8 +10,8 @@ import pytest
 from core import UserError, append_jsonl, parse_run, write_json
 from core.storage.checkpoints import write_checkpoint
 from llm_qfl.cli.app import dispatch
+from llm_qfl.cli.follow import Outcome
 from llm_qfl.cli.formatting import resumed_line
-from llm_qfl.cli.outcome import Outcome
 from llm_qfl.cli.plan import resumed_plan
 from llm_qfl.cli.screen import Screen
 
@@ -51,7 +51,7 @@ def test_a_second_resumption_has_a_folder_of_its_own_for_logs(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         (["train.steps=5"], "--set train.steps with --resume; accepted: run.rounds, stop.*"),
         (["run.folder=x"], "--set run.folder with --resume"),
@@ -61,13 +61,13 @@ def test_a_second_resumption_has_a_folder_of_its_own_for_logs(tmp_path: Path) ->
     ],
 )
 def test_other_settings_are_refused_and_nothing_is_cut(
-    tmp_path: Path, words: list[str], said: str
+    tmp_path: Path, words: list[str], printed: str
 ) -> None:
     run = interrupted(tmp_path / "run")
     before = (run / "metrics.jsonl").read_bytes()
     with pytest.raises(UserError) as error:
         resumed_plan(run, words)
-    assert said in str(error.value)
+    assert printed in str(error.value)
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
@@ -109,9 +109,9 @@ def test_no_such_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_user_is_told_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     screen = Screen(plain=True, quiet=False)
     run = interrupted(tmp_path / "run")
-    screen.finish(run, None, Outcome(130, "interrupted"))
+    screen.finish(run, {}, Outcome(130, "interrupted"))
     assert f"llm-qfl run --resume {run}" in capsys.readouterr().out
-    screen.finish(run, None, Outcome(0, ""))
+    screen.finish(run, {}, Outcome(0, ""))
     assert "--resume" not in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""Paths are made absolute, and what Flower is told comes through unharmed."""
+"""Paths are made absolute, and what is handed to Flower comes through unharmed."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def test_awkward_strings(value: str) -> None:
 
 def test_flower_reads_our_run_config_the_same(tmp_path: Path) -> None:
     config = pytest.importorskip("flwr.common.config")
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "run.name": 'it\'s "x" = y',
         "run.rounds": 3,
         "train.mu": 1e-5,
         "run.report": False,
     }
     file = tmp_path / "run-config.toml"
-    file.write_text(to_toml(told), encoding="utf-8")
-    assert config.parse_config_args([str(file)]) == told
+    file.write_text(to_toml(facts), encoding="utf-8")
+    assert config.parse_config_args([str(file)]) == facts
     nodes = config.parse_config_args([federation_config(3, 1, 2)])
     assert nodes == {"num-supernodes": 3, "client-resources-num-cpus": 1}
 
@@ -247,4 +247,4 @@ def test_a_run_is_called_after_its_last_config_file(tmp_path: Path) -> None:
     files = [tmp_path / "base.toml", tmp_path / "ward 7.toml"]
     assert make_plan(files, [], None).settings.run.name == "ward-7"
     assert make_plan(files, ["run.name=set"], None).settings.run.name == "set"
-    assert make_plan(files, [], "said").settings.run.name == "said"
+    assert make_plan(files, [], "given").settings.run.name == "given"

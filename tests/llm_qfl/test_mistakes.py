@@ -25,7 +25,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         (["--set", "run.round=3"], "unknown setting 'run.round'.*did you mean 'run.rounds'"),
         (["--set", "run.rounds=three"], "run.rounds = 'three'; accepted: a whole number"),
@@ -44,7 +44,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ],
 )
 def test_one_line_and_exit_code_2(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    words: list[str], printed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["run", *words]) == 2
     shown = capsys.readouterr()
@@ -53,7 +53,7 @@ def test_one_line_and_exit_code_2(
     assert shown.err.startswith("llm-qfl: ")
     import re
 
-    assert re.search(said, shown.err)
+    assert re.search(printed, shown.err)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,9 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_qfl.cli.flower import read_status
-from llm_qfl.cli.follow import ClientLines, Tail, last_error, last_words, read_log, strip_log
+from llm_qfl.cli.follow import (
+    ClientLines,
+    Evidence,
+    Outcome,
+    Tail,
+    last_error,
+    last_words,
+    outcome_of,
+    read_log,
+    strip_log,
+)
 from llm_qfl.cli.formatting import LONGEST, one_line, plain_text
-from llm_qfl.cli.outcome import Evidence, Outcome, outcome_of
 from llm_qfl.cli.screen import MOST_CLIENT_LINES, Screen
 
 
@@ -30,15 +39,13 @@ def test_a_tail_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
             file.write(part)
             file.flush()
             assert tail.new() == seen
-    assert tail.damaged == 0
 
 
-def test_a_damaged_line_is_counted_and_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": \n[1]\n\xff\n{"a": 2}\n')
     tail = Tail(path)
     assert tail.new() == [{"a": 1}, {"a": 2}]
-    assert tail.damaged == 3
 
 
 def test_the_clients_own_lines_are_found_in_the_log(tmp_path: Path) -> None:
@@ -120,13 +127,13 @@ DONE = {"status": "completed"}
             ),
         ),
         (
-            Evidence("finished:failed", "N/A", None, {"error": "two\nlines"}, "KeyError: 'x'"),
+            Evidence("finished:failed", "N/A", {}, {"error": "two\nlines"}, "KeyError: 'x'"),
             Outcome(1, "the run failed: two lines"),
         ),
         (Evidence("finished:stopped"), Outcome(1, "the run was stopped from outside")),
         (
             Evidence("running", superlink_died=True, superlink_tail="killed"),
-            Outcome(1, "Flower's SuperLink ended while the run went on; the last it said: killed"),
+            Outcome(1, "Flower's SuperLink ended while the run went on; its last line: killed"),
         ),
         (Evidence(launch_error="no port"), Outcome(1, "no port")),
         (
@@ -172,12 +179,12 @@ def test_one_line_of_anything() -> None:
 
 
 statuses = st.sampled_from(["", "running", "finished:completed", "finished:failed"])
-summaries = st.sampled_from([None, {}, {"status": "completed"}, {"status": "failed"}])
+summaries = st.sampled_from([{}, {"status": "completed"}, {"status": "failed"}])
 
 
 @given(statuses, summaries, st.booleans(), st.booleans())
 def test_zero_only_if_both_say_completed(
-    status: str, summary: dict[str, str] | None, died: bool, interrupted: bool
+    status: str, summary: dict[str, str], died: bool, interrupted: bool
 ) -> None:
     outcome = outcome_of(
         Evidence(status, "", summary, superlink_died=died, interrupted=interrupted)
