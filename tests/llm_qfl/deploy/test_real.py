@@ -121,10 +121,10 @@ def test_each_part_by_itself_with_a_gate_for_nodes(tmp_path: Path) -> None:
         written.write_text(written.read_text().replace("0.0.0.0", "127.0.0.2"))
     parts = [begin(tmp_path, "deploy", "superlink", "fed/superlink")]
     try:
-        assert wait_for(lambda: "ready" in parts[0].printed(), 120.0), parts[0].printed()
-        assert "only nodes may pass" in parts[0].printed()
+        assert wait_for(lambda: "ready" in parts[0].said(), 120.0), parts[0].said()
+        assert "only nodes may pass" in parts[0].said()
         parts += [begin(tmp_path, "deploy", "node", f"fed/node-{node}") for node in (0, 1)]
-        assert wait_for(lambda: all("ready" in part.printed() for part in parts), 120.0)
+        assert wait_for(lambda: all("ready" in part.said() for part in parts), 120.0)
         status = llm_qfl(tmp_path, "deploy", "status", "fed/superlink")
         assert status.returncode == 0
         assert f"port {port})" in status.stdout
@@ -136,8 +136,8 @@ def test_each_part_by_itself_with_a_gate_for_nodes(tmp_path: Path) -> None:
         flwr = Flwr(flwr_program(), home, known, tmp_path / "flwr.log")
         for place, listed in (("127.0.0.1", port + 1), ("127.0.0.2", port)):
             flwr.connect(f"{place}:{listed}", authority)
-            listed = flwr.start("supernode", "list", CONNECTION, "--format", "json", errors=True)
-            answer = output(listed, 60.0)
+            query = flwr.start("supernode", "list", CONNECTION, "--format", "json", errors=True)
+            answer = output(query, 60.0)
             assert ('"success": true' in answer) == (place == "127.0.0.1"), answer
         sets = [word for assignment in SMALL for word in ("--set", assignment)]
         ran = llm_qfl(tmp_path, "run", "--on", "fed/control", *sets)
