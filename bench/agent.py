@@ -49,10 +49,10 @@ from client_app.app import app
 from client_app.site import forget
 from core import Cost, Ledger, Settings, circuit_prices, flatten, read_jsonl
 from core.messages import METRICS, TRAIN
-from server_app.journal import RunJournal
 from server_app.run import run
 from strategies import build_agent, plausibility
 from strategies.agents import Agent, Decision, Observation
+from strategies.journal import RunJournal
 
 CLIENTS = 10
 SLOW = (2, 3)

@@ -125,8 +125,8 @@ def run_with_events(
     """Run a federation in this process; return its summary and events, and leave no files."""
     from client_app.app import app
     from client_app.site import forget
-    from server_app.journal import RunJournal
     from server_app.run import run
+    from strategies.journal import RunJournal
 
     forget()
     grid = InProcessGrid(app, flatten(settings), settings.run.clients, spoil=spoil)

@@ -1,7 +1,7 @@
 """The ClientApp that Flower starts: handlers only unpack, call and pack.
 
-What a handler needs is imported when its message comes, since a deployed client may start a
-process for each message.
+Torch and the other heavy libraries are imported by what uses them, since a deployed client may
+start a process for each message.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 from pydantic import ValidationError
 
+from client_app.preparation import adapt_round, prepare_site, take_adapter
+from client_app.site import load_cache, note
+from client_app.work import evaluate_round, train_round
 from core import BudgetError, UserError
 from core.flower_compat import CLIENT_RAISED, close_ray
 from core.formatting import display_safe
@@ -74,9 +77,6 @@ def _error_reply(error: Exception) -> Error:
 @answers
 def prepare(message: Message, context: Context) -> RecordDict:
     """Answer PREPARE: rows, classes, backend, and the moments of the training features."""
-    from client_app.preparation import prepare_site
-    from client_app.site import load_cache
-
     return pack_site_report(*prepare_site(load_cache(context)))
 
 
@@ -84,9 +84,6 @@ def prepare(message: Message, context: Context) -> RecordDict:
 @answers
 def adapt(message: Message, context: Context) -> RecordDict:
     """Answer ADAPT: train the shared adapter for one round of averaging."""
-    from client_app.preparation import adapt_round
-    from client_app.site import load_cache
-
     arrays, instruction = read_instruction(message, AdaptIns)
     return pack_report(*adapt_round(load_cache(context), arrays, instruction.round))
 
@@ -95,9 +92,6 @@ def adapt(message: Message, context: Context) -> RecordDict:
 @answers
 def adopt(message: Message, context: Context) -> RecordDict:
     """Answer ADOPT: store the shared adapter; the moments of its features, if they are used."""
-    from client_app.preparation import take_adapter
-    from client_app.site import load_cache, note
-
     cache = load_cache(context)
     report, moments = take_adapter(cache, read_parameters(message))
     note(context, cache)
@@ -108,9 +102,6 @@ def adopt(message: Message, context: Context) -> RecordDict:
 @answers
 def rejoin(message: Message, context: Context) -> RecordDict:
     """Answer REJOIN: store the shared adapter, if there is one, and say who this is."""
-    from client_app.preparation import prepare_site
-    from client_app.site import load_cache, note
-
     adapter, instruction = read_instruction(message, RejoinIns)
     cache = load_cache(context, instruction.run)
     if adapter:
@@ -124,9 +115,6 @@ def rejoin(message: Message, context: Context) -> RecordDict:
 @answers
 def train(message: Message, context: Context) -> RecordDict:
     """Answer TRAIN: fine-tune the LLM if that is still to be done, then train."""
-    from client_app.site import load_cache, note
-    from client_app.work import train_round
-
     parameters, instruction = read_instruction(message, TrainIns)
     fine_tuned = instruction.fine_tuned
     cache = load_cache(context, instruction.run, instruction.adapter, fine_tuned=fine_tuned)
@@ -140,9 +128,6 @@ def train(message: Message, context: Context) -> RecordDict:
 @answers
 def evaluate(message: Message, context: Context) -> RecordDict:
     """Answer EVALUATE: evaluate the global parameters on the site's own rows."""
-    from client_app.site import load_cache
-    from client_app.work import evaluate_round
-
     parameters, instruction = read_instruction(message, EvaluateIns)
     cache = load_cache(context, instruction.run, instruction.adapter)
     return pack_report(evaluate_round(cache, parameters, instruction))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from client_app.site import SiteCache, on_backend
@@ -18,31 +18,16 @@ if TYPE_CHECKING:
     from quantum import Classifier
 
 
-@dataclass(frozen=True)
-class StepCost:
-    """What one kind of work costs a client.
+Figures = dict[str, float]
 
-    Attributes
-    ----------
-    jobs, circuits, shots, two_qubit_gates : int
-        Counts; an exact simulator has no jobs and no shots.
-    qpu_seconds : float
-        Estimated; 0 for simulators that stand for no device.
-    """
+NOTHING: Figures = {"jobs": 0, "circuits": 0, "shots": 0, "two_qubit_gates": 0, "qpu_seconds": 0.0}
+"""What work costs a client; an exact simulator has no jobs and no shots, and QPU seconds are those
+of devices, and of simulators that stand for one."""
 
-    jobs: int
-    circuits: int
-    shots: int
-    two_qubit_gates: int
-    qpu_seconds: float
 
-    def __add__(self, other: StepCost) -> StepCost:
-        mine, theirs = asdict(self), asdict(other)
-        return StepCost(**{key: mine[key] + theirs[key] for key in mine})
-
-    def times(self, count: int) -> StepCost:
-        """Return the cost of so many."""
-        return StepCost(**{key: value * count for key, value in asdict(self).items()})
+def added(*parts: tuple[int, Figures]) -> Figures:
+    """Return the sum of costs, each so many times."""
+    return {key: sum(count * cost[key] for count, cost in parts) for key in NOTHING}
 
 
 def estimate(settings: Settings) -> dict[str, Any]:
@@ -69,48 +54,35 @@ def estimate(settings: Settings) -> dict[str, Any]:
     UserError
         If data or a backend cannot be had.
     """
-    from quantum import build_classifier
-
-    clients, totals = [], {"steps": _NOTHING, "max_steps": _NOTHING}
-    most = worst_steps(settings, _backends(settings))
-    all_steps = {"steps": settings.train.steps, "max_steps": most}
-    rounds = settings.run.rounds - settings.train.warm_rounds
-    for client, backend in enumerate(_backends(settings)):
-        own = on_backend(settings, backend)
-        cache = SiteCache(own, client, f"client {client}")
-        host = replace(cache.host, estimate=True)
-        classifier = build_classifier(own.quantum, cache.classes, host)
-        entry, step, fixed, end = _client(cache, classifier)
-        warm = _warm_evaluations(cache, classifier)
-        clients.append(entry)
+    names, clients = settings.quantum.backend, range(settings.run.clients)
+    backends = [backend_of(names, client) for client in clients]
+    all_steps = {"steps": settings.train.steps, "max_steps": worst_steps(settings, backends)}
+    rounds, evaluator = settings.run.rounds - settings.train.warm_rounds, _evaluator(settings)
+    entries, totals = [], dict.fromkeys(all_steps, NOTHING)
+    for client in clients:
+        entry, warm = _client(settings, client, backends[client])
+        entries.append(entry)
         for name, steps in all_steps.items():
-            totals[name] += (step.times(steps) + fixed).times(rounds) + end + warm
-    evaluator = _evaluator(settings)
-    for name in totals:
-        totals[name] += evaluator
+            paid = added((steps, entry["step"]), (1, entry["round"]))
+            own = added((rounds, paid), (1, entry["end"]), (settings.train.warm_rounds, warm))
+            totals[name] = added((1, totals[name]), (1, own))
     return {
         "adapter": _adapter(settings),
         "rounds": rounds,
         "judged_on": settings.evaluation.backend,
-        "judge": asdict(evaluator),
+        "judge": evaluator,
         **all_steps,
         "price": settings.hardware.qpu_price,
-        "clients": clients,
-        "totals": {name: asdict(cost) for name, cost in totals.items()},
+        "clients": entries,
+        "totals": {name: added((1, cost), (1, evaluator)) for name, cost in totals.items()},
     }
 
 
-def _backends(settings: Settings) -> list[str]:
-    """Return each client's backend."""
-    names = settings.quantum.backend
-    return [backend_of(names, client) for client in range(settings.run.clients)]
-
-
-def _evaluator(settings: Settings) -> StepCost:
+def _evaluator(settings: Settings) -> Figures:
     """Return what the server's own evaluations cost: validation each round, the test once."""
     backend = settings.evaluation.backend
     if settings.evaluation.mode != "central" or backend == "exact":
-        return _NOTHING
+        return NOTHING
     from data import load_server
     from quantum import Host, build_classifier
 
@@ -123,7 +95,7 @@ def _evaluator(settings: Settings) -> StepCost:
         estimate=True,
     )
     price = _price(build_classifier(quantum, len(data.classes), host))
-    return price(len(data.validation)).times(settings.run.rounds) + price(len(data.test))
+    return added((settings.run.rounds, price(len(data.validation))), (1, price(len(data.test))))
 
 
 def _adapter(settings: Settings) -> dict[str, int]:
@@ -138,42 +110,28 @@ def _adapter(settings: Settings) -> dict[str, int]:
     return {"bytes": size, "bytes_in_all": 2 * size * settings.llm.rounds * settings.run.clients}
 
 
-_NOTHING = StepCost(0, 0, 0, 0, 0.0)
+def _client(settings: Settings, client: int, backend: str) -> tuple[dict[str, Any], Figures]:
+    """Return a client's entry, and what a warm round costs it."""
+    from quantum import build_classifier, circuits_before_steps, circuits_per_step
 
-
-def _client(
-    cache: SiteCache, classifier: Classifier
-) -> tuple[dict[str, Any], StepCost, StepCost, StepCost]:
-    from quantum import circuits_before_steps, circuits_per_step
-
-    settings, rows = cache.settings, len(cache.site.train)
-    backend, train = settings.quantum.backend, settings.train
+    cache = SiteCache(on_backend(settings, backend), client, f"client {client}")
+    host = replace(cache.host, estimate=True)
+    classifier = build_classifier(cache.settings.quantum, cache.classes, host)
+    price, rows, train = _price(classifier), len(cache.site.train), settings.train
+    validation = price(len(cache.site.validation))
+    fixed = added((1, price(circuits_before_steps(train, rows))), (1, validation))
     federated = settings.evaluation.mode == "federated"
-    price = _price(classifier)
-    step = price(circuits_per_step(train, rows, classifier.angles, backend))
-    fixed = price(circuits_before_steps(train, rows)) + price(len(cache.site.validation))
-    end = _NOTHING
-    if federated:
-        fixed += price(len(cache.site.validation))
-        end = price(len(cache.site.test))
     entry = {
-        "client": cache.client,
+        "client": client,
         "backend": backend,
         "train_rows": rows,
         "angles": classifier.angles,
         "circuit": _circuit(classifier),
-        "step": asdict(step),
-        "round": asdict(fixed),
-        "end": asdict(end),
+        "step": price(circuits_per_step(train, rows, classifier.angles, backend)),
+        "round": added((1, fixed), (1, validation)) if federated else fixed,
+        "end": price(len(cache.site.test)) if federated else NOTHING,
     }
-    return entry, step, fixed, end
-
-
-def _warm_evaluations(cache: SiteCache, classifier: Classifier) -> StepCost:
-    """Return what federated evaluation costs a client in all warm rounds."""
-    settings = cache.settings
-    rounds = settings.train.warm_rounds if settings.evaluation.mode == "federated" else 0
-    return _price(classifier)(len(cache.site.validation)).times(rounds)
+    return entry, validation if federated else NOTHING
 
 
 def _circuit(classifier: Classifier) -> dict[str, Any]:
@@ -184,16 +142,17 @@ def _circuit(classifier: Classifier) -> dict[str, Any]:
     return asdict(facts)
 
 
-def _price(classifier: Classifier) -> Callable[[int], StepCost]:
+def _price(classifier: Classifier) -> Callable[[int], Figures]:
     """Return a function from circuits to their cost on a classifier's backend."""
     from quantum import DeviceEngine
 
     gates, engine = classifier.two_qubit_gates, classifier.engine
 
-    def price(circuits: int) -> StepCost:
+    def price(circuits: int) -> Figures:
         shots = circuits * int(getattr(engine, "shots", 0))
         jobs, seconds = engine.quote(circuits) if isinstance(engine, DeviceEngine) else (0, 0.0)
-        return StepCost(jobs, circuits, shots, circuits * gates, seconds)
+        figures = jobs, circuits, shots, circuits * gates, seconds
+        return dict(zip(NOTHING, figures, strict=True))
 
     return price
 

@@ -26,7 +26,7 @@ from core.extras import check_extras
 from core.storage.checkpoints import alone
 
 if TYPE_CHECKING:
-    from server_app.journal import RunJournal
+    from strategies.journal import RunJournal
 
 app = ServerApp()
 
@@ -85,9 +85,9 @@ def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> Non
     RunFailedError
         If the run did not complete. ``summary.json`` and the last event say why.
     """
-    from server_app.journal import RunJournal
     from server_app.resume import load_history
     from server_app.run import run
+    from strategies.journal import RunJournal
 
     began = time.monotonic()
     history = load_history(folder, settings) if settings.run.resume else None

@@ -18,7 +18,7 @@ from core.received import ReplyError, checked_reply, read_site_report
 from server_app.fitting import fit_on_moments
 from strategies import Member, add_costs, last_line, rows_that_count, train_shared_adapter
 from strategies.context import PreparedFederation
-from strategies.journal import Journal
+from strategies.journal import RunJournal
 from strategies.row_weights import counted_classes, dominance
 
 MOST_SHOTS = 10**8
@@ -48,7 +48,7 @@ def wait_for_nodes(grid: Grid, settings: Settings) -> list[int]:
     return nodes
 
 
-def prepare(grid: Grid, settings: Settings, journal: Journal) -> PreparedFederation:
+def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFederation:
     """Request every node's report and moments, and fit the projection on their sum.
 
     With `llm.federated` the clients train their adapter in between.

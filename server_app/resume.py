@@ -38,11 +38,11 @@ from core.storage.checkpoints import (
 )
 from core.storage.reading import Reader
 from reporting.audit import whole_lines
-from server_app.journal import ADAPTER, KEPT, MODEL, load_arrays
 from server_app.prepare import read_reports, wait_for_nodes
 from strategies import LlmQfl, SharedAdapter
 from strategies.agents import Agent, ClientView
 from strategies.context import PreparedFederation
+from strategies.journal import ADAPTER, KEPT, MODEL, load_arrays
 
 COMPARED = ("train_rows", "val_rows", "test_rows", "class_rows", "classes", "kind", "encoder")
 """Fields of a `SiteReport` in which a site that goes on must be what it was."""

@@ -13,13 +13,13 @@ from flwr.serverapp import Grid
 from core import Settings, UserError, derive_seed, unexpected_error
 from core.messages import Parameters, pack_parameters, unpack_parameters
 from server_app.evaluation import CentralEvaluator, federated_test
-from server_app.journal import RunJournal
 from server_app.prepare import prepare, warn_of_step_limit
 from server_app.resume import RunHistory, rejoin, restore
 from server_app.summary import prepared_event, resumed_event, summarise
 from strategies import LlmQfl, build_agent
 from strategies.agents import Agent
 from strategies.context import Clock, PreparedFederation, RunContext
+from strategies.journal import RunJournal
 
 
 def run(

@@ -12,7 +12,7 @@ from strategies.state import FederationState, Member, add_costs, rows_that_count
 
 if TYPE_CHECKING:
     from strategies.adapters import SharedAdapter, train_shared_adapter
-    from strategies.journal import Journal, agent_summary
+    from strategies.journal import RunJournal, agent_summary
     from strategies.llm_qfl import LlmQfl
     from strategies.update_validation import last_line
 
@@ -21,7 +21,7 @@ __getattr__ = lazy_door(
     __name__,
     {
         "strategies.adapters": "SharedAdapter train_shared_adapter",
-        "strategies.journal": "Journal agent_summary",
+        "strategies.journal": "RunJournal agent_summary",
         "strategies.llm_qfl": "LlmQfl",
         "strategies.update_validation": "last_line",
     },

@@ -32,7 +32,7 @@ from core.messages import (
 from core.received import read_arrays, read_moments, read_report
 from strategies.agents import Decision
 from strategies.aggregation import Contribution, aggregate
-from strategies.journal import Journal
+from strategies.journal import RunJournal
 from strategies.plausibility import Limits, check_adaptation, most_tokens
 from strategies.state import Member, add_costs, cost_of, rows_that_count
 from strategies.update_validation import Round, refuse
@@ -82,7 +82,7 @@ class SharedAdapter:
 
 
 def train_shared_adapter(
-    grid: Grid, settings: Settings, members: Sequence[Member], journal: Journal
+    grid: Grid, settings: Settings, members: Sequence[Member], journal: RunJournal
 ) -> SharedAdapter:
     """Let all clients train one adapter together, and give it to them.
 
@@ -94,7 +94,7 @@ def train_shared_adapter(
         The run's settings; `llm.federated` is on.
     members : sequence of Member
         The clients.
-    journal : Journal
+    journal : RunJournal
         Gets an ``adapter`` event a round, and one at the end.
 
     Returns
@@ -122,7 +122,7 @@ class _AdapterTraining:
     grid: Grid
     settings: Settings
     members: Sequence[Member]
-    journal: Journal
+    journal: RunJournal
     costs: dict[int, Cost] = field(default_factory=dict)
 
     def announce(self) -> None:

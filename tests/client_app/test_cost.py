@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from client_app.cost import StepCost, estimate
+from client_app.cost import NOTHING, added, estimate
 from core import UserError, parse_run
 from tests.conftest import NO_TEACHER, SMALL
 
@@ -75,8 +75,8 @@ def test_fake_hardware_has_estimated_qpu_seconds_closed_form(tmp_path: Any) -> N
 
 
 def test_costs_add_up() -> None:
-    one = StepCost(1, 2, 3, 4, 0.5)
-    assert one + one.times(2) == StepCost(3, 6, 9, 12, 1.5)
+    one = dict(zip(NOTHING, (1, 2, 3, 4, 0.5), strict=True))
+    assert list(added((1, one), (2, one)).values()) == [3, 6, 9, 12, 1.5]
 
 
 def test_unknown_backend_is_one_line(tmp_path: Any) -> None:

@@ -14,7 +14,7 @@ from client_app.app import app
 from client_app.site import forget
 from core import flatten, parse_run, read_json
 from server_app.app import RunFailedError, drive
-from server_app.journal import RunJournal
+from strategies.journal import RunJournal
 from tests.conftest import SMALL
 
 

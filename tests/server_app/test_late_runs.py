@@ -16,9 +16,9 @@ from client_app.app import app
 from client_app.site import forget
 from core import UserError, flatten, parse_run, read_jsonl
 from core.messages import TRAIN
-from server_app.journal import RunJournal
 from server_app.run import run
 from strategies.deadlines import DeadlineGrid, Sent
+from strategies.journal import RunJournal
 from tests.conftest import NO_TEACHER, SMALL
 
 WORDS = (*NO_TEACHER, "run.rounds=4", "run.wait_seconds=0.1")

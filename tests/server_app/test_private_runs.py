@@ -166,7 +166,7 @@ def test_the_words_of_an_unforeseen_error_stay_at_the_site(
     def fail(*_: Any) -> None:
         raise ValueError(f"could not convert {secret}")
 
-    monkeypatch.setattr("client_app.work.train_round", fail)
+    monkeypatch.setattr("client_app.app.train_round", fail)
     replies: list[Message] = []
 
     def note(order: Message, reply: Message) -> Message:

@@ -20,10 +20,10 @@ from client_app.site import forget
 from core import UserError, flatten, parse_run, read_jsonl
 from core.messages import TRAIN
 from core.storage.checkpoints import last_checkpoint
-from server_app.journal import RunJournal
 from server_app.resume import changed, load_history
 from server_app.run import run
 from strategies.context import Clock
+from strategies.journal import RunJournal
 from tests.conftest import NO_TEACHER, SMALL
 from tests.strategies.test_state import member
 
