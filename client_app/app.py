@@ -105,7 +105,7 @@ def rejoin(message: Message, context: Context) -> RecordDict:
     adapter, instruction = read_instruction(message, RejoinIns)
     cache = load_cache(context, instruction.run)
     if adapter:
-        cache.adopt(adapter)
+        cache.set_adapter(adapter)
         note(context, cache)
     about, _ = prepare_site(cache)
     return pack_site_report(about)

@@ -160,7 +160,7 @@ def take_adapter(cache: SiteCache, arrays: Parameters) -> tuple[AdoptReport, Par
         features, or empty ones where the adapter does not make the features.
     """
     began = time.monotonic()
-    cache.adopt(arrays)
+    cache.set_adapter(arrays)
     teacher, _ = cache.teacher()
     # Moments of other features have been sent: to send them again would be a release of its own.
     shared = cache.settings.features.encoder == "shared"
@@ -184,7 +184,7 @@ def site_moments(cache: SiteCache) -> Moments:
     from data import clip_rows, frequent_class_rows, moments_of, noisy_moments
 
     privacy = cache.settings.privacy
-    if cache.settings.features.encoder == "shared" and not cache.adopted_digest:
+    if cache.settings.features.encoder == "shared" and not cache.adapter_digest:
         return _class_counts(cache)
     noise, longest, features = privacy.moment_noise, privacy.moment_clip, cache.features("train")
     labels = np.asarray(cache.site.train.labels)

@@ -58,10 +58,10 @@ class SiteCache:
         whose jobs and budgets these are.
     fresh : bool
         Whether the language model is still to be fine-tuned in this run.
-    adopted_digest : str
+    adapter_digest : str
         Digest of the shared adapter, once the federation has agreed on it.
-    kept_digest : str
-        Digest of what this site kept of the run; empty if nothing yet.
+    stored_digest : str
+        Digest of what this site stored of the run; empty if nothing yet.
     rows : str
         Digest of the rows with which it first trained in this run; empty before.
     """
@@ -71,8 +71,8 @@ class SiteCache:
     name: str
     run: str = ""
     fresh: bool = True
-    adopted_digest: str = ""
-    kept_digest: str = ""
+    adapter_digest: str = ""
+    stored_digest: str = ""
     rows: str = ""
     _to_store: bool = False
     _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
@@ -81,14 +81,14 @@ class SiteCache:
     def catch_up(self, noted: ConfigRecord, adapter: str, fine_tuned: bool) -> None:
         """Take over what other processes of this run have noted, and what a message says."""
         self.fresh = self.fresh and not (noted.get("fine-tuned") or fine_tuned)
-        self.adopted_digest = self.adopted_digest or str(noted.get("adapter") or "")
+        self.adapter_digest = self.adapter_digest or str(noted.get("adapter") or "")
         self.rows = self.rows or str(noted.get("rows") or "")
-        digest = str(noted.get("kept") or "")
-        if digest and digest != self.kept_digest:
-            self.kept_digest = digest
-            self.__dict__.pop("kept", None)  # it may have been looked for before there was one
+        digest = str(noted.get("stored") or "")
+        if digest and digest != self.stored_digest:
+            self.stored_digest = digest
+            self.__dict__.pop("stored", None)  # an earlier message may have found none
         if adapter != UNSET:
-            self.adopted_digest = adapter
+            self.adapter_digest = adapter
 
     @functools.cached_property
     def _loaded(self) -> tuple[DataInfo, Site]:
@@ -114,21 +114,21 @@ class SiteCache:
         return self._loaded[1]
 
     @functools.cached_property
-    def kept(self) -> StoredSite | None:
-        """What the site kept of this run, if it is there and whole."""
-        if not self.kept_digest:
+    def stored(self) -> StoredSite | None:
+        """What the site stored of this run, if it is there and whole."""
+        if not self.stored_digest:
             return None
         store = open_store(self.settings.llm.store)
-        return read_site(store, self.client, self.run, self.adopted_digest, self.kept_digest)
+        return read_site(store, self.client, self.run, self.adapter_digest, self.stored_digest)
 
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return self.kept.classes if self.kept else len(self.info.classes)
+        return self.stored.classes if self.stored else len(self.info.classes)
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
         """Return the labels of a split (``train``, ``validation``, ``test``), (rows,)."""
-        return self.kept.labels[split] if self.kept else getattr(self.site, split).labels
+        return self.stored.labels[split] if self.stored else getattr(self.site, split).labels
 
     @property
     def host(self) -> Host:
@@ -168,20 +168,20 @@ class SiteCache:
     @property
     def has_teacher(self) -> bool:
         """Whether this process has the teacher at hand."""
-        return self._teacher is not None or self.kept is not None
+        return self._teacher is not None or self.stored is not None
 
     @functools.cached_property
-    def adopted(self) -> FrozenAdapter | None:
+    def frozen_adapter(self) -> FrozenAdapter | None:
         """The shared adapter, from the site's store; None if there is none (yet)."""
         from llm import load_adapter
 
-        if not self.adopted_digest:
+        if not self.adapter_digest:
             return None
         store = open_store(self.settings.llm.store)
-        return load_adapter(store, self.adopted_digest, self.classes, self.settings.run.seed)
+        return load_adapter(store, self.adapter_digest, self.classes, self.settings.run.seed)
 
-    def adopt(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Keep the shared adapter in the site's store: later messages bring only its digest.
+    def set_adapter(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Store the shared adapter in the site's store: later messages bring only its digest.
 
         Raises
         ------
@@ -190,25 +190,25 @@ class SiteCache:
         """
         from llm import freeze_adapter, save_adapter
 
-        adopted = freeze_adapter(arrays, self.classes, self.settings.run.seed)
+        adapter = freeze_adapter(arrays, self.classes, self.settings.run.seed)
         store = open_store(self.settings.llm.store)
         try:
-            save_adapter(adopted, store)
+            save_adapter(adapter, store)
         except OSError as error:
             raise ModelError(
                 f"the shared adapter cannot be stored in {store} ({error})",
                 "a folder that may be written, with space left",
                 "set llm.store to one",
             ) from error
-        self.adopted_digest, self.kept_digest = adopted.digest, ""
-        self.__dict__.update(adopted=adopted, kept=None)
+        self.adapter_digest, self.stored_digest = adapter.digest, ""
+        self.__dict__.update(frozen_adapter=adapter, stored=None)
         self._features.clear()
         self._teacher = None
 
     def features(self, split: str) -> npt.NDArray[np.float32]:
         """Return the raw features of a split (``train``, ``validation``, ``test``), (rows, d)."""
-        if self.kept and split in self.kept.features:
-            return self.kept.features[split]
+        if self.stored and split in self.stored.features:
+            return self.stored.features[split]
         if split not in self._features:
             from data import raw_features
 
@@ -226,9 +226,9 @@ class SiteCache:
         torch.set_num_threads(self.settings.quantum.threads)
         settings = self.settings
         store = open_store(settings.llm.store) / "features"
-        adopted = self.adopted if settings.features.encoder == "shared" else None
+        adapter = self.frozen_adapter if settings.features.encoder == "shared" else None
         return stored_embedding(
-            texts, settings.llm, self.info.kind, store, self.log_progress, adapter=adopted
+            texts, settings.llm, self.info.kind, store, self.log_progress, adapter=adapter
         )
 
     def log_progress(self, line: str) -> None:
@@ -239,8 +239,8 @@ class SiteCache:
         """Return the site's teacher and the seconds it took: fine-tuned once, then cached."""
         began = time.monotonic()
         if self._teacher is None:
-            self._to_store = self.kept is None
-            self._teacher = self.kept.teacher if self.kept else self._fine_tuned()
+            self._to_store = self.stored is None
+            self._teacher = self.stored.teacher if self.stored else self._fine_tuned()
             self.fresh = False
         return self._teacher, time.monotonic() - began
 
@@ -252,9 +252,11 @@ class SiteCache:
         labels = {split: self.labels(split) for split in ("train", "validation", "test")}
         teacher, _ = self.teacher()
         self.rows, features = site_digest(self.site), dict(self._features)
-        kept = StoredSite(self.run, self.adopted_digest, self.classes, labels, features, teacher)
+        stored = StoredSite(self.run, self.adapter_digest, self.classes, labels, features, teacher)
         try:
-            self.kept_digest = write_site(open_store(self.settings.llm.store), self.client, kept)
+            self.stored_digest = write_site(
+                open_store(self.settings.llm.store), self.client, stored
+            )
         except OSError as error:
             self.log_progress(f"labels and features are not stored for later messages ({error})")
 
@@ -277,7 +279,7 @@ class SiteCache:
             kind=self.info.kind,
             seed=derive_seed(settings.run.seed, "llm", self.client),
             calibrate=settings.distill.calibrate,
-            adapter=None if folds else self.adopted,
+            adapter=None if folds else self.frozen_adapter,
             hidden=settings.distill.features > 0 and not folds,
         )
         if folds:
@@ -338,8 +340,8 @@ def note(context: Context, cache: SiteCache) -> None:
     context.state[STATE_KEY] = ConfigRecord(
         {
             "fine-tuned": not cache.fresh,
-            "adapter": cache.adopted_digest,
-            "kept": cache.kept_digest,
+            "adapter": cache.adapter_digest,
+            "stored": cache.stored_digest,
             "rows": cache.rows,
         }
     )

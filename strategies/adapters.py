@@ -23,7 +23,6 @@ from core.messages import (
     AdaptReport,
     AdoptReport,
     Parameters,
-    SiteReport,
     pack_instruction,
     pack_parameters,
     payload_bytes,
@@ -33,8 +32,8 @@ from core.received import read_arrays, read_moments, read_report
 from strategies.agents import Decision
 from strategies.aggregation import Contribution, aggregate
 from strategies.journal import RunJournal
-from strategies.plausibility import Limits, check_adaptation, most_tokens
-from strategies.state import Member, add_costs, cost_of, rows_that_count
+from strategies.plausibility import check_adaptation
+from strategies.state import FederationState, Member, add_costs, cost_of, rows_that_count
 from strategies.update_validation import Round, refuse
 
 Answers = Mapping[int, tuple[AdaptReport, Parameters]]
@@ -107,7 +106,7 @@ def train_shared_adapter(
     UserError
         If a round has too few valid replies, or a client cannot take the adapter.
     """
-    training = _AdapterTraining(grid, settings, members, journal)
+    training = _AdapterTraining(grid, settings, FederationState.begin(members, settings), journal)
     training.announce()
     arrays: Parameters = {}
     for number in range(1, settings.llm.rounds + 1):
@@ -121,14 +120,14 @@ class _AdapterTraining:
 
     grid: Grid
     settings: Settings
-    members: Sequence[Member]
+    state: FederationState
     journal: RunJournal
     costs: dict[int, Cost] = field(default_factory=dict)
 
     def announce(self) -> None:
         """Write down how much will be sent, before it is."""
-        llm, clients = self.settings.llm, len(self.members)
-        size = self.members[0].about.adapter_bytes
+        llm, clients = self.settings.llm, len(self.state.members)
+        size = self.state.members[0].about.adapter_bytes
         # Nobody is sent anything in round 1; after the last, everybody gets the adapter.
         everything = 2 * size * llm.rounds * clients
         log(
@@ -156,42 +155,30 @@ class _AdapterTraining:
         now = self._begin(number)
         answers = self._trained(now, pack_instruction(arrays, AdaptIns(number)))
         if len(answers) < self.settings.run.min_replies:
-            raise UserError(
-                f"round {number} of the shared adapter has {len(answers)} valid replies of "
-                f"{len(self.members)} ({'; '.join(now.failures) or 'no failure reported'})",
-                f"at least run.min_replies = {self.settings.run.min_replies}",
-                "check those clients or lower run.min_replies",
-            )
-        # Rows as reported before the run, and capped.
-        rows = rows_that_count(self.members, "train_rows", self.settings)
+            raise now.too_few_replies(len(answers), self.settings.run.min_replies)
+        rows = self.state.weights  # as reported before the run, and capped
         parts = [Contribution(a, rows[k], report) for k, (report, a) in sorted(answers.items())]
         self._note_round(now, answers, rows)
         return unpack_parameters(aggregate(self.settings, number, parts).arrays)
 
     def _begin(self, number: int) -> Round:
-        clients = tuple(member.client for member in self.members)
-        decision = Decision(participants=clients, steps={})
-        return Round(number, decision, wait=0.0, name="shared adapter, round")
+        decision = Decision(participants=tuple(self.state.members), steps={})
+        return Round(number, decision, wait=0.0, of=" of the shared adapter")
 
     def _send(self, content: RecordDict, kind: str) -> list[Message]:
-        messages = [Message(content, member.node_id, kind) for member in self.members]
+        nodes = [member.node_id for member in self.state.members.values()]
+        messages = [Message(content, node, kind) for node in nodes]
         timeout = self.settings.run.round_timeout
         return list(self.grid.send_and_receive(messages, timeout=timeout))
-
-    def _client_of(self, node_id: int) -> int | None:
-        return next((m.client for m in self.members if m.node_id == node_id), None)
-
-    def _about(self, client: int) -> SiteReport:
-        return next(m.about for m in self.members if m.client == client)
 
     def _trained(self, now: Round, content: RecordDict) -> Answers:
         """Collect a round's reports and adapters; those that count are of one kind."""
         answers: dict[int, tuple[AdaptReport, Parameters]] = {}
         costs: dict[int, Cost] = {}
-        for client, reply in now.answers(self._send(content, ADAPT), self._client_of):
+        for client, reply in now.answers(self._send(content, ADAPT), self.state.client_of):
             with now.failing(client, "dropped: "):
-                report, about = read_report(reply, AdaptReport), self._about(client)
-                limits = Limits(about.train_rows, tokens=most_tokens(about, self.settings))
+                report = read_report(reply, AdaptReport)
+                limits = self.state.training_limits(client, 0, self.settings)
                 refuse(check_adaptation(report, now.number, limits))
                 report = now.timed(client, report)
                 sizes = payload_bytes(content), payload_bytes(reply.content)
@@ -234,9 +221,9 @@ class _AdapterTraining:
         reports: dict[int, AdoptReport] = {}
         moments: dict[int, Parameters] = {}
         costs: dict[int, Cost] = {}
-        for client, reply in now.answers(self._send(content, ADOPT), self._client_of):
+        for client, reply in now.answers(self._send(content, ADOPT), self.state.client_of):
             with now.failing(client, ""):
-                report, about = read_report(reply, AdoptReport), self._about(client)
+                report, about = read_report(reply, AdoptReport), self.state.members[client].about
                 moments[client] = read_moments(reply, about)
                 if report.rows != about.val_rows:
                     raise ValueError(f"{report.rows} validation rows instead of {about.val_rows}")
@@ -246,7 +233,7 @@ class _AdapterTraining:
                     bytes_down=payload_bytes(content),
                     llm_seconds=report.llm_seconds,
                 )
-        if missing := sorted({member.client for member in self.members} - set(reports)):
+        if missing := sorted(set(self.state.members) - set(reports)):
             raise UserError(
                 f"clients {missing} did not take the shared adapter "
                 f"({'; '.join(now.failures) or 'no reply in time'})",
@@ -254,16 +241,7 @@ class _AdapterTraining:
                 "look at their logs or raise run.round_timeout",
             )
         self._spend(costs)
-        shared = self._evaluated(arrays, reports, moments)
-        seconds = time.monotonic() - now.began
-        self.journal.event({"event": "adapter-done", **shared.facts(), "seconds": seconds})
-        return shared
-
-    def _evaluated(
-        self, arrays: Parameters, reports: Mapping[int, AdoptReport], moments: dict[int, Parameters]
-    ) -> SharedAdapter:
-        """Return the adapter with its loss and accuracy over all clients' validation rows."""
-        rows = rows_that_count(self.members, "val_rows", self.settings)
+        rows = rows_that_count(self.state.members.values(), "val_rows", self.settings)
         llm = self.settings.llm
         shared = SharedAdapter(
             kind=llm.federated,
@@ -276,6 +254,8 @@ class _AdapterTraining:
         )
         text = "shared adapter: loss %.3f, accuracy %.1f %% on the clients' validation rows"
         log(INFO, text, shared.loss, 100 * shared.accuracy)
+        seconds = time.monotonic() - now.began
+        self.journal.event({"event": "adapter-done", **shared.facts(), "seconds": seconds})
         return shared
 
 

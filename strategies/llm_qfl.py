@@ -41,13 +41,7 @@ from strategies.journal import (
 from strategies.plausibility import longest_wait
 from strategies.snapshot import restored, snapshot
 from strategies.state import FederationState, add_costs, rows_that_count
-from strategies.update_selection import (
-    may_lose,
-    model_credits,
-    not_evaluated,
-    select,
-    too_few_replies,
-)
+from strategies.update_selection import may_lose, model_credits, not_evaluated, select
 from strategies.update_validation import (
     Round,
     collect_evaluations,
@@ -346,12 +340,12 @@ class LlmQfl(Strategy):
         """Lose the round, not the run, where other clients are left; the model stays as it is."""
         now = self.current
         if may_lose(now, self.state, self.settings):
-            now.lose()
+            now.lost = True
             log(WARNING, "round %d is lost: %d valid replies; the run goes on", now.number, valid)
         elif now.exhausted and self.state.losses:
             self._end_of_budgets()
         else:
-            raise too_few_replies(now, valid, self.settings.run.min_replies)
+            raise now.too_few_replies(valid, self.settings.run.min_replies)
         return None, None
 
     def _end_of_budgets(self) -> None:

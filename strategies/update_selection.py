@@ -72,16 +72,6 @@ def may_lose(now: Round, state: FederationState, settings: Settings) -> bool:
     return bool(others) and later and state.lost < MOST_LOST
 
 
-def too_few_replies(now: Round, valid: int, quorum: int) -> UserError:
-    """Return the error of a round that has too few replies to be aggregated."""
-    return UserError(
-        f"round {now.number} has {valid} valid replies of {len(now.decision.participants)} "
-        f"({'; '.join(now.failures) or 'no failure reported'})",
-        f"at least run.min_replies = {quorum}",
-        "check those clients or lower run.min_replies",
-    )
-
-
 def not_evaluated(now: Round) -> UserError:
     """Return the error of a round that no client could evaluate."""
     return UserError(

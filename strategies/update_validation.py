@@ -12,7 +12,7 @@ from logging import WARNING
 from flwr.app import Message, MetricRecord
 from flwr.common.logger import log
 
-from core import Cost, Settings
+from core import Cost, Settings, UserError
 from core.formatting import printable
 from core.messages import BUDGET_CODE, EvaluateReport, Parameters, TrainReport, payload_bytes
 from core.received import ReplyError, checked_reply, read_arrays, read_report
@@ -68,8 +68,8 @@ class Round:
         Whether it has too few replies to be aggregated, and the run goes on.
     wait : float
         Longest wait for one job of a client, seconds.
-    name : str
-        What the log calls it.
+    of : str
+        Of what it is a round where it trains no quantum model, for log and errors.
     began : float
         When the round began, by the monotonic clock, seconds.
     """
@@ -87,8 +87,13 @@ class Round:
     evaluation: dict[int, Cost] = field(default_factory=dict)
     lost: bool = False
     wait: float = math.inf
-    name: str = "round"
+    of: str = ""
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def title(self) -> str:
+        """What log and errors call the round."""
+        return f"round {self.number}{self.of}"
 
     @property
     def aggregated(self) -> tuple[int, ...]:
@@ -105,15 +110,20 @@ class Round:
         self.updates[client] = replace(self.updates[client], arrays={}, dropped=why)
         self.fail(client, f"update dropped: {why}")
 
-    def lose(self) -> None:
-        """Note that the round has too few replies."""
-        self.lost = True
+    def too_few_replies(self, valid: int, quorum: int) -> UserError:
+        """Return the error of a round that has too few replies to be aggregated."""
+        return UserError(
+            f"{self.title} has {valid} valid replies of {len(self.decision.participants)} "
+            f"({'; '.join(self.failures) or 'no failure reported'})",
+            f"at least run.min_replies = {quorum}",
+            "check those clients or lower run.min_replies",
+        )
 
     def timed(self, client: int, report: Timed) -> Timed:
         """Cut a report's seconds to what can have passed, with a warning."""
         report, cut = within_time(report, time.monotonic() - self.began, self.wait)
         if cut:
-            log(WARNING, "%s %d, client %d: %s", self.name, self.number, client, cut)
+            log(WARNING, "%s, client %d: %s", self.title, client, cut)
         return report
 
     def fail(self, client: int | None, why: str | None) -> None:
@@ -123,7 +133,7 @@ class Round:
         self.failures.append(f"{who}: {text}")
         if client is not None:
             self.failed.add(client)
-        log(WARNING, "%s %d, %s: %s", self.name, self.number, who, text)
+        log(WARNING, "%s, %s: %s", self.title, who, text)
 
     def answers(
         self, replies: Iterable[Message], client_of: Callable[[int], int | None]

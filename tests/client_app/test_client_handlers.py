@@ -94,15 +94,15 @@ def test_memory_is_kept_within_a_run_and_not_beyond_it() -> None:
     assert load_cache(other_run).fresh
 
 
-def test_what_another_process_has_kept_since_is_taken() -> None:
+def test_what_another_process_has_stored_since_is_used() -> None:
     """In a simulation a client's messages may meet several processes, each with a memory."""
     forget()
     node = context(**{"partition-id": 0})
-    load_cache(node).kept_digest = "old"
-    node.state[STATE_KEY] = ConfigRecord({"fine-tuned": True, "kept": "new", "rows": "r"})
-    assert (load_cache(node).kept_digest, load_cache(node).rows) == ("new", "r")
+    load_cache(node).stored_digest = "old"
+    node.state[STATE_KEY] = ConfigRecord({"fine-tuned": True, "stored": "new", "rows": "r"})
+    assert (load_cache(node).stored_digest, load_cache(node).rows) == ("new", "r")
     note(node, load_cache(node))
-    assert node.state[STATE_KEY]["kept"] == "new"
+    assert node.state[STATE_KEY]["stored"] == "new"
     forget()
 
 
@@ -146,7 +146,7 @@ def test_an_order_says_whose_jobs_and_which_adapter() -> None:
     node = context(**{"partition-id": 1})
     assert load_cache(node).run == f"{node.run_id}/1"
     memory = load_cache(node, "77", "abc")
-    assert (memory.run, memory.adopted_digest) == ("77/1", "abc")
+    assert (memory.run, memory.adapter_digest) == ("77/1", "abc")
     assert load_cache(node, "77") is memory
 
 
