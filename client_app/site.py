@@ -252,11 +252,10 @@ class SiteCache:
         labels = {split: self.labels(split) for split in ("train", "validation", "test")}
         teacher, _ = self.teacher()
         self.rows, features = site_digest(self.site), dict(self._features)
-        stored = StoredSite(self.run, self.adapter_digest, self.classes, labels, features, teacher)
+        entry = StoredSite(self.run, self.adapter_digest, self.classes, labels, features, teacher)
+        folder = open_store(self.settings.llm.store)
         try:
-            self.stored_digest = write_site(
-                open_store(self.settings.llm.store), self.client, stored
-            )
+            self.stored_digest = write_site(folder, self.client, entry)
         except OSError as error:
             self.log_progress(f"labels and features are not stored for later messages ({error})")
 

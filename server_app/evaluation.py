@@ -20,9 +20,10 @@ from flwr.common.logger import log
 
 from core import Settings, UserError, derive_seed, open_store
 from core.messages import EvaluateReport, unpack_parameters
+from server_app.prepare import rows_by_class
 from strategies import rows_that_count
 from strategies.context import EvaluationResult, PreparedFederation
-from strategies.row_weights import counted_classes, dominant
+from strategies.row_weights import dominant
 
 if TYPE_CHECKING:
     from data import ServerData
@@ -61,7 +62,7 @@ class CentralEvaluator:
         self.projection = Projection.from_bytes(federation.projection)
         self.data: ServerData = load_server(settings)
         classes = len(self.data.classes)
-        self.adopted = _frozen_adapter(settings, federation, classes)
+        self.adapter = _frozen_adapter(settings, federation, classes)
         quantum = settings.quantum.model_copy(update={"backend": settings.evaluation.backend})
         host = Host(
             hardware=settings.hardware.without_budgets(),
@@ -93,7 +94,7 @@ class CentralEvaluator:
         store = open_store(llm.store) / "features"
 
         def embed(rows: Sequence[str]) -> npt.NDArray[np.float32]:
-            return stored_embedding(rows, llm, kind, store, _log_progress, self.adopted)
+            return stored_embedding(rows, llm, kind, store, _log_progress, self.adapter)
 
         return raw_features(texts, kind, self.settings.features, embed)
 
@@ -226,8 +227,7 @@ def federated_test(
         )
     members = federation.members
     counted = rows_that_count(members, "test_rows", settings)
-    classes = {member.client: member.about.class_rows for member in members}
-    train_rows = counted_classes(classes, rows_that_count(members, "train_rows", settings))
+    train_rows = rows_by_class(members, settings)
     result, baselines = summed_results(reports, counted, train_rows)
     result |= {"sites": len(reports), "failures": failures}
     if without := _without_dominant(reports, counted, train_rows):

@@ -71,14 +71,6 @@ class Sent:
         """Whether the connection says that the run is over."""
         return self.error is not None and not isinstance(self.error, Exception)
 
-    def settle(self, reply: Message | None, error: BaseException | None) -> None:
-        """Note a reply, or why there is none."""
-        self.reply, self.error = reply, error
-
-    def pass_deadline(self) -> None:
-        """Note that the deadline has passed: without a reply it is late."""
-        self.late = self.open
-
     def answer(self) -> Message:
         """Return the reply; an error of the connection comes in the name of the node.
 
@@ -147,7 +139,7 @@ class DeadlineGrid(Grid):
         with self._changed:
             self._wait(batch, timeout)
             for sent in batch:
-                sent.pass_deadline()
+                sent.late = sent.open
             self._late += [sent for sent in batch if sent.late]
             errors = [sent.error for sent in batch if sent.error is not None]
             ended = [error for error in errors if not isinstance(error, Exception)]
@@ -204,7 +196,7 @@ class DeadlineGrid(Grid):
         self, sent: Sent, reply: Message | None = None, error: BaseException | None = None
     ) -> None:
         with self._changed:
-            sent.settle(reply, error)
+            sent.reply, sent.error = reply, error
             self._changed.notify_all()
 
     def late(self) -> list[tuple[Message, Message]]:
