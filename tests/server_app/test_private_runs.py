@@ -383,6 +383,8 @@ def test_without_its_count_of_releases_a_private_run_does_not_go_on(tmp_path: Pa
 def test_losses_may_not_choose_whose_noised_update_counts(dp: str) -> None:
     private = [f"privacy.dp={dp}", *(["aggregation.rule=uniform"] if dp == "central" else [])]
     late = [*private, "agent.stage=aggregation"]
-    with pytest.raises(UserError, match=r"agent.stage = 'aggregation' with privacy.dp = .*epsilon"):
+    with pytest.raises(
+        UserError, match=r"agent.stage = 'aggregation' with privacy.dp = .*no noise"
+    ):
         parse_run([], [*late, "agent.fraction=0.5"])
     parse_run([], [*private, "agent.fraction=0.5"])
