@@ -156,7 +156,7 @@ def record_late_replies(
     """
     for sent, reply in grid.late() if isinstance(grid, DeadlineGrid) else ():
         client, kind = state.client_of(sent.metadata.dst_node_id), sent.metadata.message_type
-        if client is None or kind not in _CHECKS:
+        if client is None or kind not in (TRAIN, EVALUATE, ADAPT):
             continue
         number = 0 if kind == ADAPT else int(str(_instruction(sent)["round"]))
         cost, ordered, problem = Cost(), 0, ""
@@ -176,10 +176,9 @@ def _late_cost(
     """Return a late reply's cost, and the most circuits that its message could cost."""
     if reply.has_error():
         raise ReplyError(printable(reply.error.reason) or "no reason given")
-    kind = sent.metadata.message_type
-    report, ordered = _CHECKS[kind](client, _instruction(sent), reply, state, settings)
+    report, ordered = _late_report(client, sent, reply, state, settings)
     # The shared adapter was trained before the rounds began.
-    elapsed = math.inf if kind == ADAPT else time.monotonic() - state.started
+    elapsed = math.inf if isinstance(report, AdaptReport) else time.monotonic() - state.started
     report, cut = within_time(report, elapsed, longest_wait(settings))
     if cut:
         log(WARNING, "client %d, late: %s", client, cut)
@@ -191,40 +190,24 @@ def _instruction(sent: Message) -> ConfigRecord:
     return sent.content.config_records[CONFIG]
 
 
-def _trained(
-    client: int, sent: ConfigRecord, reply: Message, state: FederationState, settings: Settings
-) -> tuple[TrainReport, int]:
-    number, steps = int(str(sent["round"])), int(str(sent["steps"]))
-    report = read_report(reply, TrainReport)
+def _late_report(
+    client: int, sent: Message, reply: Message, state: FederationState, settings: Settings
+) -> tuple[AdaptReport | EvaluateReport | TrainReport, int]:
+    """Return a late reply's checked report, and the most circuits that its message could cost."""
+    kind, instruction = sent.metadata.message_type, _instruction(sent)
+    if kind == EVALUATE:
+        evaluated = read_report(reply, EvaluateReport)
+        limits = state.evaluation_limits(client, str(instruction["split"]))
+        refuse(check_evaluation(evaluated, len(state.members[client].about.classes), limits))
+        return evaluated, 0
+    number, limits = int(str(instruction["round"])), state.training_limits(client, 0, settings)
+    if kind == ADAPT:
+        adapted = read_report(reply, AdaptReport)
+        refuse(check_adaptation(adapted, number, limits))
+        return adapted, 0
+    steps, trained = int(str(instruction["steps"])), read_report(reply, TrainReport)
     # What is owed counts this message, unless a later one has been answered meanwhile.
     ordered = state.most_circuits(client, steps)
-    limits = state.training_limits(client, 0, settings)
     limits = replace(limits, circuits=max(ordered, state.owed.get(client, 0)))
-    refuse(check_training(report, number, steps, limits))
-    return report, ordered
-
-
-def _evaluated(
-    client: int, sent: ConfigRecord, reply: Message, state: FederationState, settings: Settings
-) -> tuple[EvaluateReport, int]:
-    report = read_report(reply, EvaluateReport)
-    limits = state.evaluation_limits(client, str(sent["split"]))
-    refuse(check_evaluation(report, len(state.members[client].about.classes), limits))
-    return report, 0
-
-
-def _adapted(
-    client: int, sent: ConfigRecord, reply: Message, state: FederationState, settings: Settings
-) -> tuple[AdaptReport, int]:
-    report = read_report(reply, AdaptReport)
-    limits = state.training_limits(client, 0, settings)
-    refuse(check_adaptation(report, int(str(sent["round"])), limits))
-    return report, 0
-
-
-_CHECKS: dict[str, Callable[..., tuple[AdaptReport | EvaluateReport | TrainReport, int]]] = {
-    TRAIN: _trained,
-    EVALUATE: _evaluated,
-    ADAPT: _adapted,
-}
-"""How a late reply of each kind is read: returns its report, and the most circuits ordered."""
+    refuse(check_training(trained, number, steps, limits))
+    return trained, ordered
