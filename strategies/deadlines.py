@@ -71,6 +71,14 @@ class Sent:
         """Whether the connection says that the run is over."""
         return self.error is not None and not isinstance(self.error, Exception)
 
+    def settle(self, reply: Message | None, error: BaseException | None) -> None:
+        """Note a reply, or why there is none."""
+        self.reply, self.error = reply, error
+
+    def pass_deadline(self) -> None:
+        """Note that the deadline has passed: without a reply it is late."""
+        self.late = self.open
+
     def answer(self) -> Message:
         """Return the reply; an error of the connection comes in the name of the node.
 
@@ -139,7 +147,7 @@ class DeadlineGrid(Grid):
         with self._changed:
             self._wait(batch, timeout)
             for sent in batch:
-                sent.late = sent.open
+                sent.pass_deadline()
             self._late += [sent for sent in batch if sent.late]
             errors = [sent.error for sent in batch if sent.error is not None]
             ended = [error for error in errors if not isinstance(error, Exception)]
@@ -196,7 +204,7 @@ class DeadlineGrid(Grid):
         self, sent: Sent, reply: Message | None = None, error: BaseException | None = None
     ) -> None:
         with self._changed:
-            sent.reply, sent.error = reply, error
+            sent.settle(reply, error)
             self._changed.notify_all()
 
     def late(self) -> list[tuple[Message, Message]]:

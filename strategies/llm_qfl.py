@@ -340,7 +340,7 @@ class LlmQfl(Strategy):
         """Lose the round, not the run, where other clients are left; the model stays as it is."""
         now = self.current
         if may_lose(now, self.state, self.settings):
-            now.lost = True
+            now.lose()
             log(WARNING, "round %d is lost: %d valid replies; the run goes on", now.number, valid)
         elif now.exhausted and self.state.losses:
             self._end_of_budgets()

@@ -110,6 +110,10 @@ class Round:
         self.updates[client] = replace(self.updates[client], arrays={}, dropped=why)
         self.fail(client, f"update dropped: {why}")
 
+    def lose(self) -> None:
+        """Note that the round has too few replies."""
+        self.lost = True
+
     def too_few_replies(self, valid: int, quorum: int) -> UserError:
         """Return the error of a round that has too few replies to be aggregated."""
         return UserError(
