@@ -30,8 +30,6 @@ def decode_arrays(record: ArrayRecord, shapes: Shapes | None = None) -> Paramete
 
     Parameters
     ----------
-    record : ArrayRecord
-        What a client sent.
     shapes : mapping, optional
         The names that it must have, with their shapes. None: any.
 

@@ -97,20 +97,14 @@ def epsilon(multipliers: Mapping[float, int], delta: float) -> float:
     float
         Epsilon (Mironov 2017, through Flower's `RdpAccountant`); 0 without a release.
     """
-    from flwr.serverapp import (
-        GaussianPrivacyEvent,
-        NeighboringRelation,
-        PrivacyConfig,
-        RdpAccountant,
-        SamplingMethod,
-    )
+    from flwr import serverapp as flower
 
-    relation = NeighboringRelation.ADD_OR_REMOVE_ONE
-    config = PrivacyConfig(delta, 1, relation, SamplingMethod.NO_AMPLIFICATION)
-    accountant = RdpAccountant(config)
+    relation = flower.NeighboringRelation.ADD_OR_REMOVE_ONE
+    config = flower.PrivacyConfig(delta, 1, relation, flower.SamplingMethod.NO_AMPLIFICATION)
+    accountant = flower.RdpAccountant(config)
     for multiplier, count in multipliers.items():
         if count:
-            accountant.compose(GaussianPrivacyEvent(multiplier, 1, 1), count)
+            accountant.compose(flower.GaussianPrivacyEvent(multiplier, 1, 1), count)
     return accountant.get_epsilon(delta) if accountant.num_releases else 0.0
 
 

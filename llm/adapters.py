@@ -38,11 +38,6 @@ def choose_peft(
     device : torch.device
         Where it will be trained.
 
-    Returns
-    -------
-    {"lora", "qlora", "none"}
-        The kind.
-
     Raises
     ------
     core.ModelError

@@ -193,32 +193,22 @@ class KmerTokenizer:
     Ids: 0 is padding, 1 is unknown (a k-mer with any letter but A, C, G, T), and 2 + i is the
     i-th k-mer in alphabetical order. Lower case counts as upper case.
 
-    Parameters
+    Attributes
     ----------
     k : int
         Letters of a token.
     """
 
+    k = 3
     pad_token_id = PAD
     unk_token_id = UNKNOWN
-
-    def __init__(self, k: int = 3) -> None:
-        self.k = k
-        self.vocab_size: int = FIRST + 4**k
-        self._table = _letter_table()
+    _table = _letter_table()
 
     def __len__(self) -> int:
-        return self.vocab_size
+        return FIRST + len(LETTERS) ** self.k
 
     def encode(self, sequence: str, max_length: int | None = None) -> np.ndarray:
-        """Return the token ids of one sequence.
-
-        Parameters
-        ----------
-        sequence : str
-            DNA letters, either case.
-        max_length : int or None
-            Most tokens; None is no limit.
+        """Return the token ids of one sequence, at most `max_length`.
 
         Returns
         -------

@@ -21,18 +21,7 @@ REMEDY = "reinstall the package, or make it again with `python -m training.pretr
 
 
 def new_model(vocab_size: int = 66) -> LlamaModel:
-    """Return the architecture with fresh weights from torch's current generator.
-
-    Parameters
-    ----------
-    vocab_size : int
-        Tokens, padding and unknown included.
-
-    Returns
-    -------
-    transformers.LlamaModel
-        In float32, without a head.
-    """
+    """Return the architecture with fresh weights from torch's current generator, float32."""
     from transformers import LlamaConfig, LlamaModel
 
     config = LlamaConfig(

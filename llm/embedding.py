@@ -21,12 +21,18 @@ _BATCH = 16
 _PROGRESS_ROWS = 5000
 _FEATURES = "features.npz"
 
+Progress = Callable[[str], None]
+
+
+def silent(_: str) -> None:
+    """Report no progress."""
+
 
 def embed(
     texts: Sequence[str],
     settings: LlmSettings,
     kind: Kind,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress = silent,
     adapter: FrozenAdapter | None = None,
 ) -> np.ndarray:
     """Embed rows with the base model of `settings`, frozen or with a shared adapter in it.
@@ -43,7 +49,7 @@ def embed(
         Model, longest input and device.
     kind : {"text", "dna"}
         What the rows are.
-    progress : callable or None
+    progress : callable
         Gets a line every 5,000 rows.
     adapter : FrozenAdapter or None
         The shared adapter; None is the frozen base.
@@ -67,21 +73,16 @@ def embed(
         base = build_frozen(whole, kind, adapter).model
         encoder = base.encoder
     tokens = base.tokens(texts, kind, settings.max_tokens)
-    if progress and tokens.cut:
-        progress(
-            f"{base.source.short}: {tokens.cut:,} of {len(tokens):,} texts are cut at "
-            "llm.max_tokens"
-        )
-    reported = 0
-
-    def report(done: int) -> None:
-        nonlocal reported
-        if progress and done - reported >= _PROGRESS_ROWS:
-            reported = done
-            progress(f"{base.source.short}: {done:,} of {len(tokens):,} rows embedded")
-
+    name, rows = base.source.short, len(tokens)
+    if tokens.cut:
+        progress(f"{name}: {tokens.cut:,} of {rows:,} texts are cut at llm.max_tokens")
     with enough_memory(base.source.name):
-        return pooled_states(encoder.to(device), tokens, base.hidden, report)
+        return pooled_states(
+            encoder.to(device),
+            tokens,
+            base.hidden,
+            lambda done: progress(f"{name}: {done:,} of {rows:,} rows embedded"),
+        )
 
 
 def stored_embedding(
@@ -89,7 +90,7 @@ def stored_embedding(
     settings: LlmSettings,
     kind: Kind,
     store: Path,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress = silent,
     adapter: FrozenAdapter | None = None,
 ) -> np.ndarray:
     """Return `embed` of the rows, from the site's store where it is there.
@@ -101,7 +102,7 @@ def stored_embedding(
     store : Path
         Folder of the embeddings, private to its owner. A damaged entry is computed again; where
         none can be written the embeddings are returned all the same.
-    progress : callable or None
+    progress : callable
         Gets a line where rows are to be embedded, one now and then while they are, and one if
         the embeddings cannot be stored.
 
@@ -125,14 +126,13 @@ def stored_embedding(
     found = entries.read(key, load)
     if found is not None:
         return found
-    if progress and texts:
+    if texts:
         progress(f"{source.short}: embedding {len(texts):,} rows")
     features = embed(texts, settings, kind, progress, adapter)
     try:
         entries.write(key, lambda folder: np.savez(folder / _FEATURES, features=features))
     except OSError as error:
-        if progress:
-            progress(f"{source.short}: the embeddings are not stored ({error})")
+        progress(f"{source.short}: the embeddings are not stored ({error})")
     return features
 
 
@@ -153,7 +153,7 @@ def pooled_states(
     hidden : int
         Size of a state.
     report : callable
-        Gets the number of rows done after each batch.
+        Gets the number of rows done, about every 5,000 rows.
 
     Returns
     -------
@@ -162,12 +162,14 @@ def pooled_states(
     """
     result = np.empty((len(tokens), hidden), dtype=np.float32)
     device = device_of(encoder)
-    done = 0
+    done = reported = 0
     with torch.inference_mode():
         for indices in sorted_batches(tokens.lengths, _BATCH):
             batch = moved(tokens.batch(indices), device)
             states = encoder(**batch).last_hidden_state
             result[indices] = mean_pool(states, batch["attention_mask"]).cpu().numpy()
             done += len(indices)
-            report(done)
+            if done - reported >= _PROGRESS_ROWS:
+                reported = done
+                report(done)
     return result

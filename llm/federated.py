@@ -22,7 +22,8 @@ from core import LlmSettings, derive_seed
 from llm import adapters
 from llm.batches import shuffled_batches
 from llm.device import device_of, enough_memory, seeded
-from llm.fine_tuning import Progress, Task, silent
+from llm.embedding import Progress, silent
+from llm.fine_tuning import Task
 from llm.shared_adapter import Arrays, Shared, build_shared, digest, read_arrays, write_arrays
 from llm.sources import Source, resolve
 from llm.teacher import content_key, read_facts, teacher_store, write_facts
@@ -72,10 +73,8 @@ def round_batches(
         (rows,) tokens of each row.
     settings : LlmSettings
         ``epochs``, ``batch_size`` and ``rounds``.
-    number : int
-        The round, from 1.
-    seed : int
-        Of the order of the rows.
+    number, seed : int
+        The round, from 1, and the seed of the order of the rows.
     """
     rng = np.random.default_rng(seed)
     passes = [

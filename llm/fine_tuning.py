@@ -15,19 +15,13 @@ from core import DataError, LlmSettings
 from llm import adapters, calibration
 from llm.batches import Tokens, drawn_rows
 from llm.device import choose_device, device_of, enough_memory, quiet, seeded
-from llm.embedding import embed, pooled_states, stored_embedding
+from llm.embedding import Progress, embed, pooled_states, silent, stored_embedding
 from llm.encoders import PooledClassifier
 from llm.models import Model
 from llm.shared_adapter import FrozenAdapter, build_frozen
 from llm.sources import Kind, Source, resolve
 from llm.teacher import Entry, Teacher, content_key, no_rows, read_entry, read_facts, write_entry
 from llm.training import RECIPE, Rows, Trained, predict, train
-
-Progress = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """Report no progress."""
 
 
 @dataclass(frozen=True)
@@ -221,10 +215,15 @@ def _trained(
         f"{device.type}, {4 * trainable / 1e6:.2f} MB) on {len(rows.labels):,} rows"
     )
 
-    def report(line: str) -> None:
-        progress(f"{source.short}: {line}")
-
-    done = train(module, model.heads, rows, validation, settings, task.seed, report)
+    done = train(
+        module,
+        model.heads,
+        rows,
+        validation,
+        settings,
+        task.seed,
+        lambda line: progress(f"{source.short}: {line}"),
+    )
     return model, module, done
 
 
@@ -303,14 +302,7 @@ def _teacher(entry: Entry, task: Task) -> Teacher:
 def load_fine_tuned(
     folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto"
 ) -> Callable[[Sequence[str]], np.ndarray]:
-    """Load a model that a site has stored.
-
-    Parameters
-    ----------
-    folder : Path
-        `Teacher.folder`.
-    device : {"auto", "cpu", "cuda"}
-        Where to compute, as `llm.device`.
+    """Load a model that a site has stored in `Teacher.folder`; device as for `llm.device`.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from core import ModelError, explain
+from core import ModelError
 from llm import dna_tiny
 from llm.batches import KmerTokenizer, Tokens, tokenise
 from llm.device import quiet
@@ -18,11 +18,6 @@ from llm.sources import DNA_TINY, Kind, Source, check_tokenizer, loading, resolv
 
 DEFAULT_TOKENS = {"text": 64, "dna": 256}
 _HEADS = ("classifier", "score")
-_TOO_SMALL = explain(
-    "llm.peft qlora with llm.model dna-tiny, whose weights take 1.7 MB as they are",
-    "auto, lora or none",
-    "set llm.peft=auto",
-)
 
 
 @dataclass(frozen=True)
@@ -169,8 +164,8 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
     config = _config(source)
     config.num_labels = classes
     module = _empty(source, "AutoModelForSequenceClassification", config)
-    children = (name for name, _ in module.named_children())
-    return module, tuple(sorted(set(children) - {module.base_model_prefix}))
+    children = {name for name, _ in module.named_children()}
+    return module, tuple(sorted(children - {module.base_model_prefix}))
 
 
 def _empty_base(source: Source) -> Any:
@@ -189,73 +184,65 @@ def _empty(source: Source, auto: str, config: Any) -> Any:
         return getattr(transformers, auto).from_config(config, trust_remote_code=False)
 
 
-def _four_bits(
-    source: Source, config: Any, device: torch.device | None, headed: bool
-) -> dict[str, Any]:
-    """Return the arguments of `from_pretrained` that quantise; none without a device."""
-    if device is None:
-        return {}
-    from llm.quantised import loading_arguments
+def _pretrained(
+    source: Source, auto: str, quantise_on: torch.device | None, heads: tuple[str, ...], **more: Any
+) -> tuple[Any, list[str]]:
+    """Load a model, all but its heads in 4 bits if a device is given; and its missing weights."""
+    import transformers
 
-    skip: tuple[str, ...] = ()
-    if headed:
-        # The head's name differs between architectures: it is what is not the base model.
-        empty = _empty(source, "AutoModelForSequenceClassification", config)
-        children = (name for name, _ in empty.named_children())
-        skip = tuple(name for name in children if name != empty.base_model_prefix)
-    return loading_arguments(skip, device)
+    if quantise_on is not None:
+        from llm.quantised import loading_arguments
+
+        more |= loading_arguments(heads, quantise_on)
+    with loading(source):
+        module, info = getattr(transformers, auto).from_pretrained(
+            **source.loading_weights, dtype=torch.float32, output_loading_info=True, **more
+        )
+    return module, sorted(info["missing_keys"])
 
 
 def _load_encoder(source: Source, quantise_on: torch.device | None = None) -> Model:
     quiet()
     if source.name == DNA_TINY:
         if quantise_on is not None:
-            raise ModelError(_TOO_SMALL)
-        encoder = dna_tiny.load()
-        encoder.eval()
+            given = "llm.peft qlora with llm.model dna-tiny, whose weights take 1.7 MB as they are"
+            raise ModelError(given, "auto, lora or none", "set llm.peft=auto")
+        encoder = dna_tiny.load().eval()
         limit = int(encoder.config.max_position_embeddings)
         return Model(source, encoder, KmerTokenizer(), dna_tiny.HIDDEN, limit)
-    from transformers import AutoModel
-
     config = _config(source)
-    with loading(source), torch.random.fork_rng(devices=[]):
-        module, info = AutoModel.from_pretrained(
-            **source.loading_weights,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **_four_bits(source, config, quantise_on, headed=False),
-        )
-    _refuse_missing(source, [key for key in info["missing_keys"] if not key.startswith("pooler.")])
+    with torch.random.fork_rng(devices=[]):
+        module, missing = _pretrained(source, "AutoModel", quantise_on, ())
+    _refuse_missing(source, [key for key in missing if not key.startswith("pooler.")])
     return _finish(source, module, config, ())
 
 
 def _load_stock(source: Source, classes: int, quantise_on: torch.device | None) -> Model:
-    from transformers import AutoModelForSequenceClassification
-
     config = _config(source)
-    with loading(source):
-        module, info = AutoModelForSequenceClassification.from_pretrained(
-            **source.loading_weights,
-            dtype=torch.float32,
-            num_labels=classes,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **_four_bits(source, config, quantise_on, headed=True),
-        )
+    # The head's name differs between architectures: it is what is not the base model.
+    heads = empty_classifier(source, classes)[1] if quantise_on is not None else ()
+    module, missing = _pretrained(
+        source,
+        "AutoModelForSequenceClassification",
+        quantise_on,
+        heads,
+        num_labels=classes,
+        ignore_mismatched_sizes=True,
+    )
     prefix = module.base_model_prefix + "."
-    _refuse_missing(source, [key for key in info["missing_keys"] if key.startswith(prefix)])
-    fresh = {key.split(".")[0] for key in info["missing_keys"]}
-    heads = {name for name, _ in module.named_children() if name in fresh or name in _HEADS}
-    return _finish(source, module, config, tuple(sorted(heads)))
+    _refuse_missing(source, [key for key in missing if key.startswith(prefix)])
+    fresh = {*_HEADS, *(key.split(".")[0] for key in missing)}
+    children = {name for name, _ in module.named_children()}
+    return _finish(source, module, config, tuple(sorted(children & fresh)))
 
 
 def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) -> Model:
     tokenizer = _tokenizer(source)
-    text = config.get_text_config()
-    if len(tokenizer) > int(text.vocab_size) and _highest_id(tokenizer) >= int(text.vocab_size):
+    size = int(config.get_text_config().vocab_size)
+    if len(tokenizer) > size and max(tokenizer.get_vocab().values(), default=0) >= size:
         raise ModelError(
             f"the tokenizer of llm.model {source.name} knows {len(tokenizer)} tokens and the "
-            f"model only {text.vocab_size}",
+            f"model only {size}",
             "a tokenizer saved with its model",
             "put the model's own tokenizer into the folder",
         )
@@ -269,10 +256,6 @@ def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) ->
     model = Model(source, module, tokenizer, 0, limit, heads)
     with loading(source):
         return replace(model, hidden=state_size(model.encoder))
-
-
-def _highest_id(tokenizer: Any) -> int:
-    return max(tokenizer.get_vocab().values(), default=0)
 
 
 def _config(source: Source) -> Any:

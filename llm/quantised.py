@@ -26,17 +26,7 @@ _CHECK_ROWS, _CHECK_TOKENS = 2, 8
 def loading_arguments(skip: tuple[str, ...], device: torch.device) -> dict[str, Any]:
     """Return what `from_pretrained` needs to quantise while it loads.
 
-    Parameters
-    ----------
-    skip : tuple of str
-        Modules that stay in float32: the class head.
-    device : torch.device
-        Where the model is to be.
-
-    Returns
-    -------
-    dict
-        ``quantization_config`` and ``device_map``.
+    `skip` names modules that stay in float32: the class head.
 
     Raises
     ------

@@ -24,12 +24,7 @@ if TYPE_CHECKING:
 def serialise(state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:
     """Return weights and metadata as the text of a shipped JSON file.
 
-    Parameters
-    ----------
-    state : mapping of name to torch.Tensor
-        Weights; stored as float16.
-    metadata : mapping
-        What the file should say of its making; must be JSON.
+    Weights are stored as float16; `metadata` says in JSON values how they were made.
 
     Returns
     -------
@@ -67,12 +62,7 @@ def _restored(text: str) -> bytes:
 def read_serialised(path: Path, what: str, remedy: str) -> dict[str, Any]:
     """Return a shipped file: ``metadata``, ``sha256`` and ``packed``.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    what, remedy : str
-        Whose weights these are, and what to do if they cannot be read.
+    `what` names whose weights these are, and `remedy` what to do if they cannot be read.
 
     Raises
     ------

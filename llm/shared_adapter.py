@@ -173,10 +173,8 @@ def build_shared(settings: LlmSettings, kind: Kind, classes: int, seed: int) -> 
 
     Parameters
     ----------
-    settings : LlmSettings
-        Model, adapters and ``federated``.
-    kind : {"text", "dna"}
-        What the rows are.
+    settings, kind : LlmSettings and {"text", "dna"}
+        Model, adapters and ``federated``; what the rows are.
     classes : int
         Outputs of the head.
     seed : int

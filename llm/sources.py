@@ -99,15 +99,8 @@ def locate(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> S
     ----------
     name : str
         A folder or a hub id.
-    setting : str
-        The setting that names it, for messages.
-    accepted : str
-        What that setting takes, for messages.
-
-    Returns
-    -------
-    Source
-        Where it is and what identifies it.
+    setting, accepted : str
+        The setting that names it, and what that takes, for messages.
 
     Raises
     ------
@@ -145,11 +138,6 @@ def resolve(model: str, kind: Kind) -> Source:
     kind : {"text", "dna"}
         What the rows are; ``auto`` is dna-tiny for DNA and minilm for text.
 
-    Returns
-    -------
-    Source
-        Where it is and what identifies it.
-
     Raises
     ------
     core.ModelError
@@ -185,7 +173,7 @@ def local_model(settings: Settings, kind: Kind, *, embeds: bool) -> tuple[str, S
     Returns
     -------
     (str, Source or None)
-        Its name in words, and where it is; ``"none"`` and None where nothing uses one.
+        Its name in words, and itself; ``"none"`` and None where nothing uses one.
 
     Raises
     ------
@@ -299,37 +287,37 @@ def _sampled(path: Path) -> str:
 def _hub(given: _Setting) -> Source:
     from huggingface_hub import errors, hf_hub_download
 
-    name = given.name
-    local_only = not hub_reachable()
+    name, local_only = given.name, not hub_reachable()
     try:
         config = hf_hub_download(name, "config.json", local_files_only=local_only)
-    except errors.GatedRepoError as error:
-        raise ModelError(
-            f"{given} is gated on the hub",
-            "a model whose terms your account has accepted",
-            f"accept them at https://huggingface.co/{name}, then run `hf auth login` or set "
-            "HF_TOKEN",
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise ModelError(
-            f"{given} is neither a folder nor a public model on the hub",
-            given.accepted,
-            "check the spelling; for a private one run `hf auth login` or set HF_TOKEN",
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise ModelError(offline(name, given.key, given.accepted)) from error
-    except errors.EntryNotFoundError as error:
-        raise ModelError(
-            f"{given} on the hub has no config.json", "a transformers model", "choose another model"
-        ) from error
-    except (OSError, errors.HfHubHTTPError) as error:
-        raise ModelError(
-            f"{given} could not be fetched from the hub ({first_line(error)})",
-            given.accepted,
-            f"try again later, or set {given.key} to a folder",
-        ) from error
+    except (OSError, ValueError, errors.EntryNotFoundError) as error:
+        raise ModelError(_hub_problem(given, error)) from error
     folder = Path(config).parent
     return Source(name, folder, name, local_only, f"hub:{name}@{folder.name}")
+
+
+def _hub_problem(given: _Setting, error: Exception) -> str:
+    """Return the message for an error of the hub client."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return explain(
+            f"{given} is gated on the hub",
+            "a model whose terms your account has accepted",
+            f"accept them at https://huggingface.co/{given.name}, then run `hf auth login` or set "
+            "HF_TOKEN",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
+        what = f"{given} is neither a folder nor a public model on the hub"
+        fix = "check the spelling; for a private one run `hf auth login` or set HF_TOKEN"
+        return explain(what, given.accepted, fix)
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return offline(given.name, given.key, given.accepted)
+    if isinstance(error, errors.EntryNotFoundError):
+        what = f"{given} on the hub has no config.json"
+        return explain(what, "a transformers model", "choose another model")
+    what = f"{given} could not be fetched from the hub ({first_line(error)})"
+    return explain(what, given.accepted, f"try again later, or set {given.key} to a folder")
 
 
 def offline(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> str:

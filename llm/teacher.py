@@ -110,10 +110,8 @@ def content_key(
 
     Parameters
     ----------
-    texts : sequence of sequences of str
-        Training and validation rows.
-    labels : sequence of np.ndarray
-        Their labels.
+    texts, labels : sequence of sequences of str, sequence of np.ndarray
+        Training and validation rows, and their labels.
     facts : mapping
         Settings, seed, model identity; JSON values.
 

@@ -169,16 +169,10 @@ def optimiser(
 
     Parameters
     ----------
-    trainable : dict of name to Parameter
-        What is trained.
-    heads : tuple of str
-        Names of the head's modules, which train at a rate of their own.
-    settings : LlmSettings
-        Rates.
-    steps : int
-        Steps of the whole schedule.
-    taken : int
-        Steps of it that lie behind.
+    trainable, heads, settings
+        What is trained, by name; the rest as in `train`.
+    steps, taken : int
+        Steps of the whole schedule, and how many of them lie behind.
     """
     optimizer = torch.optim.AdamW(_groups(trainable, heads, settings), weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(

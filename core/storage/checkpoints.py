@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,6 @@ from core.storage.content_store import ContentStore
 from core.storage.files import (
     by_number,
     file_lock,
-    json_object,
-    read_file,
     read_json,
     write_bytes,
     write_json,
@@ -72,10 +69,8 @@ def write_checkpoint(
 
     Parameters
     ----------
-    run : Path
-        The results folder.
-    number : int
-        The last finished round.
+    run, number : Path and int
+        The results folder, and the last finished round.
     state : mapping
         JSON values; the records' lengths are added.
     save : callable
@@ -99,7 +94,8 @@ def write_checkpoint(
 
 def checkpoint_folders(run: Path) -> list[Path]:
     """Return a run's checkpoints in the order of their rounds, whole or not."""
-    return sorted((run / "checkpoint").glob("round-*"), key=by_number)
+    found = (run / "checkpoint").glob("round-*")
+    return sorted((path for path in found if path.name[6:].isdecimal()), key=by_number)
 
 
 def last_checkpoint(run: Path) -> Checkpoint | None:
@@ -112,7 +108,7 @@ def last_checkpoint(run: Path) -> Checkpoint | None:
     """
     damaged: list[str] = []
     for folder in reversed(checkpoint_folders(run)):
-        state = _read(folder)
+        state = _store(run).read(folder.name, lambda found: read_json(found / STATE))
         if state is None or not _long_enough(run, state):
             damaged.append(folder.name)
             continue
@@ -139,14 +135,6 @@ def _store(run: Path) -> ContentStore:
     return ContentStore(run / "checkpoint", private=False)
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
-    """Return a checkpoint's state if all its files are as they were written."""
-    if not re.fullmatch("round-[0-9]+", folder.name):
-        return None
-    store = ContentStore(folder.parent, private=False)
-    return store.read(folder.name, lambda found: json_object(read_file(found / STATE)))
-
-
 def _long_enough(run: Path, state: Mapping[str, Any]) -> bool:
     """Whether the records still hold what was in them."""
     try:
@@ -163,8 +151,6 @@ def check_state(found: Checkpoint, *more: tuple[str, Any]) -> None:
 
     Parameters
     ----------
-    found : Checkpoint
-        Whole, by its manifest.
     *more : tuple of str and type
         Keys of the state, and what else they must be.
 

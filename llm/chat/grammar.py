@@ -11,7 +11,7 @@ import torch
 
 from core import ModelError
 
-_ITEMS, _KEYS = ", ", ": "
+_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON as the prompt shows it: free whitespace would let a weak model write nothing else."""
 
 
@@ -22,10 +22,8 @@ def grammar_tokenizer(tokenizer: Any, size: int, ends: list[int], name: str) -> 
     ----------
     tokenizer : transformers tokenizer
         The model's own.
-    size : int
-        Tokens that the model gives scores for.
-    ends : list of int
-        Tokens that end an answer.
+    size, ends : int and list of int
+        How many tokens the model gives scores for, and those that end an answer.
     name : str
         What the user calls the model.
 
@@ -76,14 +74,7 @@ class ConstrainedDecoder:
     ) -> None:
         from llguidance import LLMatcher
 
-        grammar = LLMatcher.grammar_from_json_schema(
-            json.dumps(schema),
-            overrides={
-                "whitespace_flexible": False,
-                "item_separator": _ITEMS,
-                "key_separator": _KEYS,
-            },
-        )
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_LAYOUT)
         self._matcher = LLMatcher(tokenizer, grammar, log_level=0)
         if self._matcher.is_error():
             raise ValueError(f"no grammar for this schema: {self._matcher.get_error()}")

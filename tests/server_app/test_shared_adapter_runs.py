@@ -113,7 +113,7 @@ def test_the_features_are_the_shared_encoders_and_made_once(
     arrays = load_file(ran.folder / "adapter.safetensors")
     adopted = llm.freeze_adapter(arrays, 2, settings.run.seed)
     texts = [text for site in sites for text in site.train.texts]
-    features = embed(texts, settings.llm, "dna", None, adopted)
+    features = embed(texts, settings.llm, "dna", adapter=adopted)
     mean = load_file(ran.folder / "model.safetensors")["projection.mean"]
     np.testing.assert_allclose(mean, features.mean(axis=0), atol=1e-5)
     assert np.abs(mean - embed(texts, settings.llm, "dna").mean(axis=0)).max() > 1e-3
