@@ -20,7 +20,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from core.array_decoding import Parameters as Parameters
 from core.formatting import hidden_character, printable
 
 PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
@@ -46,6 +45,7 @@ UNSET = "none"
 """An absent text of a message, for the same reason."""
 
 T = TypeVar("T")
+Parameters = dict[str, npt.NDArray[Any]]
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from core.flower_compat import add_noise_in_place, clip_in_place, norm
+from core.messages import Parameters
 from core.seeds import derive_seed
 from core.settings.schema import Settings
-
-Parameters = dict[str, npt.NDArray[Any]]
 
 
 def clipped(
