@@ -72,12 +72,8 @@ def write_site(store: Path, client: int, site: StoredSite) -> str:
 
     Parameters
     ----------
-    store : Path
-        The site's store.
-    client : int
-        Its client's index.
-    site : StoredSite
-        What to store.
+    store, client : Path and int
+        The site's store, and its client's index.
 
     Returns
     -------

@@ -88,8 +88,6 @@ def epsilon(multipliers: Mapping[float, int], delta: float) -> float:
     ----------
     multipliers : mapping
         How many releases of each noise multiplier: standard deviation over 2-norm sensitivity.
-    delta : float
-        Probability that the bound does not hold.
 
     Returns
     -------

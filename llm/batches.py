@@ -205,7 +205,7 @@ class KmerTokenizer:
     _table = _letter_table()
 
     def __len__(self) -> int:
-        return FIRST + len(LETTERS) ** self.k
+        return FIRST + int(4**self.k)
 
     def encode(self, sequence: str, max_length: int | None = None) -> np.ndarray:
         """Return the token ids of one sequence, at most `max_length`.

@@ -82,19 +82,8 @@ def round_batches(
         for _ in range(settings.epochs)
         for batch in shuffled_batches(lengths, settings.batch_size, rng)
     ]
-    first, last = steps_before(len(lengths), settings, number)
-    return passes[first:last]
-
-
-def steps_before(rows: int, settings: LlmSettings, number: int) -> tuple[int, int]:
-    """Return how many steps lie behind when a round begins, and when it ends."""
-    steps = all_steps(rows, settings)
-    return (number - 1) * steps // settings.rounds, number * steps // settings.rounds
-
-
-def all_steps(rows: int, settings: LlmSettings) -> int:
-    """Return the optimizer steps of all rounds together."""
-    return settings.epochs * math.ceil(rows / settings.batch_size)
+    ends = [at * len(passes) // settings.rounds for at in (number - 1, number)]
+    return passes[slice(*ends)]
 
 
 def local_round(
@@ -197,13 +186,10 @@ def _train(
     shared: Shared, rows: Rows, batches: list[npt.NDArray[np.int64]], task: Task, number: int
 ) -> float:
     """Take a round's steps; return the mean training loss."""
-    parameters = dict(shared.module.named_parameters())
-    optimizer, schedule = optimiser(
-        {name: parameters[name] for name in shared.names},
-        shared.model.heads,
-        task.settings,
-        all_steps(len(rows.labels), task.settings),
-        taken=steps_before(len(rows.labels), task.settings, number)[0],
-    )
+    settings, parameters = task.settings, dict(shared.module.named_parameters())
+    steps = settings.epochs * math.ceil(len(rows.labels) / settings.batch_size)  # of all rounds
+    taken = (number - 1) * steps // settings.rounds
+    trained = {name: parameters[name] for name in shared.names}
+    optimizer, schedule = optimiser(trained, shared.model.heads, settings, steps, taken)
     with seeded(derive_seed(task.seed, "dropout", number), device_of(shared.module)):
         return run_batches(shared.module, rows, batches, optimizer, schedule)

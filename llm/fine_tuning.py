@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -186,13 +186,7 @@ def _fine_tune(
             model, module, done = _trained(task, source, progress)
         entry = _predicted(task, model, module, store, progress)
     trainable, _ = adapters.count(module)
-    entry.facts.update(
-        epochs=done.epochs,
-        best_epoch=done.best_epoch,
-        tokens=done.tokens,
-        trainable=trainable,
-        adapter_bytes=4 * trainable,
-    )
+    entry.facts.update(asdict(done), trainable=trainable, adapter_bytes=4 * trainable)
     if store is None:
         return entry
     try:

@@ -35,7 +35,15 @@ def loading_arguments(skip: tuple[str, ...], device: torch.device) -> dict[str, 
     """
     from transformers import BitsAndBytesConfig
 
-    _need_bitsandbytes()
+    try:
+        importlib.import_module("bitsandbytes.nn")
+    # A library for another CUDA or operating system fails in ways of its own.
+    except Exception as error:
+        raise ModelError(
+            f"llm.peft qlora needs bitsandbytes, which does not work here ({error})",
+            "lora, none, or qlora with bitsandbytes installed",
+            "set llm.peft=lora, or run pip install bitsandbytes",
+        ) from error
     # On the CPU float32: products are in bfloat16 all the same within autocast, and a layer that
     # computes in bfloat16 would round its bias for good. CUDA has kernels for bfloat16.
     fast = device.type == "cuda" and has_bfloat16(device)
@@ -49,27 +57,10 @@ def loading_arguments(skip: tuple[str, ...], device: torch.device) -> dict[str, 
     return {"quantization_config": config, "device_map": {"": str(device)}}
 
 
-def _need_bitsandbytes() -> None:
-    try:
-        importlib.import_module("bitsandbytes.nn")
-    # A library for another CUDA or operating system fails in ways of its own.
-    except Exception as error:
-        raise ModelError(
-            f"llm.peft qlora needs bitsandbytes, which does not work here ({error})",
-            "lora, none, or qlora with bitsandbytes installed",
-            "set llm.peft=lora, or run pip install bitsandbytes",
-        ) from error
-
-
 def keep_autograd(module: torch.nn.Module) -> int:
     """Prevent 4-bit layers from using the CPU kernel that has no gradient.
 
     To be called before the first forward in eval mode, which would repack the weights for it.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A quantised model.
 
     Returns
     -------

@@ -165,10 +165,8 @@ def local_model(settings: Settings, kind: Kind, *, embeds: bool) -> tuple[str, S
     ----------
     settings : Settings
         The run's settings, with the node's own where it has any.
-    kind : {"text", "dna"}
-        What the rows are.
-    embeds : bool
-        Whether its embeddings are the features.
+    kind, embeds : {"text", "dna"} and bool
+        What the rows are, and whether its embeddings are the features.
 
     Returns
     -------

@@ -106,7 +106,7 @@ def content_key(
     labels: Sequence[np.ndarray],
     facts: Mapping[str, Any],
 ) -> str:
-    """Return a hash of everything that a fine-tuning depends on.
+    """Return a hash of everything that a fine-tuning depends on, 32 hexadecimal digits.
 
     Parameters
     ----------
@@ -114,11 +114,6 @@ def content_key(
         Training and validation rows, and their labels.
     facts : mapping
         Settings, seed, model identity; JSON values.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits.
     """
     digest = hashlib.sha256(json.dumps([FORMAT, facts], sort_keys=True).encode())
     for part, numbers in zip(texts, labels, strict=True):

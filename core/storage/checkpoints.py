@@ -261,15 +261,13 @@ def settle_repeated(
     """
     home = run / "checkpoint"
     repeated = _whole(home / REPEATED, Entries)
-    entries, settled = list(repeated.get("entries", [])), list(repeated.get("settled", []))
-    ledger = _whole(run / "ledger.json", LedgerFile)
-    closed = [e for e in ledger.get("entries", []) if e["round"] > number]
+    entries, settled = repeated.get("entries", []), repeated.get("settled", [])
+    closed, underway = (
+        [entry for entry in _whole(path, kind).get("entries", []) if entry["round"] > number]
+        for path, kind in ((run / "ledger.json", LedgerFile), (home / UNDERWAY, Entries))
+    )
     rounds = {entry["round"] for entry in closed}
-    open_ = [
-        entry
-        for entry in _whole(home / UNDERWAY, Entries).get("entries", [])
-        if entry["round"] > number and entry["round"] not in rounds
-    ]
+    open_ = [entry for entry in underway if entry["round"] not in rounds]
     for batch in (closed, open_):
         digest = hashlib.sha256(json.dumps(batch, sort_keys=True).encode()).hexdigest()
         if batch and digest not in settled:

@@ -183,8 +183,6 @@ class Round(Part):
     circuits: Amount = 0
     circuits_total: Amount = 0
     jobs: Amount = 0
-    shots_total: Amount = 0
-    qpu_seconds_total: Amount = 0
     idle_share: Share | None = None
     seconds: Amount = 0
     reason: str = ""

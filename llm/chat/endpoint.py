@@ -319,11 +319,7 @@ def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> Endpoin
     """
     # It logs every request with its whole address, at a level that Flower shows.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    key = os.environ.get(KEY, "").strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ModelError(
-            f"{KEY} holds spaces or other signs that no key has", "a key", "copy it again"
-        )
+    key = _key(os.environ.get(KEY, "").strip())
     chat_model = EndpointChatModel(
         base=_address(os.environ.get(URL, "").strip()),
         key=key,
@@ -338,6 +334,13 @@ def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> Endpoin
         )
     chat_model.check()
     return chat_model
+
+
+def _key(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        given = f"{KEY} holds spaces or other signs that no key has"
+        raise ModelError(given, "a key", "copy it again")
+    return text
 
 
 def _address(text: str) -> str:

@@ -11,9 +11,6 @@ import torch
 
 from core import ModelError
 
-_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""JSON as the prompt shows it: free whitespace would let a weak model write nothing else."""
-
 
 def grammar_tokenizer(tokenizer: Any, size: int, ends: list[int], name: str) -> Any:
     """Make llguidance's view of a tokenizer, once for a model.
@@ -74,7 +71,11 @@ class ConstrainedDecoder:
     ) -> None:
         from llguidance import LLMatcher
 
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_LAYOUT)
+        # As the prompt shows JSON: free whitespace would let a weak model write nothing else.
+        grammar = LLMatcher.grammar_from_json_schema(
+            json.dumps(schema),
+            overrides={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
+        )
         self._matcher = LLMatcher(tokenizer, grammar, log_level=0)
         if self._matcher.is_error():
             raise ValueError(f"no grammar for this schema: {self._matcher.get_error()}")
