@@ -61,9 +61,8 @@ def test_a_store_that_cannot_be_written_is_reported_and_no_more(tmp_path: Path) 
     file = tmp_path / "file"
     file.write_text("not a folder")
     lines: list[str] = []
-    for progress in (lines.append, None):
-        found = llm.stored_embedding(ROWS, LlmSettings(), "dna", file / "features", progress)
-        np.testing.assert_array_equal(found, llm.embed(ROWS, LlmSettings(), "dna"))
+    found = llm.stored_embedding(ROWS, LlmSettings(), "dna", file / "features", lines.append)
+    np.testing.assert_array_equal(found, llm.embed(ROWS, LlmSettings(), "dna"))
     start, line = lines
     assert start == "dna-tiny: embedding 3 rows"
     assert "dna-tiny: the embeddings are not stored (" in line
