@@ -94,7 +94,7 @@ def epsilon(multipliers: Mapping[float, int], delta: float) -> float:
     float
         Epsilon (Mironov 2017, through Flower's `RdpAccountant`); 0 without a release.
     """
-    from flwr import serverapp as flower
+    import flwr.serverapp as flower
 
     relation = flower.NeighboringRelation.ADD_OR_REMOVE_ONE
     config = flower.PrivacyConfig(delta, 1, relation, flower.SamplingMethod.NO_AMPLIFICATION)

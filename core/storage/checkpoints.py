@@ -261,7 +261,8 @@ def settle_repeated(
     """
     home = run / "checkpoint"
     repeated = _whole(home / REPEATED, Entries)
-    entries, settled = repeated.get("entries", []), repeated.get("settled", [])
+    entries: list[dict[str, Any]] = repeated.get("entries", [])
+    settled = repeated.get("settled", [])
     closed, underway = (
         [entry for entry in _whole(path, kind).get("entries", []) if entry["round"] > number]
         for path, kind in ((run / "ledger.json", LedgerFile), (home / UNDERWAY, Entries))
