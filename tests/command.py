@@ -23,3 +23,8 @@ def llm_qfl(
         check=False,
         timeout=timeout,
     )
+
+
+def sets(*assignments: str) -> list[str]:
+    """Return the words that make settings of the command line."""
+    return [part for assignment in assignments for part in ("--set", assignment)]

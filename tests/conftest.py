@@ -96,7 +96,11 @@ class Ran:
         return list(read_jsonl(self.folder / "agent.jsonl"))
 
 
-def runner(where: Path) -> Callable[..., Ran]:
+Federate = Callable[..., Ran]
+"""Runs a small federation with settings, and other arguments of `runner`'s."""
+
+
+def runner(where: Path) -> Federate:
     """Return a function that runs a small federation in this process, in folders of its own."""
     from bench.grid import InProcessGrid
     from client_app.app import app
@@ -128,12 +132,12 @@ def runner(where: Path) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def federate(tmp_path: Path) -> Callable[..., Ran]:
+def federate(tmp_path: Path) -> Federate:
     return runner(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def federate_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
+def federate_once(tmp_path_factory: pytest.TempPathFactory) -> Federate:
     """Return the same for runs that several tests of a module look at."""
     return runner(tmp_path_factory.mktemp("runs"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from core import parse_run
 from core.messages import ARRAYS, TRAIN, pack_parameters, unpack_parameters
+from tests.conftest import Federate
 
-Federate = Callable[..., Any]
 Real = npt.NDArray[np.float64]
 
 

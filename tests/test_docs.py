@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.command import ROOT
+
 FOLDERS = (
     *("client_app", "core", "data", "llm", "llm_qfl", "quantum", "reporting", "server_app"),
     "strategies",

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from core import parse_run
+from tests.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,7 @@ from bench.agent_tables import (
 from core import Cost, Ledger, circuit_prices, with_idle
 from strategies import plausibility
 from strategies.agents import ClientView, Decision, Observation
-
-Federate = Callable[..., Any]
+from tests.conftest import Federate
 
 
 @pytest.mark.parametrize("data", SETS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from core.messages import (
 from core.received import (
     read_site_report,
 )
-from tests.conftest import SMALL, Ran
+from tests.conftest import SMALL, Federate
 
 
 def context(**node: Any) -> Context:
@@ -123,7 +122,7 @@ def test_folds_reach_the_teacher(folds: int, tmp_path: Path) -> None:
 
 
 def test_a_round_trains_with_its_own_lambda_and_the_hidden_states(
-    monkeypatch: pytest.MonkeyPatch, federate: Callable[..., Ran]
+    monkeypatch: pytest.MonkeyPatch, federate: Federate
 ) -> None:
     import quantum
 

@@ -16,9 +16,9 @@ from flwr.app import Message
 
 from core import read_jsonl
 from core.messages import TRAIN, TrainIns, read_instruction
+from tests.command import ROOT
 from tests.tables import TEXT, text_table
 
-ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
     "transformers",
     "peft",

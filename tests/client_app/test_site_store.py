@@ -20,7 +20,7 @@ from client_app.site import forget
 from client_app.site_store import MOST_RUNS, StoredSite, read_site, write_site
 from core.messages import EVALUATE, TRAIN
 from llm import Teacher
-from tests.conftest import Ran
+from tests.conftest import Federate, Ran
 
 
 def stored(rows: int = 5, width: int = 3) -> StoredSite:
@@ -130,7 +130,7 @@ SHARED = ("llm.federated=ffa", "llm.rounds=1", "features.kind=embedding", "featu
 @pytest.mark.parametrize("given", [(), SHARED], ids=["own", "shared adapter"])
 def test_later_messages_read_no_rows_and_give_the_same_numbers(
     given: tuple[str, ...],
-    federate: Callable[..., Ran],
+    federate: Federate,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -146,7 +146,7 @@ def test_later_messages_read_no_rows_and_give_the_same_numbers(
 
 
 def test_without_the_file_the_site_heals_itself(
-    federate: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    federate: Federate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from client_app.app import app
 
@@ -166,7 +166,7 @@ def test_without_the_file_the_site_heals_itself(
 
 
 def test_where_it_cannot_be_stored_the_run_goes_on(
-    federate: Callable[..., Ran],
+    federate: Federate,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     heard: Callable[[str], list[str]],
@@ -185,7 +185,7 @@ def test_where_it_cannot_be_stored_the_run_goes_on(
 @pytest.mark.parametrize("kept_file", ["there", "gone"])
 def test_rows_that_change_in_a_run_are_refused(
     kept_file: str,
-    federate: Callable[..., Ran],
+    federate: Federate,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     heard: Callable[[str], list[str]],
@@ -215,7 +215,7 @@ def test_rows_that_change_in_a_run_are_refused(
 
 
 def test_a_new_run_takes_nothing_of_the_last(
-    federate: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    federate: Federate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from client_app.app import app
 

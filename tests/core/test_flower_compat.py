@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from core import flower_compat
+from tests.command import ROOT
 
-ROOT = Path(__file__).parents[2]
 MOVED = "Flower moved or changed this; adapt core/flower_compat.py: {}"
 
 PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}

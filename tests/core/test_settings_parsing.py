@@ -25,8 +25,8 @@ from core import (
 )
 from core.formatting import split_list
 from core.settings.reference import config_tables, reference_page
+from tests.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "config").glob("*.toml"))
 DEMO = ROOT / "config" / "demo.toml"
 CHOICES: dict[str, list[Any]] = {

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from core import read_json, read_jsonl
 from llm_qfl.cli.processes import alive, members
-from tests.command import ROOT, llm_qfl
+from tests.command import ROOT, llm_qfl, sets
 
 WORDS = (
     "run.rounds=4",
@@ -39,10 +39,6 @@ WORDS = (
 
 PATIENCE = 240.0
 """Longest wait for anything, seconds."""
-
-
-def sets(*assignments: str) -> list[str]:
-    return [part for assignment in assignments for part in ("--set", assignment)]
 
 
 def wait_until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> float:

@@ -11,8 +11,7 @@ import pytest
 
 import llm_qfl.cli.run
 from llm_qfl.cli import main
-
-ROOT = Path(__file__).parents[2]
+from tests.command import ROOT
 
 
 @pytest.fixture(autouse=True)

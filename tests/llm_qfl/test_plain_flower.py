@@ -16,9 +16,8 @@ import pytest
 from llm_qfl.cli.processes import TAG, end_all, members
 from llm_qfl.cli.superlink import free_port
 from tests import other_users
+from tests.command import ROOT
 from tests.other_users import Watch
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 
 from core.storage.content_store import NAMES, OWNERS
 from tests import command, other_users
+from tests.command import sets
 from tests.other_users import Watch
 from tests.tables import TEXT, text_table
 
@@ -64,10 +65,6 @@ def watched(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str]
             process.kill()
     text = (folder / "printed").read_text()
     return subprocess.CompletedProcess(process.args, process.returncode, text, ""), watch, got
-
-
-def sets(*assignments: str) -> list[str]:
-    return [part for assignment in assignments for part in ("--set", assignment)]
 
 
 def test_a_bad_key_is_one_line_and_nothing_starts(tmp_path: Path) -> None:

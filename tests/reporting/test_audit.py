@@ -14,8 +14,8 @@ from core import UserError
 from llm_qfl.cli.commands import audit_lines
 from reporting.audit import audit, main
 from tests.command import llm_qfl
+from tests.conftest import Federate
 
-Federate = Callable[..., Any]
 Recorded = Callable[..., Path]
 
 AGENTS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ from reporting.compare import compare
 from reporting.compared_run import read_run, smoothed
 from reporting.comparison_page import build_comparison
 from tests.command import llm_qfl
+from tests.conftest import Federate
 from tests.reporting.test_report_page import Page
 from tests.server_app.test_report_runs import make_run, write
-
-ROOT = Path(__file__).resolve().parents[2]
-Federate = Callable[..., Any]
 
 
 def change(folder: Path, key: str, value: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,9 @@ from reporting.fedavg_reference import History, fedavg_bill, run_bill, saved, us
 from reporting.formatting import NONE
 from reporting.page import CellWithNote
 from reporting.record import Record, read_record
+from tests.conftest import Federate
 from tests.reporting.test_report_page import page_of
 from tests.server_app.test_report_runs import make_run, write
-
-Federate = Callable[..., Any]
 
 EVIL = "<script>alert(1)</script></pre></details>\x00\u202e\ud800"
 

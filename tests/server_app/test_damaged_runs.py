@@ -25,10 +25,9 @@ from reporting.comparison_page import build_comparison
 from reporting.record import read_record
 from server_app.resume import load_history
 from tests.command import llm_qfl
-from tests.conftest import SMALL
+from tests.conftest import SMALL, Federate
 from tests.server_app.test_report_runs import make_run, write
 
-Federate = Callable[..., Any]
 Place = tuple[str | int, ...]
 
 HOSTILE = [None, True, -1, 1e308, float("nan"), 10**400, "x", "\ud83d", [], [[1]], {}, {"a": None}]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from llm_qfl.cli.plan import make_plan
 from llm_qfl.cli.preflight import lines, paid
 from server_app.preflight import check
 from strategies.agents import Decision, Observation
-from tests.conftest import SMALL, Ran
+from tests.conftest import SMALL, Federate
 from tests.quantum.http_cloud import HttpCloud
 
 pytestmark = pytest.mark.filterwarnings("ignore:The RuntimeOptions class is deprecated")
@@ -55,7 +54,7 @@ class Greedy:
 @pytest.mark.slow
 @pytest.mark.parametrize(("budget", "steps"), [((), 4), (("stop.qpu_seconds=100000",), 6)])
 def test_without_a_budget_steps_on_hardware_at_most_double(
-    federate: Callable[..., Ran],
+    federate: Federate,
     cloud: HttpCloud,
     own_jobs: Path,
     caplog: pytest.LogCaptureFixture,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from core import UserError
 from core.messages import ARRAYS, METRICS, TRAIN, unpack_parameters
 from quantum.engines.devices.ibm import IbmService
 from quantum.engines.devices.job_store import JobStore
-from tests.conftest import Ran
-
-Federate = Callable[..., Ran]
+from tests.conftest import Federate, Ran
 
 DEVICE = (
     "hardware.shots=32",

@@ -10,9 +10,8 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from core.messages import ARRAYS, EVALUATE, TRAIN, pack_parameters, unpack_parameters
-from tests.conftest import NO_TEACHER
+from tests.conftest import NO_TEACHER, Federate
 
-Federate = Callable[..., Any]
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 BIG = np.zeros(50_000_000 // 8)

@@ -19,10 +19,8 @@ from core import UserError
 from core.messages import ABOUT, ADAPT, EVALUATE, METRICS, PREPARE, TRAIN
 from core.received import read_site_report
 from server_app.prepare import dominant_sites, read_reports, rows_by_class
-from tests.conftest import NO_TEACHER
+from tests.conftest import NO_TEACHER, Federate
 from tests.hostile_replies import ESCAPES, Trap, change
-
-Federate = Callable[..., Any]
 
 FEDERATED = ("evaluation.mode=federated", "data.server_rows=0")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from client_app.site import forget
 from core.messages import TRAIN
 from quantum.engines.devices.job_store import JobStore
 from quantum.engines.devices.jobs import JobRunner
-from tests.conftest import Ran
+from tests.conftest import Federate
 from tests.quantum.http_cloud import TOKEN, HttpCloud
 from tests.quantum.scripted_service import KilledError
 
@@ -45,7 +44,7 @@ def paid(cloud: HttpCloud) -> int:
 
 
 def test_a_run_on_hardware_survives_the_line_and_pays_once(
-    federate: Callable[..., Ran], cloud: HttpCloud, own_jobs: Path, caplog: Any
+    federate: Federate, cloud: HttpCloud, own_jobs: Path, caplog: Any
 ) -> None:
     cloud.submit = ["lost", "", "lost-after", "429", "", "503", "lost-after"]
     ran = federate(*GIVEN, f"llm.store={own_jobs}")
@@ -66,7 +65,7 @@ def test_a_run_on_hardware_survives_the_line_and_pays_once(
 
 
 def test_a_client_killed_while_it_waits_collects_its_job(
-    federate: Callable[..., Ran],
+    federate: Federate,
     cloud: HttpCloud,
     own_jobs: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -104,7 +103,7 @@ def test_a_client_killed_while_it_waits_collects_its_job(
 
 
 def test_qpu_budget_of_the_federation_ends_the_run(
-    federate: Callable[..., Ran], cloud: HttpCloud, own_jobs: Path
+    federate: Federate, cloud: HttpCloud, own_jobs: Path
 ) -> None:
     ran = federate(*GIVEN, "stop.qpu_seconds=14", "run.rounds=5", f"llm.store={own_jobs}")
     assert ran.summary["stop_reason"] == "budget of 14 QPU seconds is spent"

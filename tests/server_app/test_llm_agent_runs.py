@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from flwr.app import Error, Message
 
 from core import UserError
 from core.messages import ABOUT, PREPARE, TRAIN
+from tests.conftest import Federate
 from tests.llm.chat.server import (
     ENDPOINT,
     FINE,
@@ -24,8 +24,6 @@ from tests.llm.chat.server import (
     replies,
     sends,
 )
-
-Federate = Callable[..., Any]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +12,7 @@ from flwr.app import Message
 from core import UserError
 from core.messages import TRAIN
 from strategies.agents import Decision, Observation
-
-Federate = Callable[..., Any]
+from tests.conftest import Federate
 
 
 @dataclass

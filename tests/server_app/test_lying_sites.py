@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from bench.attacks import ATTACKS, MOMENTS, spoil
 from core import derive_seed
 from core.messages import ARRAYS, PREPARE, unpack_parameters
 from data import Moments, fit_projection, merge_moments
-from tests.conftest import NO_TEACHER
+from tests.conftest import NO_TEACHER, Federate
 
-Federate = Callable[..., Any]
 FIVE = ("run.clients=5", "data.train_rows=200", *NO_TEACHER)
 LIAR = 3
 

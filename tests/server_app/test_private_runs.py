@@ -17,10 +17,9 @@ from core import UserError, parse_run
 from core.messages import PREPARE
 from data import Projection
 from llm_qfl.cli.formatting import result
-from tests.conftest import NO_TEACHER
+from tests.conftest import NO_TEACHER, Federate
 from tests.tables import TEXT, text_table
 
-Federate = Callable[..., Any]
 LONG = 12
 """Letters that no message may have in common with a row."""
 

@@ -13,9 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.command import ROOT
-from tests.conftest import NO_TEACHER
-
-Federate = Callable[..., Any]
+from tests.conftest import NO_TEACHER, Federate
 
 FEW = (
     "run.clients=2",

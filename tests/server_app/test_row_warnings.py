@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +12,7 @@ from core import parse_run
 from data import load_server
 from llm_qfl.cli.formatting import header, result
 from reporting import write_report
-from tests.conftest import NO_TEACHER
-
-Federate = Callable[..., Any]
+from tests.conftest import NO_TEACHER, Federate
 
 OWN = (
     "data.source=csv",

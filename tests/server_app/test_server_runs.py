@@ -16,9 +16,7 @@ from safetensors.numpy import load_file
 
 from core import COST_KEYS, UserError
 from core.messages import ARRAYS, METRICS, TRAIN, pack_parameters, unpack_parameters
-from tests.conftest import NO_TEACHER
-
-Federate = Callable[..., Any]
+from tests.conftest import NO_TEACHER, Federate
 
 
 def test_a_run_writes_everything_it_promises(small_run: Any) -> None:

@@ -12,9 +12,7 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from core.messages import TRAIN
-from tests.conftest import NO_TEACHER
-
-Federate = Callable[..., Any]
+from tests.conftest import NO_TEACHER, Federate
 
 
 def first_round(ran: Any) -> list[dict[str, Any]]:

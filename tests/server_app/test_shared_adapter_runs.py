@@ -25,9 +25,8 @@ from core.messages import (
 )
 from llm_qfl.cli import formatting as words
 from reporting import write_report
-from tests.conftest import SMALL
+from tests.conftest import SMALL, Federate
 
-Federate = Callable[..., Any]
 SHARED = ("llm.federated=ffa", "llm.rounds=2", "features.encoder=shared")
 
 

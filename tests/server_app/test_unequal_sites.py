@@ -23,9 +23,8 @@ from core.messages import (
     read_parameters,
 )
 from data import load_site
-from tests.conftest import NO_TEACHER, SMALL
+from tests.conftest import NO_TEACHER, SMALL, Federate
 
-Federate = Callable[..., Any]
 Change = Callable[[Message], None]
 
 UNEQUAL = (

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reporting.audit import audit
+from tests.conftest import Federate
 from tests.llm.chat.server import (
     ENDPOINT,
     FINE,
@@ -20,8 +21,6 @@ from tests.llm.chat.server import (
     sends,
 )
 from tests.reporting.test_audit import change
-
-Federate = Callable[..., Any]
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from core import parse_settings
 from llm_qfl.cli.app import dispatch, make_parser
 from llm_qfl.cli.deploy.folder import FACTS, Options, make_deployment
 from llm_qfl.cli.plan import make_plan
+from tests.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
