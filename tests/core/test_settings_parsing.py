@@ -70,7 +70,7 @@ def test_what_is_generated_from_the_tree_is_up_to_date() -> None:
     assert config_tables() in pyproject
     page = (ROOT / "docs" / "settings.md").read_text()
     assert page == reference_page()
-    assert all(f"`{key}`" in page for key in FIELDS)
+    assert all(f"- `{key} = " in page for key in FIELDS)
     assert set(descriptions()) == set(FIELDS)
 
 

@@ -17,14 +17,13 @@ from pathlib import Path
 import pytest
 
 from core.storage.checkpoints import last_checkpoint
-from tests.command import llm_qfl
+from tests.command import llm_qfl, sets
 from tests.faults.harness import (
     WORDS,
     comparable,
     deployed,
     note,
     same_model,
-    sets,
     start,
     wait_until,
 )

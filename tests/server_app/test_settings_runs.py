@@ -133,7 +133,7 @@ def test_settings_that_matter_show_in_the_run(
             orders.append(dict(order.content.config_records["config"]))
         return reply
 
-    ran = federate(*given, spoil=watch)
+    ran: Any = federate(*given, spoil=watch)
     ran.orders = orders
     check(ran, federate(*like) if like else small_run)
     assert not np.array_equal(
