@@ -221,7 +221,8 @@ class _AdapterTraining:
         reports: dict[int, AdoptReport] = {}
         moments: dict[int, Parameters] = {}
         costs: dict[int, Cost] = {}
-        for client, reply in now.answers(self._send(content, ADOPT), self.state.client_of):
+        replies = self._send(content, ADOPT)
+        for client, reply in now.answers(replies, self.state.client_of, brief=True):
             with now.failing(client, ""):
                 report, about = read_report(reply, AdoptReport), self.state.members[client].about
                 moments[client] = read_moments(reply, about)

@@ -140,15 +140,23 @@ class Round:
         log(WARNING, "%s, %s: %s", self.title, who, text)
 
     def answers(
-        self, replies: Iterable[Message], client_of: Callable[[int], int | None]
+        self,
+        replies: Iterable[Message],
+        client_of: Callable[[int], int | None],
+        *,
+        brief: bool = False,
     ) -> Iterator[tuple[int, Message]]:
-        """Yield the replies that carry content, with their clients; the others are failures."""
+        """Yield the replies that carry content, with their clients; the others are failures.
+
+        ``brief`` quotes the last line of an error only.
+        """
         for reply in replies:
             client = client_of(reply.metadata.src_node_id)
             if reply.has_error():
                 if reply.error.code == BUDGET_CODE and client is not None:
                     self.exhausted.add(client)
-                self.fail(client, reply.error.reason)
+                reason = reply.error.reason or ""
+                self.fail(client, last_line(reason) if brief else reason)
             elif client is None:
                 self.fail(None, "unknown node")
             else:

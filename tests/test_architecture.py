@@ -57,5 +57,5 @@ def set_from_outside(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("folder", ["strategies", "server_app", "client_app"])
 def test_objects_are_whole_when_they_are_built(folder: str) -> None:
-    paths = sorted((ROOT / folder).glob("*.py"))
+    paths = sorted((ROOT / folder).rglob("*.py"))
     assert [line for path in paths for line in set_from_outside(path)] == []

@@ -290,8 +290,11 @@ def not_a_loss(_: Message, reply: Message) -> Message:
             r"moments of \[17, 17\] rows instead of \[16, 16\]",
         ),
         (
-            lambda order, _: Message(Error(1001, "no space left"), reply_to=order),
-            "client 2: no space left",
+            # An exception comes as its traceback, which ends with what happened.
+            lambda order, _: Message(
+                Error(1001, "Traceback:\n  a()\nno space left"), reply_to=order
+            ),
+            r"\(client 2: no space left\)",
         ),
     ],
 )

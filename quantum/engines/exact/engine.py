@@ -186,7 +186,7 @@ class ExactEngine:
 
 
 def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """PhaseLayer the setting into a torch device.
+    """Return the torch device that the setting names.
 
     Raises
     ------

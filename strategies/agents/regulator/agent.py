@@ -78,7 +78,7 @@ class RegulatorAgent:
         given = steps_of(levels, plain, observation.max_steps)[0]
         steps = {view.client: int(m) for view, m in zip(views, given, strict=True) if m > 0}
         if self.learner is not None:
-            self.learner.last = observation
+            self.learner.finish(observation)
         decision = Decision.to_train(steps, _reason(observation, steps))
         return decision.model_copy(update={"stop": 2 * sum(stops) > len(stops)})
 
@@ -184,6 +184,10 @@ class Learner:
     def record(self, ids: Tensor, tokens: Tensor, may_stop: Tensor) -> None:
         """Record what was read, and the tokens that decided."""
         self._decided.append((ids, tokens, may_stop))
+
+    def finish(self, seen: Observation) -> None:
+        """Note the observation on which the recorded tokens decided."""
+        self.last = seen
 
     def learn(self, seen: Observation) -> None:
         """Take a step: tokens that earned more than the mean so far become likelier."""

@@ -153,7 +153,7 @@ def test_online_what_earned_more_than_before_becomes_likelier(
     for _ in range(3):
         learner.learn(now)
         learner.record(ids, tokens, free)
-        learner.last = now
+        learner.finish(now)
     assert (likely() - before) * surprise > 0
 
 
