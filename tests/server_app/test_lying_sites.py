@@ -31,6 +31,8 @@ def test_a_long_update_is_dropped_and_said(federate: Federate, attack: str) -> N
     assert len(said) == 1
     assert f"client {LIAR}: update dropped: norm" in said[0]
     assert "5 times the median" in said[0]
+    # What a dropped update cost is counted all the same.
+    assert all(event["circuits"] for event in ran.events("client") if event["client"] == LIAR)
 
 
 def test_a_flip_within_the_norm_counts_for_less(federate: Federate) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from client_app.site import forget
 from core import UserError, flatten, parse_run, read_jsonl
 from core.messages import TRAIN
 from core.storage.checkpoints import last_checkpoint
+from quantum.engines.base import Usage
+from server_app.evaluation import CentralEvaluator
 from server_app.resume import changed, load_history
 from server_app.run import run
 from strategies.context import Clock
@@ -326,6 +329,15 @@ def test_the_clock_counts_the_earlier_parts_and_the_phase_under_way() -> None:
     assert clock.seconds["rounds"] >= timings["rounds"]
     again = Clock(timings)
     assert again.total >= timings["total"]
+
+
+def test_what_the_evaluator_spent_before_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantum.DeviceEngine", SimpleNamespace)
+    engine = SimpleNamespace(usage=Usage(jobs=2, shots=30))
+    earlier = {"jobs": 1, "qpu_seconds": 4.0}
+    evaluator: Any = SimpleNamespace(classifier=SimpleNamespace(engine=engine), earlier=earlier)
+    spent = CentralEvaluator.spent(evaluator)
+    assert (spent["jobs"], spent["shots"], spent["qpu_seconds"]) == (3, 30, 4.0)
 
 
 @pytest.mark.parametrize(
