@@ -31,7 +31,7 @@ def test_a_dropped_update_keeps_its_cost_and_loses_its_parameters() -> None:
 @pytest.mark.parametrize(
     ("brief", "quoted"),
     [
-        (False, "Traceback (most recent call last): File a.py no space left"),
+        (False, "Traceback (last call last): File a.py no space left"),
         (True, "no space left"),
     ],
 )
