@@ -77,8 +77,8 @@ def test_the_llm_is_fine_tuned_once_a_run_and_reused_where_allowed(
         return [e["llm_tokens"] > 0 for e in ran.events("client") if e["client"] == 0]
 
     store = f"llm.store={tmp_path / 'fresh'}"
-    ran, again, again = federate(store), federate(store), federate(store, "llm.reuse=false")
-    assert tokens(ran) == tokens(again) == [True, False]
+    ran, again, fresh = federate(store), federate(store), federate(store, "llm.reuse=false")
+    assert tokens(ran) == tokens(fresh) == [True, False]
     assert all(teacher["reused"] for teacher in again.summary["teachers"])
     assert again.summary["test"] == ran.summary["test"]
 
