@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,11 +138,18 @@ def train(
             break
     if not best:
         raise diverged("fine-tuning", settings)
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(best[name])
+    _copy_into(trainable, best)
     model.eval()
     return Trained(epoch, epoch * int(rows.tokens.lengths.sum()), best_epoch)
+
+
+def _copy_into(
+    parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, torch.Tensor]
+) -> None:
+    """Copy values into the parameters of the same names."""
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
 
 
 def diverged(what: str, settings: LlmSettings) -> ModelError:

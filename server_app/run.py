@@ -78,12 +78,19 @@ def run(
     with clock.phase("rounds"):
         kept = _run_rounds(grid, strategy, first)
     journal.model({**unpack_parameters(kept), **_projection_arrays(federation)})
-    with clock.phase("evaluation"):
+    return _conclude(grid, context, strategy, kept)
+
+
+def _conclude(
+    grid: Grid, context: RunContext, strategy: LlmQfl, kept: ArrayRecord
+) -> dict[str, Any]:
+    """Test the kept model, and write the ledger and the summary."""
+    with context.clock.phase("evaluation"):
         result, baselines = _final_test(grid, strategy, kept)
     log(INFO, "test accuracy %.4f", result["accuracy"])
-    journal.ledger(strategy.state.ledger)
-    summary = summarise(strategy, result, baselines, journal.decisions())
-    journal.summary(summary)
+    context.journal.ledger(strategy.state.ledger)
+    summary = summarise(strategy, result, baselines, context.journal.decisions())
+    context.journal.summary(summary)
     return summary
 
 

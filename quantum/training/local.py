@@ -96,11 +96,7 @@ def train_local(
     if optimizer == "cobyla":
         flat, losses, start_loss = run_cobyla(problem.value, start, steps, train.learning_rate)
     elif optimizer == "spsa":
-        # Spall's advice: A a tenth of the steps expected, here of the most in a round.
-        gains = Gains(train.learning_rate, train.perturbation, train.max_steps / 10)
-        rng = np.random.default_rng(seed)
-        angles = problem.angles
-        flat, losses = run_spsa(problem.measure, start, angles, steps, gains, step_offset, rng)
+        flat, losses = _spsa(problem, train, steps, step_offset, seed)
         start_loss = losses[0]
     else:
         gradient = problem.by_autograd if optimizer == "adam" else problem.by_shifts
@@ -111,6 +107,16 @@ def train_local(
     circuits = circuits_before_steps(train, problem.rows) + len(losses) * per_step
     result = classifier.unflatten(flat)
     return TrainResult(result, len(losses), tuple(losses), start_loss, circuits)
+
+
+def _spsa(
+    problem: Problem, train: TrainSettings, steps: int, step_offset: int, seed: int
+) -> tuple[np.ndarray, list[float]]:
+    """Run SPSA with the gains of the settings; return the last parameters and the losses."""
+    # Spall's advice: A a tenth of the steps expected, here of the most in a round.
+    gains = Gains(train.learning_rate, train.perturbation, train.max_steps / 10)
+    rng, angles = np.random.default_rng(seed), problem.angles
+    return run_spsa(problem.measure, problem.start, angles, steps, gains, step_offset, rng)
 
 
 def evaluate(

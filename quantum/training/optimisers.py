@@ -295,8 +295,7 @@ def run_spsa(
     slopes: list[float] = []
     for t in range(step_offset, step_offset + steps):
         signs = rng.choice(np.array([-1.0, 1.0]), size=angles)
-        shift = gains.spread(t) * signs
-        points = np.stack([theta[:angles] + shift, theta[:angles] - shift])
+        points = theta[:angles] + np.stack([signs, -signs]) * gains.spread(t)
         try:
             (up, down), gradient = measure(points, theta[angles:], t - step_offset)
         except BudgetError:
@@ -311,7 +310,7 @@ def run_spsa(
         scale = float(np.mean(slopes))
         unit = slope / scale if scale > 0 else 0.0  # a flat loss moves nothing
         theta[:angles] -= gains.size(t) * unit * signs
-        given = [torch.from_numpy(np.array(each)) for each in (theta[angles:], gradient)]
-        moved, readout = adam_step(given[0], given[1], readout, gains.size(t))
+        tail, slope_of_tail = (torch.tensor(each) for each in (theta[angles:], gradient))
+        moved, readout = adam_step(tail, slope_of_tail, readout, gains.size(t))
         theta[angles:] = moved.numpy()
     return theta, losses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -260,22 +261,27 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             parse_run([tmp_path / name], [])
 
 
+def result_or_line(parse: Callable[[], Any]) -> Any:
+    """Return what is parsed, or a user's error as its one line; anything else is raised."""
+    try:
+        return parse()
+    except UserError as error:
+        return one_line(error)
+
+
 @QUICK
 @given(st.one_of(st.binary(max_size=200), st.tuples(KEYS, VALUES).map(" = ".join).map(str.encode)))
 def test_any_bytes_are_settings_or_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(content)
-    try:
-        parse_run([path], [])
-    except UserError as error:
-        one_line(error)
+    found = result_or_line(lambda: parse_run([path], []))
+    assert isinstance(found, str) or found[1].items() <= flatten(found[0]).items()
 
 
 @QUICK
 @given(KEYS, VALUES)
 def test_any_assignment_is_a_setting_or_one_line(key: str, value: str) -> None:
-    for parse in (lambda words: parse_run([], words), parse_node):
-        try:
-            parse([f"{key}={value}"])
-        except UserError as error:
-            one_line(error)
+    words = [f"{key}={value}"]
+    for parse in (lambda: parse_run([], words)[1], lambda: parse_node(words)):
+        found = result_or_line(parse)
+        assert isinstance(found, str) or set(found) <= {key}

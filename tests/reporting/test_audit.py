@@ -141,11 +141,11 @@ def test_what_is_no_record_is_refused_in_one_line(
         "line 1 is of round 2, its observation of 2": second + "\n",
         "it holds no decision": "",
     }
-    for told, text in spoilt.items():
+    for named, text in spoilt.items():
         path.write_text(text)
         with pytest.raises(UserError, match=r"agent\.jsonl") as caught:
             audit(folder)
-        assert told in str(caught.value)
+        assert named in str(caught.value)
         assert "\n" not in str(caught.value)
     path.write_bytes(b"\xff\n")
     with pytest.raises(UserError, match="line 1 is no text in UTF-8"):
@@ -158,9 +158,9 @@ def test_what_is_no_record_is_refused_in_one_line(
     with pytest.raises(UserError, match=r"no settings in .*config\.json"):
         audit(folder)
     assert main([str(tmp_path / "nowhere")]) == 2
-    told = capsys.readouterr().err
-    assert "nowhere" in told
-    assert len(told.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert "nowhere" in printed
+    assert len(printed.splitlines()) == 1
 
 
 def test_a_damaged_line_is_named_and_the_others_are_replayed(
@@ -178,11 +178,11 @@ def test_a_damaged_line_is_named_and_the_others_are_replayed(
         ),
         "line 3 is not complete": (1, 2, first + "\n" + second + "\n" + third[:-9]),
     }
-    for told, (*rounds, text) in spoilt.items():
+    for named, (*rounds, text) in spoilt.items():
         path.write_text(text)
         _, found, (damage,) = audit(folder)
         assert [(one.round, one.differs) for one in found] == [(at, ()) for at in rounds]
-        assert told in damage
+        assert named in damage
         assert "\n" not in damage
     ended = llm_qfl(tmp_path, "audit", str(folder))
     assert ended.returncode == 2
@@ -205,12 +205,12 @@ def test_a_line_whose_decision_is_none_is_refused_in_one_line(
         ({"attempts": 7}, "line 1, attempts: Input should be a valid dictionary"),
         ({"attempts": [{"prompt": 5}]}, "line 1, attempts.prompt: Input should be a valid string"),
     ]
-    for values, told in spoilt:
+    for values, named in spoilt:
         path.write_text(whole)
         change(folder, 1, **values)
         assert main([str(folder)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert told in line
+        assert named in line
 
 
 def test_the_command_prints_a_table_and_says_it_by_its_exit_code(

@@ -176,7 +176,7 @@ def test_recorded_runs_side_by_side(federate: Federate, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "differing"),
     [
         ("run.seed", 9, "seed (run.seed)"),
         ("data.source", "csv", "data (data.source)"),
@@ -185,12 +185,12 @@ def test_recorded_runs_side_by_side(federate: Federate, tmp_path: Path) -> None:
     ],
 )
 def test_runs_on_other_data_are_not_comparable(
-    tmp_path: Path, key: str, value: Any, told: str
+    tmp_path: Path, key: str, value: Any, differing: str
 ) -> None:
     folders = [make_run(tmp_path / name) for name in "ab"]
     change(folders[1], key, value)
     found = compare([read_run(folder) for folder in folders], None)
-    assert found["warning"] == f"not comparable: the runs differ in {told}"
+    assert found["warning"] == f"not comparable: the runs differ in {differing}"
     assert list(found["settings"]) == [key]
 
 
@@ -228,8 +228,8 @@ def test_unfinished_and_older_runs_are_shown_as_far_as_they_go(tmp_path: Path) -
     (old / "ledger.json").unlink()
     runs = [read_run(folder) for folder in (whole, cut, begun, failed, old)]
     found = compare(runs, None)
-    told = [(run["status"], run["rounds"], run["test_accuracy"]) for run in found["runs"]]
-    assert told == [
+    summaries = [(run["status"], run["rounds"], run["test_accuracy"]) for run in found["runs"]]
+    assert summaries == [
         ("completed", 6, 0.934),
         ("unfinished", 3, None),
         ("unfinished", 0, None),
@@ -268,16 +268,16 @@ def test_damage_is_named_and_the_rest_compared(tmp_path: Path) -> None:
         ),
     }
     whole = read_run(make_run(tmp_path / "whole"))
-    for name, (text, told) in spoilt.items():
+    for name, (text, named) in spoilt.items():
         folder = make_run(tmp_path / name)
         (folder / name).write_text(text)
         run = read_run(folder)
         (damage,) = run.damaged
-        assert damage.startswith(told)
+        assert damage.startswith(named)
         found = compare([whole, run], None)
         assert found["settings"] == {}
         assert ("settings unknown: config.json" in found["warning"]) == (name == "config.json")
-        assert f"{name}, damaged and left out: {told}" in build_comparison([whole, run], found)
+        assert f"{name}, damaged and left out: {named}" in build_comparison([whole, run], found)
     folder = make_run(tmp_path / "odd")
     write(folder, "metrics.jsonl", [{"event": "round", "round": "x", "participants": 7}])
     assert read_run(folder).points.empty
@@ -304,15 +304,15 @@ def test_the_command_prints_tables_and_writes_one_page(tmp_path: Path) -> None:
     assert lines[-1] == f"picture   {tmp_path.resolve() / 'compare.html'}"
     assert Page((tmp_path / "compare.html").read_text()).names["svg"] == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["compare.html", "one", "two"]
-    told = llm_qfl(tmp_path, "compare", "one", "two", "--json", "--out", "new/page.html")
-    found = json.loads(told.stdout)
+    done = llm_qfl(tmp_path, "compare", "one", "two", "--json", "--out", "new/page.html")
+    found = json.loads(done.stdout)
     assert found["page"] == str(tmp_path.resolve() / "new" / "page.html")
     assert [len(points) for points in found["points"]] == [3, 3]
     assert (tmp_path / "new" / "page.html").is_file()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("one",), "one run; accepted: two or more runs"),
         (("one", "./one"), "one run; accepted"),
@@ -322,14 +322,14 @@ def test_the_command_prints_tables_and_writes_one_page(tmp_path: Path) -> None:
         (("one", "two", "--target", "nan"), "--target nan"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+def test_a_mistake_is_one_line(tmp_path: Path, words: tuple[str, ...], expected: str) -> None:
     for name in ("one", "two"):
         make_run(tmp_path / name, clients=2, rounds=1)
     done = llm_qfl(tmp_path, "compare", *words)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("llm-qfl: ")
-    assert told in done.stderr
+    assert expected in done.stderr
     assert not (tmp_path / "compare.html").exists()
 
 

@@ -65,23 +65,23 @@ def test_every_misbehaviour_is_on_record_and_none_ends_the_run(
     )
     assert server.script == []
     lines = ran.decisions()
-    told = [
+    decided = [
         (line["participants"], line["steps"], [a["problem"] for a in line["attempts"]])
         for line in lines
     ]
     notes = [[note for a in line["attempts"] for note in a["notes"]] for line in lines]
-    _each_round(told, notes, lines)
+    _each_round(decided, notes, lines)
     ruled = _ruled(lines)
     summary = ran.summary["agent"]
     assert summary["decisions"] == len(MISBEHAVIOURS)
-    assert summary["asked"] == sum(len(t[2]) for t in told)
+    assert summary["asked"] == sum(len(t[2]) for t in decided)
     assert summary["fallbacks"] == len(ruled)
     assert summary["repaired"] == 4
     assert summary["prompt_tokens"] == 100 * 15
     assert summary["answer_tokens"] == 20 * 15
     assert summary["seconds"] > 2
     ledger = json.loads((ran.folder / "ledger.json").read_text())["agent"]
-    assert [entry["questions"] for entry in ledger["entries"]] == [len(t[2]) for t in told]
+    assert [entry["questions"] for entry in ledger["entries"]] == [len(t[2]) for t in decided]
     assert ledger["totals"] == {
         "questions": summary["asked"],
         **{key: summary[key] for key in ("prompt_tokens", "answer_tokens", "seconds")},
@@ -89,33 +89,33 @@ def test_every_misbehaviour_is_on_record_and_none_ends_the_run(
     assert ran.summary["status"] == "completed"
 
 
-def _each_round(told: list[Any], notes: list[list[str]], lines: list[dict[str, Any]]) -> None:
+def _each_round(decided: list[Any], notes: list[list[str]], lines: list[dict[str, Any]]) -> None:
     """Hold participants, steps, problems and notes of each round against its script."""
-    assert told[0] == ([0], {"0": 2}, [""])
+    assert decided[0] == ([0], {"0": 2}, [""])
     assert notes[0] == [
         "extra keys dropped: mood",
         'unknown client "7" dropped',
         "no steps said of clients 1, 2: they sit out",
     ]
-    assert told[1] == ([0, 1], {"0": 2, "1": 2}, [""])
+    assert decided[1] == ([0, 1], {"0": 2, "1": 2}, [""])
     assert notes[1][0] == "text round the JSON dropped"
     assert "repeated client 0 dropped" in notes[1]
-    assert told[2] == ([0, 1, 2], {"0": 3, "1": 2, "2": 1}, [""])
+    assert decided[2] == ([0, 1, 2], {"0": 3, "1": 2, "2": 1}, [""])
     assert lines[2]["guard"] == ["client 0: 50 steps bounded to 3"]
-    assert told[3][0] == [0, 2]
-    assert "nobody is chosen" in told[3][2][0]
-    assert told[4] == ([1], {"1": 3}, [""])
+    assert decided[3][0] == [0, 2]
+    assert "nobody is chosen" in decided[3][2][0]
+    assert decided[4] == ([1], {"1": 3}, [""])
     assert lines[4]["guard"] == [f"no stop before {len(MISBEHAVIOURS)} rounds"]
-    assert len(told[5][2]) == 3
-    assert all("limit of tokens cut it off" in problem for problem in told[5][2])
-    assert "gave no whole answer within 1 s" in told[6][2][0]
-    assert "gave no whole answer within 1 s" in told[7][2][0]
-    assert told[8] == ([0, 2], {"0": 2, "2": 1}, [""])
-    assert "without a chat completion (<html>)" in told[9][2][0]
-    assert "without a chat completion" in told[10][2][0]
-    assert told[11] == ([0, 2], {"0": 2, "2": 1}, [""])
-    assert len(told[12][2]) == 3
-    assert "the answer is empty" in told[12][2][1]
+    assert len(decided[5][2]) == 3
+    assert all("limit of tokens cut it off" in problem for problem in decided[5][2])
+    assert "gave no whole answer within 1 s" in decided[6][2][0]
+    assert "gave no whole answer within 1 s" in decided[7][2][0]
+    assert decided[8] == ([0, 2], {"0": 2, "2": 1}, [""])
+    assert "without a chat completion (<html>)" in decided[9][2][0]
+    assert "without a chat completion" in decided[10][2][0]
+    assert decided[11] == ([0, 2], {"0": 2, "2": 1}, [""])
+    assert len(decided[12][2]) == 3
+    assert "the answer is empty" in decided[12][2][1]
     assert lines[13]["reason"].startswith(r"so \x1b[31mred xxx")
     assert len(lines[13]["reason"]) == 300
 
@@ -175,7 +175,7 @@ def test_a_missing_server_ends_the_run_before_anybody_works(
     monkeypatch.setenv("LLM_QFL_AGENT_URL", "http://127.0.0.1:9/v1")
 
     def nobody(*_: Any) -> None:
-        raise AssertionError("a client was asked")
+        raise AssertionError("a client got a message")
 
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9 cannot be asked"):
         federate(*ENDPOINT, client_app=nobody)

@@ -52,14 +52,14 @@ def windows(text: bytes) -> np.ndarray:
     return found
 
 
-def common(told: bytes, texts: Sequence[str]) -> Iterator[str]:
+def common(sent_bytes: bytes, texts: Sequence[str]) -> Iterator[str]:
     """Yield what a message has in common with texts, `LONG` letters at a time."""
-    ours, theirs = np.concatenate([windows(t.encode()) for t in texts]), windows(told)
+    ours, theirs = np.concatenate([windows(t.encode()) for t in texts]), windows(sent_bytes)
     coarse = np.zeros(1 << 20, bool)  # sorts out most, since to sort them all takes seconds
     coarse[ours >> np.uint64(44)] = True
     places = np.flatnonzero(coarse[theirs >> np.uint64(44)])
     for place in places[np.isin(theirs[places], ours)]:
-        cut = told[place : place + LONG]
+        cut = sent_bytes[place : place + LONG]
         if any(cut in text.encode() for text in texts):
             yield cut.decode()
 
@@ -76,23 +76,23 @@ class Curious:
 
     def finds(self, site: Any) -> list[str]:
         """Say what of a site's rows, labels, features and soft labels is in the messages."""
-        told = b"\0".join(piece for message in self.seen for piece in pieces(message))
+        sent_bytes = b"\0".join(piece for message in self.seen for piece in pieces(message))
         held = {"train": site.site.train, "validation": site.site.validation}
         held |= {"test": site.site.test} if len(site.site.test) else {}
         texts = [text for part in held.values() for text in part.texts]
-        found = [f"text {cut!r}" for cut in common(told, texts)]
+        found = [f"text {cut!r}" for cut in common(sent_bytes, texts)]
         for split, part in held.items():
-            found += self.labels(told, [int(label) for label in part.labels], split)
+            found += self.labels(sent_bytes, [int(label) for label in part.labels], split)
             for what, matrix in self.numbers(site, split).items():
                 for row, kind in ((row, kind) for row in matrix for kind in ("<f4", "<f8")):
-                    found += [f"a row of {what}"] * (row.astype(kind).tobytes() in told)
+                    found += [f"a row of {what}"] * (row.astype(kind).tobytes() in sent_bytes)
         return found
 
     @staticmethod
-    def labels(told: bytes, labels: list[int], split: str) -> list[str]:
+    def labels(sent_bytes: bytes, labels: list[int], split: str) -> list[str]:
         as_numbers = (np.asarray(labels, kind) for kind in ("<i8", "<i4", "<f8", "<f4", "u1"))
         written = [repr(labels)[1:-1].encode(), *(array.tobytes() for array in as_numbers)]
-        return [f"the {split} labels"] * any(text in told for text in written)
+        return [f"the {split} labels"] * any(text in sent_bytes for text in written)
 
     def numbers(self, site: Any, split: str) -> dict[str, np.ndarray]:
         """Return what is made of each row: features, angles, and the teacher's soft labels."""
@@ -190,13 +190,13 @@ def test_central_noise_moves_the_model_by_what_was_asked(federate: Federate) -> 
     ran = federate(*given, *CENTRAL, "privacy.noise=0.3", "privacy.clip=50")
     moved = load_file(ran.folder / "model.safetensors")["angles"] - plain["angles"]
     assert moved.std() == pytest.approx(0.3 * 50 / 3, rel=0.25)
-    told = ran.summary["privacy"]["updates"]
-    assert (told["dp"], told["releases"], told["delta"]) == ("central", 1, 1e-5)
+    stated = ran.summary["privacy"]["updates"]
+    assert (stated["dp"], stated["releases"], stated["delta"]) == ("central", 1, 1e-5)
     assert any("privacy" in line and "epsilon" in line for line in result(ran.summary))
     from reporting import write_report
 
     write_report(ran.folder)
-    bound = f"epsilon {told['epsilon']:.3f} at delta 1e-05"
+    bound = f"epsilon {stated['epsilon']:.3f} at delta 1e-05"
     assert f"a client&#39;s updates: {bound}" in (ran.folder / "report.html").read_text()
 
 
@@ -299,8 +299,8 @@ def test_a_row_that_is_alone_in_its_class_is_in_no_message(federate: Federate) -
         finally:
             assert all(
                 sent == (rows if rows >= 5 else 0)
-                for held, told in few.values()
-                for rows, sent in zip(held, told, strict=True)
+                for held, released in few.values()
+                for rows, sent in zip(held, released, strict=True)
             )
         if any(0 < rows < 5 for held, _ in few.values() for rows in held):
             return
@@ -325,19 +325,19 @@ def test_noisy_moments_still_give_a_projection(federate: Federate) -> None:
 @pytest.mark.parametrize("encoder", ["base", "shared"])
 def test_moments_of_features_are_told_once(encoder: str, federate: Federate) -> None:
     """Twice would be two releases, each with noise of its own, and epsilon is of one."""
-    told: list[tuple[str, int]] = []
+    messages: list[tuple[str, int]] = []
 
     def watch(order: Message, reply: Message) -> Message:
         record = reply.content.array_records.get("arrays", ArrayRecord())
         if order.metadata.dst_node_id == 1000 and "second" in record:
-            told.append((order.metadata.message_type, record["second"].numpy().shape[0]))
+            messages.append((order.metadata.message_type, record["second"].numpy().shape[0]))
         return reply
 
     given = ["llm.federated=ffa", "llm.rounds=1", "run.rounds=1", "privacy.moment_noise=0.1"]
     given += ["features.encoder=shared"] if encoder == "shared" else []
     federate(*given, "train.steps=1", spoil=watch)
-    assert [kind for kind, _ in told] == ["query.prepare", "query.adopt"]
-    assert sorted(features > 0 for _, features in told) == [False, True]
+    assert [kind for kind, _ in messages] == ["query.prepare", "query.adopt"]
+    assert sorted(features > 0 for _, features in messages) == [False, True]
 
 
 def test_a_round_counts_as_often_as_its_messages_went_out(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who is asked: nodes that left, came back, failed, were never of the run; late replies' costs."""
+"""Who gets messages: nodes that left, came back, failed or are unknown; late replies' costs."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def shown(state: FederationState) -> list[int]:
 
 
 def poll(grid: Nodes, state: FederationState, *given: str) -> Told:
-    told: Told = []
-    poll_clients(grid, state, settings(*given), told.append)
-    return told
+    events: Told = []
+    poll_clients(grid, state, settings(*given), events.append)
+    return events
 
 
 def test_who_has_gone_is_not_shown_until_it_is_back(logged: Any) -> None:
@@ -150,9 +150,9 @@ def test_a_run_whose_nodes_stay_away_ends_with_one_line() -> None:
 # --- late replies ----------------------------------------------------------------------------
 
 
-def late(kind: str, told: Any, answer: Any) -> Any:
+def late(kind: str, instruction: Any, answer: Any) -> Any:
     set_task_identity()
-    sent = Message(pack_instruction({"a": np.zeros(2)}, told), 1000, kind)
+    sent = Message(pack_instruction({"a": np.zeros(2)}, instruction), 1000, kind)
     if isinstance(answer, Error):
         return sent, Message(answer, reply_to=sent)
     arrays: dict[str, np.ndarray] | None = None if isinstance(answer, EvaluateReport) else {}
@@ -240,13 +240,13 @@ def test_an_update_whose_owed_circuits_were_cleared_is_held_against_its_own_orde
 
 def test_late_evaluations_and_parts_in_the_shared_adapter_are_counted() -> None:
     state = failed()
-    judged: dict[str, Any] = {**ZEROS[EvaluateReport], "rows": 5, "circuits": 5}
-    judged |= {"confusion": [5, 0, 0, 0], "logistic_projected": [], "logistic_full": []}
+    report: dict[str, Any] = {**ZEROS[EvaluateReport], "rows": 5, "circuits": 5}
+    report |= {"confusion": [5, 0, 0, 0], "logistic_projected": [], "logistic_full": []}
     adapted = {**ZEROS[AdaptReport], "rows": 10, "round": 2, "llm_tokens": 70}
-    asked = EvaluateIns(1, "validation", b"p", "run", "none")
+    instruction = EvaluateIns(1, "validation", b"p", "run", "none")
     events = recorded(
         state,
-        late(EVALUATE, asked, EvaluateReport(**judged)),
+        late(EVALUATE, instruction, EvaluateReport(**report)),
         late(ADAPT, AdaptIns(2), AdaptReport(**adapted)),
     )
     assert [event["problem"] for event in events] == ["", ""]

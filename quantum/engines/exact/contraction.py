@@ -243,13 +243,12 @@ def pull_steps_back(
     """
     state = tape if isinstance(tape, Tensor) else None
     for number, step in reversed(list(enumerate(steps))):
+        place = number % 2
         if isinstance(step, PhaseLayer):
-            phase, place = phases[step.place], number % 2
-            out = workspace.empty(f"slope{place}", *slope.shape)
-            slope = step.apply(slope, phase, out, back=True)
+            phase = phases[step.place]
+            slope = _phase_back(step, slope, phase, workspace, f"slope{place}")
             if state is not None:
-                out = workspace.empty(f"undone state{place}", *state.shape)
-                state = step.apply(state, phase, out, back=True)
+                state = _phase_back(step, state, phase, workspace, f"undone state{place}")
             continue
         before = 2 if number else parts
         matrix = _columns(matrices[step.group], before)
@@ -258,18 +257,23 @@ def pull_steps_back(
         if state is None:
             inputs = tape[number]
         else:
-            inputs = workspace.empty(f"undone{number % 2}", matrix.shape[1], flat.shape[1])
+            inputs = workspace.empty(f"undone{place}", matrix.shape[1], flat.shape[1])
             torch.mm(matrix.T, state.reshape(len(matrix), -1), out=inputs)
         gradient[step.group, :, : matrix.shape[1]].addmm_(flat, inputs.T)
         if state is not None and number:
-            state = step.arrangement.undo(
-                inputs.view(shape), workspace, f"undone state{number % 2}"
-            )
+            state = step.arrangement.undo(inputs.view(shape), workspace, f"undone state{place}")
         if number or wanted:
-            product = workspace.empty(f"slope{number % 2}", *shape)
+            product = workspace.empty(f"slope{place}", *shape)
             torch.mm(matrix.T, flat, out=product.view(matrix.shape[1], -1))
-            slope = step.arrangement.undo(product, workspace, f"slope back{number % 2}")
+            slope = step.arrangement.undo(product, workspace, f"slope back{place}")
     return slope
+
+
+def _phase_back(
+    step: PhaseLayer, state: Tensor, phase: Tensor, workspace: Workspace, name: str
+) -> Tensor:
+    """Undo a phase layer on a state, or pull a gradient back through it, into a named buffer."""
+    return step.apply(state, phase, workspace.empty(name, *state.shape), back=True)
 
 
 def _columns(matrix: Tensor, parts: int) -> Tensor:
