@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
@@ -271,6 +271,7 @@ def result_or_line(parse: Callable[[], Any]) -> Any:
 
 @QUICK
 @given(st.one_of(st.binary(max_size=200), st.tuples(KEYS, VALUES).map(" = ".join).map(str.encode)))
+@example(b"[run]\nrounds = 3\n")
 def test_any_bytes_are_settings_or_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(content)
@@ -280,6 +281,8 @@ def test_any_bytes_are_settings_or_one_line(tmp_path: Path, content: bytes) -> N
 
 @QUICK
 @given(KEYS, VALUES)
+@example("hardware.account", "mine")
+@example("quantum.backend", "aer")
 def test_any_assignment_is_a_setting_or_one_line(key: str, value: str) -> None:
     words = [f"{key}={value}"]
     for parse in (lambda: parse_run([], words)[1], lambda: parse_node(words)):
