@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core import registry
 from core.formatting import toml_value
 
 
@@ -21,13 +22,18 @@ class Condition:
         The other setting, for instance ``train.schedule``.
     holds : callable
         Whether its value gives the setting an effect.
-    accepted : str
-        The values that do, in Markdown.
+    says : str or callable
+        The values that do, in Markdown; a function where extensions would have to be imported.
     """
 
     key: str
     holds: Callable[[Any], bool]
-    accepted: str
+    says: str | Callable[[], str]
+
+    @property
+    def accepted(self) -> str:
+        """The values that give it an effect, in Markdown."""
+        return self.says if isinstance(self.says, str) else self.says()
 
     def __str__(self) -> str:
         verb = "=" if self.accepted.startswith("`") else "is"
@@ -64,6 +70,32 @@ def below(key: str, limit: int) -> Conditions:
     return (Condition(key, lambda value: value < limit, f"below {limit}"),)
 
 
+def used_by(point: str, key: str) -> Conditions:
+    """Require an extension that declares that it reads a setting (``uses``).
+
+    Parameters
+    ----------
+    point : str
+        The extension point (`core.registry.POINTS`).
+    key : str
+        The setting's own dotted key.
+    """
+
+    def holds(name: Any) -> bool:
+        return key in registry.declared(point, name, "uses", ())
+
+    def says() -> str:
+        return " or ".join(f"`{toml_value(name)}`" for name in registry.users(point, key))
+
+    return (Condition(registry.POINTS[point].setting, holds, says),)
+
+
+def declares(point: str, trait: str, says: str) -> Conditions:
+    """Require an extension that declares a trait, for instance that it may stop the run."""
+    setting_key = registry.POINTS[point].setting
+    return (Condition(setting_key, lambda name: bool(registry.declared(point, name, trait)), says),)
+
+
 class Traits(NamedTuple):
     """What is known of a setting besides its type, default and bounds; see `setting`."""
 
@@ -71,6 +103,7 @@ class Traits(NamedTuple):
     per_node: bool = False
     resumable: bool = False
     listed: bool = False
+    point: str = ""
 
 
 def setting(
@@ -80,6 +113,7 @@ def setting(
     per_node: bool = False,
     resumable: bool = False,
     listed: bool = False,
+    point: str = "",
     **bounds: Any,
 ) -> Any:
     """Declare a setting; the docstring below it describes it in the reference page.
@@ -97,6 +131,8 @@ def setting(
         Whether it may change when an interrupted run goes on: it alters no finished round.
     listed : bool
         Whether the text is a comma-separated list, which TOML may write as an array of texts.
+    point : str
+        The extension point that the text is a name of (`core.registry.POINTS`).
     **bounds : Any
         pydantic's bounds (``ge``, ``le``, ``gt``, ``lt``).
 
@@ -105,7 +141,7 @@ def setting(
     Any
         The pydantic field.
     """
-    traits: Any = Traits(applies_when, per_node, resumable, listed)
+    traits: Any = Traits(applies_when, per_node, resumable, listed, point)
     return Field(default, json_schema_extra={"traits": traits}, **bounds)
 
 

@@ -20,6 +20,7 @@ from core.settings.checks import (
     check_backend_names,
     check_combinations,
     check_conditions,
+    check_names,
 )
 from core.settings.pennylane_options import parse_device_options, parse_noise
 from core.settings.schema import FIELDS, Scalar, Settings, accepted, traits
@@ -199,6 +200,7 @@ def _validated(flat: Mapping[str, Any], node_config: Mapping[str, Any]) -> Setti
         key = ".".join(map(str, problem["loc"]))
         given = f"{key} = {short_repr(problem['input'])}"
         raise SettingsError(given, accepted(key), "see docs/settings.md") from None
+    check_names(settings)
     check_backend_names(settings)
     parse_device_options(settings.quantum.device_options)
     parse_noise(settings.quantum.noise)

@@ -6,8 +6,6 @@ opened.
 
 from __future__ import annotations
 
-import contextlib
-import math
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -15,11 +13,8 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from core.errors import SettingsError
+from core.settings.options import FORM, Option, read_scalar, split_pairs
 
-Option = bool | int | float | str
-"""What an argument of a device can be."""
-
-FORM = "key=value,key=value without quotes"
 RUN_DECIDES = ("wires", "shots", "seed", "seed_simulator")
 """Arguments of a device that follow from the run's other settings."""
 
@@ -61,51 +56,6 @@ def parse_device_options(text: str) -> dict[str, Option]:
             )
         options[key] = read_scalar(value)
     return options
-
-
-def split_pairs(setting: str, text: str, form: str) -> list[tuple[str, str]]:
-    """Split ``key=value,key=value`` into pairs, blanks stripped.
-
-    Parameters
-    ----------
-    setting : str
-        The setting's name, for the error.
-    text : str
-        Its value.
-    form : str
-        What the setting accepts, for the error.
-
-    Returns
-    -------
-    list of (str, str)
-        In the order given; empty for an empty text.
-
-    Raises
-    ------
-    SettingsError
-        If a part is no ``key=value`` of a name and a plain value, or a key comes twice.
-    """
-    pairs: dict[str, str] = {}
-    for part in text.split(",") if text.strip() else []:
-        key, _, value = (word.strip() for word in part.partition("="))
-        plain = key.replace("-", "_").isidentifier() and value and not set(value) & set("\"'=")
-        if not plain or key in pairs:
-            what = f"{key!r} twice" if plain else f"the part {part.strip()!r}"
-            raise SettingsError(f"{setting} = {text!r} with {what}", form, f"correct {setting}")
-        pairs[key] = value
-    return list(pairs.items())
-
-
-def read_scalar(text: str) -> Option:
-    """Read ``true`` and ``false`` as booleans, finite numbers as numbers, the rest as text."""
-    if text in ("true", "false"):
-        return text == "true"
-    with contextlib.suppress(ValueError):
-        return int(text)
-    with contextlib.suppress(ValueError):
-        if math.isfinite(number := float(text)):
-            return number
-    return text
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]

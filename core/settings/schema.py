@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from core import registry
 from core.settings.agent import AgentSettings
 from core.settings.aggregation import AggregationSettings, EvaluationSettings
 from core.settings.data import DataSettings, FeatureSettings
@@ -74,6 +75,8 @@ def traits(key: str) -> Traits:
 def accepted(key: str) -> str:
     """Describe the values that a key takes."""
     field = FIELDS[key]
+    if point := traits(key).point:
+        return f"{', '.join(registry.names(point))}, or module:attribute of a file of yours"
     if get_origin(field.annotation) is Literal:
         return ", ".join(map(str, get_args(field.annotation)))
     types: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}

@@ -1,0 +1,384 @@
+"""Extension points: what a run takes by name, and where such a thing comes from.
+
+Five settings name a thing that a user may bring: an ansatz, an agent, a data set, an aggregation
+and a local model. A name is one of four:
+
+* one that we ship: a module of the point's folder, ``strong_ansatz.py`` is ``strong-ansatz``;
+* one that this process has registered (`register`), for objects made in a notebook;
+* one that an installed package declares as an entry point of the group ``llm_qfl.<point>``;
+* ``module:attribute`` of a file of the user's own.
+
+A shipped module hands out what a user's file would: there is one protocol for each point. What an
+extension can do, and which settings it reads (`uses`), are attributes of its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from core.errors import SettingsError, short_message
+
+HOME = Path(__file__).resolve().parents[1]
+"""The folder that our packages are in."""
+
+OWN_FILE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+"""``module:attribute``."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """An extension point.
+
+    Attributes
+    ----------
+    name : str
+        What it is called; the entry points' group is ``llm_qfl.<name>``.
+    setting : str
+        The setting that names an extension.
+    package : str
+        The folder of what we ship, a module each.
+    attribute : str
+        What a shipped module calls its extension.
+    expected : str
+        What an extension is, for errors.
+    at_sites : bool
+        Whether the sites use it too, or the server alone.
+    open : bool
+        Whether the setting takes other texts too (a model's hub id or folder).
+    """
+
+    name: str
+    setting: str
+    package: str
+    attribute: str
+    expected: str
+    at_sites: bool = True
+    open: bool = False
+
+
+POINTS = {
+    point.name: point
+    for point in (
+        Point(
+            "ansatz",
+            "quantum.model",
+            "quantum.ansatz",
+            "ANSATZ",
+            "an object with circuit(features, weights, wires) and shape(qubits, classes)",
+        ),
+        Point(
+            "agent",
+            "agent.kind",
+            "strategies.agents",
+            "AGENT",
+            "an object or class with decide(observation) that returns a Decision",
+            at_sites=False,
+        ),
+        Point(
+            "dataset",
+            "data.source",
+            "data.sets",
+            "DATASET",
+            "a function that returns a Dataset of rows, labels and splits",
+        ),
+        Point(
+            "aggregation",
+            "aggregation.rule",
+            "strategies.aggregations",
+            "AGGREGATION",
+            "a strategy of flwr.serverapp.strategy, or a function of updates and weights",
+            at_sites=False,
+            open=True,
+        ),
+        Point(
+            "model",
+            "llm.model",
+            "llm.local_models",
+            "MODEL",
+            "an object or class with fit, soft_labels and embed",
+            open=True,
+        ),
+    )
+}
+
+_registered: dict[tuple[str, str], Any] = {}
+
+
+def register(point: str, name: str, extension: Any = None) -> Any:
+    """Register an extension in this process, under a name that settings can use.
+
+    Parameters
+    ----------
+    point : {"ansatz", "agent", "dataset", "aggregation", "model"}
+        The extension point.
+    name : str
+        Its name: letters, digits, ``-`` and ``_``.
+    extension : Any, optional
+        The extension; left out, this is a decorator.
+
+    Returns
+    -------
+    Any
+        The extension, or the decorator.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such point, the name is not one, or another extension has it.
+
+    Examples
+    --------
+    >>> @register("agent", "patient")
+    ... class Patient: ...
+    """
+    if extension is None:
+        return functools.partial(register, point, name)
+    known = _point(point)
+    if not re.fullmatch(r"[A-Za-z][\w-]*", name):
+        given = f"the name {name!r} for {known.setting}"
+        raise SettingsError(given, "letters, digits, - and _, a letter first", "choose another")
+    holder = _registered.get((point, name))
+    if name in shipped(point) or (holder is not None and not _same(holder, extension)):
+        taken = "one that ships" if name in shipped(point) else f"{_describe(holder)}"
+        given = f"{_describe(extension)} registered as {known.name} {name!r}, which is {taken}"
+        raise SettingsError(given, "a name of its own", "choose another name")
+    _registered[point, name] = extension
+    return extension
+
+
+@functools.cache
+def shipped(point: str) -> tuple[str, ...]:
+    """Return the names that we ship, sorted; nothing is imported."""
+    folder = HOME / _point(point).package.replace(".", "/")
+    found = {entry.stem for entry in folder.glob("*.py")}
+    found |= {entry.parent.name for entry in folder.glob("*/__init__.py")}
+    return tuple(sorted(name.replace("_", "-") for name in found if not name.startswith("_")))
+
+
+def names(point: str) -> tuple[str, ...]:
+    """Return every name that can be used now: shipped, registered, of installed packages."""
+    own = [name for kind, name in _registered if kind == point]
+    return tuple(dict.fromkeys([*shipped(point), *own, *(e.name for e in _declared(point))]))
+
+
+def check_name(point: str, name: str) -> None:
+    """Refuse a name that nothing has; the extension itself is not imported.
+
+    Raises
+    ------
+    SettingsError
+        With the names that there are.
+    """
+    known = _point(point)
+    if known.open or OWN_FILE.fullmatch(name) or name in shipped(point) or name in names(point):
+        return
+    near = difflib.get_close_matches(name, names(point), n=1, cutoff=0.5)
+    accepted = f"{', '.join(names(point))}, or module:attribute of a file of yours"
+    fix = f"did you mean {near[0]!r}?" if near else f"change {known.setting}"
+    raise SettingsError(f"{known.setting} = {name!r}", accepted, fix)
+
+
+def find(point: str, name: str) -> Any:
+    """Return the extension that a name means; its module is imported.
+
+    Raises
+    ------
+    SettingsError
+        If nothing or more than one thing has the name, or its module cannot be imported: one line
+        that names the file and what is expected of it.
+    """
+    known = _point(point)
+    if (point, name) in _registered:
+        return _registered[point, name]
+    if name in shipped(point):
+        module = importlib.import_module(f"{known.package}.{name.replace('-', '_')}")
+        return getattr(module, known.attribute)
+    if OWN_FILE.fullmatch(name):
+        return _from_file(known, name)
+    declared = [entry for entry in _declared(point) if entry.name == name]
+    if len({entry.value for entry in declared}) > 1:
+        given = f"{known.setting} = {name!r}, which {' and '.join(map(_of_package, declared))} have"
+        raise SettingsError(given, "one of that name", "remove one of the packages")
+    if not declared:
+        check_name(point, name)
+        raise SettingsError(f"{known.setting} = {name!r}", known.expected, "check the name")
+    with _one_line(known, name, _of_package(declared[0])):
+        return declared[0].load()
+
+
+def is_extension(point: str, name: str) -> bool:
+    """Whether a name is an extension's, where the setting takes other texts too."""
+    return bool(OWN_FILE.fullmatch(name)) or name in names(point)
+
+
+def declared(point: str, name: str, trait: str, default: Any = None) -> Any:
+    """Return what an extension declares of itself, for instance ``may_stop`` or ``uses``."""
+    return getattr(find(point, name), trait, default)
+
+
+def users(point: str, key: str) -> tuple[str, ...]:
+    """Return the shipped extensions that read a setting."""
+    return tuple(name for name in shipped(point) if key in declared(point, name, "uses", ()))
+
+
+def build(point: str, name: str, settings: Any, options: dict[str, Any]) -> Any:
+    """Build what an extension is for.
+
+    A class or object with ``from_settings`` is given the run's settings; another class, its
+    options as keyword arguments; anything else is taken as it is.
+
+    Parameters
+    ----------
+    point, name : str
+        The extension.
+    settings : Settings
+        The run's settings.
+    options : dict
+        What the point's ``options`` setting says.
+
+    Raises
+    ------
+    SettingsError
+        If it cannot be built: one line that names the file and what is expected.
+    """
+    known, extension = _point(point), find(point, name)
+    with _one_line(known, name, _describe(extension)):
+        if hasattr(extension, "from_settings"):
+            return extension.from_settings(settings)
+        if isinstance(extension, type):
+            return extension(**options)
+    if options:
+        section = known.setting.partition(".")[0]
+        given = f"{section}.options with {known.setting} = {name!r}, {_describe(extension)}"
+        raise SettingsError(given, "a class, whose arguments they are", f"remove {section}.options")
+    return extension
+
+
+def own_file(name: str) -> Path | None:
+    """Return the file or package folder of ``module:attribute`` in the user's folder.
+
+    None if it belongs to an installed package, which every site must have for itself.
+    """
+    top = name.partition(":")[0].partition(".")[0]
+    for place in (Path.cwd() / f"{top}.py", Path.cwd() / top):
+        if place.is_file() or (place / "__init__.py").is_file():
+            return place
+    return None
+
+
+def source_digest(point: str, name: str) -> str:
+    """Return the sha256 of a user's source file, for keys of caches; of ours an empty text."""
+    if name in shipped(point):
+        return ""
+    module = sys.modules.get(getattr(find(point, name), "__module__", "") or "")
+    file = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+
+
+def _point(name: str) -> Point:
+    if name not in POINTS:
+        raise SettingsError(f"an extension of {name!r}", ", ".join(POINTS), "name one of them")
+    return POINTS[name]
+
+
+def _from_file(point: Point, name: str) -> Any:
+    """Import ``module:attribute``; the working folder is where a user's files are."""
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: a folder of the user's must not stand in for ours
+    with _one_line(point, name, f"{module_name.replace('.', '/')}.py"):
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name not in (module_name, module_name.partition(".")[0]):
+                raise
+            given = f"{point.setting} = {name!r}: there is no module {module_name!r}"
+            fix = f"put {module_name.replace('.', '/')}.py into this folder, or install its package"
+            raise SettingsError(given, "module:attribute of a file of yours", fix) from None
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                given = f"{point.setting} = {name!r}: {_file_of(module_name)} has no {attribute!r}"
+                raise SettingsError(given, point.expected, "check the name behind the colon")
+            found = getattr(found, part)
+    return found
+
+
+@contextmanager
+def _one_line(point: Point, name: str, where: str) -> Iterator[None]:
+    """Turn whatever a user's code raises into one line that names the file."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise bad_extension(point.name, name, error, where) from error
+
+
+def bad_extension(point: str, name: str, error: Exception, where: str = "") -> SettingsError:
+    """Describe in one line an exception that an extension raised.
+
+    Parameters
+    ----------
+    point, name : str
+        The extension.
+    error : Exception
+        What it raised.
+    where : str, optional
+        Its file, where the traceback does not show one of the user's.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
+    if frames:
+        where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
+    elif isinstance(error, SyntaxError) and error.filename:
+        where = f"{Path(error.filename).name}, line {error.lineno}"
+    what = f"{type(error).__name__}: {short_message(error)}"
+    known = _point(point)
+    return SettingsError(
+        f"{known.setting} = {name!r}: {where} raises {what}", known.expected, "correct the file"
+    )
+
+
+def _is_users(file: str) -> bool:
+    return (
+        not file.startswith((str(HOME / "core"), "<"))
+        and "site-packages" not in file
+        and ("importlib" not in file)
+    )
+
+
+def _file_of(module: str) -> str:
+    return Path(getattr(sys.modules[module], "__file__", None) or module).name
+
+
+@functools.cache
+def _declared(point: str) -> tuple[EntryPoint, ...]:
+    """Return the entry points of installed packages, without what is listed twice."""
+    return tuple(dict.fromkeys(entry_points(group=f"llm_qfl.{point}")))
+
+
+def _of_package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} ({entry.value})" if entry.dist else entry.value
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two objects are the same thing, perhaps defined again in a notebook's cell."""
+    return one is other or (hasattr(one, "__qualname__") and _describe(one) == _describe(other))
+
+
+def _describe(extension: Any) -> str:
+    name = getattr(extension, "__qualname__", None) or type(extension).__qualname__
+    module = getattr(extension, "__module__", "") or ""
+    return f"{module}.{name}" if module else name
