@@ -93,7 +93,7 @@ def test_lambda_falls_from_round_to_round() -> None:
 def test_a_node_overrides_only_what_is_its_own() -> None:
     node = {"partition-id": 1, "num-partitions": 4, "site": "x", "quantum.precision": "double"}
     assert parse_settings({}, node).quantum.precision == "double"
-    with pytest.raises(SettingsError, match=r"node config sets run.seed; accepted: data.source"):
+    with pytest.raises(SettingsError, match=r"node config sets run.seed; accepted: run.allow_code"):
         parse_settings({}, {"run.seed": 3})
     with pytest.raises(SettingsError, match=r"unknown setting 'quantum\.backnd'"):
         parse_settings({}, {"quantum.backnd": "exact"})
