@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ PACKAGES = (
     "server_app",
     "strategies",
 )
-BESIDE = {"pyproject.toml"}
+BESIDE = {"pyproject.toml", "LICENSE"}
 
 
 def files_of(package: str) -> set[str]:
@@ -85,3 +87,21 @@ def test_both_apps_load_from_it_alone(bundle: bytes, tmp_path: Path) -> None:
         env={"PATH": "/usr/bin:/bin"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_it_is_of_the_format_that_flower_publishes(bundle: bytes) -> None:
+    """Flower itself reads it back: format 1 needs a licence's file and a version of Flower."""
+    code = (
+        "import dataclasses, json, sys\n"
+        "from flwr.common.config import get_fab_config\n"
+        "from flwr.supercore.fab_format_version import normalize_and_validate_fab_format as read\n"
+        "config = get_fab_config(sys.stdin.buffer.read())\n"
+        "print(json.dumps([config['project'], dataclasses.asdict(read(config))]))"
+    )
+    read = subprocess.run([sys.executable, "-c", code], input=bundle, capture_output=True)
+    assert read.returncode == 0, read.stderr[-2000:]
+    project, found = json.loads(read.stdout)
+    assert found["fab_format_version"] == 1
+    assert found["flwr_version_min"] == "1.41"
+    assert version("flwr").startswith(found["flwr_version_target"].rpartition(".")[0])
+    assert 0 < len(project["description"]) <= 200  # what Flower's hub takes
