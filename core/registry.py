@@ -18,6 +18,7 @@ import difflib
 import functools
 import hashlib
 import importlib
+import importlib.util
 import re
 import sys
 import traceback
@@ -32,6 +33,12 @@ from core.errors import SettingsError, short_message
 
 HOME = Path(__file__).resolve().parents[1]
 """The folder that our packages are in."""
+
+PACKAGES = (
+    *("client_app", "core", "data", "llm", "llm_qfl", "quantum", "reporting", "server_app"),
+    "strategies",
+)
+"""Our packages: no user's file stands in for one."""
 
 OWN_FILE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 """``module:attribute``."""
@@ -269,13 +276,34 @@ def build(point: str, name: str, settings: Any, options: dict[str, Any]) -> Any:
 def own_file(name: str) -> Path | None:
     """Return the file or package folder of ``module:attribute`` in the user's folder.
 
-    None if it belongs to an installed package, which every site must have for itself.
+    At a site the bundle's folder is the user's. None if it belongs to an installed package, which
+    every site must have for itself, or is one of our own.
     """
     top = name.partition(":")[0].partition(".")[0]
-    for place in (Path.cwd() / f"{top}.py", Path.cwd() / top):
-        if place.is_file() or (place / "__init__.py").is_file():
-            return place
+    for folder in (Path.cwd(), HOME):
+        for place in (folder / f"{top}.py", folder / top):
+            if folder.name == "site-packages" or _is_ours(place):
+                continue
+            if place.is_file() or (place / "__init__.py").is_file():
+                return place
     return None
+
+
+def _is_ours(place: Path) -> bool:
+    return place.parent == HOME and place.name in PACKAGES
+
+
+def taken_by(place: Path) -> str:
+    """Say which other module Python finds in the place of a user's file; empty if none."""
+    try:
+        spec = importlib.util.find_spec(place.stem)
+    except (ImportError, ValueError):
+        return ""
+    origin = str(spec and spec.origin)
+    mine = place / "__init__.py" if place.is_dir() else place
+    if spec is None or Path(origin).resolve() == mine.resolve():
+        return ""
+    return origin if origin.endswith(".py") else f"Python's own {place.stem}"
 
 
 def source_digest(point: str, name: str) -> str:
@@ -299,6 +327,10 @@ def _from_file(point: Point, name: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last: a folder of the user's must not stand in for ours
+    own = own_file(name)
+    if own is not None and (other := taken_by(own)):
+        given = f"{point.setting} = {name!r}: {own.name} has the name of {other}"
+        raise SettingsError(given, "a name that no other module has", "rename it")
     with _one_line(point, name, f"{module_name.replace('.', '/')}.py"):
         try:
             found: Any = importlib.import_module(module_name)

@@ -29,6 +29,7 @@ from core import (
     write_text,
 )
 from core.messages import Parameters, unpack_parameters
+from core.own_code import digests
 from core.storage.checkpoints import note_releases, note_underway, write_checkpoint
 from strategies.agents import Agent, Decision, HasTranscript, Observation
 from strategies.regulation import llm_loss_of, loss_ratio
@@ -205,13 +206,14 @@ class RunJournal:
         folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self, settings: Settings) -> None:
-        """Write ``config.json``: everything resolved, versions, seed, commit."""
+        """Write ``config.json``: everything resolved, versions, seed, commit, the user's files."""
         write_json(
             self.folder / "config.json",
             {
                 "settings": settings.model_dump(),
                 "versions": versions(),
                 "commit": os.environ.get("LLM_QFL_COMMIT", "unknown"),
+                "code": digests(settings),
                 "seed": settings.run.seed,
                 "name": settings.run.name,
                 "started": _now(),
@@ -238,6 +240,7 @@ class RunJournal:
         before = read_json(self.folder / "config.json")
         parts = [*before.get("resumed", []), {"round": server_round, "at": _now()}]
         now = {"settings": settings.model_dump(), "versions": versions(), "resumed": parts}
+        now["code"] = digests(settings)
         write_json(self.folder / "config.json", {**before, **now})
 
     def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_qfl.cli.shipped import app_folder
 from tests.command import ROOT
 
 PACKAGES = (
@@ -36,6 +37,17 @@ def files_of(package: str) -> set[str]:
     }
 
 
+def build(app: Path) -> bytes:
+    """Build the bundle of an app's folder, as `flwr run` does."""
+    code = (
+        "import pathlib, sys; from flwr.cli.build import build_fab_from_disk\n"
+        "sys.stdout.buffer.write(build_fab_from_disk(pathlib.Path(sys.argv[1])))"
+    )
+    made = subprocess.run([sys.executable, "-c", code, app], capture_output=True, check=False)
+    assert made.returncode == 0, made.stderr[-2000:]
+    return made.stdout
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Build it from a checkout in which private rows lie about."""
@@ -52,13 +64,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         "client_app/x.yaml",
     ):
         (checkout / name).write_text("{}", encoding="utf-8")
-    code = (
-        "import pathlib, sys; from flwr.cli.build import build_fab_from_disk\n"
-        "sys.stdout.buffer.write(build_fab_from_disk(pathlib.Path(sys.argv[1])))"
-    )
-    made = subprocess.run([sys.executable, "-c", code, checkout], capture_output=True, check=False)
-    assert made.returncode == 0, made.stderr[-2000:]
-    return made.stdout
+    return build(checkout)
 
 
 def test_all_that_runs_and_nothing_beside_it(bundle: bytes) -> None:
@@ -105,3 +111,15 @@ def test_it_is_of_the_format_that_flower_publishes(bundle: bytes) -> None:
     assert found["flwr_version_min"] == "1.41"
     assert version("flwr").startswith(found["flwr_version_target"].rpartition(".")[0])
     assert 0 < len(project["description"]) <= 200  # what Flower's hub takes
+
+
+def test_files_of_the_user_s_own_are_in_it(tmp_path: Path) -> None:
+    for name in ("my_agent.py", "mine/__init__.py", "mine/table.json", "other.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    files = {n: tmp_path / n for n in ("my_agent.py", "mine/__init__.py", "mine/table.json")}
+    app = app_folder(tmp_path / "launch", files)
+    with zipfile.ZipFile(io.BytesIO(build(app))) as archive:
+        sent = {name for name in archive.namelist() if not name.startswith(".info")}
+    assert sent == BESIDE.union(files, *(files_of(package) for package in PACKAGES))
+    assert app_folder(tmp_path, {}) == ROOT  # a checkout as it is

@@ -55,15 +55,16 @@ def call_module(
     LaunchError
         If it fails otherwise, or takes too long.
     """
+    places = filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")])
     try:
         done = subprocess.run(
-            [sys.executable, "-m", module, *words],
-            cwd=PACKAGES,
+            # From the user's folder, for files of his own; -P: none of them stands in for ours.
+            [sys.executable, "-P", "-m", module, *words],
             input=text,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, **UNICODE},
+            env={**os.environ, **UNICODE, "PYTHONPATH": os.pathsep.join(places)},
             check=False,
             timeout=seconds,
         )

@@ -118,14 +118,16 @@ class Flwr:
             if log is not None:
                 output.close()
 
-    def submit(self, config: Mapping[str, Scalar], federation: str = "") -> subprocess.Popen[bytes]:
+    def submit(
+        self, config: Mapping[str, Scalar], files: Mapping[str, Path], federation: str = ""
+    ) -> subprocess.Popen[bytes]:
         """Submit a run; the returned process writes the run's log and ends with the run.
 
-        Only a simulation has a federation config.
+        Only a simulation has a federation config; `files` of the user's own travel with the run.
         """
         file = self.home / "run-config.toml"
         write_text(file, to_toml(config))
-        words = ["run", str(app_folder(self.home)), CONNECTION, "--run-config", str(file)]
+        words = ["run", str(app_folder(self.home, files)), CONNECTION, "--run-config", str(file)]
         nodes = ["--federation-config", federation] if federation else []
         return self.start(*words, *nodes, "--stream", log=self.run_log)
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core import (
@@ -26,6 +26,7 @@ from core import (
     with_run_name,
 )
 from core.formatting import toml_value
+from core.own_code import digests, load_extensions, own_files
 from core.storage.checkpoints import alone, last_checkpoint, no_checkpoint, rewind
 from llm_qfl.cli.shipped import app_description, config_file
 
@@ -52,12 +53,15 @@ class Plan:
         Absolute path of each Flower program by name.
     notices : tuple of str
         Keys of the files that were dropped, each with its reason.
+    files : dict
+        Files of the user's own that travel with the run, by their names in the bundle.
     """
 
     settings: Settings
     overrides: dict[str, Scalar]
     programs: dict[str, str]
     notices: tuple[str, ...] = ()
+    files: dict[str, Path] = field(default_factory=dict)
 
     def print_notices(self) -> None:
         """Print to stderr which keys of the files were dropped."""
@@ -103,6 +107,7 @@ def make_plan(
     there = [] if clients is None else [f"run.clients={clients}"]
     notices: list[str] = []
     settings, overrides = parse_run(paths, [*there, *assignments, *own], unset, notices)
+    load_extensions(settings)
     settings = with_run_name(settings, paths[-1] if paths else None)
     overrides["run.name"] = settings.run.name
     if clients is not None and settings.run.clients != clients:
@@ -113,7 +118,7 @@ def make_plan(
         )
     overrides = absolute_paths(overrides, Path.cwd())
     check_paths(overrides, per_site=settings.data.per_site, used=settings.run.resume)
-    return Plan(settings, overrides, find_programs(), tuple(notices))
+    return Plan(settings, overrides, find_programs(), tuple(notices), own_files(settings))
 
 
 def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
@@ -263,9 +268,20 @@ def resumed_plan(run: Path, assignments: Iterable[str], clients: int | None = No
         if found is None:
             raise UserError(no_checkpoint(folder))
         refuse_changes(before, plan.settings, found.number)
+        plan = _with_changed_files(plan, read_json(folder / "config.json").get("code", {}))
         rewind(folder, found)
         _put_away_logs(folder / "logs")
     return plan
+
+
+def _with_changed_files(plan: Plan, before: Mapping[str, str]) -> Plan:
+    """Add a notice where a file of the user's own is not the one that the run began with."""
+    now = digests(plan.settings)
+    changed = sorted(name for name in before if now.get(name) != before[name])
+    if not changed:
+        return plan
+    notice = f"{', '.join(changed)}: not what the run began with; it goes on with what is here"
+    return replace(plan, notices=(*plan.notices, notice))
 
 
 def _put_away_logs(logs: Path) -> None:

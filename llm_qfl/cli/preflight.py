@@ -81,6 +81,7 @@ def lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     settings, run = plan.settings, plan.settings.run
     facts = [("run", f"{run.name}: {run.clients} clients, at most {run.rounds} rounds")]
     last = "Nothing was started or written."
+    facts += [("code", f"{name} of yours travels to every site") for name in plan.files]
     if found:
         facts += _facts(found, settings.train.steps)
     else:

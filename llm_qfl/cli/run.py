@@ -211,7 +211,7 @@ class Watch:
         if self.superlink.simulated:
             clients, threads = plan.settings.run.clients, plan.settings.quantum.threads
             nodes = federation_config(clients, threads, os.cpu_count() or 1)
-        stream = flwr.submit(run_config(plan, self.folder), nodes)
+        stream = flwr.submit(run_config(plan, self.folder), plan.files, nodes)
         status, details = "", ""
         requested = time.monotonic()
         while not status.startswith("finished"):

@@ -97,22 +97,33 @@ def app_description() -> Path:
     return found
 
 
-def app_folder(place: Path) -> Path:
-    """Return a folder for ``flwr run``: the checkout, or one made in `place` of what is installed.
+def app_folder(place: Path, files: Mapping[str, Path]) -> Path:
+    """Return a folder for ``flwr run``.
+
+    The checkout, where nothing is to be added; else one made of our packages in `place`.
 
     Parameters
     ----------
     place : Path
         A folder of this launch alone, so that nobody sees a half-written app.
+    files : Mapping
+        Files of the user's own by their names in the app's folder.
     """
     description = app_description()
-    if description.parent == PACKAGES:
+    if description.parent == PACKAGES and not files:
         return PACKAGES
     app = place / "app"
     for package in APP:
         skip = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PACKAGES / package, app / package, ignore=skip, dirs_exist_ok=True)
-    shutil.copy(description, app)
+    shutil.copy(description.with_name("LICENSE"), app)
+    for name, path in files.items():
+        (app / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, app / name)
+    included = "".join(f'\n  "/{name}",' for name in files)
+    text = description.read_text(encoding="utf-8")
+    text = text.replace("fab-include = [", f"fab-include = [{included}", 1)
+    (app / "pyproject.toml").write_text(text, encoding="utf-8")
     return app
 
 

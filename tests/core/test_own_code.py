@@ -1,0 +1,106 @@
+"""Which files of the user's own travel with a run, and which are refused: one line each."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core import Settings, SettingsError, own_code, registry
+
+Files = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    """Write files into the user's folder; return what travels with a run that names some."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def made(*named: str, **texts: str) -> dict[str, Path]:
+        for name, text in texts.items():
+            path = tmp_path / (name if "." in name else f"{name}.py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        keys = {f"point-{place}": name for place, name in enumerate(named)}
+        monkeypatch.setattr(own_code, "own_names", lambda settings: keys)
+        return own_code.own_files(Settings())
+
+    return made
+
+
+def test_a_file_travels_with_what_it_imports_from_its_folder(files: Files, tmp_path: Path) -> None:
+    first = "import json, oc_b\ndef late():\n    from oc_c.deep import x\n"
+    found = files(
+        "oc_a:A", oc_a=first, **{"oc_b": "import oc_a", "oc_c/__init__": "", "oc_c/deep": ""}
+    )
+    assert list(found) == ["oc_a.py", "oc_b.py", "oc_c/__init__.py", "oc_c/deep.py"]
+    assert found["oc_b.py"] == tmp_path / "oc_b.py"
+
+
+def test_a_package_travels_whole_but_for_tests_and_what_flower_drops(files: Files) -> None:
+    texts = {"oc_p/__init__": "", "oc_p/in/deep": "", "oc_p/test_x": "", "oc_p/.hidden.py": ""}
+    texts |= {"oc_p/table.json": "{}", "oc_p/rows.csv": "1"}
+    found = files("oc_p.in.deep:x", **texts)
+    assert list(found) == ["oc_p/__init__.py", "oc_p/in/deep.py", "oc_p/table.json"]
+
+
+def test_installed_packages_and_our_own_do_not_travel(files: Files) -> None:
+    assert files("numpy:array", "core.registry:POINTS", "json:loads") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("data", "data.py has the name of .*data/__init__.py"),
+        ("json", "json.py has the name of .*json/__init__.py"),
+        ("sys", "sys.py has the name of Python's own sys"),
+        ("numpy", "numpy.py has the name of .*numpy/__init__.py"),
+        ("test_mine", "test_mine.py does not travel"),
+    ],
+)
+def test_a_name_that_something_else_has_is_one_line(
+    name: str, printed: str, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [place for place in sys.path if place != os.getcwd()])
+    with pytest.raises(SettingsError, match=printed) as refused:
+        files(f"{name}:X", **{name: ""})
+    assert "\n" not in str(refused.value)
+
+
+def test_links_and_large_files_are_refused(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "oc_l.py").symlink_to(tmp_path / "elsewhere.py")
+    (tmp_path / "elsewhere.py").write_text("")
+    with pytest.raises(SettingsError, match=r"oc_l\.py is a link"):
+        files("oc_l:X")
+    with pytest.raises(SettingsError, match=r"oc_m\.py has 1,048,577 bytes"):
+        files("oc_m:X", oc_m="#" * (2**20 + 1))
+    parts = {f"oc_q/part_{k}": "#" * 2**20 for k in range(4)}
+    assert len(files("oc_q:X", **{"oc_q/__init__": "", **parts})) == 5
+    with pytest.raises(SettingsError, match=r"4,194,305 bytes in all"):
+        files("oc_q:X", **{"oc_q/__init__": "#", **parts})
+
+
+def test_a_named_module_that_another_stands_for_is_refused_when_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "numpy.py").write_text("class Mine: ...")
+    with pytest.raises(SettingsError, match=re.escape("'numpy:Mine': numpy.py has the name of")):
+        registry.find("agent", "numpy:Mine")
+
+
+def test_our_packages_are_those_that_the_registry_knows() -> None:
+    from llm_qfl.cli.shipped import APP
+
+    assert {*APP, "llm_qfl"} == set(registry.PACKAGES)
+
+
+def test_the_record_has_each_file_s_sha256(files: Files, tmp_path: Path) -> None:
+    files("oc_r:X", oc_r="")
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert own_code.digests(Settings()) == {"oc_r.py": empty}
