@@ -4,6 +4,7 @@ Nothing heavy is imported here: scipy, scikit-learn and datasets come with the c
 needs them.
 """
 
+from data.checks import checked_dna
 from data.features import feature_kind, kmer_frequencies, raw_features
 from data.loading import load_corpus, load_federation, load_server, load_site
 from data.metrics import calibration, confusion_scores, linear_baseline, majority_baseline, scores
@@ -21,3 +22,4 @@ from data.moments import (
 from data.outliers import outlying_sites
 from data.projection import Projection, fit_projection
 from data.rows import Corpus, DataInfo, ServerData, Site, Split, class_rows
+from data.text import clean_texts

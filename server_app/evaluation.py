@@ -8,10 +8,10 @@ quantum time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from logging import INFO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from flwr.common.logger import log
 
 from core import Settings, UserError, derive_seed, open_store
 from core.messages import EvaluateReport, unpack_parameters
+from server_app.pipeline import Embed, Pipeline
 from server_app.prepare import rows_by_class
 from strategies import rows_that_count
 from strategies.context import EvaluationResult, PreparedFederation
@@ -59,10 +60,8 @@ class CentralEvaluator:
 
         torch.set_num_threads(settings.quantum.threads)
         self.settings, self.earlier = settings, dict(earlier or {})
-        self.projection = Projection.from_bytes(federation.projection)
         self.data: ServerData = load_server(settings)
         classes = len(self.data.classes)
-        self.adapter = _frozen_adapter(settings, federation, classes)
         quantum = settings.quantum.model_copy(update={"backend": settings.evaluation.backend})
         host = Host(
             hardware=settings.hardware.without_budgets(),
@@ -72,8 +71,15 @@ class CentralEvaluator:
             store=open_store(settings.llm.store),
             run=f"{run_id}/judge",
         )
-        self.classifier = build_classifier(quantum, classes, host)
-        self.validation = self.projection.apply(self._raw(self.data.validation.texts))
+        self.pipeline = Pipeline(
+            settings,
+            self.data.kind,
+            _embedder(settings, self.data.kind, _frozen_adapter(settings, federation, classes)),
+            Projection.from_bytes(federation.projection),
+            build_classifier(quantum, classes, host),
+        )
+        self.projection = self.pipeline.projection
+        self.validation = self.projection.apply(self.pipeline.raw(self.data.validation.texts))
         self.tested = False
 
     @property
@@ -86,26 +92,11 @@ class CentralEvaluator:
         """What is odd about the rows that the server sees; a line each."""
         return self.data.info.notes
 
-    def _raw(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        from data import raw_features
-        from llm import stored_embedding
-
-        llm, kind = self.settings.llm, self.data.kind
-        store = open_store(llm.store) / "features"
-
-        def embed(rows: Sequence[str]) -> npt.NDArray[np.float32]:
-            return stored_embedding(rows, llm, kind, store, _log_progress, self.adapter)
-
-        return raw_features(texts, kind, self.settings.features, embed)
-
     def _probabilities(
         self, arrays: ArrayRecord, features: npt.NDArray[np.float32], label: str
     ) -> npt.NDArray[np.float64]:
         """Return class probabilities (rows, C) of a model's parameters."""
-        from quantum import evaluate, metered
-
-        with metered(self.classifier, label):
-            return evaluate(self.classifier, unpack_parameters(arrays), features)[0]
+        return self.pipeline.probabilities(unpack_parameters(arrays), features, label)
 
     def _validated(self, arrays: ArrayRecord, label: str) -> EvaluationResult:
         """Score a model on the validation rows."""
@@ -127,7 +118,7 @@ class CentralEvaluator:
         """Return what the evaluations cost on a device, in all parts of the run."""
         from quantum import DeviceEngine
 
-        engine = self.classifier.engine
+        engine = self.pipeline.classifier.engine
         now = asdict(engine.usage) if isinstance(engine, DeviceEngine) else {}
         return {k: now.get(k, 0) + self.earlier.get(k, 0) for k in {**self.earlier, **now}}
 
@@ -141,7 +132,7 @@ class CentralEvaluator:
         from data import calibration, scores
 
         self.tested = True
-        raw = self._raw(self.data.test.texts)
+        raw = self.pipeline.raw(self.data.test.texts)
         projected = self.projection.apply(raw)
         probabilities = self._probabilities(arrays, projected, "test")
         labels, fresh = self.data.test.labels, ~self.data.seen
@@ -160,7 +151,8 @@ class CentralEvaluator:
         if not len(train) or not self.settings.evaluation.baselines:
             return {}
         # A site at a time: in a simulation its own embeddings are in the store already.
-        full = np.concatenate([self._raw(site.texts) for site in self.data.sites if len(site)])
+        sites = [site.texts for site in self.data.sites if len(site)]
+        full = np.concatenate([self.pipeline.raw(texts) for texts in sites])
         seed = derive_seed(self.settings.run.seed, "baseline")
         sides = {
             "logistic_projected": (self.projection.apply(full), projected),
@@ -170,6 +162,14 @@ class CentralEvaluator:
         for name, (fitted, scored) in sides.items():
             found[name] = linear_baseline(fitted, train.labels, scored, test.labels, classes, seed)
         return found
+
+
+def _embedder(settings: Settings, kind: Any, adapter: FrozenAdapter | None) -> Embed:
+    """Return what embeds rows for the server, once: embeddings are stored."""
+    from llm import stored_embedding
+
+    store = open_store(settings.llm.store) / "features"
+    return lambda rows: stored_embedding(rows, settings.llm, kind, store, _log_progress, adapter)
 
 
 def _log_progress(line: str) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from logging import INFO, WARNING
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import Settings, UserError, derive_seed, unexpected_error
 from core.messages import Parameters, pack_parameters, unpack_parameters
+from core.model_file import model_settings
 from server_app.evaluation import CentralEvaluator, federated_test
+from server_app.pipeline import projection_arrays
 from server_app.prepare import prepare, warn_of_step_limit
 from server_app.resume import RunHistory, rejoin, restore
 from server_app.summary import prepared_event, resumed_event, summarise
@@ -57,6 +58,8 @@ def run(
     UserError
         If nodes, data or settings do not allow the run.
     """
+    from data import Projection
+
     clock = Clock(history.state["seconds"] if history else None)
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
@@ -77,7 +80,8 @@ def run(
         _begin(strategy, journal, first)
     with clock.phase("rounds"):
         kept = _run_rounds(grid, strategy, first)
-    journal.model({**unpack_parameters(kept), **_projection_arrays(federation)})
+    projection = projection_arrays(Projection.from_bytes(federation.projection))
+    journal.model({**unpack_parameters(kept), **projection}, _model_facts(context))
     return _conclude(grid, context, strategy, kept)
 
 
@@ -162,14 +166,21 @@ def _first_parameters(context: RunContext, journal: RunJournal) -> Parameters:
     return dict(classifier.initial(derive_seed(settings.run.seed, "initial")))
 
 
-def _projection_arrays(federation: PreparedFederation) -> Parameters:
-    """Return the projection as the arrays that stand beside a model's parameters."""
-    from data import Projection
+def _model_facts(context: RunContext) -> dict[str, Any]:
+    """Return what ``model.json`` says of the kept model."""
+    from core.registry import is_extension, source_digest
+    from data import feature_kind
 
-    projection = Projection.from_bytes(federation.projection)
+    settings, first = context.settings, context.federation.first
+    kind: Any = first.kind
+    own = {"ansatz": settings.quantum.model, "model": settings.llm.model}
+    code = {point: source_digest(point, n) for point, n in own.items() if is_extension(point, n)}
+    features = feature_kind(kind, settings.features)
     return {
-        "projection.mean": np.asarray(projection.mean),
-        "projection.matrix": np.ascontiguousarray(projection.matrix),
-        "projection.scale": np.asarray(projection.scale),
-        "projection.clip": np.asarray([projection.clip]),
+        "classes": first.classes,
+        "kind": first.kind,
+        "data": first.data,
+        "encoder": first.encoder if features == "embedding" else "",
+        "code": {point: digest for point, digest in code.items() if digest},
+        "settings": model_settings(settings, features),
     }

@@ -29,6 +29,7 @@ from core import (
     write_text,
 )
 from core.messages import Parameters, unpack_parameters
+from core.model_file import write_model_file
 from core.own_code import digests
 from core.storage.checkpoints import note_releases, note_underway, write_checkpoint
 from strategies.agents import Agent, Decision, HasTranscript, Observation
@@ -272,9 +273,11 @@ class RunJournal:
         """Write ``ledger.json``."""
         write_json(self.folder / "ledger.json", ledger.as_json())
 
-    def model(self, parameters: Parameters) -> None:
-        """Write the kept model, with the projection it needs, to ``model.safetensors``."""
+    def model(self, parameters: Parameters, facts: dict[str, Any]) -> None:
+        """Write the kept model: its arrays, projection included, and ``model.json``."""
         save_arrays(self.folder / MODEL, parameters)
+        shared = facts["settings"]["features"]["encoder"] == "shared"
+        write_model_file(self.folder, facts, (MODEL, ADAPTER) if shared else (MODEL,))
 
     def adapter(self, parameters: Parameters) -> None:
         """Write the adapter that the clients trained together, to ``adapter.safetensors``."""

@@ -180,7 +180,7 @@ def test_6_sides_hold_different_rows_and_the_server_tests_once() -> None:
     evaluator = CentralEvaluator(
         settings, PreparedFederation((), {}, projection.to_bytes(), [1.0, 1.0])
     )
-    arrays = pack_parameters(evaluator.classifier.initial(0))
+    arrays = pack_parameters(evaluator.pipeline.classifier.initial(0))
     evaluator.validate(1, arrays)
     evaluator.validate(2, arrays)
     assert evaluator.test(arrays)[0]["rows"] == 60

@@ -131,7 +131,7 @@ def _collected(
     return given | own, places | dict.fromkeys(own, len(paths))
 
 
-def parse_node(assignments: Iterable[str]) -> dict[str, Scalar]:
+def parse_node(assignments: Iterable[str], option: str = "--node-set") -> dict[str, Scalar]:
     """Read ``key=value`` assignments of one node: settings that may differ per node, or its name.
 
     Whether a value has an effect depends on the run: the node checks that when a run comes.
@@ -141,7 +141,7 @@ def parse_node(assignments: Iterable[str]) -> dict[str, Scalar]:
     SettingsError
         As `parse_settings`, for a key, type or bound; and for a malformed assignment.
     """
-    given = dict(_assignment(text, "--node-set") for text in assignments)
+    given = dict(_assignment(text, option) for text in assignments)
     own = {key: value for key, value in given.items() if key != "site"}
     _validated(own, own)
     if not isinstance(given.get("site", ""), str):

@@ -53,6 +53,8 @@ Counts = Annotated[list[Count], WrapValidator(_as_one)]
 Names = Annotated[list[str], WrapValidator(_as_one)]
 Square = Annotated[list[list[Count]], WrapValidator(_as_one), AfterValidator(_square)]
 Setting = Annotated[Any, AfterValidator(_scalar)]
+Scalars = dict[str, dict[str, Setting]]
+"""Settings by section."""
 
 
 class Part(BaseModel):
@@ -104,7 +106,7 @@ class LedgerFile(Part):
 class ConfigFile(Part):
     """``config.json``."""
 
-    settings: dict[str, dict[str, Setting]] = {}
+    settings: Scalars = {}
     versions: dict[str, str] = {}
     name: str = ""
     commit: str = ""
