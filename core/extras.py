@@ -5,7 +5,25 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from core.errors import SettingsError
+from core.registry import modules_of
 from core.settings.schema import Settings
+
+
+def tracker_names(settings: Settings) -> tuple[str, ...]:
+    """Return the run's trackers (`run.track`), each once.
+
+    Raises
+    ------
+    SettingsError
+        For one that there is not.
+    """
+    named = dict.fromkeys(filter(None, (n.strip() for n in settings.run.track.split(","))))
+    known = modules_of("reporting.trackers")
+    for name in named:
+        if name not in known:
+            given = f"run.track = {settings.run.track!r}"
+            raise SettingsError(given, f"a list of {', '.join(known)}", f"correct {name!r}")
+    return tuple(named)
 
 
 def check_extras(settings: Settings) -> None:
@@ -22,6 +40,8 @@ def check_extras(settings: Settings) -> None:
     if privacy.dp != "none" or privacy.moment_noise:
         setting = f"privacy.dp = {privacy.dp!r}" if privacy.dp != "none" else "privacy.moment_noise"
         _require("dp_accounting", "privacy", setting)
+    for name in tracker_names(settings):  # a tracker, its package and its extra have one name
+        _require(name, name, f"run.track = {name!r}")
 
 
 def _require(module: str, extra: str, setting: str) -> None:

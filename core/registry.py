@@ -165,10 +165,15 @@ def register(point: str, name: str, extension: Any = None) -> Any:
     return extension
 
 
-@functools.cache
 def shipped(point: str) -> tuple[str, ...]:
     """Return the names that we ship, sorted; nothing is imported."""
-    folder = HOME / _point(point).package.replace(".", "/")
+    return modules_of(_point(point).package)
+
+
+@functools.cache
+def modules_of(package: str) -> tuple[str, ...]:
+    """Return the names that a package's modules stand for, sorted; nothing is imported."""
+    folder = HOME / package.replace(".", "/")
     found = {entry.stem for entry in folder.glob("*.py")}
     found |= {entry.parent.name for entry in folder.glob("*/__init__.py")}
     return tuple(sorted(name.replace("_", "-") for name in found if not name.startswith("_")))

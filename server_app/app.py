@@ -26,6 +26,7 @@ from core.extras import check_extras
 from core.storage.checkpoints import alone
 
 if TYPE_CHECKING:
+    from server_app.resume import RunHistory
     from strategies.journal import RunJournal
 
 app = ServerApp()
@@ -85,8 +86,8 @@ def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> Non
     RunFailedError
         If the run did not complete. ``summary.json`` and the last event say why.
     """
+    from reporting.trackers import tracked
     from server_app.resume import load_history
-    from server_app.run import run
     from strategies.journal import RunJournal
 
     began = time.monotonic()
@@ -97,6 +98,23 @@ def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> Non
     else:
         journal.resumed(settings, history.number)
     log(INFO, "results: %s", folder)
+    with tracked(settings, folder) as listener:
+        journal.listeners.append(listener)
+        _finish(grid, settings, journal, run_id, history, began)
+
+
+def _finish(
+    grid: Grid,
+    settings: Settings,
+    journal: RunJournal,
+    run_id: str,
+    history: RunHistory | None,
+    began: float,
+) -> None:
+    """Run, and write down how it ended; `began` is when."""
+    from server_app.run import run
+
+    folder = journal.folder
     try:
         summary = run(grid, settings, journal, run_id, history=history)
     except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from logging import INFO
@@ -200,10 +200,13 @@ class RunJournal:
     ----------
     folder : Path
         The results folder; made if absent.
+    listeners : list of callable
+        Each is given every event once it is written; it may not raise.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self, settings: Settings) -> None:
@@ -224,6 +227,8 @@ class RunJournal:
     def event(self, event: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``; a round's figures go to the log too."""
         append_jsonl(self.folder / "metrics.jsonl", event)
+        for listener in self.listeners:
+            listener(event)
         if event["event"] == "round":
             figures = event["round"], event["loss"], 100 * event["accuracy"]
             log(INFO, "round %d: validation loss %.4f, accuracy %.1f %%", *figures)

@@ -36,6 +36,9 @@ class RunSettings(Section):
     """Go on with the interrupted run in `run.folder`; `llm-qfl run --resume` sets both."""
     report: bool = setting(True, resumable=True)
     """Write `report.html` at the end."""
+    track: str = setting("", resumable=True, listed=True)
+    """Trackers that the server sends the run's figures to while it runs: `wandb`, `mlflow`,
+    `tensorboard`, or several; empty: none."""
     allow_code: bool = setting(True, per_node=True, resumable=True)
     """Take extensions of the user's own files (`module:attribute`), which travel with the run as
     code; false at a node: it refuses such a run."""

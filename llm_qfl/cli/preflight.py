@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core import check_new_run
+from core.extras import check_extras
 from core.formatting import display_safe, duration, join_list, whole
 from llm_qfl.cli.children import LaunchError, ask
 from llm_qfl.cli.plan import Plan
@@ -36,6 +37,7 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
         If a dry check breaks off; a run starts all the same, and says so.
     """
     plan.print_notices()
+    check_extras(plan.settings)
     if not plan.settings.run.folder:
         output = plan.overrides.get("run.output", plan.settings.run.output)
         check_new_run(Path(str(output)), plan.settings.run.name)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def test_a_bad_key_is_one_line_and_nothing_starts(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_clients_two_rounds(tmp_path: Path) -> None:
-    found, watch, got = watched(tmp_path, "run", *sets(*SMALL, "run.name=small"))
+    names = "tensorboard" if find_spec("tensorboard") else ""
+    given = (*SMALL, "run.name=small", f"run.track={names}")
+    found, watch, got = watched(tmp_path, "run", *sets(*given))
     assert found.returncode == 0, found.stdout
     # Ray lets nobody write into its store without the run's token, and listens here alone.
     assert got.startswith("refused")
@@ -94,6 +97,7 @@ def test_two_clients_two_rounds(tmp_path: Path) -> None:
     assert summary["test"]["rows"] == 40
     for printed in ("dna-demo (synthetic)", "QCNN su4, 4 qubits", "quantum model", str(folder)):
         assert printed in found.stdout
+    assert len(list(folder.glob("tensorboard/events.*"))) == bool(names)
     page = (folder / "report.html").read_text()
     assert "synthetic" in page
     assert "<svg" in page
