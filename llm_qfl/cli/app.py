@@ -21,6 +21,13 @@ USER_MISTAKE = 2
 SIGNALLED = 128
 """Added to a signal's number, as shells do: 130 for Ctrl-C, 143 for SIGTERM."""
 
+FILES = {
+    "bash": "_shtab_compgen_files",
+    "zsh": "_files",
+    "fish": "(__fish_complete_path (commandline -ct))",
+}
+"""How a shell completes a path (shtab)."""
+
 Argument = tuple[str, dict[str, Any]]
 
 
@@ -104,6 +111,7 @@ MORE = {
     "up": (*MAKE, _flag("--detach", "return once all have joined")),
     "init": MAKE,
     "revoke": (_option("node", "its name, for instance node-1", metavar="NODE"),),
+    "status": (JSON,),
 }
 
 
@@ -133,6 +141,7 @@ COMMANDS = {
                 metavar="RUN",
             ),
             _flag("--dry-run", "check, print what would run, and start nothing", dest="dry"),
+            _flag("--json", "with --dry-run: print JSON", dest="as_json"),
             _flag("--plain", "no colours, no moving status line"),
             _flag("--quiet", "print the final result only"),
         ),
@@ -163,13 +172,14 @@ COMMANDS = {
             _option("--run", "only those of one Flower run", default="", metavar="ID"),
             _option("--account", "name of a saved IBM account", default=""),
             _option("--store", "the site's store (llm.store)", default="", metavar="FOLDER"),
+            JSON,
         ),
     ),
     "report": Command("commands:report", "make a run's report.html again", (RUN,)),
     "audit": Command(
         "commands:audit",
         "replay a run's decisions; no model is called",
-        (RUN,),
+        (RUN, JSON),
         "Rebuild a run's agent, show it the recorded observations, and compare what it decides "
         "with the record; a language model's recorded answers are parsed again. Exit code: "
         "0 all the same, 1 some differ, 2 no such record or a damaged one.",
@@ -199,12 +209,25 @@ COMMANDS = {
     "clean": Command(
         "commands:clean",
         "list, or remove, what is kept outside the results folders",
-        (_flag("--yes", "remove it", dest="remove"),),
+        (_flag("--yes", "remove it", dest="remove"), JSON),
+    ),
+    "doctor": Command(
+        "doctor:doctor",
+        "say what is installed here, and what is missing for what",
+        (JSON,),
+        "Versions, devices, accounts (no secret is shown), free disk, extensions, and the command "
+        "that mends what is missing. Exit code: 0, or 1 with problems.",
+    ),
+    "completion": Command(
+        "commands:completion",
+        "print a shell's completion of this command",
+        (_option("shell", "bash, zsh or fish", choices=("bash", "zsh", "fish")),),
+        'For instance, in ~/.bashrc: eval "$(llm-qfl completion bash)"',
     ),
     "settings": Command(
         "commands:settings",
         "explain the settings",
-        (_option("key", "a key (run.rounds) or section (run)", nargs="?", default=""),),
+        (_option("key", "a key (run.rounds) or section (run)", nargs="?", default=""), JSON),
     ),
 }
 
@@ -226,7 +249,9 @@ def _add(parsers: Any, commands: Mapping[str, Command]) -> None:
         parser = parsers.add_parser(name, help=command.help, description=command.more or None)
         parser.set_defaults(call=command.call)
         for argument, options in command.arguments:
-            parser.add_argument(argument, **options)
+            made = parser.add_argument(argument, **options)
+            if options.get("type") is Path:
+                setattr(made, "complete", FILES)  # noqa: B010 - an attribute of shtab's
         if command.steps:
             steps = parser.add_subparsers(dest="step", metavar="step", required=True)
             _add(steps, command.steps)

@@ -21,6 +21,11 @@ USER_MISTAKE = 2
 """Exit code by which a child says that its last line is a user's mistake."""
 
 
+def print_json(value: Any) -> None:
+    """Print what a table would show as one JSON document."""
+    print(json.dumps(value, indent=2))
+
+
 class LaunchError(RuntimeError):
     """A process could not be started or ended badly; the message is one line for the user."""
 

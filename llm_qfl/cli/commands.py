@@ -33,12 +33,12 @@ from core import (
     traits,
 )
 from core.formatting import toml_value, whole
-from llm_qfl.cli.children import USER_MISTAKE, LaunchError, call_module
+from llm_qfl.cli.children import USER_MISTAKE, LaunchError, call_module, print_json
 from llm_qfl.cli.formatting import WIDTH, one_line, steps_words, who
 from llm_qfl.cli.processes import alive, end_all, members
 
 
-def settings(key: str) -> int:
+def settings(key: str, *, as_json: bool = False) -> int:
     """Explain one key, one section, or all: what it does, its default and what it takes.
 
     Raises
@@ -51,19 +51,31 @@ def settings(key: str) -> int:
         near = difflib.get_close_matches(key, [*FIELDS, *SECTIONS], n=1, cutoff=0.0)[0]
         takes = f"a key or a section ({', '.join(sorted(SECTIONS))})"
         raise SettingsError(f"unknown setting {key!r}", takes, f"did you mean {near!r}?")
-    texts = descriptions()
-    print("\n".join(line for k in chosen for line in _setting(k, texts[k])))
+    found = [_setting(k, text) for k, text in descriptions().items() if k in chosen]
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(line for one in found for line in _setting_lines(one)))
     return 0
 
 
-def _setting(key: str, text: str) -> list[str]:
-    """Return the lines on one key."""
-    lines = [f"{key} = {toml_value(FIELDS[key].default)}"]
-    texts = [text, f"Takes: {accepted(key)}."]
-    if traits(key).applies_when:
-        texts.append(f"Used when {condition_text(key).replace('`', '')}.")
-    if traits(key).per_node:
-        texts.append("A node may set its own.")
+def _setting(key: str, text: str) -> dict[str, Any]:
+    """Return what is known of one key."""
+    return {
+        "key": key,
+        "default": FIELDS[key].default,
+        "text": text,
+        "accepted": accepted(key),
+        "used_when": condition_text(key).replace("`", "") if traits(key).applies_when else "",
+        "per_node": traits(key).per_node,
+    }
+
+
+def _setting_lines(one: Mapping[str, Any]) -> list[str]:
+    lines = [f"{one['key']} = {toml_value(one['default'])}"]
+    texts = [one["text"], f"Takes: {one['accepted']}."]
+    texts += [f"Used when {one['used_when']}."] if one["used_when"] else []
+    texts += ["A node may set its own."] if one["per_node"] else []
     for text in texts:
         lines += textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
     return lines
@@ -91,7 +103,7 @@ def report(run: Path) -> int:
     return 0
 
 
-def audit(run: Path) -> int:
+def audit(run: Path, *, as_json: bool = False) -> int:
     """Replay a run's recorded decisions, and print whether they come out the same.
 
     Returns
@@ -107,8 +119,11 @@ def audit(run: Path) -> int:
     failed = "the decisions could not be replayed"
     printed = call_module("reporting.audit", [str(real_path(run))], failed=failed)
     found: dict[str, Any] = json.loads(printed)
-    print("\n".join(audit_lines(found)))
-    for one in found["damaged"]:
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(audit_lines(found)))
+    for one in () if as_json else found["damaged"]:
         print(f"llm-qfl: {one_line(one)}", file=sys.stderr)
     if found["damaged"]:
         return USER_MISTAKE
@@ -129,7 +144,7 @@ def audit_lines(found: Mapping[str, Any]) -> list[str]:
     return [*lines, "", f"{same} of {len(rounds)} decisions come out the same"]
 
 
-def jobs(*, cancel: bool, run: str, account: str, store: str) -> int:
+def jobs(*, cancel: bool, run: str, account: str, store: str, as_json: bool = False) -> int:
     """List, or cancel, the jobs that were submitted to a device and not collected.
 
     Parameters
@@ -147,6 +162,10 @@ def jobs(*, cancel: bool, run: str, account: str, store: str) -> int:
     """
     place = store_root(store)
     found = [json.loads(line) for line in _pending(place, run)]
+    cancelled = int(_pending(place, run, account, "--cancel")[0]) if cancel and found else 0
+    if as_json:
+        print_json({"store": str(place), "jobs": found, "cancelled": cancelled})
+        return 0
     for job in found:
         print(
             f"{job['backend']}  {job['job_id'] or 'id unknown'}  {job['status']}  "
@@ -155,8 +174,9 @@ def jobs(*, cancel: bool, run: str, account: str, store: str) -> int:
     if not found:
         print(f"no open jobs in {place}")
     elif cancel:
-        (count,) = _pending(place, run, account, "--cancel")
-        print(f"{count} of {len(found)} cancelled; what was done already is kept to be collected")
+        print(
+            f"{cancelled} of {len(found)} cancelled; what was done already is kept to be collected"
+        )
     return 0
 
 
@@ -176,7 +196,27 @@ def _pending(store: Path, run: str = "", account: str = "", *more: str) -> list[
     return call_module(module, words, failed=failed, seconds=120.0).splitlines()
 
 
-def clean(*, remove: bool) -> int:
+def completion(shell: str) -> int:
+    """Print a shell's completion of the command.
+
+    Raises
+    ------
+    UserError
+        If shtab, which writes it, is not installed.
+    """
+    from llm_qfl.cli.app import make_parser
+
+    try:
+        import shtab
+    except ModuleNotFoundError:
+        given = "llm-qfl completion needs the package shtab, which is not installed"
+        fix = "install with `pip install 'llm-qfl[completion]'`"
+        raise UserError(given, "an installation with the extra 'completion'", fix) from None
+    print(shtab.complete(make_parser(), shell))
+    return 0
+
+
+def clean(*, remove: bool, as_json: bool = False) -> int:
     """List, or remove, what the project keeps outside the results folders.
 
     Raises
@@ -189,12 +229,15 @@ def clean(*, remove: bool) -> int:
     if remove:
         _refuse_open_jobs(place)
     dead = dict(leftovers())
-    found = [*stored, *dead]
-    if not found:
+    found = {path: size_on_disk(path) for path in (*stored, *dead)}
+    if as_json:
+        items = [{"path": str(path), "bytes": size} for path, size in found.items()]
+        print_json({"store": str(place), "items": items, "removed": remove})
+    elif not found:
         print(f"nothing of ours is kept in {place}")
-        return 0
-    for path in found:
-        print(f"{size_on_disk(path) / 1e6:9.1f} MB  {path}")
+    for path, size in found.items():
+        if not as_json:
+            print(f"{size / 1e6:9.1f} MB  {path}")
         if remove:
             if path in dead:
                 end_all(members(dead[path]), grace=3.0)
@@ -203,7 +246,8 @@ def clean(*, remove: bool) -> int:
             else:
                 path.unlink()
     total = "removed" if remove else "remove it with: llm-qfl clean --yes"
-    print(f"{len(found)} item{'s' * (len(found) != 1)}; {total}")
+    if found and not as_json:
+        print(f"{len(found)} item{'s' * (len(found) != 1)}; {total}")
     return 0
 
 

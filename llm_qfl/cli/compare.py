@@ -14,7 +14,7 @@ from typing import Any
 
 from core import UserError, real_path
 from core.formatting import byte_size, duration, figure, percent, span, toml_value, whole
-from llm_qfl.cli.children import call_module
+from llm_qfl.cli.children import call_module, print_json
 from llm_qfl.cli.formatting import clip, one_line
 
 FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
@@ -81,7 +81,7 @@ def compare(runs: Sequence[str], target: float | None, out: Path, *, as_json: bo
     printed = call_module("reporting.compare", failed=failed, text=json.dumps(request))
     found = json.loads(printed)
     if as_json:
-        print(json.dumps({**found, "page": str(page)}, indent=2))
+        print_json({**found, "page": str(page)})
         return 0
     print("\n".join(compare_lines(found)))
     print(f"\npicture   {page}")

@@ -6,13 +6,12 @@ transpiles the circuit; nothing is submitted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from core.formatting import byte_size, duration, percent, whole
-from llm_qfl.cli.children import ask
+from llm_qfl.cli.children import ask, print_json
 from llm_qfl.cli.plan import make_plan
 
 COUNTS = (
@@ -53,7 +52,7 @@ def cost(
     plan.print_notices()
     found = ask("client_app.cost", plan, failed="the cost could not be estimated")
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
     else:
         print("\n".join(cost_lines(found)))
     return 0

@@ -10,14 +10,14 @@ from typing import Any
 from core import check_new_run
 from core.extras import check_extras
 from core.formatting import display_safe, duration, join_list, whole
-from llm_qfl.cli.children import LaunchError, ask
+from llm_qfl.cli.children import LaunchError, ask, print_json
 from llm_qfl.cli.plan import Plan
 
 PATIENCE = 60.0
 """Longest wait for the check, seconds; then the run starts unchecked, and says so."""
 
 
-def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
+def preflight(plan: Plan, *, here: bool, dry: bool, as_json: bool = False) -> None:
     """Refuse what would end the run later; with `dry` print what would run.
 
     Parameters
@@ -28,6 +28,8 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
         Whether the run is on this machine. What a deployment's parts find is not known here.
     dry : bool
         Print what would run, however long the check takes.
+    as_json : bool
+        Print that as JSON.
 
     Raises
     ------
@@ -53,7 +55,11 @@ def preflight(plan: Plan, *, here: bool, dry: bool) -> None:
             print(f"llm-qfl: {error}", file=sys.stderr)
     for line in paid(plan, found):
         print(f"llm-qfl: {line}", file=sys.stderr)
-    if dry:
+    if as_json:
+        run = plan.settings.run
+        about = {"run": run.name, "clients": run.clients, "rounds": run.rounds}
+        print_json({**about, "code": list(plan.files), "found": found})
+    elif dry:
         print("\n".join(map(display_safe, lines(plan, found))))
 
 

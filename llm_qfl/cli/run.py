@@ -59,6 +59,7 @@ def run(
     quiet: bool = False,
     unset: Sequence[str] = (),
     dry: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Check the settings, run the federation, and follow it to its end.
 
@@ -74,6 +75,8 @@ def run(
         No colours and no moving line; only the result.
     dry : bool
         Check, print what would run, and stop.
+    as_json : bool
+        Print that as JSON.
 
     Returns
     -------
@@ -85,6 +88,8 @@ def run(
     UserError
         For a mistake in the settings, before anything is started or written.
     """
+    if as_json and not dry:
+        raise UserError("--json without --dry-run", "both", "a run's figures are in summary.json")
     facts = None if on is None else _deployment(on)
     clients = None if facts is None else facts.nodes
     if resume is None:
@@ -92,7 +97,7 @@ def run(
     else:
         _refuse_with_resume({"--config": files, "--name": name, "--unset": unset, "--dry-run": dry})
         plan = resumed_plan(resume, assignments, clients)
-    preflight(plan, here=facts is None, dry=dry)
+    preflight(plan, here=facts is None, dry=dry, as_json=as_json)
     if dry:
         return COMPLETED
     folder = make_run_folder(plan)

@@ -47,6 +47,9 @@ def test_jobs_lists_and_cancels_what_is_open(tmp_path: Path) -> None:
     store.record_id("a", "job-1")
     listed = call("jobs", home=tmp_path)
     assert "fake_manila  job-1  submitted  8 circuits" in listed.stdout
+    found = json.loads(call("jobs", "--json", home=tmp_path).stdout)
+    assert [job["job_id"] for job in found["jobs"]] == ["job-1"]
+    assert found["cancelled"] == 0
     refused = call("clean", "--yes", home=tmp_path)
     assert refused.returncode == 2
     assert "1 jobs of" in refused.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core import UserError, by_number, read_json
-from llm_qfl.cli.children import LaunchError
+from llm_qfl.cli.children import LaunchError, print_json
 from llm_qfl.cli.deploy import admission, keys, parts, supervisor
 from llm_qfl.cli.deploy.diagnosis import answers
 from llm_qfl.cli.deploy.folder import (
@@ -235,31 +235,45 @@ def _superlink_of(folder: Path) -> Path:
     return whole
 
 
-def status(folder: Path) -> int:
+def status(folder: Path, *, as_json: bool = False) -> int:
     """Say whether the parts that run from a folder are well; 0 only if all are."""
+    found = _status(folder)
+    if as_json:
+        print_json(found)
+    elif not found["parts"]:
+        say(f"nothing runs from {folder}")
+    else:
+        for one in found["parts"]:
+            say(f"  {one['name']:<14} {one['state']} (process {one['pid']}, port {one['port']})")
+        for left in found["certificate_days_left"].values():
+            say(f"  certificate of the server: {left:.0f} days left")
+    return 0 if found["well"] else FAILED
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    """Return whether all is well, each part's state, and the days left of certificates."""
     homes = [*folder.glob("home"), *folder.glob("superlink/home"), *folder.glob("node-*/home")]
     places = sorted((home.parent for home in homes), key=by_number)
     known = [part for at in places for part in server_parts(parts.server_kind(at), at, at)]
     state = read_state(folder)
     if not state and not any(running(part.folder, part.kind) for part in known):
-        say(f"nothing runs from {folder}")
-        return FAILED
-    well = [bool(state.get("ready", True))]
+        return {"well": False, "parts": [], "certificate_days_left": {}}
+    found: list[dict[str, Any]] = []
     for part in known:
-        well.append(answers(part.folder, part.kind))
+        well = answers(part.folder, part.kind)
         words = ("starts no work", "starts work"), ("does not answer", "well")
-        text = words[part.kind != EXEC][well[-1]]
+        text = words[part.kind != EXEC][well]
         if part.name in state.get("nodes", {}):
             number = state["nodes"][part.name]
             text += f", node {number}" if number else ", not admitted yet"
-        if not well[-1] and part.name in state.get("problems", {}):
+        if not well and part.name in state.get("problems", {}):
             text += f": {state['problems'][part.name]}"
-        found = read_json(part.folder / "home" / f"{part.kind}.json")
-        say(f"  {part.name:<14} {text} (process {found.get('pid')}, port {found.get('port')})")
-    for at in places:
-        if (at / "server.crt").exists():
-            say(f"  certificate of the server: {_days_left(at):.0f} days left")
-    return 0 if all(well) else FAILED
+        record = read_json(part.folder / "home" / f"{part.kind}.json")
+        about = {"name": part.name, "well": well, "state": text}
+        found.append({**about, "pid": record.get("pid"), "port": record.get("port")})
+    days = {str(at): _days_left(at) for at in places if (at / "server.crt").exists()}
+    well = bool(state.get("ready", True)) and all(one["well"] for one in found)
+    return {"well": well, "parts": found, "certificate_days_left": days}
 
 
 def stop(folder: Path) -> int:
