@@ -14,6 +14,7 @@ from pathlib import Path
 
 from core import registry
 from core.errors import SettingsError
+from core.own_modules import own_file, taken_by
 from core.settings.schema import Settings, flatten
 
 TYPES = (".py", ".toml", ".md", ".yaml", ".yml", ".json", ".jsonl")
@@ -67,7 +68,7 @@ def own_files(settings: Settings) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for key, name in own_names(settings).items():
-        place = registry.own_file(name)
+        place = own_file(name)
         if place is not None:
             _collect(f"{key} = {name!r}", place, found)
     total = sum(path.stat().st_size for path in found.values())
@@ -90,7 +91,7 @@ def _collect(what: str, place: Path, found: dict[str, Path]) -> None:
         return
     if any(fnmatch.fnmatch(place.name, pattern) for pattern in DROPPED):
         raise _refused(what, f"{place.name} does not travel", "another name", "rename it")
-    if other := registry.taken_by(place):
+    if other := taken_by(place):
         accepted = "a name that no other module has"
         raise _refused(what, f"{place.name} has the name of {other}", accepted, "rename it")
     for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
@@ -102,7 +103,7 @@ def _collect(what: str, place: Path, found: dict[str, Path]) -> None:
             found[name] = path
     for name in [name for name in found if found[name].suffix == ".py"]:
         for module in _imports(found[name]):
-            beside = registry.own_file(module)
+            beside = own_file(module)
             if beside is not None and beside.parent == place.parent:
                 _collect(f"{name} imports {module}", beside, found)
 

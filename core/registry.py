@@ -18,7 +18,6 @@ import difflib
 import functools
 import hashlib
 import importlib
-import importlib.util
 import re
 import sys
 import traceback
@@ -30,15 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import SettingsError, short_message
-
-HOME = Path(__file__).resolve().parents[1]
-"""The folder that our packages are in."""
-
-PACKAGES = (
-    *("client_app", "core", "data", "llm", "llm_qfl", "quantum", "reporting", "server_app"),
-    "strategies",
-)
-"""Our packages: no user's file stands in for one."""
+from core.own_modules import HOME, taken_by
+from core.own_modules import own_file as own_file
 
 OWN_FILE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 """``module:attribute``."""
@@ -276,39 +268,6 @@ def build(point: str, name: str, settings: Any, options: dict[str, Any]) -> Any:
         given = f"{section}.options with {known.setting} = {name!r}, {_describe(extension)}"
         raise SettingsError(given, "a class, whose arguments they are", f"remove {section}.options")
     return extension
-
-
-def own_file(name: str) -> Path | None:
-    """Return the file or package folder of ``module:attribute`` in the user's folder.
-
-    At a site the bundle's folder is the user's. None if it belongs to an installed package, which
-    every site must have for itself, or is one of our own.
-    """
-    top = name.partition(":")[0].partition(".")[0]
-    for folder in (Path.cwd(), HOME):
-        for place in (folder / f"{top}.py", folder / top):
-            if folder.name == "site-packages" or _is_ours(place):
-                continue
-            if place.is_file() or (place / "__init__.py").is_file():
-                return place
-    return None
-
-
-def _is_ours(place: Path) -> bool:
-    return place.parent == HOME and place.name in PACKAGES
-
-
-def taken_by(place: Path) -> str:
-    """Say which other module Python finds in the place of a user's file; empty if none."""
-    try:
-        spec = importlib.util.find_spec(place.stem)
-    except (ImportError, ValueError):
-        return ""
-    origin = str(spec and spec.origin)
-    mine = place / "__init__.py" if place.is_dir() else place
-    if spec is None or Path(origin).resolve() == mine.resolve():
-        return ""
-    return origin if origin.endswith(".py") else f"Python's own {place.stem}"
 
 
 def source_digest(point: str, name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core import Settings, SettingsError, own_code, registry
+from core import Settings, SettingsError, own_code, own_modules, registry
 
 Files = Callable[..., dict[str, Path]]
 
@@ -97,7 +97,7 @@ def test_a_named_module_that_another_stands_for_is_refused_when_found(
 def test_our_packages_are_those_that_the_registry_knows() -> None:
     from llm_qfl.cli.shipped import APP
 
-    assert {*APP, "llm_qfl"} == set(registry.PACKAGES)
+    assert {*APP, "llm_qfl"} == set(own_modules.PACKAGES)
 
 
 def test_the_record_has_each_file_s_sha256(files: Files, tmp_path: Path) -> None:
