@@ -11,12 +11,14 @@ def hub_reachable() -> bool:
     The hub client repeats a failed request for 23 s per file; one short question first keeps an
     offline start short.
     """
+    import os
     import urllib.error
     import urllib.request
 
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
+    offline = os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    if constants.HF_HUB_OFFLINE or offline:
         return False
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
     try:

@@ -5,6 +5,7 @@ needs them.
 """
 
 from data.checks import checked_dna
+from data.dataset import Dataset
 from data.features import feature_kind, kmer_frequencies, raw_features
 from data.loading import load_corpus, load_federation, load_server, load_site
 from data.metrics import calibration, confusion_scores, linear_baseline, majority_baseline, scores

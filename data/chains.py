@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core import DataSettings
-from data.rows import SERVER_ROWS, Corpus, Labels, Split, generator
+from data.rows import SERVER_ROWS, Labels, Split, generator
 
 NAME = "dna-demo (synthetic)"
 LENGTH = 200
@@ -142,28 +142,6 @@ def demo_split(settings: DataSettings, seed: int, split: str) -> Split:
     return Split(write_windows(chains, labels, uniforms), labels)
 
 
-def demo_corpus(settings: DataSettings, seed: int) -> Corpus:
-    """Generate the data set: training rows, the server's validation rows, test rows.
-
-    Parameters
-    ----------
-    settings : DataSettings
-        Numbers of rows (0: 1,200 for training, 300 for the server, 1,000 for the test).
-    seed : int
-        The run's seed; the splits are independent of each other.
-
-    Returns
-    -------
-    Corpus
-        Classes of equal size, in random order.
-    """
-    train, validation, test = (
-        demo_split(settings, seed, split) for split in ("train", "validation", "test")
-    )
-    classes = stored_chains().classes
-    return Corpus(NAME, "dna", classes, train, validation, test, synthetic=True)
-
-
 def client_pull(settings: DataSettings, seed: int, client: int) -> float:
     """How far a client's chains are pulled to uniform letters, in [0, heterogeneity]."""
     return float(generator(seed, "dna-demo pull", client).uniform(0, settings.heterogeneity))
@@ -174,7 +152,7 @@ def pulled_split(
 ) -> Split:
     """Generate some rows of a split again, from chains pulled towards uniform letters.
 
-    They come from the same uniform numbers: a pull of 0 gives the rows of `demo_corpus`.
+    They come from the same uniform numbers: a pull of 0 gives the rows of `demo_split`.
     """
     chains = stored_chains()
     chosen = np.asarray(rows, dtype=np.intp)
@@ -182,28 +160,3 @@ def pulled_split(
     return Split(
         write_windows(chains.pulled(pull), labels[chosen], uniforms[chosen]), labels[chosen]
     )
-
-
-def noisy_labels(labels: Labels, noise: float, classes: int, rng: np.random.Generator) -> Labels:
-    """Give a share of the rows another class, each other class as likely.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (rows,)
-        True classes.
-    noise : float
-        Share of rows to flip, in [0, 1); rounded to whole rows.
-    classes : int
-        Number of classes.
-    rng : numpy.random.Generator
-        The only source of chance.
-
-    Returns
-    -------
-    ndarray of int64, shape (rows,)
-        Labels that differ in exactly round(noise * rows) places.
-    """
-    flipped = labels.copy()
-    places = rng.permutation(len(labels))[: round(noise * len(labels))]
-    flipped[places] = (labels[places] + rng.integers(1, classes, len(places))) % classes
-    return flipped

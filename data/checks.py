@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from core import DataError
-from core.formatting import display_safe, join_list
+from core import DataError, SettingsError
+from core.formatting import display_safe, join_list, split_list
 from data.rows import Labels, Split, class_rows
 from data.text import Place, count_note, refuse_blank
 
@@ -127,6 +127,24 @@ def number_labels(
             join_list(classes) if public else "a label of one of the classes",
             "correct the row (or data.labels, where that names the classes)",
         ) from None
+
+
+def class_names(labels: str) -> tuple[str, ...]:
+    """Split the setting `data.labels` at its commas, but those in double quotes.
+
+    Raises
+    ------
+    SettingsError
+        If it names one class only, a class twice, or nothing between two commas.
+    """
+    names = split_list(labels)
+    if len(names) < 2 or len(set(names)) < len(names) or "" in names:
+        raise SettingsError(
+            f"data.labels = {labels!r}",
+            "two or more different class names, comma-separated; in double quotes one with a comma",
+            "correct data.labels",
+        )
+    return names
 
 
 def sorted_labels(values: Sequence[str]) -> tuple[str, ...]:

@@ -23,19 +23,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core import DataError, DataSettings, Settings
-from data import chains
+from core import DataError, DataSettings, Settings, registry
 from data.checks import LEAST, RowIssues, check_learnable, enough_rows, find_row_issues
+from data.corpus import read_corpus
 from data.partition import (
     Parts,
     column_parts,
     dirichlet_parts,
     draw_within,
     iid_parts,
+    noisy_labels,
     quantity_parts,
     stratified_draw,
 )
-from data.public import genomic, tweet_eval
 from data.rows import (
     NO_ROWS,
     SERVER_ROWS,
@@ -47,7 +47,7 @@ from data.rows import (
     Split,
     generator,
 )
-from data.sites import hold_out, own_corpus, own_server, own_site, server_rows
+from data.sites import hold_out, own_server, own_site, server_rows
 
 
 def load_corpus(
@@ -76,14 +76,7 @@ def load_corpus(
     DataError
         If the data is missing, malformed or cannot be learned from.
     """
-    if settings.source == "dna-demo":
-        return chains.demo_corpus(settings, seed)
-    if settings.source == "tweet-eval":
-        corpus = tweet_eval(settings)
-    elif settings.source == "genomic":
-        corpus = genomic(settings)
-    else:
-        corpus = own_corpus(settings, seed, clients, central)
+    corpus = read_corpus(settings, seed, clients, central)
     check_learnable(corpus.train, corpus.classes, corpus.name)
     return corpus
 
@@ -215,20 +208,22 @@ def share(settings: DataSettings, split: Split, clients: int, seed: int) -> Part
         raise DataError(
             f"data.partition = column with data.source = {settings.source} and "
             f"data.partition_column = {settings.partition_column!r}",
-            "a csv or jsonl file and the name of one of its columns",
+            "a table and the name of one of its columns, or a data set that names its sites",
             "set data.partition_column, or another data.partition",
         )
     return column_parts(split.groups, clients, rng, LEAST)
 
 
 def _held(settings: Settings, shares: _Shares, split: str, client: int) -> Split:
-    """Rows of one client, from its own pulled chains where dna-demo is heterogeneous."""
+    """Rows of one client, generated for it where the sites are made to differ."""
     data, seed = settings.data, settings.run.seed
     train = split == "train"
     rows = (shares.parts if train else shares.test_parts)[client]
-    if data.source == "dna-demo" and data.heterogeneity > 0:
-        pull = chains.client_pull(data, seed, client)
-        return chains.pulled_split(data, seed, split, rows, pull)
+    if data.heterogeneity > 0:
+        made: Split = registry.find("dataset", data.source).site_rows(
+            data, seed, split, rows, client
+        )
+        return made
     return (shares.corpus.train if train else shares.corpus.test).take(rows)
 
 
@@ -247,7 +242,7 @@ def _site(settings: Settings, shares: _Shares, client: int) -> Site:
 
 
 def _noisy(rows: Split, noise: float, classes: int, rng: np.random.Generator) -> Split:
-    return replace(rows, labels=chains.noisy_labels(rows.labels, noise, classes, rng))
+    return replace(rows, labels=noisy_labels(rows.labels, noise, classes, rng))
 
 
 def load_site(settings: Settings, client: int, clients: int) -> tuple[DataInfo, Site]:

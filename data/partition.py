@@ -316,3 +316,28 @@ def column_parts(
                 "add rows or merge sites",
             )
     return parts
+
+
+def noisy_labels(labels: Labels, noise: float, classes: int, rng: np.random.Generator) -> Labels:
+    """Give a share of the rows another class, each other class as likely.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (rows,)
+        True classes.
+    noise : float
+        Share of rows to flip, in [0, 1); rounded to whole rows.
+    classes : int
+        Number of classes.
+    rng : numpy.random.Generator
+        The only source of chance.
+
+    Returns
+    -------
+    ndarray of int64, shape (rows,)
+        Labels that differ in exactly round(noise * rows) places.
+    """
+    flipped = labels.copy()
+    places = rng.permutation(len(labels))[: round(noise * len(labels))]
+    flipped[places] = (labels[places] + rng.integers(1, classes, len(places))) % classes
+    return flipped

@@ -1,27 +1,23 @@
-"""Files of the user's own: one for the whole federation, or one per site."""
+"""A data set of its own at every site (`data.per_site`), and the rows that the server holds."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from core import DataError, DataSettings, Settings, SettingsError
-from data.checks import LEAST, check_learnable, enough_rows, find_row_issues, need_rows
-from data.partition import draw_within, stratified_draw, stratified_split
+from core import DataError, DataSettings, Settings, SettingsError, registry
+from data.checks import LEAST, class_names, enough_rows, find_row_issues, need_rows
+from data.corpus import read_corpus, read_training
+from data.partition import stratified_draw, stratified_split
 from data.rows import (
     NO_ROWS,
     SERVER_ROWS,
-    Corpus,
     DataInfo,
-    Indices,
     ServerData,
     Site,
     Split,
     generator,
 )
-from data.tables import class_names, read_split
 
 SERVER_SHARE = 5  # at most one in so many rows, unless `data.server_rows` says more
 
@@ -49,58 +45,6 @@ def server_rows(settings: DataSettings, rows: int, most: int, classes: int) -> i
     if settings.server_rows:
         return settings.server_rows
     return max(classes, min(SERVER_ROWS, rows // SERVER_SHARE, most))
-
-
-def own_corpus(
-    settings: DataSettings, seed: int, clients: int = 1, central: bool = False
-) -> Corpus:
-    """Read `data.path`, and `data.test_path` or held-out rows of the first for the test.
-
-    Parameters
-    ----------
-    settings : DataSettings
-        Where the rows are.
-    seed : int
-        Draws the rows that are held out.
-    clients : int
-        Among how many clients the training rows are to be shared out.
-    central : bool
-        Whether the server is to validate on some of the training rows.
-
-    Raises
-    ------
-    DataError
-        If a file is missing, malformed, too short or cannot be learned from.
-    """
-    train, classes, notes = read_split(settings, settings.path)
-    name = Path(settings.path).name
-    needed = LEAST * clients + len(classes) * central
-    if settings.test_path:
-        need_rows(len(train), needed, settings.path)
-        test, _, more = read_split(settings, settings.test_path, classes)
-        notes = (*notes, *more)
-        return Corpus(name, settings.kind, classes, train, None, test, notes=notes)
-    # A site of its own may lack a class; a whole data set must not be of one class.
-    if not settings.per_site:
-        check_learnable(train, classes, name)
-    kept, held = _held_out(train, settings.test_fraction, generator(seed, "test rows of a file"))
-    if len(kept) < needed:
-        least = len(train) + 1
-        while least - max(round(least * settings.test_fraction), len(classes)) < needed:
-            least += 1
-        need_rows(len(train), least, settings.path)
-    rows = train.take(kept), None, train.take(held)
-    return Corpus(name, settings.kind, classes, *rows, notes=notes)
-
-
-def _held_out(rows: Split, fraction: float, rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Split off the test rows, within each site where a column names it."""
-    if not rows.groups:
-        return stratified_split(rows.labels, fraction, rng)
-    most = max(len(rows) - LEAST * len(set(rows.groups)), 1)
-    wanted = min(max(round(len(rows) * fraction), 1), most)
-    held, kept = draw_within(rows.labels, rows.groups, wanted, rng, spare=LEAST)
-    return kept, held
 
 
 def hold_out(data: DataSettings, seed: int, rows: Split, client: int) -> tuple[Split, Split]:
@@ -134,10 +78,10 @@ def own_classes(data: DataSettings) -> tuple[str, ...]:
 
 
 def own_files(data: DataSettings, client: int) -> DataSettings:
-    """Return the settings with `{client}` in the paths replaced by the client's index."""
-    paths = {name: getattr(data, name) for name in ("path", "test_path")}
-    own = {name: path.replace("{client}", str(client)) for name, path in paths.items()}
-    if not own["path"]:
+    """Return the settings with `{client}` in paths and options replaced by the client's index."""
+    texts = {name: getattr(data, name) for name in ("path", "test_path", "options")}
+    own = {name: text.replace("{client}", str(client)) for name, text in texts.items()}
+    if not own["path"] and registry.declared("dataset", data.source, "needs_path"):
         raise SettingsError(
             f"client {client} has no data.path",
             "this site's own file",
@@ -151,22 +95,23 @@ def own_site(settings: Settings, client: int) -> tuple[DataInfo, Site]:
     data, seed = own_files(settings.data, client), settings.run.seed
     classes = own_classes(data)
     if settings.evaluation.mode == "central":
-        rows, _, notes = read_split(data, data.path, classes)
+        rows, notes, kind = read_training(data, seed)
         test = NO_ROWS
     else:
-        corpus = own_corpus(data, seed)
-        notes = corpus.notes
+        corpus = read_corpus(data, seed)
+        notes, kind = corpus.notes, corpus.kind
         enough_rows("data.test_rows", data.test_rows, len(corpus.test), "test")
         drawn, _ = stratified_draw(
             corpus.test.labels, data.test_rows or len(corpus.test), generator(seed, "test rows")
         )
         rows, test = corpus.train, corpus.test.take(drawn)
-    need_rows(len(rows), LEAST, data.path)
+    name = Path(data.path).name or data.source
+    need_rows(len(rows), LEAST, data.path or name)
     train, validation = hold_out(data, seed, rows, client)
     # Which classes no site can test is seen when the sites' results are added up.
     odd = replace(find_row_issues(rows, test, len(classes)), untested=())
     found = (*notes, *odd.notes(classes))
-    info = DataInfo(Path(data.path).name, data.kind, classes, notes=found)
+    info = DataInfo(name, kind, classes, notes=found)
     return info, Site(train, validation, test)
 
 
@@ -174,7 +119,8 @@ def own_server(settings: Settings) -> ServerData:
     """With a file per site the server has the rows of `data.test_path` or none."""
     data, seed = settings.data, settings.run.seed
     classes = own_classes(data)
-    info = DataInfo(f"a {data.source} file per site", data.kind, classes)
+    kind = registry.declared("dataset", data.source, "kind") or data.kind
+    info = DataInfo(f"a {data.source} file per site", kind, classes)
     if settings.evaluation.mode == "federated":
         return ServerData(info, (), NO_ROWS, NO_ROWS)
     if not data.test_path:
@@ -183,7 +129,7 @@ def own_server(settings: Settings) -> ServerData:
             "federated evaluation, or held-out rows of the server in data.test_path",
             "set evaluation.mode = federated",
         )
-    rows, _, notes = read_split(data, data.test_path, classes)
+    rows, notes, _ = read_training(data.model_copy(update={"path": data.test_path}), seed)
     tests = data.test_rows or 1
     share = server_rows(data, len(rows), len(rows) - tests, len(classes))
     wanted = share + tests

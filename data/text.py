@@ -1,7 +1,5 @@
 r"""One rule for the text that enters: what is refused, what is cleaned, and why.
 
-- A file that is no UTF-8 text (another encoding, zero bytes, Parquet, a zip archive ...) is
-  refused: guessing its encoding would change texts without a word. gzip is unpacked.
 - In texts, control characters and terminal codes become a space and halves of emoji (lone
   surrogates, as ``"\ud83d"`` in JSON) the replacement character U+FFFD, with one line that says
   where: they carry no meaning, and tokenizers fail on some. Bidirectional marks stay: Arabic and
@@ -14,12 +12,12 @@ Whatever is shown goes through `core.formatting.display_safe` besides.
 
 from __future__ import annotations
 
-import gzip
+import json
+import numbers
 import re
-import stat
-import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
+
+import numpy as np
 
 from core import DataError
 from core.formatting import display_safe, hidden_character
@@ -33,108 +31,62 @@ LONGEST_NAME = 200
 MISSING = frozenset({"nan", "NaN", "NAN", "<NA>", "null", "NULL"})
 """What programs write for a value that is not there."""
 
-_OTHER_FILES = {
-    b"PAR1": ("a Parquet file", "write it as csv, for instance with pandas"),
-    b"ARROW1": ("an Arrow file", "write it as csv, for instance with pandas"),
-    b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save the sheet as csv"),
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save the sheet as csv"),
-    b"BZh": ("compressed by bzip2", "unpack it, or compress it with gzip"),
-    b"\xfd7zXZ": ("compressed by xz", "unpack it, or compress it with gzip"),
-    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it, or compress it with gzip"),
-    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself: git lfs pull"),
-    b"<!DOCTYPE": ("a web page", "download the file itself"),
-    b"<!doctype": ("a web page", "download the file itself"),
-    b"\xff\xfe": ("in UTF-16", "save it as UTF-8"),
-    b"\xfe\xff": ("in UTF-16", "save it as UTF-8"),
-}
-"""How files of other kinds begin."""
-
 # A terminal's code whole, so that "[31m" does not stay behind; tabs and line ends are no fault.
 _UNCLEAN = re.compile(
     "\x1b\\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]|[\ud800-\udfff]"
 )
 
 
-def numbered(where: str, word: str = "row", numbers: Sequence[int] | None = None) -> Place:
-    """Say of each row where it stands: by its line where `numbers` has it, else counted from 1."""
-    return lambda row: f"{where}, {word} {numbers[row] if numbers else row + 1}"
-
-
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file whole, unpacked if it is gzip; a byte-order mark is dropped.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    str
-        Its text, line ends untouched.
+def as_text(value: object, where: str, name: str) -> str:
+    """Return a value that must be a text, of a row at `where`, in the column `name`.
 
     Raises
     ------
     DataError
-        If it is missing, no regular file, empty, of another kind or not UTF-8.
+        If it is of another type, which the message names; the value itself is private.
     """
-    raw = _unpacked(path, _bytes_of(path))
-    for begin, (found, fix) in _OTHER_FILES.items():
-        if raw.startswith(begin):
-            raise DataError(f"{path} is {found}", "UTF-8 text, or gzip of it", fix)
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # With the mark dropped, the codec counts bytes from behind it.
-        start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
-        line = raw.count(b"\n", 0, start) + 1
-        raise DataError(
-            f"{path}, line {line}: byte {raw[start]:#04x} at position {start} is not UTF-8",
-            "UTF-8 text",
-            "save the file as UTF-8",
-        ) from error
-    if (zero := text.find("\0")) >= 0:
-        line = text.count("\n", 0, zero) + 1
-        found = f"{path}, line {line}: a zero byte, so it is no text or in UTF-16"
-        raise DataError(found, "UTF-8 text", "save the file as UTF-8")
-    if not text.strip():
-        raise DataError(f"{path} is empty", "a file with rows", "check the file")
-    return text
+    if isinstance(value, str):
+        return value
+    raise DataError(
+        f"{where}: {name!r} is {type_name(value)}",
+        "a string",
+        "put the text in quotes, or set data.text_column to the column of the text",
+    )
 
 
-def _bytes_of(path: Path) -> bytes:
-    check = "check data.path and data.test_path"
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # reading a pipe would wait for ever
-            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-            raise DataError(f"{path} is {kind}", "an existing file", check)
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist", "an existing file", check) from None
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read ({why})", "a readable file", check) from error
+def as_label(value: object, where: str, name: str) -> str:
+    """Return the text of a label or a site's name: a string, a whole number, true or false.
+
+    Raises
+    ------
+    DataError
+        As `as_text`.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, numbers.Integral):  # bool too
+        return json.dumps(value)
+    raise DataError(
+        f"{where}: {name!r} is {type_name(value)}",
+        "a string, a whole number, true or false",
+        "correct the row",
+    )
 
 
-def _unpacked(path: Path, raw: bytes) -> bytes:
-    if not raw.startswith(b"\x1f\x8b"):
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        found = f"{path} is damaged gzip ({error})"
-        raise DataError(found, "a whole gzip file", "copy the file again") from error
-
-
-def lines_of(text: str) -> list[str]:
-    r"""Split at ``\n`` only (texts may hold other line separators), ``\r`` before it dropped."""
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+def type_name(value: object) -> str:
+    """Name the type of a value as JSON has it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    names: dict[type, str] = {list: "a list", dict: "an object"}
+    return names.get(type(value), f"of the type {type(value).__name__}")
 
 
 def clean_texts(texts: Sequence[str], place: Place) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flwr.common.logger import log
 
-from core import Settings, is_simulated
+from core import Settings, is_simulated, registry
 from core.formatting import display_safe, percent
 from core.messages import UNSET
 from core.privacy import privacy_spent
@@ -49,7 +49,7 @@ def prepared_event(context: RunContext) -> dict[str, Any]:
     return {
         "event": "prepared",
         "data": first.data,
-        "synthetic": settings.data.source == "dna-demo",
+        "synthetic": registry.declared("dataset", settings.data.source, "synthetic", False),
         "kind": first.kind,
         "classes": first.classes,
         "clients": [{name: getattr(about, name) for name in SITE_FIGURES} for about in reports],

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from core import write_text
 from data.checks import checked_dna, number_labels
 from data.features import kmer_positions
-from data.tables import read_table
-from data.text import numbered
+from data.readers.columns import Wanted
+from data.readers.delimited import read_delimited
 
 CLASSES = ("human", "worm")
 
@@ -55,10 +55,9 @@ def fit(path: Path, order: int = 4) -> dict[str, Any]:
         The layout of ``chains.json``: about, order, classes, counts (class to a flat list of
         4**order * 4 whole numbers, contexts and letters in the order A, C, G, T).
     """
-    columns = read_table(path, "seq", "label")
-    place = numbered(str(path), "line", columns.lines)
-    sequences, _ = checked_dna(columns.texts, place)
-    labels = number_labels(columns.labels, ("0", "1"), place)
+    columns = read_delimited(path, Wanted("seq", "label"))
+    sequences, _ = checked_dna(columns.texts, columns.place)
+    labels = number_labels(columns.labels, ("0", "1"), columns.place)
     counts = {
         name: transition_counts([sequences[row] for row in np.flatnonzero(labels == number)], order)
         for number, name in enumerate(CLASSES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
+from typing import Any
 
 from core import registry
 from core.errors import SettingsError
@@ -15,8 +17,7 @@ from core.settings.backends import (
     is_shot_based,
     local_optimizer,
 )
-from core.settings.data import TABULAR
-from core.settings.declare import Condition, Conditions, above, given, unless, when
+from core.settings.declare import Condition, Conditions, above, given, unless, used_by, when
 from core.settings.derived import circuit_prices, selection_size
 from core.settings.schema import FIELDS, Settings, flatten, traits
 
@@ -34,9 +35,25 @@ def _estimable(error: float) -> bool:
     return error == 0 or error >= 0.001
 
 
+def _codec(name: str) -> bool:
+    try:
+        return name == "auto" or isinstance("".encode(name), bytes)
+    except (LookupError, ValueError):
+        return False
+
+
+def _one_group(pattern: str) -> bool:
+    try:
+        return not pattern or re.compile(pattern).groups == 1
+    except re.error:
+        return False
+
+
 VALUES: Conditions = (
     Condition("distill.folds", lambda folds: folds != 1, "0, or 2 to 10"),
     Condition("hardware.precision", _estimable, "0, or 0.001 (a million shots) and above"),
+    Condition("data.encoding", _codec, "auto, utf-8, utf-16, cp1252, latin-1 or another codec"),
+    Condition("data.label_pattern", _one_group, "a regular expression with one group"),
     Condition("data.labels", lambda text: len(split_list(text)) != 1, "two or more class names"),
 )
 """What a value must be besides its bounds."""
@@ -48,10 +65,25 @@ FOLDS = above("distill.folds", 0)
 AUTO, KMER = when("features.kind", "auto"), when("features.kind", "kmer")
 BY_COLUMN = when("data.partition", "column")
 PER_SITE, NOT_PER_SITE = when("data.per_site", True), when("data.per_site", False)
-NOT_TWEETS, DNA = unless("data.source", "tweet-eval"), when("data.kind", "dna")
+TABLE = used_by("dataset", "data.partition_column")
+KIND_SET, DNA = used_by("dataset", "data.kind"), when("data.kind", "dna")
 TRAINED = "it needs a fine-tuned language model"
 EMBEDS = "embeddings are made by a language model"
 K_MERS = "k-mers are of DNA"
+
+
+def _trait(name: str, holds: Callable[[Any], bool], says: str) -> Conditions:
+    """Require a data set whose trait, None where it declares none, has a value that holds."""
+
+    def of_set(source: str) -> bool:
+        return holds(registry.declared("dataset", source, name))
+
+    return (Condition("data.source", of_set, says),)
+
+
+FILES = _trait("needs_path", bool, "a format of files")
+NOT_TEXT = _trait("kind", lambda kind: kind != "text", "not a set of texts")
+SITES = _trait("has_sites", lambda has: has is not False, "a data set that names sites")
 
 REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (when("run.resume", True), given("run.folder"), "set by llm-qfl run --resume FOLDER"),
@@ -61,18 +93,18 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (NO_LLM, when("stop.rule", "none", "change"), TRAINED),
     (NO_LLM, LOCAL_LLM, TRAINED),
     (NO_LLM, unless("features.kind", "embedding"), EMBEDS),
-    (NO_LLM + AUTO, NOT_TWEETS, EMBEDS),
-    (NO_LLM + AUTO + TABULAR, DNA, EMBEDS),
+    (NO_LLM + AUTO, NOT_TEXT, EMBEDS),
+    (NO_LLM + AUTO + KIND_SET, DNA, EMBEDS),
     (FEDERATED_LLM, when("llm.peft", "auto", "lora", "qlora"), "adapters are averaged"),
     (FEDERATED_LLM, NO_DP, "adapters would leave the sites without noise"),
     (FOLDS, LOCAL_LLM, "folds of each site's own teacher; the shared adapter is one model"),
     (FOLDS, when("distill.features", 0.0), "hidden states of several models are not one space"),
     (above("distill.features", 0), unless("train.batch_rows", 1), "it compares pairs of rows"),
-    (BY_COLUMN, TABULAR, "the column is one of the file"),
-    (BY_COLUMN, given("data.partition_column"), "a column's name"),
-    (KMER, NOT_TWEETS, K_MERS),
-    (KMER + TABULAR, DNA, K_MERS),
-    (NOT_PER_SITE + TABULAR, given("data.path"), "a file"),
+    (BY_COLUMN, SITES, "the column is one of the file"),
+    (BY_COLUMN + TABLE, given("data.partition_column"), "a column's name"),
+    (KMER, NOT_TEXT, K_MERS),
+    (KMER + KIND_SET, DNA, K_MERS),
+    (NOT_PER_SITE + FILES, given("data.path"), "a file"),
     (PER_SITE, given("data.labels"), "the class names in order, since no site sees them all"),
     (
         PER_SITE + when("evaluation.mode", "central"),

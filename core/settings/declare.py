@@ -70,7 +70,7 @@ def below(key: str, limit: int) -> Conditions:
     return (Condition(key, lambda value: value < limit, f"below {limit}"),)
 
 
-def used_by(point: str, key: str) -> Conditions:
+def used_by(point: str, key: str, own: bool = False) -> Conditions:
     """Require an extension that declares that it reads a setting (``uses``).
 
     Parameters
@@ -79,13 +79,17 @@ def used_by(point: str, key: str) -> Conditions:
         The extension point (`core.registry.POINTS`).
     key : str
         The setting's own dotted key.
+    own : bool
+        Whether the setting works for every extension of a user's own too.
     """
 
     def holds(name: Any) -> bool:
-        return key in registry.declared(point, name, "uses", ())
+        mine = own and name not in registry.shipped(point)
+        return mine or key in registry.declared(point, name, "uses", ())
 
     def says() -> str:
-        return " or ".join(f"`{toml_value(name)}`" for name in registry.users(point, key))
+        named = [f"`{toml_value(name)}`" for name in registry.users(point, key)]
+        return " or ".join(named + ["one of your own"] * own)
 
     return (Condition(registry.POINTS[point].setting, holds, says),)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from core import registry
 from core.settings.agent import LANGUAGE_MODELS
 from core.settings.backends import family
 from core.settings.schema import Settings
@@ -101,11 +102,10 @@ def with_run_name(settings: Settings, file: Path | None = None) -> Settings:
     """Return the settings with a run's name: their own, the config file's, or the data's."""
     if settings.run.name:
         return settings
-    data = settings.data
-    fallback = data.hub_name if data.source == "genomic" else data.task
-    place = data.path.replace("{client}", "") or fallback
-    found = file or Path("dna-demo" if data.source == "dna-demo" else place)
-    stem = found.stem.replace("{client}", "")
+    data, read = settings.data, registry.declared("dataset", settings.data.source, "uses", ())
+    named = [data.hub_name] * ("data.hub_name" in read) + [data.task] * ("data.task" in read)
+    place = data.path.replace("{client}", "") or (named or [data.source])[0]
+    stem = (file or Path(place)).stem.replace("{client}", "")
     name = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII).strip("-.")[:60] or data.source
     run = settings.run.model_copy(update={"name": name})
     return settings.model_copy(update={"run": run})

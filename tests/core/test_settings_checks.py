@@ -93,7 +93,7 @@ MISTAKES = [
     ("data.source=csv data.per_site=true", "data.per_site = True without data.labels"),
     (f"{CSV} data.label_column=text", "data.label_column are both 'text'"),
     ("data.partition=column", "data.partition = 'column' with data.source = 'dna-demo'"),
-    (f"{CSV} data.partition=column", "data.partition = 'column' without data.partition_column"),
+    (f"{CSV} data.partition=column", "'column' with .* without data.partition_column"),
     (f"{CSV} data.per_site=true data.labels=a,b", "'central' without data.test_path; .*federated"),
     ("data.source=tweet-eval features.kind=kmer", "'kmer' with data.source = 'tweet-eval'"),
     (f"{CSV} features.kind=kmer", "'kmer' with .* with data.kind = 'text'; .*k-mers are of DNA"),

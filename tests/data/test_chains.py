@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 
 from core import DataSettings
-from data import linear_baseline
+from data import linear_baseline, load_corpus
 from data.chains import (
     Chains,
     chains_of,
     client_pull,
-    demo_corpus,
-    noisy_labels,
     pulled_split,
     stored_chains,
     write_windows,
 )
 from data.features import kmer_frequencies
+from data.partition import noisy_labels
 from training.markov_fit import fit, transition_counts
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "human_vs_worm" / "train.csv"
@@ -94,7 +93,7 @@ def test_generated_windows_follow_the_chains() -> None:
 
 
 def test_corpus_is_what_it_says() -> None:
-    corpus = demo_corpus(DataSettings(), 0)
+    corpus = load_corpus(DataSettings(), 0)
     assert corpus.name == "dna-demo (synthetic)"
     assert corpus.synthetic
     assert corpus.classes == ("human", "worm")
@@ -108,22 +107,22 @@ def test_corpus_is_what_it_says() -> None:
 
 
 def test_same_seed_same_rows_and_test_rows_do_not_depend_on_training_rows() -> None:
-    first, again, other = (demo_corpus(SMALL, seed) for seed in (3, 3, 4))
+    first, again, other = (load_corpus(SMALL, seed) for seed in (3, 3, 4))
     assert first.train.texts == again.train.texts
     assert first.train.texts != other.train.texts
-    longer = demo_corpus(DataSettings(train_rows=90, test_rows=40, server_rows=20), 3)
+    longer = load_corpus(DataSettings(train_rows=90, test_rows=40, server_rows=20), 3)
     assert longer.test.texts == first.test.texts
 
 
 def test_the_letters_carry_the_label() -> None:
-    corpus = demo_corpus(DataSettings(train_rows=400, test_rows=400), 0)
+    corpus = load_corpus(DataSettings(train_rows=400, test_rows=400), 0)
     x, test_x = (kmer_frequencies(split.texts, 4) for split in (corpus.train, corpus.test))
     found = linear_baseline(x, corpus.train.labels, test_x, corpus.test.labels, 2, 0)
     assert found["accuracy"] > 0.93
 
 
 def test_no_pull_gives_the_same_rows_and_full_pull_uniform_ones() -> None:
-    corpus = demo_corpus(SMALL, 0)
+    corpus = load_corpus(SMALL, 0)
     rows = [5, 2, 59]
     same = pulled_split(SMALL, 0, "train", rows, 0.0)
     assert same.texts == corpus.train.take(rows).texts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import json
 import os
@@ -112,7 +111,8 @@ def test_emoji_and_joined_letters_are_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "found"),
     [
-        (b"PAR1\x15\x04", "is a Parquet file; accepted: .* write it as csv"),
+        (b"PAR1\x15\x04", "is a Parquet file; accepted: .* set data.source = parquet"),
+        (b"ARROW1\x00\x00", "is an Arrow file; accepted: .* set data.source = arrow"),
         (b"PK\x03\x04\x14\x00", "is a zip archive or an Excel workbook; .* save the sheet as csv"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid",
@@ -120,18 +120,20 @@ def test_emoji_and_joined_letters_are_names(tmp_path: Path) -> None:
         ),
         (b"<!DOCTYPE html>\n<html>", "is a web page; .* download the file itself"),
         (b"BZh91AY", "is compressed by bzip2; .* gzip"),
-        (codecs.BOM_UTF16_LE + "text,label\n".encode("utf-16-le"), "is in UTF-16; .* UTF-8"),
         ("text,label\na,x\n".encode("utf-16-le"), "line 1: a zero byte, .* save the file as UTF-8"),
         (b"text,label\na\x00b,x\n", "rows.csv, line 2: a zero byte"),
-        (b"text,label\ncaf\xe9,x\n", "line 2: byte 0xe9 at position 14 is not UTF-8"),
+        (
+            b"text,label\n" + b"\xc3\xa9 " * 9 + b"caf\xe9,x\n",
+            "line 2: byte 0xe9 at position 41 is",
+        ),
         (b"\x1f\x8b\x08\x00broken", "is damaged gzip"),
-        (b">seq1\nACGT\n>seq2\nTTTT\n", "looks like FASTA, which holds no labels; .* write seq"),
+        (b">seq1\nACGT\n>seq2\nTTTT\n", "looks like FASTA; .* set data.source = fasta"),
         (b'{"text": "a", "label": 1}\n', "looks like JSON; .* set data.source = jsonl"),
         (b'[{"text": "a", "label": 1}]\n', "looks like JSON; .* set data.source = jsonl"),
         (b'{"id": 1, "text": "a, b", "label": 1}\n', "looks like JSON; .* set data.source = jso"),
         (b'[{"id": 1, "text": "a, b", "label": 1}, {"id"', "looks like JSON; .* data.source = js"),
         (b'[\n  {\n    "text": "a"', "looks like JSON; .* set data.source = jsonl"),
-        (b"Text,Label\na,x\n", "no column 'text'; accepted: one of its columns: Text, Label;"),
+        (b"Text,id,grade\na,1,x\n", "no column 'label'; accepted: .* columns: Text, id, grade;"),
     ],
 )
 def test_files_of_another_kind_are_named(tmp_path: Path, raw: bytes, found: str) -> None:
@@ -179,14 +181,17 @@ def test_other_delimiters_are_found_by_the_header_and_said(
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("wanted", ["auto", "comma", "semicolon", "tab", "pipe"])
-@pytest.mark.parametrize("head", [("text", "label"), ("text", "class"), ("body", "class")])
+@pytest.mark.parametrize("head", [("text", "label"), ("text", "grade"), ("words", "grade")])
 def test_a_wrong_delimiter_is_never_answered_with_the_header(
     tmp_path: Path, mark: str, wanted: str, head: tuple[str, str]
 ) -> None:
     path = table(tmp_path, mark=mark, head=head)
     true = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}[mark]
-    if head == ("text", "label") and wanted in (true, "auto"):
-        assert load(path, f"data.delimiter={wanted}").classes == ("a", "b")
+    if head[0] == "text" and wanted in (true, "auto"):
+        data = load(path, f"data.delimiter={wanted}")
+        assert data.classes == ("a", "b")
+        told = f"{path}: the label is the column grade (data.label_column)"
+        assert (told in data.info.notes) == (head[1] == "grade")
         return
     with pytest.raises(DataError) as caught:
         load(path, f"data.delimiter={wanted}")
@@ -194,12 +199,11 @@ def test_a_wrong_delimiter_is_never_answered_with_the_header(
     if wanted not in (true, "auto"):
         assert f"line 1 has 1 fields so, and 2 separated by {true}s" in said
         assert f"set data.delimiter = {true}" in said
-    elif wanted == "auto" and true != "comma":
-        assert f"separated by {true}s in line 1, has no column" in said
+        assert "put a header" not in said
     else:
-        assert ("put a header" in said) == ("text" not in head)
-        return
-    assert "put a header" not in said
+        auto = wanted == "auto" and true == "comma"
+        assert (f"separated by {true}s in line 1, has no column" in said) == (not auto)
+        assert "put a header" in said
 
 
 def test_a_delimiter_is_for_csv_only(tmp_path: Path) -> None:
@@ -230,7 +234,7 @@ def test_what_is_wrong_with_a_csv_line(tmp_path: Path, text: str, found: str) ->
         ('{"text": "a", "label": 1, "text": "b"}', "line 25 has a key twice; accepted: each key"),
         ("[" * 100_000, "line 25: not JSON .nested or long beyond reason"),
         ('{"text": "a", "label": ' + "9" * 5000 + "}", "line 25: not JSON"),
-        ('[{"text": "a", "label": 1}]', "line 25: a list; .* .jq -c"),
+        ('[{"text": "a", "label": 1}]', "line 25: a list; .* data.source = json for an array"),
     ],
 )
 def test_what_is_wrong_with_a_json_line(tmp_path: Path, line: str, found: str) -> None:
@@ -241,10 +245,10 @@ def test_what_is_wrong_with_a_json_line(tmp_path: Path, line: str, found: str) -
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ('[{"text": "a", "label": 1}]', "line 1: a list; .*jq -c"),
+        ('[{"text": "a", "label": 1}]', "line 1: a list; .*data.source = json for an array"),
         ('[\n  {\n    "text": "a"', "line 1: not JSON .*; write each object on a line of its own"),
         ('{\n  "text": "a"', "line 1: not JSON .*; write each object on a line of its own"),
-        (">seq1\nACGT\n", "looks like FASTA, which holds no labels"),
+        (">seq1\nACGT\n", "looks like FASTA; .* set data.source = fasta"),
     ],
 )
 def test_what_is_no_json_lines(tmp_path: Path, content: str, found: str) -> None:

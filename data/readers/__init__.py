@@ -1,0 +1,1 @@
+"""Readers of files and of the hub: from bytes to columns."""
