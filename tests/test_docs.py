@@ -41,6 +41,6 @@ def test_an_error_of_the_troubleshooting_page_is_in_the_code(quote: str, texts: 
     assert any(pattern.search(text) for text in texts)
 
 
-def test_the_page_has_twenty_errors_and_the_glossary_fits_a_screen_or_two() -> None:
-    assert len(QUOTES) == len(set(QUOTES)) == 20
+def test_the_page_has_twenty_errors_or_more_and_the_glossary_fits_a_screen_or_two() -> None:
+    assert len(QUOTES) == len(set(QUOTES)) >= 20
     assert len((ROOT / "docs/glossary.md").read_text("utf-8").splitlines()) <= 80
