@@ -43,12 +43,13 @@ from typing import Any
 from flwr.app import Message
 
 from bench.agent_tables import PLAIN, Goal, costs, proof, smoothed
-from bench.grid import FIRST_NODE, InProcessGrid
+from bench.grid import InProcessGrid
 from bench.tables import ONLY, OUT, arguments, configured, once, sites_store
 from client_app.app import app
 from client_app.site import forget
 from core import Cost, Ledger, Settings, circuit_prices, flatten, read_jsonl
 from core.messages import METRICS, TRAIN
+from llm_qfl.process import FIRST_NODE
 from server_app.run import run
 from strategies import build_agent, plausibility
 from strategies.agents import Agent, Decision, Observation

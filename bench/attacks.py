@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Message
 
-from bench.grid import FIRST_NODE, run_with_events
+from bench.grid import run_with_events
 from bench.tables import head, row
 from core import parse_run
 from core.messages import (
@@ -29,6 +29,7 @@ from core.messages import (
     pack_parameters,
     unpack_parameters,
 )
+from llm_qfl.process import FIRST_NODE
 
 LIARS = (3, 7)
 RULES = ("weighted", "uniform", "median", "trimmed-mean", "krum")

@@ -38,7 +38,13 @@ from core.settings.derived import (
 from core.settings.hardware import HardwareSettings
 from core.settings.llm import DistillSettings, LlmSettings
 from core.settings.options import Option, parse_options
-from core.settings.parsing import parse_node, parse_run, parse_settings, settings_command
+from core.settings.parsing import (
+    parse_layers,
+    parse_node,
+    parse_run,
+    parse_settings,
+    settings_command,
+)
 from core.settings.pennylane_options import (
     NOISELESS,
     RUN_DECIDES,

@@ -115,7 +115,7 @@ POINTS = {
 _registered: dict[tuple[str, str], Any] = {}
 
 
-def register(point: str, name: str, extension: Any = None) -> Any:
+def register(point: str, name: str, extension: Any = None, *, replace: bool = False) -> Any:
     """Register an extension in this process, under a name that settings can use.
 
     Parameters
@@ -126,6 +126,8 @@ def register(point: str, name: str, extension: Any = None) -> Any:
         Its name: letters, digits, ``-`` and ``_``.
     extension : Any, optional
         The extension; left out, this is a decorator.
+    replace : bool
+        Whether it takes the place of what this process has registered under the name.
 
     Returns
     -------
@@ -143,18 +145,23 @@ def register(point: str, name: str, extension: Any = None) -> Any:
     ... class Patient: ...
     """
     if extension is None:
-        return functools.partial(register, point, name)
+        return functools.partial(register, point, name, replace=replace)
     known = _point(point)
     if not re.fullmatch(r"[A-Za-z][\w-]*", name):
         given = f"the name {name!r} for {known.setting}"
         raise SettingsError(given, "letters, digits, - and _, a letter first", "choose another")
-    holder = _registered.get((point, name))
+    holder = None if replace else registered(point, name)
     if name in shipped(point) or (holder is not None and not _same(holder, extension)):
         taken = "one that ships" if name in shipped(point) else f"{_describe(holder)}"
         given = f"{_describe(extension)} registered as {known.name} {name!r}, which is {taken}"
         raise SettingsError(given, "a name of its own", "choose another name")
     _registered[point, name] = extension
     return extension
+
+
+def registered(point: str, name: str) -> Any:
+    """Return what this process has registered under a name; None if nothing."""
+    return _registered.get((point, name))
 
 
 def shipped(point: str) -> tuple[str, ...]:

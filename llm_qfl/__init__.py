@@ -1,1 +1,53 @@
-"""What a user imports and calls; for now the `llm-qfl` command."""
+"""What a user imports and calls: runs, studies, results, models and extension points.
+
+Everything is imported on its first use: ``import llm_qfl`` takes no time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core import (
+        BackendError,
+        BudgetError,
+        DataError,
+        ModelError,
+        Settings,
+        SettingsError,
+        UserError,
+    )
+    from core.registry import register
+    from llm_qfl.callbacks import Callback
+    from llm_qfl.model import Model, load
+    from llm_qfl.protocols import Aggregation, Ansatz, DatasetFunction, LocalModel
+    from llm_qfl.result import Report, Result, read
+    from llm_qfl.runs import run
+    from strategies.agents import Agent, ClientView, Decision, Observation
+
+_HOMES = {
+    "core": "Settings SettingsError UserError DataError ModelError BackendError BudgetError",
+    "core.registry": "register",
+    "llm_qfl.callbacks": "Callback",
+    "llm_qfl.model": "Model load",
+    "llm_qfl.protocols": "Aggregation Ansatz DatasetFunction LocalModel",
+    "llm_qfl.result": "Report Result read",
+    "llm_qfl.runs": "run",
+    "strategies.agents": "Agent ClientView Decision Observation",
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    # Not `core.doors.lazy_door`: `core` alone takes half a second.
+    from importlib import import_module
+
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Callable
+from functools import partial
 from logging import ERROR, INFO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context
 from flwr.common.logger import log
@@ -16,7 +18,6 @@ from core import (
     Settings,
     SettingsError,
     UserError,
-    explain,
     new_run_folder,
     parse_settings,
     unexpected_error,
@@ -26,7 +27,7 @@ from core.extras import check_extras
 from core.storage.checkpoints import alone
 
 if TYPE_CHECKING:
-    from server_app.resume import RunHistory
+    from strategies.context import Watch
     from strategies.journal import RunJournal
 
 app = ServerApp()
@@ -42,25 +43,13 @@ class RunFailedError(RuntimeError):
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Drive one federated run; Flower counts it as failed if this raises."""
-    try:
-        settings = with_run_name(parse_settings(context.run_config))
-        check_extras(settings)
-        folder = (
-            Path(settings.run.folder)
-            if settings.run.folder
-            else new_run_folder(Path(settings.run.output), settings.run.name)
-        )
-        if not settings.run.resume:
-            _refuse_used(folder)
-    except UserError as error:
-        log(ERROR, "%s", error)
-        raise RunFailedError(str(error)) from None
     from strategies.deadlines import DeadlineGrid
 
     nodes = DeadlineGrid(grid)
     try:
-        with alone(folder):
-            drive(nodes, settings, folder, str(context.run_id))
+        settings = with_run_name(parse_settings(context.run_config))
+        check_extras(settings)
+        drive(nodes, settings, results_folder(settings), str(context.run_id))
     except UserError as error:
         log(ERROR, "%s", error)
         raise RunFailedError(str(error)) from None
@@ -68,26 +57,57 @@ def main(grid: Grid, context: Context) -> None:
         nodes.close()
 
 
-def _refuse_used(folder: Path) -> None:
-    """Refuse a folder that holds a run: two runs' lines would mix."""
-    if (folder / "metrics.jsonl").exists():
+def results_folder(settings: Settings) -> Path:
+    """Return the folder that a run writes to; made, if the settings name none.
+
+    Raises
+    ------
+    SettingsError
+        If it cannot be made, or holds a run: two runs' lines would mix.
+    """
+    if not settings.run.folder:
+        return new_run_folder(Path(settings.run.output), settings.run.name)
+    folder = Path(settings.run.folder)
+    if not settings.run.resume and (folder / "metrics.jsonl").exists():
         raise SettingsError(
             f"run.folder = {str(folder)!r} holds a run", "a new folder", "name another"
         )
+    return folder
 
 
-def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> None:
+def drive(
+    grid: Grid, settings: Settings, folder: Path, run_id: str = "", watch: Watch | None = None
+) -> None:
     """Run, or go on with the run in the folder, write down how it ended, and make the report.
+
+    Parameters
+    ----------
+    grid : Grid
+        The connection to the nodes.
+    settings : Settings
+        The run's settings.
+    folder : Path
+        Where it writes; nobody else may do so meanwhile.
+    run_id : str
+        Flower's id of the run.
+    watch : callable, optional
+        Sees the run's events, and may end it (`strategies.context.Watch`).
 
     Raises
     ------
     UserError
-        If the folder holds no run that could go on; it is left as it was.
-    RunFailedError
-        If the run did not complete. ``summary.json`` and the last event say why.
+        If the folder holds no run that could go on: it is left as it was. Or if the run failed
+        for a reason that its user can correct; ``summary.json`` and the last event say so too.
     """
+    with alone(folder):
+        _drive(grid, settings, folder, run_id, watch)
+
+
+def _drive(grid: Grid, settings: Settings, folder: Path, run_id: str, watch: Watch | None) -> None:
     from reporting.trackers import tracked
     from server_app.resume import load_history
+    from server_app.run import run
+    from strategies.context import unwatched
     from strategies.journal import RunJournal
 
     began = time.monotonic()
@@ -100,31 +120,25 @@ def drive(grid: Grid, settings: Settings, folder: Path, run_id: str = "") -> Non
     log(INFO, "results: %s", folder)
     with tracked(settings, folder) as listener:
         journal.listeners.append(listener)
-        _finish(grid, settings, journal, run_id, history, began)
+        more = {"history": history, "watch": watch or unwatched}
+        _finish(partial(run, grid, settings, journal, run_id, **more), settings, journal, began)
 
 
 def _finish(
-    grid: Grid,
-    settings: Settings,
-    journal: RunJournal,
-    run_id: str,
-    history: RunHistory | None,
-    began: float,
+    run: Callable[[], dict[str, Any]], settings: Settings, journal: RunJournal, began: float
 ) -> None:
     """Run, and write down how it ended; `began` is when."""
-    from server_app.run import run
-
     folder = journal.folder
     try:
-        summary = run(grid, settings, journal, run_id, history=history)
+        summary = run()
     except Exception as error:
         known, text = _why(error, folder)
-        log(ERROR, "%s", text)
         _write_failure(journal, text, time.monotonic() - began)
         _report(settings, folder)
-        if known:
-            raise RunFailedError(text) from None
-        raise
+        if known is None:
+            log(ERROR, "%s", text)
+            raise
+        raise known from None
     summary["seconds"]["report"] = _report(settings, folder)
     journal.summary(summary)
     journal.event(
@@ -140,18 +154,18 @@ def _finish(
     log(INFO, "done: %s; results: %s", summary["stop_reason"], folder)
 
 
-def _why(error: Exception, folder: Path) -> tuple[bool, str]:
-    """Say why a run failed, and whether that is a sentence for its user."""
+def _why(error: Exception, folder: Path) -> tuple[UserError | None, str]:
+    """Say why a run failed; with an error for its user where he can correct it."""
     if isinstance(error, UserError):
-        return True, str(error)
+        return error, str(error)
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        what = explain(
+        full = UserError(
             f"{str(folder)!r} cannot be written: {error.strerror}",
             "a disk with room",
             f"make room, then go on: llm-qfl run --resume {folder}",
         )
-        return True, what
-    return False, unexpected_error(error)
+        return full, str(full)
+    return None, unexpected_error(error)
 
 
 def _write_failure(journal: RunJournal, text: str, seconds: float) -> None:

@@ -19,7 +19,7 @@ from server_app.resume import RunHistory, rejoin, restore
 from server_app.summary import prepared_event, resumed_event, summarise
 from strategies import LlmQfl, build_agent
 from strategies.agents import Agent
-from strategies.context import Clock, PreparedFederation, RunContext
+from strategies.context import Clock, PreparedFederation, RunContext, Watch, unwatched
 from strategies.journal import RunJournal
 
 
@@ -30,6 +30,7 @@ def run(
     run_id: str = "",
     agent: Agent | None = None,
     history: RunHistory | None = None,
+    watch: Watch = unwatched,
 ) -> dict[str, Any]:
     """Drive a whole run and return its summary.
 
@@ -47,6 +48,8 @@ def run(
         Who decides; None: the agent that the settings name.
     history : RunHistory or None
         What the run was when it was interrupted; None: it begins.
+    watch : callable
+        Sees the run's events, and may end it.
 
     Returns
     -------
@@ -70,12 +73,14 @@ def run(
         warn_of_step_limit(settings, federation.members)
         run_id = history.run if history else run_id
         evaluator = _evaluator(settings, federation, run_id, history)
-        context = RunContext(settings, federation, agent, evaluator, journal, clock, run_id)
+        context = RunContext(settings, federation, agent, evaluator, journal, clock, run_id, watch)
         strategy = LlmQfl(context)
         first = history.arrays if history else _first_parameters(context, journal)
     if history:
         restore(strategy, history, journal.folder)
-        journal.event(resumed_event(context, history.checkpoint))
+        resumed = resumed_event(context, history.checkpoint)
+        journal.event(resumed)
+        watch(resumed)
     else:
         _begin(strategy, journal, first)
     with clock.phase("rounds"):
@@ -114,10 +119,12 @@ def _begin(strategy: LlmQfl, journal: RunJournal, first: Parameters) -> None:
     strategy.state.ledger.add(0, federation.costs)
     if federation.adapter is not None:
         journal.adapter(federation.adapter.arrays)
-    journal.event(prepared_event(strategy.context))
+    prepared = prepared_event(strategy.context)
+    journal.event(prepared)
     if strategy.settings.privacy.dp != "none":
         journal.released(0)
     strategy.checkpoint(0, pack_parameters(first))
+    strategy.context.watch(prepared)
 
 
 def _run_rounds(grid: Grid, strategy: LlmQfl, first: Parameters) -> ArrayRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +22,17 @@ from strategies.state import Member
 
 EvaluationResult = dict[str, Any]
 """Scores of a model on some rows, as `data.scores` makes them."""
+
+
+Watch = Callable[[Mapping[str, Any]], str]
+"""Is shown the events ``prepared``, ``resumed`` and ``round`` of ``metrics.jsonl`` once they are
+in a checkpoint, a round's with the ``client`` events as ``clients``; returns why the run is to end
+now, or an empty text."""
+
+
+def unwatched(event: Mapping[str, Any]) -> str:
+    """Nobody watches the run."""
+    return ""
 
 
 class Evaluator(Protocol):
@@ -141,6 +152,8 @@ class RunContext:
         Times the run's phases.
     run_id : str
         Flower's id of the run, of a resumed one that of its first part; empty outside Flower.
+    watch : callable
+        Sees what happens, and may end the run (`Watch`).
     """
 
     settings: Settings
@@ -150,6 +163,7 @@ class RunContext:
     journal: RunJournal
     clock: Clock
     run_id: str = ""
+    watch: Watch = unwatched
 
     @functools.cached_property
     def adapter_digest(self) -> str:

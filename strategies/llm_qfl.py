@@ -241,6 +241,8 @@ class LlmQfl(Strategy):
             )
             by_round[server_round] = scores
             self._finish_round(arrays, scores, began)
+            if self.stop_reason:
+                break
         record_late_replies(grid, self.state, self.settings, self.journal.event)
         self.stop_reason = self.stop_reason or f"all {num_rounds} rounds are done"
         return replace(result, arrays=self.best_arrays if self.best_arrays is not None else arrays)
@@ -310,11 +312,13 @@ class LlmQfl(Strategy):
         best = self.best_arrays is None or loss <= min(state.losses)
         if not now.lost and (best or self.settings.evaluation.keep == "last"):
             self.best_round, self.best_arrays = now.number, arrays
-        for client, update in sorted(now.updates.items()):
-            self.journal.event(client_event(now, update, costs[client]))
+        clients = [client_event(now, update, costs[k]) for k, update in sorted(now.updates.items())]
         seconds = time.monotonic() - began
-        self.journal.event(round_event(now, state, costs, loss, accuracy, seconds))
+        event = round_event(now, state, costs, loss, accuracy, seconds)
+        for one in (*clients, event):
+            self.journal.event(one)
         self.checkpoint(now.number, arrays)
+        self.stop_reason = self.context.watch({**event, "clients": clients})
 
     def checkpoint(self, number: int, arrays: ArrayRecord) -> None:
         """Store everything that the run needs to go on after a round; 0: before the first."""

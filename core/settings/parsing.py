@@ -94,8 +94,36 @@ def parse_run(
         As `parse_settings`; for a missing or malformed file or assignment; and for a key of
         `unset` that no file sets.
     """
-    paths = [Path(path) for path in files]
-    given, places = _collected(paths, assignments, unset)
+    layers = [(str(path), read_toml(path)) for path in map(Path, files)]
+    known = dict.fromkeys(key for _, values in layers for key in values)
+    back: dict[str, Any] = {}
+    for key in unset:
+        if key not in FIELDS:
+            raise _unknown(key)
+        if key not in known:
+            there = ", ".join(known) or "keys of a --config file"
+            raise SettingsError(f"--unset {key}", there, "leave it out")
+        del known[key]
+        back[key] = None
+    own = dict(_assignment(text, "--set") for text in assignments)
+    return parse_layers([*layers, ("the command line", back | own)], notices)
+
+
+def parse_layers(
+    layers: Sequence[tuple[str, Mapping[str, Any]]], notices: list[str] | None = None
+) -> tuple[Settings, dict[str, Scalar]]:
+    """Build the settings from several places, later ones winning, as `parse_run` does.
+
+    Parameters
+    ----------
+    layers : sequence of (str, Mapping)
+        A place's name, for the notices, and its values by dotted key; None: back to the default.
+    notices : list of str, optional
+        Takes one line for each key that was dropped.
+    """
+    places = {key: place for place, (_, values) in enumerate(layers) for key in values}
+    merged = {key: layers[place][1][key] for key, place in places.items()}
+    given = {key: value for key, value in merged.items() if value is not None}
     while True:
         try:
             return parse_settings(given), given
@@ -104,31 +132,10 @@ def parse_run(
             if places.get(error.key, -1) >= why:
                 raise
             if notices is not None:
-                notices.append(f"{paths[places[error.key]]}: {str(error).split(';')[0]}; dropped")
+                name = layers[places[error.key]][0]
+                notices.append(f"{name}: {str(error).split(';')[0]}; dropped")
             del given[error.key]
             places[error.key] = why
-
-
-def _collected(
-    paths: Sequence[Path], assignments: Iterable[str], unset: Iterable[str]
-) -> tuple[dict[str, Scalar], dict[str, int]]:
-    """Return the values by key, and where each was set last: file's number, then command line."""
-    given: dict[str, Scalar] = {}
-    places: dict[str, int] = {}
-    for place, path in enumerate(paths):
-        read = _read_toml(path)
-        given |= read
-        places |= dict.fromkeys(read, place)
-    for key in unset:
-        if key not in FIELDS:
-            raise _unknown(key)
-        if key not in given:
-            known = ", ".join(given) or "keys of a --config file"
-            raise SettingsError(f"--unset {key}", known, "leave it out")
-        del given[key]
-        places[key] = len(paths)
-    own = dict(_assignment(text, "--set") for text in assignments)
-    return given | own, places | dict.fromkeys(own, len(paths))
 
 
 def parse_node(assignments: Iterable[str], option: str = "--node-set") -> dict[str, Scalar]:
@@ -235,7 +242,7 @@ def _assignment(text: str, option: str) -> tuple[str, Scalar]:
         return key, raw
 
 
-def _read_toml(path: Path) -> dict[str, Scalar]:
+def read_toml(path: Path) -> dict[str, Scalar]:
     """Read the tables of a file as flat dotted keys."""
     try:
         tree = tomllib.loads(read_file(path).decode())

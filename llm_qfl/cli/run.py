@@ -90,7 +90,7 @@ def run(
     """
     if as_json and not dry:
         raise UserError("--json without --dry-run", "both", "a run's figures are in summary.json")
-    facts = None if on is None else _deployment(on)
+    facts = None if on is None else deployment(on)
     clients = None if facts is None else facts.nodes
     if resume is None:
         plan = make_plan(files, assignments, name, clients, unset)
@@ -125,7 +125,7 @@ def _refuse_with_resume(options: Mapping[str, object]) -> None:
             )
 
 
-def _deployment(folder: Path) -> Facts:
+def deployment(folder: Path) -> Facts:
     """Read a deployment and see that it is up, before anything is written."""
     from llm_qfl.cli.deploy.folder import read_facts
     from llm_qfl.cli.deploy.remote import running_port

@@ -12,8 +12,8 @@ import pytest
 from bench.grid import InProcessGrid
 from client_app.app import app
 from client_app.site import forget
-from core import flatten, parse_run, read_json
-from server_app.app import RunFailedError, drive
+from core import UserError, flatten, parse_run, read_json
+from server_app.app import drive
 from strategies.journal import RunJournal
 from tests.conftest import SMALL
 
@@ -42,7 +42,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on(
     with monkeypatch.context() as disk:
         disk.setattr(RunJournal, "event", until_round_2)
         disk.setattr(RunJournal, "summary", full)
-        with pytest.raises(RunFailedError, match=r"No space left.*make room, then .*--resume"):
+        with pytest.raises(UserError, match=r"No space left.*make room, then .*--resume"):
             go(folder)
     go(folder, "run.resume=true")
     found, whole = (read_json(tmp_path / name / "summary.json") for name in ("run", "whole"))

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from bench.grid import FIRST_NODE, InProcessGrid
+from bench.grid import InProcessGrid
 from client_app.app import app
 from client_app.site import forget
 from core import UserError, flatten, parse_run, read_jsonl
 from core.messages import TRAIN
+from llm_qfl.process import FIRST_NODE
 from server_app.run import run
 from strategies.deadlines import DeadlineGrid, Sent
 from strategies.journal import RunJournal
@@ -161,8 +162,8 @@ def test_a_late_reply_that_cannot_be_believed_is_not_recorded(tmp_path: Path) ->
     folder = tmp_path / "run"
 
     class Liars(Nodes):
-        def _ask(self, message: Message) -> Message | None:
-            reply = super()._ask(message)
+        def ask(self, message: Message) -> Message | None:
+            reply = super().ask(message)
             if message.metadata.message_type == TRAIN and reply is not None:
                 numbers = reply.content.metric_records["metrics"]
                 if message.metadata.dst_node_id == FIRST_NODE + 2:

@@ -11,7 +11,6 @@ import pytest
 from flwr.app import Message
 from safetensors.numpy import load_file
 
-from bench.grid import FIRST_NODE
 from core import parse_run
 from core.messages import (
     ADAPT,
@@ -23,6 +22,7 @@ from core.messages import (
     read_parameters,
 )
 from data import load_site
+from llm_qfl.process import FIRST_NODE
 from tests.conftest import NO_TEACHER, SMALL, Federate
 
 Change = Callable[[Message], None]

@@ -1,0 +1,43 @@
+"""What extensions look like; a class need not name its protocol, only have its methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Ansatz(Protocol):
+    """A circuit family, written in PennyLane (docs/backends.md)."""
+
+    def circuit(self, features: Any, weights: Any, wires: Sequence[int]) -> None:
+        """Apply the gates: features (qubits,), weights of `shape`, on the wires."""
+
+    def shape(self, qubits: int, classes: int) -> tuple[int, ...]:
+        """Return the shape of the weights."""
+
+
+class DatasetFunction(Protocol):
+    """Returns a data set: rows, labels and splits (docs/data.md)."""
+
+    def __call__(self, **options: Any) -> Any:
+        """Return the rows."""
+
+
+class Aggregation(Protocol):
+    """Makes one model of the sites' updates."""
+
+    def __call__(self, updates: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Any:
+        """Return the aggregated arrays, by name."""
+
+
+class LocalModel(Protocol):
+    """A site's local model: whatever gives soft labels (docs/models.md)."""
+
+    def fit(self, texts: Sequence[str], labels: Any, **more: Any) -> Any:
+        """Learn from a site's training rows."""
+
+    def soft_labels(self, texts: Sequence[str]) -> Any:
+        """Return class probabilities, (rows, classes)."""
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        """Return features, (rows, size)."""
