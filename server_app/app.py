@@ -120,8 +120,9 @@ def _drive(grid: Grid, settings: Settings, folder: Path, run_id: str, watch: Wat
     log(INFO, "results: %s", folder)
     with tracked(settings, folder) as listener:
         journal.listeners.append(listener)
-        more = {"history": history, "watch": watch or unwatched}
-        _finish(partial(run, grid, settings, journal, run_id, **more), settings, journal, began)
+        given = grid, settings, journal, run_id
+        begin = partial(run, *given, history=history, watch=watch or unwatched)
+        _finish(begin, settings, journal, began)
 
 
 def _finish(
