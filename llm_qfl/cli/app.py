@@ -175,6 +175,13 @@ COMMANDS = {
             JSON,
         ),
     ),
+    "new": Command(
+        "new:new",
+        "make a project of your own: a circuit, an agent, a config, a test",
+        (_option("name", "letters, digits and hyphens", metavar="NAME"),),
+        "Make the folder NAME, a small Flower app of your own that llm-qfl run, flwr run and "
+        "flwr build take.",
+    ),
     "report": Command("commands:report", "make a run's report.html again", (RUN,)),
     "audit": Command(
         "commands:audit",

@@ -57,17 +57,15 @@ class Trackers:
         started = read_json(folder / "config.json").get("started", "")
         key = hashlib.sha256(f"{folder}{started}".encode()).hexdigest()[:16]
         for name in tracker_names(settings):
-
-            def begin(name: str = name) -> None:
+            with self._or_without(name):
                 made = importlib.import_module(f"reporting.trackers.{name}").Tracker
                 self._open[name] = made(folder.name, key, folder, flatten(settings))
 
-            self._or_without(name, begin)
-
-    def _or_without(self, name: str, action: Callable[[], object]) -> None:
+    @contextmanager
+    def _or_without(self, name: str) -> Iterator[None]:
         """Do something with a tracker, or go on without it."""
         try:
-            action()
+            yield
         except Exception as error:
             self._open.pop(name, None)
             log(WARNING, "the run goes on without %s: %s", name, unexpected_error(error))
@@ -80,7 +78,8 @@ class Trackers:
         group = "run" if event["event"] == "round" else f"client-{event['client']}"
         figures = numbers(group, event)
         for name, tracker in list(self._open.items()):
-            self._or_without(name, lambda tracker=tracker: tracker.log(self._step, figures))
+            with self._or_without(name):
+                tracker.log(self._step, figures)
 
     def close(self) -> None:
         """Record the final test, and attach report, settings and ledger."""
@@ -92,9 +91,8 @@ class Trackers:
         files = [self._folder / name for name in wanted if (self._folder / name).is_file()]
         completed = summary.get("status") == "completed"
         for name, tracker in list(self._open.items()):
-            self._or_without(
-                name, lambda tracker=tracker: tracker.close(figures, files, completed=completed)
-            )
+            with self._or_without(name):
+                tracker.close(figures, files, completed=completed)
 
 
 @contextmanager

@@ -133,7 +133,7 @@ def test_doctor_finds_two_extensions_of_one_name_and_a_full_disk(
         return SimpleNamespace(name=name, value="x:y", dist=SimpleNamespace(name=package))
 
     declared = {"llm_qfl.agent": [entry("mine", "one"), entry("mine", "two")]}
-    monkeypatch.setattr(doctor.metadata, "entry_points", lambda group: declared.get(group, []))
+    monkeypatch.setattr(metadata, "entry_points", lambda group: declared.get(group, []))
     monkeypatch.setattr(doctor, "LEAST_BYTES", 10**18)
     found = doctor.examine()
     whats = [one["what"] for one in found["problems"]]
