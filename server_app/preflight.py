@@ -21,6 +21,8 @@ from core import (
     store_root,
     worst_steps,
 )
+from core.extras import check_extras
+from core.own_code import load_extensions
 
 if TYPE_CHECKING:
     from data import DataInfo, ServerData, Site, Split
@@ -49,6 +51,8 @@ def check(settings: Settings) -> dict[str, Any]:
     UserError
         One line, for whatever would end the run.
     """
+    check_extras(settings)
+    load_extensions(settings)
     agent = _agent(settings)  # first what takes no time
     _check_backends(settings)
     server, sites = _rows(settings)
