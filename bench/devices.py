@@ -19,7 +19,8 @@ import torch
 
 from core import HardwareSettings, QuantumSettings
 from quantum import Host, build_classifier
-from quantum.ansatz.circuits import QCNN
+from quantum.ansatz.qcnn import QCNN
+from quantum.circuit import trace_ansatz
 from quantum.engines.base import evaluate_points
 
 DEVICE = "brisbane"
@@ -28,7 +29,9 @@ DEVICE = "brisbane"
 def points(rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Angles (1, P) and features (rows, 4)."""
     rng = np.random.default_rng(0)
-    return rng.normal(0, 0.5, (1, QCNN(4).angles)), rng.uniform(-1.5, 1.5, (rows, 4))
+    return rng.normal(0, 0.5, (1, trace_ansatz(QCNN(), 4).angles)), rng.uniform(
+        -1.5, 1.5, (rows, 4)
+    )
 
 
 def ours(backend: str, rows: int, shots: int, store: Path) -> tuple[float, int, np.ndarray]:
@@ -52,13 +55,14 @@ def remote(rows: int, shots: int) -> tuple[float, int, np.ndarray]:
     import pennylane as qml
     from qiskit_ibm_runtime.fake_provider import FakeBrisbane
 
-    from quantum.ansatz.templates import circuit_templates
+    from quantum.circuit.to_pennylane import operations
 
-    ansatz = QCNN(4)
+    ansatz = trace_ansatz(QCNN(), 4)
+    wires = qml.wires.Wires(range(4))
     device = qml.device("qiskit.remote", wires=4, backend=FakeBrisbane())
 
     def circuit(angles: np.ndarray, row: np.ndarray) -> object:
-        circuit_templates(ansatz, angles, row, range(4))
+        operations(ansatz.blocks, wires, angles, row)
         return qml.expval(qml.Z(ansatz.readout_wires[0]))
 
     node = qml.set_shots(qml.QNode(circuit, device), shots)

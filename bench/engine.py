@@ -33,8 +33,9 @@ from bench.simulators import NotInstalledError, jax_step, torchquantum_step
 from bench.tables import head
 from bench.tables import row as table_row
 from core import BackendError, QuantumSettings
-from quantum import QCNN, build_classifier
-from quantum.ansatz.gates import gates_of
+from quantum import build_classifier
+from quantum.ansatz.qcnn import QCNN
+from quantum.circuit import gates_of, trace_ansatz
 from quantum.engines.exact.engine import ExactEngine
 
 Step = Callable[[], None]
@@ -106,8 +107,8 @@ def measure(name: str, qubits: int, rows: int, bounds: Bounds) -> tuple[float | 
     """
     if name in bounds.skip:
         return bounds.skip[name], None
-    ansatz = QCNN(qubits)
-    gates = len(list(gates_of(ansatz.encoding + ansatz.layers)))
+    ansatz = trace_ansatz(QCNN(), qubits)
+    gates = len(list(gates_of(ansatz.blocks)))
     if name in WHOLE_TAPE and 16 * 2**qubits * rows * gates > MAX_BYTES:
         return "too big", None
     seconds = None
@@ -162,7 +163,7 @@ def main(arguments: list[str]) -> int:
     bounds = Bounds(given.limit, given.compile_limit, device)
     for qubits in given.qubits:
         bounds.skip = {name: why for name, why in bounds.skip.items() if why != SLOW}
-        engine = ExactEngine(QCNN(qubits), device=device)
+        engine = ExactEngine(trace_ansatz(QCNN(), qubits), device=device)
         for rows in given.rows:
             ours = milliseconds(gradient_step(OURS, qubits, rows, device), given.limit, device)
             others = {name: measure(name, qubits, rows, bounds) for name in OTHERS}

@@ -15,67 +15,35 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from bench.engine import milliseconds
-from quantum import QCNN
-from quantum.ansatz.gates import Block, Gate, Linear, Trainable, block_of, gates_of
+from quantum.ansatz.qcnn import QCNN
+from quantum.circuit import Block, Circuit, Gate, Trainable, gates_of, trace_ansatz
+from quantum.circuit.expression import symbols
 from quantum.engines.exact.engine import ExactEngine
 
 QUBITS = 4
 
 
-@dataclass(frozen=True)
-class ZFeatureQCNN:
-    """The published circuit: ZFeatureMap (H, P(2 x), twice), then a QCNN of `paper` blocks."""
+def z_feature_qcnn(qubits: int) -> Circuit:
+    """Return the published circuit: ZFeatureMap (H, P(2 x), twice), then a QCNN of `paper` blocks.
 
-    qcnn: QCNN
-
-    @property
-    def n_qubits(self) -> int:
-        """Number of qubits."""
-        return self.qcnn.n_qubits
-
-    @cached_property
-    def encoding(self) -> tuple[Block, ...]:
-        """Qiskit's ZFeatureMap with its default two repetitions; P is RZ up to a phase."""
-        n = self.n_qubits
-        gates = [Gate("Hadamard", (i,)) for i in range(n)]
-        gates += [Gate("RZ", (i,), Linear(i, 2.0)) for i in range(n)]
-        return (block_of("Z feature map", range(n), gates),) * 2
-
-    @property
-    def layers(self) -> tuple[Block, ...]:
-        """The QCNN's blocks."""
-        return self.qcnn.layers
-
-    @property
-    def readout_wires(self) -> tuple[int, ...]:
-        """The QCNN's read-out."""
-        return self.qcnn.readout_wires
-
-    @property
-    def angles(self) -> int:
-        """Number of angles."""
-        return self.qcnn.angles
-
-    @property
-    def two_qubit_gates(self) -> int:
-        """CNOTs."""
-        return self.qcnn.two_qubit_gates
-
-    def describe(self) -> str:
-        """Return a short name."""
-        return "QCNN paper behind a ZFeatureMap"
+    P is RZ up to a phase.
+    """
+    x = symbols("feature", qubits)
+    gates = [Gate("Hadamard", (i,)) for i in range(qubits)]
+    gates += [Gate("RZ", (i,), 2.0 * x[i]) for i in range(qubits)]
+    encoding = (Block("Z feature map", tuple(range(qubits)), tuple(gates)),) * 2
+    return replace(trace_ansatz(QCNN("paper"), qubits), encoding=encoding)
 
 
 def ours(
-    ansatz: ZFeatureQCNN, x: np.ndarray, y: np.ndarray, angles: np.ndarray
+    ansatz: Circuit, x: np.ndarray, y: np.ndarray, angles: np.ndarray
 ) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]:
     """Return functions that compute <Z> of each row, and the gradient of the squared error."""
     engine = ExactEngine(ansatz)
@@ -94,7 +62,7 @@ def ours(
 
 
 def theirs(
-    ansatz: ZFeatureQCNN, x: np.ndarray, y: np.ndarray, angles: np.ndarray
+    ansatz: Circuit, x: np.ndarray, y: np.ndarray, angles: np.ndarray
 ) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]:
     """Return the same as `ours`, through an EstimatorQNN with its defaults."""
     from qiskit.circuit.library import z_feature_map
@@ -123,7 +91,7 @@ def theirs(
     return values, gradient
 
 
-def trainable_part(ansatz: ZFeatureQCNN) -> tuple[Any, list[Any]]:
+def trainable_part(ansatz: Circuit) -> tuple[Any, list[Any]]:
     """Return the trainable part as a Qiskit circuit, and its parameters in our order."""
     from qiskit import QuantumCircuit
     from qiskit.circuit import ParameterVector
@@ -163,7 +131,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--gradient-rows", type=int, default=32)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    ansatz = ZFeatureQCNN(QCNN(QUBITS, 1, "paper"))
+    ansatz = z_feature_qcnn(QUBITS)
     print("| what | rows | ours, ms | EstimatorQNN, ms | ratio | largest deviation |")
     print("|---|---|---|---|---|---|")
     for what, rows in (("objective", given.rows), ("gradient", given.gradient_rows)):

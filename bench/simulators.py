@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from quantum import QCNN
-from quantum.ansatz.gates import Gate, Trainable, gates_of
+from quantum.circuit import Circuit, Gate, Trainable, gates_of
 
 Step = Callable[[], None]
 
@@ -20,12 +19,12 @@ class NotInstalledError(RuntimeError):
     """The simulator is not installed here, or does not import."""
 
 
-def jax_step(ansatz: QCNN, features: np.ndarray, labels: np.ndarray) -> tuple[Step, float]:
+def jax_step(ansatz: Circuit, features: np.ndarray, labels: np.ndarray) -> tuple[Step, float]:
     """PennyLane on JAX: default.qubit, backprop, one jitted function, float32, one thread.
 
     Parameters
     ----------
-    ansatz : QCNN
+    ansatz : Circuit
         The circuit, one read-out.
     features : numpy.ndarray, shape (rows, n)
         Features.
@@ -67,13 +66,15 @@ def jax_step(ansatz: QCNN, features: np.ndarray, labels: np.ndarray) -> tuple[St
     return lambda: compiled(theta).block_until_ready(), seconds
 
 
-def _jax_qnode(ansatz: QCNN) -> Any:
+def _jax_qnode(ansatz: Circuit) -> Any:
     import pennylane as qml
 
-    from quantum.ansatz.templates import circuit_templates
+    from quantum.circuit.to_pennylane import operations
+
+    wires = qml.wires.Wires(range(ansatz.n_qubits))
 
     def circuit(angles: Any, x: Any) -> Any:
-        circuit_templates(ansatz, angles, x, range(ansatz.n_qubits))
+        operations(ansatz.blocks, wires, angles, x)
         return qml.expval(qml.Z(ansatz.readout_wires[0]))
 
     device = qml.device("default.qubit", wires=ansatz.n_qubits)
@@ -81,7 +82,7 @@ def _jax_qnode(ansatz: QCNN) -> Any:
 
 
 def torchquantum_step(
-    ansatz: QCNN, features: np.ndarray, labels: np.ndarray, device: str = "cpu"
+    ansatz: Circuit, features: np.ndarray, labels: np.ndarray, device: str = "cpu"
 ) -> Step:
     """torchquantum: its batched state vector, gate by gate, autograd, complex64.
 
@@ -113,10 +114,10 @@ TORCHQUANTUM_NAMES = {
 }  # fmt: skip
 
 
-def _torchquantum_z(library: Any, ansatz: QCNN, theta: Any, x: Any) -> Any:
+def _torchquantum_z(library: Any, ansatz: Circuit, theta: Any, x: Any) -> Any:
     """<Z> of the read-out, shape (rows,)."""
     device = library.QuantumDevice(n_wires=ansatz.n_qubits, bsz=len(x), device=x.device)
-    for gate in gates_of(ansatz.encoding + ansatz.layers):
+    for gate in gates_of(ansatz.blocks):
         _torchquantum_gate(library.functional, device, gate, theta, x)
     states = device.get_states_1d().view(len(x), 2 ** ansatz.readout_wires[0], 2, -1)
     weights = states.abs().square().sum((1, 3))

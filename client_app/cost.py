@@ -127,7 +127,7 @@ def _client(settings: Settings, client: int, backend: str) -> tuple[dict[str, An
         "train_rows": rows,
         "angles": classifier.angles,
         "circuit": _circuit(classifier),
-        "step": price(circuits_per_step(train, rows, classifier.angles, backend)),
+        "step": price(circuits_per_step(train, rows, classifier.ansatz.shifts, backend)),
         "round": added((1, fixed), (1, validation)) if federated else fixed,
         "end": price(len(cache.site.test)) if federated else NOTHING,
     }

@@ -60,7 +60,7 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
         encoder=source.identity if source and (kind == "embedding" or shared) else NO_ENCODER,
         adapter_bytes=shared_bytes(settings.llm, cache.info.kind, cache.classes) if shared else 0,
         circuits_per_step=circuits_per_step(
-            settings.train, len(site.train), classifier.angles, settings.quantum.backend
+            settings.train, len(site.train), classifier.ansatz.shifts, settings.quantum.backend
         ),
         circuits_fixed=evaluated + circuits_before_steps(settings.train, len(site.train)),
         shots_per_circuit=int(getattr(classifier.engine, "shots", 0)),

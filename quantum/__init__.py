@@ -8,8 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.doors import lazy_door
-from quantum.ansatz.circuits import QCNN, VQC, build_ansatz
-from quantum.costs import NO_COST, CircuitCost, circuits_before_steps, circuits_per_step, metered
+from quantum.circuit.trace import build_ansatz, trace_ansatz
+from quantum.costs import (
+    NO_COST,
+    CircuitCost,
+    check_shifts,
+    circuits_before_steps,
+    circuits_per_step,
+    metered,
+)
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier

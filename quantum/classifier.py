@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core import DataError, QuantumSettings
-from quantum.ansatz.circuits import QCNN, VQC, build_ansatz
+from quantum.circuit import Circuit, build_ansatz
 from quantum.engines.base import DeviceEngine, EncodedRows, Engine, Host
 from quantum.engines.factory import build_engine
 
@@ -31,7 +31,7 @@ class Classifier:
 
     Attributes
     ----------
-    ansatz : QCNN or VQC
+    ansatz : Circuit
         The circuit.
     engine : Engine
         What computes it.
@@ -39,19 +39,19 @@ class Classifier:
         Number of classes C.
     """
 
-    ansatz: QCNN | VQC
+    ansatz: Circuit
     engine: Engine
     classes: int
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of "angles" (P,), "scale" (R,) and "bias" (R,); R = 1 if C == 2 else C."""
-        readouts = len(self.ansatz.readout_wires)
+        readouts = len(self.ansatz.readouts)
         return {"angles": (self.angles,), "scale": (readouts,), "bias": (readouts,)}
 
     @property
     def angles(self) -> int:
-        """Number of angles P."""
+        """Number of trainable weights P of the ansatz."""
         return self.ansatz.angles
 
     @property
@@ -108,7 +108,7 @@ class Classifier:
 
     def unflatten(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """Split a vector of shape (P + 2 R,) into float32 arrays."""
-        angles, readouts = self.angles, len(self.ansatz.readout_wires)
+        angles, readouts = self.angles, len(self.ansatz.readouts)
         parts = np.split(np.asarray(flat, dtype=np.float32), [angles, angles + readouts])
         return {name: part.copy() for name, part in zip(self.shapes, parts, strict=True)}
 
@@ -151,7 +151,11 @@ class Classifier:
             The logits.
         """
         scale, bias = theta[self.angles :].chunk(2)
-        return readout_logits(self.engine.expectations(theta[: self.angles], encoded), scale, bias)
+        return readout_logits(self.expectations(theta[: self.angles], encoded), scale, bias)
+
+    def expectations(self, weights: Tensor, encoded: EncodedRows) -> Tensor:
+        """Return the read-outs' expectations, shape (rows, R), differentiable in weights (P,)."""
+        return self.engine.expectations(self.ansatz.slot_values(weights), encoded)
 
     def logits(self, parameters: Mapping[str, np.ndarray], encoded: EncodedRows) -> np.ndarray:
         """Logits of encoded rows, float64, shape (rows, C)."""
@@ -173,7 +177,7 @@ class Classifier:
 
     def draw(self) -> str:
         """Draw the circuit as SVG text."""
-        from quantum.ansatz.templates import draw_svg
+        from quantum.circuit.drawing import draw_svg
 
         return draw_svg(self.ansatz)
 

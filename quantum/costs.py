@@ -2,10 +2,10 @@
 
 Circuits are counted as a quantum computer would need them, whatever engine computed them: a
 forward pass of B rows is B circuits, since the commuting read-outs share one circuit. With B the
-rows of a step and P the angles, a step costs
+rows of a step and S the gates whose angles are trained, a step costs
 
-* Adam, by autograd or by parameter shift: ``B (1 + 2 P)``, the loss itself and two shifts for each
-  angle (scale and bias cost none);
+* Adam, by autograd or by parameter shift: ``B (1 + 2 S)``, the loss itself and two shifts for each
+  such gate (scale and bias cost none);
 * SPSA: ``2 B``, whatever the number of angles;
 * COBYLA: ``B`` an evaluation, and the start is evaluated too, which is no step.
 
@@ -20,10 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from core import TrainSettings, local_optimizer
+from core import SettingsError, TrainSettings, local_optimizer
 from quantum.engines.base import DeviceEngine, Labelled, Usage
 
 if TYPE_CHECKING:
+    from quantum.circuit import Circuit
     from quantum.classifier import Classifier
 
 
@@ -32,7 +33,7 @@ def step_rows(train: TrainSettings, rows: int) -> int:
     return min(train.batch_rows, rows) if train.batch_rows else rows
 
 
-def circuits_per_step(train: TrainSettings, rows: int, angles: int, backend: str = "exact") -> int:
+def circuits_per_step(train: TrainSettings, rows: int, shifts: int, backend: str = "exact") -> int:
     """Circuits of one optimiser step.
 
     Parameters
@@ -41,18 +42,35 @@ def circuits_per_step(train: TrainSettings, rows: int, angles: int, backend: str
         Optimiser and batch.
     rows : int
         The client's training rows.
-    angles : int
-        P, the ansatz's angles.
+    shifts : int
+        S, the circuit's gates whose angles are trained.
     backend : str
         What the client runs on, which decides what ``train.optimizer = auto`` is.
 
     Returns
     -------
     int
-        B (1 + 2 P) for Adam, 2 B for SPSA, B for COBYLA.
+        B (1 + 2 S) for Adam, 2 B for SPSA, B for COBYLA.
     """
-    points = {"cobyla": 1, "spsa": 2}.get(local_optimizer(train.optimizer, backend), 1 + 2 * angles)
+    points = {"cobyla": 1, "spsa": 2}.get(local_optimizer(train.optimizer, backend), 1 + 2 * shifts)
     return points * step_rows(train, rows)
+
+
+def check_shifts(circuit: Circuit) -> None:
+    """Refuse a circuit whose gradient shifts of its gates do not give.
+
+    Raises
+    ------
+    SettingsError
+        If an angle depends on features and weights at once: a shift would be another for each row.
+    """
+    if circuit.mixed:
+        raise SettingsError(
+            f"train.optimizer = 'parameter-shift' with {circuit.describe()}, where an angle "
+            "depends on features and weights at once",
+            "adam (exact and PennyLane), spsa, cobyla",
+            "change train.optimizer",
+        )
 
 
 def circuits_before_steps(train: TrainSettings, rows: int) -> int:

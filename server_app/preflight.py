@@ -101,12 +101,15 @@ def _agent(settings: Settings) -> str:
 
 def _check_backends(settings: Settings) -> None:
     """Look whether each backend can be had here and has the qubits; classes matter to none."""
-    from quantum import Host, build_ansatz, check_backend
+    from quantum import Host, build_ansatz, check_backend, check_shifts
 
     host = Host(settings.hardware, store=store_root(settings.llm.store))
     for name in dict.fromkeys(backend_names(settings.quantum.backend)):
         own = settings.quantum.model_copy(update={"backend": name})
-        check_backend(build_ansatz(own, classes=2), own, host)
+        circuit = build_ansatz(own, classes=2)
+        check_backend(circuit, own, host)
+        if settings.train.optimizer == "parameter-shift":
+            check_shifts(circuit)
 
 
 def _rows(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
@@ -158,7 +161,7 @@ def _cost(
 
     train, run, hardware = settings.train, settings.run, settings.hardware
     rows, validation = len(site.train), len(site.validation)
-    step = circuits_per_step(train, rows, build_ansatz(settings.quantum, classes).angles, backend)
+    step = circuits_per_step(train, rows, build_ansatz(settings.quantum, classes).shifts, backend)
     before = circuits_before_steps(train, rows)
     paid = run.rounds - train.warm_rounds
     circuits, jobs = paid * (before + steps * step + validation), paid * (bool(before) + steps + 1)

@@ -199,10 +199,10 @@ def check_site(about: SiteReport, settings: Settings) -> None:
         )
     if len(set(about.classes)) < max(2, len(about.classes)):
         raise ValueError(f"{who} reports the classes {about.classes}")
-    angles = build_ansatz(settings.quantum, len(about.classes)).angles
+    shifts = build_ansatz(settings.quantum, len(about.classes)).shifts
     dearest = settings.train.model_copy(update={"optimizer": "adam"})
     for name, most in (
-        ("circuits_per_step", circuits_per_step(dearest, about.train_rows, angles)),
+        ("circuits_per_step", circuits_per_step(dearest, about.train_rows, shifts)),
         ("circuits_fixed", 2 * about.val_rows + about.train_rows),
         ("shots_per_circuit", MOST_SHOTS),
     ):

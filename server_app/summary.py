@@ -40,7 +40,6 @@ def prepared_event(context: RunContext) -> dict[str, Any]:
     settings, federation = context.settings, context.federation
     first, reports = federation.first, [member.about for member in federation.members]
     ansatz = build_ansatz(settings.quantum, len(first.classes))
-    readouts = 1 if len(first.classes) == 2 else len(first.classes)
     rows = sum(about.val_rows for about in reports), sum(about.test_rows for about in reports)
     validation, test = context.evaluator.rows if context.evaluator else rows
     features = first.features
@@ -55,7 +54,7 @@ def prepared_event(context: RunContext) -> dict[str, Any]:
         "clients": [{name: getattr(about, name) for name in SITE_FIGURES} for about in reports],
         "model": ansatz.describe(),
         "angles": ansatz.angles,
-        "parameters": ansatz.angles + 2 * readouts,
+        "parameters": ansatz.angles + 2 * len(ansatz.readouts),
         **_adapter(federation),
         "features": f"{features} -> {settings.quantum.qubits} ({settings.features.projection})",
         "agent": context.agent.name,

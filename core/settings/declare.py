@@ -100,6 +100,15 @@ def declares(point: str, trait: str, says: str) -> Conditions:
     return (Condition(setting_key, lambda name: bool(registry.declared(point, name, trait)), says),)
 
 
+def own(point: str) -> Conditions:
+    """Require an extension of the user's: what ships has settings of its own."""
+
+    def holds(name: Any) -> bool:
+        return name not in registry.shipped(point)
+
+    return (Condition(registry.POINTS[point].setting, holds, "an extension of yours"),)
+
+
 class Traits(NamedTuple):
     """What is known of a setting besides its type, default and bounds; see `setting`."""
 

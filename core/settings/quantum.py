@@ -5,28 +5,28 @@ from __future__ import annotations
 from typing import Literal
 
 from core.settings.backends import EXACT, PENNYLANE
-from core.settings.declare import Section, setting, when
-
-QCNN = when("quantum.model", "qcnn")
-VQC = when("quantum.model", "vqc")
+from core.settings.declare import Section, own, setting, used_by
 
 
 class QuantumSettings(Section):
     """The quantum classifier and what it runs on."""
 
-    model: Literal["qcnn", "vqc"] = setting("qcnn")
-    """Ansatz."""
+    model: str = setting("qcnn", point="ansatz")
+    """Ansatz: one that ships, or `module:attribute` of a file of yours, see
+    docs/extending/ansatz.md."""
+    options: str = setting("", applies_when=own("ansatz"))
+    """Options of an ansatz of yours, `key=value,key=value`."""
     qubits: int = setting(4, ge=2, le=20)
     """Number of qubits."""
-    block: Literal["su4", "paper"] = setting("su4", applies_when=QCNN)
+    block: Literal["su4", "paper"] = setting("su4", applies_when=used_by("ansatz", "quantum.block"))
     """Two-qubit convolution block: 15 angles (all of SU(4)) or the paper's 3."""
-    uploads: int = setting(1, applies_when=QCNN, ge=1, le=4)
-    """Times that the features are written into the state, a trainable ring of convolution blocks
-    between two (data re-uploading)."""
-    feature_reps: int = setting(1, applies_when=VQC, ge=1)
+    uploads: int = setting(1, applies_when=used_by("ansatz", "quantum.uploads"), ge=1, le=4)
+    """Times that the features are written into the state, trainable gates between two (data
+    re-uploading): of the QCNN a ring of convolution blocks, else a layer."""
+    feature_reps: int = setting(1, applies_when=used_by("ansatz", "quantum.feature_reps"), ge=1)
     """Repetitions of the ZZ feature map."""
-    reps: int = setting(3, applies_when=VQC, ge=1)
-    """Repetitions of RealAmplitudes."""
+    reps: int = setting(3, applies_when=used_by("ansatz", "quantum.reps"), ge=1)
+    """Layers of trainable gates; of the VQC repetitions of RealAmplitudes."""
     backend: str = setting("exact", per_node=True, listed=True)
     """`exact` (our batched simulator), `pennylane:<device>`, `aer`, `aer:<fake or real IBM
     backend>` (its noise), `fake:<IBM backend>`, `ibm:<backend>` or `ibm:least_busy`; or one for

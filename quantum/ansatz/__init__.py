@@ -1,3 +1,4 @@
-"""The ansaetze: shapes, gate lists, PennyLane templates and drawings."""
+"""The ansätze that ship: a module each, whose name is what `quantum.model` calls it.
 
-from quantum.ansatz.circuits import QCNN, VQC, Ansatz, build_ansatz
+Each hands out ``ANSATZ``, the same kind of object as a user's own file (docs/extending/ansatz.md).
+"""

@@ -27,16 +27,16 @@ class EncodedRows(Protocol):
 
 
 class Engine(Protocol):
-    """Computes the read-outs' expectations.
+    """Computes the read-outs' expectations from the slots of a circuit and encoded rows.
 
     Attributes
     ----------
     name : str
         The backend's name.
     dtype : torch.dtype
-        Real type of angles and expectations.
+        Real type of slots and expectations.
     device : torch.device
-        Where angles and expectations live.
+        Where slots and expectations live.
     """
 
     name: str
@@ -46,8 +46,8 @@ class Engine(Protocol):
     def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedRows:
         """Encode features of shape (rows, n), to be used so many rows at a time (None: all)."""
 
-    def expectations(self, angles: Tensor, encoded: EncodedRows) -> Tensor:
-        """<Z> of each read-out, shape (rows, R), differentiable in angles of shape (P,)."""
+    def expectations(self, slots: Tensor, encoded: EncodedRows) -> Tensor:
+        """Return the read-outs' expectations, shape (rows, R), differentiable in slots (S,)."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class DeviceEngine(Engine, Labelled, Protocol):
         """Two-qubit gates of one circuit after transpiling."""
 
     def evaluate(self, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
-        """<Z> at each of K points (K, P), shape (K, rows, R), in one job."""
+        """Compute the expectations at each of K points (K, S), shape (K, rows, R), in one job."""
 
     def quote(self, circuits: int) -> tuple[int, float]:
         """Return the jobs that so many circuits would be, and their QPU seconds, estimated."""
@@ -135,23 +135,23 @@ def evaluate_points(engine: Engine, points: np.ndarray, encoded: EncodedRows) ->
     ----------
     engine : Engine
         A device's engine does all points in one job, another one after the other.
-    points : numpy.ndarray, shape (K, P)
-        Angles in radians.
+    points : numpy.ndarray, shape (K, S)
+        Slots in radians.
     encoded : EncodedRows
         The rows.
 
     Returns
     -------
     numpy.ndarray, float64, shape (K, rows, R)
-        <Z> of each read-out.
+        Expectations of the read-outs.
     """
     import torch
 
     if isinstance(engine, DeviceEngine):
         return engine.evaluate(points, encoded)
     with torch.no_grad():
-        angles = torch.as_tensor(points, dtype=engine.dtype, device=engine.device)
-        each = [engine.expectations(point, encoded) for point in angles]
+        slots = torch.as_tensor(points, dtype=engine.dtype, device=engine.device)
+        each = [engine.expectations(point, encoded) for point in slots]
     return torch.stack(each).double().cpu().numpy()
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from core import BackendError, QuantumSettings, is_shot_based, parse_device_options, parse_noise
-from quantum.ansatz.circuits import QCNN, VQC
+from quantum.circuit import Circuit
 from quantum.engines.base import Engine, Host
 
 
-def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | None = None) -> Engine:
+def build_engine(ansatz: Circuit, settings: QuantumSettings, host: Host | None = None) -> Engine:
     """Build the engine that ``settings.backend`` names.
 
     Parameters
     ----------
-    ansatz : QCNN or VQC
+    ansatz : Circuit
         The circuit.
     settings : QuantumSettings
         The `quantum` section, one backend.
@@ -22,8 +22,7 @@ def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | Non
     Returns
     -------
     Engine
-        `ExactEngine`, `PennylaneEngine` or
-        `CircuitEngine`.
+        `ExactEngine`, `GateByGateEngine`, `PennylaneEngine` or `CircuitEngine`.
 
     Raises
     ------
@@ -34,9 +33,9 @@ def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | Non
     """
     family, _, name = settings.backend.partition(":")
     if settings.backend == "exact":
-        from quantum.engines.exact import ExactEngine
+        from quantum.engines.exact import open_exact
 
-        return ExactEngine(ansatz, settings.precision, settings.device)
+        return open_exact(ansatz, settings.precision, settings.device)
     if family == "pennylane" and name:
         from quantum.engines.pennylane import PennylaneEngine
 
@@ -55,7 +54,7 @@ def build_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | Non
     )
 
 
-def check_backend(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host | None = None) -> None:
+def check_backend(ansatz: Circuit, settings: QuantumSettings, host: Host | None = None) -> None:
     """Refuse a backend that `build_engine` could not open here; nothing is transpiled.
 
     Parameters

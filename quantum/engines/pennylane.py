@@ -1,4 +1,4 @@
-"""Any PennyLane device by name, as a QNode of the ansatz's templates.
+"""Any PennyLane device by name, as a QNode of the traced circuit.
 
 Slow and plain: also a second implementation that the exact engine is tested against. Whatever a
 plugin raises becomes one clear error.
@@ -32,8 +32,8 @@ from core import (
     derive_seed,
     short_message,
 )
-from quantum.ansatz.circuits import QCNN, VQC
-from quantum.ansatz.templates import circuit_templates, operations
+from quantum.circuit import Circuit
+from quantum.circuit.to_pennylane import observable, operations
 from quantum.engines.base import EncodedRows, FeatureRows
 
 NO_OPTIONS: Mapping[str, Option] = MappingProxyType({})
@@ -61,7 +61,7 @@ class PennylaneEngine:
 
     Parameters
     ----------
-    ansatz : QCNN or VQC
+    ansatz : Circuit
         The circuit.
     device_name : str
         PennyLane's name of the device, for instance ``"default.qubit"``.
@@ -93,7 +93,7 @@ class PennylaneEngine:
 
     def __init__(
         self,
-        ansatz: QCNN | VQC,
+        ansatz: Circuit,
         device_name: str,
         options: Mapping[str, Option] = NO_OPTIONS,
         noise: Noise = NOISELESS,
@@ -131,7 +131,7 @@ class PennylaneEngine:
         return FeatureRows.of(features)
 
     def expectations(self, angles: Tensor, encoded: EncodedRows) -> Tensor:
-        """<Z> of each read-out, shape (rows, R), differentiable in angles of shape (P,).
+        """Return the read-outs' expectations, shape (rows, R), differentiable in slots (S,).
 
         Raises
         ------
@@ -156,12 +156,12 @@ class PennylaneEngine:
             ) from error
 
 
-def build_qnode(ansatz: QCNN | VQC, device: Any, noise: Noise = NOISELESS, shots: int = 0) -> Any:
-    """QNode (angles (P,), features (rows, n)) -> R expectations of shape (rows,).
+def build_qnode(ansatz: Circuit, device: Any, noise: Noise = NOISELESS, shots: int = 0) -> Any:
+    """QNode (slots (S,), features (rows, n)) -> R expectations of shape (rows,).
 
     Parameters
     ----------
-    ansatz : QCNN or VQC
+    ansatz : Circuit
         The circuit.
     device : pennylane.devices.Device
         What runs it.
@@ -176,17 +176,14 @@ def build_qnode(ansatz: QCNN | VQC, device: Any, noise: Noise = NOISELESS, shots
         Differentiable in torch.
     """
     wires = Wires(range(ansatz.n_qubits))
+    measured = [observable(readout, wires) for readout in ansatz.readouts]
 
     def circuit(angles: Tensor, features: Tensor) -> list[Any]:
-        if noise:  # gate by gate: `add_noise` would take a template for one gate
-            operations(ansatz.encoding, wires, features=features)
-            operations(ansatz.layers, wires, angles, features)
-        else:
-            circuit_templates(ansatz, angles, features, wires)
+        operations(ansatz.blocks, wires, angles, features)
         if noise.readout:
             for wire in ansatz.readout_wires:
                 qml.BitFlip(noise.readout, wires=wire)
-        return [qml.expval(qml.Z(wire)) for wire in ansatz.readout_wires]
+        return [qml.expval(one) for one in measured]
 
     qnode = qml.QNode(circuit, device, interface="torch", diff_method="best")
     if shots:
@@ -220,7 +217,7 @@ def noise_model(noise: Noise) -> Any:
     return qml.NoiseModel({qml.BooleanFn(is_gate): channels})
 
 
-def _device_tapes(qnode: Any, ansatz: QCNN | VQC) -> Any:
+def _device_tapes(qnode: Any, ansatz: Circuit) -> Any:
     """Return the circuits as the device would run them for one row, checked but not executed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -230,9 +227,9 @@ def _device_tapes(qnode: Any, ansatz: QCNN | VQC) -> Any:
         return qml.workflow.construct_batch(qnode, level="device")(*_probe(ansatz))[0]
 
 
-def _probe(ansatz: QCNN | VQC) -> tuple[Tensor, Tensor]:
-    """Angles and one row of features, all zero."""
-    angles = torch.zeros(ansatz.angles, dtype=torch.float64, requires_grad=True)
+def _probe(ansatz: Circuit) -> tuple[Tensor, Tensor]:
+    """Slots and one row of features, all zero."""
+    angles = torch.zeros(ansatz.slots, dtype=torch.float64, requires_grad=True)
     return angles, torch.zeros(1, ansatz.n_qubits, dtype=torch.float64)
 
 

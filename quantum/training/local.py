@@ -103,7 +103,9 @@ def train_local(
         rate = learning_rate(train, step_offset)
         theta, losses = run_adam(gradient, problem.anchor, steps, rate)
         flat, start_loss = theta.double().cpu().numpy(), losses[0]
-    per_step = circuits_per_step(train, problem.rows, classifier.angles, classifier.engine.name)
+    per_step = circuits_per_step(
+        train, problem.rows, classifier.ansatz.shifts, classifier.engine.name
+    )
     circuits = circuits_before_steps(train, problem.rows) + len(losses) * per_step
     result = classifier.unflatten(flat)
     return TrainResult(result, len(losses), tuple(losses), start_loss, circuits)

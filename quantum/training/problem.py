@@ -18,7 +18,7 @@ from torch import Tensor
 
 from core import DistillSettings, TrainSettings
 from quantum.classifier import Classifier, readout_logits
-from quantum.costs import step_rows
+from quantum.costs import check_shifts, step_rows
 from quantum.engines.base import evaluate_points
 from quantum.losses import distilled_loss, feature_distillation, proximal_term, teacher_similarity
 
@@ -123,7 +123,7 @@ class Problem:
         """Loss and gradient (D,) of a step's rows through the engine's own derivatives."""
         batch = self._next_batch()
         leaf = theta.detach().requires_grad_(True)
-        z = self._classifier.engine.expectations(leaf[: self.angles], batch.encoded)
+        z = self._classifier.expectations(leaf[: self.angles], batch.encoded)
         loss = self._loss(leaf, z, batch)
         (gradient,) = torch.autograd.grad(loss, leaf)
         return loss.item(), gradient
@@ -131,20 +131,33 @@ class Problem:
     def by_shifts(self, theta: Tensor, step: int) -> tuple[float, Tensor]:
         """Loss and gradient (D,) by the parameter-shift rule, all shifts in one job.
 
-        ``dz/da_j = (z(a_j + pi/2) - z(a_j - pi/2)) / 2``, exact for Pauli rotations (Schuld et
-        al., arXiv 1811.11184); the chain rule through the loss is autograd's.
+        ``dz/da_j = (z(a_j + pi/2) - z(a_j - pi/2)) / 2`` for each slot a_j, exact for Pauli
+        rotations (Schuld et al., arXiv 1811.11184); the chain rule through the loss, and from
+        slots to weights, is autograd's.
+
+        Raises
+        ------
+        SettingsError
+            If angles depend on features and weights at once.
         """
+        circuit = self._classifier.ansatz
+        check_shifts(circuit)
         batch = self._next_batch()
-        angles = theta[: self.angles].double().cpu().numpy()
-        shifts = math.pi / 2 * np.eye(self.angles)
+        weights = theta[: self.angles].detach().double().cpu().requires_grad_(True)
+        slots = circuit.slot_values(weights)
+        angles, count = slots.detach().numpy(), circuit.slots
+        shifts = math.pi / 2 * np.eye(count)
         points = np.concatenate([angles[None], angles + shifts, angles - shifts])
         z = self._tensor(evaluate_points(self._classifier.engine, points, batch.encoded))
         center = z[0].clone().requires_grad_(True)
         leaf = theta.detach().requires_grad_(True)
         loss = self._loss(leaf, center, batch)
         of_z, of_theta = torch.autograd.grad(loss, (center, leaf))
-        slopes = (z[1 : 1 + self.angles] - z[1 + self.angles :]) / 2
-        of_theta[: self.angles] += torch.einsum("prc,rc->p", slopes, of_z)
+        slopes = (z[1 : 1 + count] - z[1 + count :]) / 2
+        of_slots = torch.einsum("prc,rc->p", slopes, of_z)
+        if circuit.formulas is not None:
+            (of_slots,) = torch.autograd.grad(slots, weights, of_slots.double().cpu())
+        of_theta[: self.angles] += of_slots.to(of_theta)
         return loss.item(), of_theta
 
     def measure(
@@ -163,7 +176,8 @@ class Problem:
     def _measure(
         self, points: np.ndarray, readout: np.ndarray, batch: Batch
     ) -> tuple[np.ndarray, np.ndarray]:
-        z = self._tensor(evaluate_points(self._classifier.engine, points, batch.encoded))
+        slots = self._classifier.ansatz.slot_values(points)
+        z = self._tensor(evaluate_points(self._classifier.engine, slots, batch.encoded))
         leaf = self._tensor(readout).requires_grad_(True)
         thetas = [torch.cat([self._tensor(point), leaf]) for point in points]
         losses = torch.stack([self._loss(*pair, batch) for pair in zip(thetas, z, strict=True)])

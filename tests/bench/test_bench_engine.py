@@ -23,8 +23,8 @@ from bench.engine import (
 )
 from bench.simulators import NotInstalledError, jax_step, torchquantum_step
 from core import BackendError
-from quantum import QCNN
 from quantum.engines.exact.engine import ExactEngine
+from tests.quantum.conftest import qcnn
 
 
 def test_a_row_gives_the_others_as_ratios_to_ours() -> None:
@@ -92,7 +92,7 @@ def test_a_missing_simulator_says_so(
     monkeypatch.setitem(sys.modules, module, None)  # importing it fails
     features, labels = inputs(2, 3)
     with pytest.raises(NotInstalledError, match="not installed"):
-        (jax_step if name == JAX else torchquantum_step)(QCNN(2), features, labels)
+        (jax_step if name == JAX else torchquantum_step)(qcnn(2), features, labels)
     bounds = Bounds(1.0, 1.0)
     assert measure(name, 2, 3, bounds) == ("not installed", None)
     assert bounds.skip == {name: "not installed"}
@@ -112,7 +112,7 @@ def test_the_table_is_printed(
 
 def test_floor_counts_twelve_qubits_by_hand() -> None:
     """Two cells of 6 qubits, two groups of 4, one observable of 6, 64 rows: one chunk."""
-    schedule = ExactEngine(QCNN(12)).schedule_for(64)
+    schedule = ExactEngine(qcnn(12)).schedule_for(64)
     assert floor.products(schedule, 64, 1) == {
         **{(128, 64, 64): 4},
         **{(32, 32, 64 * 2**8): 4, (32, 64 * 2**8, 32): 2},
@@ -122,7 +122,7 @@ def test_floor_counts_twelve_qubits_by_hand() -> None:
 
 
 def test_floor_of_an_observable_is_reading_the_rows_twice() -> None:
-    engine = ExactEngine(QCNN(4))
+    engine = ExactEngine(qcnn(4))
     engine.schedules = tuple(s for s in engine.schedules if s.heisenberg)
     (schedule,) = engine.schedules
     assert floor.products(schedule, 10, 1) == {(16, 16, 10): 1, (16, 10, 16): 1}
@@ -144,7 +144,7 @@ def test_published_circuit_agrees_with_qiskit() -> None:
     """The circuit handed to EstimatorQNN, by Qiskit's own state vector."""
     quantum_info = pytest.importorskip("qiskit.quantum_info")
     library = pytest.importorskip("qiskit.circuit.library")
-    ansatz = published_circuit.ZFeatureQCNN(QCNN(3, 1, "paper"))
+    ansatz = published_circuit.z_feature_qcnn(3)
     rng = np.random.default_rng(0)
     x, angles = rng.uniform(0, 1, (1, 3)), rng.uniform(-3, 3, ansatz.angles)
     features = library.z_feature_map(3, reps=2)
@@ -159,7 +159,7 @@ def test_published_circuit_agrees_with_qiskit() -> None:
 
 
 def test_gradient_of_the_published_objective_by_differences() -> None:
-    ansatz = published_circuit.ZFeatureQCNN(QCNN(3, 1, "paper"))
+    ansatz = published_circuit.z_feature_qcnn(3)
     rng = np.random.default_rng(1)
     x, y, angles = (
         rng.uniform(0, 1, (2, 3)),

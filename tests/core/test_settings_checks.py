@@ -25,7 +25,10 @@ MISTAKES = [
     ("run.rounds=true", "run.rounds = True; accepted: a whole number"),
     ("run.rounds=0", "run.rounds = 0; accepted: a whole number at least 1"),
     ("run.report=1", "run.report = 1; accepted: true or false"),
-    ("quantum.model=qnn", "quantum.model = 'qnn'; accepted: qcnn, vqc"),
+    (
+        "quantum.model=qnn",
+        "quantum.model = 'qnn'; accepted: product, .*; did you mean 'qcnn'",
+    ),
     ("quantum.backend=qiskit", "quantum.backend = 'qiskit'; accepted: exact, pennylane"),
     ("quantum.backend=pennylane:", "quantum.backend = 'pennylane:'; accepted: exact, penny"),
     ("quantum.backend=fake:", "quantum.backend = 'fake:'; accepted: exact"),

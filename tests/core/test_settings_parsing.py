@@ -35,7 +35,7 @@ CHOICES: dict[str, list[Any]] = {
     "agent.rule": ["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"],
     "agent.stage": ["participation"],
     "stop.rule": ["none", "change", "gap", "either"],
-    "quantum.model": ["qcnn", "vqc"],
+    "quantum.model": ["qcnn", "vqc", "ttn", "product"],
     "quantum.backend": ["exact", "pennylane:default.qubit", "aer", "fake:manila", "ibm:x"],
     "train.optimizer": ["auto", "parameter-shift", "spsa", "cobyla"],
     "features.projection": ["lda", "pca", "random"],

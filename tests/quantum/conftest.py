@@ -11,7 +11,11 @@ import pytest
 import torch
 
 from core import DistillSettings, QuantumSettings
-from quantum import QCNN, VQC, Classifier, TrainingData, build_classifier
+from quantum import Classifier, TrainingData, build_classifier
+from quantum.ansatz.qcnn import QCNN
+from quantum.ansatz.vqc import VQC
+from quantum.circuit import Circuit, trace_ansatz
+from quantum.circuit.parts import BlockKind
 
 if TYPE_CHECKING:
     from quantum.engines.devices.jobs import JobRunner
@@ -85,7 +89,17 @@ def make_blobs(classes: int, qubits: int, rows: int, seed: int = 0) -> TrainingD
     return TrainingData(features.astype(np.float32), labels)
 
 
-def drawn(ansatz: QCNN | VQC, rows: int, seed: int = 7) -> tuple[torch.Tensor, np.ndarray]:
+def qcnn(n: int, readouts: int = 1, block: BlockKind = "su4", uploads: int = 1) -> Circuit:
+    """Trace a QCNN."""
+    return trace_ansatz(QCNN(block, uploads, readouts), n, max(2, readouts), "qcnn")
+
+
+def vqc(n: int, readouts: int = 1, feature_reps: int = 1, reps: int = 3) -> Circuit:
+    """Trace a VQC."""
+    return trace_ansatz(VQC(feature_reps, reps, readouts), n, max(2, readouts), "vqc")
+
+
+def drawn(ansatz: Circuit, rows: int, seed: int = 7) -> tuple[torch.Tensor, np.ndarray]:
     """Draw angles (P,), a leaf of torch's, and features (rows, n)."""
     rng = np.random.default_rng(seed)
     angles = torch.tensor(rng.uniform(-np.pi, np.pi, ansatz.angles), requires_grad=True)

@@ -12,20 +12,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantum.ansatz.circuits import QCNN, VQC
+from quantum.circuit import Circuit
 from quantum.engines.devices.aer import compact, noise_of, part_of, used_qubits
 from quantum.engines.devices.circuits import Compiled, compile_circuit, join_couplings, trace
 from quantum.engines.exact.engine import ExactEngine
+from tests.quantum.conftest import qcnn, vqc
 
 ANSAETZE = (
-    QCNN(2),
-    QCNN(3, 3),
-    QCNN(4),
-    QCNN(4, 3),
-    QCNN(5, block="paper"),
-    QCNN(3, uploads=3),
-    VQC(3),
-    VQC(4, 2, feature_reps=2, reps=2),
+    qcnn(2),
+    qcnn(3, 3),
+    qcnn(4),
+    qcnn(4, 3),
+    qcnn(5, block="paper"),
+    qcnn(3, uploads=3),
+    vqc(3),
+    vqc(4, 2, feature_reps=2, reps=2),
 )
 
 angle = st.floats(-7, 7)
@@ -50,7 +51,7 @@ def test_couplings_on_different_pairs_are_left_alone() -> None:
     assert join_couplings(ops) == ops
 
 
-def points(ansatz: QCNN | VQC, rows: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def points(ansatz: Circuit, rows: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Angles (P,), features (rows, n), and the exact engine's expectations (rows, R)."""
     rng = np.random.default_rng(11)
     angles = rng.normal(0, 1, ansatz.angles)
@@ -71,7 +72,7 @@ def expectations(circuit: Any, values: dict[str, float], qubits: tuple[int, ...]
 
 
 @pytest.mark.parametrize("ansatz", ANSAETZE, ids=lambda a: a.describe())
-def test_traced_circuit_is_the_exact_engines(ansatz: QCNN | VQC) -> None:
+def test_traced_circuit_is_the_exact_engines(ansatz: Circuit) -> None:
     traced, names = trace(ansatz)
     angles, features, exact = points(ansatz)
     assert len(names) == ansatz.angles + ansatz.n_qubits
@@ -81,8 +82,8 @@ def test_traced_circuit_is_the_exact_engines(ansatz: QCNN | VQC) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
-@pytest.mark.parametrize("ansatz", [QCNN(4), QCNN(4, block="paper"), QCNN(3, uploads=2), VQC(4)])
-def test_traced_circuit_has_the_cnots_that_the_ansatz_counts(ansatz: QCNN | VQC) -> None:
+@pytest.mark.parametrize("ansatz", [qcnn(4), qcnn(4, block="paper"), qcnn(3, uploads=2), vqc(4)])
+def test_traced_circuit_has_the_cnots_that_the_ansatz_counts(ansatz: Circuit) -> None:
     from qiskit import transpile
 
     cnots = transpile(trace(ansatz)[0], basis_gates=["rz", "sx", "x", "cx"])
@@ -97,10 +98,10 @@ def manila() -> Any:
 
 
 @pytest.mark.parametrize(
-    "ansatz", [QCNN(4, 3), QCNN(2, uploads=2), VQC(3)], ids=lambda a: a.describe()
+    "ansatz", [qcnn(4, 3), qcnn(2, uploads=2), vqc(3)], ids=lambda a: a.describe()
 )
 def test_transpiled_circuit_is_the_exact_engines(
-    ansatz: QCNN | VQC, manila: Any, tmp_path: Path
+    ansatz: Circuit, manila: Any, tmp_path: Path
 ) -> None:
     made = compile_circuit(ansatz, manila, 3, 2, 0, tmp_path)
     angles, features, exact = points(ansatz)
@@ -117,29 +118,29 @@ def facts_of(made: Compiled) -> tuple[Any, ...]:
 
 
 def test_transpiled_once_and_kept(manila: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    first = compile_circuit(QCNN(3), manila, 3, 2, 0, tmp_path)
+    first = compile_circuit(qcnn(3), manila, 3, 2, 0, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".qpy", ".json"}
     monkeypatch.setattr(
         "quantum.engines.devices.circuits.trace", None
     )  # a second tracing would fail
-    assert facts_of(compile_circuit(QCNN(3), manila, 3, 2, 0, tmp_path)) == facts_of(first)
+    assert facts_of(compile_circuit(qcnn(3), manila, 3, 2, 0, tmp_path)) == facts_of(first)
     with pytest.raises(TypeError):
-        compile_circuit(QCNN(3), manila, 3, 2, 1, tmp_path)  # another seed: another circuit
+        compile_circuit(qcnn(3), manila, 3, 2, 1, tmp_path)  # another seed: another circuit
 
 
 def test_a_damaged_file_is_made_again(manila: Any, tmp_path: Path) -> None:
-    first = compile_circuit(QCNN(2), manila, 1, 1, 0, tmp_path)
+    first = compile_circuit(qcnn(2), manila, 1, 1, 0, tmp_path)
     for kind, keep in (("qpy", 0), ("json", 0), ("qpy", 100)):
         (file,) = tmp_path.glob(f"*.{kind}")
         file.write_bytes(file.read_bytes()[:keep] + b"damaged" * (not keep))
-        again = compile_circuit(QCNN(2), manila, 1, 1, 0, tmp_path)
+        again = compile_circuit(qcnn(2), manila, 1, 1, 0, tmp_path)
         assert facts_of(again)[:3] == facts_of(first)[:3]
         assert again.circuit.count_ops() == first.circuit.count_ops()
 
 
 def test_estimated_error_and_duration_closed_form(manila: Any, tmp_path: Path) -> None:
     """One CNOT block: the product of fidelities, the longest path of durations."""
-    made = compile_circuit(QCNN(2, block="paper"), manila, 1, 1, 0, tmp_path)
+    made = compile_circuit(qcnn(2, block="paper"), manila, 1, 1, 0, tmp_path)
     fidelity, ready = 1.0, dict.fromkeys(range(5), 0.0)
     for step in made.circuit.data:
         qubits = tuple(made.circuit.find_bit(bit).index for bit in step.qubits)

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import QuantumSettings, SettingsError
-from quantum.ansatz.circuits import QCNN, VQC, build_ansatz, ring
-from quantum.ansatz.gates import ROTATIONS, Trainable, gates_of
+from quantum import build_ansatz
+from quantum.circuit import Circuit
+from quantum.circuit.gates import ROTATIONS, Trainable, gates_of
+from quantum.circuit.parts import ring
+from tests.quantum.conftest import qcnn, vqc
 
 QUBITS = st.integers(2, 20)
 
@@ -28,21 +31,19 @@ def test_ring_has_even_then_odd_pairs() -> None:
     ("ansatz", "angles", "wires", "cnots"),
     [
         # 4 + 1 convolutions, 2 + 1 poolings
-        (QCNN(4, 1, "su4"), 5 * 15 + 3 * 3, (3,), 5 * 3 + 3 * 2),
-        (QCNN(4, 1, "paper"), 5 * 3 + 3 * 3, (3,), 5 * 3 + 3 * 2),
+        (qcnn(4, 1, "su4"), 5 * 15 + 3 * 3, (3,), 5 * 3 + 3 * 2),
+        (qcnn(4, 1, "paper"), 5 * 3 + 3 * 3, (3,), 5 * 3 + 3 * 2),
         # four qubits to three: one pooling, then a ring of three
-        (QCNN(4, 3, "su4"), 7 * 15 + 3, (1, 2, 3), 7 * 3 + 2),
+        (qcnn(4, 3, "su4"), 7 * 15 + 3, (1, 2, 3), 7 * 3 + 2),
         # as many read-outs as qubits: one ring, no pooling
-        (QCNN(3, 3, "su4"), 3 * 15, (0, 1, 2), 3 * 3),
-        (QCNN(2, 1, "paper"), 3 + 3, (1,), 3 + 2),
+        (qcnn(3, 3, "su4"), 3 * 15, (0, 1, 2), 3 * 3),
+        (qcnn(2, 1, "paper"), 3 + 3, (1,), 3 + 2),
         # 16 angles: the published genomic run
-        (VQC(4, 1, 1, 3), 16, (0,), 6 * 2 + 3 * 3),
-        (VQC(3, 3, 2, 1), 6, (0, 1, 2), 2 * 3 * 2 + 2),
+        (vqc(4, 1, 1, 3), 16, (0,), 6 * 2 + 3 * 3),
+        (vqc(3, 3, 2, 1), 6, (0, 1, 2), 2 * 3 * 2 + 2),
     ],
 )
-def test_counts_by_hand(
-    ansatz: QCNN | VQC, angles: int, wires: tuple[int, ...], cnots: int
-) -> None:
+def test_counts_by_hand(ansatz: Circuit, angles: int, wires: tuple[int, ...], cnots: int) -> None:
     assert ansatz.angles == angles
     assert ansatz.readout_wires == wires
     assert ansatz.two_qubit_gates == cnots
@@ -51,7 +52,7 @@ def test_counts_by_hand(
 @given(QUBITS, st.integers(1, 6), st.sampled_from(["su4", "paper"]))
 def test_every_qcnn_keeps_its_shape_contract(n: int, readouts: int, block: str) -> None:
     readouts = min(readouts, n)
-    ansatz = QCNN(n, readouts, block)  # type: ignore[arg-type]
+    ansatz = qcnn(n, readouts, block)  # type: ignore[arg-type]
     gates = list(gates_of(ansatz.layers))
     indices = [gate.angle.index for gate in gates if isinstance(gate.angle, Trainable)]
     assert indices == list(range(ansatz.angles))
@@ -62,7 +63,7 @@ def test_every_qcnn_keeps_its_shape_contract(n: int, readouts: int, block: str) 
 
 @given(QUBITS, st.integers(1, 6))
 def test_last_pooling_writes_onto_a_qubit_that_is_read(n: int, readouts: int) -> None:
-    ansatz = QCNN(n, min(readouts, n), "paper")
+    ansatz = qcnn(n, min(readouts, n), "paper")
     pools = [block for block in ansatz.layers if block.label == "pool"]
     sources = {block.wires[0] for block in pools}
     assert not sources & set(ansatz.readout_wires)
@@ -74,11 +75,11 @@ def test_last_pooling_writes_onto_a_qubit_that_is_read(n: int, readouts: int) ->
 
 
 def test_settings_choose_the_ansatz() -> None:
-    assert build_ansatz(QuantumSettings(), 2) == QCNN(4, 1, "su4")
-    assert build_ansatz(QuantumSettings(block="paper"), 3) == QCNN(4, 3, "paper")
-    assert build_ansatz(QuantumSettings(model="vqc", reps=2), 2) == VQC(4, 1, 1, 2)
-    assert QCNN(4).describe() == "QCNN su4, 4 qubits"
-    assert VQC(4).describe() == "VQC, 4 qubits"
+    assert build_ansatz(QuantumSettings(), 2) == qcnn(4, 1, "su4")
+    assert build_ansatz(QuantumSettings(block="paper"), 3) == qcnn(4, 3, "paper")
+    assert build_ansatz(QuantumSettings(model="vqc", reps=2), 2) == vqc(4, 1, 1, 2)
+    assert qcnn(4).describe() == "QCNN su4, 4 qubits"
+    assert vqc(4).describe() == "VQC, 4 qubits"
 
 
 @pytest.mark.parametrize(
@@ -95,9 +96,9 @@ def test_classes_that_do_not_fit_are_refused(qubits: int, classes: int, message:
 
 def test_sizes_out_of_bounds_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"quantum\.qubits = 21; accepted: 2 to 20"):
-        QCNN(21)
+        qcnn(21)
     with pytest.raises(SettingsError, match=r"quantum\.reps = 0; accepted: 1 or more"):
-        VQC(4, reps=0)
+        vqc(4, reps=0)
 
 
 def test_door_imports_no_heavy_library() -> None:

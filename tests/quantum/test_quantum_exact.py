@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from quantum.ansatz.circuits import QCNN, VQC
-from quantum.ansatz.gates import Gate, Trainable, gates_of
+from quantum.circuit import Circuit
+from quantum.circuit.gates import Gate, Trainable, gates_of
 from quantum.engines.exact import ExactEngine
 from quantum.engines.exact.contraction import arrange
+from quantum.engines.exact.engine import is_real_product
 from quantum.engines.exact.fusion import FusedBlock, fuse
 from quantum.engines.exact.matrices import GroupMatrices, pauli, real_pair
 from quantum.engines.exact.product_states import interleave, multiply, pull_product_back
@@ -26,17 +27,17 @@ from quantum.engines.exact.schedule import (
     step_cost,
 )
 from quantum.engines.exact.workspace import Workspace
-from tests.quantum.conftest import drawn, gradient
+from tests.quantum.conftest import drawn, gradient, qcnn, vqc
 
 CPU = torch.device("cpu")
-ANGLES, X = drawn(QCNN(6), rows=4)
-ANSAETZE = [QCNN(3), QCNN(5, 3), QCNN(8), QCNN(9, 3, "paper"), VQC(3, 2), VQC(6, 1, 2, 2)]
+ANGLES, X = drawn(qcnn(6), rows=4)
+ANSAETZE = [qcnn(3), qcnn(5, 3), qcnn(8), qcnn(9, 3, "paper"), vqc(3, 2), vqc(6, 1, 2, 2)]
 
 
 @pytest.fixture
 def moving() -> Callable[[np.ndarray], torch.Tensor]:
     """Expectations of six qubits by a schedule that moves whole states, and keeps a tape."""
-    engine = ExactEngine(QCNN(6), "double")
+    engine = ExactEngine(qcnn(6), "double")
     schedule = next(s for s in engine.schedules if len(s.middle.groups) > 2)
     return lambda x: engine.expectations(ANGLES, engine.encode(x, schedule))
 
@@ -61,14 +62,14 @@ def test_a_second_backward_pass_gives_the_same(
     torch.testing.assert_close(once, twice, atol=1e-14, rtol=0)
 
 
-def plan(ansatz: QCNN | VQC) -> tuple[tuple[FusedBlock, ...], tuple[Schedule, ...]]:
+def plan(ansatz: Circuit) -> tuple[tuple[FusedBlock, ...], tuple[Schedule, ...]]:
     blocks = fuse(gates_of(ansatz.layers), ansatz.n_qubits)
-    real = isinstance(ansatz, QCNN)
+    real = is_real_product(ansatz.encoding)
     return blocks, schedules(blocks, ansatz.n_qubits, ansatz.readout_wires, real)
 
 
-@pytest.mark.parametrize("ansatz", [*ANSAETZE, QCNN(12), QCNN(16, 3), VQC(12)], ids=str)
-def test_schedules_apply_the_light_cone_once_and_in_order(ansatz: QCNN | VQC) -> None:
+@pytest.mark.parametrize("ansatz", [*ANSAETZE, qcnn(12), qcnn(16, 3), vqc(12)], ids=str)
+def test_schedules_apply_the_light_cone_once_and_in_order(ansatz: Circuit) -> None:
     blocks, found = plan(ansatz)
     cone = light_cone(blocks, ansatz.readout_wires)
     for schedule in found:
@@ -92,9 +93,9 @@ def test_light_cone_leaves_out_what_is_not_read() -> None:
 
 def test_the_example_of_the_docs() -> None:
     """docs/engine.md: a QCNN of 8 qubits, one read-out, 256 rows."""
-    engine = ExactEngine(QCNN(8))
+    engine = ExactEngine(qcnn(8))
     schedule = engine.schedule_for(256)
-    gates = len(list(gates_of((*engine.ansatz.encoding, *engine.ansatz.layers))))
+    gates = len(list(gates_of(engine.ansatz.blocks)))
     assert (gates, len(engine.schedules)) == (245, 16)
     assert len({index for group in schedule.groups for index in group.blocks}) == 19
     assert [cell.groups[0].blocks for cell in schedule.cells] == [(0, 1, 4), (2, 3, 6)]
@@ -110,7 +111,7 @@ def test_the_example_of_the_docs() -> None:
 
 
 def test_twelve_qubits_need_two_passes_over_whole_states() -> None:
-    ansatz = QCNN(12)
+    ansatz = qcnn(12)
     schedule = ExactEngine(ansatz).schedule_for(256)
     assert [len(cell.wires) for cell in schedule.cells] == [6, 6]
     assert len(schedule.middle.groups) == 2
@@ -119,7 +120,7 @@ def test_twelve_qubits_need_two_passes_over_whole_states() -> None:
 
 
 def test_cost_grows_with_rows_and_readouts() -> None:
-    _, found = plan(QCNN(8, 3))
+    _, found = plan(qcnn(8, 3))
     for schedule in found:
         costs = [step_cost(schedule, rows, 3) for rows in (32, 256, 2048)]
         assert all(more > less for less, more in pairwise(costs))
@@ -129,9 +130,9 @@ def test_cost_grows_with_rows_and_readouts() -> None:
 
 @pytest.mark.parametrize("n", range(2, 21))
 def test_whatever_the_settings_accept_has_a_schedule(n: int) -> None:
-    ansaetze: list[QCNN | VQC] = [
-        *(QCNN(n, r, b) for r in sorted({1, min(3, n), n // 2, n}) for b in ("su4", "paper")),
-        *(VQC(n, r, f, 1) for r in sorted({1, n}) for f in (1, 2)),
+    ansaetze: list[Circuit] = [
+        *(qcnn(n, r, b) for r in sorted({1, min(3, n), n // 2, n}) for b in ("su4", "paper")),
+        *(vqc(n, r, f, 1) for r in sorted({1, n}) for f in (1, 2)),
     ]
     for ansatz in ansaetze:
         _, found = plan(ansatz)
@@ -215,7 +216,7 @@ def test_workspace_grows_and_is_reused() -> None:
 
 def test_sixteen_qubits_read_cosines_of_a_rotation() -> None:
     """As many read-outs as qubits: no pooling, and zero angles are the identity."""
-    ansatz = QCNN(16, 16)
+    ansatz = qcnn(16, 16)
     x = np.random.default_rng(0).uniform(-1, 1, (2, 16))
     angles = torch.zeros(ansatz.angles)
     angles[1] = 0.4  # RY of qubit 0

@@ -10,7 +10,6 @@ import torch
 
 from core import DistillSettings, QuantumSettings, TrainSettings
 from quantum import TrainingData, build_classifier
-from quantum.ansatz.circuits import QCNN
 from quantum.engines.exact.engine import EncodedStates, ExactEngine
 from quantum.engines.exact.workspace import (
     CUDA_CHUNK,
@@ -22,6 +21,7 @@ from quantum.engines.exact.workspace import (
     shared_pool,
 )
 from quantum.training.problem import Problem
+from tests.quantum.conftest import qcnn
 
 CPU = torch.device("cpu")
 GB = 10**9
@@ -37,7 +37,7 @@ def moving(engine: ExactEngine, x: np.ndarray) -> EncodedStates:
 
 
 def test_a_data_set_is_encoded_for_the_rows_of_a_step() -> None:
-    engine = ExactEngine(QCNN(8), "double")
+    engine = ExactEngine(qcnn(8), "double")
     x = features(6000, 8)
     whole, batches = engine.prepare(x), engine.prepare(x, 32)
     assert whole.plan.schedule == engine.schedule_for(6000)
@@ -76,7 +76,7 @@ def test_training_encodes_for_its_batches(
 
 
 def test_programs_of_many_clients_share_one_pool() -> None:
-    engines = [ExactEngine(QCNN(n)) for n in (4, 6, 6)]
+    engines = [ExactEngine(qcnn(n)) for n in (4, 6, 6)]
     pools = {id(e.prepare(features(2, e.ansatz.n_qubits)).plan.pool) for e in engines}
     assert pools == {id(shared_pool(torch.float32, CPU))}
     assert shared_pool(torch.float64, CPU) is not shared_pool(torch.float32, CPU)
@@ -86,7 +86,7 @@ def test_clients_one_after_the_other_leave_one_workspace(monkeypatch: pytest.Mon
     monkeypatch.setattr("quantum.engines.exact.workspace._POOLS", {})
     sizes = []
     for _ in range(3):
-        engine = ExactEngine(QCNN(6))
+        engine = ExactEngine(qcnn(6))
         angles = torch.zeros(engine.ansatz.angles, requires_grad=True)
         engine.expectations(angles, moving(engine, features(8, 6))).sum().backward()
         sizes.append(shared_pool(torch.float32, CPU).nbytes)
@@ -117,7 +117,7 @@ def test_threads_never_hold_the_same_workspace() -> None:
 
 def test_no_tape_is_kept_where_no_gradient_can_be_asked_for() -> None:
     """Parameters want gradients, but an evaluation under no_grad gives its workspace back."""
-    engine = ExactEngine(QCNN(6))
+    engine = ExactEngine(qcnn(6))
     prepared = moving(engine, features(4, 6))
     angles = torch.zeros(engine.ansatz.angles, requires_grad=True)
     pool = prepared.plan.pool
@@ -135,13 +135,13 @@ def test_a_step_holds_as_many_states_as_counted(
     """Two chunks of 16 rows, no tape: the most buffers of any schedule."""
     monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", 0)
     monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", 16 * 2**12)
-    engine = ExactEngine(QCNN(12, readouts))
+    engine = ExactEngine(qcnn(12, readouts))
     angles = torch.zeros(engine.ansatz.angles, requires_grad=True)
     held = []
     for schedule in engine.schedules:
         if schedule.late is None or len(schedule.late.wires) < 8:
             monkeypatch.setattr("quantum.engines.exact.workspace._POOLS", {})
-            prepared = ExactEngine(QCNN(12, readouts)).encode(features(32, 12), schedule)
+            prepared = ExactEngine(qcnn(12, readouts)).encode(features(32, 12), schedule)
             engine.expectations(angles, prepared).sum().backward()
             held.append(prepared.plan.pool.nbytes / (8 * 16 * 2**12))
     assert max(held) == pytest.approx(STATES + READOUT_STATES * readouts, rel=0.02)

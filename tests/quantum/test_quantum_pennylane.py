@@ -20,16 +20,16 @@ from core import (
     parse_noise,
 )
 from quantum import TrainingData, build_classifier, train_local
-from quantum.ansatz.circuits import QCNN, VQC
-from quantum.ansatz.gates import Trainable, gates_of
+from quantum.circuit import Circuit
+from quantum.circuit.gates import Trainable, gates_of
 from quantum.engines.exact.engine import ExactEngine
 from quantum.engines.factory import build_engine
 from quantum.engines.pennylane import PennylaneEngine, open_device
-from tests.quantum.conftest import UNTAUGHT
+from tests.quantum.conftest import UNTAUGHT, qcnn, vqc
 
 Blobs = Callable[..., TrainingData]
 Z = np.diag([1.0, -1.0])
-GATES_A_WIRE = 10  # of QCNN(2, 2, "su4"): RY(x), 3 turns, 3 couplings, 3 turns
+GATES_A_WIRE = 10  # of qcnn(2, 2, "su4"): RY(x), 3 turns, 3 couplings, 3 turns
 
 
 def evaluated(engine: Any, angles: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +41,7 @@ def evaluated(engine: Any, angles: np.ndarray, x: np.ndarray) -> tuple[np.ndarra
     return z.detach().numpy(), leaf.grad.numpy()
 
 
-def drawn(ansatz: QCNN | VQC, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def drawn(ansatz: Circuit, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = rng.uniform(-np.pi / 2, np.pi / 2, (rows, ansatz.n_qubits))
     return rng.uniform(-np.pi, np.pi, ansatz.angles), x
@@ -49,7 +49,7 @@ def drawn(ansatz: QCNN | VQC, rows: int, seed: int = 0) -> tuple[np.ndarray, np.
 
 def idle(noise: Noise, x: np.ndarray) -> np.ndarray:
     """<Z> of both qubits after RY(x) and nine gates at angle zero, all of them noisy."""
-    engine = PennylaneEngine(QCNN(2, 2, "su4"), "default.mixed", noise=noise)
+    engine = PennylaneEngine(qcnn(2, 2, "su4"), "default.mixed", noise=noise)
     return evaluated(engine, np.zeros(15), x)[0]
 
 
@@ -62,9 +62,9 @@ def idle(noise: Noise, x: np.ndarray) -> np.ndarray:
         ("reference.qubit", {}, "parameter-shift"),
     ],
 )
-@pytest.mark.parametrize("ansatz", [QCNN(2, 1, "su4"), QCNN(3, 3, "paper"), VQC(3)], ids=str)
+@pytest.mark.parametrize("ansatz", [qcnn(2, 1, "su4"), qcnn(3, 3, "paper"), vqc(3)], ids=str)
 def test_exact_devices_agree_with_default_qubit(
-    ansatz: QCNN | VQC, name: str, options: dict[str, Any], gradient: str
+    ansatz: Circuit, name: str, options: dict[str, Any], gradient: str
 ) -> None:
     """Also those that know no rows: PennyLane runs them one by one."""
     if name == "lightning.qubit":
@@ -83,7 +83,7 @@ def test_options_reach_the_device() -> None:
     settings = QuantumSettings(
         qubits=2, backend="pennylane:lightning.qubit", device_options="c_dtype=complex64"
     )
-    engine = build_engine(QCNN(2), settings)
+    engine = build_engine(qcnn(2), settings)
     assert isinstance(engine, PennylaneEngine)
     assert engine._qnode.device.c_dtype is np.complex64
 
@@ -121,7 +121,7 @@ def test_dephasing_shrinks_coherence_only(noise: Noise, shrink: float) -> None:
     np.testing.assert_allclose(idle(noise, x), np.cos(x), atol=1e-12)
     angles = np.zeros(15)
     angles[1] = t  # RY of the first qubit
-    z, _ = evaluated(PennylaneEngine(QCNN(2, 2), "default.mixed", noise=noise), angles, x)
+    z, _ = evaluated(PennylaneEngine(qcnn(2, 2), "default.mixed", noise=noise), angles, x)
     first = x[:, 0]
     wanted = np.cos(first) * np.cos(t) - shrink**2 * np.sin(first) * np.sin(t)
     np.testing.assert_allclose(z[:, 0], wanted, atol=1e-12)
@@ -146,13 +146,13 @@ def kraus(noise: Noise) -> list[list[np.ndarray]]:
     ]
 
 
-@pytest.mark.parametrize("ansatz", [QCNN(3, 1, "su4"), QCNN(3, 3, "paper"), VQC(3)], ids=str)
-def test_noise_agrees_with_density_matrices_by_hand(ansatz: QCNN | VQC) -> None:
+@pytest.mark.parametrize("ansatz", [qcnn(3, 1, "su4"), qcnn(3, 3, "paper"), vqc(3)], ids=str)
+def test_noise_agrees_with_density_matrices_by_hand(ansatz: Circuit) -> None:
     noise, n = Noise(0.02, 0.03, 0.04, 0.01, 0.05, 0.06), ansatz.n_qubits
     angles, x = drawn(ansatz, rows=1, seed=5)
     rho = np.zeros((2**n, 2**n), complex)
     rho[0, 0] = 1
-    for gate in gates_of(ansatz.encoding + ansatz.layers):
+    for gate in gates_of(ansatz.blocks):
         if isinstance(gate.angle, Trainable):
             given_angles = [angles[gate.angle.index]]
         elif gate.angle is None or isinstance(gate.angle, float):
@@ -171,7 +171,7 @@ def test_noise_agrees_with_density_matrices_by_hand(ansatz: QCNN | VQC) -> None:
 
 
 def test_noisy_gradient_is_the_parameter_shift() -> None:
-    ansatz = QCNN(2, 1, "paper")
+    ansatz = qcnn(2, 1, "paper")
     angles, x = drawn(ansatz, rows=2)
     engine = PennylaneEngine(ansatz, "default.mixed", noise=parse_noise("depolarizing=0.02"))
     _, gradient = evaluated(engine, angles, x)
@@ -186,7 +186,7 @@ def test_noisy_gradient_is_the_parameter_shift() -> None:
 def test_shots_scatter_as_their_number_says(name: str) -> None:
     if name == "lightning.qubit":
         pytest.importorskip("pennylane_lightning")
-    ansatz, shots, rows = QCNN(2, 2, "paper"), 4000, 4
+    ansatz, shots, rows = qcnn(2, 2, "paper"), 4000, 4
     angles, x = drawn(ansatz, rows)
     exact_z, exact_gradient = evaluated(ExactEngine(ansatz, "double"), angles, x)
     engine = PennylaneEngine(ansatz, name, shots=shots, seed=3)
@@ -206,14 +206,14 @@ def test_shots_scatter_as_their_number_says(name: str) -> None:
 
 def test_shots_and_noise_together() -> None:
     x, noise = np.array([[0.3, -1.0]]), Noise(depolarizing=0.01, readout=0.05)
-    engine = PennylaneEngine(QCNN(2, 2), "default.mixed", noise=noise, shots=5000, seed=1)
+    engine = PennylaneEngine(qcnn(2, 2), "default.mixed", noise=noise, shots=5000, seed=1)
     wanted = 0.9 * (1 - 0.04 / 3) ** GATES_A_WIRE * np.cos(x)
     z, _ = evaluated(engine, np.zeros(15), x)
     assert (np.abs(z - wanted) <= 5 * np.sqrt((1 - wanted**2) / 5000)).all()
 
 
 def test_parameter_shift_runs_the_circuits_that_we_count() -> None:
-    ansatz = QCNN(2, 2, "paper")
+    ansatz = qcnn(2, 2, "paper")
     angles, x = drawn(ansatz, rows=3)
     engine = PennylaneEngine(ansatz, "reference.qubit", shots=10)
     with qml.Tracker(engine._qnode.device) as tracker:
@@ -224,7 +224,7 @@ def test_parameter_shift_runs_the_circuits_that_we_count() -> None:
 @pytest.mark.filterwarnings("ignore:Since backends now support:DeprecationWarning")
 def test_a_device_that_only_samples_says_how_many_shots() -> None:
     pytest.importorskip("pennylane_qiskit")
-    ansatz = QCNN(2, 2, "paper")
+    ansatz = qcnn(2, 2, "paper")
     angles, x = drawn(ansatz, rows=1)
     sampler = PennylaneEngine(ansatz, "qiskit.aer")
     assert (sampler.shots, sampler.gradient) == (1024, "parameter-shift")
@@ -287,7 +287,7 @@ def test_training_under_noise_lowers_the_loss(blobs: Blobs) -> None:
 )
 def test_device_that_cannot_be_had_is_one_clear_line(name: str, options: str, message: str) -> None:
     with pytest.raises(BackendError, match=message) as caught:
-        PennylaneEngine(QCNN(2), name, parse_device_options(options))
+        PennylaneEngine(qcnn(2), name, parse_device_options(options))
     assert "\n" not in str(caught.value)
 
 
@@ -306,7 +306,7 @@ def test_what_the_run_decides_is_never_an_option(name: str, key: str) -> None:
     if name == "qiskit.aer":
         pytest.importorskip("pennylane_qiskit")
     with pytest.raises(BackendError, match=f"sets {key}, not an option of"):
-        PennylaneEngine(QCNN(2), name, {key: 3})
+        PennylaneEngine(qcnn(2), name, {key: 3})
 
 
 @pytest.mark.parametrize("name", ["qiskit.remote", "qiskit.basicaer"])
@@ -315,14 +315,14 @@ def test_device_that_fails_at_opening_is_one_clear_line(name: str) -> None:
     with pytest.raises(
         BackendError, match=rf"'pennylane:{name}' cannot be used \(.*change quantum"
     ):
-        PennylaneEngine(QCNN(2), name)
+        PennylaneEngine(qcnn(2), name)
 
 
 def test_device_that_fails_at_its_first_circuit_is_one_clear_line() -> None:
     pytest.importorskip("pennylane_lightning")
-    engine = PennylaneEngine(QCNN(2), "lightning.qubit", parse_device_options("c_dtype=float32"))
+    engine = PennylaneEngine(qcnn(2), "lightning.qubit", parse_device_options("c_dtype=float32"))
     with pytest.raises(BackendError, match=r"lightning.qubit' cannot be used \(Unsupported") as e:
-        engine.expectations(torch.zeros(QCNN(2).angles), engine.prepare(np.zeros((1, 2))))
+        engine.expectations(torch.zeros(qcnn(2).angles), engine.prepare(np.zeros((1, 2))))
     assert "\n" not in str(e.value)
 
 
@@ -336,4 +336,4 @@ def test_noise_needs_a_device_with_channels(name: str) -> None:
         r"noise channels; accepted: a device of mixed states, for instance 'pennylane:default\.mi"
     )
     with pytest.raises(BackendError, match=message):
-        build_engine(QCNN(2), settings)
+        build_engine(qcnn(2), settings)

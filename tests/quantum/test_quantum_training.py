@@ -38,7 +38,7 @@ def test_logits_by_hand() -> None:
 def test_shape_contract(qubits: int, classes: int, model: str, seed: int) -> None:
     if classes > max(2, qubits):
         return
-    classifier = build_classifier(QuantumSettings(qubits=qubits, model=model), classes)  # type: ignore[arg-type]
+    classifier = build_classifier(QuantumSettings(qubits=qubits, model=model), classes)
     readouts = 1 if classes == 2 else classes
     parameters = classifier.initial(seed)
     assert {name: value.shape for name, value in parameters.items()} == classifier.shapes

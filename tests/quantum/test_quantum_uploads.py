@@ -24,9 +24,10 @@ from core import (
     parse_run,
 )
 from quantum import Host, build_ansatz, build_classifier, train_local
-from quantum.ansatz.circuits import QCNN, ring
-from quantum.ansatz.gates import Gate, Linear, block_of, gates_of
-from quantum.ansatz.templates import draw_svg
+from quantum.circuit.drawing import draw_svg
+from quantum.circuit.expression import symbols
+from quantum.circuit.gates import Block, Gate, gates_of
+from quantum.circuit.parts import ring
 from quantum.costs import circuits_per_step
 from quantum.engines.base import Engine
 from quantum.engines.exact.contraction import phase_layers
@@ -35,7 +36,7 @@ from quantum.engines.exact.fusion import fuse_layers
 from quantum.engines.exact.workspace import READOUT_STATES, STATES
 from quantum.engines.pennylane import PennylaneEngine
 from quantum.training.problem import Problem
-from tests.quantum.conftest import Blobs, drawn
+from tests.quantum.conftest import Blobs, drawn, qcnn
 
 MOST_LATE = 4  # qubits of an observable: beyond, the same code on large matrices
 PAULI = {"X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]), "Z": np.diag([1, -1])}
@@ -53,7 +54,7 @@ def run(engine: Engine, angles: Any, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_zero_angles_read_cosines_of_multiples(n: int, uploads: int) -> None:
     """All su4 blocks are the identity: each upload turns its qubit by x_i once more."""
-    ansatz = QCNN(n, n, uploads=uploads)
+    ansatz = qcnn(n, n, uploads=uploads)
     x = np.random.default_rng(0).uniform(-1.5, 1.5, (4, n))
     z = run(ExactEngine(ansatz, "double"), np.zeros(ansatz.angles), x)
     np.testing.assert_allclose(z, np.cos(uploads * x), atol=1e-13)
@@ -63,7 +64,7 @@ def test_zero_angles_read_cosines_of_multiples(n: int, uploads: int) -> None:
 @settings(deadline=None, max_examples=15)
 def test_a_coupling_between_two_uploads(t: float, first: float, second: float) -> None:
     """IsingXX(t) between RY(x): z_i = cos(t) cos(x_i)^2 - sin(x_i)^2, not a function of 2 x_i."""
-    ansatz = QCNN(2, 2, uploads=2)
+    ansatz = qcnn(2, 2, uploads=2)
     angles = np.zeros(ansatz.angles)
     angles[6] = t
     x = np.array([[first, second]])
@@ -91,9 +92,9 @@ def by_hand(t: np.ndarray, x: np.ndarray) -> float:
 
 
 def test_two_qubits_are_the_matrices_by_hand() -> None:
-    angles, x = drawn(QCNN(2, uploads=2), rows=3)
+    angles, x = drawn(qcnn(2, uploads=2), rows=3)
     t = angles.detach().numpy()
-    z = run(ExactEngine(QCNN(2, uploads=2), "double"), t, x)
+    z = run(ExactEngine(qcnn(2, uploads=2), "double"), t, x)
     np.testing.assert_allclose(z[:, 0], [by_hand(t, row) for row in x], atol=1e-13)
 
 
@@ -103,7 +104,7 @@ def test_uploads_are_the_degree_in_every_feature(
     n: int, uploads: int, seed: int, data: st.DataObject
 ) -> None:
     """z is a Fourier series of degree ``uploads`` in x_i (Schuld et al., arXiv 2008.08605)."""
-    ansatz, wire = QCNN(n, n, uploads=uploads), data.draw(st.integers(0, n - 1))
+    ansatz, wire = qcnn(n, n, uploads=uploads), data.draw(st.integers(0, n - 1))
     angles, x = drawn(ansatz, 1, seed)
     grid = 2 * np.pi * np.arange(16) / 16
     z = run(ExactEngine(ansatz, "double"), angles.detach(), x + np.outer(grid, np.eye(n)[wire]))
@@ -116,7 +117,7 @@ def test_uploads_are_the_degree_in_every_feature(
 
 
 def test_schedules_cut_behind_the_last_upload_and_cells_end_at_the_first() -> None:
-    engine = ExactEngine(QCNN(8, uploads=3))
+    engine = ExactEngine(qcnn(8, uploads=3))
     blocks, (first, last) = fuse_layers(engine.ansatz.layers, engine.ansatz.encoding, 8)
     assert (first, last) == (8, 16)  # a ring of eight qubits before each
     kinds = set()
@@ -133,15 +134,15 @@ def test_schedules_cut_behind_the_last_upload_and_cells_end_at_the_first() -> No
 
 
 def test_one_upload_is_planned_as_ever() -> None:
-    assert QCNN(6, 2, "paper", 1) == QCNN(6, 2, "paper")
-    engine = ExactEngine(QCNN(6))
+    assert qcnn(6, 2, "paper", 1) == qcnn(6, 2, "paper")
+    engine = ExactEngine(qcnn(6))
     assert all(schedule.middle.uploads == () for schedule in engine.schedules)
     assert engine.prepare(np.zeros((3, 6))).plan.phase_layers == ()
     assert any(schedule.heisenberg for schedule in engine.schedules)
 
 
 def test_single_precision_mini_batches_are_rows_of_the_whole() -> None:
-    ansatz = QCNN(9, uploads=2)
+    ansatz = qcnn(9, uploads=2)
     angles, x = drawn(ansatz, rows=40)
     exact = run(ExactEngine(ansatz, "double"), angles.detach(), x)
     engine = ExactEngine(ansatz)
@@ -159,7 +160,7 @@ def test_uploads_hold_no_more_memory_than_is_counted(
 ) -> None:
     monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", 0)
     monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", 16 * 2**9)
-    ansatz = QCNN(9, readouts, "paper", 4)
+    ansatz = qcnn(9, readouts, "paper", 4)
     angles = torch.zeros(ansatz.angles, requires_grad=True)
     for schedule in ExactEngine(ansatz).schedules:
         if schedule.late is None or len(schedule.late.wires) <= MOST_LATE:
@@ -173,7 +174,7 @@ def test_uploads_hold_no_more_memory_than_is_counted(
 
 def test_a_row_keeps_short_phases_not_states() -> None:
     """Two later uploads of 20 qubits: runs of 6, 7 and 7 qubits each."""
-    prepared = ExactEngine(QCNN(20, uploads=3)).prepare(np.zeros((2, 20)), 2)
+    prepared = ExactEngine(qcnn(20, uploads=3)).prepare(np.zeros((2, 20)), 2)
     phases = prepared.plan.widths[len(prepared.plan.schedule.cells) :]
     assert phases == [2 * 2**6, 2 * 2**7, 2 * 2**7] * 2
     assert prepared.values.shape == (sum(prepared.plan.widths), 2)
@@ -182,7 +183,7 @@ def test_a_row_keeps_short_phases_not_states() -> None:
 @pytest.mark.parametrize("order", [(2, 0, 1), (3, 9, 0, 1, 7, 2, 8, 6, 5, 4)])
 def test_phase_layers_are_the_diagonal_of_all_qubits(order: tuple[int, ...]) -> None:
     n, generator = len(order), torch.manual_seed(0)
-    encoding = QCNN(n).encoding
+    encoding = qcnn(n).encoding
     x = torch.randn(5, n, dtype=torch.float64, generator=generator)
     state = torch.randn(2, 2**n, 5, dtype=torch.float64, generator=generator)
     turned = state
@@ -202,11 +203,12 @@ def test_phase_layers_are_the_diagonal_of_all_qubits(order: tuple[int, ...]) -> 
 
 
 def test_an_upload_that_is_not_the_encoding_again_is_refused() -> None:
-    qcnn = QCNN(2)
-    again = tuple(block_of("RZ(x)", (i,), [Gate("RZ", (i,), Linear(i, 1.0))]) for i in (0, 1))
+    two = qcnn(2)
+    x = symbols("feature", 2)
+    again = tuple(Block("RZ(x)", (i,), (Gate("RZ", (i,), x[i]),)) for i in (0, 1))
     cases: list[tuple[Any, Any]] = [
-        ((*qcnn.layers, qcnn.encoding[0], *qcnn.layers), qcnn.encoding),
-        ((*qcnn.layers, *again, *qcnn.layers), again),
+        ((*two.layers, two.encoding[0], *two.layers), two.encoding),
+        ((*two.layers, *again, *two.layers), again),
     ]
     for layers, encoding in cases:
         with pytest.raises(ValueError, match="the whole encoding once more, one RY per qubit"):
@@ -217,7 +219,7 @@ def test_an_upload_that_is_not_the_encoding_again_is_refused() -> None:
 
 
 def test_layers_are_rings_and_uploads_before_the_usual_ones() -> None:
-    ansatz, usual = QCNN(5, 2, uploads=3), QCNN(5, 2)
+    ansatz, usual = qcnn(5, 2, uploads=3), qcnn(5, 2)
     labels = [block.label for block in ansatz.layers]
     between = ["SU(4)"] * 5 + ["RY(x)"] * 5
     assert labels == [*between, *between, *(block.label for block in usual.layers)]
@@ -227,13 +229,13 @@ def test_layers_are_rings_and_uploads_before_the_usual_ones() -> None:
     assert ansatz.two_qubit_gates == usual.two_qubit_gates + 2 * 5 * 3
     assert ansatz.readout_wires == usual.readout_wires
     assert ansatz.describe() == "QCNN su4, 5 qubits, 3 uploads"
-    assert sum(gate.name == "RY" for gate in gates_of(QCNN(2, 1, "paper", 4).encoding)) == 2
+    assert sum(gate.name == "RY" for gate in gates_of(qcnn(2, 1, "paper", 4).encoding)) == 2
 
 
 def test_uploads_are_a_setting_of_the_qcnn_only() -> None:
-    assert build_ansatz(QuantumSettings(uploads=2), 2) == QCNN(4, uploads=2)
+    assert build_ansatz(QuantumSettings(uploads=2), 2) == qcnn(4, uploads=2)
     with pytest.raises(SettingsError, match=r"quantum.uploads = 0; accepted: 1 or more; .*raise"):
-        QCNN(4, uploads=0)
+        qcnn(4, uploads=0)
     for assignments, message in (
         (["quantum.uploads=5"], r"quantum\.uploads = 5; accepted: .* at most 4"),
         (["quantum.model=vqc", "quantum.uploads=2"], r"uploads = 2 would be ignored because"),
@@ -243,8 +245,8 @@ def test_uploads_are_a_setting_of_the_qcnn_only() -> None:
 
 
 def test_drawing_shows_every_upload() -> None:
-    assert draw_svg(QCNN(3, uploads=2)).count(">RY(x)</text>") == 6
-    assert draw_svg(QCNN(3)).count(">RY(x)</text>") == 3
+    assert draw_svg(qcnn(3, uploads=2)).count(">RY(x)</text>") == 6
+    assert draw_svg(qcnn(3)).count(">RY(x)</text>") == 3
 
 
 # --- Devices ---
@@ -262,8 +264,8 @@ def opened(device_store: Path) -> Callable[..., Any]:
 
 
 def test_noise_channels_see_every_upload() -> None:
-    """Without channels gate by gate is the templates; with a bit flip after each, it is not."""
-    ansatz = QCNN(3, 1, "paper", 2)
+    """Without channels nothing changes; with a bit flip after each gate, much does."""
+    ansatz = qcnn(3, 1, "paper", 2)
     angles, x = drawn(ansatz, rows=1)
     clean = PennylaneEngine(ansatz, "default.mixed")
     noisy = [PennylaneEngine(ansatz, "default.mixed", noise=Noise(bit_flip=p)) for p in (1e-9, 0.2)]

@@ -12,7 +12,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from core import BackendError, write_text
-from quantum.ansatz.circuits import QCNN, VQC
+from quantum.circuit import Circuit
 from quantum.engines.devices.retrying_client import is_transient, redacted
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SAVE = (
 )
 
 
-def check_device(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> None:
+def check_device(ansatz: Circuit, settings: QuantumSettings, host: Host) -> None:
     """Refuse a device that cannot be opened here, or a store that cannot be written.
 
     Raises

@@ -1,7 +1,7 @@
 """Circuits for devices: traced from an ansatz, transpiled once per backend, cached on disk.
 
-There is no second definition of the circuit: the template's operations are made with symbolic
-angles and features, and pennylane-qiskit writes them as Qiskit gates.
+There is no second definition of the circuit: the traced gates' operations are made with symbolic
+slots and features, and pennylane-qiskit writes them as Qiskit gates.
 
 All points and rows of all steps are values of the same parameters, so one transpiled circuit serves
 a whole run, and the next one: the file's name is a hash of everything that it depends on, the
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core import derive_seed, write_bytes, write_json
-from quantum.ansatz.circuits import QCNN, VQC
+from quantum.circuit import Circuit
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
@@ -49,7 +49,7 @@ class Facts:
         Duration of one shot's gates, seconds, read-out and reset not in it; 0 where the backend
         does not say.
     readouts : tuple of int
-        Physical qubits read out, R of them.
+        Physical qubits that are measured, in order of the read-outs.
     """
 
     backend: str
@@ -72,28 +72,28 @@ class Compiled:
     facts : Facts
         What it costs.
     names : tuple of str
-        The traced circuit's parameters: P angles, then n features.
+        The traced circuit's parameters: S slots, then n features.
     key : str
         Hash of all that the circuit depends on.
-    ansatz : str
-        The ansatz, whatever it was transpiled for.
+    ansatz : Circuit
+        The ansatz's circuit, whatever it was transpiled for.
     """
 
     circuit: QuantumCircuit
     facts: Facts
     names: tuple[str, ...]
     key: str
-    ansatz: str
+    ansatz: Circuit
 
 
 def compile_circuit(
-    ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int, folder: Path
+    ansatz: Circuit, backend: Any, level: int, trials: int, seed: int, folder: Path
 ) -> Compiled:
     """Return an ansatz's circuit for a backend: from the cache, or transpiled and cached.
 
     Parameters
     ----------
-    ansatz : QCNN or VQC
+    ansatz : Circuit
         The circuit.
     backend : BackendV2
         Where it is to run.
@@ -112,14 +112,14 @@ def compile_circuit(
         The same whether it was cached or made.
     """
     key = _key(ansatz, backend, level, trials, seed)
-    compiled = _read(folder / f"{key}.qpy", folder / f"{key}.json", key, repr(ansatz))
+    compiled = _read(folder / f"{key}.qpy", folder / f"{key}.json", key, ansatz)
     if compiled is None:
         compiled = _best(ansatz, backend, level, trials, seed, key)
         _write(folder, compiled)
     return compiled
 
 
-def _key(ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int) -> str:
+def _key(ansatz: Circuit, backend: Any, level: int, trials: int, seed: int) -> str:
     import qiskit
 
     depends = [FORMAT, qiskit.__version__, repr(ansatz), backend.name, calibrated_at(backend)]
@@ -134,9 +134,7 @@ def calibrated_at(backend: Any) -> str:
     return str(getattr(found, "last_update_date", ""))
 
 
-def _best(
-    ansatz: QCNN | VQC, backend: Any, level: int, trials: int, seed: int, key: str
-) -> Compiled:
+def _best(ansatz: Circuit, backend: Any, level: int, trials: int, seed: int, key: str) -> Compiled:
     from qiskit.transpiler import generate_preset_pass_manager
 
     traced, names = trace(ansatz)
@@ -153,7 +151,7 @@ def _best(
             circuit = passes.run(traced)
         found.append((_facts(circuit, backend, ansatz.readout_wires), circuit))
     facts, circuit = min(found, key=lambda each: (each[0].error, each[0].two_qubit_gates))
-    return Compiled(circuit, facts, names, key, repr(ansatz))
+    return Compiled(circuit, facts, names, key, ansatz)
 
 
 def _facts(circuit: QuantumCircuit, backend: Any, readouts: tuple[int, ...]) -> Facts:
@@ -188,7 +186,7 @@ def _calibrated(target: Any, name: str, qubits: tuple[int, ...]) -> tuple[float,
     return error, getattr(known, "duration", None) or 0.0
 
 
-def _read(circuit_file: Path, facts_file: Path, key: str, ansatz: str) -> Compiled | None:
+def _read(circuit_file: Path, facts_file: Path, key: str, ansatz: Circuit) -> Compiled | None:
     """Return what is cached under a key; None if there is nothing, or it cannot be read."""
     from qiskit import qpy
     from qiskit.qpy.exceptions import QpyError
@@ -219,12 +217,12 @@ def _write(folder: Path, made: Compiled) -> None:
     write_json(folder / f"{made.key}.json", record)
 
 
-def trace(ansatz: QCNN | VQC) -> tuple[QuantumCircuit, tuple[str, ...]]:
+def trace(ansatz: Circuit) -> tuple[QuantumCircuit, tuple[str, ...]]:
     """Trace an ansatz.
 
     Parameters
     ----------
-    ansatz : QCNN or VQC
+    ansatz : Circuit
         The circuit, encoding included.
 
     Returns
@@ -233,22 +231,20 @@ def trace(ansatz: QCNN | VQC) -> tuple[QuantumCircuit, tuple[str, ...]]:
         On n qubits, without measurements. Its parameters are the angles and the features
         themselves: whatever arithmetic an encoding does with features is part of the circuit.
     tuple of str
-        Names of its parameters: P angles, then n features, each in the circuit as often as it is
+        Names of its parameters: S slots, then n features, each in the circuit as often as it is
         uploaded.
     """
     import pennylane as qml
     from pennylane_qiskit.converter import circuit_to_qiskit
     from qiskit.circuit import Parameter
 
-    from quantum.ansatz.templates import circuit_templates
+    from quantum.circuit.to_pennylane import operations
 
-    wires = range(ansatz.n_qubits)
-    angles = [f"angle{i}" for i in range(ansatz.angles)]
+    angles = [f"angle{i}" for i in range(ansatz.slots)]
     features = [f"feature{i}" for i in range(ansatz.n_qubits)]
     first, second = (np.array([Parameter(name) for name in names]) for names in (angles, features))
-    templates = circuit_templates(ansatz, first, second, wires)
-    operations = [gate for template in templates for gate in template.decomposition()]
-    script = qml.tape.QuantumScript(join_couplings(operations))
+    wires = qml.wires.Wires(range(ansatz.n_qubits))
+    script = qml.tape.QuantumScript(join_couplings(operations(ansatz.blocks, wires, first, second)))
     circuit = circuit_to_qiskit(script, ansatz.n_qubits, diagonalize=False, measure=False)
     return circuit, (*angles, *features)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core import BackendError, HardwareSettings, family
-from quantum.ansatz.circuits import QCNN, VQC
+from quantum.circuit import Circuit
 from quantum.engines.base import FeatureRows, Usage
 from quantum.engines.devices.aer import AerService, simulated
 from quantum.engines.devices.backends import find_backend, make_store, unusable
@@ -29,12 +29,12 @@ EXECUTIONS = 5_000_000
 """Most circuits times shots of one job: IBM's documented limit."""
 
 
-def open_engine(ansatz: QCNN | VQC, settings: QuantumSettings, host: Host) -> CircuitEngine:
+def open_engine(ansatz: Circuit, settings: QuantumSettings, host: Host) -> CircuitEngine:
     """Open a device and transpile the circuit for it.
 
     Parameters
     ----------
-    ansatz : QCNN or VQC
+    ansatz : Circuit
         The circuit.
     settings : QuantumSettings
         The `quantum` section; ``backend`` is of the families aer, fake or ibm.
@@ -164,7 +164,7 @@ class CircuitEngine:
         return FeatureRows.of(features)
 
     def expectations(self, angles: Tensor, encoded: EncodedRows) -> Tensor:
-        """<Z> of each read-out, shape (rows, R); counted, so there is no derivative.
+        """Return the read-outs' expectations, shape (rows, R); counted, so there is no derivative.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class CircuitEngine:
         return torch.from_numpy(self.evaluate(points, encoded)[0])
 
     def evaluate(self, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
-        """<Z> at each of K points (K, P), shape (K, rows, R), in one job.
+        """Compute the expectations at each of K points (K, S), shape (K, rows, R), in one job.
 
         Only a job beyond the backend's limit is split.
 
@@ -232,7 +232,7 @@ class CircuitEngine:
             self._label,
             self._number,
             self.name,
-            self.circuit.ansatz,
+            repr(self.circuit.ansatz),
             self.shots,
         )
         content = np.ascontiguousarray(values, dtype=np.float64).tobytes()
@@ -249,11 +249,13 @@ def precision_of(shots: int) -> float:
 
 
 def _observables(circuit: Compiled) -> list[list[Any]]:
-    """Z on each read-out, shape (R, 1): broadcast against M parameter sets."""
+    """Return the read-outs on the backend's qubits, (R, 1): broadcast against M parameter sets."""
     from qiskit.quantum_info import SparsePauliOp
 
-    size = circuit.circuit.num_qubits
-    return [
-        [SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0)], size)]
-        for qubit in circuit.facts.readouts
-    ]
+    size, ansatz = circuit.circuit.num_qubits, circuit.ansatz
+    place = dict(zip(ansatz.readout_wires, circuit.facts.readouts, strict=True))
+    terms = (
+        [("Z" * len(word), [place[wire] for wire in word], factor) for factor, word in readout]
+        for readout in ansatz.readouts
+    )
+    return [[SparsePauliOp.from_sparse_list(each, size)] for each in terms]

@@ -34,15 +34,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from core import BackendError
-from quantum.ansatz.circuits import Ansatz
-from quantum.ansatz.gates import Block, Gate, Linear, Product, gates_of
+from quantum.circuit import Block, Circuit, Gate, gates_of
+from quantum.circuit.expression import Expression
 from quantum.engines.base import EncodedRows
 from quantum.engines.exact.execution_plan import ExecutionPlan, Expectations
 from quantum.engines.exact.fusion import fuse_layers
@@ -85,7 +85,7 @@ class ExactEngine:
 
     Parameters
     ----------
-    ansatz : Ansatz
+    ansatz : Circuit
         The circuit.
     precision : {"single", "double"}
         complex64 with float32, or complex128 with float64.
@@ -100,7 +100,7 @@ class ExactEngine:
 
     def __init__(
         self,
-        ansatz: Ansatz,
+        ansatz: Circuit,
         precision: Literal["single", "double"] = "single",
         device: Literal["auto", "cpu", "cuda"] = "cpu",
     ) -> None:
@@ -116,7 +116,7 @@ class ExactEngine:
 
     def schedule_for(self, rows: int) -> Schedule:
         """Choose the cheapest schedule for a number of rows."""
-        readouts = len(self.ansatz.readout_wires)
+        readouts = len(self.ansatz.readouts)
         return min(self.schedules, key=lambda schedule: step_cost(schedule, rows, readouts))
 
     def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedStates:
@@ -147,28 +147,28 @@ class ExactEngine:
             values[:, start : start + chunk] = self._encode(x[start : start + chunk], plan)
         return EncodedStates(plan, values)
 
-    def expectations(self, angles: Tensor, encoded: EncodedRows) -> Tensor:
-        """<Z> of each read-out.
+    def expectations(self, slots: Tensor, encoded: EncodedRows) -> Tensor:
+        """Compute the expectations of the read-outs.
 
         Parameters
         ----------
-        angles : torch.Tensor, shape (P,)
-            Angles in radians, of the engine's dtype and device.
+        slots : torch.Tensor, shape (S,)
+            Slots in radians, of the engine's dtype and device.
         encoded : EncodedStates
             From `prepare`.
 
         Returns
         -------
         torch.Tensor, shape (rows, R)
-            Differentiable (once) in the angles.
+            Differentiable (once) in the slots.
         """
         rows = cast(EncodedStates, encoded)
         run: Callable[..., Tensor] = Expectations.apply
-        return run(angles, rows.values, rows.plan, torch.is_grad_enabled())
+        return run(slots, rows.values, rows.plan, torch.is_grad_enabled())
 
     def _plan(self, schedule: Schedule) -> ExecutionPlan:
         if schedule not in self._plans:
-            readouts = self.ansatz.readout_wires
+            readouts = self.ansatz.readouts
             plan = ExecutionPlan(schedule, self._blocks, readouts, self.dtype, self.device)
             self._plans[schedule] = plan
         return self._plans[schedule]
@@ -205,7 +205,7 @@ def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def is_real_product(encoding: Sequence[Block]) -> bool:
-    """Whether the encoding is one RY per qubit, thus a real product state."""
+    """Whether the encoding is at most one RY per qubit, thus a real product state."""
     gates = list(gates_of(encoding))
     wires = [gate.wires for gate in gates]
     return all(gate.name == "RY" for gate in gates) and len(set(wires)) == len(wires)
@@ -217,7 +217,7 @@ def product_states(encoding: Sequence[Block], wires: Sequence[int], features: Te
     Parameters
     ----------
     encoding : sequence of Block
-        One RY per qubit.
+        At most one RY per qubit.
     wires : sequence of int
         Qubits, first most significant.
     features : torch.Tensor, shape (rows, n), float64
@@ -228,10 +228,11 @@ def product_states(encoding: Sequence[Block], wires: Sequence[int], features: Te
     torch.Tensor, shape (2^len(wires), rows)
         Each amplitude the product of cos x/2 or sin x/2.
     """
-    angles = {gate.wires[0]: _values(gate, features) / 2 for gate in gates_of(encoding)}
+    angles = _angles(encoding, wires, features)
     states = torch.ones(1, len(features), dtype=features.dtype, device=features.device)
     for wire in wires:
-        factor = torch.stack([angles[wire].cos(), angles[wire].sin()])
+        half = angles[wire] / 2
+        factor = torch.stack([half.cos(), half.sin()])
         states = (states[:, None] * factor[None]).flatten(0, 1)
     return states
 
@@ -249,7 +250,7 @@ def upload_phases(encoding: Sequence[Block], wires: Sequence[int], features: Ten
     torch.Tensor, shape (2 2^len(wires), rows)
         Real parts, then imaginary parts.
     """
-    angles = {gate.wires[0]: _values(gate, features) for gate in gates_of(encoding)}
+    angles = _angles(encoding, wires, features)
     signs = torch.stack([z_signs((place,), len(wires)) for place in range(len(wires))], dim=1)
     half = signs.to(features) @ torch.stack([angles[wire] for wire in wires]) / 2
     return torch.cat([half.cos(), -half.sin()])
@@ -287,28 +288,33 @@ def encoded_states(encoding: Sequence[Block], n_qubits: int, features: Tensor) -
             states = states * torch.polar(torch.ones_like(total), -total)
             continue
         for gate in gates:
-            states = _apply_single(states, gate, features, n_qubits)
+            states = _apply(states, gate, features, n_qubits)
     return states
 
 
 def _values(gate: Gate, features: Tensor) -> Tensor:
-    angle = gate.angle
-    if isinstance(angle, Linear | Product):
-        value: Any = angle.value(features)
-        return torch.as_tensor(value)
-    if isinstance(angle, float):
-        return torch.full_like(features[:, 0], angle)
-    raise ValueError("an encoding gate depends on features only")
+    if isinstance(gate.angle, float):
+        return torch.full_like(features[:, 0], gate.angle)
+    return torch.as_tensor(cast(Expression, gate.angle).value(features))
 
 
-def _apply_single(states: Tensor, gate: Gate, features: Tensor, n_qubits: int) -> Tensor:
-    """Apply a Hadamard, RX or RY, with its own angle for each row."""
-    view = states.reshape(2 ** gate.wires[0], 2, -1, states.shape[1])
+def _angles(encoding: Sequence[Block], wires: Sequence[int], features: Tensor) -> dict[int, Tensor]:
+    """Angle of each qubit's RY; a qubit without one is not turned."""
+    found = {gate.wires[0]: _values(gate, features) for gate in gates_of(encoding)}
+    return {wire: found.get(wire, torch.zeros_like(features[:, 0])) for wire in wires}
+
+
+def _apply(states: Tensor, gate: Gate, features: Tensor, n_qubits: int) -> Tensor:
+    """Apply a gate to states (2^n, rows), with its own angle for each row."""
+    front = range(len(gate.wires))
+    view = states.reshape(*[2] * n_qubits, -1).movedim(gate.wires, tuple(front))
+    flat = view.reshape(2 ** len(gate.wires), -1, states.shape[1])
     if gate.angle is None:
-        matrix = fixed_matrix(gate.name).to(states.device)
-        return torch.einsum("ij,ajbr->aibr", matrix, view).reshape(states.shape)
-    half = _values(gate, features) / 2
-    generator = pauli(GENERATORS[gate.name]).to(states.device)
-    eye = torch.eye(2, dtype=states.dtype, device=states.device)
-    matrices = half.cos() * eye[..., None] - 1j * half.sin() * generator[..., None]
-    return torch.einsum("ijr,ajbr->aibr", matrices, view).reshape(states.shape)
+        applied = torch.einsum("ij,jbr->ibr", fixed_matrix(gate).to(states.device), flat)
+    else:
+        half = _values(gate, features) / 2
+        generator = pauli(GENERATORS[gate.name]).to(states.device)
+        eye = torch.eye(len(generator), dtype=states.dtype, device=states.device)
+        matrices = half.cos() * eye[..., None] - 1j * half.sin() * generator[..., None]
+        applied = torch.einsum("ijr,jbr->ibr", matrices, flat)
+    return applied.reshape(view.shape).movedim(tuple(front), gate.wires).reshape(states.shape)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from quantum.circuit.circuit import Readout
 from quantum.engines.exact.contraction import (
     Arrangement,
     PhaseLayer,
@@ -29,7 +30,7 @@ from quantum.engines.exact.contraction import (
 )
 from quantum.engines.exact.dense_unitary import DenseUnitary, observables, pull_observables_back
 from quantum.engines.exact.fusion import FusedBlock
-from quantum.engines.exact.matrices import GroupMatrices, z_signs
+from quantum.engines.exact.matrices import GroupMatrices, readout_signs
 from quantum.engines.exact.product_states import (
     Interleaving,
     interleave,
@@ -100,8 +101,8 @@ class ExecutionPlan:
         What to do.
     blocks : sequence of FusedBlock
         All blocks.
-    readouts : sequence of int
-        Qubits read out.
+    readouts : sequence of Readout
+        What is measured.
     dtype : torch.dtype
         Real type.
     device : torch.device
@@ -121,7 +122,7 @@ class ExecutionPlan:
         self,
         schedule: Schedule,
         blocks: Sequence[FusedBlock],
-        readouts: Sequence[int],
+        readouts: Sequence[Readout],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -150,7 +151,7 @@ class ExecutionPlan:
             self._late = DenseUnitary(late, first, schedule.parts)
             self._last = arrange(ends, (*late.wires, *(w for w in ends if w not in late.wires)))
             order = self._late.order
-        signs = torch.stack([z_signs((order.index(w),), len(order)) for w in readouts])
+        signs = readout_signs(readouts, order)
         self.signs = signs.repeat(1, 2)[..., None].to(dtype).to(device)
 
     def build_dense(self, matrices: Tensor) -> tuple[DenseMatrices, list[list[Tensor]]]:

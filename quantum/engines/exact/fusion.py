@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from quantum.ansatz.gates import Block, Gate, gates_of
+from quantum.circuit.circuit import Circuit
+from quantum.circuit.gates import Block, Gate, gates_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,27 @@ class FusedBlock:
 
     wires: tuple[int, int]
     gates: tuple[Gate, ...]
+
+
+def can_fuse(circuit: Circuit) -> bool:
+    """Whether the fused engine can run a circuit; any other goes gate by gate.
+
+    Gates act on one or two qubits, features are written at the start only, or later on by the
+    whole encoding once more, one RY per qubit.
+    """
+    if any(len(gate.wires) > 2 for gate in gates_of(circuit.blocks)):
+        return False
+    again = [block for block in circuit.layers if any(g.needs_features for g in block.gates)]
+    if not again:
+        return True
+    uploads = groupby(circuit.layers, lambda block: block in circuit.encoding)
+    gates = list(gates_of(circuit.encoding))
+    return (
+        all(block in circuit.encoding for block in again)
+        and all(tuple(run) == circuit.encoding for is_upload, run in uploads if is_upload)
+        and all(gate.name == "RY" for gate in gates)
+        and len({gate.wires for gate in gates}) == len(gates)
+    )
 
 
 def fuse_layers(

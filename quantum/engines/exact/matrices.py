@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantum.ansatz.gates import Gate, Trainable
+from quantum.circuit.circuit import Readout
+from quantum.circuit.gates import Gate, Trainable
 from quantum.engines.exact.fusion import FusedBlock
 from quantum.engines.exact.schedule import Group
 
@@ -32,6 +33,18 @@ PAULI = {
     "Y": ((0, -1j), (1j, 0)),
     "Z": ((1, 0), (0, -1)),
 }
+WORDS = {
+    "PauliX": {"X": 1.0},
+    "PauliY": {"Y": 1.0},
+    "PauliZ": {"Z": 1.0},
+    "CNOT": {"II": 0.5, "ZI": 0.5, "IX": 0.5, "ZX": -0.5},
+    "CZ": {"II": 0.5, "ZI": 0.5, "IZ": 0.5, "ZZ": -0.5},
+    "SWAP": {"II": 0.5, "XX": 0.5, "YY": 0.5, "ZZ": 0.5},
+    "Hadamard": {"X": 1 / math.sqrt(2), "Z": 1 / math.sqrt(2)},
+}
+"""Fixed gates as sums of Pauli words."""
+
+PHASES = {"S": 1j, "T": complex(math.sqrt(0.5), math.sqrt(0.5))}
 GENERATORS = {"RX": "X", "RY": "Y", "RZ": "Z", "IsingXX": "XX", "IsingYY": "YY", "IsingZZ": "ZZ"}
 
 
@@ -167,7 +180,7 @@ def _gate_table(blocks: Sequence[FusedBlock], length: int) -> tuple[Tensor, Tens
 def _gate_parts(gate: Gate, local: tuple[int, ...]) -> Tensor:
     parts = torch.zeros(3, 4, 4, dtype=torch.complex128)
     if gate.angle is None:
-        parts[0] = embed(fixed_matrix(gate.name), local)
+        parts[0] = embed(fixed_matrix(gate), local)
         return parts
     generator = embed(pauli(GENERATORS[gate.name]), local)
     if isinstance(gate.angle, Trainable):
@@ -227,13 +240,14 @@ def pauli(word: str) -> Tensor:
     return functools.reduce(torch.kron, factors)
 
 
-def fixed_matrix(name: str) -> Tensor:
+def fixed_matrix(gate: Gate) -> Tensor:
     """Matrix of a gate without angle, complex128."""
-    if name == "Hadamard":
-        return (pauli("X") + pauli("Z")) / math.sqrt(2)
-    if name == "CNOT":
-        return (pauli("II") + pauli("ZI") + pauli("IX") - pauli("ZX")) / 2
-    raise ValueError(f"no matrix for gate {name}")
+    if gate.matrix is not None:
+        return torch.tensor(gate.matrix, dtype=torch.complex128)
+    if gate.name in WORDS:
+        return sum(factor * pauli(word) for word, factor in WORDS[gate.name].items())  # type: ignore[return-value]
+    phase = torch.tensor([1.0, PHASES[gate.name]], dtype=torch.complex128)
+    return torch.diag(phase)
 
 
 def embed(matrix: Tensor, local: tuple[int, ...]) -> Tensor:
@@ -249,5 +263,16 @@ def embed(matrix: Tensor, local: tuple[int, ...]) -> Tensor:
 def z_signs(wires: Sequence[int], n_qubits: int) -> Tensor:
     """Diagonal of the product of Z on some qubits, float64, shape (2^n,)."""
     basis = torch.arange(2**n_qubits)
-    parity = sum(((basis >> (n_qubits - 1 - wire)) & 1) for wire in wires)
-    return 1.0 - 2.0 * torch.as_tensor(parity % 2, dtype=torch.float64)
+    parity = torch.zeros_like(basis)
+    for wire in wires:
+        parity += (basis >> (n_qubits - 1 - wire)) & 1
+    return 1.0 - 2.0 * (parity % 2).to(torch.float64)
+
+
+def readout_signs(readouts: Sequence[Readout], order: Sequence[int]) -> Tensor:
+    """Diagonals of read-outs on qubits in an order, float64, shape (R, 2^len(order))."""
+    diagonals = []
+    for readout in readouts:
+        terms = [f * z_signs([order.index(w) for w in word], len(order)) for f, word in readout]
+        diagonals.append(torch.stack(terms).sum(0))
+    return torch.stack(diagonals)

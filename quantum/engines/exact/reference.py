@@ -10,47 +10,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantum.ansatz.circuits import Ansatz
-from quantum.ansatz.gates import Gate, Trainable, gates_of
-from quantum.engines.exact.matrices import GENERATORS, fixed_matrix, pauli, z_signs
+from quantum.circuit import Circuit, Gate, Trainable, gates_of
+from quantum.engines.exact.matrices import GENERATORS, fixed_matrix, pauli, readout_signs
 
 
-def reference_expectations(ansatz: Ansatz, angles: Tensor, features: np.ndarray) -> Tensor:
-    """<Z> of each read-out.
+def reference_expectations(ansatz: Circuit, slots: Tensor, features: np.ndarray) -> Tensor:
+    """Compute the expectations of the read-outs.
 
     Parameters
     ----------
-    ansatz : Ansatz
+    ansatz : Circuit
         The circuit.
-    angles : torch.Tensor, shape (P,), float64
-        Angles in radians.
+    slots : torch.Tensor, shape (S,), float64
+        Slots in radians.
     features : numpy.ndarray, shape (rows, n)
         Features in radians.
 
     Returns
     -------
     torch.Tensor, shape (rows, R), float64
-        Differentiable in the angles as often as wanted.
+        Differentiable in the slots as often as wanted.
     """
     n, x = ansatz.n_qubits, torch.from_numpy(np.array(features, dtype=np.float64))
     states = torch.zeros(len(x), 2**n, dtype=torch.complex128)
     states[:, 0] = 1.0  # every qubit in |0>
-    for gate in gates_of((*ansatz.encoding, *ansatz.layers)):
-        states = apply_gate(states, gate, gate_matrices(gate, angles, x), n)
-    signs = torch.stack([z_signs((wire,), n) for wire in ansatz.readout_wires])
-    return states.abs().square() @ signs.T
+    for gate in gates_of(ansatz.blocks):
+        states = apply_gate(states, gate, gate_matrices(gate, slots, x), n)
+    return states.abs().square() @ readout_signs(ansatz.readouts, range(n)).T
 
 
-def gate_matrices(gate: Gate, angles: Tensor, features: Tensor) -> Tensor:
+def gate_matrices(gate: Gate, slots: Tensor, features: Tensor) -> Tensor:
     """Matrix of a gate for each row, shape (rows, 2^k, 2^k)."""
     if gate.angle is None:
-        return fixed_matrix(gate.name).expand(len(features), -1, -1)
+        return fixed_matrix(gate).expand(len(features), -1, -1)
     if isinstance(gate.angle, Trainable):
-        angle = angles[gate.angle.index].expand(len(features))
+        angle = slots[gate.angle.index].expand(len(features))
     elif isinstance(gate.angle, float):
         angle = torch.full_like(features[:, 0], gate.angle)
     else:
-        angle = gate.angle.value(features)
+        angle = gate.angle.value(features, slots)
     half = angle[:, None, None] / 2
     generator = pauli(GENERATORS[gate.name])  # exp(-i angle P / 2) = cos - i sin P, since P P = 1
     return half.cos() * torch.eye(len(generator)) - 1j * half.sin() * generator
