@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier
     from quantum.engines.base import DeviceEngine, EncodedRows, Engine, Host, Usage
     from quantum.engines.factory import build_engine, check_backend
+    from quantum.export import circuit_as, observables_as
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
     from quantum.training.local import TrainResult, evaluate, train_local
     from quantum.training.problem import TrainingData
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __getattr__ = lazy_door(
     __name__,
     {
+        "quantum.export": "circuit_as observables_as",
         "quantum.classifier": "Classifier build_classifier",
         "quantum.engines.base": "DeviceEngine Engine Host EncodedRows Usage",
         "quantum.engines.factory": "build_engine check_backend",

@@ -147,7 +147,9 @@ class Expression:
         known: dict[int, Any] = {}
         for part in _parts(self):
             if part.symbol:
-                known[id(part)] = values[part.operation][..., part.operands[0]]
+                value = values[part.operation][..., part.operands[0]]
+                single = isinstance(value, np.ndarray) and value.dtype == object and not value.ndim
+                known[id(part)] = value.item() if single else value
                 continue
             of = [known[id(o)] if isinstance(o, Expression) else o for o in part.operands]
             known[id(part)] = (

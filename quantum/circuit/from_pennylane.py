@@ -14,8 +14,14 @@ import pennylane as qml
 from autoray import register_backend
 
 from quantum.circuit.expression import Expression
-from quantum.circuit.gates import ROTATIONS, UNITARY, Gate, UnknownGateError
-from quantum.circuit.recorder import one_angle, wire_tuple
+from quantum.circuit.gates import (
+    ROTATIONS,
+    UNITARY,
+    Gate,
+    UnknownGateError,
+    one_angle,
+    wire_tuple,
+)
 
 FIXED = frozenset({"CNOT", "CZ", "SWAP", "Hadamard", "S", "T", "PauliX", "PauliY", "PauliZ"})
 NOTHING = frozenset({"GlobalPhase", "Identity", "Barrier", "Snapshot"})

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from quantum.circuit.expression import Expression
 
@@ -108,3 +111,20 @@ def gates_of(blocks: Iterable[Block]) -> Iterator[Gate]:
     """All gates of the blocks, in order of time."""
     for block in blocks:
         yield from block.gates
+
+
+def one_angle(value: Any) -> Expression | float:
+    """Return one angle: an expression or a number.
+
+    Raises
+    ------
+    TypeError
+        If it is an array, or no number.
+    """
+    single = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    return single if isinstance(single, Expression) else float(single)
+
+
+def wire_tuple(wires: Any) -> tuple[int, ...]:
+    """Return wires as a tuple, of one or several."""
+    return tuple(wires) if isinstance(wires, Iterable) else (wires,)

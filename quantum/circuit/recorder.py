@@ -8,15 +8,12 @@ or both.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
-
-from quantum.circuit.expression import Expression
-from quantum.circuit.gates import Block, Gate
+from quantum.circuit.gates import Block, Gate, one_angle, wire_tuple
 
 _active: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
@@ -113,23 +110,6 @@ def block(label: str, wires: Sequence[int] | None = None) -> AbstractContextMana
     """
     recorder = _active.get()
     return nullcontext() if recorder is None else recorder.block(label, wires)
-
-
-def one_angle(value: Any) -> Expression | float:
-    """Return one angle: an expression or a number.
-
-    Raises
-    ------
-    TypeError
-        If it is an array, or no number.
-    """
-    single = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
-    return single if isinstance(single, Expression) else float(single)
-
-
-def wire_tuple(wires: Any) -> tuple[int, ...]:
-    """Return wires as a tuple, of one or several."""
-    return tuple(wires) if isinstance(wires, Iterable) else (wires,)
 
 
 def _write(name: str, wires: Any, *angles: Any) -> Any:

@@ -58,7 +58,8 @@ def angle_value(angle: Expression, slots: Any, features: Any) -> Any:
     """Compute an angle in whatever library slots and features are arrays of."""
 
     def call(name: str, value: Any) -> Any:
-        return getattr(qml.math, name)(value)
+        own = getattr(value, name, None)  # torch and Qiskit; PennyLane finds other libraries
+        return getattr(qml.math, name)(value) if own is None else own()
 
     return angle.compute({"slot": slots, "feature": features}, call)
 

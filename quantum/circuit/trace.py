@@ -24,8 +24,8 @@ from core import QuantumSettings, SettingsError, parse_options
 from core.registry import POINTS, bad_extension, build
 from quantum.circuit.circuit import Circuit
 from quantum.circuit.expression import symbols
-from quantum.circuit.gates import Block, UnknownGateError, gates_of
-from quantum.circuit.recorder import Recorder, wire_tuple
+from quantum.circuit.gates import Block, UnknownGateError, gates_of, wire_tuple
+from quantum.circuit.recorder import Recorder
 from quantum.circuit.slots import PauliWords, in_z_basis, resolve
 
 MIN_QUBITS, MAX_QUBITS = 2, 20

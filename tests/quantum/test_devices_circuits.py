@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantum.circuit import Circuit
+from quantum.circuit.to_qiskit import join_couplings, to_qiskit
 from quantum.engines.devices.aer import compact, noise_of, part_of, used_qubits
-from quantum.engines.devices.circuits import Compiled, compile_circuit, join_couplings, trace
+from quantum.engines.devices.circuits import Compiled, compile_circuit
 from quantum.engines.exact.engine import ExactEngine
 from tests.quantum.conftest import qcnn, vqc
 
@@ -73,7 +74,7 @@ def expectations(circuit: Any, values: dict[str, float], qubits: tuple[int, ...]
 
 @pytest.mark.parametrize("ansatz", ANSAETZE, ids=lambda a: a.describe())
 def test_traced_circuit_is_the_exact_engines(ansatz: Circuit) -> None:
-    traced, names = trace(ansatz)
+    traced, names = to_qiskit(ansatz)
     angles, features, exact = points(ansatz)
     assert len(names) == ansatz.angles + ansatz.n_qubits
     for row, wanted in zip(features, exact, strict=True):
@@ -86,7 +87,7 @@ def test_traced_circuit_is_the_exact_engines(ansatz: Circuit) -> None:
 def test_traced_circuit_has_the_cnots_that_the_ansatz_counts(ansatz: Circuit) -> None:
     from qiskit import transpile
 
-    cnots = transpile(trace(ansatz)[0], basis_gates=["rz", "sx", "x", "cx"])
+    cnots = transpile(to_qiskit(ansatz)[0], basis_gates=["rz", "sx", "x", "cx"])
     assert cnots.count_ops()["cx"] <= ansatz.two_qubit_gates
 
 

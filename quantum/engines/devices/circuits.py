@@ -15,21 +15,18 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from core import derive_seed, write_bytes, write_json
 from quantum.circuit import Circuit
+from quantum.circuit.to_qiskit import to_qiskit
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
 FORMAT = 1  # of the cached files; raise it when tracing or scoring changes
-COUPLINGS = ("IsingXX", "IsingYY", "IsingZZ")
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def calibrated_at(backend: Any) -> str:
 def _best(ansatz: Circuit, backend: Any, level: int, trials: int, seed: int, key: str) -> Compiled:
     from qiskit.transpiler import generate_preset_pass_manager
 
-    traced, names = trace(ansatz)
+    traced, names = to_qiskit(ansatz)
     found: list[tuple[Facts, QuantumCircuit]] = []
     for trial in range(trials):
         with warnings.catch_warnings():
@@ -215,78 +212,3 @@ def _write(folder: Path, made: Compiled) -> None:
     }
     write_bytes(folder / f"{made.key}.qpy", content.getvalue())
     write_json(folder / f"{made.key}.json", record)
-
-
-def trace(ansatz: Circuit) -> tuple[QuantumCircuit, tuple[str, ...]]:
-    """Trace an ansatz.
-
-    Parameters
-    ----------
-    ansatz : Circuit
-        The circuit, encoding included.
-
-    Returns
-    -------
-    QuantumCircuit
-        On n qubits, without measurements. Its parameters are the angles and the features
-        themselves: whatever arithmetic an encoding does with features is part of the circuit.
-    tuple of str
-        Names of its parameters: S slots, then n features, each in the circuit as often as it is
-        uploaded.
-    """
-    import pennylane as qml
-    from pennylane_qiskit.converter import circuit_to_qiskit
-    from qiskit.circuit import Parameter
-
-    from quantum.circuit.to_pennylane import operations
-
-    angles = [f"angle{i}" for i in range(ansatz.slots)]
-    features = [f"feature{i}" for i in range(ansatz.n_qubits)]
-    first, second = (np.array([Parameter(name) for name in names]) for names in (angles, features))
-    wires = qml.wires.Wires(range(ansatz.n_qubits))
-    script = qml.tape.QuantumScript(join_couplings(operations(ansatz.blocks, wires, first, second)))
-    circuit = circuit_to_qiskit(script, ansatz.n_qubits, diagonalize=False, measure=False)
-    return circuit, (*angles, *features)
-
-
-def join_couplings(operations: Sequence[Any]) -> list[Any]:
-    """Replace each IsingXX, IsingYY, IsingZZ on one pair by three CNOTs instead of six.
-
-    A compiler does so for numbers (KAK), not for symbols. ``exp(-i (x XX + y YY + z ZZ) / 2)`` is,
-    up to a global phase, the circuit of Vatan and Williams (arXiv quant-ph/0308006, figure 6)
-    with angles linear in x, y and z.
-
-    Parameters
-    ----------
-    operations : sequence of Operator
-        In order of time.
-
-    Returns
-    -------
-    list of Operator
-        The same unitary.
-    """
-    joined: list[Any] = []
-    for operation in operations:
-        joined.append(operation)
-        three = joined[-3:]
-        same_wires = len({op.wires for op in three}) == 1
-        if same_wires and tuple(op.name for op in three) == COUPLINGS:
-            joined[-3:] = _three_cnots([op.parameters[0] for op in three], operation.wires)
-    return joined
-
-
-def _three_cnots(angles: Sequence[Any], wires: Sequence[Any]) -> list[Any]:
-    import pennylane as qml
-
-    (x, y, z), (first, second) = angles, wires
-    return [
-        qml.RZ(-math.pi / 2, wires=second),
-        qml.CNOT(wires=(second, first)),
-        qml.RZ(z - math.pi / 2, wires=first),
-        qml.RY(math.pi / 2 - x, wires=second),
-        qml.CNOT(wires=(first, second)),
-        qml.RY(y - math.pi / 2, wires=second),
-        qml.CNOT(wires=(second, first)),
-        qml.RZ(math.pi / 2, wires=first),
-    ]

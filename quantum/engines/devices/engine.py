@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core import BackendError, HardwareSettings, family
 from quantum.circuit import Circuit
+from quantum.circuit.to_qiskit import pauli_operator
 from quantum.engines.base import FeatureRows, Usage
 from quantum.engines.devices.aer import AerService, simulated
 from quantum.engines.devices.backends import find_backend, make_store, unusable
@@ -250,12 +251,6 @@ def precision_of(shots: int) -> float:
 
 def _observables(circuit: Compiled) -> list[list[Any]]:
     """Return the read-outs on the backend's qubits, (R, 1): broadcast against M parameter sets."""
-    from qiskit.quantum_info import SparsePauliOp
-
     size, ansatz = circuit.circuit.num_qubits, circuit.ansatz
     place = dict(zip(ansatz.readout_wires, circuit.facts.readouts, strict=True))
-    terms = (
-        [("Z" * len(word), [place[wire] for wire in word], factor) for factor, word in readout]
-        for readout in ansatz.readouts
-    )
-    return [[SparsePauliOp.from_sparse_list(each, size)] for each in terms]
+    return [[pauli_operator(readout, place, size)] for readout in ansatz.readouts]
