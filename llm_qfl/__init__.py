@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llm_qfl.protocols import Aggregation, Ansatz, DatasetFunction, LocalModel
     from llm_qfl.result import Report, Result, read
     from llm_qfl.runs import run
+    from llm_qfl.studies import Study, study
     from strategies.agents import Agent, ClientView, Decision, Observation
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "llm_qfl.protocols": "Aggregation Ansatz DatasetFunction LocalModel",
     "llm_qfl.result": "Report Result read",
     "llm_qfl.runs": "run",
+    "llm_qfl.studies": "Study study",
     "strategies.agents": "Agent ClientView Decision Observation",
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}

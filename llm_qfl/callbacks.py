@@ -153,21 +153,22 @@ class Progress:
 
     def prepared(self, event: Event, done: int = 0) -> None:
         """Show that the sites are prepared."""
-        self._rounds, self._done = int(event.get("rounds") or self._rounds), done
-        self._tell(f"{len(event.get('clients', []))} clients, {event.get('data', '')}")
+        self._rounds = int(event.get("rounds") or self._rounds)
+        self.show(done, f"{len(event.get('clients', []))} clients, {event.get('data', '')}")
 
     def round(self, event: Event) -> None:
         """Show a round's figures."""
-        self._done = int(event["round"])
         loss = event.get("loss")
-        figures = f"loss {loss:.4f}" if isinstance(loss, float) else ""
-        self._tell(f"{figures}, accuracy {percent(event.get('accuracy'))}")
+        figures = f"loss {loss:.4f}, " if isinstance(loss, float) else ""
+        self.show(int(event["round"]), f"{figures}accuracy {percent(event.get('accuracy'))}")
 
-    def _tell(self, text: str) -> None:
-        self._show(self._name, self._done, self._rounds, text)
+    def show(self, done: int, text: str) -> None:
+        """Show how many rounds are done, and a text."""
+        self._done = done
+        self._show(self._name, done, self._rounds, text)
 
     def __enter__(self) -> Self:
-        self._tell("preparing")
+        self.show(0, "preparing")
         return self
 
     def __exit__(
@@ -177,7 +178,8 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         seconds = time.monotonic() - self._began
-        self._tell(f"{'ended' if kind is None else 'broken off'} after {seconds:.0f} s")
+        how = "ended" if kind is None else "broken off"
+        self.show(self._done, f"{how} after {seconds:.0f} s")
         close = getattr(self._show, "close", None)
         if close:
             close()
