@@ -86,16 +86,20 @@ def _layer(part: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values by dotted key; what a key takes is checked later."""
     found: dict[str, Any] = {}
+    for key, value in _pairs(values):
+        if key in found:
+            raise SettingsError(f"{key} twice", "a key once", "leave one of them out")
+        found[key] = _plain(key, value)
+    return found
+
+
+def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values as they were given."""
     for key, value in values.items():
         if key in SECTIONS and isinstance(value, Mapping):
-            pairs = [(f"{key}.{leaf}", inner) for leaf, inner in value.items()]
+            yield from ((f"{key}.{leaf}", inner) for leaf, inner in value.items())
         else:
-            pairs = [(dotted_key(key, value), value)]
-        for dotted, inner in pairs:
-            if dotted in found:
-                raise SettingsError(f"{dotted} twice", "a key once", "leave one of them out")
-            found[dotted] = _plain(dotted, inner)
-    return found
+            yield dotted_key(key, value), value
 
 
 def dotted_key(key: str, value: Any = ...) -> str:
@@ -217,15 +221,15 @@ def changes(config: Any, folder: Path, overrides: Mapping[str, Any]) -> list[str
         raise SettingsError("config with resume", accepted, "leave it out, or start a new run")
     recorded = read_json(folder / "config.json").get("settings") or {}
     given = []
-    for name, value in overrides.items():
-        key = dotted_key(name, value)
-        if name in POINTS and not isinstance(value, str):
-            section, _, leaf = key.partition(".")
-            register(name, str(recorded.get(section, {}).get(leaf)), value, replace=True)
+    for key, value in _pairs(overrides):
+        section, _, leaf = key.partition(".")
+        if key in SETTING_POINTS and not isinstance(value, str):
+            name = str(recorded.get(section, {}).get(leaf))
+            register(SETTING_POINTS[key], name, value, replace=True)
         elif key in ("run.folder", "run.resume") or not may_change(key):
             accepted = "rounds, stop rules, timeouts and budgets"
-            fix = f"leave {name} out, or start a new run"
+            fix = f"leave {key} out, or start a new run"
             raise SettingsError(f"{key} of a run that goes on", accepted, fix)
         else:
-            given.append(f"{key}={toml_value(value)}")
+            given.append(f"{key}={toml_value(_plain(key, value))}")
     return given

@@ -102,8 +102,9 @@ def clients_frame(record: Record) -> DataFrame:
         ``aggregated``: whether its update counted; ``dropped``: why not; ``clipped``: share of the
         update that was left, 1: all. ``rows``: of training. ``loss`` and ``accuracy`` of its
         model on its validation rows, nats and share; ``train_loss``: of the objective;
-        ``ratio``: its loss over ``llm_loss``, that of its language model, nats. The rest is its
-        cost: `ledger_frame`; ``busy_seconds``: all but waiting.
+        ``ratio``: its loss over ``llm_loss``, that of its language model, nats; ``llm_accuracy``
+        and ``llm_macro_f1`` likewise, shares. The rest is its cost: `ledger_frame`;
+        ``busy_seconds``: all but waiting.
     """
     rows = [{**event, "site": record.client_name(event["client"])} for event in record.clients]
     return _table(rows, CLIENTS)
