@@ -52,7 +52,7 @@ from core.messages import METRICS, TRAIN
 from llm_qfl.process import FIRST_NODE
 from server_app.run import run
 from strategies import build_agent, plausibility
-from strategies.agents import Agent, Decision, Observation
+from strategies.decisions import Agent, Decision, Observation
 from strategies.journal import RunJournal
 
 CLIENTS = 10

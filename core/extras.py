@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from core.errors import SettingsError
 from core.registry import modules_of
+from core.settings.derived import agent_declares
 from core.settings.schema import Settings
 
 
@@ -34,9 +35,9 @@ def check_extras(settings: Settings) -> None:
     SettingsError
         One line that names the setting and the extra.
     """
-    agent, privacy = settings.agent, settings.privacy
-    if agent.kind == "llm" and agent.decoding == "schema":
-        _require("llguidance", "agents", "agent.decoding = 'schema'")
+    privacy = settings.privacy
+    if needed := agent_declares(settings, "package"):
+        _require(*needed)
     if privacy.dp != "none" or privacy.moment_noise:
         setting = f"privacy.dp = {privacy.dp!r}" if privacy.dp != "none" else "privacy.moment_noise"
         _require("dp_accounting", "privacy", setting)

@@ -23,94 +23,17 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from core.errors import SettingsError, short_message
-from core.own_modules import HOME, taken_by
+from core.errors import SettingsError, UserError, short_message
+from core.own_modules import HOME, PACKAGES, taken_by
 from core.own_modules import own_file as own_file
+from core.points import POINTS, Point
 
 OWN_FILE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 """``module:attribute``."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """An extension point.
-
-    Attributes
-    ----------
-    name : str
-        What it is called; the entry points' group is ``llm_qfl.<name>``.
-    setting : str
-        The setting that names an extension.
-    package : str
-        The folder of what we ship, a module each.
-    attribute : str
-        What a shipped module calls its extension.
-    expected : str
-        What an extension is, for errors.
-    at_sites : bool
-        Whether the sites use it too, or the server alone.
-    open : bool
-        Whether the setting takes other texts too (a model's hub id or folder).
-    """
-
-    name: str
-    setting: str
-    package: str
-    attribute: str
-    expected: str
-    at_sites: bool = True
-    open: bool = False
-
-
-POINTS = {
-    point.name: point
-    for point in (
-        Point(
-            "ansatz",
-            "quantum.model",
-            "quantum.ansatz",
-            "ANSATZ",
-            "an object with circuit(features, weights, wires) and shape(qubits, classes)",
-        ),
-        Point(
-            "agent",
-            "agent.kind",
-            "strategies.agents",
-            "AGENT",
-            "an object or class with decide(observation) that returns a Decision",
-            at_sites=False,
-        ),
-        Point(
-            "dataset",
-            "data.source",
-            "data.sets",
-            "DATASET",
-            "a function that returns a Dataset of rows, labels and splits",
-        ),
-        Point(
-            "aggregation",
-            "aggregation.rule",
-            "strategies.aggregations",
-            "AGGREGATION",
-            "a strategy of flwr.serverapp.strategy, or a function of updates and weights",
-            at_sites=False,
-            open=True,
-        ),
-        Point(
-            "model",
-            "llm.model",
-            "llm.local_models",
-            "MODEL",
-            "an object or class with fit, soft_labels and embed",
-            open=True,
-        ),
-    )
-}
 
 _registered: dict[tuple[str, str], Any] = {}
 
@@ -235,7 +158,12 @@ def is_extension(point: str, name: str) -> bool:
 
 
 def declared(point: str, name: str, trait: str, default: Any = None) -> Any:
-    """Return what an extension declares of itself, for instance ``may_stop`` or ``uses``."""
+    """Return what an extension declares of itself, for instance ``may_stop`` or ``uses``.
+
+    Of another text, where the setting takes such, the default.
+    """
+    if _point(point).open and not is_extension(point, name):
+        return default
     return getattr(find(point, name), trait, default)
 
 
@@ -321,12 +249,14 @@ def _from_file(point: Point, name: str) -> Any:
 
 @contextmanager
 def _one_line(point: Point, name: str, where: str) -> Iterator[None]:
-    """Turn whatever a user's code raises into one line that names the file."""
+    """Turn whatever a user's code raises into one line that names the file; not what ours does."""
     try:
         yield
-    except SettingsError:
+    except UserError:
         raise
     except Exception as error:
+        if name in shipped(point.name):
+            raise
         raise bad_extension(point.name, name, error, where) from error
 
 
@@ -342,7 +272,8 @@ def bad_extension(point: str, name: str, error: Exception, where: str = "") -> S
     where : str, optional
         Its file, where the traceback does not show one of the user's.
     """
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
+    home = _home(point, name)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename, home)]
     if frames:
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
     elif isinstance(error, SyntaxError) and error.filename:
@@ -354,11 +285,19 @@ def bad_extension(point: str, name: str, error: Exception, where: str = "") -> S
     )
 
 
-def _is_users(file: str) -> bool:
-    return (
-        not file.startswith((str(HOME / "core"), "<"))
-        and "site-packages" not in file
-        and ("importlib" not in file)
+def _home(point: str, name: str) -> str:
+    """Return the file of an extension's module; empty if none is loaded."""
+    modules = [name.partition(":")[0], *(e.module for e in _declared(point) if e.name == name)]
+    modules.append(getattr(_registered.get((point, name)), "__module__", None) or "")
+    files = (getattr(sys.modules.get(module), "__file__", None) for module in modules)
+    return next((file for file in files if file), "")
+
+
+def _is_users(file: str, home: str) -> bool:
+    """Whether a frame is of an extension's own code: its file, or no library's and none of ours."""
+    ours = any(Path(file).is_relative_to(HOME / package) for package in PACKAGES)
+    return file == home or not (
+        ours or file.startswith("<") or "site-packages" in file or "importlib" in file
     )
 
 

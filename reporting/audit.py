@@ -26,12 +26,13 @@ from core import (
     plain,
     read_file,
     recorded_settings,
+    registry,
 )
-from core.settings.agent import LANGUAGE_MODELS
+from core.settings.derived import agent_declares
 from core.storage.reading import Reader, parsed
 from strategies import build_agent, loss_ratio
-from strategies.agents import Agent, Attempt, Decision, Observation
-from strategies.agents.guard import decide
+from strategies.decisions import Agent, Attempt, Decision, Observation
+from strategies.decisions.guard import decide
 from strategies.journal import decision_line
 
 if TYPE_CHECKING:
@@ -224,16 +225,19 @@ def _restored(seen: Observation) -> Observation:
 def _rebuilt(settings: Settings, folder: Path) -> tuple[Agent, Callable[[Mapping[str, Any]], None]]:
     """Build the run's agent, and what is to be called with each line before its decision."""
     kind = settings.agent.kind
-    if kind not in LANGUAGE_MODELS:
+    if not agent_declares(settings, "asks_model"):
         return build_agent(settings), lambda line: None
-    from strategies.agents.llm import build_llm_agent
-    from strategies.agents.rules import build_rule
-
+    if kind not in registry.shipped("agent"):
+        raise UserError(
+            f"agent.kind = {kind!r} asks a model of its own",
+            "an agent whose decisions follow from its observations",
+            "read its decisions in agent.jsonl",
+        )
     events = Reader(folder).lines("metrics.jsonl")
     prepared = next((e for e in events if e.get("event") == "prepared"), {})
     name = str(prepared.get("agent") or f"{kind} ({settings.agent.model})")
     recorded = RecordedChatModel(name.removeprefix(f"{kind} (").removesuffix(")"))
-    return build_llm_agent(settings, build_rule(settings), recorded), recorded.load
+    return registry.find("agent", kind).from_settings(settings, recorded), recorded.load
 
 
 class RecordedChatModel:
@@ -268,7 +272,7 @@ class RecordedChatModel:
             If there is none, or if on record no answer came.
         """
         from llm.chat.model import Answer, ChatModelError
-        from strategies.agents.parsing import parse_answer
+        from strategies.decisions.parsing import parse_answer
 
         if not self._attempts or self._seen is None:
             raise ChatModelError("no further answer is on record")

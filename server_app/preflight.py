@@ -17,6 +17,7 @@ from core import (
     backend_names,
     backend_of,
     family,
+    registry,
     settings_command,
     store_root,
     worst_steps,
@@ -51,13 +52,16 @@ def check(settings: Settings) -> dict[str, Any]:
     UserError
         One line, for whatever would end the run.
     """
+    from strategies.decisions.extension import find_agent
+
     check_extras(settings)
     load_extensions(settings)
-    agent = _agent(settings)  # first what takes no time
+    agent = find_agent(settings)  # first what takes no time
     _check_backends(settings)
     server, sites = _rows(settings)
     info = server.info
     model = _model(settings, info)
+    _check_aggregation(settings, len(info.classes))
     _check_features(settings, info.kind, [site.train for site in sites], len(info.classes))
     backends = [backend_of(settings.quantum.backend, client) for client in range(len(sites))]
     steps = settings.train.steps, worst_steps(settings, backends)
@@ -86,19 +90,6 @@ def check(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _agent(settings: Settings) -> str:
-    """Find the agent, without loading a language model; return its name."""
-    if settings.agent.kind == "llm":
-        from llm.chat.model import find_model
-
-        return f"llm ({find_model(settings.agent).short})"
-    if settings.agent.kind != "endpoint":
-        return settings.agent.kind  # it comes with us: nothing to find
-    from strategies import build_agent
-
-    return build_agent(settings).name
-
-
 def _check_backends(settings: Settings) -> None:
     """Look whether each backend can be had here and has the qubits; classes matter to none."""
     from quantum import Host, build_ansatz, check_backend, check_shifts
@@ -110,6 +101,19 @@ def _check_backends(settings: Settings) -> None:
         check_backend(circuit, own, host)
         if settings.train.optimizer == "parameter-shift":
             check_shifts(circuit)
+
+
+def _check_aggregation(settings: Settings, classes: int) -> None:
+    """Try an aggregation that is not ours on parameters of the circuit's shapes."""
+    if settings.aggregation.rule in registry.shipped("aggregation"):
+        return
+    from core.flower_compat import set_task_identity
+    from quantum import build_classifier
+    from strategies.aggregators import check_aggregator
+
+    set_task_identity()  # it reads Flower's messages
+    exact = settings.quantum.model_copy(update={"backend": "exact"})
+    check_aggregator(settings, dict(build_classifier(exact, classes).initial(0)))
 
 
 def _rows(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:

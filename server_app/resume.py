@@ -26,7 +26,7 @@ from core.messages import (
     payload_bytes,
 )
 from core.received import read_rejoin
-from core.settings.agent import LANGUAGE_MODELS
+from core.settings.derived import agent_declares
 from core.storage.checkpoints import (
     Checkpoint,
     check_state,
@@ -40,9 +40,9 @@ from core.storage.reading import Reader
 from reporting.audit import whole_lines
 from server_app.prepare import read_reports, wait_for_nodes
 from strategies import LlmQfl, SharedAdapter
-from strategies.agents import Agent, ClientView
 from strategies.context import PreparedFederation
-from strategies.journal import ADAPTER, KEPT, MODEL, load_arrays
+from strategies.decisions import Agent, ClientView
+from strategies.journal import ADAPTER, AGGREGATION, KEPT, MODEL, load_arrays
 
 COMPARED = ("train_rows", "val_rows", "test_rows", "class_rows", "classes", "kind", "encoder")
 """Fields of a `SiteReport` in which a site that goes on must be what it was."""
@@ -87,6 +87,12 @@ class RunHistory:
         if path.exists():
             return load_arrays(path)
         return self.arrays if self.state["best_round"] else None
+
+    @property
+    def aggregation(self) -> Parameters:
+        """What the aggregation kept after that round."""
+        path = self.checkpoint.folder / AGGREGATION
+        return load_arrays(path) if path.exists() else {}
 
 
 def load_history(folder: Path, settings: Settings) -> RunHistory:
@@ -171,7 +177,8 @@ def restore(strategy: LlmQfl, history: RunHistory, folder: Path) -> None:
     releases = int(state["releases"])
     if strategy.settings.privacy.dp != "none":
         releases = count_releases(folder, releases)
-    strategy.resume(state, None if best is None else pack_parameters(best), releases)
+    found = None if best is None else pack_parameters(best)
+    strategy.resume(state, found, releases, history.aggregation)
     rejoining = [
         {"round": history.number, "client": client, **asdict(cost)}
         for client, cost in sorted(strategy.context.federation.costs.items())
@@ -184,6 +191,6 @@ def restore(strategy: LlmQfl, history: RunHistory, folder: Path) -> None:
 
 def replay(agent: Agent, folder: Path, settings: Settings) -> None:
     """Show an agent its recorded observations, so that it learns again; no model is requested."""
-    if settings.agent.kind not in LANGUAGE_MODELS:
+    if not agent_declares(settings, "asks_model"):
         for line in whole_lines(folder / "agent.jsonl"):
             agent.decide(line.seen)

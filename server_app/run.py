@@ -18,8 +18,9 @@ from server_app.prepare import prepare, warn_of_step_limit
 from server_app.resume import RunHistory, rejoin, restore
 from server_app.summary import prepared_event, resumed_event, summarise
 from strategies import LlmQfl, build_agent
-from strategies.agents import Agent
+from strategies.aggregators import check_aggregator
 from strategies.context import Clock, PreparedFederation, RunContext, Watch, unwatched
+from strategies.decisions import Agent
 from strategies.journal import RunJournal
 
 
@@ -76,6 +77,7 @@ def run(
         context = RunContext(settings, federation, agent, evaluator, journal, clock, run_id, watch)
         strategy = LlmQfl(context)
         first = history.arrays if history else _first_parameters(context, journal)
+        check_aggregator(settings, first)
     if history:
         restore(strategy, history, journal.folder)
         resumed = resumed_event(context, history.checkpoint)

@@ -29,8 +29,9 @@ from core.messages import (
     unpack_parameters,
 )
 from core.received import read_arrays, read_moments, read_report
-from strategies.agents import Decision
-from strategies.aggregation import Contribution, aggregate
+from strategies.aggregation import aggregate
+from strategies.aggregators import Contribution, build_aggregator
+from strategies.decisions import Decision
 from strategies.journal import RunJournal
 from strategies.plausibility import check_adaptation
 from strategies.state import FederationState, Member, add_costs, cost_of, rows_that_count
@@ -159,7 +160,9 @@ class _AdapterTraining:
         rows = self.state.weights  # as reported before the run, and capped
         parts = [Contribution(a, rows[k], report) for k, (report, a) in sorted(answers.items())]
         self._note_round(now, answers, rows)
-        return unpack_parameters(aggregate(self.settings, number, parts).arrays)
+        aggregator = build_aggregator(self.settings)
+        found = aggregate(self.settings, number, parts, aggregator, arrays)
+        return unpack_parameters(found.arrays)
 
     def _begin(self, number: int) -> Round:
         decision = Decision(participants=tuple(self.state.members), steps={})

@@ -14,9 +14,9 @@ from flwr.app import ArrayRecord, MetricRecord
 
 from core import Cost, Settings
 from core.messages import UNSET, SiteReport
-from core.settings.agent import COST_AWARE
+from core.settings.derived import agent_declares
 from strategies.adapters import SharedAdapter
-from strategies.agents import Agent
+from strategies.decisions import Agent
 from strategies.journal import RunJournal
 from strategies.state import Member
 
@@ -183,7 +183,8 @@ class RunContext:
         single clients' models.
         """
         free = self.settings.evaluation.backend == "exact" and self.settings.privacy.dp == "none"
-        return self.evaluator is not None and free and self.settings.agent.kind in COST_AWARE
+        sees = [agent_declares(self.settings, name) for name in ("sees_credit", "needs_credit")]
+        return self.evaluator is not None and free and any(sees)
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the run besides the strategy's own state."""

@@ -17,7 +17,7 @@ class Credit:
     ----------
     credit : float
         Leave one out: loss of the aggregate without its model less loss of the aggregate. Above
-        0 the model helped. The only participant has its gain as credit.
+        0 the model helped. Where the others make no aggregate, as of an only participant, its gain.
     gain : float or None
         Loss of the global model before the round less loss of its model alone; None if unknown.
     """
@@ -28,7 +28,7 @@ class Credit:
 
 def credits(
     models: Mapping[int, Model],
-    aggregate: Callable[[list[int]], Model],
+    aggregate: Callable[[list[int]], Model | None],
     loss: Callable[[Model], float],
     before: float | None,
     after: float,
@@ -40,7 +40,7 @@ def credits(
     models : mapping
         Aggregated models by client.
     aggregate : callable
-        Aggregates the models of the clients it is given.
+        Aggregates the models of the clients it is given; None: it does not of so few.
     loss : callable
         Validation loss at the server, nats.
     before, after : float
@@ -55,7 +55,8 @@ def credits(
     for client, model in models.items():
         gain = None if before is None else before - loss(model)
         others = [other for other in models if other != client]
-        credit = loss(aggregate(others)) - after if others else gain or 0.0
+        without = aggregate(others) if others else None
+        credit = loss(without) - after if without is not None else gain or 0.0
         found[client] = Credit(credit, gain)
     return found
 

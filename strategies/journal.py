@@ -32,14 +32,16 @@ from core.messages import Parameters, unpack_parameters
 from core.model_file import write_model_file
 from core.own_code import digests
 from core.storage.checkpoints import note_releases, note_underway, write_checkpoint
-from strategies.agents import Agent, Decision, HasTranscript, Observation
+from strategies.decisions import Agent, Decision, HasTranscript, Observation
 from strategies.regulation import llm_loss_of, loss_ratio
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update
 
 MODEL, KEPT, ADAPTER = "model.safetensors", "kept.safetensors", "adapter.safetensors"
-"""Files of arrays. In a checkpoint: the global parameters, and the best model so far where it is
-another one; of the run: the best model, and the adapter that the sites trained together."""
+AGGREGATION = "aggregation.safetensors"
+"""Files of arrays. In a checkpoint: the global parameters, the best model so far where it is
+another one, and what the aggregation keeps between rounds; of the run: the best model, and the
+adapter that the sites trained together."""
 
 
 def cost_of_questions(attempts: Sequence[Mapping[str, Any]]) -> AgentUsage:
@@ -263,6 +265,7 @@ class RunJournal:
         arrays: ArrayRecord,
         best: ArrayRecord | None,
         state: Mapping[str, Any],
+        aggregation: Parameters,
     ) -> None:
         """Write ``ledger.json``, then ``checkpoint/round-NNN/`` in one move."""
         write_json(self.folder / "ledger.json", state["ledger"])
@@ -271,6 +274,8 @@ class RunJournal:
             save_arrays(folder / MODEL, unpack_parameters(arrays))
             if best is not None:
                 save_arrays(folder / KEPT, unpack_parameters(best))
+            if aggregation:
+                save_arrays(folder / AGGREGATION, aggregation)
 
         write_checkpoint(self.folder, server_round, dict(state), save)
 

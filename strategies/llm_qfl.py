@@ -26,11 +26,12 @@ from core.messages import (
     payload_bytes,
     unpack_parameters,
 )
-from strategies.agents import Decision
-from strategies.agents.guard import decide
 from strategies.aggregation import aggregate
+from strategies.aggregators import build_aggregator
 from strategies.availability import poll_clients, record_late_replies
 from strategies.context import RunContext
+from strategies.decisions import Decision
+from strategies.decisions.guard import decide
 from strategies.journal import (
     client_event,
     cost_of_questions,
@@ -90,6 +91,7 @@ class LlmQfl(Strategy):
         self.teachers: dict[int, dict[str, float]] = {}
         self.first_round = 1
         self.releases = 0
+        self.aggregator = self._aggregator_before = build_aggregator(context.settings)
         self._reference: Parameters = {}
 
     def summary(self) -> None:
@@ -158,12 +160,14 @@ class LlmQfl(Strategy):
         counted = select(valid, settings, self.state)
         # Rows as reported before the run, and capped: a client cannot raise its own weight later.
         parts = [update.weighing(self.state.weights[update.client]) for update in counted]
-        found = aggregate(settings, server_round, parts, reference)
+        if self.context.credits:
+            self._aggregator_before = self.aggregator.copy()
+        found = aggregate(settings, server_round, parts, self.aggregator, reference)
         now.count(counted, found.shares)
         for update in valid:
             ordered = now.decision.steps[update.client]
             self.state.trained(update.client, update.report, update.cost, ordered)
-        return found.arrays, found.metrics
+        return found.arrays, None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -226,12 +230,10 @@ class LlmQfl(Strategy):
                 break
             messages = self.configure_train(server_round, arrays, train, grid)
             replies = grid.send_and_receive(list(messages), timeout=timeout)
-            aggregated, metrics = self.aggregate_train(server_round, replies)
+            aggregated, _ = self.aggregate_train(server_round, replies)
             if self.stop_reason:
                 break
             arrays = aggregated if aggregated is not None else arrays
-            if metrics is not None:
-                result.train_metrics_clientapp[server_round] = metrics
             scores = self._evaluate(server_round, arrays, evaluate, grid, timeout, evaluate_fn)
             if scores is None:
                 break
@@ -306,7 +308,9 @@ class LlmQfl(Strategy):
             state.lose_round(now.failed, self.settings.run.min_replies)
         else:
             if evaluator and self.context.credits:
-                state.credited(model_credits(now, self.settings, state, evaluator.loss, loss))
+                rule = self._aggregator_before, self._reference
+                found = model_credits(now, self.settings, state, evaluator.loss, loss, *rule)
+                state.credited(found)
             state.finish_round(now.decision.participants, loss, accuracy)
         costs = self._close_ledger()
         best = self.best_arrays is None or loss <= min(state.losses)
@@ -322,8 +326,10 @@ class LlmQfl(Strategy):
 
     def checkpoint(self, number: int, arrays: ArrayRecord) -> None:
         """Store everything that the run needs to go on after a round; 0: before the first."""
+        aggregation, kept = self.aggregator.state()
         stored = {
             **snapshot(self.state),
+            "aggregation": aggregation,
             "round": number,
             "best_round": self.best_round,
             "teachers": list(self.teachers.values()),
@@ -331,10 +337,23 @@ class LlmQfl(Strategy):
             **self.context.facts(),
         }
         best = None if self.best_round == number else self.best_arrays
-        self.journal.checkpoint(number, arrays, best, stored)
+        self.journal.checkpoint(number, arrays, best, stored, kept)
 
-    def resume(self, stored: Mapping[str, Any], best: ArrayRecord | None, releases: int) -> None:
-        """Restore the state of `checkpoint`, the best model, and how often messages went out."""
+    def resume(
+        self,
+        stored: Mapping[str, Any],
+        best: ArrayRecord | None,
+        releases: int,
+        kept: Parameters,
+    ) -> None:
+        """Restore the state of `checkpoint`, the best model, and how often messages went out.
+
+        Raises
+        ------
+        SettingsError
+            If the aggregation keeps something that no checkpoint holds.
+        """
+        self.aggregator.restore(stored.get("aggregation", {}), kept)
         self.state = restored(stored, self.context.federation.members, self.settings)
         self.best_round, self.best_arrays = int(stored["best_round"]), best
         self.teachers = {int(one["client"]): dict(one) for one in stored["teachers"]}

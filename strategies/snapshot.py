@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from core import Ledger, Settings
-from strategies.agents import ClientView
+from strategies.decisions import ClientView
 from strategies.regulation import loss_ratio
 from strategies.state import FederationState, Member, replace_view
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 from core import COST_KEYS, Cost, Ledger, Settings, circuit_prices, most_steps, total
 from core.messages import AdaptReport, EvaluateReport, SiteReport, TrainReport
-from strategies.agents import ClientView, Observation
 from strategies.credit import Credit, standing
+from strategies.decisions import ClientView, Observation
 from strategies.plausibility import Limits, most_tokens
 from strategies.regulation import distances, llm_loss_of, loss_ratio
 from strategies.row_weights import counted_rows

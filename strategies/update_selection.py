@@ -9,10 +9,12 @@ from flwr.app import ArrayRecord
 from core import Settings, UserError
 from core.messages import pack_parameters
 from strategies.aggregation import aggregate
+from strategies.aggregators import Aggregator, TooFewError
 from strategies.credit import Credit, credits
 from strategies.regulation import closest, distances
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update
+from strategies.updates import Arrays
 
 MOST_LOST = 2
 """Rounds in a row that may be lost for want of replies before the run ends."""
@@ -22,7 +24,7 @@ def select(updates: list[Update], settings: Settings, state: FederationState) ->
     """Select the closest updates, where selection acts at the aggregation stage."""
     agent = settings.agent
     known = updates and state.losses
-    if agent.kind != "rule" or agent.stage != "aggregation" or not known:
+    if agent.stage != "aggregation" or not known:
         return updates
     gaps = distances({u.client: u.report.loss for u in updates}, state.losses[-1])
     return [u for u in updates if u.client in closest(gaps, agent.fraction)]
@@ -34,6 +36,8 @@ def model_credits(
     state: FederationState,
     loss_of: Callable[[ArrayRecord], float],
     after: float,
+    aggregator: Aggregator,
+    reference: Arrays,
 ) -> dict[int, Credit]:
     """Evaluate what each aggregated model of a round contributed.
 
@@ -49,12 +53,20 @@ def model_credits(
         Validation loss at the server of any parameters.
     after : float
         That of the round's aggregate.
+    aggregator : Aggregator
+        The rule as it was before the round; it is not changed.
+    reference : mapping
+        The round's global arrays.
     """
     updates = {update.client: update for update in now.counted}
 
-    def without(clients: list[int]) -> ArrayRecord:
+    def without(clients: list[int]) -> ArrayRecord | None:
         parts = [updates[client].weighing(state.weights[client]) for client in clients]
-        return aggregate(settings, now.number, parts, quiet=True).arrays
+        try:
+            found = aggregate(settings, now.number, parts, aggregator.copy(), reference)
+        except TooFewError:
+            return None
+        return found.arrays
 
     models = {client: pack_parameters(update.arrays) for client, update in updates.items()}
     before = state.losses[-1] if state.losses else state.start_loss

@@ -16,10 +16,11 @@ from core import Cost, Settings, UserError
 from core.formatting import printable
 from core.messages import BUDGET_CODE, EvaluateReport, Parameters, TrainReport, payload_bytes
 from core.received import ReplyError, checked_reply, read_arrays, read_report
-from strategies.agents import Decision
-from strategies.aggregation import Contribution, longest_norms, update_norm
+from strategies.aggregators import Contribution
+from strategies.decisions import Decision
 from strategies.plausibility import Timed, check_evaluation, check_training, within_time
 from strategies.state import FederationState, cost_of
+from strategies.updates import longest_norms, update_norm
 
 
 @dataclass(frozen=True)

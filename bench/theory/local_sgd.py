@@ -8,21 +8,15 @@ at every point that is looked at, the same models also go through the aggregatio
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
-from flwr.app import Message, MetricRecord, RecordDict
 from scipy.special import expit
 
 from bench.theory.convex import Constants, Floats, Ints, Sites
-from core import Settings, parse_run
-from core.flower_compat import set_task_identity
-from core.messages import ARRAYS, METRICS, WEIGHT_KEY, pack_parameters, unpack_parameters
 from quantum.training.optimisers import inverse_time
-from strategies.aggregation import build_aggregator
+from strategies.aggregations.weighted import weighted
 
 Rate = Literal["theorem", "own", "constant"]
 
@@ -221,23 +215,10 @@ class _Met:
         self.deviation = max(self.deviation, off)
 
 
-@cache
-def _weighted() -> Settings:
-    return parse_run([], ["aggregation.rule=weighted"])[0]
-
-
 def aggregated(models: Floats, rows: Ints) -> Floats:
     """Average models (K, ...) by rows with the run's own aggregation (`weighted`)."""
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    set_task_identity()
-    replies = []
-    for model, number in zip(models, rows, strict=True):
-        metrics = MetricRecord({WEIGHT_KEY: int(number)})
-        content = RecordDict({ARRAYS: pack_parameters({"w": model}), METRICS: metrics})
-        replies.append(Message(content, reply_to=Message(RecordDict(), 1, "train")))
-    arrays, _ = build_aggregator(_weighted(), len(replies)).aggregate_train(1, replies)
-    assert arrays is not None
-    return unpack_parameters(arrays)["w"]
+    updates = [{"w": model} for model in models]
+    return weighted(updates, rows.astype(np.float64), {})["w"]
 
 
 @dataclass(frozen=True)

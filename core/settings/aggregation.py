@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import re
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
-from core.settings.declare import Section, setting, when
+from core import registry
+from core.errors import SettingsError
+from core.settings.declare import Condition, Section, setting, used_by, when
 
 UNCLIPPED = when("privacy.dp", "none", "local")
+
+WITH_OPTIONS = Condition(
+    "aggregation.rule",
+    lambda rule: rule not in registry.shipped("aggregation"),
+    "a strategy of Flower's or a class of your own, whose arguments they are",
+)
 
 
 class AggregationSettings(Section):
     """How updates become the next global parameters."""
 
-    rule: Literal["weighted", "uniform", "median", "trimmed-mean", "krum"] = setting("weighted")
-    """Mean weighted by rows, the paper's plain mean, or a robust rule."""
+    rule: str = setting("weighted", point="aggregation")
+    """Mean weighted by rows, the paper's plain mean, or a robust rule; a strategy of Flower's by
+    its class, for instance `FedAdam`; or one of your own. See docs/extending/aggregation.md."""
+    options: str = setting("", applies_when=(WITH_OPTIONS,))
+    """Arguments of a strategy of Flower's or of a class of your own: `eta=0.01,tau=0.001`."""
     trim: float = setting(
-        0.2, applies_when=when("aggregation.rule", "trimmed-mean", "krum"), gt=0, lt=0.5
+        0.2, applies_when=used_by("aggregation", "aggregation.trim"), gt=0, lt=0.5
     )
     """Share trimmed from each end, or for krum of updates that may be forged; of three or more
     updates at least one."""
@@ -45,3 +61,43 @@ class EvaluationSettings(Section):
     that `quantum.backend` names."""
     keep: Literal["best", "last"] = setting("best")
     """Final model: the round of lowest validation loss, or the last."""
+
+
+UNUSABLE = {
+    "FedProx": "its proximal term is part of the sites' training, which this app does not have",
+    "FedXgbBagging": "it aggregates trees",
+    "FedXgbCyclic": "it aggregates trees",
+    "Differential": "set privacy.dp for clipping and noise",
+}
+"""Strategies of Flower's, by how their name begins, that would not do here what they promise."""
+
+
+@functools.cache
+def flower_rules() -> tuple[str, ...]:
+    """Return the names of Flower's strategies that aggregate; Flower itself is not imported."""
+    flower = find_spec("flwr")
+    if flower is None or flower.origin is None:
+        return ()
+    door = Path(flower.origin).parent / "serverapp" / "strategy" / "__init__.py"
+    found = re.findall(r'^    "(\w+)",$', door.read_text(encoding="utf-8"), flags=re.M)
+    return tuple(name for name in found if name not in ("Result", "Strategy"))
+
+
+def check_rule(rule: str) -> None:
+    """Refuse a name that no aggregation has, and strategies that cannot aggregate here.
+
+    Raises
+    ------
+    SettingsError
+        With the names that there are.
+    """
+    ours, flowers = registry.names("aggregation"), flower_rules()
+    why = next((text for name, text in UNUSABLE.items() if rule.startswith(name)), "")
+    if registry.OWN_FILE.fullmatch(rule) or rule in ours or (rule in flowers and not why):
+        return
+    usable = [name for name in flowers if not name.startswith(tuple(UNUSABLE))]
+    near = difflib.get_close_matches(rule, [*ours, *usable], n=1, cutoff=0.5)
+    fix = f"did you mean {near[0]!r}?" if near else "change aggregation.rule"
+    reason = f" ({why})" if why and rule in flowers else ""
+    accepted = f"{', '.join([*ours, *usable])}, or module:attribute of a file of yours"
+    raise SettingsError(f"aggregation.rule = {rule!r}{reason}", accepted, fix)

@@ -9,7 +9,7 @@ from typing import Any
 from core import registry
 from core.errors import SettingsError
 from core.formatting import split_list
-from core.settings.agent import COST_AWARE, LANGUAGE_MODELS, NEED_CREDIT
+from core.settings.aggregation import check_rule
 from core.settings.backends import (
     ACCEPTED,
     KNOWN,
@@ -18,7 +18,8 @@ from core.settings.backends import (
     local_optimizer,
 )
 from core.settings.declare import Condition, Conditions, above, given, unless, used_by, when
-from core.settings.derived import circuit_prices, selection_size
+from core.settings.derived import agent_declares, circuit_prices, selection_size
+from core.settings.options import parse_options
 from core.settings.schema import FIELDS, Settings, flatten, traits
 
 AT_MOST = (
@@ -89,7 +90,6 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (when("run.resume", True), given("run.folder"), "set by llm-qfl run --resume FOLDER"),
     (NO_LLM, when("distill.weight", 0.0), TRAINED),
     (NO_LLM, when("distill.features", 0.0), TRAINED),
-    (when("agent.kind", "rule") + NO_LLM, when("agent.rule", "fixed"), TRAINED),
     (NO_LLM, when("stop.rule", "none", "change"), TRAINED),
     (NO_LLM, LOCAL_LLM, TRAINED),
     (NO_LLM, unless("features.kind", "embedding"), EMBEDS),
@@ -112,20 +112,9 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
         "rows for the server; or evaluation.mode = 'federated'",
     ),
     (
-        when("agent.kind", *LANGUAGE_MODELS),
-        given("agent.model"),
-        "a model's hub id or path (llm), or the server's name of it (endpoint)",
-    ),
-    (when("agent.kind", *NEED_CREDIT), NO_DP, "credit is made of single clients' models"),
-    (
         when("agent.stage", "aggregation"),
         NO_DP,
         "losses, which carry no noise, would choose whose updates of a round count",
-    ),
-    (
-        when("privacy.dp", "central"),
-        when("aggregation.rule", "uniform"),
-        "the noise is made for equal weights",
     ),
 )
 """Where the first conditions hold, the second must hold too, for a reason."""
@@ -224,6 +213,8 @@ def check_combinations(settings: Settings, *, at_node: bool = False) -> None:
     _check_stop(settings)
     if not at_node:
         _check_effects(settings)
+        _check_agent(settings)
+        _check_aggregation(settings)
     _check_privacy(settings)
 
 
@@ -259,14 +250,6 @@ def _check_tables(settings: Settings) -> None:
 def _check_values(s: Settings) -> None:
     """Check texts that hold several values, and numbers of clients that follow from others."""
     agent, data, clients = s.agent, s.data, s.run.clients
-    chosen = selection_size(clients, agent.fraction)
-    if agent.kind in ("rule", "random", "greedy", "bandit") and s.run.min_replies > chosen:
-        raise SettingsError(
-            f"agent.fraction = {agent.fraction:g} of {clients} clients selects {chosen} "
-            f"with run.min_replies = {s.run.min_replies}",
-            "at least run.min_replies clients",
-            "raise agent.fraction or lower run.min_replies",
-        )
     if circuit_prices(agent.circuit_prices, clients) is None:
         raise SettingsError(
             f"agent.circuit_prices = {agent.circuit_prices!r} with run.clients = {clients}",
@@ -307,12 +290,6 @@ def _check_stop(s: Settings) -> None:
         fix = "lower stop.min_rounds or raise run.rounds"
         why = f"because run.rounds = {rounds}"
         raise _ignored(s, key, why, "at most run.rounds", fix, "run.rounds")
-    stops = stop.rule != "none" or stop.patience or stop.target_accuracy
-    if not stops and s.agent.kind not in COST_AWARE:
-        by = ("stop.rule", "stop.patience", "stop.target_accuracy", "agent.kind")
-        accepted = f"{', '.join(by[:3])}, or an agent that may stop the run"
-        fix = "set one of them or remove stop.min_rounds"
-        raise _ignored(s, key, "because nothing stops the run", accepted, fix, *by)
 
 
 def _check_effects(s: Settings) -> None:
@@ -353,3 +330,60 @@ def _check_privacy(s: Settings) -> None:
     for key in ("privacy.delta", "privacy.seeded"):
         if flatten(s)[key] != FIELDS[key].default:
             raise _ignored(s, key, "because nothing is noised", " or ".join(by), fix, *by)
+
+
+# --- what extensions declare: checked where their code is, so not at a node ------------------
+
+
+def _check_agent(s: Settings) -> None:
+    """Check the settings against what the agent declares."""
+    agent, kind, clients = s.agent, f"agent.kind = {s.agent.kind!r}", s.run.clients
+    parse_options("agent.options", agent.options)
+    uses, chosen = agent_declares(s, "uses", ()), selection_size(clients, agent.fraction)
+    if "agent.fraction" in uses and s.run.min_replies > chosen:
+        raise SettingsError(
+            f"agent.fraction = {agent.fraction:g} of {clients} clients selects {chosen} "
+            f"with run.min_replies = {s.run.min_replies}",
+            "at least run.min_replies clients",
+            "raise agent.fraction or lower run.min_replies",
+        )
+    if "agent.model" in uses and not agent.model:
+        accepted = "a model's hub id or path (llm), or the server's name of it (endpoint)"
+        raise SettingsError(f"{kind} without agent.model", accepted, "set agent.model")
+    if s.llm.model == "none" and agent_declares(s, "needs_llm"):
+        rule = f" with agent.rule = {agent.rule!r}" if "agent.rule" in uses else ""
+        accepted = "agent.rule = 'fixed', or a language model" if rule else "a language model"
+        fix = "change llm.model or agent.kind" + " or agent.rule" * bool(rule)
+        raise SettingsError(f"{kind} with llm.model = 'none'{rule}", f"{accepted} ({TRAINED})", fix)
+    if s.privacy.dp != "none" and agent_declares(s, "needs_credit"):
+        given = f"{kind} with privacy.dp = {s.privacy.dp!r}"
+        accepted = f"{NO_DP[0]} (credit is made of single clients' models)"
+        raise SettingsError(given, accepted, "change privacy.dp or agent.kind")
+    stop, key = s.stop, "stop.min_rounds"
+    stops = stop.rule != "none" or stop.patience or stop.target_accuracy
+    if flatten(s)[key] == FIELDS[key].default or stops or agent_declares(s, "may_stop", True):
+        return
+    by = ("stop.rule", "stop.patience", "stop.target_accuracy", "agent.kind")
+    accepted = f"{', '.join(by[:3])}, or an agent that may stop the run"
+    fix = "set one of them or remove stop.min_rounds"
+    raise _ignored(s, key, "because nothing stops the run", accepted, fix, *by)
+
+
+def _check_aggregation(s: Settings) -> None:
+    """Check the settings against what the aggregation declares."""
+    rule = s.aggregation.rule
+    check_rule(rule)
+    parse_options("aggregation.options", s.aggregation.options)
+    given, ours = f"aggregation.rule = {rule!r}", registry.shipped("aggregation")
+    if s.privacy.dp == "central" and not registry.declared("aggregation", rule, "equal_weights"):
+        raise SettingsError(
+            f"privacy.dp = 'central' with {given}",
+            "aggregation.rule = 'uniform' (the noise is made for equal weights)",
+            "change aggregation.rule or privacy.dp",
+        )
+    if s.llm.federated != "none" and rule not in ours:
+        raise SettingsError(
+            f"llm.federated = {s.llm.federated!r} with {given}",
+            f"{', '.join(ours)} (adapters are averaged by it too)",
+            "change aggregation.rule or llm.federated",
+        )

@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from core import registry
-from core.settings.agent import LANGUAGE_MODELS
 from core.settings.backends import family
 from core.settings.schema import Settings
 
@@ -66,36 +66,32 @@ def most_steps(settings: Settings, backends: Iterable[str]) -> int:
     return min(most, PAID_GROWTH * settings.train.steps)
 
 
+def agent_declares(settings: Settings, trait: str, default: Any = False) -> Any:
+    """Return what the run's agent declares of itself; a function of it is given the settings."""
+    value = registry.declared("agent", settings.agent.kind, trait, default)
+    return value(settings) if callable(value) else value
+
+
 def worst_steps(settings: Settings, backends: Iterable[str]) -> int:
     """Return the steps of a client's most expensive round: its first ones if no agent adds any."""
-    agent = settings.agent
-    if agent.kind in ("all", "random") or (agent.kind == "rule" and agent.rule == "fixed"):
+    if agent_declares(settings, "fixed_steps"):
         return settings.train.steps
     return most_steps(settings, backends)
-
-
-def needs_llm(settings: Settings) -> tuple[str, ...]:
-    """Return the keys of the settings that need a fine-tuned language model."""
-    agent = settings.agent
-    needs = {
-        "distill.weight": settings.distill.weight > 0,
-        "distill.features": settings.distill.features > 0,
-        "agent.rule": agent.kind == "rule" and agent.rule != "fixed",
-        "stop.rule": settings.stop.rule in ("gap", "either"),
-        "llm.federated": settings.llm.federated != "none",
-    }
-    return tuple(key for key, needed in needs.items() if needed)
 
 
 def fine_tunes_llm(settings: Settings) -> bool:
     """Whether a site fine-tunes its language model.
 
-    With ``llm.model = auto`` only where something uses the outcome: what `needs_llm` names, or an
-    agent that sees the model's loss.
+    With ``llm.model = auto`` only where something uses the outcome. A site may lack the code of an
+    agent that is not ours: that counts as one that sees the model's loss.
     """
     if settings.llm.model != "auto":
         return settings.llm.model != "none"
-    return bool(needs_llm(settings)) or settings.agent.kind in ("regulator", *LANGUAGE_MODELS)
+    used = settings.distill.weight > 0 or settings.distill.features > 0
+    used |= settings.stop.rule in ("gap", "either") or settings.llm.federated != "none"
+    if used or settings.agent.kind not in registry.shipped("agent"):
+        return True
+    return any(agent_declares(settings, trait) for trait in ("needs_llm", "sees_llm_loss"))
 
 
 def with_run_name(settings: Settings, file: Path | None = None) -> Settings:

@@ -76,7 +76,7 @@ def accepted(key: str) -> str:
     """Describe the values that a key takes."""
     field = FIELDS[key]
     if point := traits(key).point:
-        return f"{', '.join(registry.names(point))}, or module:attribute of a file of yours"
+        return f"{', '.join(registry.shipped(point))}, or module:attribute of a file of yours"
     if get_origin(field.annotation) is Literal:
         return ", ".join(map(str, get_args(field.annotation)))
     types: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}

@@ -238,7 +238,14 @@ def end_tokens(module: Any, tokenizer: Any) -> list[int]:
 def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> LocalChatModel:
     """Load the model that `agent.model` names, once for the whole run; nothing is drawn.
 
-    Parameters as in `llm.chat.model.open_chat_model`.
+    Parameters
+    ----------
+    settings : AgentSettings
+        The agent's settings.
+    clients : int
+        Clients of the run, which an answer must have room for.
+    seed : int
+        Not used: nothing is drawn.
 
     Raises
     ------

@@ -1,13 +1,12 @@
-"""What all chat models have in common: question, answer, error, and how one is opened."""
+"""What all chat models have in common: question, answer, error, and how one is found."""
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from core import UserError
 from core.settings.agent import AgentSettings
@@ -18,8 +17,6 @@ Messages = tuple[Mapping[str, str], ...]
 
 SETTING = "agent.model"
 ACCEPTED = "a folder of a causal language model of transformers, or a hub id such as gpt2"
-
-_HOMES = {"llm": "llm.chat.local", "endpoint": "llm.chat.endpoint"}
 
 
 @dataclass(frozen=True)
@@ -109,29 +106,6 @@ class ChatModel(Protocol):
         ChatModelError
             If no answer came.
         """
-
-
-def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> ChatModel:
-    """Load the model of `agent.kind = llm`, or check that the server of `endpoint` is there.
-
-    Neither torch nor an HTTP client is imported before.
-
-    Parameters
-    ----------
-    settings : AgentSettings
-        The agent's settings.
-    clients : int
-        Clients of the run, which an answer must have room for.
-    seed : int
-        For servers that take one.
-
-    Raises
-    ------
-    core.UserError
-        If there is no such model or server.
-    """
-    home = importlib.import_module(_HOMES[settings.kind])
-    return cast(ChatModel, home.open_chat_model(settings, clients, seed))
 
 
 def timed(ask: Callable[[], Answer]) -> Answer:

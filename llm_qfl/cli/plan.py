@@ -23,6 +23,7 @@ from core import (
     real_path,
     recorded_settings,
     refuse_changes,
+    registry,
     with_run_name,
 )
 from core.formatting import toml_value
@@ -124,7 +125,7 @@ def make_plan(
 def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
     """Resolve what the user named relative to `base`: Flower runs from another folder.
 
-    ``llm.model`` and the model of an agent in this process are paths only where such a folder
+    ``llm.model`` and what the agent declares as its `paths` are paths only where such a folder
     exists; otherwise they are names or hub ids.
 
     Raises
@@ -133,7 +134,8 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
         For text that no system takes as a path.
     """
     resolved = dict(overrides)
-    models = ("llm.model", *(("agent.model",) if overrides.get("agent.kind") == "llm" else ()))
+    kind = str(overrides.get("agent.kind", Settings().agent.kind))
+    models = ("llm.model", *registry.declared("agent", kind, "paths", ()))
     for key in (*FILE_KEYS, *FOLDER_KEYS, *models):
         value = resolved.get(key)
         if not isinstance(value, str) or not value:

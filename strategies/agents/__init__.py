@@ -1,10 +1,5 @@
-"""The agent's contract: what it sees, what it may decide. Light: no model is loaded here."""
+"""The agents that ship, a module each: `agent.kind = "rule"` is ``rule.py``.
 
-from strategies.agents.contract import (
-    Agent,
-    Attempt,
-    ClientView,
-    Decision,
-    HasTranscript,
-    Observation,
-)
+A module hands out its agent as ``AGENT``. It stays light: what an agent loads, it loads when it is
+built. What agents have in common is `strategies.decisions`.
+"""

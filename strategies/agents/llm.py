@@ -1,222 +1,38 @@
-"""An agent that asks a language model, and lets a rule decide where that gives nothing usable."""
+"""A causal language model in the server's process decides."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-
-from core import ModelError, Settings, derive_seed
-from core.formatting import printable
-from llm.chat.model import Answer, ChatModel, ChatModelError, Question, open_chat_model
-from strategies.agents import Agent, Attempt, ClientView, Decision, Observation
-from strategies.agents.parsing import ParsedDecision, parse_answer
-from strategies.agents.prompt import may_stop, question, retry_question
-
-LABELS = "ABCDEFGHIJ"
+from core import Settings
+from llm.chat.model import ChatModel, find_model
+from strategies.decisions.llm_agent import USES, LLMAgent, build_llm_agent
 
 
-@dataclass
-class LLMAgent:
-    """Asks a language model for each round's decision.
+class LocalModelAgent:
+    """Asks a model of transformers, by hub id or folder."""
 
-    Parameters
-    ----------
-    name : str
-        For the report.
-    chat_model : ChatModel
-        The model.
-    fallback : Agent
-        Decides where no usable answer comes.
-    retries : int
-        Times that the model is asked again, with the problem, after an unusable answer.
-    min_rounds : int
-        Rounds before which no stop is allowed.
-    closed : bool
-        Whether the model chooses from a closed set of decisions.
+    uses = (*USES, "agent.device", "agent.decoding")
+    paths = ("agent.model",)
+    may_stop = sees_credit = sees_llm_loss = asks_model = True
 
-    Attributes
-    ----------
-    attempts : tuple of Attempt
-        Requests of the last decision, in order.
-    decided_by : str
-        Who decided last.
-    """
+    @classmethod
+    def from_settings(cls, settings: Settings, chat_model: ChatModel | None = None) -> LLMAgent:
+        """Load the model and build the agent; with a `chat_model`, that one is asked."""
+        from llm.chat.local import open_chat_model
 
-    name: str
-    chat_model: ChatModel
-    fallback: Agent
-    retries: int = 2
-    min_rounds: int = 1
-    closed: bool = False
-    attempts: tuple[Attempt, ...] = ()
-    decided_by: str = ""
-    _begun: bool = field(default=False, repr=False)
+        closed = settings.agent.decoding == "choices"
+        return build_llm_agent(settings, open_chat_model, chat_model, closed=closed)
 
-    def decide(self, observation: Observation) -> Decision:
-        """Ask, parse, ask again with the problem; in the end let the fallback decide.
+    @staticmethod
+    def find(settings: Settings) -> str:
+        """Find the model without loading it; return the agent's name."""
+        return f"llm ({find_model(settings.agent).short})"
 
-        A model that does not answer at all is not asked again in this round: its time is up. One
-        that would only stop, too early, leaves the round to the fallback.
-
-        Raises
-        ------
-        core.ModelError
-            If the first request of a run shows that no answer will ever come: a wrong address,
-            key or model name.
-        """
-        self.attempts, self.decided_by, problem = (), self.name, ""
-        first, self._begun = not self._begun, True
-        rule = self.fallback.decide(observation)
-        request = self._question(observation, rule)
-        left = math.inf if observation.seconds_left is None else observation.seconds_left
-        until = time.monotonic() + left
-        for _ in range(1 + self.retries):
-            try:
-                answer = self.chat_model.ask(replace(request, seconds=until - time.monotonic()))
-            except ChatModelError as error:
-                if error.lasting and first and not self.attempts:
-                    raise ModelError(str(error)) from error
-                problem = printable(str(error))
-                self._record(request, error.answer, ParsedDecision(None, problem))
-                break
-            parsed = parse_answer(answer.text, observation, answer.truncated)
-            self._record(request, answer, parsed)
-            if parsed.decision is not None:
-                return self._allowed(_explained(parsed.decision, answer), observation, rule)
-            problem = parsed.problem
-            request = retry_question(request, answer.text, problem)
-        return self._fall_back(rule, f" instead of {self.name} ({problem})")
-
-    def _fall_back(self, rule: Decision, why: str, *, stop: bool = False) -> Decision:
-        """Return the fallback's decision with the reason that it decides."""
-        self.decided_by = self.fallback.name
-        reason = printable(f"{self.fallback.name}{why}: {rule.reason}")
-        return rule.model_copy(update={"stop": stop or rule.stop, "reason": reason})
-
-    def _allowed(self, decision: Decision, seen: Observation, rule: Decision) -> Decision:
-        """Add the fallback's participants to a stop that the guard will refuse."""
-        if not decision.stop or decision.participants or may_stop(seen, self.min_rounds):
-            return decision
-        why = f", since {self.name} would stop ({decision.reason})"
-        return self._fall_back(rule, why, stop=True)
-
-    def _question(self, seen: Observation, rule: Decision) -> Question:
-        if not self.closed:
-            return question(seen, self.min_rounds)
-        options = choices(seen, rule, may_stop(seen, self.min_rounds))
-        return question(seen, self.min_rounds, options)
-
-    def _record(self, request: Question, answer: Answer, parsed: ParsedDecision) -> None:
-        attempt = Attempt(
-            prompt=request.text,
-            answer=answer.text,
-            problem=parsed.problem,
-            notes=parsed.notes,
-            prompt_tokens=answer.prompt_tokens,
-            answer_tokens=answer.answer_tokens,
-            seconds=answer.seconds,
-        )
-        self.attempts = (*self.attempts, attempt)
+    @staticmethod
+    def package(settings: Settings) -> tuple[str, str, str] | None:
+        """Name the module, extra and setting of an optional package that it needs."""
+        if settings.agent.decoding != "schema":
+            return None
+        return "llguidance", "agents", "agent.decoding = 'schema'"
 
 
-def _explained(decision: Decision, answer: Answer) -> Decision:
-    """Add to the reason of a choice from a closed set how likely it was."""
-    if not answer.likelihoods:
-        return decision
-    best = max(answer.likelihoods.values())
-    reason = f"{decision.reason} (probability {best:.2f} among {len(answer.likelihoods)} options)"
-    return decision.model_copy(update={"reason": reason})
-
-
-def choices(seen: Observation, rule: Decision, stop_allowed: bool) -> dict[str, Decision]:
-    """Return a closed set of sensible decisions, for models too small to write one.
-
-    Parameters
-    ----------
-    seen : Observation
-        What is known.
-    rule : Decision
-        What the rule would do.
-    stop_allowed : bool
-        Whether the run may end here.
-
-    Returns
-    -------
-    dict
-        By label (A, B, ...); each decision's reason is its name, and no two decide the same. Credit
-        per cost ranks a client that has not trained yet between those that helped and those that
-        harmed, by its rows per cost.
-    """
-    ranked = sorted(seen.clients, key=lambda view: credit_per_cost(view, seen), reverse=True)
-    half = ranked[: math.ceil(len(ranked) / 2)]
-    helped = [view for view in seen.clients if (view.credit or 0) > 0]
-    waited = sorted(seen.clients, key=lambda view: view.rounds_since, reverse=True)[: len(half)]
-    plain, double = seen.plain_steps, 2 * seen.plain_steps
-
-    def choice(name: str, views: Iterable[ClientView], steps: int) -> Decision:
-        bounded = max(seen.min_steps, min(seen.max_steps, steps))
-        return Decision.to_train(dict.fromkeys(sorted(v.client for v in views), bounded), name)
-
-    offered = [
-        choice("everybody trains plain steps", seen.clients, plain),
-        choice("everybody trains double steps", seen.clients, double),
-        choice("everybody trains half the steps", seen.clients, plain // 2),
-        rule.model_copy(update={"reason": "the rule decides"}),
-        choice("the half with most credit per cost, plain steps", half, plain),
-        choice("the half with most credit per cost, double steps", half, double),
-        choice("the client with most credit per cost, double steps", ranked[:1], double),
-        choice("those whose credit is above 0, plain steps", helped, plain),
-        choice("the half that waited longest, plain steps", waited, plain),
-    ]
-    distinct: dict[object, Decision] = {}
-    for decision in offered:
-        if decision.participants:
-            distinct.setdefault(frozenset(decision.steps.items()), decision)
-    stop = [Decision.to_stop("stop the run now")] if stop_allowed else []
-    return dict(zip(LABELS, [*distinct.values(), *stop], strict=False))
-
-
-def credit_per_cost(view: ClientView, seen: Observation) -> tuple[float, float]:
-    """Return a client's rank: credit (or gain) per cost, then rows per cost.
-
-    Harm counts the more the dearer it is: below 0 the credit is multiplied.
-    """
-    cost = max(1.0, view.cost(seen.plain_steps))
-    known = (view.gain if view.credit is None else view.credit) or 0.0
-    return known / cost if known > 0 else known * cost, view.rows / cost
-
-
-def build_llm_agent(
-    settings: Settings, fallback: Agent, chat_model: ChatModel | None = None
-) -> LLMAgent:
-    """Build the agent of `agent.kind = llm` or `endpoint`.
-
-    Parameters
-    ----------
-    settings : Settings
-        The run's settings.
-    fallback : Agent
-        Decides where no usable answer comes.
-    chat_model : ChatModel or None
-        The model to ask; None: the one that the settings name.
-
-    Raises
-    ------
-    core.UserError
-        If there is no such model or server.
-    """
-    agent = settings.agent
-    if chat_model is None:
-        seed = derive_seed(settings.run.seed, "agent")
-        chat_model = open_chat_model(agent, settings.run.clients, seed)
-    closed = agent.kind == "llm" and agent.decoding == "choices"
-    return LLMAgent(
-        name=f"{agent.kind} ({chat_model.name})",
-        chat_model=chat_model,
-        fallback=fallback,
-        retries=0 if closed else agent.retries,
-        min_rounds=settings.stop.min_rounds,
-        closed=closed,
-    )
+AGENT = LocalModelAgent

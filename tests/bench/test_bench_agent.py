@@ -37,7 +37,7 @@ from bench.agent_tables import (
 )
 from core import Cost, Ledger, circuit_prices, with_idle
 from strategies import plausibility
-from strategies.agents import ClientView, Decision, Observation
+from strategies.decisions import ClientView, Decision, Observation
 from tests.conftest import Federate
 
 
@@ -101,7 +101,7 @@ def test_without_a_target_nothing_stops() -> None:
 
 
 def test_an_asked_agent_is_still_one_to_the_journal() -> None:
-    from strategies.agents import HasTranscript
+    from strategies.decisions import HasTranscript
 
     inner = Scripted()
     assert not isinstance(UntilTarget(inner, 0.5), HasTranscript)

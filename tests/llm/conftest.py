@@ -147,7 +147,7 @@ def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from strategies.agents.prompt import TEXTS
+    from strategies.decisions.prompt import TEXTS
 
     @functools.cache
     def make(seed: int = 0, template: str = "", **config: Any) -> Path:

@@ -16,7 +16,7 @@ from data import load_federation
 from llm_qfl.cli.plan import make_plan
 from llm_qfl.cli.preflight import lines, paid
 from server_app.preflight import check
-from strategies.agents import Decision, Observation
+from strategies.decisions import Decision, Observation
 from tests.conftest import SMALL, Federate
 from tests.quantum.http_cloud import HttpCloud
 

@@ -293,9 +293,9 @@ def test_one_sites_claim_does_not_take_the_weighted_mean(federate: Federate) -> 
     seen: list[list[int]] = []
     aggregate = llm_qfl.aggregate
 
-    def watch(settings: Any, number: int, parts: Any, reference: Any) -> Any:
+    def watch(settings: Any, number: int, parts: Any, *more: Any) -> Any:
         seen.append([part.rows for part in parts])
-        return aggregate(settings, number, parts, reference)
+        return aggregate(settings, number, parts, *more)
 
     skew = ("data.partition=quantity", "data.alpha=0.3", "run.rounds=1", "run.clients=4")
     given = (*skew, *NO_TEACHER)

@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from core import UserError
 from core.messages import TRAIN
-from strategies.agents import Decision, Observation
+from strategies.decisions import Decision, Observation
 from tests.conftest import Federate
 
 

@@ -15,7 +15,8 @@ from core import Settings, parse_run
 from core.flower_compat import set_task_identity
 from core.messages import unpack_parameters
 from strategies import aggregation
-from strategies.aggregation import Contribution, clip_to_centre, longest_norms, update_norm
+from strategies.aggregators import Contribution, build_aggregator
+from strategies.updates import clip_to_centre, longest_norms, update_norm
 from tests.strategies.test_state import trained
 
 RULES = ("weighted", "uniform", "median", "trimmed-mean")
@@ -39,7 +40,8 @@ def contributions(values: Any = VALUES, rows: Any = ROWS) -> list[Contribution]:
 
 def aggregate(rule: str, values: Any = VALUES, rows: Any = ROWS) -> Any:
     settings = settings_of(f"aggregation.rule={rule}")
-    found = aggregation.aggregate(settings, 1, contributions(values, rows))
+    parts = contributions(values, rows)
+    found = aggregation.aggregate(settings, 1, parts, build_aggregator(settings), {})
     return unpack_parameters(found.arrays)["angles"]
 
 
@@ -60,7 +62,7 @@ def by_numpy(rule: str, clients: Sequence[int] = (0, 1, 2, 3)) -> Any:
 def test_each_rule_is_what_numpy_gives_and_leaves_the_updates_as_they_were(rule: str) -> None:
     settings, parts = settings_of(f"aggregation.rule={rule}"), contributions()
     for _ in range(2):
-        arrays = aggregation.aggregate(settings, 1, parts).arrays
+        arrays = aggregation.aggregate(settings, 1, parts, build_aggregator(settings), {}).arrays
         np.testing.assert_allclose(unpack_parameters(arrays)["angles"], by_numpy(rule), rtol=1e-6)
 
 
@@ -91,7 +93,7 @@ def test_every_rule_stays_between_the_smallest_and_the_largest(
 def test_central_privacy_gives_nothing_out_without_its_noise() -> None:
     settings, _ = parse_run([], ["privacy.dp=central", "aggregation.rule=uniform"])
     with pytest.raises(ValueError, match="without the round's global arrays"):
-        aggregation.aggregate(settings, 1, contributions())
+        aggregation.aggregate(settings, 1, contributions(), build_aggregator(settings), {})
 
 
 # --- what bounds one update's influence ---

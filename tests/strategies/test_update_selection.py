@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
 from flwr.app import ArrayRecord
 
 from core import Cost
-from core.flower_compat import flower_logger
 from core.messages import unpack_parameters
-from strategies.agents import Decision
-from strategies.aggregation import aggregate
+from strategies.aggregators import build_aggregator
+from strategies.decisions import Decision
 from strategies.update_selection import MOST_LOST, may_lose, model_credits
 from strategies.update_validation import Round, Update
 from tests.strategies.test_aggregation import RULES, VALUES, by_numpy, contributions, settings_of
@@ -36,28 +34,14 @@ def test_credit_is_what_leaving_one_out_in_numpy_gives(rule: str) -> None:
     state.weights = {0: 10, 1: 20, 2: 30, 3: 40}
     state.begin_at(3.0)
     after = float((by_numpy(rule) ** 2).sum())
-    found = model_credits(aggregated(4), settings, state, loss_of, after)
+    found = model_credits(
+        aggregated(4), settings, state, loss_of, after, build_aggregator(settings), {}
+    )
     assert sorted(found) == [0, 1, 2, 3]
     for client, one in found.items():
         without = (by_numpy(rule, [k for k in range(4) if k != client]) ** 2).sum()
         assert one.credit == pytest.approx(without - after, rel=1e-5)
         assert one.gain == pytest.approx(3.0 - (VALUES[client] ** 2).sum(), rel=1e-5)
-
-
-def test_flower_is_silent_about_leaving_one_out_only() -> None:
-    lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    flower_logger().addHandler(handler)
-    try:
-        aggregate(settings_of(), 1, contributions())
-        assert lines == ["aggregate_train: Received 4 results and 0 failures"]
-        model_credits(aggregated(2), settings_of(), begin(), loss_of, 1.0)
-        assert len(lines) == 1
-        aggregate(settings_of(), 2, contributions())
-        assert len(lines) == 2
-    finally:
-        flower_logger().removeHandler(handler)
 
 
 def test_a_round_is_lost_and_not_the_run_while_others_can_be_asked() -> None:

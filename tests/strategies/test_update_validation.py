@@ -9,7 +9,7 @@ from flwr.app import Error, Message, RecordDict
 from core import Cost
 from core.flower_compat import set_task_identity
 from core.messages import BUDGET_CODE, TRAIN
-from strategies.agents import Decision
+from strategies.decisions import Decision
 from strategies.update_validation import Round, Update
 from tests.strategies.test_state import trained
 

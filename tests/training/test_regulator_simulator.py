@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.agents.contract import ClientView, Observation
 from strategies.agents.regulator.encoding import (
     CLIENT,
     RUN,
@@ -21,6 +20,7 @@ from strategies.agents.regulator.encoding import (
     steps_of,
     text_ids,
 )
+from strategies.decisions.contract import ClientView, Observation
 from training.regulator.oracle import hindsight
 from training.regulator.rollouts import advantages, in_order, in_place, play, to_go
 from training.regulator.simulator import Federations, logits, losses_of, repeated, train

@@ -12,15 +12,25 @@ if TYPE_CHECKING:
     from strategies.agents.regulator.agent import RegulatorAgent
 
 
-def build_regulator(settings: Settings) -> RegulatorAgent:
-    """Build the agent from the shipped weights.
+class Regulator:
+    """Builds the agent from the shipped weights."""
 
-    Raises
-    ------
-    core.ModelError
-        If they are missing or damaged.
-    """
-    from strategies.agents.regulator.agent import RegulatorAgent
-    from strategies.agents.regulator.policy import load
+    uses = ("agent.price", "agent.idle_price", "agent.online")
+    may_stop = sees_credit = needs_credit = sees_llm_loss = True
 
-    return RegulatorAgent(load(), online=settings.agent.online, seed=settings.run.seed)
+    @classmethod
+    def from_settings(cls, settings: Settings) -> RegulatorAgent:
+        """Build the agent.
+
+        Raises
+        ------
+        core.ModelError
+            If the weights are missing or damaged.
+        """
+        from strategies.agents.regulator.agent import RegulatorAgent
+        from strategies.agents.regulator.policy import load
+
+        return RegulatorAgent(load(), online=settings.agent.online, seed=settings.run.seed)
+
+
+AGENT = Regulator

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from core import derive_seed
-from strategies.agents.contract import Attempt, ClientView, Decision, Observation
 from strategies.agents.regulator.encoding import decode, encode, smoothed, states_of, steps_of
 from strategies.agents.regulator.policy import Choice, draw, likelihood
+from strategies.decisions.contract import Attempt, ClientView, Decision, Observation
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from strategies.agents.contract import Observation
+from strategies.decisions.contract import Observation
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]

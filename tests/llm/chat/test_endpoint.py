@@ -14,8 +14,8 @@ import pytest
 from core import ModelError, UserError
 from llm.chat.endpoint import EndpointChatModel, open_chat_model
 from llm.chat.model import ChatModelError
-from strategies.agents import ClientView, Observation
-from strategies.agents.prompt import question
+from strategies.decisions import ClientView, Observation
+from strategies.decisions.prompt import question
 from tests.llm.chat.server import (
     KEY,
     AgentServer,

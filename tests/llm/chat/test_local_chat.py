@@ -16,10 +16,10 @@ import torch
 from core import ModelError, parse_run
 from llm.chat.local import LocalChatModel, open_chat_model, plain_chat
 from llm.chat.model import ChatModelError, Question
-from strategies.agents import ClientView, Decision, Observation
-from strategies.agents.llm import choices
-from strategies.agents.parsing import parse_answer
-from strategies.agents.prompt import question, retry_question
+from strategies.decisions import ClientView, Decision, Observation
+from strategies.decisions.llm_agent import choices
+from strategies.decisions.parsing import parse_answer
+from strategies.decisions.prompt import question, retry_question
 from tests.llm.conftest import TEMPLATE, WITHOUT_SYSTEM
 
 SEEN = Observation(

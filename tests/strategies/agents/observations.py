@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core import Settings, parse_run
-from strategies.agents import ClientView, Observation
+from strategies.decisions import ClientView, Observation
 
 
 def view(client: int, **changes: Any) -> ClientView:

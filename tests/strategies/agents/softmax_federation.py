@@ -9,9 +9,9 @@ import numpy as np
 
 from core import Cost, Settings, with_idle
 from core.messages import SiteReport, TrainReport
-from strategies.agents import Agent, ClientView, Decision, Observation
-from strategies.agents.guard import guard
 from strategies.credit import credits
+from strategies.decisions import Agent, ClientView, Decision, Observation
+from strategies.decisions.guard import guard
 from strategies.state import FederationState, Member
 
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from core import ModelError, parse_run
 from llm.serialised import read_serialised, serialise
 from strategies import build_agent
-from strategies.agents import ClientView, Decision, HasTranscript, Observation
+from strategies.agents.regulator import AGENT
 from strategies.agents.regulator import agent as online
-from strategies.agents.regulator import build_regulator
 from strategies.agents.regulator.agent import GROUP, Learner, RegulatorAgent, earned, groups
 from strategies.agents.regulator.encoding import (
     GO_ID,
@@ -39,6 +38,7 @@ from strategies.agents.regulator.policy import (
     token_scores,
     tokens_of,
 )
+from strategies.decisions import ClientView, Decision, HasTranscript, Observation
 from tests.strategies.agents import observations
 
 torch.set_num_threads(1)
@@ -227,7 +227,7 @@ def test_what_a_round_earned_is_counted_as_in_the_simulation() -> None:
 def test_online_it_learns_in_the_run_and_draws_the_same_with_the_same_seed() -> None:
     def ran(seed: int) -> tuple[list[Decision], float]:
         given = ["agent.kind=regulator", "agent.online=true", f"run.seed={seed}"]
-        agent = build_regulator(parse_run([], given)[0])
+        agent = AGENT.from_settings(parse_run([], given)[0])
         before = agent.model.lm_head.weight.detach().clone()
         losses, decided = [0.6], []
         for number in range(2, 7):
@@ -239,7 +239,7 @@ def test_online_it_learns_in_the_run_and_draws_the_same_with_the_same_seed() -> 
     first, moved = ran(0)
     assert moved > 0
     assert ran(0) == (first, moved)
-    assert build_regulator(parse_run([], ["agent.kind=regulator"])[0]).learner is None
+    assert AGENT.from_settings(parse_run([], ["agent.kind=regulator"])[0]).learner is None
 
 
 def test_missing_and_damaged_weights_are_one_line(tmp_path: Path) -> None:

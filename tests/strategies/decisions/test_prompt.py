@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.agents import ClientView, Decision, Observation
-from strategies.agents.llm import LABELS, choices, credit_per_cost
-from strategies.agents.prompt import (
+from strategies.decisions import ClientView, Decision, Observation
+from strategies.decisions.llm_agent import LABELS, choices, credit_per_cost
+from strategies.decisions.prompt import (
     as_answer,
     decision_schema,
     describe,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core import Settings
-from strategies.agents import Observation
+from strategies.decisions import Observation
 
 Steps = dict[int, int]
 """Optimizer steps by client."""

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from strategies.agents import ClientView
-from strategies.agents.client_value import (
+from strategies.decisions import ClientView
+from strategies.decisions.client_value import (
     FEATURES,
     BenefitHistory,
     benefit,

@@ -12,18 +12,18 @@ from sklearn.linear_model import Ridge
 
 from core import Settings, SettingsError, parse_run
 from strategies import build_agent
-from strategies.agents import Agent, ClientView, Decision, Observation
-from strategies.agents.bandits import (
+from strategies.agents.bandit import (
     RIDGE,
-    GreedyAgent,
     LinUcbAgent,
     Option,
     UcbAgent,
     best_set,
     waiting,
 )
-from strategies.agents.client_value import FEATURES, BenefitHistory, client_features
-from strategies.agents.guard import guard
+from strategies.agents.greedy import GreedyAgent
+from strategies.decisions import Agent, ClientView, Decision, Observation
+from strategies.decisions.client_value import FEATURES, BenefitHistory, client_features
+from strategies.decisions.guard import guard
 from tests.strategies.agents.observations import seen, settings_of, view
 from tests.strategies.agents.softmax_federation import draw, simulate
 

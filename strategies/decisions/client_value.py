@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from strategies.agents import ClientView, Observation
+from strategies.decisions.contract import ClientView, Decision, Observation
 
 DISCOUNT = 0.9
 """Weight of a round beside the next round that was evaluated."""
@@ -249,3 +249,27 @@ def _scaled(values: list[float | None]) -> list[float]:
     """Return each client's number over their mean size; 0 where it is unknown."""
     size = mean(abs(value) for value in values if value is not None)
     return [value / size if value is not None and size > 0 else 0.0 for value in values]
+
+
+# --- what agents that weigh cost have in common ---
+
+
+def plain_steps(seen: Observation, multiple: float = 1.0) -> int:
+    """Return the steps of so many plain rounds, within their bounds."""
+    return max(seen.min_steps, min(seen.max_steps, round(multiple * seen.plain_steps)))
+
+
+def everybody(seen: Observation) -> Decision:
+    """Decide the first round: everybody trains as in plain federated learning."""
+    steps = {view.client: plain_steps(seen) for view in seen.clients}
+    return Decision.to_train(steps, "first round: everybody is tried")
+
+
+def while_it_pays(
+    decision: Decision, gained: float | None, cost: float, rounds: str = "the last round"
+) -> Decision:
+    """Turn a decision into a stop if the last rounds improved by less than it would cost."""
+    if gained is None or gained >= cost:
+        return decision
+    reason = f"{rounds} improved by {gained:.5f} nats, the next would cost {cost:.5f}"
+    return decision.model_copy(update={"stop": True, "reason": reason})

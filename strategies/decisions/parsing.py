@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.formatting import printable
-from strategies.agents import Decision, Observation
+from strategies.decisions import Decision, Observation
 
 KEYS = ("reason", "participants", "steps", "stop")
 """Keys of an answer: those of the prompt, and a list of participants if a model adds it."""

@@ -8,7 +8,7 @@ whose ``steps`` has exactly the known clients as keys; 0 leaves a client out, so
 of participants to contradict it. Every server's and library's constrained decoding can express
 fixed keys, and they promise what ``uniqueItems`` would (which llguidance and hosted servers
 refuse): each client once, none unknown, and an answer of bounded length. ``reason`` comes first,
-so that the model argues before it decides. `strategies.agents.parsing` turns it into a `Decision`.
+so that the model argues before it decides. `strategies.decisions.parsing` makes a `Decision` of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from llm.chat.model import Question
-from strategies.agents.contract import ClientView, Decision, Observation
+from strategies.decisions.contract import ClientView, Decision, Observation
 
 LONGEST_REASON = 160
 """Characters of a reason where decoding is constrained to the schema; it has to fit the answer."""

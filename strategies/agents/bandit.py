@@ -1,4 +1,4 @@
-"""Agents that weigh what a client gives against what it costs: greedy, UCB and LinUCB.
+"""Bandits that weigh what a client gives against what it costs: UCB and LinUCB.
 
 They learn from the observations alone, so a recorded run's observations, replayed in their order,
 give the same agent and the same decisions. No randomness.
@@ -14,18 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from core import Settings, selection_size
-from strategies.agents import Agent, ClientView, Decision, Observation
-from strategies.agents.client_value import (
+from strategies.decisions import Agent, ClientView, Decision, Observation
+from strategies.decisions.client_value import (
     FEATURES,
     BenefitHistory,
     Features,
     benefits,
     circuit_cost,
     client_features,
+    everybody,
     improvement,
+    plain_steps,
     step_seconds,
     trained_last,
     waiting_cost,
+    while_it_pays,
 )
 
 WINDOW = 2
@@ -125,60 +128,6 @@ def waiting(chosen: Sequence[Option]) -> float:
     return sum(slowest - option.seconds for option in chosen)
 
 
-def _steps(seen: Observation, multiple: float = 1.0) -> int:
-    return max(seen.min_steps, min(seen.max_steps, round(multiple * seen.plain_steps)))
-
-
-def _everybody(seen: Observation) -> Decision:
-    """Decide the first round: everybody trains as in plain federated learning."""
-    steps = {view.client: _steps(seen) for view in seen.clients}
-    return Decision.to_train(steps, "first round: everybody is tried")
-
-
-def _while_it_pays(
-    decision: Decision, gained: float | None, cost: float, rounds: str = "the last round"
-) -> Decision:
-    """Turn a decision into a stop if the last rounds improved by less than it would cost."""
-    if gained is None or gained >= cost:
-        return decision
-    reason = f"{rounds} improved by {gained:.5f} nats, the next would cost {cost:.5f}"
-    return decision.model_copy(update={"stop": True, "reason": reason})
-
-
-@dataclass(frozen=True)
-class GreedyAgent:
-    """Lowest loss per cost: cheap clients whose own model is good.
-
-    In round 1 everybody trains. Then clients are ranked by L_Q, the validation loss of their own
-    model, times what a plain round of theirs costs relative to the clients' mean; an unknown L_Q
-    comes first, ties go to the lower index. The first ceil(`fraction` K) train the plain steps. It
-    stops when the last round improved the best validation loss by less than `agent.price` says
-    the chosen clients' circuits cost.
-    """
-
-    fraction: float
-    name: str = "greedy"
-
-    def decide(self, observation: Observation) -> Decision:
-        """Rank the clients, take the first, or stop where they no longer pay."""
-        if observation.round == 1:
-            return _everybody(observation)
-        steps, clients = _steps(observation), observation.clients
-        usual = sum(view.cost(steps) for view in clients) / len(clients)
-
-        def rank(view: ClientView) -> tuple[float, int]:
-            if view.loss is None:
-                return -math.inf, view.client
-            return view.loss * (view.cost(steps) / usual if usual > 0 else 1.0), view.client
-
-        ranked = sorted(clients, key=rank)[: selection_size(len(clients), self.fraction)]
-        chosen = sorted(ranked, key=lambda view: view.client)
-        reason = f"lowest loss per cost: {len(chosen)} of {len(clients)}"
-        decision = Decision.to_train({view.client: steps for view in chosen}, reason)
-        cost = sum(circuit_cost(view, steps, observation) for view in ranked)
-        return _while_it_pays(decision, improvement(observation, 1), cost)
-
-
 def _best_decision(options: Sequence[Option], seen: Observation, fraction: float) -> Decision:
     """Choose the best set of options; stop where the last rounds improved by less than it costs.
 
@@ -193,7 +142,7 @@ def _best_decision(options: Sequence[Option], seen: Observation, fraction: float
     reason = f"{len(chosen)} of {len(seen.clients)}: {pays}, {top.value:+.5f} nats"
     decision = Decision.to_train({option.client: option.steps for option in chosen}, reason)
     cost = sum(option.cost for option in chosen) + wait * waiting(chosen)
-    return _while_it_pays(decision, improvement(seen, WINDOW), cost, f"the last {WINDOW} rounds")
+    return while_it_pays(decision, improvement(seen, WINDOW), cost, f"the last {WINDOW} rounds")
 
 
 def _option(
@@ -243,8 +192,8 @@ class UcbAgent:
         """Learn from the last round, then choose the set that promises most."""
         self.learn(observation)
         if observation.round == 1:
-            return _everybody(observation)
-        steps, pace = _steps(observation), step_seconds(observation)
+            return everybody(observation)
+        steps, pace = plain_steps(observation), step_seconds(observation)
         options = [
             _option(view, steps, self.bound(view.client), pace[view.client], observation)
             for view in observation.clients
@@ -297,7 +246,7 @@ class LinUcbAgent:
         """Learn from the last round, then choose the set and the steps that promise most."""
         self.learn(observation)
         if observation.round == 1:
-            return _everybody(observation)
+            return everybody(observation)
         return _best_decision(self._options(observation), observation, self.fraction)
 
     def _options(self, seen: Observation) -> list[Option]:
@@ -307,7 +256,7 @@ class LinUcbAgent:
         options = []
         for view in seen.clients:
             features = self._features[view.client]
-            for steps in sorted({_steps(seen, multiple) for multiple in multiples}):
+            for steps in sorted({plain_steps(seen, multiple) for multiple in multiples}):
                 row = features.row(steps)
                 width = self.exploration * math.sqrt(row @ inverse @ row)
                 bound = scale * (features.mean_benefit + float(row @ theta) + width)
@@ -316,10 +265,24 @@ class LinUcbAgent:
         return options
 
 
-def build_bandit(settings: Settings) -> Agent:
-    """Build greedy or one of the bandits."""
-    agent = settings.agent
-    if agent.kind == "greedy":
-        return GreedyAgent(agent.fraction)
-    kind = UcbAgent if agent.bandit == "ucb" else LinUcbAgent
-    return kind(agent.fraction, agent.exploration)
+class Bandit:
+    """One of the two bandits, as `agent.bandit` says."""
+
+    uses = (
+        "agent.fraction",
+        "agent.price",
+        "agent.idle_price",
+        "agent.bandit",
+        "agent.exploration",
+    )
+    may_stop = sees_credit = needs_credit = True
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Agent:
+        """Build the agent."""
+        agent = settings.agent
+        kind = UcbAgent if agent.bandit == "ucb" else LinUcbAgent
+        return kind(agent.fraction, agent.exploration)
+
+
+AGENT = Bandit

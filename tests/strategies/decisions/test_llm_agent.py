@@ -11,10 +11,10 @@ import pytest
 from core import ModelError, parse_run
 from llm.chat.model import Answer, ChatModelError, Question
 from strategies import build_agent
-from strategies.agents import Decision, HasTranscript, Observation
-from strategies.agents.guard import guard
-from strategies.agents.llm import LLMAgent
-from strategies.agents.rules import AllAgent
+from strategies.agents.all import AllAgent
+from strategies.decisions import Decision, HasTranscript, Observation
+from strategies.decisions.guard import guard
+from strategies.decisions.llm_agent import LLMAgent
 from strategies.journal import agent_summary, decision_line
 from tests.strategies.agents.observations import seen, view
 

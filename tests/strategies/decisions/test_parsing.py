@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from core import Settings
 from core.formatting import printable
-from strategies.agents import Decision
-from strategies.agents.guard import guard
-from strategies.agents.parsing import MOST_NOTES, ParsedDecision, parse_answer
-from strategies.agents.prompt import as_answer
+from strategies.decisions import Decision
+from strategies.decisions.guard import guard
+from strategies.decisions.parsing import MOST_NOTES, ParsedDecision, parse_answer
+from strategies.decisions.prompt import as_answer
 from tests.strategies.agents.observations import seen, view
 
 SEEN = seen([view(k, steps=10 + k) for k in range(4)])

@@ -164,7 +164,24 @@ class Attempt(_Frozen):
 
 
 class Agent(Protocol):
-    """Decides before each round who trains, for how many steps, and whether to stop."""
+    """Decides before each round who trains, for how many steps, and whether to stop.
+
+    What else an agent's class may declare, as class attributes or, where marked, as a static method
+    of the settings (docs/extending/agent.md):
+
+    ``uses``
+        Settings that it reads, for instance ``("agent.fraction",)``.
+    ``may_stop``
+        False: it never ends the run, so that ``stop.min_rounds`` has no effect.
+    ``sees_credit``, ``needs_credit``
+        The server evaluates each client's model for it; it is refused where that cannot be.
+    ``sees_llm_loss``, ``needs_llm`` (or of the settings)
+        With ``llm.model = auto`` sites fine-tune a model for it; it is refused without one.
+    ``fixed_steps`` (or of the settings)
+        It never raises the steps of a client.
+    ``asks_model``
+        It asks a language model: when a run goes on, it is not asked about earlier rounds again.
+    """
 
     @property
     def name(self) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from core import Settings
 from core.settings.run import StopSettings
-from strategies.agents import Agent, ClientView, Decision, Observation
-from strategies.agents.budget import budgets, within
+from strategies.decisions import Agent, ClientView, Decision, Observation
+from strategies.decisions.budget import budgets, within
 
 OVERRULED = "the run's limits stop here instead"
 

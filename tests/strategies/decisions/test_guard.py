@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from core import Settings
 from strategies import stop_reason
-from strategies.agents import ClientView, Decision, Observation
-from strategies.agents.guard import (
+from strategies.decisions import ClientView, Decision, Observation
+from strategies.decisions.guard import (
     OVERRULED,
     change_below,
     decide,

@@ -1,0 +1,40 @@
+"""A random share of clients, always the same steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from core import Settings, derive_seed, selection_size
+from strategies.decisions import Decision, Observation
+
+
+@dataclass(frozen=True)
+class RandomAgent:
+    """A random share of clients with unchanged steps, from a generator of its own."""
+
+    fraction: float
+    seed: int
+    name: str = "random"
+    uses: ClassVar[tuple[str, ...]] = ("agent.fraction",)
+    may_stop: ClassVar[bool] = False
+    fixed_steps: ClassVar[bool] = True
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> RandomAgent:
+        """Build the agent."""
+        return cls(settings.agent.fraction, settings.run.seed)
+
+    def decide(self, observation: Observation) -> Decision:
+        """Draw the round's participants; the draw depends on seed and round only."""
+        rng = np.random.default_rng(derive_seed(self.seed, "agent", observation.round))
+        clients = observation.clients
+        size = selection_size(len(clients), self.fraction)
+        drawn = rng.choice(len(clients), size=size, replace=False)
+        steps = {clients[i].client: clients[i].steps for i in sorted(drawn)}
+        return Decision.to_train(steps, f"drawn at random: {size}")
+
+
+AGENT = RandomAgent
