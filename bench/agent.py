@@ -210,7 +210,7 @@ class BareJournal(RunJournal):
     def underway(self, server_round: int, costs: Any) -> None:
         """Keep nothing."""
 
-    def checkpoint(self, server_round: int, arrays: Any, kept: Any, state: Any) -> None:
+    def checkpoint(self, server_round: int, arrays: Any, best: Any, state: Any, _: Any) -> None:
         """Keep nothing."""
 
     def circuit(self, svg: str) -> None:

@@ -30,7 +30,8 @@ from typing import Any
 from core.errors import SettingsError, UserError, short_message
 from core.own_modules import HOME, PACKAGES, taken_by
 from core.own_modules import own_file as own_file
-from core.points import POINTS, Point
+from core.points import POINTS as POINTS
+from core.points import Point
 
 OWN_FILE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 """``module:attribute``."""

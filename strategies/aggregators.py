@@ -79,7 +79,7 @@ class Aggregator:
         """
         weights = np.array([one.rows for one in parts], np.float64)
         try:
-            if isinstance(self.made, Strategy):
+            if isinstance(self.made, FedAvg):
                 found = _by_flower(self.made, server_round, parts, reference)
             else:
                 updates = [dict(one.arrays) for one in parts]

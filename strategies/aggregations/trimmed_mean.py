@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class TrimmedMean:
         """Return the mean of what is left of each coordinate."""
         count, cut = len(updates), trimmed(len(updates), self.trim)
 
-        def inner(values: list[Parameters]) -> Parameters:
+        def inner(values: list[Any]) -> Any:
             parted = np.partition(np.stack(values), (cut, count - cut - 1), axis=0)
             return np.mean(parted[cut : count - cut], axis=0)
 
