@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llm_qfl.result import Report, Result, read
     from llm_qfl.runs import run
     from llm_qfl.studies import Study, study
-    from strategies.agents import Agent, ClientView, Decision, Observation
+    from strategies.decisions import Agent, ClientView, Decision, Observation
 
 _HOMES = {
     "core": "Settings SettingsError UserError DataError ModelError BackendError BudgetError",
@@ -35,7 +35,7 @@ _HOMES = {
     "llm_qfl.result": "Report Result read",
     "llm_qfl.runs": "run",
     "llm_qfl.studies": "Study study",
-    "strategies.agents": "Agent ClientView Decision Observation",
+    "strategies.decisions": "Agent ClientView Decision Observation",
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -24,10 +24,12 @@ class DatasetFunction(Protocol):
 
 
 class Aggregation(Protocol):
-    """Makes one model of the sites' updates."""
+    """Makes one model of the sites' updates (docs/extending/aggregation.md)."""
 
-    def __call__(self, updates: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Any:
-        """Return the aggregated arrays, by name."""
+    def __call__(
+        self, updates: Sequence[dict[str, Any]], weights: Any, reference: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Return the next global arrays, by name: of the sites' arrays, rows and the global ones."""
 
 
 class LocalModel(Protocol):
