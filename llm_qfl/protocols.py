@@ -29,7 +29,7 @@ class Aggregation(Protocol):
     def __call__(
         self, updates: Sequence[dict[str, Any]], weights: Any, reference: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Return the next global arrays, by name: of the sites' arrays, rows and the global ones."""
+        """Return the next global arrays by name, of the sites', their rows and the global ones."""
 
 
 class LocalModel(Protocol):
