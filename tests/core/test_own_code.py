@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from core import Settings, SettingsError, own_code, own_modules, registry
+from llm_qfl.cli.children import call_module
 
 Files = Callable[..., dict[str, Path]]
 
@@ -104,3 +105,8 @@ def test_the_record_has_each_file_s_sha256(files: Files, tmp_path: Path) -> None
     files("oc_r:X", oc_r="")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert own_code.digests(Settings()) == {"oc_r.py": empty}
+
+
+def test_a_module_that_the_launcher_calls_is_ours_in_any_folder(files: Files) -> None:
+    files(core="raise RuntimeError('not ours')", data="raise RuntimeError('not ours')")
+    assert call_module("core.settings.reference", ["--check"], failed="it failed") == ""
