@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         UserError,
     )
     from core.registry import register
+    from data import Dataset
     from llm_qfl.callbacks import Callback
     from llm_qfl.model import Model, load
     from llm_qfl.protocols import Aggregation, Ansatz, DatasetFunction, LocalModel
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "core": "Settings SettingsError UserError DataError ModelError BackendError BudgetError",
     "core.registry": "register",
+    "data": "Dataset",
     "llm_qfl.callbacks": "Callback",
     "llm_qfl.model": "Model load",
     "llm_qfl.protocols": "Aggregation Ansatz DatasetFunction LocalModel",

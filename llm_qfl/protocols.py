@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from data import Dataset
 
 
 class Ansatz(Protocol):
@@ -17,10 +20,10 @@ class Ansatz(Protocol):
 
 
 class DatasetFunction(Protocol):
-    """Returns a data set: rows, labels and splits (docs/data.md)."""
+    """Returns a data set: rows, labels and splits (docs/extending/dataset.md)."""
 
-    def __call__(self, **options: Any) -> Any:
-        """Return the rows."""
+    def __call__(self, **options: Any) -> Dataset:
+        """Return the rows; ``settings`` and ``seed`` are given where it has such parameters."""
 
 
 class Aggregation(Protocol):

@@ -89,7 +89,7 @@ def _find_delimiter(path: Path, content: str, wanted: Wanted, given: str) -> tup
     fits = named or list(usual)
     if given == "auto" and len(fits) > 1:
         raise DataError(
-            f"{path}, line 1 has the columns whether separated by {' or '.join(fits)}s",
+            f"{path}, line 1 has the columns separated by {'s or '.join(fits)}s",
             "one delimiter",
             f"set data.delimiter to one of {join_list(fits)}",
         )

@@ -35,7 +35,7 @@ class _Hub:
         if not settings.path and settings.hub_name in ("", default):
             raise DataError(
                 "data.source = hub without data.hub_name and data.path",
-                "the id of a data set on the hub, for instance CogComp/trec, or a local folder",
+                "the id of a data set on the hub, for instance fancyzhx/ag_news, or a local folder",
                 "set data.hub_name",
             )
         place = str(Path(settings.path).expanduser()) if settings.path else settings.hub_name

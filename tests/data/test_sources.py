@@ -245,7 +245,7 @@ def test_columns_that_may_be_it_are_named(
 
 def test_two_delimiters_that_fit_are_named(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label,a;text;label\n")
-    with pytest.raises(DataError, match=r"separated by commas or semicolons; accepted: one delimi"):
+    with pytest.raises(DataError, match=r"by commas or semicolons; accepted: one delimi"):
         load("csv", tmp_path / "rows.csv")
 
 
