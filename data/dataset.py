@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,7 +55,7 @@ class Columns:
         return file if self.files else f"{file}, row {row + 1}"
 
 
-Rows = tuple[Sequence[str], Sequence[Any]]
+Rows = tuple[Collection[str], Collection[Any]]
 """Texts and labels of the same length."""
 
 SPLITS = ("train", "test", "validation")
@@ -102,7 +102,7 @@ class Dataset:
     validation: Rows | Columns | None = None
     kind: Kind = "text"
     classes: Sequence[str] | Mapping[Any, str] | None = None
-    sites: Sequence[Any] | None = None
+    sites: Collection[Any] | None = None
     name: str = ""
     notes: tuple[str, ...] = ()
 
@@ -141,7 +141,7 @@ def _whole(rows: Rows | Columns | None) -> bool:
     return all(not isinstance(label, str | bool) for label in rows[1])
 
 
-def _columns(split: str, rows: Rows | Columns, sites: Sequence[Any] | None) -> Columns:
+def _columns(split: str, rows: Rows | Columns, sites: Collection[Any] | None) -> Columns:
     """Check a split and return its columns."""
     if isinstance(rows, Columns):
         return rows
@@ -149,7 +149,11 @@ def _columns(split: str, rows: Rows | Columns, sites: Sequence[Any] | None) -> C
     if not isinstance(rows, tuple | list) or len(rows) != 2:
         given = f"{split} of a Dataset is {type_name(rows)}"
         raise DataError(given, "a pair: the rows and their labels", fix)
-    texts, labels, where = _listed(rows[0]), _listed(rows[1]), _listed(sites or ())
+    texts, labels, where = (
+        _listed(rows[0]),
+        _listed(rows[1]),
+        _listed(() if sites is None else sites),
+    )
     if split != "train":
         where = []
     counts = f"{split} of a Dataset has {len(texts)} rows and {len(labels)} labels"
@@ -171,7 +175,7 @@ def _columns(split: str, rows: Rows | Columns, sites: Sequence[Any] | None) -> C
 
 
 def _listed(values: Any) -> list[Any]:
-    """Return the entries of a list, array or column; nothing of a text or of what has none."""
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
+    """Return the entries of a list, array or column; of anything else none."""
+    if isinstance(values, str) or not (hasattr(values, "__iter__") and hasattr(values, "__len__")):
         return []
     return list(values)

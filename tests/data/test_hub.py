@@ -78,7 +78,7 @@ def test_a_configuration_and_splits_by_name(tmp_path: Path) -> None:
     assert (len(official.train), len(official.validation), len(official.test)) == (20, 4, 6)
     with pytest.raises(DataError, match=r"has no split 'dev'; accepted: splits: fit, held; set"):
         load(place, "data.hub_config=other", "data.hub_splits=fit,dev")
-    with pytest.raises(DataError, match=r"data.hub_splits = ',fit'; accepted: the training split"):
+    with pytest.raises(DataError, match=r"data.hub_splits = ', fit'; accepted: the training split"):
         load(place, "data.hub_config=other", "data.hub_splits=,fit")
 
 

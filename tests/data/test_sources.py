@@ -256,12 +256,13 @@ def test_class_names_of_datasets_are_read_from_its_files(tmp_path: Path) -> None
     features = datasets.Features(
         {"sentence": datasets.Value("string"), "gold": datasets.ClassLabel(names=["no", "yes"])}
     )
-    columns = {"sentence": TEXTS, "gold": [i % 2 for i in range(24)]}
+    gold = [i % 2 for i in range(24)]
+    columns = {"sentence": TEXTS, "gold": gold}
     datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "rows.parquet")
     data = load("parquet", tmp_path / "rows.parquet")
     assert data.rows == dict(zip(TEXTS, ["no", "yes"] * 12, strict=True))
     assert any("the label is the column gold" in note for note in data.notes)
-    columns["gold"][3] = -1
+    gold[3] = -1
     datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(DataError, match=r"rows.parquet, row 4: no label"):
         load("parquet", tmp_path / "rows.parquet")
