@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import ModelError
+from core import ModelError, write_text
 
 if TYPE_CHECKING:
     import torch
+
+MOST = 950_000
+"""Characters of the packed weights in one file."""
 
 
 def serialise(state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:
@@ -29,7 +32,8 @@ def serialise(state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) ->
     Returns
     -------
     str
-        JSON with the keys ``metadata``, ``sha256`` (of the safetensors bytes) and ``packed``.
+        JSON with the keys ``metadata``, ``sha256`` (of the safetensors bytes) and ``packed``; see
+        `write_parts`.
     """
     import torch
     from safetensors.torch import save
@@ -44,6 +48,23 @@ def serialise(state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) ->
         "packed": _squeezed(payload),
     }
     return json.dumps(body, indent=1) + "\n"
+
+
+def write_parts(path: Path, text: str) -> None:
+    """Write what `serialise` returns; the end of a long one goes to ``NAME-2.json`` and so on.
+
+    Flower's hub takes no file of more than 1 MiB.
+    """
+    body = json.loads(text)
+    packed = body["packed"]
+    parts = [packed[at : at + MOST] for at in range(0, len(packed), MOST)]
+    write_text(path, json.dumps({**body, "packed": parts[0], "parts": len(parts)}, indent=1) + "\n")
+    for number, part in enumerate(parts[1:], 2):
+        write_text(_part(path, number), json.dumps({"packed": part}) + "\n")
+
+
+def _part(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}.json")
 
 
 def _squeezed(payload: bytes) -> str:
@@ -71,10 +92,12 @@ def read_serialised(path: Path, what: str, remedy: str) -> dict[str, Any]:
     """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
+        for number in range(2, body.pop("parts", 1) + 1):
+            body["packed"] += json.loads(_part(path, number).read_text("utf-8"))["packed"]
         if {"metadata", "sha256", "packed"} <= set(body):
             return dict(body)
         problem = "keys are missing"
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         problem = str(error).splitlines()[0]
     raise ModelError(
         f"the weights of {what} cannot be read from {path} ({problem})",

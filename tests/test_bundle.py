@@ -123,3 +123,23 @@ def test_files_of_the_user_s_own_are_in_it(tmp_path: Path) -> None:
         sent = {name for name in archive.namelist() if not name.startswith(".info")}
     assert sent == BESIDE.union(files, *(files_of(package) for package in PACKAGES))
     assert app_folder(tmp_path, {}) == ROOT  # a checkout as it is
+
+
+def test_flower_s_hub_would_take_the_checkout(tmp_path: Path) -> None:
+    """Flower's own checks before an upload: number, size, depth and text of the files."""
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("no git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    code = (
+        "import importlib, pathlib, sys\n"
+        "publish = importlib.import_module('flwr.cli.app_cmd.publish')\n"
+        "publish._validate_files(publish._collect_file_paths(pathlib.Path(sys.argv[1])))"
+    )
+    checked = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr[-2000:]

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core import DataError, UserError, write_text
+from core import DataError, UserError
 from llm.batches import LETTERS, KmerTokenizer, Tokens
 from llm.device import quiet
 from llm.dna_tiny import WEIGHTS, new_model
-from llm.serialised import serialise
+from llm.serialised import serialise, write_parts
 from llm.training import linear_decay
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state, loss = pretrain(windows, plan, lambda line: print(line, flush=True))
     text = serialise(state, _metadata(args, plan, len(windows), loss))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.output, text)
+    write_parts(args.output, text)
     print(f"{args.output}: {len(text):,} bytes, {time.monotonic() - start:.0f} s, loss {loss:.4f}")
     return 0
 

@@ -279,6 +279,27 @@ def test_damaged_dna_weights_are_refused(tmp_path: Path) -> None:
         dna_tiny.load(tmp_path / "none.json")
 
 
+def test_long_weights_are_parts_that_each_fit_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from llm import serialised
+
+    monkeypatch.setattr(serialised, "MOST", 100)
+    path = tmp_path / "weights.json"
+    text = serialised.serialise({"one": torch.arange(300.0)}, {"made_by": "a test"})
+    serialised.write_parts(path, text)
+    packed = json.loads(text)["packed"]
+    assert len(list(tmp_path.iterdir())) == -(-len(packed) // 100) > 2
+    body = serialised.read_serialised(path, "a test", "")
+    assert body["packed"] == packed
+    assert body["metadata"] == {"made_by": "a test"}
+    (tmp_path / "weights-2.json").unlink()
+    with pytest.raises(ModelError, match=r"cannot be read from .*weights-2\.json"):
+        serialised.read_serialised(path, "a test", "make it again")
+
+
 def test_packed_weights_are_the_same_bits_in_a_fifth_less_room(tmp_path: Path) -> None:
     import torch
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from core import derive_seed, write_text
-from llm.serialised import serialise
+from core import derive_seed
+from llm.serialised import serialise, write_parts
 from strategies.agents.regulator.policy import (
     WEIGHTS,
     likelihood,
@@ -270,7 +270,7 @@ def main(given: list[str]) -> int:
     course = Course(imitation=chosen.imitation, reinforcement=chosen.reinforcement)
     model, about = train(course, chosen.seed, lambda line: print(line, flush=True))
     state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    write_text(chosen.out, serialise(state, about))
+    write_parts(chosen.out, serialise(state, about))
     print(chosen.out)
     return 0
 

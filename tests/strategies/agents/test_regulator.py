@@ -245,7 +245,7 @@ def test_online_it_learns_in_the_run_and_draws_the_same_with_the_same_seed() -> 
 def test_missing_and_damaged_weights_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"weights of the regulator cannot be read.*reinstall"):
         load(tmp_path / "none.json")
-    body = json.loads(WEIGHTS.read_text(encoding="utf-8"))
+    body = read_serialised(WEIGHTS, "the regulator", "")
     body["sha256"] = "0" * 64
     (tmp_path / "bad.json").write_text(json.dumps(body), encoding="utf-8")
     with pytest.raises(ModelError, match=r"weights of the regulator in .* are damaged"):
