@@ -41,11 +41,12 @@ def new(name: str) -> int:
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{name!r} is there already", "a new folder", "choose another name")
     facts = {"name": name, "version": version(), "publisher": _publisher()}
+    values = {"run.name": name, **OWN}
     own: dict[str, dict[str, str]] = {}
-    for key, value in OWN.items():
+    for key, value in values.items():
         section, _, leaf = key.partition(".")
         own.setdefault(section, {})[leaf] = toml_value(value)
-    tables = config_tables({key: OWN.get(key, field.default) for key, field in FIELDS.items()})
+    tables = config_tables({key: values.get(key, field.default) for key, field in FIELDS.items()})
     for source in sorted(TEMPLATE.rglob("*.jinja")):
         place = folder / source.relative_to(TEMPLATE).with_suffix("")
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from core import FIELDS
 from core.settings.reference import BEGIN
 from llm_qfl.cli.app import dispatch
 from llm_qfl.cli.new import OWN, TEMPLATE
+from llm_qfl.cli.processes import TAG, end_all, members
+from llm_qfl.cli.superlink import free_port
 from tests.command import ROOT, llm_qfl
 
 BESIDE = Path(sys.executable).parent
@@ -29,12 +32,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "my-study"
 
 
-def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def call(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this environment in a folder, with nothing of it on the path but ours."""
     places = {"PYTHONPATH": str(ROOT), "FLWR_HOME": str(folder.parent / "flwr")}
     places["PATH"] = os.pathsep.join([str(BESIDE), os.environ["PATH"]])
     places["LLM_QFL_HOME"] = str(folder.parent / "store")
-    environment = {**os.environ, **places}
+    environment = {**os.environ, **places, **more}
     return subprocess.run(
         words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
@@ -52,7 +55,8 @@ def test_it_makes_each_template_once(project: Path) -> None:
 def test_both_ways_to_run_it_have_the_same_settings(project: Path) -> None:
     tables = tomllib.loads((project / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     flat = {f"{s}.{k}": value for s, one in tables["config"].items() for k, value in one.items()}
-    assert flat == {key: OWN.get(key, field.default) for key, field in FIELDS.items()}
+    values = {"run.name": "my-study", **OWN}
+    assert flat == {key: values.get(key, field.default) for key, field in FIELDS.items()}
     config = tomllib.loads((project / "config.toml").read_text())
     assert config["agent"]["kind"] == "my_agent:MyAgent"
     assert BEGIN not in (project / "pyproject.toml").read_text()  # nobody is to generate it again
@@ -111,3 +115,22 @@ def test_llm_qfl_runs_it(project: Path) -> None:
     assert sorted(recorded["code"]) == ["my_agent.py", "my_ansatz.py"]
     audited = llm_qfl(project, "audit")
     assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
+@pytest.mark.slow
+def test_flower_s_own_command_runs_it(project: Path) -> None:
+    tag = uuid.uuid4().hex
+    results = project.parent / "results"
+    small = f"run.rounds=1 train.steps=2 run.report=false run.output='{results}'"
+    words = ["flwr", "run", ".", "--stream", "--run-config", small]
+    words += ["--federation-config", "num-supernodes=2 client-resources-num-cpus=1"]
+    own = {TAG: tag, "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
+    own["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(free_port())
+    try:
+        ran = call(project, *words, **own)
+    finally:
+        end_all(members(tag), grace=5.0)
+    (summary,) = results.glob("*-my-study/summary.json")
+    assert json.loads(summary.read_text())["status"] == "completed", ran.stdout[-3000:]
+    decisions = (summary.parent / "agent.jsonl").read_text()
+    assert "2 of 2 clients" in decisions  # the project's own agent decided
