@@ -10,6 +10,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import Settings, UserError, derive_seed, unexpected_error
+from core.formatting import split_list
 from core.messages import Parameters, pack_parameters, unpack_parameters
 from core.model_file import model_settings
 from server_app.evaluation import CentralEvaluator, federated_test
@@ -189,7 +190,7 @@ def _model_facts(context: RunContext) -> dict[str, Any]:
         "classes": first.classes,
         "kind": first.kind,
         "data": first.data,
-        "encoder": first.encoder if features == "embedding" else "",
+        "encoder": first.encoder if "embedding" in split_list(features) else "",
         "code": {point: digest for point, digest in code.items() if digest},
         "settings": model_settings(settings, features),
     }

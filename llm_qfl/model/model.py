@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core import DataError, ModelError, Settings, derive_seed, open_store
-from core.formatting import wilson_interval
+from core.formatting import split_list, wilson_interval
 from core.model_file import ModelFile
 
 if TYPE_CHECKING:
@@ -183,6 +183,73 @@ class Model:
         interval = wilson_interval(found["accuracy"], found["rows"])
         return {**found, "interval": interval, **calibration(truth, probabilities)}
 
+    def save(self, folder: str | Path, *, include_encoder: bool = False) -> Path:
+        """Write the model into a folder of its own, whole or not at all.
+
+        `llm_qfl.load` reads it on any machine, without the training data.
+
+        Parameters
+        ----------
+        folder : str or Path
+            A new or empty folder.
+        include_encoder : bool
+            Take along the weights of the language model that makes the features (90 MB for
+            MiniLM). Otherwise it is named, with its revision or digest, and must be found where
+            the model is loaded.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        UserError
+            If the folder holds something, or there is no encoder to take along. One line.
+        """
+        from llm_qfl.model.saving import save
+
+        return save(self, folder, include_encoder=include_encoder)
+
+    def card(self) -> str:
+        """Return the model's card, Markdown, from what its run recorded.
+
+        Data, scores with intervals, baselines, cost, privacy, limits and provenance.
+        """
+        from llm_qfl.model.card import card
+
+        return card(self)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = True, include_encoder: bool = False
+    ) -> str:
+        """Upload the model with its card to the Hugging Face hub.
+
+        The token is the hub client's own: of ``hf auth login``, or the environment's ``HF_TOKEN``.
+
+        Parameters
+        ----------
+        repo_id : str
+            ``USER/NAME``; made if it is not there.
+        private : bool
+            Whether a new repository is private.
+        include_encoder : bool
+            As in `save`.
+
+        Returns
+        -------
+        str
+            The repository's address.
+
+        Raises
+        ------
+        UserError
+            If there is no network or login, or the hub refuses. One line.
+        """
+        from llm_qfl.model.saving import push_to_hub
+
+        return push_to_hub(self, repo_id, private=private, include_encoder=include_encoder)
+
     @functools.cached_property
     def pipeline(self) -> Pipeline:
         """Features, projection and circuit on the chosen backend; opened on first use."""
@@ -262,6 +329,11 @@ class Model:
         from llm import embed
 
         return embed(texts, self.encoder, self.kind, adapter=self._frozen_adapter)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether a language model makes its features."""
+        return "embedding" in split_list(self.settings.features.kind)
 
     @functools.cached_property
     def encoder(self) -> Any:
