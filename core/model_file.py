@@ -45,7 +45,8 @@ class ModelFile(Part):
     code : dict
         sha256 of the user's own files by extension point.
     settings : dict
-        The sections `NEEDED` and ``run.seed``; ``features.kind`` as it came out.
+        The sections `NEEDED`, ``run.seed`` and ``data.text_column``; ``features.kind`` as it came
+        out.
     files : dict
         sha256 of the files beside this one.
     """
@@ -108,7 +109,8 @@ def model_settings(settings: Settings, feature_kind: str) -> dict[str, dict[str,
     for key in PLACES:
         section, _, leaf = key.partition(".")
         used[section][leaf] = FIELDS[key].default
-    return {"run": {"seed": settings.run.seed}, **used}
+    read = {"text_column": settings.data.text_column}
+    return {"run": {"seed": settings.run.seed}, "data": read, **used}
 
 
 def write_model_file(folder: Path, facts: dict[str, Any], names: tuple[str, ...]) -> None:

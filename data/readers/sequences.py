@@ -50,9 +50,9 @@ def read_sequences(path: Path, form: str, pattern: str, encoding: str = "auto") 
     texts, labels, lines, names = list[str](), list[str](), list[int](), list[str]()
     notes: tuple[str, ...] = ()
     for file in files:
-        content, more = read_text(file, encoding)
+        records, more = read_records(file, form, encoding)
         notes += more
-        for line, header, sequence in _records(file, form, lines_of(content)):
+        for line, header, sequence in records:
             where = f"{file}, line {line}"
             labels.append(_label(header, pattern, where) if pattern else _stem(file, form))
             texts.append(sequence)
@@ -61,6 +61,14 @@ def read_sequences(path: Path, form: str, pattern: str, encoding: str = "auto") 
     if not pattern:
         notes += (f"{path}: the name of a file is the label of its sequences",)
     return Columns(texts, labels, (), str(path), lines, names, notes=notes)
+
+
+def read_records(
+    file: Path, form: str, encoding: str = "auto"
+) -> tuple[list[Record], tuple[str, ...]]:
+    """Read a file's sequences without labels, and say how it was read; as `read_sequences`."""
+    content, notes = read_text(file, encoding)
+    return list(_records(file, form, lines_of(content))), notes
 
 
 def _files(folder: Path, form: str) -> list[Path]:

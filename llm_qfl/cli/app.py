@@ -191,6 +191,51 @@ COMMANDS = {
         "with the record; a language model's recorded answers are parsed again. Exit code: "
         "0 all the same, 1 some differ, 2 no such record or a damaged one.",
     ),
+    "predict": Command(
+        "predict:predict",
+        "predict the rows of a file with a run's model",
+        (
+            RUN,
+            _option(
+                "--input",
+                "rows to predict; - is the standard input",
+                dest="source",
+                required=True,
+                metavar="FILE",
+            ),
+            _option(
+                "--output",
+                "predictions: .csv, .tsv, .jsonl or .parquet; default: print them",
+                default="-",
+                metavar="FILE",
+            ),
+            _option(
+                "--text-column",
+                "column of the text or sequence; default: that of the "
+                "training, or one with a usual name",
+                default="",
+                metavar="NAME",
+            ),
+            _option(
+                "--format",
+                "of the input: csv, tsv, jsonl, parquet, arrow, txt, fasta or "
+                "fastq; default: as its name ends",
+                dest="form",
+                default="",
+                metavar="NAME",
+            ),
+            _repeated(
+                "--set",
+                "where it computes, for instance quantum.backend=aer:brisbane",
+                dest="assignments",
+                metavar="KEY=VALUE",
+            ),
+            _flag("--json", "print JSON lines", dest="as_json"),
+        ),
+        "Write each row with its class and the probability of each class. Exit code: 0 all rows "
+        "are predicted, 3 some could not be read (a line on stderr each, no prediction), 2 the "
+        "model, the file or a setting cannot be used.",
+    ),
     "compare": Command(
         "compare:compare",
         "put runs side by side",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from core import DataError, ModelError, Settings, derive_seed, open_store
 from core.formatting import split_list, wilson_interval
 from core.model_file import ModelFile
+from llm_qfl.model.rows import Rows, checked_rows, finite, threads
 
 if TYPE_CHECKING:
     from llm import FrozenAdapter
@@ -28,8 +28,6 @@ TEST = "test"
 """What the circuits are for: as in the run's final test, so that shots are the same."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-Rows = Sequence[str] | npt.NDArray[Any]
-"""Texts or sequences, one a row; a pandas Series of them too."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class Model:
 
         Parameters and errors are those of `predict`.
         """
-        texts = self._checked(rows)
+        texts = checked_rows(rows, self.kind)
         return self._in_parts(texts, self.pipeline.raw)
 
     def predict_features(
@@ -138,18 +136,51 @@ class Model:
         DataError
             If the features are not d finite numbers a row.
         """
-        given = _finite(features)
+        given = finite(features)
         found = self._in_parts(given, lambda part: part)
         return found if probabilities else self._names(found)
 
     def features(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return the raw features of rows, shape (rows, d): what the projection takes."""
-        with _threads(self.settings.quantum.threads):
-            return self.pipeline.raw(self._checked(rows))
+        with threads(self.settings.quantum.threads):
+            return self.pipeline.raw(checked_rows(rows, self.kind))
 
     def angles(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return what the circuit takes, shape (rows, n): projected features, radians."""
         return self.pipeline.projection.apply(self.features(rows))
+
+    def problems(self, rows: Rows) -> dict[int, str]:
+        """Say which rows cannot be read, and why: `predict` takes all the others.
+
+        Returns
+        -------
+        dict
+            By place from 0. Rows of DNA in which there is nothing that the features look at are
+            among them, though `predict` takes them.
+        """
+        texts, found = list(rows), dict[int, str]()
+        unread = [(0, len(texts))] if texts else []
+        while unread:  # halves of what cannot be read as a whole, down to single rows
+            start, end = unread.pop()
+            try:
+                nothing = self._without_features(texts[start:end])
+                found |= dict.fromkeys(start + nothing, "nothing in it that the features look at")
+            except DataError as error:
+                middle = (start + end) // 2
+                if end - start == 1:
+                    found[start] = str(error).removeprefix("row 1: ").rstrip(".")
+                else:
+                    unread += [(start, middle), (middle, end)]
+        return dict(sorted(found.items()))
+
+    def _without_features(self, texts: Sequence[str]) -> npt.NDArray[np.intp]:
+        """Return the places of rows whose features are all 0; none where texts are embedded."""
+        checked = checked_rows(texts, self.kind)
+        if self.embeds:
+            return np.zeros(0, dtype=np.intp)
+        raw = self.pipeline.raw(checked)
+        self.pipeline.projection.apply(raw)
+        return np.flatnonzero(~raw.any(axis=1))
 
     def evaluate(self, rows: Rows, labels: Iterable[str]) -> dict[str, Any]:
         """Score the model on labelled rows.
@@ -285,7 +316,7 @@ class Model:
     def _in_parts(self, rows: Any, raw: Any) -> npt.NDArray[np.float64]:
         """Return the probabilities (rows, C) of rows, so many at a time."""
         found = [np.zeros((0, len(self.classes_)))]
-        with _threads(self.settings.quantum.threads):
+        with threads(self.settings.quantum.threads):
             for start in range(0, len(rows), CHUNK):
                 label = f"{TEST}, from row {start + 1}" if start else TEST
                 angles = self.pipeline.projection.apply(raw(rows[start : start + CHUNK]))
@@ -302,27 +333,6 @@ class Model:
             given = f"row {wrong + 1}: a label that is none of the classes"
             raise DataError(given, ", ".join(self.about.classes), "correct the labels")
         return np.array([index[str(label)] for label in labels], dtype=np.int64)
-
-    def _checked(self, rows: Rows) -> tuple[str, ...]:
-        """Return rows as the run's readers would: DNA in upper case, texts cleaned.
-
-        Raises
-        ------
-        DataError
-            At the first row that is no text, or no DNA where that is what the model reads.
-        """
-        from data import checked_dna, clean_texts
-
-        if isinstance(rows, str | bytes) or np.ndim(rows) != 1:
-            given = "one text" if isinstance(rows, str | bytes) else "rows of several columns"
-            raise DataError(given, "a sequence of texts, one a row", "put it into a list")
-        texts = tuple(rows)
-        wrong = next((k for k, text in enumerate(texts) if not isinstance(text, str)), None)
-        if wrong is not None:
-            given = f"row {wrong + 1} is of type {type(texts[wrong]).__name__}"
-            raise DataError(given, "a text in every row", "remove the row, or turn it into text")
-        check = checked_dna if self.kind == "dna" else clean_texts
-        return check(tuple(str(text) for text in texts), lambda row: f"row {row + 1}")[0]
 
     def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embed rows with the encoder that the model was trained with."""
@@ -361,27 +371,3 @@ class Model:
 def _foreign(what: str) -> ModelError:
     given = f"a model whose arrays do not fit its settings ({what.rstrip('.')})"
     return ModelError(given, "a whole folder of one run", "copy the folder again")
-
-
-def _finite(features: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return features as an array of finite numbers."""
-    try:
-        given = np.asarray(features, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError("features that are no numbers", "(rows, d)", "use predict") from None
-    if not np.isfinite(given).all():
-        raise DataError("features that are not finite", "finite numbers", "remove these rows")
-    return given
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute on so many torch threads: on small circuits more are slower."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
