@@ -43,10 +43,10 @@ def _fill(draft: Path, model: Model, *, include_encoder: bool) -> None:
     from strategies.journal import save_arrays
 
     about = model.about.model_dump(exclude={"format", "files"})
-    save_arrays(draft / ARRAYS, model.arrays)
+    save_arrays(draft / ARRAYS, dict(model.arrays))
     names = [ARRAYS]
     if model.adapter_arrays is not None:
-        save_arrays(draft / ADAPTER, model.adapter_arrays)
+        save_arrays(draft / ADAPTER, dict(model.adapter_arrays))
         names.append(ADAPTER)
     if include_encoder:
         about["encoder"] = _with_encoder(draft, model)
