@@ -30,7 +30,7 @@ from core.storage.reading import Reader
 from core.storage.records import Count, Counts, Names, Part, Setting, Summary
 
 if TYPE_CHECKING:
-    from llm_qfl.model.model import Model
+    from llm_qfl.model.predictor import Predictor
 
 RUN_FILE = "run.json"
 """What a saved model says of its run."""
@@ -54,7 +54,7 @@ RunFile = create_model("RunFile", __base__=Part, **_TEXTS, **_TABLES, **_LISTS, 
 """``run.json``: what is on record of the run that a model comes from."""
 
 
-def run_facts(model: Model) -> dict[str, Any]:
+def run_facts(model: Predictor) -> dict[str, Any]:
     """Return what is on record of a model's run: read from its folder, or from a saved model.
 
     Returns
@@ -97,7 +97,7 @@ def _public(value: Any) -> Any:
     return value.rstrip("/").rpartition("/")[2] if path else value
 
 
-def card(model: Model, facts: Json | None = None) -> str:
+def card(model: Predictor, facts: Json | None = None) -> str:
     """Write a model's card; as `Model.card`."""
     found = run_facts(model) if facts is None else facts
     sections = (
@@ -113,7 +113,7 @@ def card(model: Model, facts: Json | None = None) -> str:
     return f"{_front(model)}\n# {_title(model, found)}\n\n{_about(model, found)}\n\n{body}\n"
 
 
-def _front(model: Model) -> str:
+def _front(model: Predictor) -> str:
     """Return the hub's header; JSON strings are YAML strings."""
     tags = ["llm-qfl", "quantum-machine-learning", "federated-learning", model.kind]
     lines = ["---", "library_name: llm-qfl", f"tags: {json.dumps(tags)}"]
@@ -122,7 +122,7 @@ def _front(model: Model) -> str:
     return "\n".join([*lines, "---", ""])
 
 
-def _title(model: Model, found: Json) -> str:
+def _title(model: Predictor, found: Json) -> str:
     data = _safe(found.get("data") or model.about.data or "rows of its user's")
     return f"Quantum classifier of {data}"
 
@@ -133,7 +133,7 @@ def _safe(text: Any) -> str:
     return "".join(f"\\{x}" if x in "\\`*_[]<>#|" else x for x in line)
 
 
-def _about(model: Model, found: Json) -> str:
+def _about(model: Predictor, found: Json) -> str:
     quantum = model.settings.quantum
     names = ", ".join(map(_safe, model.about.classes))
     what = "DNA sequences" if model.kind == "dna" else "texts"
@@ -148,7 +148,7 @@ def _about(model: Model, found: Json) -> str:
     )
 
 
-def _use(model: Model) -> list[str]:
+def _use(model: Predictor) -> list[str]:
     row = "ACGTACGTACGT" if model.kind == "dna" else "a text"
     lines = ["```python", "import llm_qfl", "", 'model = llm_qfl.load("FOLDER")  # of this file']
     lines += [f'model.predict(["{row}"])', f'model.predict_proba(["{row}"])', "```"]
@@ -180,7 +180,7 @@ def _results(found: Json) -> list[str]:
     return lines
 
 
-def _data(model: Model, found: Json) -> list[str]:
+def _data(model: Predictor, found: Json) -> list[str]:
     rows = found.get("rows") or []
     lines = [f"- data: {_safe(found.get('data') or model.about.data or 'not on record')}"]
     if rows:
@@ -222,7 +222,7 @@ def _privacy(found: Json) -> list[str]:
     ]
 
 
-def _limits(model: Model, found: Json) -> list[str]:
+def _limits(model: Predictor, found: Json) -> list[str]:
     """Say what the figures do not show."""
     settings = found.get("settings") or {}
     lines = [
@@ -241,7 +241,7 @@ def _limits(model: Model, found: Json) -> list[str]:
     return lines
 
 
-def _provenance(model: Model, found: Json) -> list[str]:
+def _provenance(model: Predictor, found: Json) -> list[str]:
     versions, files = found.get("versions") or {}, model.about.files
     digests = {"settings": found.get("settings_sha256", "unknown")} | files
     digests.pop(RUN_FILE, None)

@@ -28,9 +28,8 @@ from core.formatting import toml_value
 from core.model_file import ModelFile, model_settings, read_model_file
 from core.settings.checks import check_conditions
 from core.settings.resuming import recorded_settings
-from llm_qfl.model.model import Files, Model
-
-ARRAYS, ADAPTER = "model.safetensors", "adapter.safetensors"
+from llm_qfl.model.model import Model
+from llm_qfl.model.predictor import ADAPTER, ARRAYS, Files
 
 Overrides = Mapping[str, Any] | Iterable[str]
 """Settings by key, or ``key=value`` texts as the command line takes them."""

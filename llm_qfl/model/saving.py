@@ -9,19 +9,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core import ModelError, UserError, real_path, unexpected_error, write_json, write_text
 from core.model_file import write_model_file
 from llm_qfl.model.card import RUN_FILE, card, run_facts
 from llm_qfl.model.encoders import ENCODER, take_along
-from llm_qfl.model.loading import ADAPTER, ARRAYS
-
-if TYPE_CHECKING:
-    from llm_qfl.model.model import Model
+from llm_qfl.model.predictor import ADAPTER, ARRAYS, Predictor
 
 
-def save(model: Model, folder: str | Path, *, include_encoder: bool = False) -> Path:
+def save(model: Predictor, folder: str | Path, *, include_encoder: bool = False) -> Path:
     """Write a model into a folder, whole or not at all; as `Model.save`."""
     place = real_path(folder)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -38,7 +35,7 @@ def save(model: Model, folder: str | Path, *, include_encoder: bool = False) -> 
     return place
 
 
-def _fill(draft: Path, model: Model, *, include_encoder: bool) -> None:
+def _fill(draft: Path, model: Predictor, *, include_encoder: bool) -> None:
     """Write everything into a folder that nobody sees yet; ``model.json`` last."""
     from strategies.journal import save_arrays
 
@@ -56,7 +53,7 @@ def _fill(draft: Path, model: Model, *, include_encoder: bool) -> None:
     write_model_file(draft, about, (*names, RUN_FILE))
 
 
-def _with_encoder(draft: Path, model: Model) -> str:
+def _with_encoder(draft: Path, model: Predictor) -> str:
     """Take the encoder along; return its identity as a folder."""
     from llm import resolve
 
@@ -74,7 +71,7 @@ def _with_encoder(draft: Path, model: Model) -> str:
 
 
 def push_to_hub(
-    model: Model, repo_id: str, *, private: bool = True, include_encoder: bool = False
+    model: Predictor, repo_id: str, *, private: bool = True, include_encoder: bool = False
 ) -> str:
     """Save a model and upload it; as `Model.push_to_hub`."""
     from huggingface_hub import HfApi

@@ -38,7 +38,7 @@ def test_a_model_predicts_what_its_formula_says(tmp_path: Path) -> None:
 def test_rows_in_parts_are_the_rows_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llm_qfl.model import model as module
+    from llm_qfl.model import predictor as module
 
     model = load(write_tiny(tmp_path / "tiny"))
     whole = model.predict_proba(ROWS * 3)
