@@ -28,14 +28,14 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
         The report, and the arrays ``count`` (C,), ``sums`` (C, d) and ``second`` (d, d).
     """
     from data import class_rows, feature_kind
-    from llm import local_model, shared_bytes
+    from llm import common_identity, local_model, shared_bytes
     from quantum import circuits_before_steps, circuits_per_step
 
     began = time.monotonic()
     settings, site = cache.settings, cache.site
     moments = site_moments(cache)
     kind = feature_kind(cache.info.kind, settings.features)
-    model, source = local_model(settings, cache.info.kind, embeds=kind == "embedding")
+    embeds = kind == "embedding"
     shared = settings.llm.federated != "none"
     # Built now so that a backend that is not there is reported before anybody fine-tunes.
     classifier = cache.classifier
@@ -56,8 +56,8 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
         kind=cache.info.kind,
         features=_features(kind, moments),
         backend=_backend(cache),
-        llm=model,
-        encoder=source.identity if source and (kind == "embedding" or shared) else NO_ENCODER,
+        llm=local_model(settings, cache.info.kind, embeds=embeds),
+        encoder=common_identity(settings, cache.info.kind, embeds=embeds) or NO_ENCODER,
         adapter_bytes=shared_bytes(settings.llm, cache.info.kind, cache.classes) if shared else 0,
         circuits_per_step=circuits_per_step(
             settings.train, len(site.train), classifier.ansatz.shifts, settings.quantum.backend

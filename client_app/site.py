@@ -280,6 +280,8 @@ class SiteCache:
             calibrate=settings.distill.calibrate,
             adapter=None if folds else self.frozen_adapter,
             hidden=settings.distill.features > 0 and not folds,
+            class_names=self.info.classes,
+            run=settings,
         )
         if folds:
             return cross_fit(task, folds, open_store(llm.store), self.log_progress)

@@ -25,6 +25,10 @@ class Point:
         Whether the sites use it too, or the server alone.
     open : bool
         Whether the setting takes other texts too (a model's hub id or folder).
+    texts : str
+        What those are, for errors.
+    other : str
+        Module of the folder whose extension stands for every one of them; empty: there is none.
     """
 
     name: str
@@ -34,6 +38,8 @@ class Point:
     expected: str
     at_sites: bool = True
     open: bool = False
+    texts: str = ""
+    other: str = ""
 
 
 POINTS = {
@@ -75,8 +81,11 @@ POINTS = {
             "llm.model",
             "llm.local_models",
             "MODEL",
-            "an object or class with fit, soft_labels and embed",
+            "an object or class with fit(rows, labels, validation_rows, validation_labels, "
+            "classes, seed) and soft_labels(rows)",
             open=True,
+            texts="a hub id or folder",
+            other="_transformer",
         ),
     )
 }

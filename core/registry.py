@@ -138,8 +138,7 @@ def find(point: str, name: str) -> Any:
     if (point, name) in _registered:
         return _registered[point, name]
     if name in shipped(point):
-        module = importlib.import_module(f"{known.package}.{name.replace('-', '_')}")
-        return getattr(module, known.attribute)
+        return _from_module(known, name.replace("-", "_"))
     if OWN_FILE.fullmatch(name):
         return _from_file(known, name)
     declared = [entry for entry in _declared(point) if entry.name == name]
@@ -148,6 +147,8 @@ def find(point: str, name: str) -> Any:
         raise SettingsError(given, "one of that name", "remove one of the packages")
     if not declared:
         check_name(point, name)
+        if known.other:
+            return _from_module(known, known.other)
         raise SettingsError(f"{known.setting} = {name!r}", known.expected, "check the name")
     with _one_line(known, name, _of_package(declared[0])):
         return declared[0].load()
@@ -208,17 +209,25 @@ def build(point: str, name: str, settings: Any, options: dict[str, Any]) -> Any:
 
 def source_digest(point: str, name: str) -> str:
     """Return the sha256 of a user's source file, for keys of caches; of ours an empty text."""
-    if name in shipped(point):
-        return ""
+    file = None if name in shipped(point) else source_file(point, name)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
+
+
+def source_file(point: str, name: str) -> Path | None:
+    """Return the file that an extension is written in; None for one made in a notebook."""
     module = sys.modules.get(getattr(find(point, name), "__module__", "") or "")
     file = getattr(module, "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    return Path(file) if file else None
 
 
 def _point(name: str) -> Point:
     if name not in POINTS:
         raise SettingsError(f"an extension of {name!r}", ", ".join(POINTS), "name one of them")
     return POINTS[name]
+
+
+def _from_module(point: Point, module: str) -> Any:
+    return getattr(importlib.import_module(f"{point.package}.{module}"), point.attribute)
 
 
 def _from_file(point: Point, name: str) -> Any:

@@ -15,6 +15,7 @@ from llm.device import choose_device
 from llm.models import Model, build_classifier, count_parameters
 from llm.quantised import check_gradients, size_of
 from llm.sources import Source
+from llm.training import RECIPE
 
 ADAPTER, WHOLE = "adapter_model.safetensors", "model.safetensors"
 
@@ -53,6 +54,18 @@ def chosen(settings: LlmSettings, source: Source) -> LlmSettings:
     """Return the settings with what ``auto`` means here; it is part of the store's key."""
     kind = choose_peft(settings.peft, source, choose_device(settings.device))
     return settings.model_copy(update={"peft": kind})
+
+
+def facts(settings: LlmSettings, source: Source) -> dict[str, Any]:
+    """Return what a fine-tuning depends on besides rows and seed, of `chosen` settings."""
+    # On which device it was trained makes no other teacher of it.
+    skipped = {"model", "options", "encoder", "reuse", "store", "device"}
+    return {
+        "recipe": RECIPE,
+        "model": source.name,
+        "identity": source.identity,
+        "settings": settings.model_dump(exclude=skipped),
+    }
 
 
 def linear_layers(model: Model) -> list[str]:

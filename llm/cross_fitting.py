@@ -17,8 +17,8 @@ import numpy as np
 
 from core import derive_seed
 from llm import calibration
-from llm.embedding import Progress, silent
 from llm.fine_tuning import Task, fine_tune
+from llm.protocol import Progress, silent
 from llm.teacher import Teacher
 
 Folds = tuple[np.ndarray, ...]

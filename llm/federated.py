@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from core import LlmSettings, derive_seed
 from llm import adapters
-from llm.batches import shuffled_batches
+from llm.batches import drawn_rows, shuffled_batches
 from llm.device import device_of, enough_memory, seeded
-from llm.embedding import Progress, silent
 from llm.fine_tuning import Task
+from llm.protocol import Progress, silent
 from llm.shared_adapter import Arrays, Shared, build_shared, digest, read_arrays, write_arrays
 from llm.sources import Source, resolve
 from llm.teacher import content_key, read_facts, teacher_store, write_facts
@@ -160,7 +160,11 @@ def _trained(task: Task, arrays: Arrays, number: int, shared_seed: int) -> Local
     shared = build_shared(settings, task.kind, task.classes, shared_seed)
     if arrays:
         shared.load(arrays)
-    rows = task.drawn(shared.model)
+    drawn = drawn_rows(task.train_labels, settings.rows, task.seed)
+    texts = [task.train_texts[row] for row in drawn]
+    rows = Rows(
+        shared.model.tokens(texts, task.kind, settings.max_tokens), task.train_labels[drawn]
+    )
     lengths = rows.tokens.lengths
     batches = round_batches(lengths, settings, number, task.seed)
     loss = _train(shared, rows, batches, task, number) if batches else 0.0
@@ -173,7 +177,7 @@ def _trained(task: Task, arrays: Arrays, number: int, shared_seed: int) -> Local
 
 def _round_key(task: Task, source: Source, arrays: Arrays, number: int, shared_seed: int) -> str:
     facts = {
-        **task.facts(source),
+        **task.facts(adapters.facts(task.settings, source)),
         "shared round": number,
         "shared seed": shared_seed,
         "from": digest(arrays) if arrays else "",

@@ -14,7 +14,8 @@ from llm import dna_tiny
 from llm.batches import KmerTokenizer, Tokens, tokenise
 from llm.device import quiet
 from llm.encoders import UNLIMITED, PooledClassifier, longest_input, state_size
-from llm.sources import DNA_TINY, Kind, Source, check_tokenizer, loading, resolve
+from llm.protocol import Kind
+from llm.sources import Source, check_tokenizer, loading, resolve
 
 DEFAULT_TOKENS = {"text": 64, "dna": 256}
 _HEADS = ("classifier", "score")
@@ -127,7 +128,7 @@ def build_classifier(
     core.ModelError
         If the model is corrupt, cannot classify, or cannot be quantised.
     """
-    if source.name == DNA_TINY or _masked(source):
+    if source.packaged or _masked(source):
         base = _load_encoder(source, quantise_on)
         module = PooledClassifier(base.module, base.hidden, classes)
         return Model(source, module, base.tokenizer, base.hidden, base.limit, _HEADS[:1])
@@ -155,7 +156,7 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
     core.ModelError
         If the config is missing or unsuitable.
     """
-    if source.name == DNA_TINY or _masked(source):
+    if source.packaged or _masked(source):
         base = _empty_base(source)
         with torch.device("meta"):
             # Some models do not run without memory; those with this head have no projection.
@@ -170,7 +171,7 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
 
 def _empty_base(source: Source) -> Any:
     """Return a base model without memory behind it."""
-    if source.name != DNA_TINY:
+    if not source.packaged:
         return _empty(source, "AutoModel", _config(source))
     with torch.device("meta"):
         return dna_tiny.new_model()
@@ -203,7 +204,7 @@ def _pretrained(
 
 def _load_encoder(source: Source, quantise_on: torch.device | None = None) -> Model:
     quiet()
-    if source.name == DNA_TINY:
+    if source.packaged:
         if quantise_on is not None:
             given = "llm.peft qlora with llm.model dna-tiny, whose weights take 1.7 MB as they are"
             raise ModelError(given, "auto, lora or none", "set llm.peft=auto")

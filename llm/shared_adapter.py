@@ -17,7 +17,8 @@ from llm import adapters
 from llm.adapters import ADAPTER
 from llm.device import choose_device, quiet, seeded
 from llm.models import Model, empty_classifier
-from llm.sources import Kind, resolve
+from llm.protocol import Kind
+from llm.sources import resolve
 from llm.teacher import teacher_store
 
 Arrays = Mapping[str, npt.NDArray[Any]]

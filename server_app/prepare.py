@@ -273,16 +273,20 @@ def check_server_encoder(settings: Settings, first: SiteReport) -> None:
         If it would.
     """
     from data import feature_kind
-    from llm import resolve
+    from llm import common_identity
 
     kind: Any = first.kind
     if settings.evaluation.mode != "central":
         return
     if feature_kind(kind, settings.features) != "embedding":
         return
-    if resolve(settings.llm.model, kind).identity != first.encoder:
+    if common_identity(settings, kind, embeds=True) != first.encoder:
+        own = settings.llm.encoder != "auto"
+        setting, name = (
+            ("llm.encoder", settings.llm.encoder) if own else ("llm.model", settings.llm.model)
+        )
         raise UserError(
-            f"the server's llm.model = {settings.llm.model!r} is not the clients' model",
+            f"the server's {setting} = {name!r} is not the clients' model",
             "the same base model for embedding features everywhere",
-            "set llm.model for the whole run",
+            f"set {setting} for the whole run",
         )

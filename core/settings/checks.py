@@ -19,6 +19,7 @@ from core.settings.backends import (
 )
 from core.settings.declare import Condition, Conditions, above, given, unless, used_by, when
 from core.settings.derived import agent_declares, circuit_prices, selection_size
+from core.settings.llm import ENCODERS, LEARNS
 from core.settings.options import parse_options
 from core.settings.schema import FIELDS, Settings, flatten, traits
 
@@ -55,11 +56,23 @@ VALUES: Conditions = (
     Condition("hardware.precision", _estimable, "0, or 0.001 (a million shots) and above"),
     Condition("data.encoding", _codec, "auto, utf-8, utf-16, cp1252, latin-1 or another codec"),
     Condition("data.label_pattern", _one_group, "a regular expression with one group"),
+    *ENCODERS,
     Condition("data.labels", lambda text: len(split_list(text)) != 1, "two or more class names"),
 )
 """What a value must be besides its bounds."""
 
 NO_LLM = when("llm.model", "none")
+
+
+def _embeds(name: str) -> bool:
+    return name != "none" and hasattr(registry.find("model", name), "embed")
+
+
+EMBEDDER = (Condition("llm.model", _embeds, "a model that embeds"),)
+NO_EMBEDDER = (
+    *when("llm.encoder", "auto"),
+    Condition("llm.model", lambda name: not _embeds(name), "none that embeds"),
+)
 FEDERATED_LLM, LOCAL_LLM = unless("llm.federated", "none"), when("llm.federated", "none")
 NO_DP = when("privacy.dp", "none")
 FOLDS = above("distill.folds", 0)
@@ -69,7 +82,7 @@ PER_SITE, NOT_PER_SITE = when("data.per_site", True), when("data.per_site", Fals
 TABLE = used_by("dataset", "data.partition_column")
 KIND_SET, DNA = used_by("dataset", "data.kind"), when("data.kind", "dna")
 TRAINED = "it needs a fine-tuned language model"
-EMBEDS = "embeddings are made by a language model"
+EMBEDS = "embeddings are made by llm.encoder, or by llm.model"
 K_MERS = "k-mers are of DNA"
 
 
@@ -92,9 +105,11 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (NO_LLM, when("distill.features", 0.0), TRAINED),
     (NO_LLM, when("stop.rule", "none", "change"), TRAINED),
     (NO_LLM, LOCAL_LLM, TRAINED),
-    (NO_LLM, unless("features.kind", "embedding"), EMBEDS),
-    (NO_LLM + AUTO, NOT_TEXT, EMBEDS),
-    (NO_LLM + AUTO + KIND_SET, DNA, EMBEDS),
+    (NO_EMBEDDER, unless("features.kind", "embedding"), EMBEDS),
+    (NO_EMBEDDER + AUTO, NOT_TEXT, EMBEDS),
+    (NO_EMBEDDER + AUTO + KIND_SET, DNA, EMBEDS),
+    (above("distill.features", 0), EMBEDDER, "embeddings of rows are compared"),
+    (FOLDS, LEARNS[1:], "the others would be fitted to other rows"),
     (FEDERATED_LLM, when("llm.peft", "auto", "lora", "qlora"), "adapters are averaged"),
     (FEDERATED_LLM, NO_DP, "adapters would leave the sites without noise"),
     (FOLDS, LOCAL_LLM, "folds of each site's own teacher; the shared adapter is one model"),
@@ -186,7 +201,7 @@ def check_conditions(settings: Settings, keys: Collection[str]) -> None:
             continue
         for other in traits(key).applies_when:
             # A condition on a key that has no effect itself sees that key's default.
-            if not other.holds(flat[other.key]):
+            if not other.met(flat):
                 why = f"because {other.key} = {flat[other.key]!r}"
                 fix = f"remove {key} or change {other.key}"
                 raise _ignored(settings, key, why, str(other), fix, other.key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,20 +24,34 @@ class Condition:
         Whether its value gives the setting an effect.
     says : str or callable
         The values that do, in Markdown; a function where extensions would have to be imported.
+    or_else : Condition or None
+        What may hold instead.
     """
 
     key: str
     holds: Callable[[Any], bool]
     says: str | Callable[[], str]
+    or_else: Condition | None = None
 
     @property
     def accepted(self) -> str:
         """The values that give it an effect, in Markdown."""
         return self.says if isinstance(self.says, str) else self.says()
 
+    def met(self, flat: Mapping[str, Any]) -> bool:
+        """Whether settings by dotted key fulfil it."""
+        return self.holds(flat[self.key]) or (self.or_else is not None and self.or_else.met(flat))
+
+    @property
+    def markdown(self) -> str:
+        """The whole condition, in Markdown."""
+        other = f" or {self.or_else.markdown}" if self.or_else else ""
+        return f"`{self.key}` is {self.accepted}{other}"
+
     def __str__(self) -> str:
         verb = "=" if self.accepted.startswith("`") else "is"
-        return f"{self.key} {verb} {self.accepted.replace('`', '')}"
+        other = f", or {self.or_else}" if self.or_else else ""
+        return f"{self.key} {verb} {self.accepted.replace('`', '')}{other}"
 
 
 Conditions = tuple[Condition, ...]
@@ -82,6 +96,7 @@ def used_by(point: str, key: str, own: bool = False) -> Conditions:
     own : bool
         Whether the setting works for every extension of a user's own too.
     """
+    known = registry.POINTS[point]
 
     def holds(name: Any) -> bool:
         mine = own and name not in registry.shipped(point)
@@ -89,15 +104,18 @@ def used_by(point: str, key: str, own: bool = False) -> Conditions:
 
     def says() -> str:
         named = [f"`{toml_value(name)}`" for name in registry.users(point, key)]
-        return " or ".join(named + ["one of your own"] * own)
+        others = [known.texts] if known.other and holds("") else []
+        return " or ".join([*named, *others, *(["one of your own"] if own else [])])
 
-    return (Condition(registry.POINTS[point].setting, holds, says),)
+    return (Condition(known.setting, holds, says),)
 
 
-def declares(point: str, trait: str, says: str) -> Conditions:
+def declares(point: str, trait: str, says: str, *, default: bool = False) -> Conditions:
     """Require an extension that declares a trait, for instance that it may stop the run."""
-    setting_key = registry.POINTS[point].setting
-    return (Condition(setting_key, lambda name: bool(registry.declared(point, name, trait)), says),)
+    key = registry.POINTS[point].setting
+    return (
+        Condition(key, lambda name: bool(registry.declared(point, name, trait, default)), says),
+    )
 
 
 def own(point: str) -> Conditions:

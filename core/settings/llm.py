@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
-from core.settings.declare import Section, above, setting, unless, when
+from core import registry
+from core.settings.declare import (
+    Condition,
+    Conditions,
+    Section,
+    above,
+    declares,
+    setting,
+    unless,
+    used_by,
+    when,
+)
 
 DISTILLED = above("distill.weight", 0)
 MODEL = unless("llm.model", "none")
-ADAPTED = MODEL + when("llm.peft", "auto", "lora", "qlora")
+LEARNS = MODEL + declares("model", "learns", "a model that is fitted", default=True)
+
+
+def reads(key: str) -> Conditions:
+    """Require a language model that reads a setting."""
+    return MODEL + used_by("model", key)
+
+
+def adapted(key: str) -> Conditions:
+    """Require low-rank adapters."""
+    return reads(key) + when("llm.peft", "auto", "lora", "qlora")
+
+
+ENCODERS = (
+    # Of the files of a user's own only those travel that the extension points name.
+    Condition(
+        "llm.encoder",
+        lambda name: name != "none" and not registry.OWN_FILE.fullmatch(name),
+        "auto, a name, a hub id or a folder; an own file is named by llm.model",
+    ),
+)
+
+
+def _embedding(key: str) -> Conditions:
+    """Require a language model that reads a setting as teacher or to make the features."""
+    (model,) = used_by("model", key)
+    other = Condition("llm.encoder", lambda name: name != "auto", "a model's name")
+    return (
+        replace(
+            model, holds=lambda name: name != "none" and bool(model.holds(name)), or_else=other
+        ),
+    )
 
 
 class DistillSettings(Section):
@@ -39,44 +82,64 @@ class DistillSettings(Section):
 class LlmSettings(Section):
     """The local language model."""
 
-    model: str = setting("auto", per_node=True)
-    """`dna-tiny`, `minilm`, a local folder or a hub id; auto: dna-tiny for DNA, minilm for text,
-    and fine-tuned only where something uses the outcome (distillation, the rule, a criterion, an
-    agent that sees its loss); none: no language model. Each node its own teacher; embedding
-    features need the same on every node."""
-    peft: Literal["auto", "lora", "qlora", "none"] = setting("auto", applies_when=MODEL)
+    model: str = setting("auto", per_node=True, point="model")
+    """The teacher: a language model by name, local folder or hub id; `tfidf`; `soft-labels`; or
+    `module:attribute` of your own. auto: dna-tiny for DNA, minilm for text, and fine-tuned only
+    where something uses the outcome (distillation, the rule, a criterion, an agent that sees its
+    loss); none: no language model. Each node its own teacher."""
+    options: str = setting(
+        "",
+        applies_when=declares(
+            "model", "takes_options", "`soft-labels`, `tfidf` or your own", default=True
+        ),
+        per_node=True,
+    )
+    """Arguments of a local model that is no transformer: `key=value,key=value`."""
+    encoder: str = setting(
+        "auto",
+        applies_when=unless("features.kind", "kmer") + when("llm.federated", "none"),
+        per_node=True,
+    )
+    """The model whose embeddings are the features, the same on every node; auto: `llm.model`."""
+    peft: Literal["auto", "lora", "qlora", "none"] = setting("auto", applies_when=reads("llm.peft"))
     """Fine-tune low-rank adapters and the head (lora), the same on a base of 4 bits (qlora), or all
     weights (none); auto: qlora on CUDA from a billion parameters on, else lora."""
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", applies_when=MODEL, per_node=True)
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto", applies_when=_embedding("llm.device"), per_node=True
+    )
     """Where it is fine-tuned and embeds; auto: CUDA where torch has it."""
-    rank: int = setting(8, applies_when=ADAPTED, ge=1)
+    rank: int = setting(8, applies_when=adapted("llm.rank"), ge=1)
     """LoRA rank r."""
-    alpha: int = setting(16, applies_when=ADAPTED, ge=1)
+    alpha: int = setting(16, applies_when=adapted("llm.alpha"), ge=1)
     """LoRA alpha."""
-    dropout: float = setting(0.0, applies_when=ADAPTED, ge=0, lt=1)
+    dropout: float = setting(0.0, applies_when=adapted("llm.dropout"), ge=0, lt=1)
     """LoRA dropout."""
-    targets: str = setting("auto", applies_when=ADAPTED, listed=True)
+    targets: str = setting("auto", applies_when=adapted("llm.targets"), listed=True)
     """Adapted layers: auto (all linear layers of the encoder) or names, comma-separated (the
     paper's `q_proj,v_proj`)."""
-    epochs: int = setting(3, applies_when=MODEL, ge=1)
+    epochs: int = setting(3, applies_when=reads("llm.epochs"), ge=1)
     """Most epochs of fine-tuning."""
-    batch_size: int = setting(16, applies_when=MODEL, ge=1)
+    batch_size: int = setting(16, applies_when=reads("llm.batch_size"), ge=1)
     """Rows of a fine-tuning step."""
-    learning_rate: float = setting(0.002, applies_when=MODEL, gt=0)
+    learning_rate: float = setting(0.002, applies_when=reads("llm.learning_rate"), gt=0)
     """Peak rate of the adapters; with `llm.peft = none` the encoder takes a tenth."""
-    head_learning_rate: float = setting(0.0, applies_when=MODEL, ge=0)
+    head_learning_rate: float = setting(0.0, applies_when=reads("llm.head_learning_rate"), ge=0)
     """Peak rate of the fresh class head; 0: the same as `llm.learning_rate`."""
-    patience: int = setting(1, applies_when=MODEL + when("llm.federated", "none"), ge=0)
+    patience: int = setting(
+        1, applies_when=reads("llm.patience") + when("llm.federated", "none"), ge=0
+    )
     """Epochs without a better validation loss before fine-tuning ends; 0: never."""
-    rows: int = setting(0, applies_when=MODEL, ge=0)
+    rows: int = setting(0, applies_when=LEARNS, ge=0)
     """Most training rows of a site that the model is fine-tuned on, drawn stratified; soft labels
     are of all. 0: all."""
-    federated: Literal["none", "ffa", "fedavg"] = setting("none")
+    federated: Literal["none", "ffa", "fedavg"] = setting(
+        "none", applies_when=used_by("model", "llm.federated")
+    )
     """Train one adapter together, before the quantum rounds: FFA-LoRA (A drawn from the seed and
     frozen, B and head averaged: exact), or FedAvg of A, B and head. none: each site its own."""
     rounds: int = setting(4, applies_when=when("llm.federated", "ffa", "fedavg"), ge=1)
     """Rounds of averaging; `llm.epochs` passes are shared out among them. 1: the paper's."""
-    max_tokens: int = setting(0, applies_when=MODEL, ge=0)
+    max_tokens: int = setting(0, applies_when=_embedding("llm.max_tokens"), ge=0)
     """Longest input in tokens, the rest is cut; 0: 64 for text, 256 for DNA."""
     reuse: bool = setting(True, applies_when=MODEL)
     """Take a fine-tuned model from the site's store where data and settings are the same."""

@@ -76,7 +76,9 @@ def accepted(key: str) -> str:
     """Describe the values that a key takes."""
     field = FIELDS[key]
     if point := traits(key).point:
-        return f"{', '.join(registry.shipped(point))}, or module:attribute of a file of yours"
+        texts = registry.POINTS[point].texts
+        found = [*registry.shipped(point), *([texts] if texts else [])]
+        return f"{', '.join(found)}, or module:attribute of a file of yours"
     if get_origin(field.annotation) is Literal:
         return ", ".join(map(str, get_args(field.annotation)))
     types: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
@@ -91,7 +93,7 @@ def accepted(key: str) -> str:
 
 def condition_text(key: str) -> str:
     """Describe in Markdown when a key has an effect; empty: always."""
-    return " and ".join(f"`{one.key}` is {one.accepted}" for one in traits(key).applies_when)
+    return " and ".join(one.markdown for one in traits(key).applies_when)
 
 
 def descriptions() -> dict[str, str]:

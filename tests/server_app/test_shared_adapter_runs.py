@@ -88,19 +88,19 @@ def the_launcher_and_the_report_tell_of_it(ran: Any) -> None:
 def test_the_features_are_the_shared_encoders_and_made_once(
     federate: Federate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import llm.embedding
+    import llm
     from core import parse_run
     from data import load_server, load_site
+    from llm.checked import CheckedModel
 
     asked: list[tuple[str, ...]] = []
-    embed = llm.embedding.embed
+    embed = CheckedModel.embed
 
-    def count(texts: Any, *arguments: Any) -> Any:
+    def count(encoder: CheckedModel, texts: Any) -> Any:
         asked.append(tuple(texts))
-        return embed(texts, *arguments)
+        return embed(encoder, texts)
 
-    monkeypatch.setattr(llm.embedding, "embed", count)
-    monkeypatch.setattr("llm.fine_tuning.embed", count)
+    monkeypatch.setattr(CheckedModel, "embed", count)
     ran = federate(*SHARED)
     settings, _ = parse_run([], [*SMALL, *SHARED])
     sites = [load_site(settings, client, 3)[1] for client in range(3)]
@@ -112,10 +112,10 @@ def test_the_features_are_the_shared_encoders_and_made_once(
     arrays = load_file(ran.folder / "adapter.safetensors")
     adopted = llm.freeze_adapter(arrays, 2, settings.run.seed)
     texts = [text for site in sites for text in site.train.texts]
-    features = embed(texts, settings.llm, "dna", adapter=adopted)
+    features = llm.embed(texts, settings.llm, "dna", adapter=adopted)
     mean = load_file(ran.folder / "model.safetensors")["projection.mean"]
     np.testing.assert_allclose(mean, features.mean(axis=0), atol=1e-5)
-    assert np.abs(mean - embed(texts, settings.llm, "dna").mean(axis=0)).max() > 1e-3
+    assert np.abs(mean - llm.embed(texts, settings.llm, "dna").mean(axis=0)).max() > 1e-3
 
 
 def test_the_server_judges_by_the_same_features(
@@ -144,7 +144,7 @@ def test_other_settings_with_a_new_process_for_each_message(
     from llm import fine_tuning
 
     made = []
-    real = fine_tuning._fine_tune
+    real = fine_tuning._fitted
 
     def count(*arguments: Any) -> Any:
         made.append(arguments)
@@ -154,7 +154,7 @@ def test_other_settings_with_a_new_process_for_each_message(
         forget()
         return reply
 
-    monkeypatch.setattr(fine_tuning, "_fine_tune", count)
+    monkeypatch.setattr(fine_tuning, "_fitted", count)
     few = ("data.train_rows=60", "data.server_rows=20", "data.test_rows=30", "llm.rounds=2")
     shared = ("llm.federated=ffa", "features.encoder=shared", *few)
     ran = federate(*shared, *given, spoil=restart)
