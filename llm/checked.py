@@ -90,7 +90,7 @@ class CheckedModel:
             values = ", ".join(f"{value:g}" for value in found[row][:6])
             what = f"row {row} as {values}{', ...' if classes > 6 else ''}"
             raise self._wrong("soft_labels", what, "probabilities of at least 0 that add up to 1")
-        return np.log(np.maximum(found, LEAST_PROBABILITY)).astype(np.float32)
+        return np.asarray(np.log(np.maximum(found, LEAST_PROBABILITY)), dtype=np.float32)
 
     def embed(self, rows: Sequence[str]) -> np.ndarray:
         """Return embeddings, float32, (rows, d)."""

@@ -44,7 +44,7 @@ class SoftLabels:
     """
 
     learns = False
-    paths = ("path",)
+    path_options = ("path",)
 
     def __init__(self, path: str = "", context: ModelContext | None = None) -> None:
         self.files = _files(path)

@@ -28,6 +28,7 @@ from core import (
 )
 from core.formatting import toml_value
 from core.own_code import digests, load_extensions, own_files
+from core.settings.options import FORM, split_pairs
 from core.storage.checkpoints import alone, last_checkpoint, no_checkpoint, rewind
 from llm_qfl.cli.shipped import app_description, config_file
 
@@ -125,8 +126,9 @@ def make_plan(
 def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Scalar]:
     """Resolve what the user named relative to `base`: Flower runs from another folder.
 
-    ``llm.model`` and what the agent declares as its `paths` are paths only where such a folder
-    exists; otherwise they are names or hub ids.
+    Models (`llm.model`, `llm.encoder`, what the agent declares as its `paths`) are paths only where
+    such a folder exists; otherwise they are names or hub ids. Of an extension's options those are
+    paths that it declares (``path_options``).
 
     Raises
     ------
@@ -135,18 +137,31 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
     """
     resolved = dict(overrides)
     kind = str(overrides.get("agent.kind", Settings().agent.kind))
-    models = ("llm.model", *registry.declared("agent", kind, "paths", ()))
+    models = ("llm.model", "llm.encoder", *registry.declared("agent", kind, "paths", ()))
     for key in (*FILE_KEYS, *FOLDER_KEYS, *models):
         value = resolved.get(key)
         if not isinstance(value, str) or not value:
             continue
         if "\0" in value:
             raise SettingsError(f"{key} = {value!r}", "a path", "remove the NUL")
-        # not `resolve`: symlinks stay as named; not `Path.expanduser`: it raises for "~who-is-it"
-        path = Path(os.path.abspath(base / os.path.expanduser(value)))
+        path = _absolute(base, value)
         if key not in models or os.path.isdir(path):
-            resolved[key] = str(path)
+            resolved[key] = path
+    for point in registry.POINTS.values():
+        key = f"{point.setting.partition('.')[0]}.options"
+        if resolved.get(key) and point.setting in resolved:
+            paths = registry.declared(point.name, str(overrides[point.setting]), "path_options", ())
+            pairs = split_pairs(key, str(resolved[key]), FORM)
+            made = [
+                (name, _absolute(base, text) if name in paths else text) for name, text in pairs
+            ]
+            resolved[key] = ",".join(f"{name}={text}" for name, text in made)
     return resolved
+
+
+def _absolute(base: Path, value: str) -> str:
+    # not `resolve`: symlinks stay as named; not `Path.expanduser`: it raises for "~who-is-it"
+    return os.path.abspath(base / os.path.expanduser(value))
 
 
 def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool, used: bool = False) -> None:

@@ -227,7 +227,7 @@ def test_teachers_of_another_recipe_are_not_taken(
 ) -> None:
     settings = settings_for(model_folder("bert"), epochs=1)
     first = run(reviews, settings, tmp_path)
-    monkeypatch.setattr(fine_tuning, "RECIPE", 10**6)
+    monkeypatch.setattr(adapters, "RECIPE", 10**6)
     second = run(reviews, settings, tmp_path)
     assert not second.metrics["reused"]
     assert first.folder != second.folder

@@ -61,9 +61,9 @@ def test_dna_embedding_equals_its_slow_twin_and_repeats() -> None:
 
 
 def test_embedding_tells_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    import llm.embedding
+    import llm.states
 
-    monkeypatch.setattr(llm.embedding, "_PROGRESS_ROWS", 2)
+    monkeypatch.setattr(llm.states, "_PROGRESS_ROWS", 2)
     lines: list[str] = []
     llm.embed(DNA, LlmSettings(), "dna", lines.append)
     assert lines == ["dna-tiny: 4 of 4 rows embedded"]

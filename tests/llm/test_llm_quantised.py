@@ -14,7 +14,7 @@ import pytest
 
 import llm
 from core import LlmSettings, ModelError
-from llm import adapters, fine_tuning, models, quantised
+from llm import adapters, models, quantised
 from llm.models import build_classifier
 from llm.training import rates
 from tests.llm.conftest import Folders, Reviews, settings_for, task_of
@@ -242,13 +242,13 @@ def test_a_gpu_that_is_full_is_one_line(
 ) -> None:
     import torch
 
-    import llm.embedding
+    from llm import fitted, states
 
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(fine_tuning, "train", full)
-    monkeypatch.setattr(llm.embedding, "mean_pool", full)
+    monkeypatch.setattr(fitted, "train", full)
+    monkeypatch.setattr(states, "mean_pool", full)
     settings = settings_for(model_folder("bert"))
     message = r"GPU's memory does not hold llm.model .*bert.*; accepted: a smaller llm.batch_size"
     with pytest.raises(ModelError, match=message):

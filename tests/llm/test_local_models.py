@@ -159,7 +159,8 @@ def write(file: Path, key: str, texts: Sequence[str], columns: dict[str, Any]) -
     elif file.suffix == ".npz":
         classes = np.array(list(columns))
         values = np.stack(list(columns.values()), axis=1)
-        np.savez(file, **{key: np.array(names)}, classes=classes, probabilities=values)
+        arrays: dict[str, Any] = {key: np.array(names), "classes": classes}
+        np.savez(file, **arrays, probabilities=values)
     else:
         data.to_csv(file, index=False, sep="\t" if file.suffix == ".tsv" else ",")
 

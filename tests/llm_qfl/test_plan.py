@@ -248,3 +248,10 @@ def test_a_run_is_called_after_its_last_config_file(tmp_path: Path) -> None:
     assert make_plan(files, [], None).settings.run.name == "ward-7"
     assert make_plan(files, ["run.name=set"], None).settings.run.name == "set"
     assert make_plan(files, [], "given").settings.run.name == "given"
+
+
+def test_the_paths_among_a_models_options(tmp_path: Path) -> None:
+    given = {"llm.model": "soft-labels", "llm.options": "path=labels"}
+    assert absolute_paths(given, tmp_path)["llm.options"] == f"path={tmp_path / 'labels'}"
+    given = {"llm.model": "tfidf", "llm.options": "c=2,rarest=3"}
+    assert absolute_paths(given, tmp_path) == given
