@@ -162,9 +162,10 @@ def is_extension(point: str, name: str) -> bool:
 def declared(point: str, name: str, trait: str, default: Any = None) -> Any:
     """Return what an extension declares of itself, for instance ``may_stop`` or ``uses``.
 
-    Of another text, where the setting takes such, the default.
+    Of another text, where the setting takes such, the default, unless one extension stands for all.
     """
-    if _point(point).open and not is_extension(point, name):
+    known = _point(point)
+    if known.open and not known.other and not is_extension(point, name):
         return default
     return getattr(find(point, name), trait, default)
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     )
     from core.registry import register
     from data import Dataset
+    from llm.protocol import LocalModel, ModelContext
     from llm_qfl.callbacks import Callback
     from llm_qfl.model import Model, load
-    from llm_qfl.protocols import Aggregation, Ansatz, DatasetFunction, LocalModel
+    from llm_qfl.protocols import Aggregation, Ansatz, DatasetFunction
     from llm_qfl.result import Report, Result, read
     from llm_qfl.runs import run
     from llm_qfl.studies import Study, study
@@ -33,7 +34,8 @@ _HOMES = {
     "data": "Dataset",
     "llm_qfl.callbacks": "Callback",
     "llm_qfl.model": "Model load",
-    "llm_qfl.protocols": "Aggregation Ansatz DatasetFunction LocalModel",
+    "llm.protocol": "LocalModel ModelContext",
+    "llm_qfl.protocols": "Aggregation Ansatz DatasetFunction",
     "llm_qfl.result": "Report Result read",
     "llm_qfl.runs": "run",
     "llm_qfl.studies": "Study study",

@@ -33,16 +33,3 @@ class Aggregation(Protocol):
         self, updates: Sequence[dict[str, Any]], weights: Any, reference: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """Return the next global arrays by name, of the sites', their rows and the global ones."""
-
-
-class LocalModel(Protocol):
-    """A site's local model: whatever gives soft labels (docs/models.md)."""
-
-    def fit(self, texts: Sequence[str], labels: Any, **more: Any) -> Any:
-        """Learn from a site's training rows."""
-
-    def soft_labels(self, texts: Sequence[str]) -> Any:
-        """Return class probabilities, (rows, classes)."""
-
-    def embed(self, texts: Sequence[str]) -> Any:
-        """Return features, (rows, size)."""
