@@ -6,14 +6,22 @@ import hashlib
 import inspect
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core import LlmSettings, ModelError, Settings, UserError, fine_tunes_llm, flatten, registry
+from core import (
+    LlmSettings,
+    ModelError,
+    Settings,
+    SettingsError,
+    UserError,
+    fine_tunes_llm,
+    flatten,
+    registry,
+)
 from core.settings.options import parse_options
 from llm.calibration import LEAST_PROBABILITY
 from llm.protocol import Kind, ModelContext
@@ -163,9 +171,9 @@ def build_model(context: ModelContext, run: Settings | None = None) -> CheckedMo
     options: dict[str, Any] = {}
     if name == context.settings.model and getattr(extension, "takes_options", True):
         options |= parse_options("llm.options", context.settings.options)
-    given = options | ({"context": context} if _takes_context(extension) else {})
     settings = run or Settings(llm=context.settings)
-    built = registry.build(POINT, name, settings, given)
+    arguments = _arguments(name, extension, options, context)
+    built = registry.build(POINT, name, settings, arguments)
     for method in ("fit", "soft_labels"):
         if not callable(getattr(built, method, None)):
             what = f"llm.model = {name!r}: {_file(name)}: there is no {method}"
@@ -238,13 +246,22 @@ def common_identity(settings: Settings, kind: Kind, *, embeds: bool) -> str:
     return build_encoder(ModelContext(kind=kind, settings=settings.llm)).identity
 
 
-def _takes_context(extension: Any) -> bool:
-    """Whether a class has an argument ``context``."""
+def _arguments(
+    name: str, extension: Any, options: dict[str, Any], context: ModelContext
+) -> dict[str, Any]:
+    """Return the arguments of a class: options that it takes, and the context if it wants it."""
     if not isinstance(extension, type) or hasattr(extension, "from_settings"):
-        return False
-    with suppress(TypeError, ValueError):
-        return "context" in inspect.signature(extension).parameters
-    return False
+        return options
+    try:
+        known = inspect.signature(extension).parameters
+    except (TypeError, ValueError):  # of a class written in C
+        return options
+    unknown = [key for key in options if key not in known]
+    if unknown and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        given = f"llm.options with {unknown[0]!r} for llm.model = {name!r}"
+        accepted = ", ".join(key for key in known if key != "context") or "none"
+        raise SettingsError(given, accepted, "correct llm.options")
+    return options | ({"context": context} if "context" in known else {})
 
 
 def _identity(name: str, built: Any, options: dict[str, Any], settings: Settings) -> str:

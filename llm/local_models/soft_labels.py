@@ -47,7 +47,7 @@ class SoftLabels:
     path_options = ("path",)
 
     def __init__(self, path: str = "", context: ModelContext | None = None) -> None:
-        self.files = _files(path)
+        self.files = _files(str(path))
         self.class_names = context.class_names if context else ()
         digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files]
         self.identity = " ".join(digests)

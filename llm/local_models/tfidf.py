@@ -48,11 +48,14 @@ class TfIdf:
         rarest: int = 1,
     ) -> None:
         dna = context is not None and context.kind == "dna"
-        default = (3, 6) if dna else (1, 2)
-        ngrams = shortest or default[0], longest or max(default[1], shortest)
-        if not 1 <= ngrams[0] <= ngrams[1] or c <= 0 or rarest < 1:
+        low, high = (3, 6) if dna else (1, 2)
+        ngrams = shortest or low, longest or (max(high, shortest) if shortest else high)
+        whole = all(isinstance(one, int) for one in (*ngrams, rarest)) and isinstance(
+            c, int | float
+        )
+        if not whole or not 1 <= ngrams[0] <= ngrams[1] or c <= 0 or rarest < 1:
             given = f"llm.options: shortest={ngrams[0]},longest={ngrams[1]},c={c},rarest={rarest}"
-            accepted = "1 <= shortest <= longest, c above 0, rarest at least 1"
+            accepted = "whole numbers 1 <= shortest <= longest, c above 0, rarest at least 1"
             raise SettingsError(given, accepted, "correct llm.options")
         self.counting = {"analyzer": "char" if dna else "word", "ngram_range": ngrams}
         self.c, self.rarest = float(c), rarest
