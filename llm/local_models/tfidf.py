@@ -49,15 +49,14 @@ class TfIdf:
     ) -> None:
         dna = context is not None and context.kind == "dna"
         low, high = (3, 6) if dna else (1, 2)
-        ngrams = shortest or low, longest or (max(high, shortest) if shortest else high)
-        whole = all(isinstance(one, int) for one in (*ngrams, rarest)) and isinstance(
-            c, int | float
-        )
-        if not whole or not 1 <= ngrams[0] <= ngrams[1] or c <= 0 or rarest < 1:
-            given = f"llm.options: shortest={ngrams[0]},longest={ngrams[1]},c={c},rarest={rarest}"
+        numbers = all(isinstance(one, int) for one in (shortest, longest, rarest))
+        low = shortest or low
+        high = longest or (max(low, high) if numbers else high)
+        if not (numbers and isinstance(c, int | float) and 1 <= low <= high and c > 0 < rarest):
+            given = f"llm.options: shortest={low},longest={high},c={c},rarest={rarest}"
             accepted = "whole numbers 1 <= shortest <= longest, c above 0, rarest at least 1"
             raise SettingsError(given, accepted, "correct llm.options")
-        self.counting = {"analyzer": "char" if dna else "word", "ngram_range": ngrams}
+        self.counting = {"analyzer": "char" if dna else "word", "ngram_range": (low, high)}
         self.c, self.rarest = float(c), rarest
         self._pipeline: Any = None
         self._classes = 0

@@ -71,11 +71,11 @@ def test_tfidf_options(reviews: Reviews) -> None:
     usual = teacher_of(reviews, "tfidf").soft_labels
     firm = teacher_of(reviews, "tfidf", "c=100,longest=1").soft_labels
     assert firm.max() > usual.max()
-    for options in ("c=0", "shortest=3,longest=2", "rarest=0", "c=much"):
+    for options in ("c=0", "shortest=3,longest=2", "rarest=0", "c=much", "shortest=x"):
         with pytest.raises(SettingsError, match="shortest <= longest, c above 0"):
             teacher_of(reviews, "tfidf", options)
     with pytest.raises(
-        SettingsError, match="'width' for llm.model = 'tfidf'; accepted: shortest, "
+        SettingsError, match=r"'width' for llm\.model = 'tfidf'; accepted: shortest, "
     ):
         teacher_of(reviews, "tfidf", "width=3")
 
