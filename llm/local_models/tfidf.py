@@ -52,7 +52,9 @@ class TfIdf:
         numbers = all(isinstance(one, int) for one in (shortest, longest, rarest))
         low = shortest or low
         high = longest or (max(low, high) if numbers else high)
-        if not (numbers and isinstance(c, int | float) and 1 <= low <= high and c > 0 < rarest):
+        if not (
+            numbers and isinstance(c, int | float) and 1 <= low <= high and c > 0 and rarest > 0
+        ):
             given = f"llm.options: shortest={low},longest={high},c={c},rarest={rarest}"
             accepted = "whole numbers 1 <= shortest <= longest, c above 0, rarest at least 1"
             raise SettingsError(given, accepted, "correct llm.options")
