@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,10 @@ def find_agent(settings: Settings) -> str:
         return kind  # it comes with us: nothing to find
     agent = build_agent(settings)
     if not registry.declared("agent", kind, "asks_model"):
+        try:
+            agent = copy.deepcopy(agent)  # an object of a notebook learns nothing from this
+        except Exception:  # it holds what has no copy: its first decision is the run's
+            return agent.name
         for observation in rehearsal(settings):
             agent.decide(observation)
     return agent.name
