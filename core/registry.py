@@ -20,6 +20,7 @@ import hashlib
 import importlib
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -307,9 +308,8 @@ def _home(point: str, name: str) -> str:
 def _is_users(file: str, home: str) -> bool:
     """Whether a frame is of an extension's own code: its file, or no library's and none of ours."""
     ours = any(Path(file).is_relative_to(HOME / package) for package in PACKAGES)
-    return file == home or not (
-        ours or file.startswith("<") or "site-packages" in file or "importlib" in file
-    )
+    library = file.startswith(("<", sysconfig.get_paths()["stdlib"])) or "site-packages" in file
+    return file == home or not (ours or library)
 
 
 def _file_of(module: str) -> str:
