@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from core import registry
 from tests.test_style import MODULES, ROOT
-
-POINTS = ("agent", "aggregation")
-"""Points whose names are in their folder only."""
 
 
 def texts(node: ast.AST) -> list[str]:
@@ -22,10 +18,10 @@ def texts(node: ast.AST) -> list[str]:
 
 
 def is_setting(node: ast.AST, setting: str) -> bool:
-    """Whether an expression is a setting: ``settings.agent.kind`` or ``"agent.kind"``."""
-    section, _, leaf = setting.partition(".")
+    """Whether an expression may be a setting: ``agent.kind``, ``own.kind`` or ``"agent.kind"``."""
+    leaf = setting.partition(".")[2]
     written = ast.unparse(node)
-    return written in (repr(setting), f"{section}.{leaf}") or written.endswith(f".{section}.{leaf}")
+    return written in (repr(setting), leaf) or written.endswith(f".{leaf}")
 
 
 def named(tree: ast.AST, setting: str, names: set[str]) -> Iterator[ast.AST]:
@@ -41,12 +37,12 @@ def named(tree: ast.AST, setting: str, names: set[str]) -> Iterator[ast.AST]:
                 yield node
         elif isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict):
             found = texts(node)
-            if len(found) > 1 and len(found) == len(ast.unparse(node).split(",")):
-                if set(found) <= names:
-                    yield node
+            whole = len(found) == len(ast.unparse(node).split(","))
+            if whole and len(found) > 1 and set(found) <= names:
+                yield node
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", registry.POINTS)
 def test_no_module_lists_or_branches_on_the_names_of_a_point(point: str) -> None:
     known = registry.POINTS[point]
     home = ROOT / known.package.replace(".", "/")
@@ -64,6 +60,7 @@ def test_no_module_lists_or_branches_on_the_names_of_a_point(point: str) -> None
     [
         "if settings.agent.kind == 'rule': ...",
         "if agent.kind in ('rule', 'all'): ...",
+        "if own.kind != 'rule' or kind == 'all': ...",
         "kind: Literal['rule', 'all'] = setting('rule')",
         "LANGUAGE_MODELS = ('llm', 'endpoint')",
         "HOMES = {'llm': one, 'endpoint': other}",
@@ -73,7 +70,3 @@ def test_no_module_lists_or_branches_on_the_names_of_a_point(point: str) -> None
 )
 def test_such_a_line_is_found(text: str) -> None:
     assert list(named(ast.parse(text), "agent.kind", set(registry.shipped("agent"))))
-
-
-def test_every_point_has_its_folder() -> None:
-    assert [name for name in registry.POINTS if not Path(ROOT, registry.POINTS[name].package.replace(".", "/")).is_dir()] in ([], ["model"])

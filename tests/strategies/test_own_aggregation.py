@@ -315,7 +315,7 @@ def test_what_no_checkpoint_holds_is_one_line_when_a_run_goes_on() -> None:
 
     rule = own(Noisy)
     rule.aggregate(1, parts_of(), FIRST)
-    with pytest.raises(SettingsError, match=r"'mine' keeps 'rng' between rounds; .*start a new run"):
+    with pytest.raises(SettingsError, match=r"'mine' keeps 'rng' between rounds; .*start a new"):
         rule.restore(*rule.state())
 
 
