@@ -82,7 +82,7 @@ def test_flowers_names_are_those_that_flower_exports() -> None:
 def test_ours_are_flowers_to_the_last_digit(
     ours: str, flowers: str, options: str, kind: type
 ) -> None:
-    values = np.random.default_rng(1).normal(size=(4, 2)).astype(kind)
+    values: Any = np.random.default_rng(1).normal(size=(4, 2)).astype(kind)
     one = of(ours).aggregate(1, parts_of(values), FIRST)
     other = of(flowers, options).aggregate(1, parts_of(values), FIRST)
     for name in FIRST:
