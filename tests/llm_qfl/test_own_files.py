@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from core import Settings
+from llm_qfl.cli.plan import Plan, _with_changed_files
 from tests.command import llm_qfl, sets
 
 DATA = """
@@ -103,3 +105,12 @@ def test_they_travel_to_a_deployment_whose_nodes_may_refuse_them(folder: Path) -
         assert "Traceback" not in refused.stdout
     finally:
         assert llm_qfl(folder, "deploy", "stop", "fed").returncode == 0
+
+
+def test_a_run_that_goes_on_says_which_files_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(Settings(), {}, {}, ("first",))
+    monkeypatch.setattr("llm_qfl.cli.plan.digests", lambda settings: {"a.py": "1", "b.py": "2"})
+    assert _with_changed_files(plan, {"a.py": "1"}) is plan
+    first, notice = _with_changed_files(plan, {"a.py": "0", "b.py": "2", "c.py": "3"}).notices
+    assert first == "first"
+    assert notice.startswith("a.py, c.py: not what the run began with")
