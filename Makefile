@@ -53,7 +53,7 @@ coverage: $(STAMP)
 
 # Minutes on two cores, so not part of CI.
 test-deploy: $(STAMP)
-	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/llm_qfl/deploy/test_real.py
+	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/llm_qfl/deploy/test_real.py tests/llm_qfl/test_own_files.py
 
 test-faults: $(STAMP)
 	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/faults
