@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[1]
@@ -22,13 +24,24 @@ def own_file(name: str) -> Path | None:
     every site must have for itself, or is one of our own.
     """
     top = name.partition(":")[0].partition(".")[0]
-    for folder in (Path.cwd(), HOME):
+    for folder in _folders():
         for place in (folder / f"{top}.py", folder / top):
             if folder.name == "site-packages" or _is_ours(place):
                 continue
             if place.is_file() or (place / "__init__.py").is_file():
                 return place
     return None
+
+
+def _folders() -> list[Path]:
+    """Return where a user's files may lie.
+
+    First ``apps/NAME``, where Flower has unpacked an app that this process runs. With `flwr run .`
+    the user's own folder is there too, and Ray's workers import from it.
+    """
+    places = [Path(place) for place in sys.path if Path(place).parent.name == "apps"]
+    apps = [place for place in places if (place / "pyproject.toml").is_file()]
+    return [*apps, Path.cwd(), HOME]
 
 
 def _is_ours(place: Path) -> bool:
@@ -41,8 +54,11 @@ def taken_by(place: Path) -> str:
         spec = importlib.util.find_spec(place.stem)
     except (ImportError, ValueError):
         return ""
-    origin = str(spec and spec.origin)
-    mine = place / "__init__.py" if place.is_dir() else place
-    if spec is None or Path(origin).resolve() == mine.resolve():
+    if spec is None:
         return ""
-    return origin if origin.endswith(".py") else f"Python's own {place.stem}"
+    origin = str(spec.origin)
+    if not os.path.isabs(origin):
+        return f"Python's own {place.stem}"
+    found = Path(origin).parent if origin.endswith("__init__.py") else Path(origin)
+    homes = [folder.resolve() for folder in _folders() if folder.name != "site-packages"]
+    return "" if found.parent.resolve() in homes and not _is_ours(found) else origin

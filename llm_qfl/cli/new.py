@@ -60,7 +60,7 @@ def _rendered(source: Path, **facts: object) -> str:
     from jinja2 import Template
 
     text = source.read_text(encoding="utf-8")
-    return Template(text, keep_trailing_newline=True).render(**facts)
+    return str(Template(text, keep_trailing_newline=True).render(**facts))
 
 
 def _publisher() -> str:

@@ -101,6 +101,23 @@ def test_our_packages_are_those_that_the_registry_knows() -> None:
     assert {*APP, "llm_qfl"} == set(own_modules.PACKAGES)
 
 
+def test_in_an_app_that_flower_has_unpacked_its_file_is_the_user_s(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`flwr run .` starts in the project's folder, and imports from the unpacked app."""
+    app = tmp_path / "apps" / "me.mine.0.1.0"
+    files("oc_s:X", **{"oc_s": "", "apps/me.mine.0.1.0/oc_s.py": "X = 7"})
+    (app / "pyproject.toml").write_text("")
+    monkeypatch.setattr(sys, "path", [str(app), *sys.path])
+    assert files("oc_s:X") == {"oc_s.py": app / "oc_s.py"}
+    assert registry.find("agent", "oc_s:X") == 7
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(app), *sys.path])  # as Ray's workers do
+    monkeypatch.delitem(sys.modules, "oc_s")
+    (tmp_path / "oc_s.py").write_text("X = 8")
+    assert registry.find("agent", "oc_s:X") == 8
+    monkeypatch.delitem(sys.modules, "oc_s")
+
+
 def test_the_record_has_each_file_s_sha256(files: Files, tmp_path: Path) -> None:
     files("oc_r:X", oc_r="")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

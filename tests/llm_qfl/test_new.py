@@ -106,8 +106,8 @@ def test_its_own_tests_pass(project: Path) -> None:
 def test_llm_qfl_runs_it(project: Path) -> None:
     small = ("run.clients=2", "run.rounds=2", "train.steps=2", "data.train_rows=80")
     words = [word for setting in small for word in ("--set", setting)]
-    store = {"LLM_QFL_HOME": str(project.parent / "store")}
-    ran = llm_qfl(project, "run", "--config", "config.toml", *words, **store)
+    store = str(project.parent / "store")
+    ran = llm_qfl(project, "run", "--config", "config.toml", *words, LLM_QFL_HOME=store)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "1 of 2 clients" in ran.stdout  # the agent's own reason, in round 2
     folder = project / "runs" / "latest"
@@ -132,5 +132,7 @@ def test_flower_s_own_command_runs_it(project: Path) -> None:
         end_all(members(tag), grace=5.0)
     (summary,) = results.glob("*-my-study/summary.json")
     assert json.loads(summary.read_text())["status"] == "completed", ran.stdout[-3000:]
+    config = json.loads((summary.parent / "config.json").read_text())
+    assert sorted(config["code"]) == ["my_agent.py", "my_ansatz.py"]
     decisions = (summary.parent / "agent.jsonl").read_text()
     assert "2 of 2 clients" in decisions  # the project's own agent decided

@@ -71,8 +71,7 @@ def test_a_bad_file_is_one_line_before_anything_starts(
 
 @pytest.mark.slow
 def test_they_travel_in_a_simulation(folder: Path) -> None:
-    store = {"LLM_QFL_HOME": str(folder / "store")}
-    ran = llm_qfl(folder, "run", *sets(*GIVEN, *SMALL), **store)
+    ran = llm_qfl(folder, "run", *sets(*GIVEN, *SMALL), LLM_QFL_HOME=str(folder / "store"))
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "at-rich, gc-rich" in ran.stdout
     recorded = json.loads((folder / "runs" / "latest" / "config.json").read_text())
