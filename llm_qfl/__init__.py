@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from llm.protocol import LocalModel, ModelContext
     from llm_qfl.callbacks import Callback
     from llm_qfl.model import Model, load
-    from llm_qfl.protocols import Aggregation, Ansatz, DatasetFunction
+    from llm_qfl.protocols import Aggregation, DatasetFunction
     from llm_qfl.result import Report, Result, read
     from llm_qfl.runs import run
     from llm_qfl.studies import Study, study
+    from quantum.circuit import Ansatz
     from strategies.decisions import Agent, ClientView, Decision, Observation
 
 _HOMES = {
@@ -35,10 +36,11 @@ _HOMES = {
     "llm_qfl.callbacks": "Callback",
     "llm_qfl.model": "Model load",
     "llm.protocol": "LocalModel ModelContext",
-    "llm_qfl.protocols": "Aggregation Ansatz DatasetFunction",
+    "llm_qfl.protocols": "Aggregation DatasetFunction",
     "llm_qfl.result": "Report Result read",
     "llm_qfl.runs": "run",
     "llm_qfl.studies": "Study study",
+    "quantum.circuit": "Ansatz",
     "strategies.decisions": "Agent ClientView Decision Observation",
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}

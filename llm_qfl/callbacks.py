@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -240,6 +242,9 @@ class _Notebook:
     def __init__(self) -> None:
         from IPython.display import display
 
+        with warnings.catch_warnings():  # that its bars, which we do not show, lack a widget
+            warnings.simplefilter("ignore")
+            importlib.import_module("tqdm.auto")
         self._handle: Any = None
         self._display: Any = display
 

@@ -1,4 +1,4 @@
-"""What extensions look like; a class need not name its protocol, only have its methods."""
+"""What extensions that are functions look like; they need not name their protocol."""
 
 from __future__ import annotations
 
@@ -6,30 +6,38 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from data import Dataset
 
 
-class Ansatz(Protocol):
-    """A circuit family, written in PennyLane (docs/backends.md)."""
-
-    def circuit(self, features: Any, weights: Any, wires: Sequence[int]) -> None:
-        """Apply the gates: features (qubits,), weights of `shape`, on the wires."""
-
-    def shape(self, qubits: int, classes: int) -> tuple[int, ...]:
-        """Return the shape of the weights."""
-
-
 class DatasetFunction(Protocol):
-    """Returns a data set: rows, labels and splits (docs/extending/dataset.md)."""
+    """A data set: a function that returns its rows (docs/extending/dataset.md).
 
-    def __call__(self, **options: Any) -> Dataset:
-        """Return the rows; ``settings`` and ``seed`` are given where it has such parameters."""
+    It may take ``settings`` (the ``data`` section), ``seed``, and options of its own by name.
+    """
+
+    def __call__(self, *given: Any, **options: Any) -> Dataset:
+        """Return rows, labels and splits."""
 
 
 class Aggregation(Protocol):
-    """Makes one model of the sites' updates (docs/extending/aggregation.md)."""
+    """An aggregation: a function, or a strategy of Flower's (docs/extending/aggregation.md)."""
 
     def __call__(
-        self, updates: Sequence[dict[str, Any]], weights: Any, reference: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """Return the next global arrays by name, of the sites', their rows and the global ones."""
+        self,
+        updates: Sequence[Mapping[str, npt.NDArray[Any]]],
+        weights: npt.NDArray[Any],
+        reference: Mapping[str, npt.NDArray[Any]],
+    ) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the next global arrays by name.
+
+        Parameters
+        ----------
+        updates : sequence of mapping
+            Each client's trained arrays by name, of the shapes of `reference`.
+        weights : array, (updates,)
+            Rows that each client weighs.
+        reference : mapping
+            The round's global arrays.
+        """

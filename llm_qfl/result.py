@@ -150,12 +150,18 @@ class Result:
 
         return Report(write_report(self.folder))
 
+    @property
+    def _place(self) -> Path:
+        """The folder as one would type it here."""
+        here = real_path(Path.cwd())
+        return self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
+
     def __repr__(self) -> str:
         figures = "".join(f", {name} {value}" for name, value in self._figures()[1:])
-        return f"<Result {self.name!r}: {self.status}{figures}; {self.folder}>"
+        return f"<Result {self.name!r}: {self.status}{figures}; {self._place}>"
 
     def _repr_html_(self) -> str:
-        rows = [("run", self.name), *self._figures(), ("folder", str(self.folder))]
+        rows = [("run", self.name), *self._figures(), ("folder", str(self._place))]
         cells = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
             f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
@@ -176,7 +182,7 @@ class Result:
         if seconds := (summary.get("seconds") or {}).get("total"):
             found.append(("time", duration(seconds)))
         if self.status != "completed" and checkpoint_folders(self.folder):
-            found.append(("go on", f"llm_qfl.run(resume={str(self.folder)!r})"))
+            found.append(("go on", f"llm_qfl.run(resume={str(self._place)!r})"))
         return found
 
 

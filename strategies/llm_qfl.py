@@ -220,6 +220,8 @@ class LlmQfl(Strategy):
         self.summary()
         result, arrays = Result(), initial_arrays
         train, evaluate = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
+        central = self.settings.evaluation.mode == "central"
+        at_server, at_clients = result.evaluate_metrics_serverapp, result.evaluate_metrics_clientapp
         for server_round in range(self.first_round, num_rounds + 1):
             began = time.monotonic()
             if server_round == 1 and self.context.evaluator and self.context.credits:
@@ -228,22 +230,17 @@ class LlmQfl(Strategy):
             if self.decide(server_round).stop:
                 self.stop_reason = self.current.decision.reason
                 break
-            messages = self.configure_train(server_round, arrays, train, grid)
-            replies = grid.send_and_receive(list(messages), timeout=timeout)
+            messages = list(self.configure_train(server_round, arrays, train, grid))
+            replies = grid.send_and_receive(messages, timeout=timeout)
             aggregated, _ = self.aggregate_train(server_round, replies)
             if self.stop_reason:
                 break
             arrays = aggregated if aggregated is not None else arrays
             scores = self._evaluate(server_round, arrays, evaluate, grid, timeout, evaluate_fn)
-            if scores is None:
-                break
-            central = self.settings.evaluation.mode == "central"
-            by_round = (
-                result.evaluate_metrics_serverapp if central else result.evaluate_metrics_clientapp
-            )
-            by_round[server_round] = scores
-            self._finish_round(arrays, scores, began)
-            if self.stop_reason:
+            if scores is not None:
+                (at_server if central else at_clients)[server_round] = scores
+                self._finish_round(arrays, scores, began)
+            if scores is None or self.stop_reason:
                 break
         record_late_replies(grid, self.state, self.settings, self.journal.event)
         self.stop_reason = self.stop_reason or f"all {num_rounds} rounds are done"
@@ -317,8 +314,7 @@ class LlmQfl(Strategy):
         if not now.lost and (best or self.settings.evaluation.keep == "last"):
             self.best_round, self.best_arrays = now.number, arrays
         clients = [client_event(now, update, costs[k]) for k, update in sorted(now.updates.items())]
-        seconds = time.monotonic() - began
-        event = round_event(now, state, costs, loss, accuracy, seconds)
+        event = round_event(now, state, costs, loss, accuracy, time.monotonic() - began)
         for one in (*clients, event):
             self.journal.event(one)
         self.checkpoint(now.number, arrays)

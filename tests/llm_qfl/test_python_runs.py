@@ -16,14 +16,14 @@ from core import read_json, read_jsonl
 from tests import command
 from tests.command import sets
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "clients": 2,
     "rounds": 2,
     "report": False,
     "data": {"train_rows": 80, "test_rows": 40, "server_rows": 40},
     "train": {"steps": 3},
 }
-QUICK = SMALL | {"distill": {"weight": 0.0}, "agent": "all"}
+QUICK: dict[str, Any] = SMALL | {"distill": {"weight": 0.0}, "agent": "all"}
 """No site fine-tunes a language model."""
 
 
@@ -41,10 +41,10 @@ def losses(folder: Path) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_the_figures_are_those_of_the_command_to_the_last_digit(here: Path) -> None:
-    given = ("run.clients=2", "run.rounds=2", "data.train_rows=80", "data.test_rows=40")
-    given += ("data.server_rows=40", "train.steps=3", "llm.epochs=1", "run.report=false")
-    store = {"LLM_QFL_HOME": str(here / "store"), "OMP_NUM_THREADS": "2"}
-    done = command.llm_qfl(here, "run", *sets(*given), **store)
+    given = ["run.clients=2", "run.rounds=2", "data.train_rows=80", "data.test_rows=40"]
+    given += ["data.server_rows=40", "train.steps=3", "llm.epochs=1", "run.report=false"]
+    store = str(here / "store")
+    done = command.llm_qfl(here, "run", *sets(*given), LLM_QFL_HOME=store, OMP_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr
     there = (here / "runs" / "latest").resolve()
     result = llm_qfl.run(**SMALL, llm={"epochs": 1, "store": str(here / "other")}, quiet=True)
