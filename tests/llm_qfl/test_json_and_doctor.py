@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import subprocess
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 from core import FIELDS
 from llm_qfl.cli import doctor
 from llm_qfl.cli.app import COMMANDS, JSON, dispatch
+from tests.command import ROOT
 
 Captured = pytest.CaptureFixture[str]
 
@@ -165,3 +167,8 @@ def test_completion_without_its_package_is_one_line(
     monkeypatch.setattr(builtins, "__import__", without)
     assert dispatch(["completion", "bash"]) == 2
     assert "pip install 'llm-qfl[completion]'" in capsys.readouterr().err
+
+
+def test_doctor_knows_what_each_extra_is_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["optional-dependencies"]) - {"dev"} == set(doctor.EXTRAS)
