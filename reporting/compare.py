@@ -20,7 +20,9 @@ NAMES = ("run.name", "run.output", "run.folder", "run.report")
 
 ALIKE = {
     "data": ("data.source", "data.path", "data.test_path", "data.per_site", "data.task",
-             "data.hub_name", "data.kind", "data.text_column", "data.label_column", "data.labels"),
+             "data.hub_name", "data.hub_config", "data.hub_revision", "data.hub_splits",
+             "data.options", "data.kind", "data.text_column", "data.label_column", "data.labels",
+             "data.label_pattern", "data.encoding"),
     "rows": ("data.train_rows", "data.test_rows", "data.test_fraction", "data.val_fraction",
              "data.server_rows"),
     "partition": ("run.clients", "data.partition", "data.alpha", "data.partition_column",
