@@ -102,7 +102,7 @@ def test_as_datasets_saves_it(tmp_path: Path) -> None:
     assert len(data.test) == 20
 
 
-def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_what_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(
         DataError, match=r"empty could not be loaded .*; accepted: .*data.path"
@@ -111,9 +111,40 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(no.value)
     with pytest.raises(DataError, match=r"data.source = hub without data.hub_name and data.path"):
         load_server(parse_run([], list(FEW))[0])
+    monkeypatch.setattr("data.readers.hub.hub_reachable", lambda: False)
     with pytest.raises(DataError, match=r"data set nobody/nothing could not be loaded .* network"):
         load_server(parse_run([], [*FEW, "data.hub_name=nobody/nothing"])[0])
     with pytest.raises(
         SettingsError, match=r"hub_revision = 'v1' would be ignored because data.pa"
     ):
         load(tmp_path / "empty", "data.hub_revision=v1")
+
+
+def cached(cache: Path) -> None:
+    """Write a set into the library's cache, as a download would leave it there."""
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
+
+    names = datasets.ClassLabel(names=["no", "yes"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    place = cache / "nobody___reviews" / "default" / "0.0.0" / ("a" * 40)
+    place.mkdir(parents=True)
+    with ArrowWriter(features=features, path=str(place / "reviews-train.arrow")) as writer:
+        for i in range(20):
+            writer.write({"text": f"row {i}", "label": i % 2})
+        rows, size = writer.finalize()
+    splits = datasets.SplitDict(dataset_name="reviews")
+    splits.add(datasets.SplitInfo("train", num_bytes=size, num_examples=rows))
+    about = {"builder_name": "parquet", "dataset_name": "reviews", "config_name": "default"}
+    info = datasets.DatasetInfo(features=features, version="0.0.0", splits=splits, **about)
+    info.write_to_directory(str(place))
+
+
+def test_by_its_id_from_the_cache_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.readers.hub.hub_reachable", lambda: False)
+    cached(tmp_path / "cache")
+    data = load_server(parse_run([], [*FEW, "data.hub_name=nobody/reviews"])[0])
+    assert (data.name, data.classes) == ("nobody/reviews", ("no", "yes"))
+    assert len(data.test) == 4
