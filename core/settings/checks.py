@@ -157,29 +157,6 @@ def check_backend_names(settings: Settings) -> None:
         raise SettingsError(given, ACCEPTED, "choose one of them")
 
 
-def check_names(settings: Settings) -> None:
-    """Refuse names of extensions that nothing has, and code where it is not allowed.
-
-    Nothing of the user's is imported before.
-
-    Raises
-    ------
-    SettingsError
-        With the first such name.
-    """
-    flat = flatten(settings)
-    for point in registry.POINTS.values():
-        name = str(flat[point.setting])
-        if registry.OWN_FILE.fullmatch(name) and not settings.run.allow_code:
-            given = (
-                f"{point.setting} = {name!r}, code of the user's own, with run.allow_code = false"
-            )
-            accepted = "what ships or an installed package declares"
-            raise SettingsError(given, accepted, "set run.allow_code=true there, or name another")
-        if traits(point.setting).point:
-            registry.check_name(point.name, name)
-
-
 def check_conditions(settings: Settings, keys: Collection[str]) -> None:
     """Refuse other values than the default where the key has no effect.
 

@@ -20,8 +20,8 @@ from core.settings.checks import (
     check_backend_names,
     check_combinations,
     check_conditions,
-    check_names,
 )
+from core.settings.names import check_names
 from core.settings.pennylane_options import parse_device_options, parse_noise
 from core.settings.schema import FIELDS, Scalar, Settings, accepted, traits
 from core.storage.files import read_file
