@@ -140,6 +140,10 @@ class PennylaneEngine:
         """
         rows = cast(FeatureRows, encoded)
         with plugin_errors(self._device_name):
+            if self.ansatz.mixed and self.gradient != "backprop":
+                # PennyLane shifts no angle that is another for each row of a batch.
+                each = [torch.stack(self._qnode(angles, row)) for row in rows.features]
+                return torch.stack(each).to(self.dtype)
             values = self._qnode(angles, rows.features)
         return torch.stack([torch.as_tensor(v).reshape(-1) for v in values], dim=1).to(self.dtype)
 

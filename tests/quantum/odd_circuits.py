@@ -91,7 +91,7 @@ class FeatureGates:
         qml.SingleExcitation(weights[0], wires=[1, 2])
         qml.MultiRZ(weights[1] ** 2, wires=wires)
         qml.PauliRot(weights[2], "XYZ", wires=wires)
-        qml.IsingXY(np.exp(weights[3] / 4) * features[0], wires=[0, 2])
+        qml.IsingXY(qml.math.exp(weights[3] / 4) * features[0], wires=[0, 2])
 
     def observables(self, wires: Wires, classes: int) -> list[Any]:
         seen = [

@@ -73,7 +73,9 @@ def test_noise_shrinks_expectations(device_store: Path) -> None:
 
 def test_expectations_of_counts_closed_form() -> None:
     counts = {"0x0": 10, "0x1": 30, "0x2": 40, "0x3": 20}
-    assert expectations(counts, 2) == pytest.approx([(50 - 50) / 100, (40 - 60) / 100])
+    assert expectations(counts, [[(1.0, [0])], [(1.0, [1])]]) == pytest.approx(
+        [(50 - 50) / 100, (40 - 60) / 100]
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["auto", "spsa", "parameter-shift", "cobyla"])

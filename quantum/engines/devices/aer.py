@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from quantum.engines.devices.circuits import Compiled
 
 
+Words = list[tuple[float, list[int]]]
+"""A sum of products of Z: coefficients, and the places of each product's qubits."""
+
 DENSITY_QUBITS = 9  # up to so many a noisy circuit's density matrix beats sampling its noise
 NOT_GATES = frozenset({"measure", "reset", "delay"})
 
@@ -98,7 +101,7 @@ class AerService:
     def _run(self, pub: Any, shots: int, seed: int) -> np.ndarray:
         """Run one PUB; expectations of shape (R, M)."""
         circuit, observables, bindings = pub
-        qubits = readouts_of(observables)
+        qubits, words = readouts_of(observables)
         measured = self._with_measurements(circuit, qubits)
         ((names, values),) = bindings.items()
         binds = {measured.get_parameter(n): values[:, i].tolist() for i, n in enumerate(names)}
@@ -106,7 +109,7 @@ class AerService:
             measured, parameter_binds=[binds], shots=shots, seed_simulator=seed
         )
         counts = [result.data.counts for result in job.result().results]
-        return np.stack([expectations(each, len(qubits)) for each in counts], axis=1)
+        return np.stack([expectations(each, words) for each in counts], axis=1)
 
     def _with_measurements(self, circuit: QuantumCircuit, qubits: Sequence[int]) -> QuantumCircuit:
         """Return the circuit with its read-outs measured, made once per circuit."""
@@ -121,30 +124,37 @@ class AerService:
         return self._measured[id(circuit)][1]
 
 
-def expectations(counts: Any, readouts: int) -> np.ndarray:
-    """Turn counted outcomes into <Z> of each read-out.
+def expectations(counts: Any, readouts: Sequence[Words]) -> np.ndarray:
+    """Turn counted outcomes into the expectation of each read-out.
 
     Parameters
     ----------
     counts : mapping of hexadecimal str to int
-        Outcomes as Aer writes them: bit c is read-out c, least significant first.
-    readouts : int
-        R.
+        Outcomes as Aer writes them: bit c is the measured qubit c, least significant first.
+    readouts : sequence
+        R sums of products of Z, see `readouts_of`.
 
     Returns
     -------
     numpy.ndarray, shape (R,)
-        Share of zeros less share of ones.
+        Means over the outcomes; of one Z the share of zeros less that of ones.
     """
     outcomes = np.array([int(outcome, 16) for outcome in counts], dtype=np.int64)
     weights = np.array(list(counts.values()), dtype=np.float64)
-    bits = (outcomes[:, None] >> np.arange(readouts)) & 1
-    return np.asarray(weights @ (1 - 2 * bits) / weights.sum())
+    last = max((place for words in readouts for _, word in words for place in word), default=0)
+    signs = 1 - 2 * ((outcomes[:, None] >> np.arange(last + 1)) & 1)
+    values = [sum(f * signs[:, word].prod(axis=1) for f, word in words) for words in readouts]
+    return np.asarray(weights @ np.stack(values, axis=1) / weights.sum())
 
 
-def readouts_of(observables: Sequence[Sequence[Any]]) -> list[int]:
-    """Physical qubits of observables that are one Z each."""
-    return [int(np.flatnonzero(each[0].paulis.z[0])[0]) for each in observables]
+def readouts_of(observables: Sequence[Sequence[Any]]) -> tuple[list[int], list[Words]]:
+    """Return the physical qubits to measure, and the read-outs by their places among these."""
+    found = []
+    for operator, *_ in observables:
+        terms = zip(operator.coeffs, operator.paulis.z, strict=True)
+        found.append([(float(factor.real), np.flatnonzero(z).tolist()) for factor, z in terms])
+    qubits = list(dict.fromkeys(q for words in found for _, word in words for q in word))
+    return qubits, [[(f, [qubits.index(q) for q in word]) for f, word in words] for words in found]
 
 
 def simulated(made: Compiled, backend: Any, name: str, threads: int) -> tuple[Compiled, Any]:
