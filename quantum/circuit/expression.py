@@ -10,7 +10,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, cast
 
 import numpy as np
 
@@ -59,6 +59,15 @@ class Expression:
 
     def __pow__(self, other: Any) -> Expression:
         return NotImplemented if isinstance(other, Expression) else _binary("**", self, other)
+
+    def __bool__(self) -> bool:
+        return self._no_value()
+
+    def __float__(self) -> float:
+        return self._no_value()
+
+    def _no_value(self) -> NoReturn:
+        raise TypeError("features and weights have no values while the circuit is traced")
 
     def __neg__(self) -> Expression:
         return Expression("*", (-1.0, self))

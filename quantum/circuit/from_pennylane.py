@@ -46,15 +46,13 @@ def gates_from(operations: Sequence[Any]) -> Iterator[Gate]:
 
 
 def _gates(operation: Any) -> Iterator[Gate]:
+    if isinstance(operation, qml.measurements.MeasurementProcess):
+        raise UnknownGateError(f"{operation} measures")
     if operation.name in NOTHING:
         return
     if _is_known(operation):
         yield _gate(operation)
         return
-    if isinstance(operation, qml.measurements.MeasurementProcess) or not hasattr(
-        operation, "decomposition"
-    ):
-        raise UnknownGateError(f"{operation} measures")
     parts = _decomposed(operation)
     if parts is not None:
         for part in parts:
@@ -108,6 +106,11 @@ def _has_symbols(operation: Any) -> bool:
     return any(isinstance(value, Expression) for value in flat)
 
 
+def _name(observable: Any) -> str:
+    name = getattr(observable, "name", type(observable).__name__)
+    return f"{name} on wires {list(getattr(observable, 'wires', []))}"
+
+
 def words_from(observable: Any) -> Words:
     """Return an observable as a sum of Pauli words.
 
@@ -120,12 +123,12 @@ def words_from(observable: Any) -> Words:
     if sentence is None:
         wires = wire_tuple(getattr(observable, "wires", ()))
         if not 1 <= len(wires) <= 2 or not getattr(observable, "has_matrix", False):
-            raise UnknownGateError(f"observable {observable} is no sum of Pauli words")
+            raise UnknownGateError(f"{_name(observable)} is no sum of Pauli words")
         matrix = qml.matrix(observable, wire_order=wires)
         sentence = qml.pauli_decompose(matrix, wire_order=wires, pauli=True)
     found: Words = {}
     for word, coefficient in sentence.items():
         if abs(complex(coefficient).imag) > 1e-12:
-            raise UnknownGateError(f"observable {observable} is not Hermitian")
+            raise UnknownGateError(f"{_name(observable)} is not Hermitian")
         found[tuple(sorted(word.items()))] = float(complex(coefficient).real)
     return found

@@ -118,11 +118,18 @@ def one_angle(value: Any) -> Expression | float:
 
     Raises
     ------
-    TypeError
+    UnknownGateError
         If it is an array, or no number.
     """
     single = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
-    return single if isinstance(single, Expression) else float(single)
+    if isinstance(single, Expression):
+        return single
+    try:
+        return float(single)
+    except (TypeError, ValueError):
+        shape = getattr(value, "shape", None)
+        what = f"an array of shape {shape}" if shape else f"a {type(value).__name__}"
+        raise UnknownGateError(f"an angle is {what}, not one number") from None
 
 
 def wire_tuple(wires: Any) -> tuple[int, ...]:
