@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from core.errors import DataError
+from core.formatting import split_list
 from core.settings.schema import FIELDS, Settings
 from core.storage.files import json_object, read_file, write_json
 from core.storage.records import Names, Part, Scalars
@@ -103,8 +104,11 @@ def model_settings(settings: Settings, feature_kind: str) -> dict[str, dict[str,
     quantum = settings.quantum.model_copy(update={"backend": settings.evaluation.backend})
     hardware = settings.hardware.without_budgets()
     features = settings.features.model_copy(update={"kind": feature_kind})
+    llm = settings.llm
+    if "embedding" not in split_list(feature_kind) or llm.encoder != "auto":
+        llm = llm.model_copy(update={"model": "auto", "options": ""})  # a teacher predicts nothing
     used = settings.model_copy(
-        update={"quantum": quantum, "hardware": hardware, "features": features}
+        update={"quantum": quantum, "hardware": hardware, "features": features, "llm": llm}
     ).model_dump(include=set(NEEDED))
     for key in PLACES:
         section, _, leaf = key.partition(".")

@@ -183,14 +183,15 @@ def _model_facts(context: RunContext) -> dict[str, Any]:
 
     settings, first = context.settings, context.federation.first
     kind: Any = first.kind
-    own = {"ansatz": settings.quantum.model, "model": settings.llm.model}
-    code = {point: source_digest(point, n) for point, n in own.items() if is_extension(point, n)}
     features = feature_kind(kind, settings.features)
+    needed = model_settings(settings, features)
+    own = {"ansatz": needed["quantum"]["model"], "model": needed["llm"]["model"]}
+    code = {point: source_digest(point, n) for point, n in own.items() if is_extension(point, n)}
     return {
         "classes": first.classes,
         "kind": first.kind,
         "data": first.data,
         "encoder": first.encoder if "embedding" in split_list(features) else "",
         "code": {point: digest for point, digest in code.items() if digest},
-        "settings": model_settings(settings, features),
+        "settings": needed,
     }

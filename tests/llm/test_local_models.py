@@ -334,6 +334,28 @@ def test_an_own_model_teaches_and_makes_the_features(own_folder: Path, federate:
         federate(*given, node_configs={1: {"llm.options": "letter=A"}})
 
 
+def test_a_trained_model_needs_the_file_of_its_features_only(
+    own_folder: Path, federate: Federate
+) -> None:
+    import llm_qfl
+
+    file = own_folder / "mine_gone.py"
+    rows = ["ACGT" * 20, "AAGT" * 20]
+    for given, needed in ((), False), (("features.kind=embedding",), True):
+        file.write_text(OWN)
+        importlib_invalidate()
+        folder = federate(*DNA, "llm.model=mine_gone:Own", *given).folder
+        assert len(llm_qfl.load(folder).predict(rows)) == 2
+        file.unlink()
+        sys.modules.pop("mine_gone", None)
+        importlib_invalidate()
+        if not needed:
+            assert len(llm_qfl.load(folder).predict(rows)) == 2
+            continue
+        with pytest.raises(UserError, match="mine_gone"):
+            llm_qfl.load(folder).predict(rows)
+
+
 def test_another_source_is_another_model(own_folder: Path) -> None:
     found = []
     for text in (OWN, OWN.replace("20", "30")):
