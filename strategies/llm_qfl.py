@@ -336,18 +336,11 @@ class LlmQfl(Strategy):
         self.journal.checkpoint(number, arrays, best, stored, kept)
 
     def resume(
-        self,
-        stored: Mapping[str, Any],
-        best: ArrayRecord | None,
-        releases: int,
-        kept: Parameters,
+        self, stored: Mapping[str, Any], best: ArrayRecord | None, releases: int, kept: Parameters
     ) -> None:
         """Restore the state of `checkpoint`, the best model, and how often messages went out.
 
-        Raises
-        ------
-        SettingsError
-            If the aggregation keeps something that no checkpoint holds.
+        ``kept`` are the aggregation's arrays; `Aggregator.restore` says what it refuses.
         """
         self.aggregator.restore(stored.get("aggregation", {}), kept)
         self.state = restored(stored, self.context.federation.members, self.settings)
