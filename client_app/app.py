@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 from pydantic import ValidationError
 
-from client_app.preparation import adapt_round, prepare_site, take_adapter
+from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
 from client_app.site import load_cache, note
 from client_app.work import evaluate_round, train_round
 from core import BudgetError, UserError
@@ -78,6 +78,13 @@ def _error_reply(error: Exception) -> Error:
 def prepare(message: Message, context: Context) -> RecordDict:
     """Answer PREPARE: rows, classes, backend, and the moments of the training features."""
     return pack_site_report(*prepare_site(load_cache(context)))
+
+
+@app.query("probe")
+@answers
+def probe(message: Message, context: Context) -> RecordDict:
+    """Answer PROBE: how linear probes of each kind of features do on the validation rows."""
+    return pack_report(probe_features(load_cache(context), read_parameters(message)))
 
 
 @app.train("adapt")

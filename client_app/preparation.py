@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,15 @@ import numpy as np
 from client_app.site import SiteCache
 from core import derive_seed, open_store, write_once
 from core.formatting import display_safe
-from core.messages import NO_ENCODER, UNSET, AdaptReport, AdoptReport, Parameters, SiteReport
+from core.messages import (
+    NO_ENCODER,
+    UNSET,
+    AdaptReport,
+    AdoptReport,
+    Parameters,
+    ProbeReport,
+    SiteReport,
+)
 
 if TYPE_CHECKING:
     from data import Moments
@@ -25,17 +34,19 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
     Returns
     -------
     tuple
-        The report, and the arrays ``count`` (C,), ``sums`` (C, d) and ``second`` (d, d).
+        The report, and the arrays ``count`` (C,), ``sums`` (C, d) and ``second`` (d, d); where the
+        run chooses its features, ``<kind>.sums`` and ``<kind>.second`` of each other candidate.
     """
-    from data import class_rows, feature_kind
+    from data import candidate_kinds, class_rows, embeds
     from llm import common_identity, local_model, shared_bytes
     from quantum import circuits_before_steps, circuits_per_step
 
     began = time.monotonic()
     settings, site = cache.settings, cache.site
-    moments = site_moments(cache)
-    kind = feature_kind(cache.info.kind, settings.features)
-    embeds = kind == "embedding"
+    kinds = candidate_kinds(cache.info.kind, settings)
+    length = site_length(cache, kinds)
+    moments = candidate_moments(cache, kinds, length)
+    embedded = embeds(kinds)
     shared = settings.llm.federated != "none"
     # Built now so that a backend that is not there is reported before anybody fine-tunes.
     classifier = cache.classifier
@@ -54,10 +65,10 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
         classes=list(cache.info.classes),
         data=cache.info.name,
         kind=cache.info.kind,
-        features=_features(kind, moments),
+        features=_features(kinds[0], moments),
         backend=_backend(cache),
-        llm=local_model(settings, cache.info.kind, embeds=embeds),
-        encoder=common_identity(settings, cache.info.kind, embeds=embeds) or NO_ENCODER,
+        llm=local_model(settings, cache.info.kind, embeds=embedded),
+        encoder=common_identity(settings, cache.info.kind, embeds=embedded) or NO_ENCODER,
         adapter_bytes=shared_bytes(settings.llm, cache.info.kind, cache.classes) if shared else 0,
         circuits_per_step=circuits_per_step(
             settings.train, len(site.train), classifier.ansatz.shifts, settings.quantum.backend
@@ -67,8 +78,64 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
         seconds=time.monotonic() - began,
         rows_digest=rows_digest(cache),
         notes=_notes(cache),
+        length=length,
     )
-    return about, dict(vars(moments))
+    return about, moments
+
+
+def site_length(cache: SiteCache, kinds: Sequence[str]) -> int:
+    """Return the letters of each sequence of the site, where features may need one length; or 0."""
+    from data import common_length, needs_length
+
+    if not needs_length(kinds):
+        return 0
+    parts = (cache.site.train, cache.site.validation, cache.site.test)
+    return common_length([text for part in parts for text in part.texts])
+
+
+def candidate_moments(cache: SiteCache, kinds: Sequence[str], length: int) -> Parameters:
+    """Return the moments of the features that the run may take, as they are sent.
+
+    Parameters
+    ----------
+    cache : SiteCache
+        The site.
+    kinds : sequence of str
+        The candidates; those after the first as far as they are tried on the site's rows.
+    length : int
+        `site_length`.
+    """
+    from data import unfit
+
+    arrays: Parameters = dict(vars(site_moments(cache, kinds[0])))
+    for kind in kinds[1:]:
+        if not unfit(kind, length, len(cache.site.train)):
+            found = site_moments(cache, kind)
+            arrays |= {f"{kind}.sums": found.sums, f"{kind}.second": found.second}
+    return arrays
+
+
+def probe_features(cache: SiteCache, arrays: Parameters) -> ProbeReport:
+    """Evaluate linear probes of several kinds of features on the site's validation rows.
+
+    Parameters
+    ----------
+    cache : SiteCache
+        The site.
+    arrays : dict of arrays
+        ``<kind>.weights`` (S, d, C) and ``<kind>.bias`` (S, C).
+    """
+    from data import Probe, candidate_kinds
+
+    allowed = candidate_kinds(cache.info.kind, cache.settings)
+    kinds = sorted(kind for kind in allowed if f"{kind}.bias" in arrays)
+    probes = [Probe(arrays[f"{kind}.weights"], arrays[f"{kind}.bias"]) for kind in kinds]
+    rows = cache.site.validation
+    if not len(rows):
+        return ProbeReport(0, [0.0] * sum(len(probe.bias) for probe in probes))
+    seen = [cache.features_of("validation", kind) for kind in kinds]
+    losses = [probe.losses(x, rows.labels) for probe, x in zip(probes, seen, strict=True)]
+    return ProbeReport(len(rows), [loss for found in losses for loss in found])
 
 
 def _notes(cache: SiteCache) -> str:
@@ -80,10 +147,10 @@ def _notes(cache: SiteCache) -> str:
     return display_safe("; ".join(cache.info.notes))[:500] or UNSET
 
 
-def _features(kind: str, moments: Moments) -> str:
+def _features(kind: str, moments: Parameters) -> str:
     """Name the features and their number, which before the shared adapter is not known."""
-    number = moments.second.shape[0]
-    return f"{kind}, {number}" if number else f"{kind} by the shared adapter"
+    number, named = len(moments["second"]), kind.replace(",", " + ")
+    return f"{named}, {number}" if number else f"{named} by the shared adapter"
 
 
 def _backend(cache: SiteCache) -> str:
@@ -159,12 +226,15 @@ def take_adapter(cache: SiteCache, arrays: Parameters) -> tuple[AdoptReport, Par
         The teacher's figures on the site's validation rows; the moments of the training rows'
         features, or empty ones where the adapter does not make the features.
     """
+    from data import feature_kind
+
     began = time.monotonic()
     cache.set_adapter(arrays)
     teacher, _ = cache.teacher()
     # Moments of other features have been sent: to send them again would be a release of its own.
-    shared = cache.settings.features.encoder == "shared"
-    moments = site_moments(cache) if shared else _class_counts(cache)
+    features = cache.settings.features
+    kind = feature_kind(cache.info.kind, features)
+    moments = site_moments(cache, kind) if features.encoder == "shared" else _class_counts(cache)
     report = AdoptReport(
         rows=len(cache.site.validation),
         loss=float(teacher.metrics["loss"]),
@@ -174,7 +244,7 @@ def take_adapter(cache: SiteCache, arrays: Parameters) -> tuple[AdoptReport, Par
     return report, dict(vars(moments))
 
 
-def site_moments(cache: SiteCache) -> Moments:
+def site_moments(cache: SiteCache, kind: str) -> Moments:
     """Return the moments of the training rows' features, (C,), (C, d) and (d, d), as they are sent.
 
     Classes of fewer than ``privacy.min_rows`` rows are left out. Before the shared adapter is there
@@ -186,7 +256,11 @@ def site_moments(cache: SiteCache) -> Moments:
     privacy = cache.settings.privacy
     if cache.settings.features.encoder == "shared" and not cache.adapter_digest:
         return _class_counts(cache)
-    noise, longest, features = privacy.moment_noise, privacy.moment_clip, cache.features("train")
+    noise, longest, features = (
+        privacy.moment_noise,
+        privacy.moment_clip,
+        cache.features_of("train", kind),
+    )
     labels = np.asarray(cache.site.train.labels)
     enough = frequent_class_rows(labels, cache.classes, privacy.min_rows)
     sent = (clip_rows(features, longest) if noise else np.asarray(features))[enough]

@@ -64,6 +64,8 @@ class SiteCache:
         Digest of what this site stored of the run; empty if nothing yet.
     rows : str
         Digest of the rows with which it first trained in this run; empty before.
+    kinds : str
+        The features that the run's projection takes; empty: those of the settings.
     """
 
     settings: Settings
@@ -74,8 +76,9 @@ class SiteCache:
     adapter_digest: str = ""
     stored_digest: str = ""
     rows: str = ""
+    kinds: str = ""
     _to_store: bool = False
-    _features: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    _features: dict[tuple[str, str], npt.NDArray[np.float32]] = field(default_factory=dict)
     _teacher: Teacher | None = None
 
     def catch_up(self, noted: ConfigRecord, adapter: str, fine_tuned: bool) -> None:
@@ -209,14 +212,24 @@ class SiteCache:
         """Return the raw features of a split (``train``, ``validation``, ``test``), (rows, d)."""
         if self.stored and split in self.stored.features:
             return self.stored.features[split]
-        if split not in self._features:
-            from data import raw_features
+        return self.features_of(split, self.kinds)
+
+    def take_features(self, kinds: str) -> None:
+        """Take note of which features the run uses; those of other candidates are dropped."""
+        self.kinds = kinds
+        for split, made in [key for key in self._features if key[1] != kinds]:
+            del self._features[split, made]
+
+    def features_of(self, split: str, kinds: str) -> npt.NDArray[np.float32]:
+        """Return the features of some kinds, (rows, d), whether or not the run uses them."""
+        if (split, kinds) not in self._features:
+            from data import raw_features, with_kind
 
             texts = getattr(self.site, split).texts
-            self._features[split] = raw_features(
-                texts, self.info.kind, self.settings.features, self._embed
-            )
-        return self._features[split]
+            settings = with_kind(self.settings.features, kinds)
+            made = raw_features(texts, self.info.kind, settings, self._embed)
+            self._features[split, kinds] = made
+        return self._features[split, kinds]
 
     def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         import torch
@@ -251,7 +264,8 @@ class SiteCache:
         self._to_store = False
         labels = {split: self.labels(split) for split in ("train", "validation", "test")}
         teacher, _ = self.teacher()
-        self.rows, features = site_digest(self.site), dict(self._features)
+        self.rows = site_digest(self.site)
+        features = {split: made for (split, _), made in self._features.items()}
         entry = StoredSite(self.run, self.adapter_digest, self.classes, labels, features, teacher)
         folder = open_store(self.settings.llm.store)
         try:

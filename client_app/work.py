@@ -47,6 +47,7 @@ def train_round(
     was_fresh = not cache.has_teacher
     teacher, llm_seconds = cache.teacher()
     projection = Projection.from_bytes(instruction.projection)
+    cache.take_features(projection.kinds)
     rows = TrainingData(
         features=projection.apply(cache.features("train")),
         labels=cache.labels("train"),
@@ -175,6 +176,7 @@ def evaluate_round(
     if not len(labels):
         return EvaluateReport(0, 0.0, [], **NO_COST, train_seconds=0.0, **NO_BASELINES)
     projection = Projection.from_bytes(instruction.projection)
+    cache.take_features(projection.kinds)
     seen = projection.apply(cache.features(instruction.split))
     # On the node's own backend in warm rounds too: rounds are held against each other.
     classifier = cache.classifier

@@ -26,7 +26,7 @@ from core.settings.backends import (
     is_simulated,
     local_optimizer,
 )
-from core.settings.data import DataSettings, FeatureSettings
+from core.settings.data import DataSettings
 from core.settings.derived import (
     circuit_prices,
     fine_tunes_llm,
@@ -35,6 +35,7 @@ from core.settings.derived import (
     with_run_name,
     worst_steps,
 )
+from core.settings.features import FeatureSettings, kind_names, kind_of
 from core.settings.hardware import HardwareSettings
 from core.settings.llm import DistillSettings, LlmSettings
 from core.settings.options import Option, parse_options

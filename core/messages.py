@@ -24,6 +24,7 @@ from core.formatting import hidden_character, printable
 
 PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
 ADAPT, ADOPT, REJOIN = "train.adapt", "query.adopt", "query.rejoin"
+PROBE = "query.probe"
 """Message types: Flower's category, and our action behind the dot."""
 
 ARRAYS, CONFIG, METRICS, ABOUT = "arrays", "config", "metrics", "about"
@@ -105,6 +106,9 @@ class SiteReport:
     notes : str
         What the user should know of the site's rows (repeated rows, cleaned texts ...), counts
         only; or `UNSET`.
+    length : int
+        Letters of each of its sequences, where all have one length and the features may need it;
+        else 0.
     """
 
     client: Annotated[int, Field(ge=0, le=10**6)]
@@ -127,6 +131,7 @@ class SiteReport:
     seconds: Seconds
     rows_digest: Text
     notes: Text = UNSET
+    length: Rows = 0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -169,6 +174,18 @@ class AdoptReport:
     loss: Objective
     accuracy: Share
     llm_seconds: Seconds
+
+
+@dataclass(frozen=True, config=STRICT)
+class ProbeReport:
+    """How linear probes do on a client's validation rows.
+
+    ``losses`` are in nats, of each kind of features in alphabetical order those of each shrinkage;
+    all 0 where it has no such rows.
+    """
+
+    rows: Rows
+    losses: list[Loss]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -299,7 +316,7 @@ def read_instruction(message: Message, kind: type[T]) -> tuple[Parameters, T]:
 
 
 def pack_report(
-    metrics: AdaptReport | AdoptReport | TrainReport | EvaluateReport,
+    metrics: AdaptReport | AdoptReport | ProbeReport | TrainReport | EvaluateReport,
     parameters: Parameters | None = None,
 ) -> RecordDict:
     """Pack the answer to an instruction, with parameters or moments where it has some."""

@@ -26,6 +26,7 @@ from core.messages import (
     WEIGHT_KEY,
     EvaluateReport,
     Parameters,
+    ProbeReport,
     SiteReport,
     first_problem,
 )
@@ -73,7 +74,7 @@ def read_report(message: Message, kind: type[T]) -> T:
     ValueError
         If records, keys, types or bounds are other than those of the kind.
     """
-    names = {METRICS} if kind is EvaluateReport else {METRICS, ARRAYS}
+    names = {METRICS} if kind in (EvaluateReport, ProbeReport) else {METRICS, ARRAYS}
     _only(message.content, names)
     values: dict[str, Any] = dict(message.content.metric_records[METRICS])
     del values[WEIGHT_KEY]  # the server decides what an answer weighs
@@ -95,14 +96,20 @@ def read_site_report(message: Message) -> tuple[SiteReport, Parameters]:
 def read_moments(message: Message, about: SiteReport) -> Parameters:
     """Unpack the feature moments of an answer: ``count`` (C,), ``sums`` (C, d), ``second`` (d, d).
 
+    Where the run chooses its features, ``<kind>.sums`` and ``<kind>.second`` are those of the other
+    candidates.
+
     Raises
     ------
     ValueError
         If names or shapes are others, or the rows of a class are not those of the report.
     """
     classes = len(about.classes)
-    features = tuple(message.content.array_records[ARRAYS]["second"].shape)[:1]
-    shapes = {"count": (classes,), "sums": (classes, *features), "second": features * 2}
+    record = message.content.array_records[ARRAYS]
+    shapes: dict[str, tuple[int, ...]] = {"count": (classes,)}
+    for prefix in ("", *(n.removesuffix("second") for n in record if n.endswith(".second"))):
+        features = tuple(record[f"{prefix}second"].shape)[:1]
+        shapes |= {f"{prefix}sums": (classes, *features), f"{prefix}second": features * 2}
     arrays = read_arrays(message, shapes)
     counted = [int(n) if n == int(n) else n for n in arrays["count"].tolist()]
     pairs = zip(counted, about.class_rows, strict=False)

@@ -6,7 +6,22 @@ needs them.
 
 from data.checks import checked_dna
 from data.dataset import Dataset
-from data.features import feature_kind, kmer_frequencies, raw_features
+from data.feature_kinds.kmer import kmer_frequencies
+from data.feature_kinds.one_hot import one_hot
+from data.features import (
+    block_columns,
+    candidate_kinds,
+    check_lengths,
+    common_length,
+    embeds,
+    feature_kind,
+    is_private,
+    needs_length,
+    possible_kinds,
+    raw_features,
+    unfit,
+    with_kind,
+)
 from data.loading import load_corpus, load_federation, load_server, load_site
 from data.metrics import calibration, confusion_scores, linear_baseline, majority_baseline, scores
 from data.moments import (
@@ -21,6 +36,7 @@ from data.moments import (
     repaired_moments,
 )
 from data.outliers import outlying_sites
+from data.probe import Probe, fit_probe
 from data.projection import Projection, fit_projection
 from data.rows import Corpus, DataInfo, ServerData, Site, Split, class_rows
 from data.text import clean_texts

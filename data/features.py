@@ -1,149 +1,121 @@
-"""Raw features of rows, to be projected to the qubits: embeddings, or k-mer frequencies of DNA."""
+"""Raw features of rows, to be projected to the qubits: one kind of them, or several side by side.
+
+Side by side a row's features are divided by the square root of the number of kinds, so that those
+of DNA still have a norm of at most 1. How much each kind weighs is up to the projection.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from core import DataError, FeatureSettings, SettingsError
+from core import DataError, FeatureSettings, Settings, SettingsError, kind_names, kind_of
+from core.formatting import split_list
+from data.feature_kinds import Embed, Features, RowKind
 
-CHUNK = 2048
-_CODES = np.full(256, 4, dtype=np.uint8)
-for _code, _letter in enumerate(b"ACGT"):
-    _CODES[_letter] = _CODES[_letter + 32] = _code
+FALLBACK = "embedding"
+"""What `auto` takes where the rows have none of its candidates: any row can be embedded."""
 
 
-def kmer_positions(
-    sequences: Sequence[str], k: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Find all k-mers that hold no letter but A, C, G, T (lower case as well).
+def feature_kind(kind: RowKind, settings: FeatureSettings) -> str:
+    """Return the features of a data set of this kind; of `auto` the first candidate.
 
     Parameters
     ----------
-    sequences : sequence of str
-        The sequences.
-    k : int
-        Length of the k-mers, 1 to 31.
+    kind : {"text", "dna"}
+        What the rows are.
+    settings : FeatureSettings
+        Which features.
 
     Returns
     -------
-    (ndarray of int64, ndarray of int64), both of shape (k-mers found,)
-        The k-mers as numbers in base 4 (A 0, C 1, G 2, T 3, first letter highest), and the
-        row that each lies in.
-    """
-    # A separator behind each row is no letter, so no k-mer reaches over two rows.
-    text = "".join(f"{sequence}-" for sequence in sequences).encode("latin-1", "replace")
-    codes = _CODES[np.frombuffer(text, dtype=np.uint8)]
-    windows = len(codes) - k + 1
-    if windows < 1:
-        empty = np.zeros(0, dtype=np.int64)
-        return empty, empty
-    words = np.zeros(windows, dtype=np.int64)
-    clean = np.ones(windows, dtype=bool)
-    for place in range(k):
-        letter = codes[place : place + windows]
-        words = words * 4 + letter
-        clean &= letter < 4
-    lengths = np.array([len(sequence) + 1 for sequence in sequences], dtype=np.int64)
-    rows = np.repeat(np.arange(len(sequences), dtype=np.int64), lengths)[:windows]
-    return words[clean], rows[clean]
-
-
-@cache
-def _canonical(k: int) -> tuple[npt.NDArray[np.int64], int]:
-    """Column of each k-mer: that of itself or its reverse complement, whichever is lower."""
-    words = np.arange(4**k, dtype=np.int64)
-    reverse, rest = np.zeros_like(words), words
-    for _ in range(k):
-        reverse = reverse * 4 + (3 - rest % 4)
-        rest = rest // 4
-    kept, columns = np.unique(np.minimum(words, reverse), return_inverse=True)
-    return columns.astype(np.int64), len(kept)
-
-
-def kmer_frequencies(sequences: Sequence[str], k: int) -> npt.NDArray[np.float32]:
-    """Count k-mers together with their reverse complements, as shares of a row's k-mers.
-
-    A sequence and its reverse complement have the same features.
-
-    Parameters
-    ----------
-    sequences : sequence of str
-        DNA, upper or lower case. k-mers with an N are left out.
-    k : int
-        Length of the k-mers, at least 1.
-
-    Returns
-    -------
-    ndarray of float32, shape (rows, canonical k-mers)
-        Shares that add up to 1 in a row (all 0 in a row without any k-mer); columns in
-        alphabetical order of the lower one of the two k-mers: 2, 10, 32, 136, 512, 2,080 for
-        k = 1 to 6.
-
-    Raises
-    ------
-    DataError
-        If no sequence has a k-mer.
-    """
-    columns, features = _canonical(k)
-    frequencies = np.zeros((len(sequences), features), dtype=np.float32)
-    for start in range(0, len(sequences), CHUNK):
-        chunk = sequences[start : start + CHUNK]
-        words, rows = kmer_positions(chunk, k)
-        counts = np.bincount(rows * features + columns[words], minlength=len(chunk) * features)
-        counts = counts.reshape(len(chunk), features)
-        totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        frequencies[start : start + CHUNK] = counts / totals
-    if len(sequences) and not frequencies.any():
-        raise DataError(
-            f"none of {len(sequences)} sequences has {k} letters of A, C, G, T in a row",
-            f"sequences of {k} letters or more",
-            "lower features.k, or check the sequences",
-        )
-    return frequencies
-
-
-Kind = Literal["text", "dna"]
-Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
-"""Embeds texts with the frozen base language model: (rows, hidden)."""
-
-
-def feature_kind(kind: Kind, settings: FeatureSettings) -> Literal["kmer", "embedding"]:
-    """Return which raw features a data set of this kind gets.
+    str
+        The kind, or several, comma-separated in the order of their columns.
 
     Raises
     ------
     SettingsError
-        For k-mers of texts.
+        For features that such rows do not have.
     """
-    if settings.kind == "kmer" and kind == "text":
+    if settings.kind == "auto":
+        return possible_kinds(kind, settings)[0]
+    named = split_list(settings.kind)
+    if any(kind not in kind_of(name).rows for name in named):
+        fitting = [name for name in kind_names() if kind in kind_of(name).rows]
         raise SettingsError(
-            "features.kind = kmer with data of kind text",
-            "embedding or auto for texts; kmer for DNA",
+            f"features.kind = {settings.kind} with data of kind {kind}",
+            f"{' or '.join(fitting)} or auto for {'texts' if kind == 'text' else 'DNA'}",
             "set features.kind = auto, or data.kind = dna if the rows are sequences",
         )
+    return ",".join(named)
+
+
+def possible_kinds(kind: RowKind, settings: FeatureSettings) -> tuple[str, ...]:
+    """Return the features that there are to choose from, were there nothing private.
+
+    First those that take sequences of any lengths. Parameters and errors as `feature_kind`.
+    """
     if settings.kind != "auto":
-        return settings.kind
+        return (feature_kind(kind, settings),)
     if settings.encoder == "shared":
-        return "embedding"
-    return "kmer" if kind == "dna" else "embedding"
+        return (FALLBACK,)
+    named = [name for name in split_list(settings.candidates) if kind in kind_of(name).rows]
+    return tuple(sorted(named, key=lambda name: kind_of(name).most_letters > 0)) or (FALLBACK,)
+
+
+def candidate_kinds(kind: RowKind, settings: Settings) -> tuple[str, ...]:
+    """Return the features that a run chooses from; one where there is nothing to choose.
+
+    With privacy settings there is not: each candidate's moments would be a release of its own.
+
+    Parameters
+    ----------
+    kind : {"text", "dna"}
+        What the rows are.
+    settings : Settings
+        The run's settings.
+    """
+    found = possible_kinds(kind, settings.features)
+    return found[:1] if is_private(settings) else found
+
+
+def is_private(settings: Settings) -> bool:
+    """Whether what the sites send is noised."""
+    return settings.privacy.dp != "none" or settings.privacy.moment_noise > 0
+
+
+def embeds(kinds: Sequence[str]) -> bool:
+    """Whether a language model makes one of these features."""
+    return any(kind_of(name).embeds for text in kinds for name in split_list(text))
+
+
+def needs_length(kinds: Sequence[str]) -> bool:
+    """Whether one of these features takes sequences of one length only."""
+    return any(kind_of(name).most_letters for text in kinds for name in split_list(text))
+
+
+def unfit(kind: str, length: int, rows: int) -> str:
+    """Say why a run does not try a candidate (`FeatureKind.unfit`); empty: it does."""
+    return str(kind_of(kind).unfit(length, rows))
+
+
+def with_kind(settings: FeatureSettings, chosen: str) -> FeatureSettings:
+    """Return the settings with the features that were chosen; unchanged if none is named."""
+    return settings.model_copy(update={"kind": chosen}) if chosen else settings
 
 
 def raw_features(
-    texts: Sequence[str], kind: Kind, settings: FeatureSettings, embed: Embed
-) -> npt.NDArray[np.float32]:
+    texts: Sequence[str], kind: RowKind, settings: FeatureSettings, embed: Embed
+) -> Features:
     """Return the raw features of rows.
 
     Parameters
     ----------
     texts : sequence of str
         Rows.
-    kind : str
-        ``text`` or ``dna``.
+    kind : {"text", "dna"}
+        What they are.
     settings : FeatureSettings
         Which features.
     embed : callable
@@ -152,13 +124,71 @@ def raw_features(
     Returns
     -------
     array of float32, shape (rows, d)
-        k-mer frequencies or embeddings.
+        Features, those of several kinds side by side.
 
     Raises
     ------
     SettingsError
         As `feature_kind`.
+    DataError
+        If a kind cannot take the rows.
     """
-    if feature_kind(kind, settings) == "kmer":
-        return kmer_frequencies(texts, settings.k)
-    return embed(texts)
+    named = split_list(feature_kind(kind, settings))
+    parts = [kind_of(name).make(texts, settings, embed) for name in named]
+    if len(parts) == 1:
+        return np.asarray(parts[0])
+    return np.asarray(np.hstack(parts) / np.float32(len(parts) ** 0.5))
+
+
+def common_length(texts: Sequence[str]) -> int:
+    """Return the letters of each text; 0 if they differ, or there is no text."""
+    lengths = {len(text) for text in texts}
+    return lengths.pop() if len(lengths) == 1 else 0
+
+
+def check_lengths(chosen: str, lengths: Mapping[str, int]) -> None:
+    """Refuse sequences of several lengths for features that take one.
+
+    Parameters
+    ----------
+    chosen : str
+        The features.
+    lengths : mapping
+        By holder, letters of its sequences; 0: of several lengths.
+    """
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        held = [f"{holder}: {length or 'several'}" for holder, length in lengths.items()]
+        raise DataError(
+            f"sequences of different lengths with {chosen} features ({', '.join(held)} letters)",
+            "aligned sequences of one length in all rows of all sites",
+            "cut them to one length, or set features.kind=kmer",
+        )
+
+
+def block_columns(
+    chosen: str, settings: FeatureSettings, length: int, columns: int
+) -> tuple[int, ...]:
+    """Return the number of features of each kind.
+
+    Parameters
+    ----------
+    chosen : str
+        The kinds, comma-separated.
+    settings : FeatureSettings
+        Which features.
+    length : int
+        Letters of a sequence, where all have one length.
+    columns : int
+        Features in all.
+
+    Raises
+    ------
+    ValueError
+        If they are not so many.
+    """
+    known = [kind_of(name).columns(settings, length) for name in split_list(chosen)]
+    rest = columns - sum(known)
+    found = tuple(count or rest for count in known)
+    if sum(found) != columns or min(found) < 1:
+        raise ValueError(f"moments of {columns} features instead of {sum(known)} ({chosen})")
+    return found

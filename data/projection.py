@@ -10,12 +10,18 @@ S_b that between class means and S_t = S_w + S_b of these, the directions v of `
 the C - 1 of largest lambda; then come the principal directions of S_t in what is orthogonal to
 these. A projected feature is divided by sigma, sigma^2 = v^T S_t v, clipped at `clip` and
 scaled to an angle in [-pi/2, pi/2].
+
+Of several kinds of features side by side each is scaled to the same total variance (block
+scaling; Westerhuis, Kourti and MacGregor, J. Chemometrics 12, 1998): else principal directions
+would be those of the kind with most columns, and the shrinkage, whose size is the mean variance of
+all, would act on all columns alike.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,12 +52,15 @@ class Projection:
         Pooled standard deviation along each direction.
     clip : float
         Where features are clipped, in standard deviations.
+    kinds : str
+        The features that it takes, as `features.kind` names them; empty: not recorded.
     """
 
     mean: Matrix
     matrix: Matrix
     scale: Matrix
     clip: float
+    kinds: str = ""
 
     def __post_init__(self) -> None:
         """Check the shapes: a projection comes over the network."""
@@ -103,6 +112,7 @@ class Projection:
             matrix=self.matrix,
             scale=self.scale,
             clip=np.array(self.clip, dtype=np.float64),
+            kinds=np.array(self.kinds),
         )
         return buffer.getvalue()
 
@@ -118,13 +128,14 @@ class Projection:
         try:
             with np.load(io.BytesIO(packed), allow_pickle=False) as held:
                 parts = held["mean"], held["matrix"], held["scale"], float(held["clip"])
+                kinds = str(held["kinds"]) if "kinds" in held else ""
         except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{len(packed)} bytes that are no packed projection",
                 "the result of Projection.to_bytes",
                 "use the same version on server and clients",
             ) from error
-        return cls(*parts)
+        return cls(*parts, kinds)
 
 
 def fit_projection(
@@ -134,6 +145,7 @@ def fit_projection(
     shrinkage: float,
     clip: float,
     seed: int,
+    blocks: Sequence[int] = (),
 ) -> Projection:
     """Fit the projection to the summed moments of all sites' training rows.
 
@@ -152,6 +164,8 @@ def fit_projection(
         Clipping of the projected features, in standard deviations.
     seed : int
         Draws the directions of `random`.
+    blocks : sequence of int
+        Number of features of each kind, where there are several side by side.
 
     Returns
     -------
@@ -163,7 +177,9 @@ def fit_projection(
     DataError
         If there are more qubits than features that vary, or `lda` has rows of one class only.
     """
-    weights = _weights(moments)
+    weights = feature_weights(moments)
+    if len(blocks) > 1:
+        weights = weights * _block_weights(weights, blocks)
     total = _weighted(moments.total_covariance(), weights)
     _check_directions(total, qubits)
     if kind == "lda":
@@ -178,12 +194,21 @@ def fit_projection(
     return Projection(moments.mean, weights[:, None] * matrix, scale, clip)
 
 
-def _weights(moments: Moments) -> Matrix:
+def feature_weights(moments: Moments) -> Matrix:
     """One over each feature's pooled standard deviation; 0 where it does not vary."""
     squares = np.diag(moments.second) / moments.rows
     variance = squares - moments.mean**2
     varies = variance > ROUNDING * squares
     return np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1)), 0.0)
+
+
+def _block_weights(weights: Matrix, blocks: Sequence[int]) -> Matrix:
+    """Weight standardised features so that each block has the same part of the variance."""
+    held = [
+        max(1, int(np.count_nonzero(part))) for part in np.split(weights, np.cumsum(blocks)[:-1])
+    ]
+    each = np.sqrt(np.mean(held) / np.asarray(held, dtype=np.float64))
+    return np.asarray(np.repeat(each, blocks))
 
 
 def _weighted(covariance: Matrix, weights: Matrix) -> Matrix:

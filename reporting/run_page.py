@@ -95,6 +95,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     return [
         ("Data", name),
         ("Features", text(ready.get("features"))),
+        *(("Chosen because of", text(why)) for why in (ready.get("feature_choice"),) if why),
         ("Model", f"{text(ready.get('model'))}, {whole(ready.get('angles'))} angles"),
         *_adapter(ready.get("adapter")),
         ("Agent", text(ready.get("agent"))),

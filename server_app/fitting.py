@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from logging import WARNING
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def fit_on_moments(
-    settings: Settings, reports: Sequence[SiteReport], sums: Sequence[Parameters]
+    settings: Settings, reports: Sequence[SiteReport], sums: Sequence[Parameters], kinds: str
 ) -> tuple[Projection, tuple[int, ...], tuple[str, ...]]:
     """Fit the projection on the clients' moments, without those that are unlike most.
 
@@ -33,6 +34,8 @@ def fit_on_moments(
         The clients.
     sums : sequence of dict
         The moments of each, as they travel: ``count`` (C,), ``sums`` (C, d), ``second`` (d, d).
+    kinds : str
+        The features that they are of, as `features.kind` names them.
 
     Returns
     -------
@@ -45,21 +48,13 @@ def fit_on_moments(
     DataError
         If moments of too few classes are left, or do not fit together.
     """
-    from data import (
-        Moments,
-        check_alike,
-        fit_projection,
-        implausible,
-        outlying_sites,
-        repaired_moments,
-    )
+    from data import Moments, block_columns, check_alike, fit_projection, repaired_moments
 
     parts = [Moments(**arrays) for arrays in sums]
     check_alike(parts)
-    privacy, features = settings.privacy, settings.features
-    noise = privacy.moment_noise
-    unlike = implausible(parts, noise, privacy.moment_clip) if noise else outlying_sites(parts)
-    merged = _merged(settings, reports, parts, unlike)
+    noise, features = settings.privacy.moment_noise, settings.features
+    unlike = unlike_sites(settings, parts)
+    merged = merged_moments(settings, reports, parts, unlike)
     notes = _notes(reports, parts, unlike)
     for line in notes:
         log(WARNING, "%s", line)
@@ -71,11 +66,23 @@ def fit_on_moments(
         features.shrinkage,
         features.clip,
         derive_seed(settings.run.seed, "projection"),
+        block_columns(kinds, features, reports[0].length, len(merged.second)),
     )
+    projection = replace(projection, kinds=kinds)
     return projection, tuple(sorted(reports[k].client for k in unlike)), notes
 
 
-def _merged(
+def unlike_sites(settings: Settings, parts: Sequence[Moments]) -> dict[int, str]:
+    """Find moments that are unlike most sites', or that no rows have; the reason, by position."""
+    from data import implausible, outlying_sites
+
+    privacy = settings.privacy
+    if privacy.moment_noise:
+        return implausible(parts, privacy.moment_noise, privacy.moment_clip)
+    return outlying_sites(parts)
+
+
+def merged_moments(
     settings: Settings,
     reports: Sequence[SiteReport],
     parts: Sequence[Moments],

@@ -26,8 +26,10 @@ from core.extras import check_extras
 from core.own_code import load_extensions
 
 if TYPE_CHECKING:
-    from data import DataInfo, ServerData, Site, Split
-    from data.rows import Kind
+    import numpy as np
+    import numpy.typing as npt
+
+    from data import DataInfo, ServerData, Site
 
 
 def check(settings: Settings) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def check(settings: Settings) -> dict[str, Any]:
     info = server.info
     model = _model(settings, info)
     _check_aggregation(settings, len(info.classes))
-    _check_features(settings, info.kind, [site.train for site in sites], len(info.classes))
+    _check_features(settings, server, sites)
     backends = [backend_of(settings.quantum.backend, client) for client in range(len(sites))]
     steps = settings.train.steps, worst_steps(settings, backends)
     costs = [
@@ -129,29 +131,49 @@ def _rows(settings: Settings) -> tuple[ServerData, tuple[Site, ...]]:
     return server, sites
 
 
-def _check_features(settings: Settings, kind: Kind, rows: Sequence[Split], classes: int) -> None:
+def _check_features(settings: Settings, server: ServerData, sites: Sequence[Site]) -> None:
     """Fit the projection where it takes no language model: that finds too many qubits."""
-    from data import feature_kind, fit_projection, kmer_frequencies, merge_moments, moments_of
+    from data import check_lengths, common_length, embeds, feature_kind, needs_length
 
-    chosen, features = feature_kind(kind, settings.features), settings.features
-    if chosen != "kmer" or settings.privacy.moment_noise:
-        return
-    moments = [moments_of(kmer_frequencies(r.texts, features.k), r.labels, classes) for r in rows]
+    chosen = feature_kind(server.kind, settings.features)
+    if needs_length([chosen]):
+        held = {f"client {k}": [s.train, s.validation, s.test] for k, s in enumerate(sites)}
+        held["the server"] = [server.validation, server.test]
+        texts = {
+            holder: [t for part in parts for t in part.texts] for holder, parts in held.items()
+        }
+        check_lengths(chosen, {one: common_length(rows) for one, rows in texts.items() if rows})
+    if not embeds([chosen]) and not settings.privacy.moment_noise:
+        _fit(settings, chosen, server, sites)
+
+
+def _fit(settings: Settings, chosen: str, server: ServerData, sites: Sequence[Site]) -> None:
+    from data import block_columns, fit_projection, merge_moments, moments_of, raw_features
+
+    def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        raise NotImplementedError
+
+    features, moments, length = settings.features, [], len(sites[0].train.texts[0])
+    for rows in (site.train for site in sites):
+        made = raw_features(rows.texts, server.kind, features, embed)
+        moments.append(moments_of(made, rows.labels, len(server.classes)))
+    merged = merge_moments(moments)
     way = features.projection, features.shrinkage, features.clip, settings.run.seed
-    fit_projection(merge_moments(moments), settings.quantum.qubits, *way)
+    blocks = block_columns(chosen, features, length, len(merged.second))
+    fit_projection(merged, settings.quantum.qubits, *way, blocks)
 
 
 def _model(settings: Settings, info: DataInfo) -> str:
     """Find the local language model and the device that it is to compute on; return its name."""
-    from data import feature_kind
+    from data import candidate_kinds, embeds
     from llm import local_model
 
     if settings.llm.device == "cuda":
         from llm.device import choose_device
 
         choose_device("cuda")
-    embeds = feature_kind(info.kind, settings.features) == "embedding"
-    return local_model(settings, info.kind, embeds=embeds)
+    embedded = embeds(candidate_kinds(info.kind, settings))
+    return local_model(settings, info.kind, embeds=embedded)
 
 
 def _cost(

@@ -15,6 +15,7 @@ from core import Cost, DataError, Settings, UserError, most_steps
 from core.formatting import printable
 from core.messages import PREPARE, Parameters, SiteReport, payload_bytes
 from core.received import ReplyError, checked_reply, read_site_report
+from server_app.feature_choice import check_moments, choose_features
 from server_app.fitting import fit_on_moments
 from strategies import Member, add_costs, last_line, rows_that_count, train_shared_adapter
 from strategies.context import PreparedFederation
@@ -62,7 +63,7 @@ def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFede
     log(INFO, "preparing %d clients", len(nodes))
     messages = [Message(RecordDict(), node, PREPARE) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
-    answers = read_reports(replies, settings, read_site_report, "start")
+    answers = read_reports(replies, settings, lambda reply: read_prepared(reply, settings), "start")
     members = tuple(member for member, _, _ in answers)
     sums = [moments for _, moments, _ in answers]
     costs = {member.client: Cost(bytes_up=size) for member, _, size in answers}
@@ -76,16 +77,28 @@ def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFede
             "check the label column or data.labels",
         )
     check_server_encoder(settings, members[0].about)
+    choice = choose_features(grid, settings, members, sums)
+    sums, costs = choice.sums, add_costs(costs, choice.costs)
     adapter = None
     if settings.llm.federated != "none":
         adapter = train_shared_adapter(grid, settings, members, journal)
         costs = add_costs(costs, adapter.costs)
         if settings.features.encoder == "shared":
             sums = [adapter.moments[member.client] for member in members]
-    projection, left_out, notes = fit_on_moments(settings, [m.about for m in members], sums)
+    reports = [member.about for member in members]
+    projection, left_out, notes = fit_on_moments(settings, reports, sums, choice.kinds)
     weights = class_weights(count, settings.train.class_weights)
     packed = projection.to_bytes()
-    return PreparedFederation(members, costs, packed, weights, adapter, left_out, notes)
+    return PreparedFederation(
+        members, costs, packed, weights, adapter, left_out, notes, choice=choice.why
+    )
+
+
+def read_prepared(reply: Message, settings: Settings) -> tuple[SiteReport, Parameters]:
+    """Read a site's answer to PREPARE; its moments must be of the run's features."""
+    about, arrays = read_site_report(reply)
+    check_moments(about, arrays, settings)
+    return about, arrays
 
 
 def rows_by_class(members: Sequence[Member], settings: Settings) -> list[float]:
@@ -238,6 +251,8 @@ def check_budgets(members: Sequence[Member], settings: Settings) -> None:
 
 def check_agreement(reports: Sequence[SiteReport]) -> None:
     """Refuse two nodes of one index, and nodes that mean different things."""
+    from data import check_lengths
+
     indices = [report.client for report in reports]
     if len(set(indices)) != len(indices):
         raise UserError(
@@ -245,6 +260,9 @@ def check_agreement(reports: Sequence[SiteReport]) -> None:
             "a different one for each node",
             "give each node its own --node-config partition-id",
         )
+    lengths = {f"client {report.client}": report.length for report in reports}
+    if len({report.features for report in reports}) > 1 and len(set(lengths.values())) > 1:
+        check_lengths(reports[0].features.partition(", ")[0], lengths)
     for name in ("classes", "kind", "features", "encoder"):
         found = {str(getattr(report, name)) for report in reports}
         if len(found) > 1:
@@ -272,13 +290,11 @@ def check_server_encoder(settings: Settings, first: SiteReport) -> None:
     UserError
         If it would.
     """
-    from data import feature_kind
+    from data import candidate_kinds, embeds
     from llm import common_identity
 
     kind: Any = first.kind
-    if settings.evaluation.mode != "central":
-        return
-    if feature_kind(kind, settings.features) != "embedding":
+    if settings.evaluation.mode != "central" or not embeds(candidate_kinds(kind, settings)):
         return
     if common_identity(settings, kind, embeds=True) != first.encoder:
         own = settings.llm.encoder != "auto"

@@ -10,10 +10,10 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import Settings, UserError, derive_seed, unexpected_error
-from core.formatting import split_list
 from core.messages import Parameters, pack_parameters, unpack_parameters
 from core.model_file import model_settings
 from server_app.evaluation import CentralEvaluator, federated_test
+from server_app.feature_choice import with_features
 from server_app.pipeline import projection_arrays
 from server_app.prepare import prepare, warn_of_step_limit
 from server_app.resume import RunHistory, rejoin, restore
@@ -72,6 +72,7 @@ def run(
             federation = rejoin(grid, settings, history, journal.folder)
         else:
             federation = prepare(grid, settings, journal)
+        settings = with_features(settings, federation.projection)
         warn_of_step_limit(settings, federation.members)
         run_id = history.run if history else run_id
         evaluator = _evaluator(settings, federation, run_id, history)
@@ -179,7 +180,7 @@ def _first_parameters(context: RunContext, journal: RunJournal) -> Parameters:
 def _model_facts(context: RunContext) -> dict[str, Any]:
     """Return what ``model.json`` says of the kept model."""
     from core.registry import is_extension, source_digest
-    from data import feature_kind
+    from data import embeds, feature_kind
 
     settings, first = context.settings, context.federation.first
     kind: Any = first.kind
@@ -191,7 +192,7 @@ def _model_facts(context: RunContext) -> dict[str, Any]:
         "classes": first.classes,
         "kind": first.kind,
         "data": first.data,
-        "encoder": first.encoder if "embedding" in split_list(features) else "",
+        "encoder": first.encoder if embeds([features]) else "",
         "code": {point: digest for point, digest in code.items() if digest},
         "settings": needed,
     }

@@ -42,9 +42,9 @@ def prepared_event(context: RunContext) -> dict[str, Any]:
     ansatz = build_ansatz(settings.quantum, len(first.classes))
     rows = sum(about.val_rows for about in reports), sum(about.test_rows for about in reports)
     validation, test = context.evaluator.rows if context.evaluator else rows
-    features = first.features
-    if "," not in features:  # the clients did not know yet how many the adapter makes
-        features += f", {len(Projection.from_bytes(federation.projection).mean)}"
+    projection = Projection.from_bytes(federation.projection)
+    made = " by the shared adapter" if settings.features.encoder == "shared" else ""
+    features = f"{projection.kinds.replace(',', ' + ')}{made}, {len(projection.mean)}"
     return {
         "event": "prepared",
         "data": first.data,
@@ -57,6 +57,7 @@ def prepared_event(context: RunContext) -> dict[str, Any]:
         "parameters": ansatz.angles + 2 * len(ansatz.readouts),
         **_adapter(federation),
         "features": f"{features} -> {settings.quantum.qubits} ({settings.features.projection})",
+        **({"feature_choice": federation.choice} if federation.choice else {}),
         "agent": context.agent.name,
         "evaluation": settings.evaluation.mode,
         "validation_rows": validation,

@@ -116,6 +116,8 @@ class PreparedFederation:
         Clients whose moments the projection does without.
     notes : tuple of str
         What the user should know of the clients' moments; a line each.
+    choice : str
+        Why the features are what they are; empty where there was no choice.
     """
 
     members: tuple[Member, ...]
@@ -125,6 +127,7 @@ class PreparedFederation:
     adapter: SharedAdapter | None = None
     left_out: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    choice: str = ""
 
     @property
     def first(self) -> SiteReport:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from core import write_text
 from data.checks import checked_dna, number_labels
-from data.features import kmer_positions
+from data.feature_kinds.kmer import kmer_positions
 from data.readers.columns import Wanted
 from data.readers.delimited import read_delimited
 

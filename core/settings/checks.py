@@ -19,6 +19,7 @@ from core.settings.backends import (
 )
 from core.settings.declare import Condition, Conditions, above, given, unless, used_by, when
 from core.settings.derived import agent_declares, circuit_prices, selection_size
+from core.settings.features import any_kind
 from core.settings.llm import ENCODERS, LEARNS
 from core.settings.options import parse_options
 from core.settings.schema import FIELDS, Settings, flatten, traits
@@ -76,14 +77,21 @@ NO_EMBEDDER = (
 FEDERATED_LLM, LOCAL_LLM = unless("llm.federated", "none"), when("llm.federated", "none")
 NO_DP = when("privacy.dp", "none")
 FOLDS = above("distill.folds", 0)
-AUTO, KMER = when("features.kind", "auto"), when("features.kind", "kmer")
+AUTO = when("features.kind", "auto")
+OF_DNA: Conditions = (
+    Condition("features.kind", lambda t: any_kind(t, lambda kind: "text" not in kind.rows), "DNA"),
+)
+NOT_EMBEDDED, NO_EMBEDDED_CANDIDATE = (
+    (Condition(key, lambda t: not any_kind(t, lambda kind: kind.embeds), "no embedding"),)
+    for key in ("features.kind", "features.candidates")
+)
 BY_COLUMN = when("data.partition", "column")
 PER_SITE, NOT_PER_SITE = when("data.per_site", True), when("data.per_site", False)
 TABLE = used_by("dataset", "data.partition_column")
 KIND_SET, DNA = used_by("dataset", "data.kind"), when("data.kind", "dna")
 TRAINED = "it needs a fine-tuned language model"
 EMBEDS = "embeddings are made by llm.encoder, or by llm.model"
-K_MERS = "k-mers are of DNA"
+K_MERS = "k-mers and one-hot are of DNA"
 
 
 def _trait(name: str, holds: Callable[[Any], bool], says: str) -> Conditions:
@@ -105,7 +113,8 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (NO_LLM, when("distill.features", 0.0), TRAINED),
     (NO_LLM, when("stop.rule", "none", "change"), TRAINED),
     (NO_LLM, LOCAL_LLM, TRAINED),
-    (NO_EMBEDDER, unless("features.kind", "embedding"), EMBEDS),
+    (NO_EMBEDDER, NOT_EMBEDDED, EMBEDS),
+    (NO_EMBEDDER, NO_EMBEDDED_CANDIDATE, EMBEDS),
     (NO_EMBEDDER + AUTO, NOT_TEXT, EMBEDS),
     (NO_EMBEDDER + AUTO + KIND_SET, DNA, EMBEDS),
     (above("distill.features", 0), EMBEDDER, "embeddings of rows are compared"),
@@ -117,8 +126,8 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (above("distill.features", 0), unless("train.batch_rows", 1), "it compares pairs of rows"),
     (BY_COLUMN, SITES, "the column is one of the file"),
     (BY_COLUMN + TABLE, given("data.partition_column"), "a column's name"),
-    (KMER, NOT_TEXT, K_MERS),
-    (KMER + KIND_SET, DNA, K_MERS),
+    (OF_DNA, NOT_TEXT, K_MERS),
+    (OF_DNA + KIND_SET, DNA, K_MERS),
     (NOT_PER_SITE + FILES, given("data.path"), "a file"),
     (PER_SITE, given("data.labels"), "the class names in order, since no site sees them all"),
     (

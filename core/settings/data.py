@@ -96,27 +96,3 @@ class DataSettings(Section):
     heterogeneity: float = setting(0.0, applies_when=_read("heterogeneity"), ge=0, le=1)
     """How far each client's Markov chains are pulled towards uniform letters, 0 to 1: the client's
     own pull is drawn from [0, this]."""
-
-
-class FeatureSettings(Section):
-    """What the quantum model sees of a row."""
-
-    kind: Literal["auto", "embedding", "kmer"] = setting("auto")
-    """Raw features: mean-pooled last hidden state of the frozen base LLM, or strand-symmetric k-mer
-    frequencies; auto: kmer for DNA, embedding for text."""
-    encoder: Literal["base", "shared"] = setting(
-        "base",
-        applies_when=when("features.kind", "auto", "embedding")
-        + when("llm.federated", "ffa", "fedavg"),
-    )
-    """The LLM that embeds: the frozen base, or the base with the shared adapter of `llm.federated`,
-    which makes embeddings the features of DNA too."""
-    k: int = setting(4, applies_when=when("features.kind", "auto", "kmer"), ge=1, le=6)
-    """Length of the k-mers."""
-    projection: Literal["lda", "pca", "random"] = setting("lda")
-    """Federated projection to the qubits: regularised LDA directions, then principal directions of
-    the residual; principal directions; or a random orthonormal map."""
-    shrinkage: float = setting(0.1, applies_when=when("features.projection", "lda"), ge=0, le=1)
-    """Shrinkage of the within-class covariance towards its mean variance."""
-    clip: float = setting(3.0, gt=0)
-    """Projected features are clipped at this many sigma."""

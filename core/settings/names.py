@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from core import registry
 from core.errors import SettingsError
+from core.settings.features import check_feature_kinds
 from core.settings.schema import Settings, flatten, traits
 
 
 def check_names(settings: Settings) -> None:
-    """Refuse names of extensions that nothing has, and code where it is not allowed.
+    """Refuse names of features and extensions that nothing has, and code where it is not allowed.
 
     Nothing of the user's is imported before.
 
@@ -17,6 +18,7 @@ def check_names(settings: Settings) -> None:
     SettingsError
         With the first such name.
     """
+    check_feature_kinds(settings.features)
     flat = flatten(settings)
     for point in registry.POINTS.values():
         name = str(flat[point.setting])

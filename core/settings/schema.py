@@ -18,8 +18,9 @@ from pydantic.fields import FieldInfo
 from core import registry
 from core.settings.agent import AgentSettings
 from core.settings.aggregation import AggregationSettings, EvaluationSettings
-from core.settings.data import DataSettings, FeatureSettings
+from core.settings.data import DataSettings
 from core.settings.declare import Section, Traits
+from core.settings.features import FeatureSettings
 from core.settings.hardware import HardwareSettings
 from core.settings.llm import DistillSettings, LlmSettings
 from core.settings.privacy import PrivacySettings

@@ -148,6 +148,7 @@ class Prepared(Part):
     clients: list[Site] = []
     model: str = ""
     features: str = ""
+    feature_choice: str = ""
     agent: str = ""
     evaluation: str = ""
     adapter: Adapter | None = None

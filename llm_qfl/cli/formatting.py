@@ -99,7 +99,9 @@ def header(event: Event, width: int = WIDTH) -> list[str]:
         "rows": f"{rows:,} to train on at {len(clients)} clients; held out: "
         f"{event.get('validation_rows', 0):,} for validation, "
         f"{event.get('test_rows', 0):,} for the final test",
-        "features": event.get("features", "-"),
+        "features": "; ".join(
+            str(event[key]) for key in ("features", "feature_choice") if event.get(key)
+        ),
         "model": f"{event.get('model', '-')}: {event.get('angles', 0)} angles, "
         f"{event.get('parameters', 0)} trainable parameters",
         "backend": _backends(clients),

@@ -19,7 +19,7 @@ from data.chains import (
     stored_chains,
     write_windows,
 )
-from data.features import kmer_frequencies
+from data.feature_kinds.kmer import kmer_frequencies
 from data.partition import noisy_labels
 from training.markov_fit import fit, transition_counts
 

@@ -1,4 +1,4 @@
-"""Which raw features a data set gets; k-mer frequencies against a slow twin."""
+"""Which raw features a data set gets; k-mers and one-hot against slow twins; kinds side by side."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import DataError, FeatureSettings, SettingsError
-from data import feature_kind, features, kmer_frequencies, raw_features
+from core import DataError, FeatureSettings, SettingsError, kind_names, kind_of, parse_run
+from data import (
+    block_columns,
+    candidate_kinds,
+    check_lengths,
+    common_length,
+    feature_kind,
+    kmer_frequencies,
+    one_hot,
+    raw_features,
+    unfit,
+)
+from data.feature_kinds import kmer
 
 ROWS = ("ACGTAC", "GGGTTA")
 
@@ -116,7 +127,7 @@ def test_number_of_features(k: int, count: int) -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sequences = ["ACGTTGCA", "NNN", "GGGTTTCACG", "acgtnacgt", "TTTTT"]
     whole = kmer_frequencies(sequences, 3)
-    monkeypatch.setattr(features, "CHUNK", 2)
+    monkeypatch.setattr(kmer, "CHUNK", 2)
     np.testing.assert_array_equal(kmer_frequencies(sequences, 3), whole)
 
 
@@ -127,3 +138,115 @@ def test_no_sequences() -> None:
 def test_sequences_without_any_kmer() -> None:
     with pytest.raises(DataError, match=r"none of 2 sequences has 4 letters .* lower features.k"):
         kmer_frequencies(["ACG", "ACNGT"], 4)
+
+
+def test_one_hot_by_hand() -> None:
+    expected = np.zeros((2, 4, 4))
+    expected[0, range(4), range(4)] = 1  # A C G T
+    expected[1, 0, [0, 2]] = 0.5  # R is A or G
+    expected[1, 1] = 0.25  # N is any
+    expected[1, 2, 3] = 1  # t is T, and a gap none of them
+    found = one_hot(["ACGT", "RNt-"])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.reshape(2, 16) / 2, rtol=1e-6)
+
+
+LETTERS = {"A": "A", "C": "C", "G": "G", "T": "T", "U": "T", "R": "AG", "B": "CGT", "N": "ACGT"}
+
+
+@given(
+    st.integers(1, 30).flatmap(
+        lambda n: st.lists(st.text("ACGTURBNacgturbn", min_size=n, max_size=n), min_size=1)
+    )
+)
+def test_one_hot_agrees_with_the_slow_twin(sequences: list[str]) -> None:
+    slow = [
+        [(base in LETTERS[x]) / len(LETTERS[x]) for x in sequence.upper() for base in "ACGT"]
+        for sequence in sequences
+    ]
+    length = len(sequences[0])
+    fast = one_hot(sequences)
+    np.testing.assert_allclose(fast, np.array(slow) / np.sqrt(length), rtol=1e-6)
+    assert (np.linalg.norm(fast, axis=1) <= 1 + 1e-6).all()
+
+
+def test_one_hot_takes_one_length_that_is_not_too_long() -> None:
+    with pytest.raises(DataError, match=r"sequences of 3 to 5 letters .* one length; .*kmer"):
+        one_hot(["ACG", "ACGTT"])
+    with pytest.raises(DataError, match=r"sequences of 513 letters .*; accepted: at most 512;"):
+        one_hot(["A" * 513])
+    assert one_hot(["A" * 512]).shape == (1, 2048)
+    assert one_hot([]).shape == (0, 0)
+
+
+def test_kinds_side_by_side_keep_their_order_and_the_norm() -> None:
+    wanted = FeatureSettings(kind="one-hot, kmer", k=2)
+    assert feature_kind("dna", wanted) == "one-hot,kmer"
+    found = raw_features(ROWS, "dna", wanted, refuse)
+    parts = [one_hot(ROWS), kmer_frequencies(ROWS, 2)]
+    np.testing.assert_allclose(found, np.hstack(parts) / np.sqrt(2), rtol=1e-6)
+    assert (np.linalg.norm(found, axis=1) <= 1 + 1e-6).all()
+    assert block_columns("one-hot,kmer", wanted, 6, 34) == (24, 10)
+    assert block_columns("kmer,embedding", wanted, 0, 394) == (10, 384)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "length", "columns"),
+    [("one-hot", 6, 28), ("kmer", 6, 11), ("kmer,one-hot", 6, 33), ("kmer,embedding", 0, 10)],
+)
+def test_numbers_of_features_that_a_kind_does_not_have(
+    kinds: str, length: int, columns: int
+) -> None:
+    with pytest.raises(ValueError, match=f"moments of {columns} features instead of"):
+        block_columns(kinds, FeatureSettings(k=2), length, columns)
+
+
+def test_every_kind_declares_what_it_makes() -> None:
+    assert kind_names() == ("embedding", "kmer", "one-hot")
+    settings = FeatureSettings(k=3)
+    for name in kind_names():
+        kind = kind_of(name)
+        made = kind.make(ROWS, settings, embed)
+        assert made.shape == (2, kind.columns(settings, 6) or 7)
+        assert made.dtype == np.float32
+        assert set(kind.rows) <= {"text", "dna"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given_words", "expected"),
+    [
+        ("dna", "", ("kmer", "one-hot")),
+        ("text", "", ("embedding",)),
+        ("dna", "features.kind=one-hot", ("one-hot",)),
+        ("dna", "features.kind=one-hot,kmer", ("one-hot,kmer",)),
+        ("dna", "features.candidates=one-hot", ("one-hot",)),
+        # Those that take any lengths come first: every site can make them.
+        ("dna", "features.candidates=one-hot,embedding,kmer", ("embedding", "kmer", "one-hot")),
+        ("dna", "llm.federated=ffa features.encoder=shared", ("embedding",)),
+        ("dna", "privacy.moment_noise=1", ("kmer",)),
+        ("dna", "privacy.dp=local", ("kmer",)),
+    ],
+)
+def test_what_auto_chooses_from(
+    kind: Literal["text", "dna"], given_words: str, expected: tuple[str, ...]
+) -> None:
+    assert candidate_kinds(kind, parse_run([], given_words.split())[0]) == expected
+
+
+def test_lengths_are_agreed_on_by_everybody() -> None:
+    assert common_length(["ACG", "TTT"]) == 3
+    assert common_length(["ACG", "TT"]) == common_length([]) == 0
+    check_lengths("one-hot", {"client 0": 60, "the server": 60})
+    message = r"different lengths with one-hot features \(client 0: 60, client 1: several letters\)"
+    with pytest.raises(DataError, match=message):
+        check_lengths("one-hot", {"client 0": 60, "client 1": 0})
+    with pytest.raises(DataError, match=r"client 0: 60, the server: 61 letters"):
+        check_lengths("one-hot", {"client 0": 60, "the server": 61})
+
+
+def test_what_auto_tries() -> None:
+    assert unfit("kmer", 0, 1) == unfit("one-hot", 256, 1024) == ""
+    assert unfit("one-hot", 0, 5000) == "takes sequences of one length"
+    assert "up to 256 letters, and the sequences have 257" in unfit("one-hot", 257, 5000)
+    # Sums of fewer rows than features would say too much of each.
+    assert unfit("one-hot", 256, 1023) == "is tried with 1,024 training rows at every site"

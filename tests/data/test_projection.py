@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -261,3 +263,58 @@ def test_moments_from_a_broken_site() -> None:
         Moments(np.ones(2), np.ones((2, 3)), np.ones((2, 2)))
     with pytest.raises(DataError, match=r"infinite or missing number"):
         Moments(np.ones(2), np.full((2, 3), np.nan), np.ones((3, 3)))
+
+
+def blocks_apart(scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Eight features without any class, beside two that hold the classes in another unit."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=500)
+    common = rng.normal(size=(500, 1))
+    wide = rng.normal(size=(500, 8)) + common
+    narrow = scale * (rng.normal(size=(500, 2)) + 0.2 * y[:, None])
+    return np.hstack([wide, narrow]), y
+
+
+def test_each_kind_of_features_has_the_same_part_of_the_variance() -> None:
+    x, y = blocks_apart()
+    moments = moments_of(x, y, 2)
+    found = fit_projection(moments, 10, "pca", 0.1, 3.0, 0, (8, 2))
+    standard = (x - x.mean(axis=0)) / x.std(axis=0)
+    scaled = standard * np.sqrt(np.repeat([5 / 8, 5 / 2], [8, 2]))  # both blocks: variance 5
+    assert scaled[:, :8].var(axis=0).sum() == pytest.approx(scaled[:, 8:].var(axis=0).sum())
+    values, vectors = np.linalg.eigh(np.cov(scaled.T, bias=True))
+    for place in range(10):
+        assert parallel(
+            found.matrix[:, place] * x.std(axis=0) / np.sqrt(np.repeat([5 / 8, 5 / 2], [8, 2])),
+            vectors[:, -1 - place],
+        ) == pytest.approx(1)
+        assert found.scale[place] == pytest.approx(np.sqrt(values[-1 - place]))
+
+
+def test_the_smaller_kind_is_not_drowned_nor_its_unit_seen() -> None:
+    x, y = blocks_apart()
+    moments = moments_of(x, y, 2)
+    alone, apart = (fit_projection(moments, 1, "pca", 0.1, 3.0, 0, b) for b in ((), (8, 2)))
+    assert np.abs(alone.matrix[8:, 0]).max() < 0.1 < np.abs(apart.matrix[8:, 0]).max()
+    other, _ = blocks_apart(scale=1000.0)
+    for kind in ("lda", "pca"):
+        one, two = (
+            fit_projection(moments_of(rows, y, 2), 2, kind, 0.1, 3.0, 0, (8, 2)).apply(rows)
+            for rows in (x, other)
+        )
+        np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+def test_one_kind_of_features_is_projected_to_the_same_digits() -> None:
+    x, y = cloud(1)
+    moments = moments_of(x, y, 3)
+    one, other = (fit_projection(moments, 4, "lda", 0.1, 3.0, 0, b) for b in ((), (6,)))
+    np.testing.assert_array_equal(one.matrix, other.matrix)
+
+
+def test_the_projection_knows_its_features() -> None:
+    x, y = cloud(1)
+    fitted = fit_projection(moments_of(x, y, 3), 2, "lda", 0.1, 3.0, 0)
+    named = replace(fitted, kinds="kmer,one-hot")
+    assert Projection.from_bytes(named.to_bytes()).kinds == "kmer,one-hot"
+    assert Projection.from_bytes(fitted.to_bytes()).kinds == ""

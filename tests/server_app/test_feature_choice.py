@@ -1,0 +1,299 @@
+"""Whole runs that choose their features, or are given them; what the sites send for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, Message
+
+from client_app.site import forget
+from core import DataError, UserError, parse_run, read_jsonl
+from core.messages import ABOUT, ARRAYS, METRICS, PREPARE, PROBE
+from data import fit_probe, load_site, moments_of, one_hot
+from llm_qfl.cli.formatting import header
+from reporting import write_report
+from tests.conftest import NO_TEACHER, SMALL, Federate
+from tests.tables import TEXT, text_table
+
+FEDERATED = ("evaluation.mode=federated", "data.server_rows=0")
+Spoil = Callable[[Message, Message], Message]
+
+
+def aligned(rng: np.random.Generator, label: int, length: int) -> str:
+    """Return any letters, with a purine or a pyrimidine at one place: no k-mer tells the two."""
+    letters = rng.choice(list("ACGT"), length)
+    letters[5] = rng.choice(list("CT" if label else "AG"))
+    return "".join(letters)
+
+
+def by_content(rng: np.random.Generator, label: int, length: int) -> str:
+    """Return letters that repeat, or that do not: at every place each of the four is as likely."""
+    moves = rng.integers(1, 4, length) * (rng.random(length) < (0.9 if label else 0.5))
+    return "".join(np.array(list("ACGT"))[np.cumsum(moves) % 4])
+
+
+def table(
+    path: Path, make: Any = aligned, lengths: tuple[int, ...] = (10,), rows: int = 280
+) -> str:
+    rng = np.random.default_rng(len(lengths))
+    made = [make(rng, k % 2, lengths[k % 3 % len(lengths)]) for k in range(320)]
+    path.write_text("\n".join(["text,label", *(f"{s},{k % 2}" for k, s in enumerate(made)), ""]))
+    return f"data.path={path}"
+
+
+WORDS = (
+    *("data.source=csv", "data.kind=dna", "quantum.qubits=2", "features.k=2", "run.clients=2"),
+    *("train.steps=1", *NO_TEACHER),
+)
+
+
+@pytest.mark.parametrize("evaluation", [(), FEDERATED], ids=["central", "federated"])
+@pytest.mark.parametrize(("make", "chosen"), [(aligned, "one-hot, 40"), (by_content, "kmer, 10")])
+def test_the_probe_finds_the_features_that_tell_the_classes(
+    make: Any, chosen: str, evaluation: tuple[str, ...], federate: Federate, tmp_path: Path
+) -> None:
+    path = table(tmp_path / "rows.csv", make)
+    ran = federate(*WORDS, *evaluation, path)
+    (prepared,) = ran.events("prepared")
+    assert prepared["features"] == f"{chosen} -> 2 (lda)"
+    other = ({"one-hot", "kmer"} - {chosen.partition(",")[0]}).pop()
+    why = re.fullmatch(
+        rf"probe loss (0\.\d{{3}}); {other} (\d\.\d{{3}})", prepared["feature_choice"]
+    )
+    assert why
+    assert float(why[1]) < float(why[2])
+    assert f"(lda); {prepared['feature_choice']}" in "\n".join(header(prepared))
+    write_report(ran.folder)
+    assert prepared["feature_choice"] in (ran.folder / "report.html").read_text()
+    # The run is the one that has these features by name, to the last digit.
+    named = federate(
+        *WORDS,
+        *evaluation,
+        path,
+        f"features.kind={chosen.partition(',')[0]}",
+        *(["features.k=4"] if chosen.startswith("one-hot") else []),
+    )
+    losses = [[e["loss"] for e in run.events("round")] for run in (ran, named)]
+    assert losses[0] == losses[1]
+    assert "feature_choice" not in named.events("prepared")[0]
+
+
+def test_the_sites_losses_are_those_of_the_probe_of_all_rows(
+    federate: Federate, tmp_path: Path
+) -> None:
+    path = table(tmp_path / "rows.csv")
+    words = (*WORDS, *FEDERATED, "features.candidates=one-hot,kmer", path)
+    replies: list[Message] = []
+
+    def watch(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == PROBE:
+            replies.append(reply)
+        return reply
+
+    ran = federate(*words, spoil=watch)
+    settings, _ = parse_run([], [*SMALL, *words])
+    sites = [load_site(settings, client, 2)[1] for client in range(2)]
+    held = [(one_hot(s.train.texts), s.train.labels) for s in sites]
+    pooled = moments_of(np.vstack([x for x, _ in held]), np.hstack([y for _, y in held]), 2)
+    probe = fit_probe(pooled)
+    rows = [(one_hot(s.validation.texts), s.validation.labels) for s in sites]
+    for reply, (x, y) in zip(replies, rows, strict=True):
+        sent: Any = reply.content.metric_records[METRICS]["losses"]
+        assert len(sent) == 6  # three shrinkages of each: kmer, then one-hot
+        np.testing.assert_allclose(sent[3:], probe.losses(x, y), rtol=1e-6)
+    x, y = np.vstack([x for x, _ in rows]), np.hstack([y for _, y in rows])
+    best = min(probe.losses(x, y))
+    assert f"probe loss {best:.3f};" in ran.events("prepared")[0]["feature_choice"]
+
+
+def test_texts_have_no_choice_and_cost_no_message(federate: Federate, tmp_path: Path) -> None:
+    ran = federate(*TEXT, f"data.path={text_table(tmp_path)}", *NO_TEACHER, "train.steps=1")
+    assert "feature_choice" not in ran.events("prepared")[0]
+    assert not [kind for kind, _ in ran.grid.log if kind == PROBE]
+
+
+def test_sequences_of_several_lengths(federate: Federate, tmp_path: Path) -> None:
+    path = table(tmp_path / "rows.csv", by_content, lengths=(10, 11, 9))
+    (prepared,) = federate(*WORDS, path).events("prepared")
+    assert prepared["features"] == "kmer, 10 -> 2 (lda)"
+    assert prepared["feature_choice"] == "one-hot takes sequences of one length"
+    with pytest.raises(UserError, match=r"sequences of 9 to 11 letters with one-hot feat"):
+        federate(*WORDS, path, "features.kind=one-hot", "features.k=4")
+
+
+def test_sites_whose_sequences_differ_in_length(federate: Federate, tmp_path: Path) -> None:
+    for client, length in enumerate((10, 11)):
+        table(tmp_path / f"{client}.csv", by_content, (length,))
+    words = (*WORDS, *FEDERATED, "data.per_site=true", "data.labels=0,1", "data.train_rows=0")
+    path = f"data.path={tmp_path}/{{client}}.csv"
+    (prepared,) = federate(*words, path).events("prepared")
+    assert prepared["feature_choice"] == "one-hot takes sequences of one length"
+    message = r"lengths with kmer .* one-hot features \(client 0: 10, client 1: 11 letters\)"
+    with pytest.raises(DataError, match=message):
+        federate(*words, path, "features.kind=kmer,one-hot")
+
+
+def test_sites_of_few_rows_send_no_moments_that_would_give_them_away(
+    federate: Federate, tmp_path: Path
+) -> None:
+    sent: list[list[str]] = []
+
+    def watch(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == PREPARE:
+            sent.append(sorted(reply.content.array_records[ARRAYS]))
+        return reply
+
+    ran = federate(*WORDS, table(tmp_path / "rows.csv"), "data.train_rows=90", spoil=watch)
+    assert sent == [["count", "second", "sums"]] * 2
+    why = ran.events("prepared")[0]["feature_choice"]
+    assert why == "one-hot is tried with 40 training rows at every site"
+
+
+def test_server_rows_of_another_length(federate: Federate, tmp_path: Path) -> None:
+    path = table(tmp_path / "rows.csv")
+    test = table(tmp_path / "test.csv", lengths=(11,)).replace("data.path", "data.test_path")
+    (prepared,) = federate(*WORDS, path, test).events("prepared")
+    assert prepared["feature_choice"] == "one-hot takes sequences of one length"
+    with pytest.raises(DataError, match=r"client 1: 10, the server: several letters"):
+        federate(*WORDS, path, test, "features.kind=one-hot", "features.k=4")
+
+
+def from_client_1(kind: str, change: Callable[[Message], None]) -> Spoil:
+    def spoil(order: Message, reply: Message) -> Message:
+        if (order.metadata.message_type, order.metadata.dst_node_id) == (kind, 1001):
+            change(reply)
+        return reply
+
+    return spoil
+
+
+def replaced(**arrays: np.ndarray) -> Callable[[Message], None]:
+    def change(reply: Message) -> None:
+        for name, array in arrays.items():
+            reply.content.array_records[ARRAYS][name.replace("__", "one-hot.")] = Array(array)
+
+    return change
+
+
+def other_length(reply: Message) -> None:
+    reply.content.config_records[ABOUT]["length"] = 9
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (replaced(__sums=np.zeros((2, 36)), __second=np.eye(36)), "36 features instead of 40"),
+        (replaced(__second=np.eye(36)), r"one-hot.sums has shape \(2, 40\) instead of \(2, 36\)"),
+        (other_length, r"moments of 40 features instead of 36 \(one-hot\)"),
+        (replaced(sums=np.zeros((2, 11)), second=np.eye(11)), "11 features instead of 10"),
+        (
+            lambda reply: replaced(**{"x.sums": np.zeros((2, 1)), "x.second": np.eye(1)})(reply),
+            r"moments of \['one-hot', 'x'\] instead of \['kmer', 'one-hot'\]",
+        ),
+        (replaced(__second=np.full((40, 40), np.nan)), "one-hot.second is not finite"),
+    ],
+)
+def test_a_report_that_cannot_be_true_is_refused(
+    change: Any, why: str, federate: Federate, tmp_path: Path
+) -> None:
+    path = table(tmp_path / "rows.csv")
+    with pytest.raises(UserError, match=f"node 1001 sent a report that cannot be used: .*{why}"):
+        federate(*WORDS, path, spoil=from_client_1(PREPARE, change))
+
+
+def test_a_site_that_lies_in_a_candidates_moments_spoils_that_candidate_only(
+    federate: Federate, tmp_path: Path
+) -> None:
+    def lie(reply: Message) -> None:
+        record = reply.content.array_records[ARRAYS]
+        record["one-hot.sums"] = Array(50 * record["one-hot.sums"].numpy())
+
+    path = table(tmp_path / "rows.csv")
+    ran = federate(*WORDS, path, spoil=from_client_1(PREPARE, lie))
+    assert ran.summary["status"] == "completed"
+    assert ran.events("prepared")[0]["features"].startswith("kmer, 10")
+
+
+def losses(*values: float, rows: int = 0) -> Callable[[Message], None]:
+    def change(reply: Message) -> None:
+        record = reply.content.metric_records[METRICS]
+        record["losses"] = list(values)
+        record["rows"] = rows or record["rows"]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [losses(0.0), losses(*[0.0] * 6, rows=10**6), losses(*[-1.0] * 6), losses(*[1e9] * 6)],
+)
+def test_losses_that_cannot_be_true_do_not_count(
+    change: Any, federate: Federate, tmp_path: Path
+) -> None:
+    path = table(tmp_path / "rows.csv")
+    ran = federate(*WORDS, *FEDERATED, path, spoil=from_client_1(PROBE, change))
+    assert ran.events("prepared")[0]["features"].startswith("one-hot, 40")
+
+
+def test_where_no_site_answers_the_first_candidate_is_taken(
+    federate: Federate, tmp_path: Path
+) -> None:
+    def silent(order: Message, reply: Message) -> Message | None:
+        return None if order.metadata.message_type == PROBE else reply
+
+    ran = federate(*WORDS, *FEDERATED, table(tmp_path / "rows.csv"), spoil=silent)
+    (prepared,) = ran.events("prepared")
+    assert prepared["features"].startswith("kmer, 10")
+    assert prepared["feature_choice"] == "no site evaluated the probes"
+
+
+@pytest.mark.parametrize("private", ["privacy.moment_noise=1", "privacy.dp=local"])
+def test_with_privacy_settings_nothing_is_sent_to_choose_by(
+    private: str, federate: Federate, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, list[str]]] = []
+
+    def watch(order: Message, reply: Message) -> Message:
+        records = reply.content.array_records
+        seen.append((order.metadata.message_type, sorted(records[ARRAYS]) if records else []))
+        return reply
+
+    words = (*WORDS, *FEDERATED, private, table(tmp_path / "rows.csv"))
+    (prepared,) = federate(*words, spoil=watch).events("prepared")
+    assert prepared["features"].startswith("kmer, 10")
+    assert prepared["feature_choice"] == "with privacy settings nothing is sent to choose by"
+    kinds = [kind for kind, _ in seen]
+    assert PROBE not in kinds
+    assert seen[0] == (PREPARE, ["count", "second", "sums"])
+
+
+def test_a_process_for_each_message_and_a_resumed_run_use_the_chosen_features(
+    tmp_path: Path,
+) -> None:
+    from tests.server_app.test_resume import Killed, go_on, start
+
+    path = table(tmp_path / "rows.csv")
+    words = (*WORDS, *FEDERATED, path, "run.rounds=2", "data.train_rows=120")
+
+    def afresh(order: Message, reply: Message) -> Message:
+        forget()
+        return reply
+
+    def killed(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == "train" and order.metadata.group_id == "2":
+            raise Killed
+        return reply
+
+    whole = start(tmp_path / "whole", *words)
+    events = read_jsonl(tmp_path / "whole" / "metrics.jsonl")
+    assert next(events)["features"].startswith("one-hot, 40")
+    deployed = start(tmp_path / "deployed", *words, spoil=afresh)
+    with pytest.raises(Killed):
+        start(tmp_path / "broken", *words, spoil=killed)
+    resumed = go_on(tmp_path / "broken", *words)
+    assert deployed["test"] == resumed["test"] == whole["test"]
