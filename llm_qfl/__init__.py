@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from data import Dataset
     from llm.protocol import LocalModel, ModelContext
     from llm_qfl.callbacks import Callback
+    from llm_qfl.estimator import LlmQflClassifier
     from llm_qfl.model import Model, load
     from llm_qfl.protocols import Aggregation, DatasetFunction
     from llm_qfl.result import Report, Result, read
@@ -34,6 +35,7 @@ _HOMES = {
     "core.registry": "register",
     "data": "Dataset",
     "llm_qfl.callbacks": "Callback",
+    "llm_qfl.estimator": "LlmQflClassifier",
     "llm_qfl.model": "Model load",
     "llm.protocol": "LocalModel ModelContext",
     "llm_qfl.protocols": "Aggregation DatasetFunction",

@@ -216,6 +216,13 @@ class Predictor:
         return {**found, "interval": interval, **calibration(truth, probabilities)}
 
     @functools.cached_property
+    def run(self) -> dict[str, Any]:
+        """What is on record of its run (`llm_qfl.model.run_facts.RunFile`); empty if nothing."""
+        from llm_qfl.model.run_facts import run_facts
+
+        return run_facts(self.files.folder)
+
+    @functools.cached_property
     def pipeline(self) -> Pipeline:
         """Features, projection and circuit on the chosen backend; opened on first use."""
         from data import Projection

@@ -13,9 +13,10 @@ from typing import Any
 
 from core import ModelError, UserError, real_path, unexpected_error, write_json, write_text
 from core.model_file import write_model_file
-from llm_qfl.model.card import RUN_FILE, card, run_facts
+from llm_qfl.model.card import card
 from llm_qfl.model.encoders import ENCODER, take_along
 from llm_qfl.model.predictor import ADAPTER, ARRAYS, Predictor
+from llm_qfl.model.run_facts import RUN_FILE
 
 
 def save(model: Predictor, folder: str | Path, *, include_encoder: bool = False) -> Path:
@@ -47,9 +48,8 @@ def _fill(draft: Path, model: Predictor, *, include_encoder: bool) -> None:
         names.append(ADAPTER)
     if include_encoder:
         about["encoder"] = _with_encoder(draft, model)
-    facts = run_facts(model)
-    write_json(draft / RUN_FILE, facts)
-    write_text(draft / "README.md", card(model, facts))
+    write_json(draft / RUN_FILE, model.run)
+    write_text(draft / "README.md", card(model))
     write_model_file(draft, about, (*names, RUN_FILE))
 
 
