@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def rows(count: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
 # The tags say texts: of the checks that make arrays of numbers scikit-learn itself runs none.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", SkipTestWarning)
-    own_checks = parametrize_with_checks([LlmQflClassifier()])
+    own_checks: Callable[[Callable[..., None]], Any] = parametrize_with_checks([LlmQflClassifier()])
 
 
 @own_checks
