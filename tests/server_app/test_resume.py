@@ -164,16 +164,20 @@ def broken(folder: Path, at: int, *given: str, **grid: Any) -> None:
 
 
 def test_the_best_model_so_far_is_kept(tmp_path: Path) -> None:
-    """The last round's is another one: with such a rate a loss goes up."""
-    given = ("train.learning_rate=3.0", *NO_TEACHER)
-    whole = start(tmp_path / "whole", *given)
+    """The last round's is another one: with such a rate a loss goes up, at some seed."""
+    for seed in range(6):
+        given = ("train.learning_rate=3.0", f"run.seed={seed}", *NO_TEACHER)
+        reference = tmp_path / f"whole{seed}"
+        whole = start(reference, *given)
+        if whole["best_round"] < whole["rounds"]:  # which one, depends on the machine's float sums
+            break
     assert 1 <= whole["best_round"] < whole["rounds"]
     folder = tmp_path / "run"
     with pytest.raises(Killed):
         start(folder, *given, journal=Breaking(folder, 30))
     assert last_checkpoint(folder).number == 4  # type: ignore[union-attr]
     assert timeless(go_on(folder, *given)) == timeless(whole)
-    assert same_model(folder, tmp_path / "whole")
+    assert same_model(folder, reference)
 
 
 def test_what_a_broken_round_cost_is_in_the_ledger_apart(tmp_path: Path) -> None:
