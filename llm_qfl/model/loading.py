@@ -26,6 +26,7 @@ from core import (
 )
 from core.formatting import toml_value
 from core.model_file import ModelFile, model_settings, read_model_file
+from core.own_code import source_digest
 from core.settings.checks import check_conditions
 from core.settings.resuming import recorded_settings
 from llm_qfl.model.model import Model
@@ -36,6 +37,12 @@ Overrides = Mapping[str, Any] | Iterable[str]
 
 CHANGEABLE = ("quantum.", "hardware.", "llm.device", "llm.store")
 """Settings that say where a model computes, not what it is."""
+
+
+ENCODER_IS = (
+    "auto, a name, a hub id or a folder",
+    "do not use this model: somebody has changed it",
+)
 
 
 def load(folder: str | Path, settings: Overrides = ()) -> Model:
@@ -144,12 +151,15 @@ def _check_code(about: ModelFile, place: Path) -> None:
         With what is expected.
     """
     settings = about.settings
+    encoder = str(settings.get("llm", {}).get("encoder", ""))
+    if registry.OWN_FILE.fullmatch(encoder):  # no run has such a one: it is a stranger's idea
+        raise SettingsError(f"a model whose llm.encoder is {encoder!r}", *ENCODER_IS)
     for point, section in (("ansatz", "quantum"), ("model", "llm")):
         name = str(settings.get(section, {}).get("model", ""))
         if registry.OWN_FILE.fullmatch(name):
             _refuse_code_in(place, f"{section}.model = {name!r}", name)
         digest = about.code.get(point, "")
-        if digest and registry.source_digest(point, name) != digest:
+        if digest and source_digest(point, name) != digest:
             raise SettingsError(
                 f"{section}.model = {name!r}: its file is not the one that the model was trained "
                 "with",

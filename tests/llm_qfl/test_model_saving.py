@@ -172,6 +172,19 @@ def test_code_in_a_models_folder_is_not_executed(tmp_path: Path) -> None:
     assert not (place / "executed").exists()
 
 
+def test_an_encoder_of_a_model_is_no_code(tmp_path: Path) -> None:
+    settings = {
+        "llm": {"encoder": "circuits:mine"},
+        "features": {"kind": "embedding"},
+        "quantum": {"qubits": 2},
+    }
+    place = write_tiny(tmp_path / "tiny", settings=settings)
+    (place / "circuits.py").write_text("open('executed', 'w').write('x')\nmine = 1\n")
+    done = fresh_process("from llm_qfl.model import load; load('.').predict(['ACGT'])", place)
+    assert "whose llm.encoder is 'circuits:mine'; accepted: auto" in done.stderr.splitlines()[-1]
+    assert not (place / "executed").exists()
+
+
 def test_an_ansatz_that_is_absent_or_changed_is_one_line(tmp_path: Path) -> None:
     settings = {"quantum": {"model": "own_circuit:mine", "qubits": 2}}
     place = write_tiny(tmp_path / "tiny", settings=settings, code={"ansatz": "0" * 64})
