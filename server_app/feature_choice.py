@@ -30,11 +30,15 @@ from core.messages import (
 from core.received import ReplyError, checked_reply, read_report
 from server_app.fitting import check_classes, merged_moments, unlike_sites
 from strategies import Member, rows_that_count
+from strategies.updates import clip_to_centre
 
 if TYPE_CHECKING:
     from data import Moments, Probe, ServerData
 
 MOMENTS = ("count", "sums", "second")
+
+USUAL_DISTANCE = 0.1
+"""Nats: sites whose losses lie so near each other's median are alike."""
 
 
 @dataclass(frozen=True)
@@ -232,28 +236,36 @@ def _at_server(
 def _at_sites(
     grid: Grid, settings: Settings, members: Sequence[Member], probes: Mapping[str, Probe]
 ) -> tuple[dict[str, npt.NDArray[np.float64]], dict[int, Cost]]:
-    """Return the probes' losses (S,) on the sites' validation rows, averaged by rows that count."""
+    """Return the probes' losses (S,) on the sites' validation rows, averaged by rows that count.
+
+    Those of a site that lie far from the others' are moved towards these first, as updates are: no
+    site chooses alone.
+    """
     content = _packed(probes)
     messages = [Message(content, member.node_id, PROBE) for member in members]
     replies = grid.send_and_receive(messages, timeout=settings.run.round_timeout)
     sizes = {kind: len(probes[kind].bias) for kind in sorted(probes)}
     counted = rows_that_count(members, "val_rows", settings)
-    total, rows, costs = np.zeros(sum(sizes.values())), 0, {}
+    found: dict[int, npt.NDArray[np.float64]] = {}
+    costs: dict[int, Cost] = {}
     for member, reply in _by_member(members, replies):
         try:
-            report = _read_losses(reply, member.about, len(total))
+            report = _read_losses(reply, member.about, sum(sizes.values()))
         except ReplyError as error:
             log(WARNING, "features: client %d does not count: %s", member.client, error)
             continue
-        total += counted[member.client] * np.asarray(report.losses)
-        rows += counted[member.client]
+        if counted[member.client]:
+            found[member.client] = np.asarray(report.losses)
         up, down = payload_bytes(reply.content), payload_bytes(content)
         costs[member.client] = Cost(bytes_up=up, bytes_down=down)
-    if not rows:
+    if not found:
         return {}, costs
-    ends = np.cumsum(list(sizes.values()))[:-1]
-    found = dict(zip(sizes, np.split(total / rows, ends), strict=True))
-    return {kind: found[kind] for kind in probes}, costs
+    given = [{"losses": losses} for losses in found.values()]
+    bounded, _ = clip_to_centre(given, settings.aggregation.clip_radius, USUAL_DISTANCE)
+    weights = [counted[client] for client in found]
+    mean = np.average([one["losses"] for one in bounded], axis=0, weights=weights)
+    parts = dict(zip(sizes, np.split(mean, np.cumsum(list(sizes.values()))[:-1]), strict=True))
+    return {kind: parts[kind] for kind in probes}, costs
 
 
 def _packed(probes: Mapping[str, Probe]) -> RecordDict:

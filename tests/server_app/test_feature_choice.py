@@ -240,6 +240,14 @@ def test_losses_that_cannot_be_true_do_not_count(
     assert ran.events("prepared")[0]["features"].startswith("one-hot, 40")
 
 
+def test_one_site_in_four_does_not_choose(federate: Federate, tmp_path: Path) -> None:
+    words = (*WORDS, *FEDERATED, "run.clients=4", table(tmp_path / "rows.csv", lengths=(6,)))
+    lie = losses(0.0, 0.0, 0.0, 28.0, 28.0, 28.0)  # of kmer, and of one-hot
+    (prepared,) = federate(*words, spoil=from_client_1(PROBE, lie)).events("prepared")
+    assert re.match(r"probe loss 0\.\d+; kmer", prepared["feature_choice"])
+    assert prepared["features"].startswith("one-hot, 24")
+
+
 def test_where_no_site_answers_the_first_candidate_is_taken(
     federate: Federate, tmp_path: Path
 ) -> None:
