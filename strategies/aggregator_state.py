@@ -7,7 +7,9 @@ Flower's records. Nothing is pickled.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ def pack_state(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], Parameter
     Parameters
     ----------
     attributes : mapping
-        Its ``vars``; functions and classes are part of the code, and left out.
+        Its ``vars``; functions and classes are part of the code, and left out. What only resembles
+        a dict, list or tuple is ``unsaved``: it would come back as another type.
 
     Returns
     -------
@@ -41,7 +44,7 @@ def pack_state(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], Parameter
         elif parts is not None:
             kinds[name] = _kind(value)
             arrays |= {f"{name}/{part}": np.array(array) for part, array in parts.items()}
-        elif not callable(value):
+        elif not (inspect.isroutine(value) or isinstance(value, type | partial)):
             unsaved.append(name)
     return {"values": values, "kinds": kinds, "unsaved": unsaved}, arrays
 
@@ -58,9 +61,9 @@ def _arrays_in(value: Any) -> Parameters | None:
         return unpack_parameters(value)
     if isinstance(value, np.ndarray | np.generic):
         parts = {"": value}
-    elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
+    elif type(value) is dict and all(isinstance(key, str) for key in value):
         parts = value
-    elif isinstance(value, list | tuple):
+    elif type(value) in (list, tuple):
         parts = {f"{place:06d}": one for place, one in enumerate(value)}
     else:
         return None

@@ -125,7 +125,7 @@ class Aggregator:
 
     def state(self) -> tuple[dict[str, Any], Parameters]:
         """Return what the rule keeps between rounds: JSON values, and arrays by name."""
-        return pack_state({} if inspect.isroutine(self.made) else vars(self.made))
+        return pack_state(getattr(self.made, "__dict__", {}) if self._keeps else {})
 
     def restore(self, facts: Mapping[str, Any], arrays: Parameters) -> None:
         """Take back what `state` has returned.
@@ -139,8 +139,13 @@ class Aggregator:
             given = f"aggregation.rule = {self.rule!r} keeps {_listed(unsaved)} between rounds"
             accepted = "numbers, texts and numpy arrays, also in lists and dicts"
             raise SettingsError(given, f"{accepted}: a checkpoint holds these", "start a new run")
-        if not inspect.isroutine(self.made):
-            vars(self.made).update(unpack_state(facts, arrays))
+        if self._keeps and (found := unpack_state(facts, arrays)):
+            vars(self.made).update(found)
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether the rule is an object, which may keep something between rounds."""
+        return not inspect.isroutine(self.made)
 
 
 def _by_flower(
@@ -181,7 +186,9 @@ def build_aggregator(settings: Settings) -> Aggregator:
     elif isinstance(made, Strategy) or not callable(made):
         what = f"aggregation.rule = {rule!r}, which is neither a function nor a FedAvg of Flower's"
         raise SettingsError(what, POINT.expected, "correct the file")
-    return Aggregator(rule, made)
+    built = Aggregator(rule, made)
+    # An object is as it was given in each run: what one has learned is not the next one's.
+    return built.copy() if made is found else built
 
 
 def _flowers(rule: str, kind: type[FedAvg], options: dict[str, Any], settings: Settings) -> FedAvg:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -31,6 +33,13 @@ from tests.strategies.test_state import trained
 
 FIRST = {"angles": np.array([1.0, 2.0]), "scale": np.array(3.0)}
 USABLE = [name for name in flower_rules() if not name.startswith(tuple(UNUSABLE))]
+
+
+class Pair(NamedTuple):
+    """A tuple with names."""
+
+    one: Any
+    other: Any
 
 
 def parts_of(values: Any = VALUES, rows: Any = ROWS) -> list[Contribution]:
@@ -290,6 +299,31 @@ def test_state_comes_back_as_it_was() -> None:
     assert isinstance(found["pair"], tuple)
     assert found["last"].tolist() == [0, 1]
     assert unpack_parameters(found["current"])["a"].tolist() == [0, 1, 2]
+
+
+def test_what_only_resembles_a_dict_or_list_is_not_saved_as_one() -> None:
+    class Counter:
+        def __call__(self) -> None: ...
+
+    kept = {"a": OrderedDict(x=np.ones(1)), "b": Pair(np.ones(1), np.ones(1)), "c": Counter()}
+    assert pack_state(kept)[0]["unsaved"] == ["a", "b", "c"]
+    assert pack_state({"f": partial(np.mean, axis=0), "g": dict})[0]["unsaved"] == []
+
+
+def test_an_object_takes_nothing_from_one_run_into_the_next() -> None:
+    class Growing:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def __call__(self, updates: Any, weights: Any, reference: Any) -> Any:
+            self.calls += 1
+            return {name: one * self.calls for name, one in updates[0].items()}
+
+    given = Growing()
+    registry.register("aggregation", "mine", given)
+    ends = [[of("mine").aggregate(1, parts_of(), FIRST)["scale"] for _ in range(2)] for _ in "ab"]
+    assert ends[0] == ends[1] == [VALUES[0][0]] * 2
+    assert given.calls == 0
 
 
 @pytest.mark.parametrize("rule", USABLE)
