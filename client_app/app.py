@@ -61,7 +61,7 @@ def _error_reply(error: Exception) -> Error:
     if isinstance(error, UserError):
         log(ERROR, "%s", error)
         code = BUDGET_CODE if isinstance(error, BudgetError) else USER_ERROR_CODE
-        return Error(code, display_safe(error))
+        return Error(code, display_safe(error.elsewhere or error))
     if isinstance(error, ValidationError):  # the one that a number or name of this site breaks
         log(ERROR, "%s", error)
         return Error(USER_ERROR_CODE, first_problem(error))

@@ -374,5 +374,5 @@ def on_backend(settings: Settings, backend: str) -> Settings:
 
 
 def forget() -> None:
-    """Empty the caches of this process (tests)."""
+    """Empty the caches of this process: the next run in it shares nothing with the last."""
     _cache.cache_clear()

@@ -19,10 +19,23 @@ class UserError(ValueError):
         What would have been accepted.
     fix : str, optional
         What the user should do.
+    elsewhere : str, optional
+        What other machines may read in the place of `given`, where that may quote a row.
+
+    Attributes
+    ----------
+    elsewhere : str
+        The whole message for other machines; empty: they may read it as it is.
     """
 
-    def __init__(self, given: str, accepted: str = "", fix: str = "") -> None:
+    elsewhere = ""
+
+    def __init__(
+        self, given: str, accepted: str = "", fix: str = "", *, elsewhere: str = ""
+    ) -> None:
         super().__init__(explain(given, accepted, fix) if accepted else given)
+        if elsewhere:
+            self.elsewhere = explain(elsewhere, accepted, fix) if accepted else elsewhere
 
 
 class SettingsError(UserError):

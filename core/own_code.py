@@ -10,6 +10,7 @@ import ast
 import fnmatch
 import hashlib
 import re
+import sys
 from pathlib import Path
 
 from core import registry
@@ -42,11 +43,27 @@ def load_extensions(settings: Settings) -> None:
     SettingsError
         One line that names the file and what is expected of it.
     """
+    _forget_changed(settings)
     flat = flatten(settings)
     for point in registry.POINTS.values():
         name = str(flat[point.setting])
         if registry.is_extension(point.name, name) and name not in registry.shipped(point.name):
             registry.find(point.name, name)
+
+
+_loaded: dict[Path, str] = {}
+"""sha256 of the user's files as this process has imported them."""
+
+
+def _forget_changed(settings: Settings) -> None:
+    """Have files imported again that were edited since: a run records the files as they are now."""
+    files = {name: path for name, path in own_files(settings).items() if path.suffix == ".py"}
+    now = {path: _sha256(path) for path in files.values()}
+    if any(_loaded.get(path, digest) != digest for path, digest in now.items()):
+        for name in files:  # what imports an edited file holds on to the old one
+            module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            sys.modules.pop(module, None)
+    _loaded.update(now)
 
 
 def own_files(settings: Settings) -> dict[str, Path]:
@@ -79,10 +96,28 @@ def own_files(settings: Settings) -> dict[str, Path]:
 
 def digests(settings: Settings) -> dict[str, str]:
     """Return the sha256 of each file that travels with a run, for its record."""
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in own_files(settings).items()
-    }
+    return {name: _sha256(path) for name, path in own_files(settings).items()}
+
+
+def source_digest(point: str, name: str) -> str:
+    """Return the digest of a user's source files, for keys of caches; of ours an empty text.
+
+    Of one file its sha256; of one that imports others of its folder, of all their names and sha256.
+    """
+    found: dict[str, Path] = {}
+    place = own_file(name) if registry.OWN_FILE.fullmatch(name) else None
+    if place is not None:
+        _collect(f"{registry.POINTS[point].setting} = {name!r}", place, found)
+    elif name not in registry.shipped(point) and (file := registry.source_file(point, name)):
+        found[file.name] = file
+    lines = [f"{_sha256(path)}  {file}\n" for file, path in sorted(found.items())]
+    if len(lines) < 2:
+        return lines[0].partition(" ")[0] if lines else ""
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _collect(what: str, place: Path, found: dict[str, Path]) -> None:

@@ -27,6 +27,8 @@ class Point:
         Whether the setting takes other texts too (a model's hub id or folder).
     texts : str
         What those are, for errors.
+    sees_rows : bool
+        Whether it sees rows: what its code raises may quote one, and stays on the machine.
     other : str
         Module of the folder whose extension stands for every one of them; empty: there is none.
     """
@@ -39,6 +41,7 @@ class Point:
     at_sites: bool = True
     open: bool = False
     texts: str = ""
+    sees_rows: bool = False
     other: str = ""
 
 
@@ -66,6 +69,7 @@ POINTS = {
             "data.sets",
             "DATASET",
             "a function that returns a Dataset of rows, labels and splits",
+            sees_rows=True,
         ),
         Point(
             "aggregation",
@@ -85,6 +89,7 @@ POINTS = {
             "classes, seed) and soft_labels(rows)",
             open=True,
             texts="a hub id or folder",
+            sees_rows=True,
             other="_transformer",
         ),
     )

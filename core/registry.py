@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import hashlib
 import importlib
 import re
 import sys
@@ -209,12 +208,6 @@ def build(point: str, name: str, settings: Any, options: dict[str, Any]) -> Any:
     return extension
 
 
-def source_digest(point: str, name: str) -> str:
-    """Return the sha256 of a user's source file, for keys of caches; of ours an empty text."""
-    file = None if name in shipped(point) else source_file(point, name)
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
-
-
 def source_file(point: str, name: str) -> Path | None:
     """Return the file that an extension is written in; None for one made in a notebook."""
     module = sys.modules.get(getattr(find(point, name), "__module__", "") or "")
@@ -290,10 +283,13 @@ def bad_extension(point: str, name: str, error: Exception, where: str = "") -> S
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
     elif isinstance(error, SyntaxError) and error.filename:
         where = f"{Path(error.filename).name}, line {error.lineno}"
-    what = f"{type(error).__name__}: {short_message(error)}"
     known = _point(point)
+    place = f"{known.setting} = {name!r}: {where} raises {type(error).__name__}"
     return SettingsError(
-        f"{known.setting} = {name!r}: {where} raises {what}", known.expected, "correct the file"
+        f"{place}: {short_message(error)}",
+        known.expected,
+        "correct the file",
+        elsewhere=f"{place}; that machine's log has the rest" if known.sees_rows else "",
     )
 
 

@@ -22,6 +22,7 @@ from core import (
     flatten,
     registry,
 )
+from core.own_code import source_digest
 from core.settings.options import parse_options
 from llm.calibration import LEAST_PROBABILITY
 from llm.protocol import Kind, ModelContext
@@ -269,7 +270,7 @@ def _identity(name: str, built: Any, options: dict[str, Any], settings: Settings
     flat = flatten(settings)
     read = {key: flat[key] for key in getattr(built, "uses", ()) if key in flat}
     own = str(getattr(built, "identity", ""))
-    parts = [registry.source_digest(POINT, name), options, read, own]
+    parts = [source_digest(POINT, name), options, read, own]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
     return f"{name}:{digest[:16]}"
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import Settings, SettingsError, UserError, flatten
-from core.registry import POINTS, registered, source_digest
+from core.own_code import source_digest
+from core.registry import POINTS, registered
 from llm_qfl.callbacks import Progress
 from llm_qfl.configuration import Folder, configure
 from llm_qfl.result import Result

@@ -179,7 +179,8 @@ def _first_parameters(context: RunContext, journal: RunJournal) -> Parameters:
 
 def _model_facts(context: RunContext) -> dict[str, Any]:
     """Return what ``model.json`` says of the kept model."""
-    from core.registry import is_extension, source_digest
+    from core.own_code import source_digest
+    from core.registry import is_extension
     from data import embeds, feature_kind
 
     settings, first = context.settings, context.federation.first

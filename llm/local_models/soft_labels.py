@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from core import DataError, SettingsError
+from core import DataError, SettingsError, short_message
 from llm.protocol import ModelContext
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
@@ -73,8 +73,9 @@ class SoftLabels:
         for file in self.files:
             for key, values in _rows(file, names):
                 if not np.array_equal(self._table.setdefault(key, values), values):
-                    given = f"{file.name}: two soft labels of one text (sha256 {key[:12]}...)"
-                    raise DataError(given, "one of a text", "remove one of them")
+                    given = f"{file.name}: two soft labels of one text"
+                    full = f"{given} (sha256 {key[:12]}...)"
+                    raise DataError(full, "one of a text", "remove one of them", elsewhere=given)
 
     def soft_labels(self, rows: Sequence[str]) -> np.ndarray:
         """Return the rows' probabilities as the files have them, float64, (rows, C).
@@ -88,11 +89,12 @@ class SoftLabels:
         missing = [row for row, key in enumerate(keys) if key not in self._table]
         if missing:
             first = " ".join(rows[missing[0]].split())[:40]
+            which = f"no soft label of {len(missing):,} of {len(rows):,} rows"
             raise DataError(
-                f"no soft label of {len(missing):,} of {len(rows):,} rows, the first begins "
-                f"{first!r} (sha256 {keys[missing[0]][:12]}...)",
+                f"{which}, the first begins {first!r} (sha256 {keys[missing[0]][:12]}...)",
                 "one of each training and validation row of the site",
                 f"add them to {self.files[0].parent.name}, or set llm.model to another teacher",
+                elsewhere=which,
             )
         return np.array([self._table[key] for key in keys])
 
@@ -135,8 +137,8 @@ def _rows(file: Path, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]
     try:
         values = np.array([columns[name] for name in order], dtype=np.float64).T
     except ValueError as error:
-        given = f"{file.name}: {error}"
-        raise DataError(given, "numbers in each column of a class", "correct it") from None
+        given, accepted = f"{file.name}: {error}", "numbers in each column of a class"
+        raise DataError(given, accepted, "correct it", elsewhere=file.name) from None
     for text, row in zip(columns[key], values, strict=True):
         yield (digest(str(text)) if key == "text" else str(text).strip().lower()), row
 
@@ -155,12 +157,12 @@ def _columns(file: Path) -> dict[str, Any]:
             separator = "\t" if suffix == ".tsv" else ","
             table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
     except Exception as error:  # the readers raise nearly everything
-        given = (
-            f"{file} cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:100]})"
+        which = f"{file} cannot be read ({type(error).__name__}"
+        given, accepted = (
+            f"{which}: {short_message(error)})",
+            f"a file of soft labels ({', '.join(SUFFIXES)})",
         )
-        raise DataError(
-            given, f"a file of soft labels ({', '.join(SUFFIXES)})", "correct it"
-        ) from error
+        raise DataError(given, accepted, "correct it", elsewhere=f"{which})") from error
     return {str(name): table[name].to_list() for name in table.columns}
 
 

@@ -127,3 +127,28 @@ def test_the_record_has_each_file_s_sha256(files: Files, tmp_path: Path) -> None
 def test_a_module_that_the_launcher_calls_is_ours_in_any_folder(files: Files) -> None:
     files(core="raise RuntimeError('not ours')", data="raise RuntimeError('not ours')")
     assert call_module("core.settings.reference", ["--check"], failed="it failed") == ""
+
+
+def test_a_digest_is_of_a_file_and_of_what_it_imports_from_its_folder(files: Files) -> None:
+    files("oc_t:X", oc_t="from oc_u import X\n", oc_u="X = 1\n")
+    before = own_code.source_digest("agent", "oc_t:X")
+    assert own_code.source_digest("agent", "oc_t:X") == before
+    files("oc_t:X", oc_u="X = 22\n")
+    assert own_code.source_digest("agent", "oc_t:X") != before
+
+
+def test_edited_files_are_imported_again_by_the_next_run(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.model_validate({"agent": {"kind": "oc_v:X"}})
+    files("oc_v:X", oc_v="from oc_w import X\n", oc_w="X = [1]\n")
+    own_code.load_extensions(settings)
+    first = registry.find("agent", "oc_v:X")
+    own_code.load_extensions(settings)
+    assert registry.find("agent", "oc_v:X") is first  # nothing was edited
+    files("oc_v:X", oc_w="X = [2, 2]\n")
+    assert registry.find("agent", "oc_v:X") is first  # a run that goes on has its own still
+    own_code.load_extensions(settings)
+    assert registry.find("agent", "oc_v:X") == [2, 2]
+    for name in ("oc_v", "oc_w"):
+        monkeypatch.delitem(sys.modules, name)

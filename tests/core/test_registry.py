@@ -12,6 +12,7 @@ import pytest
 
 from core import SettingsError, parse_run, registry
 from core.errors import UserError
+from core.own_code import source_digest
 
 
 class Patient:
@@ -146,8 +147,8 @@ def test_a_file_of_the_users_is_found() -> None:
     assert registry.find("agent", "mine_a:Mine").__name__ == "Mine"
     assert registry.own_file("mine_a:Mine") == Path.cwd() / "mine_a.py"
     digest = hashlib.sha256(b"class Mine: ...\n").hexdigest()
-    assert registry.source_digest("agent", "mine_a:Mine") == digest
-    assert registry.source_digest("agent", "rule") == ""
+    assert source_digest("agent", "mine_a:Mine") == digest
+    assert source_digest("agent", "rule") == ""
     assert registry.own_file("numpy:array") is None
 
 

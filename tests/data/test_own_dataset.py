@@ -146,7 +146,11 @@ def test_sites_of_its_own(folder: Path) -> None:
             "data.options=test=4 data.test_fraction=0.4",
             r"ignored because seed 0 has test ro",
         ),
-        ("of_settings", "features.kind=kmer", r"'kmer' with data.source = .*; k|k-mers are of DNA"),
+        (
+            "of_settings",
+            "features.kind=kmer",
+            r"'kmer' with data.source = .*not a set of texts \(k-mers",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(folder: Path, attribute: str, given: str, line: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import llm
+from client_app.app import _error_reply
 from core import LlmSettings, SettingsError, UserError, derive_seed, parse_run, registry
 from llm.cross_fitting import stratified_folds
 from tests.conftest import SMALL, Federate
@@ -414,6 +415,26 @@ def test_a_bad_model_is_one_line_that_names_its_file(
     line = str(raised.value)
     assert "\n" not in line
     assert line.startswith("llm.model = 'mine_bad:Bad': mine_bad.py")
+
+
+def test_what_may_quote_a_row_stays_on_the_machine(
+    own_folder: Path, reviews: Reviews, tmp_path: Path
+) -> None:
+    (own_folder / "mine_bad.py").write_text(
+        TEMPLATE.format(fit="raise KeyError(rows[0])", soft="return p")
+    )
+    texts, columns = table(reviews[0])
+    write(tmp_path / "labels.csv", "text", texts[1:], good(texts[1:], columns[1:]))
+    tried = {reviews[0][0]: ("mine_bad:Bad", ""), texts[0]: ("soft-labels", f"path={tmp_path}")}
+    for row, (model, options) in tried.items():
+        with pytest.raises(UserError) as raised:
+            teacher_of(reviews, model, options)
+        error = raised.value
+        assert row in str(error)
+        assert "; accepted: " in error.elsewhere
+        reason = _error_reply(error).reason
+        assert reason == error.elsewhere
+        assert row not in reason
 
 
 def test_a_model_without_its_methods(own_folder: Path, federate: Federate) -> None:
