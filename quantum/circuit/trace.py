@@ -169,10 +169,7 @@ class _Tracing:
         if isinstance(given, int):
             found = {((given, "Z"),): 1.0}
         elif isinstance(given, Mapping):
-            found = {
-                tuple((w, "Z") for w in sorted(wire_tuple(wires))): float(factor)
-                for wires, factor in given.items()
-            }
+            found = self._products(given)
         else:
             from quantum.circuit.from_pennylane import words_from
 
@@ -185,6 +182,22 @@ class _Tracing:
             raise self._bad(
                 f"observables() measures wires {sorted(foreign)}", f"some of {self._wires}"
             )
+        return found
+
+    def _products(self, given: Mapping[Any, Any]) -> dict[tuple[tuple[int, str], ...], float]:
+        """Read products of Z by their wires; those of the same wires add up."""
+        found: dict[tuple[tuple[int, str], ...], float] = {}
+        for wires, factor in given.items():
+            try:
+                word = tuple((wire, "Z") for wire in sorted(set(wire_tuple(wires))))
+                number = float(factor)
+            except (TypeError, ValueError):
+                what = f"observables() has {wires!r}: {factor!r}"
+                raise self._bad(what, "a number for each wire or tuple of wires") from None
+            if len(word) < len(wire_tuple(wires)) or not math.isfinite(number):
+                what = f"observables() has {wires!r}: {factor!r}"
+                raise self._bad(what, "different wires and a finite number")
+            found[word] = found.get(word, 0.0) + number
         return found
 
     def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core import QuantumSettings, SettingsError
 from quantum import build_ansatz
+from quantum.circuit import RX, trace_ansatz
 
 GOOD = """
 import pennylane as qml
@@ -85,6 +87,14 @@ CASES = {
         {"more": OBSERVABLES.format("[qml.Hermitian(np.eye(8), wires=[0, 1, 2])]")},
         r"observables\(\): .* is no sum of Pauli words",
     ),
+    "text": (
+        {"more": OBSERVABLES.format("[{0: 'x'}]")},
+        r"has 0: 'x'; accepted: a number for each",
+    ),
+    "twice": (
+        {"more": OBSERVABLES.format("[{(0, 0): 1.0}]")},
+        r"has \(0, 0\): 1.0; .* different w",
+    ),
     "fails": ({"more": OBSERVABLES.format("1 / 0")}, r"fails\.py, line 1[0-9] raises ZeroDivision"),
 }
 
@@ -125,3 +135,17 @@ def test_the_source_of_own_circuits_is_in_their_identity(here: Path) -> None:
         names.append(repr(build_ansatz(QuantumSettings(model=f"{name}:Mine", qubits=3), 2)))
     assert names[0].startswith("Mine(n_qubits=3, readouts=1)")
     assert names[0] != names[1]
+
+
+def test_products_of_the_same_wires_add_up() -> None:
+    class Sums:
+        def circuit(self, features: Any, weights: Any, wires: Any) -> None:
+            RX(weights[0], 0)
+
+        def shape(self, qubits: int, classes: int) -> tuple[int, ...]:
+            return (1,)
+
+        def observables(self, wires: Any, classes: int) -> Any:
+            return [{(0, 1): 0.25, (1, 0): 0.5, 0: 1}]
+
+    assert trace_ansatz(Sums(), 2).readouts == (((0.75, (0, 1)), (1.0, (0,))),)
