@@ -58,9 +58,14 @@ def _read(path: Path, kind: str, load: Callable[[], Any], wanted: Wanted) -> Col
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Return the class names that `datasets` writes beside a table, by column."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return {name: kind["names"] for name, kind in features.items() if "names" in kind}
+    """Return the class names that `datasets` writes beside a table, by column; else none."""
+    try:
+        written = json.loads(metadata.get(b"huggingface", b"{}"))
+        features = dict(written.get("info", {}).get("features", {}))
+    except (ValueError, TypeError, AttributeError):  # another program's
+        return {}
+    kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+    return {name: k["names"] for name, k in kinds.items() if isinstance(k.get("names"), list)}
 
 
 def table_columns(

@@ -43,9 +43,10 @@ def load_hub(name: str, config: str = "", revision: str = "") -> Mapping[str, An
             "pip install datasets, or set data.path",
         ) from error
     local = Path(name).is_dir()
-    # It would try for 25 s to reach a hub that is not there before it looks into its cache.
-    datasets.config.HF_HUB_OFFLINE = local or not hub_reachable()
+    offline = datasets.config.HF_HUB_OFFLINE
     try:
+        # It would try for 25 s to reach a hub that is not there before it looks into its cache.
+        datasets.config.HF_HUB_OFFLINE = local or not hub_reachable()
         if (Path(name) / "dataset_dict.json").is_file():
             return dict(datasets.load_from_disk(name))
         more = {"revision": revision} if revision else {}
@@ -56,6 +57,8 @@ def load_hub(name: str, config: str = "", revision: str = "") -> Mapping[str, An
             "one that the hub or its cache has, or local files",
             "check the network and the name, or set data.path to a local copy",
         ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline  # a notebook may load more by itself
     return found
 
 

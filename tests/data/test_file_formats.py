@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from core import DataError, parse_run
 from data import ServerData, load_corpus, load_server
+from data.readers.arrow import read_parquet
+from data.readers.columns import Wanted
 
 FEW = ("data.server_rows=4", "run.clients=2")
 
@@ -368,3 +370,13 @@ def test_any_json_value_is_a_row_or_one_clear_error(
         said = [*everything(data), *data.classes]
     assert "".join(said).encode()
     assert len(said) > 1 or "rows.jsonl, line 25" in said[0] or "3 classes" in said[0]
+
+
+@pytest.mark.parametrize("written", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": 3}}'])
+def test_metadata_of_another_program_names_no_classes(written: bytes, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": ["a", "b"], "label": [0, 1]})
+    pq.write_table(table.replace_schema_metadata({b"huggingface": written}), tmp_path / "x")
+    assert read_parquet(tmp_path / "x", Wanted()).labels == ("0", "1")

@@ -177,9 +177,9 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[Any, ..
             raise answer
         return answer
 
-    module = ModuleType("datasets")
-    module.load_dataset = load_dataset  # type: ignore[attr-defined]
-    module.config = ModuleType("datasets.config")  # type: ignore[attr-defined]
+    module: Any = ModuleType("datasets")
+    module.load_dataset, module.config = load_dataset, ModuleType("datasets.config")
+    module.config.HF_HUB_OFFLINE = False
     monkeypatch.setitem(sys.modules, "datasets", module)
     return asked
 
@@ -229,10 +229,20 @@ def test_only_the_cache_is_asked_where_the_hub_is_out_of_reach(
 ) -> None:
     """The client of `datasets` tries for 25 s otherwise, before it looks into its cache."""
     fake_hub(monkeypatch, ConnectionError("no route"))
+    library: Any = sys.modules["datasets"]
+    load, seen = library.load_dataset, list[object]()
+    monkeypatch.setattr(library.config, "HF_HUB_OFFLINE", "as it was")
+
+    def watched(*given: Any) -> Any:
+        seen.append(library.config.HF_HUB_OFFLINE)
+        return load(*given)
+
+    monkeypatch.setattr(library, "load_dataset", watched)
     monkeypatch.setattr(data.readers.hub, "hub_reachable", lambda: there)
     with pytest.raises(DataError, match="no route"):
         load_corpus(DataSettings(source="genomic"), 0)
-    assert sys.modules["datasets"].config.HF_HUB_OFFLINE is not there
+    assert seen == [not there]
+    assert library.config.HF_HUB_OFFLINE == "as it was"  # what a notebook loads itself is its own
 
 
 def test_datasets_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
