@@ -17,7 +17,9 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import inspect
 import re
+import secrets
 import sys
 import sysconfig
 import traceback
@@ -37,6 +39,7 @@ OWN_FILE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 """``module:attribute``."""
 
 _registered: dict[tuple[str, str], Any] = {}
+_sessions: dict[tuple[str, str], str] = {}
 
 
 def register(point: str, name: str, extension: Any = None, *, replace: bool = False) -> Any:
@@ -79,6 +82,9 @@ def register(point: str, name: str, extension: Any = None, *, replace: bool = Fa
         taken = "one that ships" if name in shipped(point) else f"{_describe(holder)}"
         given = f"{_describe(extension)} registered as {known.name} {name!r}, which is {taken}"
         raise SettingsError(given, "a name of its own", "choose another name")
+    same = _registered.get((point, name)) is extension
+    if not same or not (isinstance(extension, type) or inspect.isroutine(extension)):
+        _sessions[point, name] = secrets.token_hex(8)  # an object may have changed since
     _registered[point, name] = extension
     return extension
 
@@ -86,6 +92,15 @@ def register(point: str, name: str, extension: Any = None, *, replace: bool = Fa
 def registered(point: str, name: str) -> Any:
     """Return what this process has registered under a name; None if nothing."""
     return _registered.get((point, name))
+
+
+def session(point: str, name: str) -> str:
+    """Return what tells a registered extension from any other of its name, for keys of caches.
+
+    Its name does not: a notebook's cell defines a class again, an object has arguments of its own.
+    Of a name that this process has not registered an empty text.
+    """
+    return _sessions.get((point, name), "")
 
 
 def shipped(point: str) -> tuple[str, ...]:
@@ -283,6 +298,7 @@ def bad_extension(point: str, name: str, error: Exception, where: str = "") -> S
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
     elif isinstance(error, SyntaxError) and error.filename:
         where = f"{Path(error.filename).name}, line {error.lineno}"
+    where = where or Path(home).name or name  # called with too many arguments, it has no frame
     known = _point(point)
     place = f"{known.setting} = {name!r}: {where} raises {type(error).__name__}"
     return SettingsError(

@@ -114,6 +114,13 @@ class Dataset:
         if isinstance(self.classes, str) or (self.classes is not None and len(self.classes) < 2):
             given = "classes of a Dataset are fewer than two names"
             raise DataError(given, "two or more class names, or None", "correct classes")
+        if self.classes is not None:
+            names = list(
+                self.classes.values() if isinstance(self.classes, Mapping) else self.classes
+            )
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                what = f"classes of a Dataset have {twice!r} twice"
+                raise DataError(what, "a name once", "correct classes, or the labels of the rows")
         _ = self.parts
 
     @cached_property

@@ -59,12 +59,19 @@ class CheckedModel:
         """Its name for a line of progress: of a folder or hub id the last part."""
         return Path(self.name).name or self.name
 
+    @property
+    def session(self) -> dict[str, str]:
+        """What stores know of a model that only this process has; empty for any other."""
+        session = registry.session(POINT, self.name)
+        return {"session": session} if session else {}
+
     def facts(self, settings: LlmSettings) -> dict[str, Any]:
         """Return what its fitting depends on besides rows and seed; JSON values."""
         if hasattr(self.model, "facts"):
             return dict(self.model.facts())
         own = {"rows": settings.rows, "peft": "none"}
-        return {"model": self.name, "identity": self.identity, "settings": own}
+        facts = {"model": self.name, "identity": self.identity, "settings": own}
+        return facts | self.session
 
     def fit(
         self,

@@ -95,6 +95,7 @@ def stored_embedding(
 
     encoder = _encoder(settings, kind, progress, adapter)
     facts = {"model": encoder.identity, "kind": kind, "max_tokens": settings.max_tokens}
+    facts |= encoder.session
     if adapter:
         # Not `llm.peft`: the base is in float32 here, and all sites draw the same A.
         shape = settings.model_dump(include={"rank", "alpha", "targets", "federated"})

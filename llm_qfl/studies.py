@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import operator
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,6 +153,12 @@ def study(
     for key, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise SettingsError(f"grid[{key!r}] = {values!r}", "a list of values", "give one")
+    try:
+        seeds = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        raise SettingsError(f"seeds = {seeds!r}", "a list of whole numbers", "give one") from None
+    if not seeds:
+        raise SettingsError("seeds = []", "a list of whole numbers", "give one")
     cells = list(_cells(config, grid, overrides))
     names = [names for names, _ in cells]
     repeated = [cell for cell in names if names.count(cell) > 1]
@@ -167,7 +174,7 @@ def study(
         for cell, settings in cells:
             for seed in seeds:
                 one = settings.model_copy(
-                    update={"run": settings.run.model_copy(update={"seed": int(seed)})}
+                    update={"run": settings.run.model_copy(update={"seed": seed})}
                 )
                 row = _run_cell(one, cell, Path(folder), callbacks)
                 rows.append({**dict(zip(grid, cell, strict=True)), "seed": seed, **row})

@@ -86,6 +86,8 @@ class Aggregator:
                 found = self.made(updates, weights, dict(reference))
         except Exception as error:
             raise _raised(self.rule, error) from error
+        if found is None and not isinstance(self.made, FedAvg):
+            raise self._wrong("returns None", "arrays by name")
         if found is None:
             given = f"aggregation.rule = {self.rule!r} aggregates nothing of {len(parts)} updates"
             fix = "raise run.min_replies and run.clients, or change aggregation.options"
@@ -101,7 +103,7 @@ class Aggregator:
         arrays = {}
         for name, update in like.items():
             try:
-                array = np.asarray(found[name]).astype(update.dtype)
+                array = np.asarray(found[name]).astype(update.dtype, casting="same_kind")
             except (TypeError, ValueError):
                 what = f"returns no numbers as {name!r}"
                 raise self._wrong(what, f"an array of shape {update.shape}") from None

@@ -112,8 +112,7 @@ class Predictor:
 
         Parameters and errors are those of `predict`.
         """
-        texts = checked_rows(rows, self.kind)
-        return self._in_parts(texts, self.pipeline.raw)
+        return self._in_parts(self._checked(rows), self.pipeline.raw)
 
     def predict_features(
         self, features: npt.ArrayLike, *, probabilities: bool = False
@@ -144,7 +143,7 @@ class Predictor:
     def features(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return the raw features of rows, shape (rows, d): what the projection takes."""
         with threads(self.settings.quantum.threads):
-            return self.pipeline.raw(checked_rows(rows, self.kind))
+            return self.pipeline.raw(self._checked(rows))
 
     def angles(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return what the circuit takes, shape (rows, n): projected features, radians."""
@@ -176,7 +175,7 @@ class Predictor:
 
     def _without_features(self, texts: Sequence[str]) -> npt.NDArray[np.intp]:
         """Return the places of rows whose features are all 0; none where texts are embedded."""
-        checked = checked_rows(texts, self.kind)
+        checked = self._checked(texts)
         if self.embeds:
             return np.zeros(0, dtype=np.intp)
         raw = self.pipeline.raw(checked)
@@ -253,6 +252,26 @@ class Predictor:
         if len(parts) < len(names) or parts[3].shape != (1,):
             raise _foreign("no projection")
         return kind(*parts[:3], float(parts[3][0]))
+
+    @functools.cached_property
+    def _letters(self) -> int | None:
+        """How long sequences were in training; None if the features take any length."""
+        from data import feature_kind, needs_length
+
+        if not needs_length((feature_kind(self.kind, self.settings.features),)):
+            return None
+        one, two = (self.pipeline.raw(["A" * length]).shape[1] for length in (1, 2))
+        return 1 + (len(self.pipeline.projection.matrix) - one) // (two - one)
+
+    def _checked(self, rows: Rows) -> tuple[str, ...]:
+        """Return rows as the readers would, of the length that the features take."""
+        texts, letters = checked_rows(rows, self.kind), self._letters
+        wrong = next((k for k, text in enumerate(texts) if letters not in (None, len(text))), None)
+        if wrong is not None:
+            given = f"row {wrong + 1}: a sequence of {len(texts[wrong])} letters"
+            accepted = f"{letters}, as in training: one-hot features are of aligned sequences"
+            raise DataError(given, accepted, "align the row, or remove it")
+        return texts
 
     def _in_parts(self, rows: Any, raw: Any) -> npt.NDArray[np.float64]:
         """Return the probabilities (rows, C) of rows, so many at a time."""

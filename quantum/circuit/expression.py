@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, cast
 
@@ -16,6 +18,17 @@ import numpy as np
 
 Kind = Literal["feature", "weight", "slot"]
 FULL_TURNS = 4 * np.pi  # a rotation by it is the identity
+_tracing: ContextVar[bool] = ContextVar("tracing", default=False)
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Refuse to compare expressions with numbers meanwhile: a user's circuit runs."""
+    before = _tracing.set(True)
+    try:
+        yield
+    finally:
+        _tracing.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,13 @@ class Expression:
 
     def __pow__(self, other: Any) -> Expression:
         return NotImplemented if isinstance(other, Expression) else _binary("**", self, other)
+
+    def __eq__(self, other: object) -> bool:
+        if _tracing.get() and isinstance(other, numbers.Number):
+            self._no_value()  # else `if weights[0] == 0:` would be False, whatever the weight
+        if not isinstance(other, Expression):
+            return NotImplemented
+        return (self.operation, self.operands) == (other.operation, other.operands)
 
     def __bool__(self) -> bool:
         return self._no_value()

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pennylane as qml
 from autoray import register_backend
 
@@ -50,6 +51,8 @@ def _gates(operation: Any) -> Iterator[Gate]:
         raise UnknownGateError(f"{operation} measures")
     if operation.name in NOTHING:
         return
+    if operation.name == UNITARY:
+        _check_unitary(operation.parameters[0])
     if _is_known(operation):
         yield _gate(operation)
         return
@@ -59,6 +62,15 @@ def _gates(operation: Any) -> Iterator[Gate]:
             yield from _gates(part)
         return
     yield _matrix_gate(operation)
+
+
+def _check_unitary(matrix: Any) -> None:
+    """Refuse a matrix that is not unitary: PennyLane decomposes it into gates of another one."""
+    numbers = np.asarray(matrix)
+    if numbers.dtype != object and not np.allclose(
+        numbers @ numbers.conj().T, np.eye(len(numbers)), atol=1e-6
+    ):
+        raise UnknownGateError(f"the matrix of a {UNITARY} is not unitary")
 
 
 def _is_known(operation: Any) -> bool:

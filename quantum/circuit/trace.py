@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from core import QuantumSettings, SettingsError, parse_options
 from core.registry import POINTS, bad_extension, build
 from quantum.circuit.circuit import Circuit
-from quantum.circuit.expression import symbols
+from quantum.circuit.expression import symbols, tracing
 from quantum.circuit.gates import Block, UnknownGateError, gates_of, wire_tuple
 from quantum.circuit.recorder import Recorder
 from quantum.circuit.slots import PauliWords, in_z_basis, resolve
@@ -136,7 +136,7 @@ class _Tracing:
         circuit, recorder, returned = self._ansatz.circuit, Recorder(), None
         arguments = (self._classes,) if _takes_classes(circuit) else ()
         try:
-            with recorder.recording():
+            with recorder.recording(), tracing():
                 returned = circuit(features, weights, list(self._wires), *arguments)
         except SettingsError:
             raise

@@ -29,6 +29,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Work in an empty folder, with nothing registered; forget its modules afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "_sessions", {})
     path = list(sys.path)
     registry._declared.cache_clear()
     yield
@@ -215,3 +216,20 @@ def test_of_other_texts_an_open_setting_declares_nothing() -> None:
     assert registry.declared("aggregation", "FedAdam", "uses", ()) == ()
     assert registry.declared("aggregation", "krum", "uses") == ("aggregation.trim",)
     assert registry.users("aggregation", "aggregation.trim") == ("krum", "trimmed-mean")
+
+
+def test_an_object_called_with_arguments_that_it_does_not_take_names_its_file() -> None:
+    """Its traceback has no frame of the user's: the call itself fails."""
+    registry.register("agent", "few", Patient)
+    found = registry.bad_extension("agent", "few", TypeError("takes 1 argument but 2 were given"))
+    assert "'few': test_registry.py raises TypeError: takes 1" in str(found)
+
+
+def test_sessions_tell_objects_of_one_name_from_another() -> None:
+    assert registry.session("agent", "again") == ""
+    registry.register("agent", "again", Patient)
+    first = registry.session("agent", "again")
+    registry.register("agent", "again", Patient)
+    assert registry.session("agent", "again") == first != ""
+    registry.register("agent", "again", Patient(2), replace=True)
+    assert registry.session("agent", "again") != first

@@ -181,6 +181,8 @@ def test_a_mistake_is_one_line(folder: Path, attribute: str, given: str, line: s
         ({"kind": "image"}, "kind of a Dataset .*; accepted: 'text' or 'dna'"),
         ({"classes": ["one"]}, "classes of a Dataset are fewer than two names"),
         ({"classes": "no"}, "classes of a Dataset are fewer than two names"),
+        ({"classes": ["no", "no"]}, "classes of a Dataset have 'no' twice; accepted: a name once"),
+        ({"classes": {0: "no", 1: "no"}}, "classes of a Dataset have 'no' twice"),
     ],
 )
 def test_a_data_set_is_checked_where_it_is_made(fields: dict[str, Any], line: str) -> None:

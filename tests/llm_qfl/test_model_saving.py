@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import llm_qfl
 from core import UserError
 from llm_qfl.model import load
 from tests.command import ROOT
@@ -270,3 +271,52 @@ def test_a_push_without_network_or_to_no_name_is_one_line(tmp_path: Path) -> Non
     assert "HF_HUB_OFFLINE" in offline.stderr.splitlines()[-1]
     named = fresh_process(PUSH.format(place=place, repo="a b//c"), tmp_path)
     assert named.stderr.splitlines()[-1].endswith("write USER/NAME.")
+
+
+BRICKS = """
+from quantum.circuit import CZ, RY
+
+
+class Bricks:
+    def __init__(self, layers=1):
+        self.layers = layers
+
+    def shape(self, qubits, classes):
+        return self.layers, qubits
+
+    def circuit(self, features, weights, wires):
+        for i, wire in enumerate(wires):
+            RY(features[i], wires=wire)
+            for layer in range(self.layers):
+                RY(weights[layer, i], wires=wire)
+        CZ(wires=wires[:2])
+"""
+
+
+def test_an_own_circuit_on_one_hot_features_in_a_fresh_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bricks.py").write_text(BRICKS)
+    letters = np.random.default_rng(0).choice(list("ACGT"), (120, 12))
+    rows = ["".join(row) for row in letters]
+    labels = ["purine" if row[4] in "AG" else "other" for row in rows]
+    table = "\n".join(["text,label", *map(",".join, zip(rows, labels, strict=True))])
+    (tmp_path / "rows.csv").write_text(table)
+    data = {"source": "csv", "kind": "dna", "path": "rows.csv", "server_rows": 30}
+    small = {"rounds": 1, "clients": 2, "train": {"steps": 3}, "distill": {"weight": 0}}
+    more = {"ansatz": "bricks:Bricks", "quantum.options": "layers=2", "features.kind": "one-hot"}
+    model = llm_qfl.run(small, data=data, quiet=True, report=False, **more).model
+    model.save("taken")
+    code = f"import llm_qfl; print(llm_qfl.load('taken').predict_proba({rows}).tolist())"
+    ran = fresh_process(code, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert np.allclose(json.loads(ran.stdout), model.predict_proba(rows), atol=1e-9)
+
+    bad = model.problems([rows[0], "ACGT", rows[1] + "A"])
+    assert list(bad) == [1, 2]
+    assert bad[1].startswith("a sequence of 4 letters; accepted: 12, as in training")
+    with pytest.raises(UserError, match="row 2: a sequence of 13 letters; accepted: 12"):
+        model.predict([rows[0], rows[1] + "A"])
+    with pytest.raises(UserError, match="row 1: a sequence of 4 letters"):
+        model.features(["ACGT", "ACGT"])

@@ -113,6 +113,25 @@ def test_a_local_model() -> None:
     assert result.clients["llm_loss"].tolist() == pytest.approx([expected] * 4, abs=0.05)
 
 
+def test_a_local_model_defined_again_is_fitted_again() -> None:
+    """A site's store must not take one class or object for another that has its name."""
+
+    def constant(share: float) -> type:
+        def soft_labels(self: Any, rows: Any) -> Any:
+            return np.tile([share, 1 - share], (len(rows), 1))
+
+        return type("Cell", (Counting,), {"soft_labels": soft_labels})
+
+    more: dict[str, Any] = {"distill": {"calibrate": False}, "quiet": True}
+    first, second = (llm_qfl.run(**SMALL, **more, model=constant(share)) for share in (0.5, 0.9))
+    assert first.settings["llm.model"] == second.settings["llm.model"] == "Cell"
+    assert first.clients["llm_loss"].max() < 0.7 < second.clients["llm_loss"].min()
+    model: Any = constant(0.5)()
+    assert llm_qfl.run(**SMALL, **more, model=model).clients["llm_loss"].max() < 0.7
+    model.soft_labels = lambda rows: np.tile([0.9, 0.1], (len(rows), 1))
+    assert llm_qfl.run(**SMALL, **more, model=model).clients["llm_loss"].min() > 0.7
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

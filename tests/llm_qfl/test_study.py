@@ -73,6 +73,9 @@ def test_objects_in_a_grid_run_every_time_since_nothing_says_that_they_are_the_s
     [
         ({"grid": {"agent": "all"}}, r"grid['agent'] = 'all'; accepted: a list of values"),
         ({"grid": {"agent": []}}, r"grid['agent'] = []; accepted: a list of values"),
+        ({"grid": {"rounds": [1]}, "seeds": 3}, "seeds = 3; accepted: a list of whole numbers"),
+        ({"grid": {"rounds": [1]}, "seeds": []}, "seeds = []; accepted: a list of whole numbers"),
+        ({"grid": {"rounds": [1]}, "seeds": [1, "x"]}, "seeds = [1, 'x']; accepted: a list of"),
         ({"grid": {"rounds": [1, 1]}}, "the cell (1,) twice; accepted: each once"),
         ({"grid": {"rounds": [1]}, "reference": 3}, "reference = 3; accepted: (1,); name a cell"),
         ({"grid": {"rounds": [1, "x"]}}, "run.rounds = 'x'; accepted: a whole number"),

@@ -77,6 +77,12 @@ CASES = {
         "TypeError: features and weights have no values",
     ),
     "branch": ({"line": "0 if weights[0] > 0 else 1"}, "raises TypeError: '>' not supported"),
+    "zero": ({"line": "0 if weights[0] == 0 else 1"}, "TypeError: features and weights have no"),
+    "among": ({"line": "weights[0] in (0, 1)"}, "TypeError: features and weights have no values"),
+    "twice": (
+        {"line": "qml.QubitUnitary(2 * np.eye(4), wires=[0, 1])"},
+        r"circuit\(\): the matrix of a QubitUnitary is not unitary",
+    ),
     "many": ({"more": OBSERVABLES.format("[0, 1]"), "classes": "3"}, "returns 2 .* for 3 classes"),
     "far": ({"more": OBSERVABLES.format("[7]")}, r"measures wires \[7\]; accepted: some of \[0, 1"),
     "both": (

@@ -190,6 +190,8 @@ NAN = {"angles": np.array([1.0, np.nan]), "scale": np.array(1.0)}
         (lambda: {"angles": 1}, "returns the arrays 'angles'; accepted: 'angles', 'scale'"),
         (lambda: {**FIRST, "angles": 1.0}, r"returns 'angles' of shape \(\); accepted: \(2,\)"),
         (lambda: {**FIRST, "angles": "a"}, "returns no numbers as 'angles'; accepted: an array"),
+        (lambda: None, "returns None; accepted: arrays by name; correct the file"),
+        (lambda: {**FIRST, "angles": np.array([1j, 2])}, "returns no numbers as 'angles'"),
         (lambda: NAN, "returns a 'angles' that is not finite; accepted: finite numbers"),
     ],
 )
