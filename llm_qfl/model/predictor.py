@@ -261,7 +261,7 @@ class Predictor:
         if not needs_length((feature_kind(self.kind, self.settings.features),)):
             return None
         one, two = (self.pipeline.raw(["A" * length]).shape[1] for length in (1, 2))
-        return 1 + (len(self.pipeline.projection.matrix) - one) // (two - one)
+        return int(1 + (len(self.pipeline.projection.matrix) - one) // (two - one))
 
     def _checked(self, rows: Rows) -> tuple[str, ...]:
         """Return rows as the readers would, of the length that the features take."""

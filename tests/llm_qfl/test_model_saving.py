@@ -305,7 +305,11 @@ def test_an_own_circuit_on_one_hot_features_in_a_fresh_process(
     (tmp_path / "rows.csv").write_text(table)
     data = {"source": "csv", "kind": "dna", "path": "rows.csv", "server_rows": 30}
     small = {"rounds": 1, "clients": 2, "train": {"steps": 3}, "distill": {"weight": 0}}
-    more = {"ansatz": "bricks:Bricks", "quantum.options": "layers=2", "features.kind": "one-hot"}
+    more: dict[str, Any] = {
+        "ansatz": "bricks:Bricks",
+        "quantum.options": "layers=2",
+        "features.kind": "one-hot",
+    }
     model = llm_qfl.run(small, data=data, quiet=True, report=False, **more).model
     model.save("taken")
     code = f"import llm_qfl; print(llm_qfl.load('taken').predict_proba({rows}).tolist())"
