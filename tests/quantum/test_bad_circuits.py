@@ -79,7 +79,7 @@ CASES = {
     "branch": ({"line": "0 if weights[0] > 0 else 1"}, "raises TypeError: '>' not supported"),
     "zero": ({"line": "0 if weights[0] == 0 else 1"}, "TypeError: features and weights have no"),
     "among": ({"line": "weights[0] in (0, 1)"}, "TypeError: features and weights have no values"),
-    "twice": (
+    "doubled": (
         {"line": "qml.QubitUnitary(2 * np.eye(4), wires=[0, 1])"},
         r"circuit\(\): the matrix of a QubitUnitary is not unitary",
     ),
