@@ -41,6 +41,26 @@ def call_dataset(settings: DataSettings, seed: int) -> Dataset:
     """
     name = settings.source
     extension = registry.find("dataset", name)
+    found = _called(name, extension, settings, seed)
+    own = name not in registry.shipped("dataset")
+    # Every site calls it for itself, and they share out its rows by their numbers.
+    if own and not _same_rows(found, _called(name, extension, settings, seed)):
+        given = f"data.source = {name!r} returns other rows, or another order, at each call"
+        fix = "sort the rows, or draw from a generator of the parameter seed"
+        raise DataError(given, "the same rows at each call, since each site makes its own", fix)
+    return found
+
+
+def _same_rows(one: Dataset, other: Dataset) -> bool:
+    """Whether two calls gave the same rows in the same order."""
+
+    def rows(made: Dataset) -> list[tuple[str, list[str], list[str], list[str]]]:
+        return [(name, *map(list, (c.texts, c.labels, c.sites))) for name, c in made.parts.items()]
+
+    return rows(one) == rows(other)
+
+
+def _called(name: str, extension: Any, settings: DataSettings, seed: int) -> Dataset:
     expected = registry.POINTS["dataset"].expected
     if not callable(extension):
         given = f"data.source = {name!r} is {type_name(extension)}"

@@ -127,7 +127,8 @@ def private_flwr(program: str, logs: Path, threads: int = 1) -> Flwr:
     """Return the ``flwr`` command of a launch of its own, with a private home."""
     tag = uuid.uuid4().hex
     home = private_folder(tag)
-    own = environment(os.environ, home, tag, threads)
+    # Rows that a user's function takes from a set have one order in every process of the run.
+    own = {**environment(os.environ, home, tag, threads), "PYTHONHASHSEED": "0"}
     return Flwr(program, home, own, logs / "run.log")
 
 

@@ -118,11 +118,19 @@ class _Tracing:
         return shape
 
     def _blocks(self, shape: tuple[int, ...]) -> tuple[Block, ...]:
-        """Call the circuit; again if it was what imported PennyLane, whose gates were not seen."""
+        """Call the circuit; again if it was what imported PennyLane, whose gates were not seen.
+
+        One of the user's own is called twice: every site traces for itself, so chance is refused.
+        """
         imported = "pennylane" in sys.modules
         blocks = self._record(shape)
         if not imported and "pennylane" in sys.modules:
             blocks = self._record(shape)
+        if not _ships(self._ansatz) and repr(self._record(shape)) != repr(blocks):
+            raise self._bad(
+                "circuit() queues other gates at each call",
+                "the same gates at each call: numbers drawn at random are weights, or of a seed",
+            )
         for gate in gates_of(blocks):
             foreign = [wire for wire in gate.wires if wire not in self._wires]
             if foreign or len(set(gate.wires)) < len(gate.wires):

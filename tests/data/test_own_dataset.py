@@ -51,6 +51,13 @@ def wrong():
     return WORDS, HALF
 
 
+def by_chance():
+    import numpy as np
+
+    order = np.random.default_rng().permutation(40)
+    return Dataset(([WORDS[i] for i in order], [str(HALF[i]) for i in order]))
+
+
 NOTHING = 3
 """
 
@@ -124,6 +131,11 @@ def test_sites_of_its_own(folder: Path) -> None:
             "lengths",
             "",
             r"train of a Dataset has 40 rows and 3 labels; accepted: as many labels as",
+        ),
+        (
+            "by_chance",
+            "",
+            r"returns other rows, or another order, at each call; accepted: the same",
         ),
         ("wrong", "", r"returns of the type tuple; accepted: a function that returns a llm_qfl.Da"),
         ("NOTHING", "", r"is a number; accepted: a function that returns a Dataset"),

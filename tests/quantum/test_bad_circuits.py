@@ -56,6 +56,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 CASES = {
+    "chance": (
+        {"line": "qml.RX(np.random.default_rng().random(), wires=0)"},
+        r"circuit\(\) queues other gates at each call; accepted: the same gates at each call",
+    ),
     "index": ({"line": "qml.RY(weights[3], wires=0)"}, "line 1[0-9] raises IndexError: index 3 is"),
     "unused": ({"shape": "(2 * qubits,)"}, r"does not use 3 of its 6 weights \(the first is numb"),
     "rank": (
