@@ -54,8 +54,9 @@ def call_dataset(settings: DataSettings, seed: int) -> Dataset:
 def _same_rows(one: Dataset, other: Dataset) -> bool:
     """Whether two calls gave the same rows in the same order."""
 
-    def rows(made: Dataset) -> list[tuple[str, list[str], list[str], list[str]]]:
-        return [(name, *map(list, (c.texts, c.labels, c.sites))) for name, c in made.parts.items()]
+    def rows(made: Dataset) -> dict[str, list[list[str]]]:
+        parts = made.parts.items()
+        return {name: [list(c.texts), list(c.labels), list(c.sites)] for name, c in parts}
 
     return rows(one) == rows(other)
 
