@@ -45,7 +45,7 @@ demo: $(STAMP)
 
 # Two processes, a file at a time: tests are single-threaded, and share what a file sets up.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=30
 
 # Half as long again as make test, so not part of CI; no threshold.
 coverage: $(STAMP)
@@ -53,7 +53,8 @@ coverage: $(STAMP)
 
 # Minutes on two cores, so not part of CI.
 test-deploy: $(STAMP)
-	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/llm_qfl/deploy/test_real.py tests/llm_qfl/test_own_files.py
+	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/llm_qfl/deploy/test_real.py \
+		tests/llm_qfl/test_own_files.py tests/llm_qfl/test_new.py tests/llm_qfl/test_python_runs.py
 
 test-faults: $(STAMP)
 	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/faults

@@ -248,6 +248,7 @@ def test_objects_stay_in_this_process(point: str, monkeypatch: pytest.MonkeyPatc
         launched._refuse_objects(settings.model_copy(update={section: part}))
 
 
+@pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-deploy runs it")
 @pytest.mark.slow
 def test_flowers_simulation_gives_the_same_and_callbacks_see_it() -> None:
     watcher = Watcher()

@@ -122,7 +122,7 @@ def test_transpiled_once_and_kept(manila: Any, tmp_path: Path, monkeypatch: Any)
     first = compile_circuit(qcnn(3), manila, 3, 2, 0, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".qpy", ".json"}
     monkeypatch.setattr(
-        "quantum.engines.devices.circuits.trace", None
+        "quantum.engines.devices.circuits.to_qiskit", None
     )  # a second tracing would fail
     assert facts_of(compile_circuit(qcnn(3), manila, 3, 2, 0, tmp_path)) == facts_of(first)
     with pytest.raises(TypeError):

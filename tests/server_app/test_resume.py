@@ -339,7 +339,8 @@ def test_what_the_evaluator_spent_before_is_added(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("quantum.DeviceEngine", SimpleNamespace)
     engine = SimpleNamespace(usage=Usage(jobs=2, shots=30))
     earlier = {"jobs": 1, "qpu_seconds": 4.0}
-    evaluator: Any = SimpleNamespace(classifier=SimpleNamespace(engine=engine), earlier=earlier)
+    pipeline = SimpleNamespace(classifier=SimpleNamespace(engine=engine))
+    evaluator: Any = SimpleNamespace(pipeline=pipeline, earlier=earlier)
     spent = CentralEvaluator.spent(evaluator)
     assert (spent["jobs"], spent["shots"], spent["qpu_seconds"]) == (3, 30, 4.0)
 

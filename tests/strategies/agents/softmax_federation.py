@@ -111,6 +111,7 @@ def member(client: int, site: Site, classes: int) -> Member:
         "circuits_fixed": len(site.val_labels),
         "shots_per_circuit": 0,
         "seconds": 0.0,
+        "length": 0,
     }
     return Member(1000 + client, SiteReport(**said))
 
