@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -37,21 +38,48 @@ def test_every_example_is_on_a_page() -> None:
     assert {path.name for path in EXAMPLES} == {name for _, name, _ in QUOTES}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_runs_in_an_empty_folder(example: Path, tmp_path: Path) -> None:
-    if (package := NEEDS.get(example.name)) and not find_spec(package):
-        pytest.skip(f"{package} is not installed")
-    environment = {**os.environ, "LLM_QFL_HOME": str(tmp_path / "store"), "MPLBACKEND": "Agg"}
+RUNNER = """
+import json, os, pathlib, runpy, sys, traceback
+
+failed = {}
+for path in json.loads(sys.argv[1]):
+    folder = pathlib.Path(path).stem
+    os.mkdir(folder)
+    os.chdir(folder)
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except BaseException:
+        failed[path] = traceback.format_exc()
+    os.chdir("..")
+pathlib.Path("failed.json").write_text(json.dumps(failed))
+"""
+"""Runs each example in an empty folder; in one process, so that libraries are imported once."""
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Run all examples; return the tracebacks of those that fail, by path."""
+    folder = tmp_path_factory.mktemp("examples")
+    environment = {**os.environ, "LLM_QFL_HOME": str(folder / "store"), "MPLBACKEND": "Agg"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    (tmp_path / "here").mkdir()
+    runnable = [str(path) for path in EXAMPLES if not lacks(path)]
+    words = [sys.executable, "-c", RUNNER, json.dumps(runnable)]
     ran = subprocess.run(
-        [sys.executable, str(example)],
-        cwd=tmp_path / "here",
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    return dict(json.loads((folder / "failed.json").read_text()))
+
+
+def lacks(example: Path) -> str:
+    """Return the package that an example needs and that is not installed; empty: none."""
+    package = NEEDS.get(example.name, "")
+    return package if package and not find_spec(package) else ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_runs_in_an_empty_folder(example: Path, failures: dict[str, str]) -> None:
+    if package := lacks(example):
+        pytest.skip(f"{package} is not installed")
+    assert str(example) not in failures, failures[str(example)]

@@ -70,6 +70,7 @@ def test_a_bad_file_is_one_line_before_anything_starts(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-deploy runs it")
 def test_they_travel_in_a_simulation(folder: Path) -> None:
     ran = llm_qfl(folder, "run", *sets(*GIVEN, *SMALL), LLM_QFL_HOME=str(folder / "store"))
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -1,4 +1,4 @@
-"""`llm_qfl.run` in this process: the command's figures, callbacks, errors, what it leaves."""
+"""`llm_qfl.run` in this process: callbacks, errors, what it leaves."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 import llm_qfl
-from core import read_json, read_jsonl
-from tests import command
-from tests.command import sets
+from core import read_jsonl
 
 SMALL: dict[str, Any] = {
     "clients": 2,
@@ -37,26 +35,6 @@ def losses(folder: Path) -> list[tuple[Any, ...]]:
     events = [e for e in read_jsonl(folder / "metrics.jsonl") if e["event"] in ("client", "round")]
     kept = ("event", "round", "client", "loss", "accuracy", "llm_loss", "circuits", "steps")
     return [tuple(str(event.get(key)) for key in kept) for event in events]
-
-
-@pytest.mark.slow
-def test_the_figures_are_those_of_the_command_to_the_last_digit(here: Path) -> None:
-    given = ["run.clients=2", "run.rounds=2", "data.train_rows=80", "data.test_rows=40"]
-    given += ["data.server_rows=40", "train.steps=3", "llm.epochs=1", "run.report=false"]
-    store = str(here / "store")
-    done = command.llm_qfl(here, "run", *sets(*given), LLM_QFL_HOME=store, OMP_NUM_THREADS="2")
-    assert done.returncode == 0, done.stderr
-    there = (here / "runs" / "latest").resolve()
-    result = llm_qfl.run(**SMALL, llm={"epochs": 1, "store": str(here / "other")}, quiet=True)
-    assert result.folder != there
-    assert losses(result.folder) == losses(there)
-    summaries = [read_json(folder / "summary.json") for folder in (result.folder, there)]
-    assert summaries[0]["test"] == summaries[1]["test"]
-    decided = [
-        [(line["participants"], line["steps"], line["reason"]) for line in read_jsonl(f)]
-        for f in (result.folder / "agent.jsonl", there / "agent.jsonl")
-    ]
-    assert decided[0] == decided[1]
 
 
 class Watcher:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from core import parse_run, read_json, read_jsonl
 from core.storage.content_store import NAMES, OWNERS
+from llm_qfl import run
 from tests import command, other_users
 from tests.command import sets
 from tests.other_users import Watch
@@ -40,7 +42,11 @@ def home(folder: Path) -> dict[str, Any]:
     return {"LLM_QFL_HOME": store, "COLUMNS": "100", "PYTHONIOENCODING": "latin-1"}
 
 
-def watched(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], Watch, str]:
+Watched = tuple[subprocess.CompletedProcess[str], Watch, str]
+"""A command that ended, where it listened, and what others got from its Ray."""
+
+
+def watched(folder: Path, *words: str) -> Watched:
     """Run the command; also return where it listened, and what others got from its Ray."""
     mark = uuid.uuid4().hex
     with (folder / "printed").open("w") as printed:
@@ -76,11 +82,20 @@ def test_a_bad_key_is_one_line_and_nothing_starts(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+TRACKERS = "tensorboard" if find_spec("tensorboard") else ""
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Watched]:
+    """Run a small simulation once; return its folder, and what was seen of it."""
+    place = tmp_path_factory.mktemp("small")
+    given = (*SMALL, "run.name=small", f"run.track={TRACKERS}")
+    return place, watched(place, "run", *sets(*given))
+
+
 @pytest.mark.slow
-def test_two_clients_two_rounds(tmp_path: Path) -> None:
-    names = "tensorboard" if find_spec("tensorboard") else ""
-    given = (*SMALL, "run.name=small", f"run.track={names}")
-    found, watch, got = watched(tmp_path, "run", *sets(*given))
+def test_two_clients_two_rounds(small_run: tuple[Path, Watched]) -> None:
+    place, (found, watch, got) = small_run
     assert found.returncode == 0, found.stdout
     # Ray lets nobody write into its store without the run's token, and listens here alone.
     assert got.startswith("refused")
@@ -88,21 +103,45 @@ def test_two_clients_two_rounds(tmp_path: Path) -> None:
     assert watch.of("/raylet ")
     assert watch.of("flower-superlink")
     assert watch.beyond_this_machine() == {}
-    folder = (tmp_path / "runs" / "latest").resolve()
+    folder = (place / "runs" / "latest").resolve()
     # What the parts of a run make in a store, and nothing else, is what `clean` removes.
-    assert {item.name for item in (tmp_path / "store").iterdir()} <= {*NAMES, OWNERS}
+    assert {item.name for item in (place / "store").iterdir()} <= {*NAMES, OWNERS}
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed"
     assert summary["rounds"] == 2
     assert summary["test"]["rows"] == 40
     for printed in ("dna-demo (synthetic)", "QCNN su4, 4 qubits", "quantum model", str(folder)):
         assert printed in found.stdout
-    assert len(list(folder.glob("tensorboard/events.*"))) == bool(names)
+    assert len(list(folder.glob("tensorboard/events.*"))) == bool(TRACKERS)
     page = (folder / "report.html").read_text()
     assert "synthetic" in page
     assert "<svg" in page
     rounds = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [event["round"] for event in rounds if event["event"] == "round"] == [1, 2]
+
+
+def figures(folder: Path) -> list[Any]:
+    """Return what a run computed and decided, without what it took."""
+    events = [e for e in read_jsonl(folder / "metrics.jsonl") if e["event"] in ("client", "round")]
+    names = ("event", "round", "client", "loss", "accuracy", "llm_loss", "circuits", "steps")
+    decided = read_jsonl(folder / "agent.jsonl")
+    return [
+        *[[str(event.get(name)) for name in names] for event in events],
+        *[(line["participants"], line["steps"], line["reason"]) for line in decided],
+        read_json(folder / "summary.json")["test"],
+    ]
+
+
+@pytest.mark.slow
+def test_python_gives_its_figures_to_the_last_digit(
+    small_run: tuple[Path, Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, with a store of its own: no Flower runtime, no teacher taken over."""
+    monkeypatch.chdir(tmp_path)
+    settings, _ = parse_run([], [*SMALL, "run.report=false", f"llm.store={tmp_path / 'store'}"])
+    result = run(settings, quiet=True)
+    assert result.folder.is_relative_to(tmp_path)
+    assert figures(result.folder) == figures((small_run[0] / "runs" / "latest").resolve())
 
 
 def damaged_model(folder: Path) -> str:
