@@ -54,7 +54,8 @@ coverage: $(STAMP)
 # Minutes on two cores, so not part of CI.
 test-deploy: $(STAMP)
 	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/llm_qfl/deploy/test_real.py \
-		tests/llm_qfl/test_own_files.py tests/llm_qfl/test_new.py tests/llm_qfl/test_python_runs.py
+		tests/llm_qfl/test_own_files.py tests/llm_qfl/test_new.py tests/llm_qfl/test_python_runs.py \
+		tests/llm_qfl/test_real_runs.py
 
 test-faults: $(STAMP)
 	LLM_QFL_REAL=1 $(BIN)/python -m pytest tests/faults

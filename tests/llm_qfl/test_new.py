@@ -102,6 +102,7 @@ def test_its_own_tests_pass(project: Path) -> None:
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+@pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-deploy runs it")
 @pytest.mark.slow
 def test_llm_qfl_runs_it(project: Path) -> None:
     small = ("run.clients=2", "run.rounds=2", "train.steps=2", "data.train_rows=80")

@@ -165,6 +165,7 @@ def test_a_failing_client_is_told_and_exits_1(tmp_path: Path) -> None:
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-deploy runs it")
 @pytest.mark.slow
 def test_a_failing_server_is_told_and_exits_1(tmp_path: Path) -> None:
     agent = ("agent.kind=llm", f"agent.model={damaged_model(tmp_path)}")

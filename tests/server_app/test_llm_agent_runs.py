@@ -61,7 +61,7 @@ def test_every_misbehaviour_is_on_record_and_none_ends_the_run(
         *ENDPOINT,
         f"run.rounds={len(MISBEHAVIOURS)}",
         f"stop.min_rounds={len(MISBEHAVIOURS)}",
-        "agent.timeout=1.0",
+        "agent.timeout=4.0",  # on a busy machine a sound answer with three retries needs a second
     )
     assert server.script == []
     lines = ran.decisions()
@@ -79,7 +79,7 @@ def test_every_misbehaviour_is_on_record_and_none_ends_the_run(
     assert summary["repaired"] == 4
     assert summary["prompt_tokens"] == 100 * 15
     assert summary["answer_tokens"] == 20 * 15
-    assert summary["seconds"] > 2
+    assert summary["seconds"] > 8
     ledger = json.loads((ran.folder / "ledger.json").read_text())["agent"]
     assert [entry["questions"] for entry in ledger["entries"]] == [len(t[2]) for t in decided]
     assert ledger["totals"] == {
@@ -108,8 +108,8 @@ def _each_round(decided: list[Any], notes: list[list[str]], lines: list[dict[str
     assert lines[4]["guard"] == [f"no stop before {len(MISBEHAVIOURS)} rounds"]
     assert len(decided[5][2]) == 3
     assert all("limit of tokens cut it off" in problem for problem in decided[5][2])
-    assert "gave no whole answer within 1 s" in decided[6][2][0]
-    assert "gave no whole answer within 1 s" in decided[7][2][0]
+    assert "gave no whole answer within 4 s" in decided[6][2][0]
+    assert "gave no whole answer within 4 s" in decided[7][2][0]
     assert decided[8] == ([0, 2], {"0": 2, "2": 1}, [""])
     assert "without a chat completion (<html>)" in decided[9][2][0]
     assert "without a chat completion" in decided[10][2][0]
@@ -131,7 +131,7 @@ def _ruled(lines: list[dict[str, Any]]) -> list[int]:
 
 def test_the_key_is_in_no_file_of_a_run(federate: Federate, server: AgentServer) -> None:
     server.script = [replies(f"{FINE} {KEY}"), sends({"error": {"message": KEY}}, 500)] * 4
-    ran = federate(*ENDPOINT, "agent.timeout=1.0")
+    ran = federate(*ENDPOINT, "agent.timeout=4.0")
     assert server.headers[-1]["authorization"] == f"Bearer {KEY}"
     files = [path for path in ran.folder.rglob("*") if path.is_file()]
     assert len(files) > 5
