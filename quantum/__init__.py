@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
     from quantum.training.local import TrainResult, evaluate, train_local
     from quantum.training.problem import TrainingData
+    from quantum.training.together import TrainTask, train_together
 
 __getattr__ = lazy_door(
     __name__,
@@ -37,5 +38,6 @@ __getattr__ = lazy_door(
         "quantum.losses": "cross_entropy distillation distilled_loss proximal_term",
         "quantum.training.local": "TrainResult evaluate train_local",
         "quantum.training.problem": "TrainingData",
+        "quantum.training.together": "TrainTask train_together",
     },
 )
