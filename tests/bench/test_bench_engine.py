@@ -6,38 +6,110 @@ import numpy as np
 import pytest
 import torch
 
-from bench import floor, published_circuit
+from bench import floor, published_circuit, simulators
 from bench.engine import (
+    COMPILED,
+    DEFAULT,
     JAX,
     OTHERS,
     OURS,
+    PYQTORCH,
+    QANDLE,
     SLOW,
+    STATES,
+    TENSORCIRCUIT,
     TORCHQUANTUM,
     Bounds,
-    gradient_step,
-    inputs,
+    Cell,
+    build,
+    deviation,
+    header,
     main,
     measure,
     milliseconds,
+    our_step,
     row,
 )
-from bench.simulators import NotInstalledError, jax_step, torchquantum_step
+from bench.simulators import NotInstalledError, elementary, random_problem
 from core import BackendError
+from quantum.circuit import Gate
+from quantum.circuit.gates import Trainable
 from quantum.engines.exact.engine import ExactEngine
+from quantum.engines.exact.reference import apply_gate, gate_matrices, reference_expectations
 from tests.quantum.conftest import qcnn
+
+MODULES = {
+    JAX: "jax",
+    TENSORCIRCUIT: "jax",
+    TORCHQUANTUM: "torchquantum",
+    PYQTORCH: "pyqtorch",
+    QANDLE: "qandle",
+}
 
 
 def test_a_row_gives_the_others_as_ratios_to_ours() -> None:
-    others: dict[str, tuple[float | str, float | None]] = dict.fromkeys(OTHERS, (50.0, None))
-    others[JAX] = (4.0, 2.5)
-    others[TORCHQUANTUM] = ("not installed", None)
-    assert row(4, 32, 2.0, others, 0.5) == (
-        "| 4 | 32 | 2.0 | 50 (25.0x) | 50 (25.0x) | 4 (2.0x) | 2.5 | not installed | 0.50 | 4.0 |"
+    others: dict[str, Cell] = {
+        DEFAULT: (50.0, None),
+        JAX: (4.0, 2.5),
+        TENSORCIRCUIT: ("not tried", None),
+        QANDLE: ("missing", None),
+    }
+    line = (
+        "| 4 | 32 | 2 | 50 (25.0x) | 4 (2.0x) | 2.5 | not tried | - | not installed | 0.50 | 4.0 |"
     )
+    assert row(4, 32, 2.0, others, 0.5) == line
+    assert header(tuple(others)).splitlines()[0].count("|") == line.count("|")
 
 
 def test_a_step_takes_time() -> None:
-    assert milliseconds(gradient_step(OURS, 2, 4), limit=0.05) > 0
+    assert milliseconds(our_step(random_problem(qcnn(2), 4)), limit=0.05) > 0
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_simulator_computes_the_loss_and_the_gradient(name: str) -> None:
+    """Those that are installed here; the others when the benchmark runs."""
+    problem = random_problem(qcnn(2), 3)
+    theta = torch.tensor(problem.theta, dtype=torch.float64, requires_grad=True)
+    z = reference_expectations(problem.ansatz, theta[:-2], problem.features)[:, 0]
+    labels = torch.as_tensor(problem.labels, dtype=torch.float64)
+    logits = theta[-2] * z + theta[-1]
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
+    expected = loss.detach(), torch.autograd.grad(loss, theta)[0]
+    try:
+        step, seconds = build(name, problem, "cpu")
+    except (NotInstalledError, BackendError) as error:
+        pytest.skip(str(error))
+    assert (seconds is not None) == (name in COMPILED)
+    assert deviation(step, lambda: expected) < 1e-5
+
+
+def test_a_wrong_simulator_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(qcnn(2), 3)
+    loss, gradient = our_step(problem)()
+
+    def wrong(problem: simulators.Problem, device: str) -> simulators.Step:
+        return lambda: (loss, gradient + 2e-4)
+
+    monkeypatch.setattr(simulators, "qandle_step", wrong)
+    cell = measure(QANDLE, problem, our_step(problem), Bounds(1.0, 1.0))
+    assert cell == ("differs by 0.0002", None)
+    assert main(["--qubits", "2", "--rows", "3", "--limit", "0.001", "--only", QANDLE]) == 1
+
+
+@pytest.mark.parametrize("name", ["IsingXX", "IsingYY", "IsingZZ"])
+def test_ising_rotations_in_elementary_gates(name: str) -> None:
+    ising = Gate(name, (1, 0), Trainable(0))
+    slots, x = torch.tensor([0.7], dtype=torch.float64), torch.zeros(4, 2, dtype=torch.float64)
+
+    def columns(gates: list[Gate]) -> torch.Tensor:
+        states = torch.eye(4, dtype=torch.complex128)
+        for gate in gates:
+            states = apply_gate(states, gate, gate_matrices(gate, slots, x), 2)
+        return states
+
+    written = list(elementary([ising]))
+    assert {gate.name for gate in written} <= {"CNOT", "RX", "RZ"}
+    torch.testing.assert_close(columns(written), columns([ising]))
 
 
 def test_a_gpu_is_idle_when_a_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,15 +128,16 @@ def test_a_gpu_is_idle_when_a_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> 
     assert events == ["clock", "step", "clock"] * 2
 
 
-@pytest.mark.parametrize("name", [OURS, "pennylane:default.qubit"])
+@pytest.mark.parametrize("name", [OURS, STATES, DEFAULT])
 def test_only_our_step_goes_to_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU ours refuses; PennyLane's columns are measured on the CPU all the same."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    if name == OURS:
-        with pytest.raises(BackendError, match="torch finds no CUDA device"):
-            gradient_step(name, 2, 2, "cuda")
+    problem = random_problem(qcnn(2), 2)
+    if name == DEFAULT:
+        our_step(problem, name, "cuda")()
     else:
-        gradient_step(name, 2, 2, "cuda")()
+        with pytest.raises(BackendError, match="torch finds no CUDA device"):
+            our_step(problem, name, "cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -75,39 +148,40 @@ def test_the_table_is_printed_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_slow_simulator_is_not_tried_with_more_rows() -> None:
-    bounds = Bounds(limit=0.0001, compile_limit=1.0)
-    took, _ = measure(OTHERS[0], 2, 2, bounds)
+    bounds, problem = Bounds(limit=0.0001, compile_limit=1.0), random_problem(qcnn(2), 2)
+    took, _ = measure(DEFAULT, problem, our_step(problem), bounds)
     assert isinstance(took, float)
-    assert measure(OTHERS[0], 2, 4, bounds) == (SLOW, None)
+    assert measure(DEFAULT, problem, our_step(problem), bounds) == (SLOW, None)
 
 
-def test_what_would_not_fit_is_not_tried() -> None:
-    assert measure(OTHERS[0], 16, 2048, Bounds(1.0, 1.0)) == ("too big", None)
+@pytest.mark.parametrize(("name", "qubits", "rows"), [(DEFAULT, 16, 2048), (QANDLE, 12, 32)])
+def test_what_would_not_fit_is_not_tried(name: str, qubits: int, rows: int) -> None:
+    problem = random_problem(qcnn(qubits), rows)
+    reference = our_step(random_problem(qcnn(2), 2))
+    assert measure(name, problem, reference, Bounds(1.0, 1.0)) == ("too big", None)
 
 
-@pytest.mark.parametrize(("name", "module"), [(JAX, "jax"), (TORCHQUANTUM, "torchquantum")])
-def test_a_missing_simulator_says_so(
-    name: str, module: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)  # importing it fails
-    features, labels = inputs(2, 3)
+@pytest.mark.parametrize("name", MODULES)
+def test_a_missing_simulator_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, MODULES[name], None)  # importing it fails
+    problem, bounds = random_problem(qcnn(2), 3), Bounds(1.0, 1.0)
     with pytest.raises(NotInstalledError, match="not installed"):
-        (jax_step if name == JAX else torchquantum_step)(qcnn(2), features, labels)
-    bounds = Bounds(1.0, 1.0)
-    assert measure(name, 2, 3, bounds) == ("not installed", None)
+        build(name, problem, "cpu")
+    assert measure(name, problem, our_step(problem), bounds) == ("not installed", None)
     assert bounds.skip == {name: "not installed"}
 
 
 def test_the_table_is_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("jax", "torchquantum"):
+    for module in MODULES.values():
         monkeypatch.setitem(sys.modules, module, None)
     assert main(["--qubits", "2", "--rows", "2", "4", "--limit", "0.001"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.count("|") for line in lines] == [11] * 4
+    assert [line.count("|") for line in lines] == [16] * 4
     assert lines[-1].startswith("| 2 | 4 | ")
-    assert "| not installed | - | not installed |" in lines[-1]
+    missing = "not installed | - | not installed | - | not installed | not installed"
+    assert f"| {missing} | not installed |" in lines[-1]
 
 
 def test_floor_counts_twelve_qubits_by_hand() -> None:
