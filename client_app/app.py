@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
 from client_app.site import load_cache, note
+from client_app.together import take_trained
 from client_app.work import evaluate_round, train_round
 from core import BudgetError, UserError
 from core.flower_compat import CLIENT_RAISED, close_ray
@@ -125,7 +126,8 @@ def train(message: Message, context: Context) -> RecordDict:
     parameters, instruction = read_instruction(message, TrainIns)
     fine_tuned = instruction.fine_tuned
     cache = load_cache(context, instruction.run, instruction.adapter, fine_tuned=fine_tuned)
-    report, trained = train_round(cache, parameters, instruction)
+    begun, outcome = take_trained(cache, parameters, instruction)
+    report, trained = train_round(cache, begun, instruction, outcome)
     cache.store()
     note(context, cache)
     return pack_report(report, trained)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from client_app.site import SiteCache, on_backend
+from client_app.process_cache import on_backend
+from client_app.site import SiteCache
 from core import Settings, backend_of, settings_command, store_root, worst_steps
 
 if TYPE_CHECKING:

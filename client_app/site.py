@@ -19,6 +19,15 @@ import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
 from flwr.common.logger import log
 
+from client_app.process_cache import (
+    MOST_SITES,
+    Recent,
+    clear,
+    on_backend,
+    settings_of,
+    shared_rows,
+    simulator,
+)
 from client_app.site_store import StoredSite, read_site, site_digest, write_site
 from core import (
     DataError,
@@ -29,7 +38,6 @@ from core import (
     derive_seed,
     fine_tunes_llm,
     open_store,
-    parse_settings,
 )
 from core.messages import UNSET
 
@@ -93,11 +101,16 @@ class SiteCache:
         if adapter != UNSET:
             self.adapter_digest = adapter
 
+    @property
+    def _run(self) -> str:
+        return self.run.partition("/")[0]
+
     @functools.cached_property
     def _loaded(self) -> tuple[DataInfo, Site]:
         from data import load_site
 
-        info, site = load_site(self.settings, self.client, self.settings.run.clients)
+        shared = shared_rows(self._run)
+        info, site = load_site(self.settings, self.client, self.settings.run.clients, shared)
         if self.rows and site_digest(site) != self.rows:
             raise DataError(
                 "rows that changed while the run was going on",
@@ -153,15 +166,14 @@ class SiteCache:
         """The quantum classifier on this node's backend."""
         from quantum import build_classifier
 
+        if self.settings.quantum.backend == "exact":
+            return self.simulated
         return build_classifier(self.settings.quantum, self.classes, self.host)
 
-    @functools.cached_property
+    @property
     def simulated(self) -> Classifier:
         """The same classifier on the exact simulator, for warm rounds."""
-        from quantum import build_classifier
-
-        exact = self.settings.quantum.model_copy(update={"backend": "exact"})
-        return build_classifier(exact, self.classes)
+        return simulator(self._run, self.settings.quantum, self.classes)
 
     def classifier_in(self, server_round: int) -> Classifier:
         """Return what a client trains on in a round: in a warm one the exact simulator."""
@@ -259,9 +271,9 @@ class SiteCache:
 
     def store(self) -> None:
         """Store what later processes of this run need; they do without where that fails."""
-        if not self._to_store:
+        wanted, self._to_store = self._to_store, False
+        if not wanted or _sites.all_here:
             return
-        self._to_store = False
         labels = {split: self.labels(split) for split in ("train", "validation", "test")}
         teacher, _ = self.teacher()
         self.rows = site_digest(self.site)
@@ -322,11 +334,14 @@ def load_cache(
     SettingsError
         If the node does not know which client it is.
     """
-    settings = parse_settings(context.run_config, context.node_config)
+    settings = settings_of(context.run_config, context.node_config)
     client = _client_of(context, settings)
     settings = on_backend(settings, backend_of(settings.quantum.backend, client))
     name = str(context.node_config.get("site") or f"client {client}")
-    cache = _cache(settings, client, name, str(context.run_id) if run == UNSET else run)
+    run = f"{context.run_id if run == UNSET else run}/{client}"
+    cache = _sites.get(
+        (settings, client, name, run), lambda: SiteCache(settings, client, name, run)
+    )
     cache.catch_up(context.state.config_records.get(STATE_KEY, ConfigRecord()), adapter, fine_tuned)
     return cache
 
@@ -362,17 +377,16 @@ def note(context: Context, cache: SiteCache) -> None:
     )
 
 
-@functools.lru_cache(maxsize=32)
-def _cache(settings: Settings, client: int, name: str, run_id: str) -> SiteCache:
-    return SiteCache(settings, client, name, run=f"{run_id}/{client}")
+_sites: Recent[SiteCache] = Recent(MOST_SITES)
 
 
-def on_backend(settings: Settings, backend: str) -> Settings:
-    """Return the settings of a client with its one backend."""
-    quantum = settings.quantum.model_copy(update={"backend": backend})
-    return settings.model_copy(update={"quantum": quantum})
+def hold_sites(count: int) -> None:
+    """Cache all sites of a run in this process, so many: no other process needs what they have."""
+    _sites.resize(max(count, MOST_SITES), all_here=True)
 
 
 def forget() -> None:
     """Empty the caches of this process: the next run in it shares nothing with the last."""
-    _cache.cache_clear()
+    _sites.clear()
+    _sites.resize(MOST_SITES)
+    clear()

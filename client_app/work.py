@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,45 @@ from core.messages import EvaluateIns, EvaluateReport, Parameters, TrainIns, Tra
 if TYPE_CHECKING:
     from data import Projection
     from llm import Teacher
-    from quantum import CircuitCost, TrainingData, TrainResult
+    from quantum import CircuitCost, TrainResult, TrainTask
 
 
-def train_round(
-    cache: SiteCache, parameters: Parameters, instruction: TrainIns
-) -> tuple[TrainReport, Parameters]:
-    """Train the quantum classifier from the global parameters, guided by the site's teacher.
+@dataclass(frozen=True)
+class Begun:
+    """A client's round of training, ready for its optimiser steps.
+
+    Attributes
+    ----------
+    task : TrainTask
+        What is to be trained, on which rows.
+    seen : ndarray, shape (validation rows, n)
+        The validation rows' projected features.
+    teacher : Teacher
+        The site's.
+    llm_tokens, llm_seconds : int and float
+        What fine-tuning it took in this round.
+    seconds : float
+        Time it took to open the backend.
+    """
+
+    task: TrainTask
+    seen: npt.NDArray[np.float32]
+    teacher: Teacher
+    llm_tokens: int
+    llm_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training gave, or what went wrong; and the client's share of the seconds it took."""
+
+    result: TrainResult | Exception
+    seconds: float
+
+
+def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainIns) -> Begun:
+    """Get a client ready to train: its rows, their features, the teacher and the backend.
 
     Parameters
     ----------
@@ -31,18 +64,13 @@ def train_round(
         The global angles (P,), scale and bias (R,).
     instruction : TrainIns
         Round, steps, class weights and projection.
-
-    Returns
-    -------
-    tuple
-        The figures of the round, and the trained parameters in the same shapes.
     """
     import torch
 
-    from data import Projection, scores
-    from quantum import TrainingData
+    from data import Projection
+    from quantum import TrainingData, TrainTask
 
-    settings = cache.settings
+    settings, number = cache.settings, instruction.round
     torch.set_num_threads(settings.quantum.threads)
     was_fresh = not cache.has_teacher
     teacher, llm_seconds = cache.teacher()
@@ -58,24 +86,65 @@ def train_round(
     seen = projection.apply(cache.features("validation"))
     # Loading rows and features again in a new process is no training.
     began = time.monotonic()
-    result, probabilities, spent = _trained(cache, parameters, instruction, rows, seen)
+    adam = settings.train.model_copy(update={"optimizer": "adam"})
+    task = TrainTask(
+        classifier=cache.classifier_in(number),
+        parameters=parameters,
+        data=rows,
+        train=adam if number <= settings.train.warm_rounds else settings.train,
+        distill=settings.distill.in_round(number),
+        steps=instruction.steps,
+        step_offset=instruction.step_offset,
+        seed=derive_seed(settings.run.seed, "train", cache.client, number),
+    )
+    # Reused from the store or remembered: nothing was trained on in this round.
+    tokens = int(teacher.metrics["tokens"]) if was_fresh else 0
+    return Begun(task, seen, teacher, tokens, llm_seconds, time.monotonic() - began)
+
+
+def train_round(
+    cache: SiteCache, begun: Begun, instruction: TrainIns, outcome: Outcome | None = None
+) -> tuple[TrainReport, Parameters]:
+    """Train the quantum classifier from the global parameters, guided by the site's teacher.
+
+    Parameters
+    ----------
+    cache : SiteCache
+        The site.
+    begun : Begun
+        What is to be trained.
+    instruction : TrainIns
+        The same that `begin_training` was given.
+    outcome : Outcome, optional
+        Of a training that was done together with other clients'; None: it is done now.
+
+    Returns
+    -------
+    tuple
+        The figures of the round, and the trained parameters in the same shapes.
+    """
+    from data import scores
+
+    began, teacher = time.monotonic(), begun.teacher
+    result, probabilities, spent = _trained(cache, begun, instruction.round, outcome)
     scored = scores(cache.labels("validation"), probabilities)
+    seconds = time.monotonic() - began + begun.seconds + (outcome.seconds if outcome else 0.0)
     report = TrainReport(
-        rows=len(rows.labels),
+        rows=len(begun.task.data.labels),
         round=instruction.round,
         steps=result.steps,
         loss=scored["loss"],
         accuracy=scored["accuracy"],
         train_loss=result.losses[-1],
         **_teacher_figures(teacher),
-        # Reused from the store or remembered: nothing was trained on in this round.
-        llm_tokens=int(teacher.metrics["tokens"]) if was_fresh else 0,
-        llm_seconds=llm_seconds,
+        llm_tokens=begun.llm_tokens,
+        llm_seconds=begun.llm_seconds,
         # A queue is nobody's work; it has its own line in the ledger.
-        train_seconds=max(time.monotonic() - began - spent["queue_seconds"], 0.0),
+        train_seconds=max(seconds - spent["queue_seconds"], 0.0),
         **spent,
     )
-    return report, _as_sent(cache, parameters, result.parameters, instruction.round)
+    sent = _as_sent(cache, dict(begun.task.parameters), result.parameters, instruction.round)
+    return report, sent
 
 
 def _as_sent(
@@ -93,11 +162,7 @@ def _as_sent(
 
 
 def _trained(
-    cache: SiteCache,
-    parameters: Parameters,
-    instruction: TrainIns,
-    rows: TrainingData,
-    seen: npt.NDArray[np.float32],
+    cache: SiteCache, begun: Begun, number: int, outcome: Outcome | None
 ) -> tuple[TrainResult, npt.NDArray[np.float64], CircuitCost]:
     """Train on a site's rows and evaluate the result on its validation rows.
 
@@ -106,26 +171,18 @@ def _trained(
     tuple
         The training, the validation rows' class probabilities (rows, C), and what both cost.
     """
-    from quantum import evaluate, metered, train_local
+    from quantum import evaluate, metered
 
-    settings = cache.settings
-    warm = instruction.round <= settings.train.warm_rounds
-    classifier = cache.classifier_in(instruction.round)
+    settings, classifier, seen = cache.settings, begun.task.classifier, begun.seen
+    warm = number <= settings.train.warm_rounds
     # Under federated evaluation this site is still to evaluate the round, and the last model.
     federated = settings.evaluation.mode == "federated"
     later = (len(seen), len(cache.labels("test"))) if federated else ()
-    with metered(classifier, f"train, round {instruction.round}", free=warm) as meter:
+    with metered(classifier, f"train, round {number}", free=warm) as meter:
         meter.reserve(len(seen), *later)
-        result = train_local(
-            classifier,
-            parameters,
-            rows,
-            settings.train.model_copy(update={"optimizer": "adam"}) if warm else settings.train,
-            settings.distill.in_round(instruction.round),
-            steps=instruction.steps,
-            step_offset=instruction.step_offset,
-            seed=derive_seed(settings.run.seed, "train", cache.client, instruction.round),
-        )
+        result = begun.task.run() if outcome is None else outcome.result
+        if isinstance(result, Exception):
+            raise result
         meter.reserve(*later, overdraw=True)  # else the steps that were paid would be lost
         probabilities, evaluated = evaluate(classifier, result.parameters, seen)
         return result, probabilities, meter.cost(result.circuits + evaluated)

@@ -22,7 +22,7 @@ from data.features import (
     unfit,
     with_kind,
 )
-from data.loading import load_corpus, load_federation, load_server, load_site
+from data.loading import SharedRows, load_corpus, load_federation, load_server, load_site
 from data.metrics import calibration, confusion_scores, linear_baseline, majority_baseline, scores
 from data.moments import (
     Moments,

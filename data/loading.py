@@ -20,6 +20,7 @@ server come from the chains as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -92,7 +93,7 @@ class _Shares:
     test: Split
     issues: RowIssues
 
-    @property
+    @cached_property
     def info(self) -> DataInfo:
         """The data set, with what was odd about its rows."""
         info = self.corpus.info
@@ -245,7 +246,25 @@ def _noisy(rows: Split, noise: float, classes: int, rng: np.random.Generator) ->
     return replace(rows, labels=noisy_labels(rows.labels, noise, classes, rng))
 
 
-def load_site(settings: Settings, client: int, clients: int) -> tuple[DataInfo, Site]:
+class SharedRows:
+    """Data sets that were read and shared out: the sites of one process read each but once."""
+
+    def __init__(self) -> None:
+        self._found: dict[object, _Shares] = {}
+
+    def of(self, settings: Settings, clients: int) -> _Shares:
+        """Return who holds what, shared out at the first call with such settings."""
+        central = settings.evaluation.mode == "central"
+        key = settings.data, settings.run.seed, central, clients
+        if key not in self._found:
+            self._found.clear()  # a node's own path is rare: one data set at a time
+            self._found[key] = _share_out(settings, clients)
+        return self._found[key]
+
+
+def load_site(
+    settings: Settings, client: int, clients: int, shared: SharedRows | None = None
+) -> tuple[DataInfo, Site]:
     """Load what one client holds.
 
     Parameters
@@ -256,6 +275,8 @@ def load_site(settings: Settings, client: int, clients: int) -> tuple[DataInfo, 
         Number of the client, from 0.
     clients : int
         Number of clients.
+    shared : SharedRows, optional
+        Data sets that this process has read for other clients; None: it is read now.
 
     Returns
     -------
@@ -278,7 +299,7 @@ def load_site(settings: Settings, client: int, clients: int) -> tuple[DataInfo, 
         )
     if settings.data.per_site:
         return own_site(settings, client)
-    shares = _share_out(settings, clients)
+    shares = (shared or SharedRows()).of(settings, clients)
     return shares.info, _site(settings, shares, client)
 
 

@@ -33,6 +33,8 @@ _busy = threading.Lock()
 class ProcessGrid(Grid):
     """Calls the ClientApp for each message, in the order of the messages.
 
+    Participants of a round that run on the exact simulator train together, in one launch.
+
     Attributes
     ----------
     client_app : ClientApp
@@ -59,7 +61,10 @@ class ProcessGrid(Grid):
     _sent: int = 0
 
     def __post_init__(self) -> None:
+        from client_app.site import hold_sites
+
         set_task_identity()
+        hold_sites(self.clients)
         for client in range(self.clients):
             self.contexts[FIRST_NODE + client] = Context(
                 run_id=self.run_id,
@@ -91,13 +96,21 @@ class ProcessGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Let each node answer in turn."""
-        return [reply for message in messages if (reply := self.ask(message)) is not None]
+        return [reply for _, reply in self._ask_all(messages) if reply is not None]
+
+    def _ask_all(self, messages: Iterable[Message]) -> list[tuple[Message, Message | None]]:
+        """Let each node answer in turn; those that our own app trains do so together before."""
+        from client_app.app import app
+        from client_app.together import trained_together
+
+        sent = list(messages)
+        with trained_together(sent if self.client_app is app else [], self.contexts):
+            return [(message, self.ask(message)) for message in sent]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Let each node answer at once, and keep the replies."""
         names = []
-        for message in messages:
-            reply = self.ask(message)
+        for message, reply in self._ask_all(messages):
             names.append(str(message.metadata.message_id))
             if reply is not None:
                 self._answered[names[-1]] = reply

@@ -54,6 +54,7 @@ def check(settings: Settings) -> dict[str, Any]:
     UserError
         One line, for whatever would end the run.
     """
+    from quantum import build_ansatz
     from strategies.decisions.extension import find_agent
 
     check_extras(settings)
@@ -67,8 +68,9 @@ def check(settings: Settings) -> dict[str, Any]:
     _check_features(settings, server, sites)
     backends = [backend_of(settings.quantum.backend, client) for client in range(len(sites))]
     steps = settings.train.steps, worst_steps(settings, backends)
+    shifts = build_ansatz(settings.quantum, len(info.classes)).shifts
     costs = [
-        [_cost(settings, backend, site, len(info.classes), each) for each in steps]
+        [_cost(settings, backend, site, shifts, each) for each in steps]
         for backend, site in zip(backends, sites, strict=True)
     ]
     return {
@@ -177,17 +179,17 @@ def _model(settings: Settings, info: DataInfo) -> str:
 
 
 def _cost(
-    settings: Settings, backend: str, site: Site, classes: int, steps: int
+    settings: Settings, backend: str, site: Site, shifts: int, steps: int
 ) -> tuple[int, float]:
     """Return a client's circuits over the run, training so many steps in every round.
 
     And their QPU seconds, estimated without the gates' own time; 0 where no device is paid.
     """
-    from quantum import build_ansatz, circuits_before_steps, circuits_per_step
+    from quantum import circuits_before_steps, circuits_per_step
 
     train, run, hardware = settings.train, settings.run, settings.hardware
     rows, validation = len(site.train), len(site.validation)
-    step = circuits_per_step(train, rows, build_ansatz(settings.quantum, classes).shifts, backend)
+    step = circuits_per_step(train, rows, shifts, backend)
     before = circuits_before_steps(train, rows)
     paid = run.rounds - train.warm_rounds
     circuits, jobs = paid * (before + steps * step + validation), paid * (bool(before) + steps + 1)

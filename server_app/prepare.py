@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from logging import INFO, WARNING
@@ -171,13 +172,13 @@ def read_reports(
             "all of them",
             "look at the clients' logs or raise run.round_timeout",
         )
-    answers = []
+    answers, shifts = [], _shifts_by_classes(settings)
     for reply in replies:
         node = reply.metadata.src_node_id
         try:
             with checked_reply():
                 about, arrays = read(reply)
-                check_site(about, settings)
+                check_site(about, settings, shifts)
                 answers.append((Member(node, about), arrays, payload_bytes(reply.content)))
         except ReplyError as error:
             raise UserError(
@@ -190,8 +191,22 @@ def read_reports(
     return answers
 
 
-def check_site(about: SiteReport, settings: Settings) -> None:
+def _shifts_by_classes(settings: Settings) -> Callable[[int], int]:
+    """Return a function from the number of classes to the run's circuit's trained gates."""
+    from quantum import build_ansatz
+
+    return functools.cache(lambda classes: build_ansatz(settings.quantum, classes).shifts)
+
+
+def check_site(about: SiteReport, settings: Settings, shifts: Callable[[int], int]) -> None:
     """Check a site's report against itself and against the run.
+
+    Parameters
+    ----------
+    about, settings : SiteReport and Settings
+        The report, and the run's settings.
+    shifts : callable
+        From classes to gates of the run's circuit whose angles are trained.
 
     Raises
     ------
@@ -200,7 +215,7 @@ def check_site(about: SiteReport, settings: Settings) -> None:
         than the dearest optimiser takes for so many rows. Weights, budgets and prices are
         computed from these numbers.
     """
-    from quantum import build_ansatz, circuits_per_step
+    from quantum import circuits_per_step
 
     who = f"client {about.client}"
     if about.client >= settings.run.clients:
@@ -212,10 +227,12 @@ def check_site(about: SiteReport, settings: Settings) -> None:
         )
     if len(set(about.classes)) < max(2, len(about.classes)):
         raise ValueError(f"{who} reports the classes {about.classes}")
-    shifts = build_ansatz(settings.quantum, len(about.classes)).shifts
     dearest = settings.train.model_copy(update={"optimizer": "adam"})
     for name, most in (
-        ("circuits_per_step", circuits_per_step(dearest, about.train_rows, shifts)),
+        (
+            "circuits_per_step",
+            circuits_per_step(dearest, about.train_rows, shifts(len(about.classes))),
+        ),
         ("circuits_fixed", 2 * about.val_rows + about.train_rows),
         ("shots_per_circuit", MOST_SHOTS),
     ):

@@ -25,7 +25,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
-from core.storage.files import file_lock, read_json, sync_folder, write_json, write_once
+from core.storage.files import file_lock, read_json, sync_folder, write_once
 
 STORE_VARIABLE = "LLM_QFL_HOME"
 
@@ -122,16 +122,19 @@ class ContentStore:
         try:
             save(draft)
             files = {path.name: _digest(path) for path in sorted(draft.iterdir())}
-            write_json(draft / MANIFEST, {"key": key, "files": files})
+            manifest = json.dumps({"key": key, "files": files}, indent=1)
+            (draft / MANIFEST).write_text(manifest + "\n", encoding="utf-8")
             for path in draft.iterdir():
                 path.chmod(0o600 if self.private else 0o644)
-                _sync(path)
+                if not self.private:  # an entry that a power cut damages is only made again
+                    _sync(path)
             draft.chmod(0o700 if self.private else 0o755)
             with self._lock():
                 if os.path.lexists(target):
                     target.rename(old)
                 draft.rename(target)
-            sync_folder(self.folder)
+            if not self.private:
+                sync_folder(self.folder)
         finally:
             _remove(draft)
             _remove(old)

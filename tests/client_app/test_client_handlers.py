@@ -127,14 +127,13 @@ def test_a_round_trains_with_its_own_lambda_and_the_hidden_states(
     import quantum
 
     seen: list[tuple[float, tuple[int, ...]]] = []
-    real = quantum.train_local
+    real = quantum.train_together
 
-    def note(*given: Any, **more: Any) -> Any:
-        _, _, data, _, distill = given
-        seen.append((distill.weight, data.hidden.shape))
-        return real(*given, **more)
+    def note(tasks: Any) -> Any:
+        seen.extend((task.distill.weight, task.data.hidden.shape) for task in tasks)
+        return real(tasks)
 
-    monkeypatch.setattr(quantum, "train_local", note)
+    monkeypatch.setattr(quantum, "train_together", note)
     given = ("distill.weight=0.5", "distill.decay=0.5", "distill.features=100")
     federate(*given, "data.train_rows=60")
     assert seen == [(0.5, (16, 128))] * 3 + [(0.25, (16, 128))] * 3

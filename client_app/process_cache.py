@@ -1,0 +1,110 @@
+"""What the sites of one process share: parsed settings, data sets that were read, the simulator.
+
+A deployed node is one site, and little is gained. In a simulation each of a thousand sites would
+otherwise read and share out the whole data set, and parse the same settings at every message.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from core import QuantumSettings, Settings, parse_settings
+from core.settings.parsing import FLOWER_NODE_KEYS
+
+if TYPE_CHECKING:
+    from data import SharedRows
+    from quantum import Classifier
+
+MOST_SITES = 32
+"""Sites that a process caches, unless it says that it holds more."""
+
+T = TypeVar("T")
+Values = tuple[tuple[str, type, Any], ...]
+"""Keys and values of a configuration; 1, 1.0 and True are three values."""
+
+
+class Recent(Generic[T]):
+    """The latest values by key; the oldest leave when there are more than fit.
+
+    Attributes
+    ----------
+    room : int
+        How many fit.
+    all_here : bool
+        Whether these are all that there are, so that none leaves.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.all_here = False
+        self._held: OrderedDict[object, T] = OrderedDict()
+
+    def get(self, key: object, make: Callable[[], T]) -> T:
+        """Return the value of a key, made where it is not there."""
+        if key not in self._held:
+            self._held[key] = make()
+        self._held.move_to_end(key)
+        while len(self._held) > self.room:
+            self._held.popitem(last=False)
+        return self._held[key]
+
+    def resize(self, room: int, *, all_here: bool = False) -> None:
+        """Let so many values fit from now on."""
+        self.room, self.all_here = room, all_here
+
+    def clear(self) -> None:
+        """Drop all values."""
+        self._held.clear()
+
+
+def settings_of(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Settings:
+    """Parse a node's settings, once for all nodes that have the same.
+
+    Parameters and errors are those of `core.parse_settings`.
+    """
+    own = {key: value for key, value in node_config.items() if key not in FLOWER_NODE_KEYS}
+    return _parsed(_values(run_config), _values(own))
+
+
+def _values(config: Mapping[str, Any]) -> Values:
+    return tuple((key, type(value), value) for key, value in config.items())
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(run_config: Values, node_config: Values) -> Settings:
+    def plain(values: Values) -> dict[str, Any]:
+        return {key: value for key, _, value in values}
+
+    return parse_settings(plain(run_config), plain(node_config))
+
+
+@functools.lru_cache(maxsize=64)
+def on_backend(settings: Settings, backend: str) -> Settings:
+    """Return the settings of a client with its one backend."""
+    quantum = settings.quantum.model_copy(update={"backend": backend})
+    return settings.model_copy(update={"quantum": quantum})
+
+
+@functools.lru_cache(maxsize=1)
+def shared_rows(run: str) -> SharedRows:
+    """Return the data sets that sites of this process have read in a run, by Flower's id."""
+    from data import SharedRows
+
+    return SharedRows()
+
+
+@functools.lru_cache(maxsize=4)
+def simulator(run: str, settings: QuantumSettings, classes: int) -> Classifier:
+    """Return a run's classifier on the exact simulator, which is the same for every site."""
+    from quantum import build_classifier
+
+    return build_classifier(settings.model_copy(update={"backend": "exact"}), classes)
+
+
+def clear() -> None:
+    """Empty what this module holds."""
+    for cached in (_parsed, on_backend, shared_rows, simulator):
+        cached.cache_clear()
