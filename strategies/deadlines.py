@@ -25,7 +25,12 @@ LATE_POLL = 5.0
 """The same for a reply whose deadline has passed."""
 
 POLLS_A_SECOND = 20.0
-"""Most polls of all threads together."""
+"""Most polls of all threads together, where a poll takes time."""
+
+POLLING_SHARE = 0.1
+"""Share of the time that all polls together take, where that allows more of them: a simulation's
+replies are in this process, and a poll takes well below a millisecond.
+"""
 
 DIED = "its process ended without an answer: killed, or out of memory"
 """Errors that Flower and Ray report in words of their own, a minute after them at most."""
@@ -103,6 +108,19 @@ def _died(reply: Message) -> bool:
     return code == CLIENT_CRASHED or ACTOR_DIED in reason
 
 
+def poll_interval(polling: int, seconds: float) -> float:
+    """Return the least pause between two polls of one thread, seconds.
+
+    Parameters
+    ----------
+    polling : int
+        How many threads poll.
+    seconds : float
+        What a poll takes.
+    """
+    return polling * min(1 / POLLS_A_SECOND, seconds / POLLING_SHARE)
+
+
 @dataclass
 class DeadlineGrid(Grid):
     """Flower's connection to the nodes, with deadlines that hold.
@@ -120,6 +138,7 @@ class DeadlineGrid(Grid):
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _late: list[Sent] = field(default_factory=list)
     _polling: int = 0
+    _poll_seconds: float = 0.0  # what the last poll took
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def send_and_receive(
@@ -189,11 +208,14 @@ class DeadlineGrid(Grid):
         pause = FIRST_POLL
         try:
             while sent.open and not self._closed.is_set():
-                if found := list(self.grid.pull_messages([message_id])):
+                began = time.perf_counter()
+                found = list(self.grid.pull_messages([message_id]))
+                self._poll_seconds = time.perf_counter() - began
+                if found:
                     self._settle(sent, reply=found[0])
                     return
                 pause = min(1.3 * pause, LATE_POLL if sent.late else SLOWEST_POLL)
-                self._closed.wait(max(pause, self._polling / POLLS_A_SECOND))
+                self._closed.wait(max(pause, poll_interval(self._polling, self._poll_seconds)))
         except BaseException as error:
             self._settle(sent, error=error)
         finally:

@@ -122,7 +122,14 @@ def test_files_of_the_user_s_own_are_in_it(tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(build(app))) as archive:
         sent = {name for name in archive.namelist() if not name.startswith(".info")}
     assert sent == BESIDE.union(files, *(files_of(package) for package in PACKAGES))
-    assert app_folder(tmp_path, {}) == ROOT  # a checkout as it is
+
+
+def test_flower_is_given_no_folder_that_it_would_search_for_seconds(
+    tmp_path: Path, bundle: bytes
+) -> None:
+    app = app_folder(tmp_path, {})
+    assert {path.name for path in app.iterdir()} == {*BESIDE, *PACKAGES}  # no .venv, no .git
+    assert build(app) == bundle
 
 
 def test_flower_s_hub_would_take_the_checkout(tmp_path: Path) -> None:

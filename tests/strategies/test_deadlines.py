@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
 
 from core.flower_compat import set_message_id, set_task_identity
-from strategies.deadlines import BACK_OFF, DeadlineGrid
+from strategies.deadlines import BACK_OFF, DeadlineGrid, poll_interval
 
 SOON, ENOUGH = 0.3, 30.0
 """Seconds: a deadline that is to pass, and one that is not."""
@@ -234,3 +234,9 @@ def test_all_else_is_flowers() -> None:
     assert post.told == "another"
     (sent,) = exchange.push_messages(orders(5))
     assert by(exchange.pull_messages([sent])) == [5]
+
+
+def test_polls_are_rare_where_they_take_time_and_frequent_where_they_do_not() -> None:
+    assert poll_interval(100, seconds=0.02) == 5.0  # a deployment's: 20 a second
+    assert poll_interval(100, seconds=0.0001) == pytest.approx(0.1)  # a simulation's
+    assert poll_interval(1, seconds=10.0) == pytest.approx(0.05)
