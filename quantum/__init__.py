@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from quantum.engines.factory import build_engine, check_backend
     from quantum.export import circuit_as, observables_as
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
-    from quantum.training.local import TrainResult, evaluate, train_local
-    from quantum.training.problem import TrainingData
-    from quantum.training.together import TrainTask, train_together
+    from quantum.training.local import evaluate, train_local, train_together
+    from quantum.training.task import TrainingData, TrainResult, TrainTask
 
 __getattr__ = lazy_door(
     __name__,
@@ -36,8 +35,7 @@ __getattr__ = lazy_door(
         "quantum.engines.base": "DeviceEngine Engine Host EncodedRows Usage",
         "quantum.engines.factory": "build_engine check_backend",
         "quantum.losses": "cross_entropy distillation distilled_loss proximal_term",
-        "quantum.training.local": "TrainResult evaluate train_local",
-        "quantum.training.problem": "TrainingData",
-        "quantum.training.together": "TrainTask train_together",
+        "quantum.training.local": "evaluate train_local train_together",
+        "quantum.training.task": "TrainingData TrainResult TrainTask",
     },
 )

@@ -15,8 +15,9 @@ import numpy as np
 
 from core import DataError, QuantumSettings
 from quantum.circuit import Circuit, build_ansatz
-from quantum.engines.base import DeviceEngine, EncodedRows, Engine, Host
+from quantum.engines.base import EncodedRows, Engine, Host, is_device
 from quantum.engines.factory import build_engine
+from quantum.engines.pauli import PauliEngine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +59,7 @@ class Classifier:
     def two_qubit_gates(self) -> int:
         """Two-qubit gates per circuit: a device's after transpiling, else CNOTs on any pair."""
         engine = self.engine
-        return (engine if isinstance(engine, DeviceEngine) else self.ansatz).two_qubit_gates
+        return (engine if is_device(engine) else self.ansatz).two_qubit_gates
 
     def describe(self) -> str:
         """Return for instance ``"QCNN su4, 4 qubits"``."""
@@ -159,9 +160,14 @@ class Classifier:
 
     def logits(self, parameters: Mapping[str, np.ndarray], encoded: EncodedRows) -> np.ndarray:
         """Logits of encoded rows, float64, shape (rows, C)."""
+        flat = self.flatten(parameters)
+        if isinstance(self.engine, PauliEngine):  # nothing here needs torch
+            slots = self.ansatz.slot_values(flat[None, : self.angles])
+            scale, bias = np.split(flat[self.angles :], 2)
+            logits = scale * self.engine.evaluate(slots, encoded)[0] + bias
+            return logits if logits.shape[1] > 1 else np.pad(logits, ((0, 0), (1, 0)))
         import torch
 
-        flat = self.flatten(parameters)
         with torch.no_grad():
             theta = torch.as_tensor(flat, dtype=self.engine.dtype, device=self.engine.device)
             values = self.logits_tensor(theta, encoded).double().cpu().numpy()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from core import SettingsError, TrainSettings, local_optimizer
-from quantum.engines.base import DeviceEngine, Labelled, Usage
+from quantum.engines.base import Labelled, Usage, is_device
 
 if TYPE_CHECKING:
     from quantum.circuit import Circuit
@@ -126,8 +126,9 @@ class Meter:
 
     def reserve(self, *circuits: int, overdraw: bool = False) -> None:
         """Reserve budget for later jobs; with ``overdraw`` the next may exceed the QPU seconds."""
-        if isinstance(self.classifier.engine, DeviceEngine):
-            self.classifier.engine.reserve(*circuits, overdraw=overdraw)
+        engine = self.classifier.engine
+        if is_device(engine):
+            engine.reserve(*circuits, overdraw=overdraw)
 
     def cost(self, circuits: int) -> CircuitCost:
         """Return the cost of the instruction so far.
@@ -140,7 +141,7 @@ class Meter:
         if self.free:
             return NO_COST
         engine = self.classifier.engine
-        if isinstance(engine, DeviceEngine):
+        if is_device(engine):
             used = engine.usage - self.before
             engine.reported = engine.usage
         else:
@@ -165,7 +166,7 @@ def metered(classifier: Classifier, label: str, *, free: bool = False) -> Iterat
     engine = classifier.engine
     if isinstance(engine, Labelled):
         engine.begin(label)
-    if not isinstance(engine, DeviceEngine):
+    if not is_device(engine):
         yield Meter(classifier, free, Usage())
         return
     try:

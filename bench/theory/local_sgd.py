@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from bench.theory.convex import Constants, Floats, Ints, Sites
-from quantum.training.optimisers import inverse_time
+from quantum.training.schedule import inverse_time
 from strategies.aggregations.weighted import weighted
 
 Rate = Literal["theorem", "own", "constant"]

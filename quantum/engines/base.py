@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -33,15 +33,17 @@ class Engine(Protocol):
     ----------
     name : str
         The backend's name.
-    dtype : torch.dtype
-        Real type of slots and expectations.
-    device : torch.device
-        Where slots and expectations live.
     """
 
     name: str
-    dtype: torch.dtype
-    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Real type of slots and expectations."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where slots and expectations live."""
 
     def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedRows:
         """Encode features of shape (rows, n), to be used so many rows at a time (None: all)."""
@@ -89,8 +91,15 @@ class Labelled(Protocol):
         """Label the next circuits: the same label gives the same shots and, on devices, jobs."""
 
 
+class PointsEngine(Engine, Protocol):
+    """An engine that computes several points at once, without torch."""
+
+    def evaluate(self, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
+        """Compute the expectations at each of K points (K, S), shape (K, rows, R)."""
+
+
 @runtime_checkable
-class DeviceEngine(Engine, Labelled, Protocol):
+class DeviceEngine(PointsEngine, Labelled, Protocol):
     """An engine whose circuits are jobs of a device: counted shots, costs, no derivatives.
 
     Attributes
@@ -115,9 +124,6 @@ class DeviceEngine(Engine, Labelled, Protocol):
     def two_qubit_gates(self) -> int:
         """Two-qubit gates of one circuit after transpiling."""
 
-    def evaluate(self, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
-        """Compute the expectations at each of K points (K, S), shape (K, rows, R), in one job."""
-
     def quote(self, circuits: int) -> tuple[int, float]:
         """Return the jobs that so many circuits would be, and their QPU seconds, estimated."""
 
@@ -128,13 +134,23 @@ class DeviceEngine(Engine, Labelled, Protocol):
         """End a session or batch."""
 
 
+def is_device(engine: Engine) -> TypeGuard[DeviceEngine]:
+    """Whether an engine is a `DeviceEngine`, known by what only these have: torch stays out."""
+    return hasattr(engine, "usage")
+
+
+def takes_points(engine: Engine) -> TypeGuard[PointsEngine]:
+    """Whether an engine is a `PointsEngine`."""
+    return hasattr(engine, "evaluate")
+
+
 def evaluate_points(engine: Engine, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
     """Compute the expectations at several points.
 
     Parameters
     ----------
     engine : Engine
-        A device's engine does all points in one job, another one after the other.
+        A device's engine does all points in one job, some at once, others one after the other.
     points : numpy.ndarray, shape (K, S)
         Slots in radians.
     encoded : EncodedRows
@@ -145,10 +161,10 @@ def evaluate_points(engine: Engine, points: np.ndarray, encoded: EncodedRows) ->
     numpy.ndarray, float64, shape (K, rows, R)
         Expectations of the read-outs.
     """
+    if takes_points(engine):
+        return engine.evaluate(points, encoded)
     import torch
 
-    if isinstance(engine, DeviceEngine):
-        return engine.evaluate(points, encoded)
     with torch.no_grad():
         slots = torch.as_tensor(points, dtype=engine.dtype, device=engine.device)
         each = [engine.expectations(point, encoded) for point in slots]

@@ -5,46 +5,21 @@ Circuits are counted as `quantum.costs` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import DataError, TrainSettings, local_optimizer
+from core import TrainSettings, local_optimizer
 from quantum.classifier import Classifier
 from quantum.costs import circuits_before_steps, circuits_per_step
-from quantum.training.optimisers import Gains, learning_rate, run_adam, run_cobyla, run_spsa
-from quantum.training.problem import Problem, TrainingData
+from quantum.training.compiled import can_compile, train_compiled
+from quantum.training.schedule import learning_rate
+from quantum.training.task import TrainingData, TrainResult, TrainTask, check_data
 
 if TYPE_CHECKING:
     from core import DistillSettings
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a local training returns.
-
-    Attributes
-    ----------
-    parameters : dict of numpy.ndarray
-        Trained parameters, float32.
-    steps : int
-        Optimiser steps taken: steps of Adam or SPSA, evaluations of COBYLA after its start.
-    losses : tuple of float
-        Training loss of each step with all its terms: before Adam's update, the mean of SPSA's
-        two values, or of the point that COBYLA tries.
-    start_loss : float
-        The loss where training starts; with Adam and SPSA that of the first step.
-    circuits : int
-        Circuits as `quantum.costs` counts them, those of COBYLA's start included.
-    """
-
-    parameters: dict[str, np.ndarray]
-    steps: int
-    losses: tuple[float, ...]
-    start_loss: float
-    circuits: int
+    from quantum.training.problem import Problem
 
 
 def train_local(
@@ -90,31 +65,83 @@ def train_local(
     UserError
         If the loss stops being finite.
     """
-    check_data(data, classifier.classes, distill)
-    problem = Problem(classifier, parameters, data, train, distill, seed)
-    optimizer, start = local_optimizer(train.optimizer, classifier.engine.name), problem.start
-    if optimizer == "cobyla":
-        flat, losses, start_loss = run_cobyla(problem.value, start, steps, train.learning_rate)
-    elif optimizer == "spsa":
-        flat, losses = _spsa(problem, train, steps, step_offset, seed)
-        start_loss = losses[0]
-    else:
-        gradient = problem.by_autograd if optimizer == "adam" else problem.by_shifts
-        rate = learning_rate(train, step_offset)
-        theta, losses = run_adam(gradient, problem.anchor, steps, rate)
-        flat, start_loss = theta.double().cpu().numpy(), losses[0]
-    per_step = circuits_per_step(
-        train, problem.rows, classifier.ansatz.shifts, classifier.engine.name
-    )
-    circuits = circuits_before_steps(train, problem.rows) + len(losses) * per_step
+    task = TrainTask(classifier, parameters, data, train, distill, steps, step_offset, seed)
+    (outcome,) = train_together([task])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def train_together(tasks: Sequence[TrainTask]) -> list[TrainResult | Exception]:
+    """Train several clients, in one launch of compiled loops where their engine has them.
+
+    Parameters
+    ----------
+    tasks : sequence of TrainTask
+        The clients, in any mixture of circuits, engines, rows and steps.
+
+    Returns
+    -------
+    list of TrainResult or Exception
+        In the order of the tasks, each to the last digit what `train_local` returns or raises.
+    """
+    found: dict[int, TrainResult | Exception] = {}
+    compiled = []
+    for index, task in enumerate(tasks):
+        try:
+            check_data(task.data, task.classifier.classes, task.distill)
+            if can_compile(task):
+                compiled.append(index)
+            else:
+                found[index] = _finished(task, *_by_torch(task))
+        except Exception as error:  # one client's failure is its own
+            found[index] = error
+    outcomes = train_compiled([tasks[index] for index in compiled])
+    for index, outcome in zip(compiled, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            found[index] = outcome
+        else:
+            found[index] = _finished(tasks[index], *outcome)
+    return [found[index] for index in range(len(tasks))]
+
+
+def _finished(
+    task: TrainTask, flat: np.ndarray, losses: list[float], start_loss: float
+) -> TrainResult:
+    """Count the circuits of a training, and give its parameters their names."""
+    classifier, train, rows = task.classifier, task.train, len(task.data.features)
+    shifts = classifier.ansatz.shifts
+    per_step = circuits_per_step(train, rows, shifts, classifier.engine.name)
+    circuits = circuits_before_steps(train, rows) + len(losses) * per_step
     result = classifier.unflatten(flat)
     return TrainResult(result, len(losses), tuple(losses), start_loss, circuits)
+
+
+def _by_torch(task: TrainTask) -> tuple[np.ndarray, list[float], float]:
+    """Return the trained parameters (D,), each step's loss, and the loss of the start."""
+    from quantum.training.optimisers import run_adam, run_cobyla
+    from quantum.training.problem import Problem
+
+    train, steps = task.train, task.steps
+    problem = Problem(task.classifier, task.parameters, task.data, train, task.distill, task.seed)
+    optimizer = local_optimizer(train.optimizer, task.classifier.engine.name)
+    if optimizer == "cobyla":
+        return run_cobyla(problem.value, problem.start, steps, train.learning_rate)
+    if optimizer == "spsa":
+        flat, losses = _spsa(problem, train, steps, task.step_offset, task.seed)
+        return flat, losses, losses[0]
+    gradient = problem.by_autograd if optimizer == "adam" else problem.by_shifts
+    rate = learning_rate(train, task.step_offset)
+    theta, losses = run_adam(gradient, problem.anchor, steps, rate)
+    return theta.double().cpu().numpy(), losses, losses[0]
 
 
 def _spsa(
     problem: Problem, train: TrainSettings, steps: int, step_offset: int, seed: int
 ) -> tuple[np.ndarray, list[float]]:
     """Run SPSA with the gains of the settings; return the last parameters and the losses."""
+    from quantum.training.optimisers import Gains, run_spsa
+
     # Spall's advice: A a tenth of the steps expected, here of the most in a round.
     gains = Gains(train.learning_rate, train.perturbation, train.max_steps / 10)
     rng, angles = np.random.default_rng(seed), problem.angles
@@ -142,42 +169,3 @@ def evaluate(
     """
     encoded = classifier.prepare(features)
     return classifier.probabilities(parameters, encoded), len(features)
-
-
-def check_data(data: TrainingData, classes: int, distill: DistillSettings) -> None:
-    """Refuse rows, labels, soft labels and hidden states that do not fit each other.
-
-    Raises
-    ------
-    DataError
-        With what does not fit.
-    """
-    rows, labels = len(data.features), np.asarray(data.labels)
-    if labels.shape != (rows,) or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{rows} rows with labels of shape {labels.shape} and type {labels.dtype}",
-            "one whole number per row",
-            "check the label column",
-        )
-    if rows and (labels.min() < 0 or labels.max() >= classes):
-        raise DataError(
-            f"labels from {labels.min()} to {labels.max()}",
-            f"0 to {classes - 1}",
-            "check the class names",
-        )
-    soft, states = data.soft_labels, data.hidden
-    shape = None if soft is None else soft.shape
-    if distill.weight > 0 and shape != (rows, classes):
-        raise DataError(
-            f"soft labels of shape {shape} with distill.weight = {distill.weight}",
-            f"({rows}, {classes}), the teacher's probabilities of each row",
-            "give the teacher's soft labels or set distill.weight=0",
-        )
-    fits = states is not None and states.ndim == 2 and len(states) == rows
-    if distill.features > 0 and not (fits and np.isfinite(states).all()):  # type: ignore[arg-type]
-        shape = None if states is None else states.shape
-        raise DataError(
-            f"hidden states of shape {shape} with distill.features = {distill.features:g}",
-            f"({rows}, d), finite numbers",
-            "give the teacher's hidden states or set distill.features=0",
-        )

@@ -21,34 +21,10 @@ from quantum.classifier import Classifier, readout_logits
 from quantum.costs import check_shifts, step_rows
 from quantum.engines.base import evaluate_points
 from quantum.losses import distilled_loss, feature_distillation, proximal_term, teacher_similarity
+from quantum.training.task import TrainingData
 
 if TYPE_CHECKING:
     from quantum.engines.base import EncodedRows
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a client trains on.
-
-    Attributes
-    ----------
-    features : numpy.ndarray, shape (rows, n)
-        Projected features in radians.
-    labels : numpy.ndarray, shape (rows,), integer
-        Classes 0 ... C-1.
-    soft_labels : numpy.ndarray, shape (rows, C), optional
-        The teacher's calibrated probabilities; needed when the distillation weight is > 0.
-    class_weights : numpy.ndarray, shape (C,), optional
-        Weights of the cross-entropy.
-    hidden : numpy.ndarray, shape (rows, d), optional
-        The teacher's hidden states; needed when the weight of feature distillation is > 0.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    soft_labels: np.ndarray | None = None
-    class_weights: np.ndarray | None = None
-    hidden: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from core import (
 )
 from quantum import Classifier, Host, TrainingData, build_classifier, train_local
 from quantum.ansatz.product import Product
+from quantum.ansatz.qcnn import QCNN
 from quantum.ansatz.strongly_entangling import StronglyEntangling
 from quantum.ansatz.ttn import TreeTensorNetwork
 from quantum.circuit import Circuit, trace_ansatz
@@ -29,6 +30,7 @@ from quantum.circuit.trace import readout_count
 from quantum.costs import circuits_per_step
 from quantum.engines.exact import ExactEngine, GateByGateEngine, open_exact, reference_expectations
 from quantum.engines.exact.fusion import can_fuse
+from quantum.engines.pauli import PauliEngine
 from quantum.engines.pennylane import PennylaneEngine
 from quantum.training.problem import Problem
 from tests.quantum.odd_circuits import (
@@ -120,12 +122,13 @@ def test_every_engine_gives_pennylanes_values_and_gradients(ansatz: Any, classes
 
 
 def test_the_choice_of_engine() -> None:
-    """Features at the start, or RY(x) again: fused. Anything else: gate by gate."""
+    """Small with features at the start: Pauli coefficients; RY(x) again: fused; else by gates."""
     fused = [kind for kind in ODD if can_fuse(trace_ansatz(kind(), N))]
     assert fused == [SharedWeights, Iqp, Toffoli, OwnGates]
     assert all(can_fuse(trace_ansatz(ansatz, N)) for ansatz in SHIPPED)
     assert isinstance(open_exact(trace_ansatz(Reupload(), N)), GateByGateEngine)
-    assert isinstance(open_exact(trace_ansatz(Iqp(), N)), ExactEngine)
+    assert isinstance(open_exact(trace_ansatz(Iqp(), N)), PauliEngine)
+    assert isinstance(open_exact(trace_ansatz(QCNN(), 7)), ExactEngine)
 
 
 def test_slots_are_weights_only_where_each_is_one_angle() -> None:

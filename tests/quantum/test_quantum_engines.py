@@ -15,6 +15,7 @@ from quantum.engines.exact import ExactEngine, reference_expectations
 from quantum.engines.exact.engine import pick_device
 from quantum.engines.exact.fusion import fuse
 from quantum.engines.factory import build_engine
+from quantum.engines.pauli import PauliEngine
 from quantum.engines.pennylane import PennylaneEngine
 from tests.quantum.conftest import drawn, gradient, qcnn, vqc
 
@@ -128,10 +129,13 @@ def test_fused_blocks_are_few() -> None:
 
 
 def test_engine_follows_the_settings() -> None:
-    double = build_engine(qcnn(2), QuantumSettings(qubits=2, precision="double"))
+    double = build_engine(qcnn(8), QuantumSettings(qubits=8, precision="double"))
     assert isinstance(double, ExactEngine)
     assert double.dtype == torch.float64
-    assert build_engine(qcnn(2), QuantumSettings(qubits=2)).dtype == torch.float32
+    assert build_engine(qcnn(8), QuantumSettings(qubits=8)).dtype == torch.float32
+    small = build_engine(qcnn(2), QuantumSettings(qubits=2))
+    assert isinstance(small, PauliEngine)
+    assert small.dtype == torch.float64
     twin = build_engine(qcnn(2), QuantumSettings(qubits=2, backend="pennylane:default.qubit"))
     assert twin.name == "pennylane:default.qubit"
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import TrainSettings, UserError
-from quantum.training.optimisers import Gradient, inverse_time, learning_rate, run_adam, run_cobyla
+from quantum.training.optimisers import Gradient, run_adam, run_cobyla
+from quantum.training.schedule import inverse_time, learning_rate
 
 
 def differentiated(loss: Callable[[torch.Tensor, int], torch.Tensor]) -> Gradient:

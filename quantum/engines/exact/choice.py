@@ -6,9 +6,8 @@ from typing import Literal
 
 from quantum.circuit import Circuit
 from quantum.engines.base import Engine
-from quantum.engines.exact.engine import ExactEngine
 from quantum.engines.exact.fusion import can_fuse
-from quantum.engines.exact.gate_by_gate import GateByGateEngine
+from quantum.engines.pauli import PauliEngine, can_run
 
 
 def open_exact(
@@ -16,10 +15,18 @@ def open_exact(
     precision: Literal["single", "double"] = "single",
     device: Literal["auto", "cpu", "cuda"] = "cpu",
 ) -> Engine:
-    """Open the fused engine where it can run the circuit, else the one that goes gate by gate.
+    """Open the quickest engine that can run the circuit.
 
-    Parameters, attributes and errors are those of `ExactEngine`.
+    Small circuits are turns of Pauli coefficients, in double precision, on the CPU unless CUDA is
+    asked for. Others are fused state vectors, or go gate by gate. Parameters, attributes and
+    errors are those of `ExactEngine`.
     """
+    if device != "cuda" and can_run(circuit):
+        return PauliEngine(circuit)
+    # The others need torch.
+    from quantum.engines.exact.engine import ExactEngine
+    from quantum.engines.exact.gate_by_gate import GateByGateEngine
+
     kind = ExactEngine if can_fuse(circuit) else GateByGateEngine
     engine: Engine = kind(circuit, precision, device)
     return engine

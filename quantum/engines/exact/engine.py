@@ -43,10 +43,11 @@ from torch import Tensor
 from core import BackendError
 from quantum.circuit import Block, Circuit, Gate, gates_of
 from quantum.circuit.expression import Expression
+from quantum.circuit.matrices import GENERATORS
 from quantum.engines.base import EncodedRows
 from quantum.engines.exact.execution_plan import ExecutionPlan, Expectations
 from quantum.engines.exact.fusion import fuse_layers
-from quantum.engines.exact.matrices import GENERATORS, fixed_matrix, pauli, z_signs
+from quantum.engines.exact.matrices import fixed_matrix, pauli, z_signs
 from quantum.engines.exact.schedule import Schedule, schedules, step_cost
 
 ENCODING_BYTES = 256 * 2**20  # most memory for the double-precision states while rows are encoded

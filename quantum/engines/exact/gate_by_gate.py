@@ -17,9 +17,10 @@ from torch.autograd.function import once_differentiable
 
 from quantum.circuit.circuit import Circuit
 from quantum.circuit.gates import Gate, Trainable, gates_of
+from quantum.circuit.matrices import GENERATORS, PAULI
 from quantum.engines.base import EncodedRows, FeatureRows
 from quantum.engines.exact.engine import pick_device
-from quantum.engines.exact.matrices import GENERATORS, PAULI, fixed_matrix, readout_signs
+from quantum.engines.exact.matrices import fixed_matrix, readout_signs
 from quantum.engines.exact.schedule import CHUNK
 
 

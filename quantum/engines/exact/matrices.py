@@ -13,7 +13,6 @@ orders them.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,29 +22,11 @@ from torch import Tensor
 
 from quantum.circuit.circuit import Readout
 from quantum.circuit.gates import Gate, Trainable
+from quantum.circuit.matrices import GENERATORS, fixed_gate_matrix, pauli_matrix
 from quantum.engines.exact.fusion import FusedBlock
 from quantum.engines.exact.schedule import Group
 
 BLOCK = 64  # entries of a 4x4 complex matrix as a real pair
-PAULI = {
-    "I": ((1, 0), (0, 1)),
-    "X": ((0, 1), (1, 0)),
-    "Y": ((0, -1j), (1j, 0)),
-    "Z": ((1, 0), (0, -1)),
-}
-WORDS = {
-    "PauliX": {"X": 1.0},
-    "PauliY": {"Y": 1.0},
-    "PauliZ": {"Z": 1.0},
-    "CNOT": {"II": 0.5, "ZI": 0.5, "IX": 0.5, "ZX": -0.5},
-    "CZ": {"II": 0.5, "ZI": 0.5, "IZ": 0.5, "ZZ": -0.5},
-    "SWAP": {"II": 0.5, "XX": 0.5, "YY": 0.5, "ZZ": 0.5},
-    "Hadamard": {"X": 1 / math.sqrt(2), "Z": 1 / math.sqrt(2)},
-}
-"""Fixed gates as sums of Pauli words."""
-
-PHASES = {"S": 1j, "T": complex(math.sqrt(0.5), math.sqrt(0.5))}
-GENERATORS = {"RX": "X", "RY": "Y", "RZ": "Z", "IsingXX": "XX", "IsingYY": "YY", "IsingZZ": "ZZ"}
 
 
 @dataclass(frozen=True)
@@ -236,18 +217,12 @@ def _power_of_two(number: int) -> int:
 
 def pauli(word: str) -> Tensor:
     """Matrix of a Pauli word, complex128, shape (2^k, 2^k)."""
-    factors = [torch.tensor(PAULI[letter], dtype=torch.complex128) for letter in word]
-    return functools.reduce(torch.kron, factors)
+    return torch.from_numpy(pauli_matrix(word))
 
 
 def fixed_matrix(gate: Gate) -> Tensor:
     """Matrix of a gate without angle, complex128."""
-    if gate.matrix is not None:
-        return torch.tensor(gate.matrix, dtype=torch.complex128)
-    if gate.name in WORDS:
-        return sum(factor * pauli(word) for word, factor in WORDS[gate.name].items())  # type: ignore[return-value]
-    phase = torch.tensor([1.0, PHASES[gate.name]], dtype=torch.complex128)
-    return torch.diag(phase)
+    return torch.from_numpy(fixed_gate_matrix(gate))
 
 
 def embed(matrix: Tensor, local: tuple[int, ...]) -> Tensor:

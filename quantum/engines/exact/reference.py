@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from quantum.circuit import Circuit, Gate, Trainable, gates_of
-from quantum.engines.exact.matrices import GENERATORS, fixed_matrix, pauli, readout_signs
+from quantum.circuit.matrices import GENERATORS
+from quantum.engines.exact.matrices import fixed_matrix, pauli, readout_signs
 
 
 def reference_expectations(ansatz: Circuit, slots: Tensor, features: np.ndarray) -> Tensor:

@@ -1,0 +1,366 @@
+"""Compiled loops over the pairs of a `Program`, for one or many parameter vectors side by side.
+
+Lanes are the columns of the coefficients: for each client one a read-out. A lane's arithmetic and
+its order are the same however many lanes there are, so its numbers are too: nothing here may be
+compiled with ``fastmath``. `quantum.engines.pauli.compiled` loads this file, which imports nothing
+of ours: Numba's stored code knows of changes in the file alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+ROWS = 8
+"""Rows of one block of encoded rows, which are the inner loop of all that is done with rows."""
+
+FEW_LANES = 4
+
+
+@njit(cache=True, nogil=True)
+def turn(x, y, cos, sin):  # type: ignore[no-untyped-def]
+    """Turn one pair of every lane, all (lanes,); few enough arrays that LLVM makes it vectors."""
+    for lane in range(len(x)):
+        a, b = x[lane], y[lane]
+        x[lane] = cos[lane] * a - sin[lane] * b
+        y[lane] = cos[lane] * b + sin[lane] * a
+
+
+@njit(cache=True, nogil=True)
+def add_slope(slope, x, y, dx, dy):  # type: ignore[no-untyped-def]
+    """Add one turned pair's part of the gradient to the angle, all (lanes,)."""
+    for lane in range(len(x)):
+        slope[lane] += dy[lane] * x[lane] - dx[lane] * y[lane]
+
+
+@njit(cache=True, nogil=True)
+def turn_forward(v, first, second, starts, cos, sin):  # type: ignore[no-untyped-def]
+    """Turn coefficients (K, lanes) through all rotations; cosines and sines are (G, lanes)."""
+    lanes = v.shape[1]
+    for g in range(len(starts) - 1):
+        if lanes > FEW_LANES:
+            for p in range(starts[g], starts[g + 1]):
+                turn(v[first[p]], v[second[p]], cos[g], sin[g])
+            continue
+        for lane in range(lanes):
+            c, s = cos[g, lane], sin[g, lane]
+            for p in range(starts[g], starts[g + 1]):
+                a, b = first[p], second[p]
+                x, y = v[a, lane], v[b, lane]
+                v[a, lane] = c * x - s * y
+                v[b, lane] = c * y + s * x
+
+
+@njit(cache=True, nogil=True)
+def turn_back(v, w, first, second, starts, cos, sin, slopes):  # type: ignore[no-untyped-def]
+    """Undo `turn_forward`, and collect the gradient to each rotation's angle.
+
+    ``w`` holds the gradient to the coefficients ``v`` (K, lanes), and goes back with them;
+    ``slopes`` (G, lanes) is written, ``sin`` is negated.
+    """
+    lanes = v.shape[1]
+    slopes[:] = 0.0
+    for g in range(len(starts) - 2, -1, -1):
+        if lanes > FEW_LANES:
+            for lane in range(lanes):
+                sin[g, lane] = -sin[g, lane]
+            for p in range(starts[g], starts[g + 1]):
+                a, b = first[p], second[p]
+                add_slope(slopes[g], v[a], v[b], w[a], w[b])
+                turn(v[a], v[b], cos[g], sin[g])
+                turn(w[a], w[b], cos[g], sin[g])
+            continue
+        for lane in range(lanes):
+            c, s, slope = cos[g, lane], -sin[g, lane], 0.0
+            for p in range(starts[g], starts[g + 1]):
+                a, b = first[p], second[p]
+                x, y, dx, dy = v[a, lane], v[b, lane], w[a, lane], w[b, lane]
+                slope += dy * x - dx * y
+                v[a, lane] = c * x - s * y
+                v[b, lane] = c * y + s * x
+                w[a, lane] = c * dx - s * dy
+                w[b, lane] = c * dy + s * dx
+            slopes[g, lane] = slope
+
+
+@njit(cache=True, nogil=True)
+def angles_of(theta, slot, factor, offset, readouts, cos, sin):  # type: ignore[no-untyped-def]
+    """Write cosines and sines (G, clients R) of the angles of slots ``theta`` (clients, D)."""
+    for g in range(len(slot)):
+        for client in range(theta.shape[0]):
+            t = offset[g]
+            if slot[g] >= 0:
+                t += factor[g] * theta[client, slot[g]]
+            c, s = math.cos(t), math.sin(t)
+            for r in range(readouts):
+                cos[g, client * readouts + r] = c
+                sin[g, client * readouts + r] = s
+
+
+@njit(cache=True, nogil=True)
+def expectations_of(blocks, v, lane, columns, z):  # type: ignore[no-untyped-def]
+    """Write a lane's expectations of rows: blocks (B, M, 8), z (8 B,)."""
+    for block in range(blocks.shape[0]):
+        part = z[block * ROWS : (block + 1) * ROWS]
+        part[:] = 0.0
+        for m in range(len(columns)):
+            value, entries = v[columns[m], lane], blocks[block, m]
+            for k in range(ROWS):
+                part[k] += entries[k] * value
+
+
+@njit(cache=True, nogil=True)
+def pull_rows(blocks, gradient, columns, w, lane, sums):  # type: ignore[no-untyped-def]
+    """Write the gradient to a lane's coefficients from that to its expectations (8 B,).
+
+    ``sums`` (M, 8) is scratch; ``w`` is zero where no row looks.
+    """
+    sums[:] = 0.0
+    for block in range(blocks.shape[0]):
+        part = gradient[block * ROWS : (block + 1) * ROWS]
+        for m in range(len(columns)):
+            entries, into = blocks[block, m], sums[m]
+            for k in range(ROWS):
+                into[k] += entries[k] * part[k]
+    for m in range(len(columns)):
+        total = 0.0
+        for k in range(ROWS):
+            total += sums[m, k]
+        w[columns[m], lane] = total
+
+
+@njit(cache=True, nogil=True)
+def softmax(logits, divisor, logs, shares):  # type: ignore[no-untyped-def]
+    """Write the logarithm of ``softmax(logits / divisor)``, and itself, all (C,)."""
+    top = logits[0]
+    for c in range(1, len(logits)):
+        top = max(top, logits[c])
+    total = 0.0
+    for c in range(len(logits)):
+        logs[c] = (logits[c] - top) / divisor
+        shares[c] = math.exp(logs[c])
+        total += shares[c]
+    log_total = math.log(total)
+    for c in range(len(logits)):
+        logs[c] -= log_total
+        shares[c] /= total
+
+
+@njit(cache=True, nogil=True)
+def row_losses(z, labels, weights, soft, entropy, mix, tau, readout, dz, d_readout):  # type: ignore[no-untyped-def]
+    """``(1 - lambda) CE + lambda tau^2 KL`` of one client's rows, and its gradient.
+
+    Parameters
+    ----------
+    z, dz : array, shape (R, 8 B)
+        Expectations, and where the gradient to them is written; rows beyond the labels are none.
+    labels : array of int, shape (rows,)
+        Classes.
+    weights : array, shape (C,)
+        Weights of the cross-entropy.
+    soft : array, shape (rows, C)
+        Softened soft labels p of the teacher; no rows where lambda is 0.
+    entropy : array, shape (rows,)
+        ``sum_c p_c log p_c``.
+    mix, tau : float
+        lambda, and the temperature.
+    readout, d_readout : array, shape (2 R,)
+        Scale and bias, and where their gradient is written.
+    """
+    rows, classes, readouts = len(labels), len(weights), z.shape[0]
+    logits, slope = np.zeros(classes), np.zeros(classes)
+    logs, shares = np.zeros(classes), np.zeros(classes)
+    skip = classes - readouts  # with two classes the first logit is 0
+    total = 0.0
+    for i in range(rows):
+        total += weights[labels[i]]
+    loss, divergence = 0.0, 0.0
+    dz[:] = 0.0
+    d_readout[:] = 0.0
+    for i in range(rows):
+        for r in range(readouts):
+            logits[skip + r] = readout[r] * z[r, i] + readout[readouts + r]
+        softmax(logits, 1.0, logs, shares)
+        part = (1.0 - mix) * weights[labels[i]] / total
+        loss -= part * logs[labels[i]]
+        for c in range(classes):
+            slope[c] = part * shares[c]
+        slope[labels[i]] -= part
+        if mix > 0.0:
+            softmax(logits, tau, logs, shares)
+            part, given = mix * tau / rows, 0.0
+            divergence += entropy[i]
+            for c in range(classes):
+                given += soft[i, c]
+                divergence -= soft[i, c] * logs[c]
+            for c in range(classes):
+                slope[c] += part * (given * shares[c] - soft[i, c])
+        for r in range(readouts):
+            d = slope[skip + r]
+            dz[r, i] = d * readout[r]
+            d_readout[r] += d * z[r, i]
+            d_readout[readouts + r] += d
+    return loss + mix * tau * tau * divergence / rows
+
+
+@njit(cache=True, nogil=True)
+def copy_rows(blocks, chosen, into):  # type: ignore[no-untyped-def]
+    """Copy the chosen rows of blocks (B, M, 8) into blocks of their own, zeros behind them."""
+    into[:] = 0.0
+    for i in range(len(chosen)):
+        block, k = chosen[i] // ROWS, chosen[i] % ROWS
+        into_block, into_k = i // ROWS, i % ROWS
+        for m in range(blocks.shape[1]):
+            into[into_block, m, into_k] = blocks[block, m, k]
+
+
+@njit(cache=True, nogil=True)
+def pull_to(theta, anchor, weight, gradient):  # type: ignore[no-untyped-def]
+    """Return FedProx's term ``(mu / 2) ||theta - anchor||^2``; add its gradient."""
+    distance = 0.0
+    for d in range(len(theta)):
+        distance += (theta[d] - anchor[d]) ** 2
+        gradient[d] += weight * (theta[d] - anchor[d])
+    return 0.5 * weight * distance
+
+
+@njit(cache=True, nogil=True)
+def adam(theta, gradient, first, second, step, rate):  # type: ignore[no-untyped-def]
+    """One step of `quantum.training.optimisers.adam_step` in place; say if it is finite."""
+    shrink_1, shrink_2, fine = 1.0 - 0.9 ** (step + 1), 1.0 - 0.999 ** (step + 1), True
+    for d in range(len(theta)):
+        first[d] = 0.9 * first[d] + 0.1 * gradient[d]
+        second[d] = 0.999 * second[d] + 0.001 * gradient[d] * gradient[d]
+        theta[d] -= (rate / shrink_1) * first[d] / (math.sqrt(second[d] / shrink_2) + 1e-6)
+        fine = fine and math.isfinite(theta[d])
+    return fine
+
+
+@njit(cache=True, nogil=True)
+def client_step(own, terms, theta, columns, v, w, lane, scratch, d_readout):  # type: ignore[no-untyped-def]
+    """One client's loss on its rows; its gradient goes into ``w`` and ``d_readout``."""
+    blocks, labels, soft, entropy = own
+    weights, mix, tau = terms
+    z, dz, sums = scratch
+    readouts, padded = z.shape[0], blocks.shape[0] * ROWS
+    seen, slopes, readout = z[:, :padded], dz[:, :padded], theta[len(theta) - 2 * readouts :]
+    for r in range(readouts):
+        expectations_of(blocks, v, lane + r, columns, seen[r])
+    loss = row_losses(seen, labels, weights, soft, entropy, mix, tau, readout, slopes, d_readout)
+    for r in range(readouts):
+        pull_rows(blocks, slopes[r], columns, w, lane + r, sums)
+    return loss
+
+
+@njit(cache=True, nogil=True)
+def evaluate_lanes(program, theta, blocks, out):  # type: ignore[no-untyped-def]
+    """Write the expectations (points, R, 8 B) of rows at slots ``theta`` (points, S)."""
+    first, second, starts, slot, factor, offset, observables, columns = program
+    readouts = observables.shape[1]
+    lanes = len(theta) * readouts
+    cos, sin = np.empty((len(slot), lanes)), np.empty((len(slot), lanes))
+    v = np.empty((len(observables), lanes))
+    for lane in range(lanes):
+        v[:, lane] = observables[:, lane % readouts]
+    angles_of(theta, slot, factor, offset, readouts, cos, sin)
+    turn_forward(v, first, second, starts, cos, sin)
+    for lane in range(lanes):
+        expectations_of(blocks, v, lane, columns, out[lane // readouts, lane % readouts])
+
+
+@njit(cache=True, nogil=True)
+def pull_back(program, theta, blocks, dz, gradient):  # type: ignore[no-untyped-def]
+    """Write the gradient (S,) to slots ``theta`` (1, S) from that to the expectations (R, 8 B)."""
+    first, second, starts, slot, factor, offset, observables, columns = program
+    readouts = observables.shape[1]
+    cos, sin = np.empty((len(slot), readouts)), np.empty((len(slot), readouts))
+    v, w, slopes = observables.copy(), np.zeros_like(observables), np.empty_like(cos)
+    angles_of(theta, slot, factor, offset, readouts, cos, sin)
+    turn_forward(v, first, second, starts, cos, sin)
+    sums = np.empty((len(columns), ROWS))
+    for r in range(readouts):
+        pull_rows(blocks, dz[r], columns, w, r, sums)
+    turn_back(v, w, first, second, starts, cos, sin, slopes)
+    gradient[:] = 0.0
+    for g in range(len(slot)):
+        if slot[g] >= 0:
+            for r in range(readouts):
+                gradient[slot[g]] += factor[g] * slopes[g, r]
+
+
+@njit(cache=True, nogil=True)
+def train_lanes(program, theta, data, batches, terms, steps, rates, losses):  # type: ignore[no-untyped-def]
+    """Train clients by Adam; see `quantum.training.compiled` for the arguments.
+
+    Returns
+    -------
+    array of int, (clients,)
+        The step at which each client's numbers stopped being finite; -1: never.
+    """
+    first, second, starts, slot, factor, offset, observables, columns = program
+    blocks, block_starts, labels, soft, entropy, row_starts = data
+    weights, mix, tau, proximal = terms
+    clients, size = theta.shape
+    readouts, gates, batch_rows = observables.shape[1], len(slot), batches.shape[2]
+    lanes, failed = clients * readouts, np.full(clients, -1)
+    anchor, distilled = theta.copy(), soft.shape[0] > 0
+    moment_1, moment_2 = np.zeros_like(theta), np.zeros_like(theta)
+    cos, sin, slopes = np.empty((gates, lanes)), np.empty((gates, lanes)), np.empty((gates, lanes))
+    v, w = np.empty((len(observables), lanes)), np.zeros((len(observables), lanes))
+    most = (batch_rows + ROWS - 1) // ROWS
+    own_blocks = np.empty((most, len(columns), ROWS))
+    own_labels, own_entropy = np.empty(batch_rows, dtype=np.int64), np.empty(batch_rows)
+    own_soft = np.empty((batch_rows, soft.shape[1]))
+    for client in range(clients):
+        most = max(most, block_starts[client + 1] - block_starts[client])
+    z, dz = np.zeros((readouts, most * ROWS)), np.zeros((readouts, most * ROWS))
+    scratch = z, dz, np.empty((len(columns), ROWS))
+    gradient, d_readouts = np.zeros(size), np.zeros((clients, 2 * readouts))
+    for step in range(np.max(steps)):
+        angles_of(theta, slot, factor, offset, readouts, cos, sin)
+        for lane in range(lanes):
+            v[:, lane] = observables[:, lane % readouts]
+        turn_forward(v, first, second, starts, cos, sin)
+        w[:] = 0.0
+        for client in range(clients):
+            if step >= steps[client] or failed[client] >= 0:
+                continue
+            begin, end = row_starts[client], row_starts[client + 1]
+            its_blocks = blocks[block_starts[client] : block_starts[client + 1]]
+            its_labels, its_soft, its_entropy = labels[begin:end], soft, entropy
+            if distilled:
+                its_soft, its_entropy = soft[begin:end], entropy[begin:end]
+            if batch_rows:
+                chosen = batches[client, step]
+                copy_rows(its_blocks, chosen, own_blocks)
+                for i in range(batch_rows):
+                    own_labels[i] = its_labels[chosen[i]]
+                    if distilled:
+                        own_soft[i], own_entropy[i] = its_soft[chosen[i]], its_entropy[chosen[i]]
+                its_blocks, its_labels = own_blocks, own_labels
+                its_soft, its_entropy = own_soft, own_entropy
+            own = its_blocks, its_labels, its_soft, its_entropy
+            its_terms = weights[client], mix[client], tau[client]
+            lane = client * readouts
+            losses[client, step] = client_step(
+                own, its_terms, theta[client], columns, v, w, lane, scratch, d_readouts[client]
+            )
+        turn_back(v, w, first, second, starts, cos, sin, slopes)
+        for client in range(clients):
+            if step >= steps[client] or failed[client] >= 0:
+                continue
+            gradient[:] = 0.0
+            for g in range(gates):
+                if slot[g] >= 0:
+                    for r in range(readouts):
+                        gradient[slot[g]] += factor[g] * slopes[g, client * readouts + r]
+            gradient[size - 2 * readouts :] = d_readouts[client]
+            moved, mu, rate = theta[client], proximal[client], rates[client, step]
+            if mu > 0.0:
+                losses[client, step] += pull_to(moved, anchor[client], mu, gradient)
+            fine = adam(moved, gradient, moment_1[client], moment_2[client], step, rate)
+            if not (fine and math.isfinite(losses[client, step])):
+                failed[client] = step
+    return failed

@@ -1,0 +1,177 @@
+"""Adam on small circuits by compiled loops, many clients side by side.
+
+The step is that of `quantum.training.optimisers.run_adam` on `Problem.by_autograd`, which tests
+hold it to. Each client keeps its own rows, steps, rates, class weights, lambda, tau and proximal
+weight; what shares a launch is the circuit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from core import local_optimizer
+from quantum.costs import step_rows
+from quantum.engines.pauli.compiled import kernels
+from quantum.engines.pauli.engine import MOST_LANES, EncodedWords, PauliEngine
+from quantum.engines.pauli.program import Program
+from quantum.training.schedule import learning_rate, not_finite
+from quantum.training.task import TrainTask
+
+Trained = tuple[np.ndarray, list[float], float]
+"""Parameters (D,), each step's loss, the loss of the start."""
+
+
+def can_compile(task: TrainTask) -> bool:
+    """Whether the compiled loops do this training: Adam, all angles weights, no similarities."""
+    engine = task.classifier.engine
+    return (
+        isinstance(engine, PauliEngine)
+        and local_optimizer(task.train.optimizer, engine.name) == "adam"
+        and engine.ansatz.formulas is None
+        and task.distill.features == 0
+        and task.steps > 0
+    )
+
+
+def train_compiled(tasks: Sequence[TrainTask]) -> list[Trained | Exception]:
+    """Train clients that `can_compile`, in the order of the tasks."""
+    groups: dict[tuple[int, int, int, bool], list[int]] = {}
+    for index, task in enumerate(tasks):
+        rows = len(task.data.features)
+        size = step_rows(task.train, rows)
+        program = _program(task)
+        key = id(program), task.classifier.classes, size if size < rows else 0, _distilled(task)
+        groups.setdefault(key, []).append(index)
+    found: dict[int, Trained | Exception] = {}
+    for (*_, batch_rows, _), members in groups.items():
+        lanes = max(1, MOST_LANES // _program(tasks[members[0]]).readouts)
+        # Those with equally many steps side by side: a launch takes as many as its longest.
+        ordered = sorted(members, key=lambda index: tasks[index].steps)
+        for start in range(0, len(ordered), lanes):
+            part = ordered[start : start + lanes]
+            outcomes = _launch([tasks[index] for index in part], batch_rows)
+            found |= zip(part, outcomes, strict=True)
+    return [found[index] for index in range(len(tasks))]
+
+
+def _program(task: TrainTask) -> Program:
+    engine = task.classifier.engine
+    assert isinstance(engine, PauliEngine)
+    return engine.program
+
+
+def _distilled(task: TrainTask) -> bool:
+    return task.distill.weight > 0
+
+
+def _launch(tasks: Sequence[TrainTask], batch_rows: int) -> list[Trained | Exception]:
+    """Train clients of one circuit, all with mini-batches of so many rows, or none (0)."""
+    errors: dict[int, Exception] = {}
+    starts: dict[int, np.ndarray] = {}
+    encoded: dict[int, EncodedWords] = {}
+    for index, task in enumerate(tasks):
+        try:
+            starts[index] = task.classifier.flatten(task.parameters)
+            rows = task.classifier.prepare(task.data.features, batch_rows or None)
+            assert isinstance(rows, EncodedWords)
+            encoded[index] = rows
+        except Exception as error:  # one client's failure is its own
+            errors[index] = error
+    fine = [index for index in range(len(tasks)) if index not in errors]
+    theta = np.stack([starts[index] for index in fine]) if fine else np.empty((0, 0))
+    losses, failed = _train(
+        [tasks[index] for index in fine], theta, [encoded[index] for index in fine], batch_rows
+    )
+    found: dict[int, Trained | Exception] = dict(errors)
+    for place, index in enumerate(fine):
+        own = losses[place, : tasks[index].steps].tolist()
+        step = int(failed[place])
+        found[index] = not_finite(own[step], step) if step >= 0 else (theta[place], own, own[0])
+    return [found[index] for index in range(len(tasks))]
+
+
+def _train(
+    tasks: Sequence[TrainTask],
+    theta: np.ndarray,
+    encoded: Sequence[EncodedWords],
+    batch_rows: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train in place; return losses (clients, steps) and the steps at which numbers failed."""
+    if not tasks:
+        return np.empty((0, 0)), np.empty(0)
+    steps = np.array([task.steps for task in tasks])
+    losses, rates = np.zeros((2, len(tasks), steps.max()))
+    for client, task in enumerate(tasks):
+        rate = learning_rate(task.train, task.step_offset)
+        rates[client, : task.steps] = [rate(step) for step in range(task.steps)]
+    labels = np.concatenate([np.asarray(task.data.labels, dtype=np.int64) for task in tasks])
+    data = (
+        *(
+            np.concatenate([rows.blocks for rows in encoded]),
+            _starts(len(r.blocks) for r in encoded),
+        ),
+        *(labels, *_soft_labels(tasks), _starts(rows.rows for rows in encoded)),
+    )
+    terms = (
+        np.stack([_class_weights(task) for task in tasks]),
+        np.array([float(task.distill.weight) for task in tasks]),
+        np.array([float(task.distill.temperature) for task in tasks]),
+        np.array([float(task.train.proximal) for task in tasks]),
+    )
+    batches = _batches(tasks, int(steps.max()), batch_rows)
+    program = _program(tasks[0]).arrays
+    failed = kernels().train_lanes(program, theta, data, batches, terms, steps, rates, losses)
+    return losses, failed
+
+
+def _starts(lengths: object) -> np.ndarray:
+    return np.array([0, *itertools.accumulate(lengths)], dtype=np.int64)  # type: ignore[call-overload]
+
+
+def _class_weights(task: TrainTask) -> np.ndarray:
+    given = task.data.class_weights
+    return np.ones(task.classifier.classes) if given is None else np.asarray(given, np.float64)
+
+
+def _soft_labels(tasks: Sequence[TrainTask]) -> tuple[np.ndarray, np.ndarray]:
+    """Softened soft labels p of all rows, (rows, C), and their ``sum_c p log p``, (rows,)."""
+    classes = tasks[0].classifier.classes
+    if not _distilled(tasks[0]):
+        return np.zeros((0, classes)), np.zeros(0)
+    parts = [soften(np.asarray(t.data.soft_labels), t.distill.temperature) for t in tasks]
+    soft = np.concatenate(parts)
+    logs = np.log(np.where(soft > 0, soft, 1.0))
+    return soft, (soft * logs).sum(axis=1)
+
+
+def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Soften distributions (rows, C) as `quantum.losses.soften`, in float64."""
+    lifted = np.maximum(probabilities.astype(np.float64), np.finfo(np.float64).tiny)
+    logs = np.log(lifted) / temperature
+    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _batches(tasks: Sequence[TrainTask], steps: int, size: int) -> np.ndarray:
+    """Rows of each client's mini-batches, (clients, steps, size); none where all rows are taken.
+
+    They are those of `Problem`: a shuffled order is used up, then comes a new one.
+    """
+    chosen = np.zeros((len(tasks), steps, size), dtype=np.int64)
+    if not size:
+        return chosen
+    import torch
+
+    for client, task in enumerate(tasks):
+        rows = len(task.data.features)
+        generator = torch.Generator().manual_seed(task.seed)
+        per_order = rows // size
+        for step in range(task.steps):
+            place = step % per_order
+            if place == 0:
+                order = torch.randperm(rows, generator=generator).numpy()
+            chosen[client, step] = order[place * size : (place + 1) * size]
+    return chosen
