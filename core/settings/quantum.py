@@ -39,7 +39,7 @@ class QuantumSettings(Section):
     `amplitude-damping`, `phase-damping`, `bit-flip`, `phase-flip`) and before the measurement
     (`readout`); the device must take channels, as `default.mixed` does."""
     precision: Literal["single", "double"] = setting("single", applies_when=EXACT, per_node=True)
-    """Number format of the exact engine."""
+    """Number format of the exact engine's states; small circuits compute in double."""
     device: Literal["auto", "cpu", "cuda"] = setting("cpu", applies_when=EXACT, per_node=True)
     """Where the exact engine computes."""
     threads: int = setting(1, per_node=True, ge=1)
