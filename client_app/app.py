@@ -22,7 +22,7 @@ from client_app.site import load_cache, note
 from client_app.together import take_trained
 from client_app.work import evaluate_round, train_round
 from core import BudgetError, UserError
-from core.flower_compat import CLIENT_RAISED, close_ray
+from core.flower_compat import CLIENT_RAISED, prepare_ray
 from core.formatting import display_safe
 from core.messages import (
     BUDGET_CODE,
@@ -38,7 +38,9 @@ from core.messages import (
     read_parameters,
 )
 
-close_ray()  # at import: the last moment before Flower's simulation starts Ray
+prepare_ray(
+    Path(__file__).parents[1]
+)  # at import: the last moment before Flower's simulation starts Ray
 app = ClientApp()
 
 Handler = Callable[[Message, Context], RecordDict]

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,12 +198,50 @@ def private_ray() -> dict[str, str]:
     }
 
 
-def close_ray() -> None:
-    """Close the Ray that plain `flwr run` is about to start in this process.
+RAY_FILE = "LLM_QFL_RAY"
+"""Environment variable: the file in which a launcher says where its Ray is, once it is up."""
 
-    Flower 1.41 loads the ClientApp before it imports ray. A cluster of the user's own
-    (``RAY_ADDRESS``) and a token that he chose (``RAY_AUTH_MODE=token``) are left alone.
+RAY_SECONDS = 120.0
+"""Longest wait for that file; then Flower starts a Ray of its own."""
+
+EARLY_RAY = {
+    # Workers start with Ray, not with the first message, and import what each message needs.
+    "RAY_enable_worker_prestart": "1",
+    "RAY_preload_python_modules": "flwr.simulation.app,torch",
+}
+"""Environment of a Ray that is to be ready when Flower is."""
+
+
+def prepare_ray(app: Path) -> None:
+    """Join the launcher's Ray, or close the one that plain `flwr run` is about to start here.
+
+    Flower 1.41 loads the ClientApp before it imports ray, and starts no Ray where there is one. A
+    cluster of the user's own (``RAY_ADDRESS``) and a token that he chose (``RAY_AUTH_MODE=token``)
+    are left alone.
+
+    Parameters
+    ----------
+    app : Path
+        The app's folder, from which the workers are to import it.
     """
-    starts_ray = Path(sys.argv[0]).stem == SIMULATION_PROGRAM and "RAY_ADDRESS" not in os.environ
-    if starts_ray and os.environ.get("RAY_AUTH_MODE") != "token":
+    if Path(sys.argv[0]).stem != SIMULATION_PROGRAM or "RAY_ADDRESS" in os.environ:
+        return
+    if os.environ.get("RAY_AUTH_MODE") != "token":
         os.environ.update(private_ray())
+    elif address := _launcher_s_ray():
+        import ray
+        from ray.job_config import JobConfig
+
+        from_json: Any = JobConfig.from_json
+        job = from_json({"py_driver_sys_path": [str(app)]})
+        ray.init(address, job_config=job, logging_level=logging.WARNING)
+
+
+def _launcher_s_ray() -> str:
+    """Return the address of the launcher's Ray when it is up; empty if there is none."""
+    if RAY_FILE not in os.environ:
+        return ""
+    file, deadline = Path(os.environ[RAY_FILE]), time.monotonic() + RAY_SECONDS
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return file.read_text(encoding="ascii") if file.exists() else ""

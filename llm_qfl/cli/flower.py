@@ -38,13 +38,18 @@ def to_toml(config: Mapping[str, Scalar]) -> str:
     return "".join(f"{key} = {toml_value(value)}\n" for key, value in config.items())
 
 
-def federation_config(clients: int, threads: int, cores: int) -> str:
-    """Write Flower's federation config of a simulation.
+def client_cores(threads: int, cores: int) -> int:
+    """Return how many cores Ray reserves for a client.
 
-    Ray reserves as many cores for a client as it has Torch threads, but no more than the machine
-    has: a client would wait for them for ever.
+    As many as it has Torch threads, but no more than the machine has: a client would wait for them
+    for ever.
     """
-    share = max(1, min(threads, cores))
+    return max(1, min(threads, cores))
+
+
+def federation_config(clients: int, threads: int, cores: int) -> str:
+    """Write Flower's federation config of a simulation."""
+    share = client_cores(threads, cores)
     return f"num-supernodes={clients} client-resources-num-cpus={share}"
 
 

@@ -159,7 +159,8 @@ def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None)
 def _link(plan: Plan, logs: Path, facts: Facts | None) -> Link:
     """Return the SuperLink that the run is submitted to."""
     if facts is None:
-        return SuperLink(plan.programs, logs, plan.settings.quantum.threads)
+        settings = plan.settings
+        return SuperLink(plan.programs, logs, settings.quantum.threads, settings.run.clients)
     from llm_qfl.cli.deploy.remote import Deployed
 
     return Deployed(facts, plan.programs["flwr"], logs)

@@ -12,15 +12,15 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from core import write_text
-from core.flower_compat import ENVIRONMENT, private_ray
+from core.flower_compat import EARLY_RAY, ENVIRONMENT, RAY_FILE, private_ray
 from llm_qfl.cli.children import UNICODE, LaunchError
-from llm_qfl.cli.flower import Flwr
+from llm_qfl.cli.flower import Flwr, client_cores
 from llm_qfl.cli.follow import last_words, read_log, strip_log
 from llm_qfl.cli.processes import TAG, die_with_parent, end_all, members, wait_for
 from llm_qfl.cli.shipped import known_commit
@@ -41,12 +41,16 @@ class SuperLink:
         Folder for ``superlink.log`` and ``run.log``.
     threads : int
         Threads of numerical libraries in each process.
+    clients : int
+        Clients of the run: so many of them at most work at a time.
     """
 
     programs: Mapping[str, str]
     logs: Path
     threads: int = 1
+    clients: int = 1
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
+    ray: subprocess.Popen[bytes] | None = field(init=False, default=None)
     flwr: Flwr = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +65,11 @@ class SuperLink:
         """Log of the SuperLink."""
         return self.logs / "superlink.log"
 
+    @property
+    def ray_log(self) -> Path:
+        """What Ray says of its start; its clients' words are in the run's log."""
+        return self.logs / "ray.log"
+
     def start(self) -> None:
         """Start it and wait until it answers.
 
@@ -69,6 +78,7 @@ class SuperLink:
         LaunchError
             If it ends or does not answer in time.
         """
+        self._start_ray()
         for attempt in range(3):
             port = free_port()
             self._spawn(port)
@@ -80,11 +90,22 @@ class SuperLink:
                     continue  # somebody took the port in between
             raise LaunchError(f"Flower's SuperLink did not start: {self.tail()}")
 
+    def _start_ray(self) -> None:
+        """Start the run's Ray beside the SuperLink: it takes as long as all the others."""
+        cores = os.cpu_count() or 1
+        used = min(cores, self.clients * client_cores(self.threads, cores))
+        script = str(Path(__file__).with_name("ray_head.py"))
+        file = self.flwr.environment[RAY_FILE]
+        self.ray = self._popen([sys.executable, "-P", script, file, str(used)], self.ray_log)
+
     def _spawn(self, port: int) -> None:
         command = [*owner_only(self.programs["flower-superlink"]), "--insecure", "--simulation"]
         command += ["--host", "127.0.0.1", "--port", str(port)]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
+        self.process = self._popen(command, self.log)
+
+    def _popen(self, command: Sequence[str], file: Path) -> subprocess.Popen[bytes]:
+        with file.open("wb") as log:
+            return subprocess.Popen(
                 command,
                 cwd=self.flwr.home / "empty",
                 env=self.flwr.environment,
@@ -106,15 +127,18 @@ class SuperLink:
     def close(self, grace: float = 10.0) -> int:
         """End the SuperLink and all its children; return how many could not be ended."""
         tag = self.flwr.environment[TAG]
-        roots = [] if self.process is None else [self.process.pid]
+        started = [process for process in (self.process, self.ray) if process is not None]
+        roots = [process.pid for process in started]
         family = members(tag, roots)
         self.flwr.end()
         end_all((process for process in family if process.pid in roots), grace)
         left = end_all(family | members(tag), grace=3.0)
-        if self.process is not None:
-            self.process.wait()
+        for process in started:
+            process.wait()
         self.flwr.clean_up()
         strip_log(self.log)
+        if not last_words(read_log(self.ray_log)):
+            self.ray_log.unlink(missing_ok=True)
         return len(left)
 
 
@@ -176,6 +200,8 @@ def environment(inherited: Mapping[str, str], home: Path, tag: str, threads: int
             "FLWR_HOME": str(home),
             **ENVIRONMENT,
             **private_ray(),
+            **EARLY_RAY,
+            RAY_FILE: str(home / "ray-address"),
             "RAY_TMPDIR": str(home),
             "RAY_DEDUP_LOGS": "0",
             "RAY_COLOR_PREFIX": "0",

@@ -66,7 +66,7 @@ def test_the_flwr_command_of_readme(tmp_path: Path) -> None:
         r"round 1: validation loss \d\.\d{4}, accuracy \d+\.\d %",
         (tmp_path / "printed").read_text(),
     )
-    # The ClientApp closes Ray before Flower starts it (`close_ray`).
+    # The ClientApp closes Ray before Flower starts it (`prepare_ray`).
     assert got.startswith("refused")
     assert "InvalidAuthToken" in got
     assert watch.of("/raylet ")
