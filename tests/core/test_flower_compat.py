@@ -117,6 +117,20 @@ def test_messages_outside_flowers_runtime() -> None:
     assert reply.metadata.src_node_id == 9, MOVED.format("set_sender")
 
 
+def test_ray_takes_the_app_s_folder_and_flower_a_ray_that_is_there() -> None:
+    from ray.job_config import JobConfig
+
+    job = JobConfig.from_json({"py_driver_sys_path": ["/app"]})
+    assert job._py_driver_sys_path == ["/app"], MOVED.format("py_driver_sys_path, Ray's name")
+    backend = installed("flwr") / "server/superlink/fleet/vce/backend/raybackend.py"
+    assert "if not ray.is_initialized():" in backend.read_text(encoding="utf-8"), MOVED.format(
+        "RayBackend, which takes a Ray that is there"
+    )
+    raylet = (installed("ray") / "core/src/ray/raylet/raylet").read_bytes()
+    for name in flower_compat.EARLY_RAY:
+        assert name.removeprefix("RAY_").encode() in raylet, MOVED.format(name)
+
+
 def test_the_registry_of_nodes() -> None:
     from flwr.proto.node_pb2 import NodeInfo
     from flwr.supercore.control import ControlHttpClient
