@@ -142,6 +142,24 @@ def describe_privacy(privacy: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+MOST_LISTED = 30
+"""Numbers of clients that a line lists; more are counted."""
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """List numbers in ascending order, the first `MOST_LISTED` of many.
+
+    Examples
+    --------
+    >>> listed({2, 1})
+    '1, 2'
+    """
+    found = sorted(numbers)
+    text = ", ".join(map(str, found[:MOST_LISTED]))
+    more = len(found) - MOST_LISTED
+    return f"{text} and {more:,} more" if more > 0 else text
+
+
 def toml_value(value: object) -> str:
     """Write a scalar as TOML.
 

@@ -6,7 +6,8 @@ The totals are what theorems 6.5 (communication) and 6.6 (computation) bound, me
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import add, attrgetter
 from typing import Any
 
 
@@ -60,13 +61,21 @@ class Cost:
 
 
 COST_KEYS = tuple(f.name for f in fields(Cost))
+_values = attrgetter(*COST_KEYS)
+ZERO = Cost()
+
+
+def cost_row(cost: Cost) -> dict[str, Any]:
+    """Return a cost as a line of `ledger.json`."""
+    return dict(zip(COST_KEYS, _values(cost), strict=True))
 
 
 def total(costs: Iterable[Cost]) -> Cost:
     """Add costs up, key by key; nothing at all is the zero cost."""
-    rows = [asdict(cost) for cost in costs]
-    zero = asdict(Cost())
-    return Cost(**{key: sum((row[key] for row in rows), zero[key]) for key in COST_KEYS})
+    sums = _values(ZERO)
+    for cost in costs:
+        sums = tuple(map(add, sums, _values(cost)))
+    return Cost(*sums)
 
 
 def with_idle(costs: Mapping[int, Cost]) -> dict[int, Cost]:
@@ -113,8 +122,39 @@ USAGE_KEYS = tuple(f.name for f in fields(AgentUsage))
 
 
 @dataclass
+class _Sums:
+    """Sums of entries by client, and of all of them; only what was appended is added.
+
+    Attributes
+    ----------
+    seen : int
+        Entries that are in the sums.
+    everybody : Cost
+        Sum of all.
+    each : dict
+        Sum of each client's.
+    """
+
+    seen: int = 0
+    everybody: Cost = ZERO
+    each: dict[int, Cost] = field(default_factory=dict)
+
+    def add(self, entries: Sequence[tuple[int, int, Cost]]) -> None:
+        """Add the entries that were appended since the last time."""
+        if self.seen > len(entries):
+            self.seen, self.everybody, self.each = 0, ZERO, {}
+        fresh = entries[self.seen :]
+        self.seen = len(entries)
+        self.everybody = total((self.everybody, *(cost for _, _, cost in fresh)))
+        for _, client, cost in fresh:
+            self.each[client] = total((self.each.get(client, ZERO), cost))
+
+
+@dataclass
 class Ledger:
     """All costs of a run, by round and client, and the agent's; the strategy appends to it.
+
+    Sums are kept, so that asking for them costs what was appended since, not the whole run.
 
     Attributes
     ----------
@@ -129,6 +169,7 @@ class Ledger:
     entries: list[tuple[int, int, Cost]] = field(default_factory=list)
     agent_usage: list[tuple[int, AgentUsage]] = field(default_factory=list)
     repeated: list[tuple[int, int, Cost]] = field(default_factory=list)
+    _sums: _Sums = field(default_factory=_Sums, init=False, repr=False, compare=False)
 
     def add(self, server_round: int, costs: Mapping[int, Cost]) -> None:
         """Append one round's costs, by client."""
@@ -140,7 +181,8 @@ class Ledger:
 
     def totals(self) -> Cost:
         """Return the sum over all entries."""
-        return total(cost for _, _, cost in self.entries)
+        self._sums.add(self.entries)
+        return self._sums.everybody
 
     def paid(self) -> Cost:
         """Return the totals with what was paid twice: budgets limit these."""
@@ -148,18 +190,23 @@ class Ledger:
 
     def of(self, client: int) -> Cost:
         """Return the sum over one client's entries."""
-        return total(cost for _, who, cost in self.entries if who == client)
+        return self.by_client().get(client, ZERO)
+
+    def by_client(self) -> Mapping[int, Cost]:
+        """Return the sum over each client's entries; clients without any are not in it."""
+        self._sums.add(self.entries)
+        return self._sums.each
 
     def as_json(self) -> dict[str, Any]:
         """Return ``{"entries", "totals", "clients", "agent", "repeated"}`` for `ledger.json`."""
-        clients = sorted({client for _, client, _ in self.entries})
-        usage = [{"round": number, **asdict(one)} for number, one in self.agent_usage]
+        usage = [{"round": number, **vars(one)} for number, one in self.agent_usage]
         used = {key: sum(row[key] for row in usage) for key in USAGE_KEYS}
+        repeated = total(cost for _, _, cost in self.repeated)
         return {
-            **_summed(self.entries),
-            "clients": {str(client): asdict(self.of(client)) for client in clients},
+            **_summed(self.entries, self.totals()),
+            "clients": {str(k): cost_row(cost) for k, cost in sorted(self.by_client().items())},
             "agent": {"entries": usage, "totals": used},
-            "repeated": _summed(self.repeated),
+            "repeated": _summed(self.repeated, repeated),
         }
 
     @classmethod
@@ -174,10 +221,10 @@ class Ledger:
         )
 
 
-def _summed(entries: Sequence[tuple[int, int, Cost]]) -> dict[str, Any]:
+def _summed(entries: Sequence[tuple[int, int, Cost]], sums: Cost) -> dict[str, Any]:
     """Return entries of `ledger.json`, and their sum."""
-    rows = [{"round": number, "client": client, **asdict(cost)} for number, client, cost in entries]
-    return {"entries": rows, "totals": asdict(total(cost for _, _, cost in entries))}
+    rows = [{"round": number, "client": k, **cost_row(cost)} for number, k, cost in entries]
+    return {"entries": rows, "totals": cost_row(sums)}
 
 
 def read_entries(entries: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, Cost]]:

@@ -301,12 +301,14 @@ def unpack_parameters(record: ArrayRecord) -> Parameters:
 
 
 def pack_instruction(
-    parameters: Parameters, config: AdaptIns | RejoinIns | TrainIns | EvaluateIns
+    parameters: Parameters | ArrayRecord, config: AdaptIns | RejoinIns | TrainIns | EvaluateIns
 ) -> RecordDict:
-    """Pack parameters and what is to be done with them."""
-    return RecordDict(
-        {ARRAYS: pack_parameters(parameters), CONFIG: ConfigRecord(dataclasses.asdict(config))}
-    )
+    """Pack parameters and what is to be done with them.
+
+    Packed parameters are taken as they are: the messages of a round share them.
+    """
+    packed = parameters if isinstance(parameters, ArrayRecord) else pack_parameters(parameters)
+    return RecordDict({ARRAYS: packed, CONFIG: ConfigRecord(dataclasses.asdict(config))})
 
 
 def read_instruction(message: Message, kind: type[T]) -> tuple[Parameters, T]:

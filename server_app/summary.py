@@ -117,7 +117,7 @@ def summarise(
         The lines of ``agent.jsonl``.
     """
     state, context, settings = strategy.state, strategy.context, strategy.settings
-    spent = state.ledger.totals()
+    spent, each = state.ledger.totals(), state.ledger.by_client()
     place = _kept_place(state.losses, settings.evaluation.keep)
     teachers = [strategy.teachers[client] for client in sorted(strategy.teachers)]
     central = settings.evaluation.mode == "central"
@@ -134,9 +134,9 @@ def summarise(
         "teachers": teachers,
         "ledger": asdict(spent),
         "simulated_circuits": sum(
-            state.ledger.of(member.client).circuits
-            for member in state.members.values()
-            if is_simulated(member.about.backend)
+            each[client].circuits
+            for client, member in state.members.items()
+            if client in each and is_simulated(member.about.backend)
         ),
         "seconds": {
             **context.clock.seconds,
@@ -158,7 +158,8 @@ def _kept_place(losses: Sequence[float], keep: str) -> int:
     """Return where in the history the kept model is: lost rounds are not in it."""
     if keep == "last":
         return len(losses) - 1
-    return max((k for k, loss in enumerate(losses) if loss == min(losses)), default=0)
+    best = min(losses, default=0.0)
+    return max((k for k, loss in enumerate(losses) if loss == best), default=0)
 
 
 def _test_warnings(

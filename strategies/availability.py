@@ -14,7 +14,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from core import Cost, Settings, UserError
-from core.formatting import printable
+from core.formatting import listed, printable
 from core.messages import (
     ADAPT,
     CONFIG,
@@ -59,7 +59,8 @@ def poll_clients(
     if absent != state.absent:
         gone, busy, back = sorted(found.gone), sorted(found.busy), sorted(state.absent - absent)
         notify({"event": "roll", "gone": gone, "busy": busy, "back": back})
-        log(INFO, "clients gone: %s; busy with an earlier message: %s; back: %s", gone, busy, back)
+        shown = [f"[{listed(clients)}]" for clients in (gone, busy, back)]
+        log(INFO, "clients gone: %s; busy with an earlier message: %s; back: %s", *shown)
     if new := found.unknown - state.unknown_nodes:
         log(WARNING, "nodes that are no clients of this run are not used: %s", sorted(new))
     state.note_availability(absent, found.unknown, settings.run.min_replies)
@@ -125,7 +126,7 @@ def wait_for_quorum(
             break
         if waited >= settings.run.wait_seconds:
             raise UserError(
-                f"{left} clients are connected (gone: {', '.join(map(str, sorted(gone)))})",
+                f"{left} clients are connected (gone: {listed(gone)})",
                 f"at least run.min_replies = {quorum}",
                 "start their nodes again and go on with llm-qfl run --resume, or lower "
                 "run.min_replies",

@@ -268,7 +268,7 @@ class RunJournal:
         aggregation: Parameters,
     ) -> None:
         """Write ``ledger.json``, then ``checkpoint/round-NNN/`` in one move."""
-        write_json(self.folder / "ledger.json", state["ledger"])
+        write_json(self.folder / "ledger.json", state["ledger"], compact=True)
 
         def save(folder: Path) -> None:
             save_arrays(folder / MODEL, unpack_parameters(arrays))
@@ -281,7 +281,7 @@ class RunJournal:
 
     def ledger(self, ledger: Ledger) -> None:
         """Write ``ledger.json``."""
-        write_json(self.folder / "ledger.json", ledger.as_json())
+        write_json(self.folder / "ledger.json", ledger.as_json(), compact=True)
 
     def model(self, parameters: Parameters, facts: dict[str, Any]) -> None:
         """Write the kept model: its arrays, projection included, and ``model.json``."""

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from core import Cost, with_idle
+from core.formatting import listed
 from core.messages import (
     EVALUATE,
     TRAIN,
@@ -23,6 +24,7 @@ from core.messages import (
     Parameters,
     TrainIns,
     pack_instruction,
+    pack_parameters,
     payload_bytes,
     unpack_parameters,
 )
@@ -97,7 +99,7 @@ class LlmQfl(Strategy):
     def summary(self) -> None:
         """Log what the strategy is made of."""
         log(INFO, "\t├──> Agent: %s", self.agent.name)
-        log(INFO, "\t├──> Clients: %s", sorted(self.state.members))
+        log(INFO, "\t├──> Clients: %s", listed(self.state.members))
         log(INFO, "\t└──> Aggregation: %s", self.settings.aggregation.rule)
 
     # --- one round, as Flower's hooks -------------------------------------------------
@@ -121,6 +123,7 @@ class LlmQfl(Strategy):
     ) -> Iterable[Message]:
         """Make one message for each participant, with its own number of steps."""
         self._reference, self.releases = unpack_parameters(arrays), self.releases + 1
+        packed, same = pack_parameters(self._reference), self._same_for_all  # once for everybody
         messages = []
         for client in self.current.decision.participants:
             instruction = TrainIns(
@@ -129,9 +132,9 @@ class LlmQfl(Strategy):
                 step_offset=self.state.steps_done[client],
                 class_weights=self.context.federation.class_weights,
                 fine_tuned=client in self.teachers,
-                **self._same_for_all,
+                **same,
             )
-            content = pack_instruction(self._reference, instruction)
+            content = pack_instruction(packed, instruction)
             self.current.sent[client] = payload_bytes(content)
             messages.append(self._message(content, client, TRAIN, server_round))
         if self.settings.privacy.dp != "none":  # before they go out: a crash may come at any time
@@ -363,7 +366,7 @@ class LlmQfl(Strategy):
     def _end_of_budgets(self) -> None:
         """End the run with the model so far: too few clients could still pay for the round."""
         self._close_ledger()
-        who = ", ".join(str(client) for client in sorted(self.current.exhausted))
+        who = listed(self.current.exhausted)
         number = self.current.number
         self.stop_reason = f"the budget of client {who} does not pay for round {number}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from core import COST_KEYS, Cost, Ledger, Settings, circuit_prices, most_steps, total
 from core.messages import AdaptReport, EvaluateReport, SiteReport, TrainReport
@@ -81,6 +81,10 @@ class FederationState:
     unknown_nodes: frozenset[int] = frozenset()
     started: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        nodes = reversed(self.members.values())  # of two on one node the first is its client
+        self._clients = {member.node_id: member.client for member in nodes}
+
     @classmethod
     def begin(cls, members: Sequence[Member], settings: Settings) -> FederationState:
         """Start with everybody at the initial number of steps."""
@@ -107,7 +111,7 @@ class FederationState:
 
     def client_of(self, node_id: int) -> int | None:
         """Return the client behind a node id, or None."""
-        return next((m.client for m in self.members.values() if m.node_id == node_id), None)
+        return self._clients.get(node_id)
 
     def llm_loss(self) -> float | None:
         """Return L_LLM,server: the clients' LLM losses averaged by rows, nats; None if unknown."""
@@ -122,9 +126,10 @@ class FederationState:
         spent = self.ledger.paid()
         circuits, shots = spent.circuits, spent.shots
         if settings.evaluation.mode == "federated":  # the final test must still fit the budget
+            hidden = self.resting & self.views.keys()  # not shown, and yet they evaluate
             for about in (member.about for member in self.members.values()):
                 rows = about.test_rows
-                if about.client in self.resting & set(self.views):  # not shown, and yet evaluates
+                if about.client in hidden:
                     rows += about.val_rows
                 circuits += rows
                 shots += rows * about.shots_per_circuit
@@ -153,13 +158,13 @@ class FederationState:
 
     def _priced(self, server_round: int, settings: Settings) -> Iterator[ClientView]:
         """Yield the views; a warm round costs the circuits of federated evaluation only."""
+        out, federated = self.resting | self.absent, settings.evaluation.mode == "federated"
         for client, view in self.views.items():
-            if client in self.resting | self.absent:
+            if client in out:
                 continue
             if server_round > settings.train.warm_rounds:
                 yield view
                 continue
-            federated = settings.evaluation.mode == "federated"
             rows = self.members[client].about.val_rows if federated else 0
             yield replace_view(view, circuits_per_step=0, circuits_fixed=rows)
 
@@ -302,8 +307,9 @@ class FederationState:
         # with: held against today's server loss, a stale loss would shut it out for good.
         fresh = {k: self.views[k].loss for k in self.measured}
         gaps = distances({k: value for k, value in fresh.items() if value is not None}, loss)
+        present = set(participants)
         for client, view in self.views.items():
-            absent = client not in participants
+            absent = client not in present
             self.views[client] = replace_view(
                 view,
                 gap=gaps.get(client, view.gap),
@@ -360,7 +366,7 @@ def cost_of(
 
     Steps of the shared adapter are not those of the quantum optimizer: they are not counted.
     """
-    spent = {key: value for key, value in asdict(report).items() if key in COST_KEYS}
+    spent = {key: value for key, value in vars(report).items() if key in COST_KEYS}
     if isinstance(report, AdaptReport):
         del spent["steps"]
     return Cost(**spent, bytes_up=bytes_up, bytes_down=bytes_down)

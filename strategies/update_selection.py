@@ -27,7 +27,8 @@ def select(updates: list[Update], settings: Settings, state: FederationState) ->
     if agent.stage != "aggregation" or not known:
         return updates
     gaps = distances({u.client: u.report.loss for u in updates}, state.losses[-1])
-    return [u for u in updates if u.client in closest(gaps, agent.fraction)]
+    chosen = set(closest(gaps, agent.fraction))
+    return [update for update in updates if update.client in chosen]
 
 
 def model_credits(

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ FORMAT = 1
 
 STATE = "state.json"
 UNDERWAY, REPEATED, RELEASES = "underway.json", "repeated.json", "releases.json"
+MOST_KEPT = 5
+"""Newest checkpoints that are kept: each holds the whole run, so all would take rounds squared."""
+
 RECORDS = ("metrics.jsonl", "agent.jsonl")
 """What a run appends to; a checkpoint knows how long each was."""
 
@@ -85,10 +89,12 @@ def write_checkpoint(
     def save_all(folder: Path) -> None:
         save(folder)
         lengths = {name: _recorded_length(run / name) for name in RECORDS}
-        write_json(folder / STATE, {"format": FORMAT, **state, "records": lengths})
+        write_json(folder / STATE, {"format": FORMAT, **state, "records": lengths}, compact=True)
 
     target = _store(run).write(f"round-{number:03d}", save_all)
     (target.parent / UNDERWAY).unlink(missing_ok=True)  # the round is closed
+    for old in checkpoint_folders(run)[:-MOST_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -230,7 +236,7 @@ def note_underway(run: Path, number: int, costs: Mapping[int, Mapping[str, Any]]
     entries = [
         {"round": number, "client": client, **cost} for client, cost in sorted(costs.items())
     ]
-    write_json(run / "checkpoint" / UNDERWAY, {"entries": entries})
+    write_json(run / "checkpoint" / UNDERWAY, {"entries": entries}, compact=True)
 
 
 def settle_repeated(

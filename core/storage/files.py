@@ -213,9 +213,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinities become ``null``."""
-    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
+    """Write JSON atomically; NaN and infinities become ``null``.
+
+    ``compact`` is for what grows with clients and rounds: on one line, a tenth of the time.
+    """
+    indent = None if compact else 2
+    write_text(path, json.dumps(plain(value), indent=indent, allow_nan=False) + "\n")
 
 
 def append_jsonl(path: Path, value: Any) -> None:
@@ -299,8 +303,14 @@ def by_number(path: Path) -> list[tuple[str, int]]:
     return [(word, int(n)) for word, n in zip(parts[::2], [*parts[1::2], "0"], strict=True)]
 
 
+_PLAIN = frozenset((str, int, bool, type(None)))
+
+
 def plain(value: Any) -> Any:
     """Turn numpy scalars, tuples and non-finite numbers into plain JSON values."""
+    kind = type(value)
+    if kind in _PLAIN or (kind is float and math.isfinite(value)):  # most values
+        return value
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

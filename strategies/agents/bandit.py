@@ -7,8 +7,10 @@ give the same agent and the same decisions. No randomness.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +41,9 @@ UNKNOWN = 1.0
 
 RIDGE = 10.0
 """Weight of LinUCB's prior, in observations of a feature at 1."""
+
+MOST_DEADLINES, ROUNDING = 50, 1e-9
+"""Times of the slowest that are looked at in full, and by how much sums may round."""
 
 MULTIPLES = (0.5, 1.0, 2.0)
 """LinUCB's choice of steps, in plain rounds."""
@@ -81,7 +86,8 @@ def best_set(options: Sequence[Option], most: int, wait: float = 0.0) -> tuple[O
     A set's value is the sum of its options' values less `wait` for each second that one of them
     waits for the slowest. Were the slowest one's time D known, each option had a value of its own,
     ``value - wait (D - seconds)``, and the best set were each client's best option, those above 0,
-    at most so many. So this is done for every D that occurs, and the best of these is best of all.
+    at most so many. So this is done for every D that can be best, and the best of these is best of
+    all.
 
     Parameters
     ----------
@@ -98,7 +104,7 @@ def best_set(options: Sequence[Option], most: int, wait: float = 0.0) -> tuple[O
         By client, one a client at most; where no option pays its cost, the one nearest to it.
     """
     ranked = sorted(options, key=lambda option: option.rank)
-    deadlines = sorted({option.seconds for option in options}) if wait else [math.inf]
+    deadlines = best_deadlines(options, most, wait) if wait else [math.inf]
     best: tuple[Option, ...] = (ranked[0],)
     best_value = 0.0
     for deadline in deadlines:
@@ -106,6 +112,78 @@ def best_set(options: Sequence[Option], most: int, wait: float = 0.0) -> tuple[O
         if value > best_value:
             best, best_value = chosen, value
     return tuple(sorted(best, key=lambda option: option.client))
+
+
+def best_deadlines(options: Sequence[Option], most: int, wait: float) -> list[float]:
+    """Return the slowest one's times that can be best, ascending: of ten thousand a few.
+
+    With D the slowest one's time, an option's value is ``reach - wait D`` with
+    ``reach = value + wait seconds``, whatever D is. So one sweep over D, in which options come in
+    by their seconds, finds the sum of the greatest values for every D.
+
+    Parameters
+    ----------
+    options, most, wait
+        As of `best_set`, with a `wait` above 0.
+    """
+    reach = [option.value + wait * option.seconds for option in options]
+    order = sorted(range(len(options)), key=lambda i: -reach[i])
+    falling = [-reach[i] for i in order]
+    place = {i: at for at, i in enumerate(order)}
+    sums, chosen = _TopSums(len(options)), dict[int, int]()
+    found: list[tuple[float, float]] = []
+    by_seconds = sorted(range(len(options)), key=lambda i: options[i].seconds)
+    for deadline, group in groupby(by_seconds, key=lambda i: options[i].seconds):
+        for i in group:
+            before = chosen.get(options[i].client)
+            if before is not None and reach[before] >= reach[i]:
+                continue
+            if before is not None:
+                sums.add(place[before], -1, -reach[before])
+            sums.add(place[i], 1, reach[i])
+            chosen[options[i].client] = i
+        paying = sums.count(bisect_left(falling, -wait * deadline))
+        if taken := min(most, paying):
+            found.append((wait * deadline * taken - sums.greatest(taken), deadline))
+    if not found:
+        return []
+    least = min(found)[0] + ROUNDING * (1.0 + max(map(abs, reach)) * most)
+    near = sorted(one for one in found if one[0] <= least)
+    return sorted(deadline for _, deadline in near[:MOST_DEADLINES])
+
+
+class _TopSums:
+    """Sums of the greatest of some numbers, by their places in falling order (a Fenwick tree)."""
+
+    def __init__(self, size: int) -> None:
+        self.counts, self.sums = [0] * (size + 1), [0.0] * (size + 1)
+
+    def add(self, place: int, count: int, number: float) -> None:
+        """Put a number in its place, or take it out."""
+        at = place + 1
+        while at < len(self.counts):
+            self.counts[at] += count
+            self.sums[at] += number
+            at += at & -at
+
+    def count(self, places: int) -> int:
+        """Return how many numbers are in the first places."""
+        found = 0
+        while places:
+            found += self.counts[places]
+            places &= places - 1
+        return found
+
+    def greatest(self, taken: int) -> float:
+        """Return the sum of so many of the greatest numbers."""
+        at, found = 0, 0.0
+        step = 1 << len(self.counts).bit_length()
+        while step := step >> 1:
+            if at + step < len(self.counts) and self.counts[at + step] <= taken:
+                at += step
+                taken -= self.counts[at]
+                found += self.sums[at]
+        return found
 
 
 def _best_until(

@@ -65,7 +65,7 @@ class RuleAgent:
         if not self.selects or not seen.losses:
             return seen.clients
         gaps = {v.client: math.nan if v.gap is None else v.gap for v in seen.clients}
-        chosen = closest(gaps, self.fraction)
+        chosen = set(closest(gaps, self.fraction))
         return tuple(view for view in seen.clients if view.client in chosen)
 
     def _steps(self, view: ClientView, most: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core import Settings
+from core.formatting import listed
 from strategies.decisions import Observation
 
 Steps = dict[int, int]
@@ -106,15 +107,19 @@ def _fitted(steps: Steps, limit: Budget, fewest: int, quorum: int) -> tuple[Step
     """Fit a round into one budget; no steps: not even the fewest of a quorum can be paid."""
     left = f"the {limit.left} {limit.unit} left"
     fitted, dropped = dict(steps), []
-    while not limit.pays(dict.fromkeys(fitted, fewest)):
-        costliest = max(fitted, key=lambda k: (limit.cost(k, fewest), k))
+    least = dict.fromkeys(fitted, fewest)
+    over = limit.price(least) - limit.for_steps(least)
+    for costliest in sorted(fitted, key=lambda k: (limit.cost(k, fewest), k), reverse=True):
+        if over <= 0:
+            break
         del fitted[costliest]
         dropped.append(costliest)
+        over -= limit.cost(costliest, fewest)
         if len(fitted) < max(quorum, 1):
             return {}, []
     notes = []
     if dropped:
-        who = ", ".join(str(k) for k in sorted(dropped))
+        who = listed(dropped)
         notes.append(f"clients {who} dropped: {left} do not pay for them")
     if not limit.pays(fitted):
         fitted, share = _scaled(fitted, limit, fewest)
@@ -148,6 +153,6 @@ def _cheapest(
     steps = dict.fromkeys(sorted(ranked[:quorum]), fewest)
     if not all(limit.pays(steps) for limit in limits):
         return {}, [f"the {short.left} {short.unit} left do not pay for another round"]
-    who = ", ".join(str(k) for k in steps)
+    who = listed(steps)
     left = f"the {short.left} {short.unit} left do not pay for those chosen"
     return steps, [f"{left}: client {who} trains {fewest} steps"]

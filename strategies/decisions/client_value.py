@@ -129,11 +129,14 @@ class BenefitHistory:
     scale : float
         How large benefits were lately: mean of their sizes over a round, then over rounds with
         weights that halve. 0 while nothing was evaluated.
+    total : float
+        Sum of all clients' counts.
     """
 
     scale: float = 0.0
     _counts: dict[int, float] = field(default_factory=dict)
     _sums: dict[int, float] = field(default_factory=dict)
+    total: float = 0.0
 
     def add(self, benefits: Mapping[int, float]) -> None:
         """Add a round's benefits, nats by client; a round without any changes nothing."""
@@ -148,6 +151,7 @@ class BenefitHistory:
         for client, value in benefits.items():
             self._counts[client] = self.count(client) + 1.0
             self._sums[client] = self._sums.get(client, 0.0) + value
+        self.total = sum(self._counts.values())
 
     def count(self, client: int) -> float:
         """Return the discounted number of rounds that a client was evaluated in."""
@@ -157,11 +161,6 @@ class BenefitHistory:
         """Return the discounted mean of a client's benefits, nats; None if it has none."""
         count = self.count(client)
         return self._sums[client] / count if count > 0 else None
-
-    @property
-    def total(self) -> float:
-        """Sum of all clients' counts."""
-        return sum(self._counts.values())
 
 
 @dataclass(frozen=True)

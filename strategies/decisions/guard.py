@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core import Settings
+from core.formatting import MOST_LISTED, listed
 from core.settings.run import StopSettings
 from strategies.decisions import Agent, ClientView, Decision, Observation
 from strategies.decisions.budget import budgets, within
@@ -61,12 +62,15 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
             return Decision.to_stop(decision.reason), []
         notes.append(f"no stop before {settings.stop.min_rounds} rounds")
     quorum = min(settings.run.min_replies, len(seen.clients))
-    steps = {}
+    steps, bounded = {}, list[str]()
     for view in _participants(decision, seen, quorum, notes):
         wanted = decision.steps.get(view.client, view.steps)
         steps[view.client] = max(seen.min_steps, min(seen.max_steps, wanted))
         if steps[view.client] != wanted:
-            notes.append(f"client {view.client}: {wanted} steps bounded to {steps[view.client]}")
+            bounded.append(f"client {view.client}: {wanted} steps bounded to {steps[view.client]}")
+    notes += bounded[:MOST_LISTED]
+    if (more := len(bounded) - MOST_LISTED) > 0:
+        notes.append(f"steps of {more} clients more bounded")
     steps, changes = within(steps, budgets(seen, settings), seen.min_steps, quorum)
     if not steps:
         (spent,) = changes
@@ -82,7 +86,8 @@ def _participants(
     Where a round needs more replies than it has participants, those of the best average credit are
     added, of equal ones the cheapest.
     """
-    chosen = [view for view in seen.clients if view.client in decision.participants]
+    wanted = set(decision.participants)
+    chosen = [view for view in seen.clients if view.client in wanted]
     if len(chosen) != len(decision.participants):
         notes.append("unknown or repeated participants dropped")
     if not chosen:
@@ -92,10 +97,10 @@ def _participants(
     def rank(view: ClientView) -> tuple[float, float, int]:
         return -(view.standing or 0.0), view.cost(seen.plain_steps), view.client
 
-    others = sorted((view for view in seen.clients if view not in chosen), key=rank)
+    others = sorted((view for view in seen.clients if view.client not in wanted), key=rank)
     added = sorted(others[: max(0, quorum - len(chosen))], key=_index)
     if added:
-        who = ", ".join(str(view.client) for view in added)
+        who = listed(view.client for view in added)
         notes.append(f"clients added up to run.min_replies = {quorum}: {who}")
     return sorted([*chosen, *added], key=_index)
 

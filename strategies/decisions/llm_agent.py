@@ -14,6 +14,7 @@ from llm.chat.model import Answer, ChatModel, ChatModelError, Question
 from strategies.decisions import Agent, Attempt, ClientView, Decision, Observation
 from strategies.decisions.parsing import ParsedDecision, parse_answer
 from strategies.decisions.prompt import may_stop, question, retry_question
+from strategies.decisions.shown import MOST_SHOWN, credit_per_cost
 
 LABELS = "ABCDEFGHIJ"
 
@@ -179,16 +180,6 @@ def choices(seen: Observation, rule: Decision, stop_allowed: bool) -> dict[str, 
     return dict(zip(LABELS, [*distinct.values(), *stop], strict=False))
 
 
-def credit_per_cost(view: ClientView, seen: Observation) -> tuple[float, float]:
-    """Return a client's rank: credit (or gain) per cost, then rows per cost.
-
-    Harm counts the more the dearer it is: below 0 the credit is multiplied.
-    """
-    cost = max(1.0, view.cost(seen.plain_steps))
-    known = (view.gain if view.credit is None else view.credit) or 0.0
-    return known / cost if known > 0 else known * cost, view.rows / cost
-
-
 RULES = ("agent.rule", "agent.fraction")
 """Settings of the rule that decides where a language model gives nothing usable."""
 
@@ -218,7 +209,7 @@ def build_llm_agent(
     settings : Settings
         The run's settings.
     open_chat_model : callable
-        Opens the model: agent's settings, number of clients, seed.
+        Opens the model: agent's settings, number of clients in an answer, seed.
     chat_model : ChatModel or None
         The model to ask; None: the one that is opened.
     closed : bool
@@ -232,7 +223,8 @@ def build_llm_agent(
     agent = settings.agent
     if chat_model is None:
         seed = derive_seed(settings.run.seed, "agent")
-        chat_model = open_chat_model(agent, settings.run.clients, seed)
+        keys = min(settings.run.clients, MOST_SHOWN + 1)  # of an answer's steps
+        chat_model = open_chat_model(agent, keys, seed)
     return LLMAgent(
         name=f"{agent.kind} ({chat_model.name})",
         chat_model=chat_model,

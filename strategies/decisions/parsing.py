@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from core.formatting import printable
+from core.formatting import listed, printable
 from strategies.decisions import Decision, Observation
+from strategies.decisions.shown import OTHERS, hidden_clients
 
 KEYS = ("reason", "participants", "steps", "stop")
 """Keys of an answer: those of the prompt, and a list of participants if a model adds it."""
 
-LONGEST_ANSWER = 20_000
-"""Characters of an answer that are still read; a decision takes some hundreds."""
+LONGEST_ANSWER, LONGEST_EACH = 20_000, 24
+"""Characters of an answer that are still read, or so many a client; a decision takes some
+hundreds."""
 
 MOST_NOTES = 20
 LARGEST = 10**6
@@ -78,7 +80,8 @@ def parse_answer(text: str, seen: Observation, truncated: bool = False) -> Parse
     notes: list[str] = []
     decision, problem = None, ""
     try:
-        decision = _decision(_only_object(text, notes, truncated), seen, notes)
+        longest = max(LONGEST_ANSWER, LONGEST_EACH * len(seen.clients))
+        decision = _decision(_only_object(text, notes, truncated, longest), seen, notes)
     except _RefusedError as refused:
         problem = printable(str(refused))
     except RecursionError:
@@ -89,9 +92,9 @@ def parse_answer(text: str, seen: Observation, truncated: bool = False) -> Parse
 # --- from text to an object ---------------------------------------------------------------
 
 
-def _only_object(text: str, notes: list[str], truncated: bool) -> dict[str, Any]:
+def _only_object(text: str, notes: list[str], truncated: bool, longest: int) -> dict[str, Any]:
     """Find the one JSON object of an answer."""
-    answer = _without_thoughts(text, notes)
+    answer = _without_thoughts(text, notes, longest)
     cut = " because the limit of tokens cut it off: answer shorter" if truncated else ""
     objects, around = list(_objects(answer, notes)), answer
     for _, source in objects:
@@ -115,14 +118,14 @@ def _only_object(text: str, notes: list[str], truncated: bool) -> dict[str, Any]
     return value or {}
 
 
-def _without_thoughts(text: str, notes: list[str]) -> str:
+def _without_thoughts(text: str, notes: list[str], longest: int) -> str:
     answer = _THOUGHT.sub("", text).strip()
     if len(answer) != len(text.strip()):
         notes.append("thoughts before the answer dropped")
     if not answer:
         raise _RefusedError("the answer is empty")
-    if len(answer) > LONGEST_ANSWER:
-        raise _RefusedError(f"the answer has over {LONGEST_ANSWER:,} characters: answer shorter")
+    if len(answer) > longest:
+        raise _RefusedError(f"the answer has over {longest:,} characters: answer shorter")
     return answer
 
 
@@ -171,7 +174,8 @@ def _decision(answer: dict[str, Any], seen: Observation, notes: list[str]) -> De
         notes.append("reason is not text: dropped")
         reason = ""
     try:
-        steps = _steps(answer, {view.client: view.steps for view in seen.clients}, notes)
+        before = {view.client: view.steps for view in seen.clients}
+        steps = _steps(answer, before, hidden_clients(seen), notes)
     except _RefusedError:
         if not stop:
             raise
@@ -191,14 +195,22 @@ def _stop(value: Any, notes: list[str]) -> bool:
     return known
 
 
-def _steps(answer: dict[str, Any], before: dict[int, int], notes: list[str]) -> dict[int, int]:
-    """Return each participant's steps, in order of the clients; `before`: what they had last."""
+def _steps(
+    answer: dict[str, Any], before: dict[int, int], hidden: frozenset[int], notes: list[str]
+) -> dict[int, int]:
+    """Return each participant's steps, in order of the clients; `before`: what they had last.
+
+    The clients in `hidden` have the steps of `OTHERS`, unless the answer names them.
+    """
     # Steps are an object by client, a list of objects of client and steps, or one number;
     # participants, if there are any, a list of clients or of such objects.
     steps, participants = answer.get("steps"), answer.get("participants")
     given = {}
     if isinstance(steps, dict | list):
-        given = _by_client(_pairs(steps), before, notes)
+        each = [pair for pair in _pairs(steps) if hidden and _is_others(pair[0])]
+        given = _by_client([one for one in _pairs(steps) if one not in each], before, notes)
+        count = _whole(each[-1][1], f"steps of {OTHERS}", notes) if each else 0
+        given |= dict.fromkeys(hidden - given.keys(), count)
     elif steps is not None:
         steps = _whole(steps, "steps", notes)
         if participants is None:
@@ -207,7 +219,7 @@ def _steps(answer: dict[str, Any], before: dict[int, int], notes: list[str]) -> 
         return _steps_of(participants, given, steps, before, notes)
     absent = before.keys() - given.keys()
     if absent and given:
-        notes.append(f"no steps said of clients {_listed(absent)}: they sit out")
+        notes.append(f"no steps said of clients {listed(absent)}: they sit out")
     return {k: given[k] for k in sorted(given) if given[k] > 0}
 
 
@@ -230,7 +242,7 @@ def _steps_of(
         notes.append(f"{each} steps read as each participant's")
         given = dict.fromkeys(chosen, each)
     if idle := [k for k, m in given.items() if m > 0 and k not in chosen]:
-        notes.append(f"steps of clients that do not train dropped: {_listed(idle)}")
+        notes.append(f"steps of clients that do not train dropped: {listed(idle)}")
     steps = {k: given.get(k, before[k]) for k in sorted(chosen)}
     for k, count in steps.items():
         if k not in given:
@@ -238,6 +250,10 @@ def _steps_of(
         elif count <= 0:
             notes.append(f"client {k}: {count} steps, so it sits out")
     return {k: count for k, count in steps.items() if count > 0}
+
+
+def _is_others(who: Any) -> bool:
+    return isinstance(who, str) and who.strip().lower() == OTHERS
 
 
 def _pairs(value: dict[str, Any] | list[Any]) -> list[tuple[Any, Any]]:
@@ -295,7 +311,3 @@ def _whole(value: Any, what: str, notes: list[str]) -> int:
 def _shown(value: Any) -> str:
     """Write a value as JSON, short."""
     return printable(json.dumps(value, default=str), 40)
-
-
-def _listed(clients: Iterable[int]) -> str:
-    return ", ".join(str(client) for client in sorted(clients))

@@ -9,6 +9,8 @@ of participants to contradict it. Every server's and library's constrained decod
 fixed keys, and they promise what ``uniqueItems`` would (which llguidance and hosted servers
 refuse): each client once, none unknown, and an answer of bounded length. ``reason`` comes first,
 so that the model argues before it decides. `strategies.decisions.parsing` makes a `Decision` of it.
+Of many clients the prompt describes a few (`strategies.decisions.shown`), and one more key,
+``others``, stands for each of the rest.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 
 from llm.chat.model import Question
 from strategies.decisions.contract import ClientView, Decision, Observation
+from strategies.decisions.shown import MOST_SHOWN, OTHERS, hidden_clients, shown_clients
 
 LONGEST_REASON = 160
 """Characters of a reason where decoding is constrained to the schema; it has to fit the answer."""
@@ -52,7 +55,7 @@ def question(
     Question
         The chat and the answer's schema.
     """
-    form = TEXTS["form"]
+    form = TEXTS["form"] + (TEXTS["others_form"] if hidden_clients(seen) else "")
     if options:
         listed = [f"{label}: {_described(one)}" for label, one in options.items()]
         form = "\n".join(["Options:", *listed, TEXTS["options"]])
@@ -67,6 +70,10 @@ def question(
 
 
 def _described(decision: Decision) -> str:
+    if len(decision.steps) > MOST_SHOWN:
+        fewest, most = min(decision.steps.values()), max(decision.steps.values())
+        steps = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        return f"{decision.reason} ({len(decision.steps)} clients, {steps} steps each)"
     steps = ", ".join(f"{k}: {m}" for k, m in decision.steps.items())
     return decision.reason if decision.stop else f"{decision.reason} (steps by client {steps})"
 
@@ -106,7 +113,8 @@ def decision_schema(seen: Observation, stop_allowed: bool = True) -> dict[str, A
         In the form that the module's description shows; every key is required.
     """
     own = Decision.model_json_schema()["properties"]
-    clients = [str(view.client) for view in seen.clients]
+    clients = [str(view.client) for view in shown_clients(seen)]
+    clients += [OTHERS] if len(clients) < len(seen.clients) else []
     count = {"type": "integer", "minimum": 0, "maximum": seen.max_steps}
     steps = {
         "type": own["steps"]["type"],
@@ -127,11 +135,18 @@ def decision_schema(seen: Observation, stop_allowed: bool = True) -> dict[str, A
 
 
 def as_answer(decision: Decision, seen: Observation) -> str:
-    """Write a decision in the form of an answer."""
-    steps = {str(view.client): 0 for view in seen.clients}
-    before = {view.client: view.steps for view in seen.clients}
-    for client in decision.participants:
-        steps[str(client)] = decision.steps.get(client, before[client])
+    """Write a decision in the form of an answer.
+
+    Clients that the prompt does not describe are named only where their steps differ.
+    """
+    hidden, before = hidden_clients(seen), {view.client: view.steps for view in seen.clients}
+    given = {k: decision.steps.get(k, before[k]) for k in decision.participants}
+    steps = {str(k): given.get(k, 0) for k in before if k not in hidden}
+    if hidden:
+        apart = {given.get(k, 0) for k in hidden}
+        if len(apart) > 1:
+            steps |= {str(k): count for k, count in given.items() if k in hidden}
+        steps[OTHERS] = apart.pop() if len(apart) == 1 else 0
     return json.dumps({"reason": decision.reason, "steps": steps, "stop": decision.stop})
 
 
@@ -167,16 +182,39 @@ def _history(values: Sequence[float]) -> str:
 
 
 def _table(seen: Observation) -> str:
-    """Write one line a client, below what the columns mean; those that say nothing are left out."""
-    cells: dict[str, list[str]] = {"client": [str(view.client) for view in seen.clients]}
+    """Write one line a client, below what the columns mean; those that say nothing are left out.
+
+    Of many clients a last line says how many have none, and what they are in the mean.
+    """
+    views = shown_clients(seen)
+    cells: dict[str, list[str]] = {"client": [str(view.client) for view in views]}
     meanings = []
     for name in TEXTS["columns"]:
-        values = [_value(name, view, seen) for view in seen.clients]
+        values = [_value(name, view, seen) for view in views]
         if name == "rows" or any(values):
             cells[name] = [number(value) for value in values]
             meanings.append(f"{name}: {_meaning(name)}")
     rows = [" ".join(row) for row in zip(*cells.values(), strict=True)]
-    return "\n".join(["Columns:", *meanings, "", " ".join(cells), *rows])
+    text = "\n".join(["Columns:", *meanings, "", " ".join(cells), *rows])
+    return text if len(views) == len(seen.clients) else f"{text}\n\n{_others(seen)}"
+
+
+def _others(seen: Observation) -> str:
+    """Describe the clients that have no line in the table, together."""
+    hidden = hidden_clients(seen)
+    views = [view for view in seen.clients if view.client in hidden]
+    known = [view.loss for view in views if view.loss is not None]
+    share = sum(view.cost(seen.plain_steps) for view in views)
+    text: str = TEXTS["others"]
+    return text.format(
+        shown=len(seen.clients) - len(views),
+        clients=len(seen.clients),
+        others=len(views),
+        rows=number(sum(view.rows for view in views) / len(views)),
+        loss=number(sum(known) / len(known) if known else None),
+        trained=sum(view.chosen > 0 for view in views),
+        share=number(share / seen.plain_spend if seen.plain_spend else None),
+    )
 
 
 def _meaning(column: str) -> str:

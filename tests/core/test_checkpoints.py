@@ -24,7 +24,9 @@ from core import (
     write_json,
 )
 from core.storage.checkpoints import (
+    MOST_KEPT,
     alone,
+    checkpoint_folders,
     count_releases,
     last_checkpoint,
     note_releases,
@@ -59,6 +61,14 @@ def test_the_last_whole_checkpoint_is_found(tmp_path: Path) -> None:
     found = last(tmp_path)
     assert (found.number, found.state["round"], found.damaged) == (2, 2, ())
     assert (found.folder / "model").read_text() == "arrays"
+
+
+def test_the_newest_are_kept_and_no_more(tmp_path: Path) -> None:
+    for number in range(MOST_KEPT + 4):
+        grow(tmp_path, number)
+    assert [path.name for path in checkpoint_folders(tmp_path)] == [
+        f"round-{number:03d}" for number in range(4, MOST_KEPT + 4)
+    ]
 
 
 @pytest.mark.parametrize("name", ["model", "state.json", "manifest.json"])
