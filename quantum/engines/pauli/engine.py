@@ -13,7 +13,7 @@ import numpy as np
 from quantum.circuit.circuit import Circuit
 from quantum.engines.base import EncodedRows
 from quantum.engines.pauli.compiled import kernels
-from quantum.engines.pauli.program import encode, program_of
+from quantum.engines.pauli.program import program_of
 
 if TYPE_CHECKING:
     import torch
@@ -92,8 +92,8 @@ class PauliEngine:
     def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedWords:
         """Encode features of shape (rows, n); how many are used at a time changes nothing."""
         x = np.asarray(features, dtype=np.float64)
-        words = self.program.words
-        parts = [encode(self.ansatz, x[k : k + CHUNK], words) for k in range(0, len(x), CHUNK)]
+        encode = self.program.encoder.encode
+        parts = [encode(x[k : k + CHUNK]) for k in range(0, len(x), CHUNK)]
         return EncodedWords(in_blocks(np.concatenate(parts, axis=1).T), len(x))
 
     def evaluate(self, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:

@@ -46,6 +46,35 @@ class Turn:
 
 
 @dataclass(frozen=True, eq=False)
+class Encoder:
+    """From features to expectations of words in the encoded states.
+
+    Attributes
+    ----------
+    turns : tuple
+        The encoding's rotations in order of time: an angle, and the pairs that it turns.
+    start : numpy.ndarray, (met words,)
+        The words' expectations before them.
+    wanted : numpy.ndarray of int64, (M,)
+        Which of the words are asked for.
+    """
+
+    turns: tuple[tuple[Expression | float, np.ndarray, np.ndarray], ...]
+    start: np.ndarray
+    wanted: np.ndarray
+
+    def encode(self, features: np.ndarray) -> np.ndarray:
+        """Return the expectations (M, rows) of rows' features (rows, n), float64."""
+        values = np.repeat(self.start[:, None], len(features), axis=1)
+        for angle, a, b in self.turns:
+            t = angle.value(features=features) if isinstance(angle, Expression) else angle
+            cos, sin, x, y = np.cos(t), np.sin(t), values[a], values[b]
+            # <R^ A R> = cos <A> + sin <B>, <R^ B R> = cos <B> - sin <A>
+            values[a], values[b] = cos * x + sin * y, cos * y - sin * x
+        return np.asarray(values[self.wanted])
+
+
+@dataclass(frozen=True, eq=False)
 class Program:
     """What the compiled functions run, for one circuit.
 
@@ -66,8 +95,8 @@ class Program:
         The measured observables' coefficients.
     columns : numpy.ndarray of int64, (M,)
         The coefficients that rows can meet.
-    words : numpy.ndarray of int64, (M,)
-        Their words, as the encoder numbers them.
+    encoder : Encoder
+        Makes what rows meet them with.
     """
 
     slots: int
@@ -81,7 +110,7 @@ class Program:
     offset: np.ndarray
     observables: np.ndarray
     columns: np.ndarray
-    words: np.ndarray
+    encoder: Encoder
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -214,8 +243,18 @@ def program_of(circuit: Circuit) -> Program:
         offset=np.array([offset for _, offset in angles]),
         observables=np.ascontiguousarray(start[used]),
         columns=np.flatnonzero(seen),
-        words=used[seen],
+        encoder=_encoder(encoding, met, used[seen], n),
     )
+
+
+def _encoder(encoding: list[Turn], met: np.ndarray, words: np.ndarray, n: int) -> Encoder:
+    """Build the encoder; words that no row meets are not computed."""
+    place, turns = np.cumsum(met) - 1, []
+    for turn in encoding:
+        first, second = pairs_of(turn.word, turn.sign, n)
+        angle: Any = turn.angle
+        turns.append((angle, place[first[met[first]]], place[second[met[first]]]))
+    return Encoder(tuple(turns), _zero_state(n)[met], place[words])
 
 
 def _angle(angle: Any) -> tuple[int, float]:
@@ -253,35 +292,3 @@ def _kept(pairs: list[Any], start: np.ndarray, end: np.ndarray) -> list[np.ndarr
         needed[first[masks[k]]] = True
         needed[second[masks[k]]] = True
     return masks
-
-
-def encode(circuit: Circuit, features: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Compute expectations of words in the encoded states of rows.
-
-    Parameters
-    ----------
-    circuit : Circuit
-        Whose encoding it is.
-    features : numpy.ndarray, shape (rows, n), float64
-        Features.
-    words : numpy.ndarray of int64, shape (M,)
-        The words' numbers ``x + z 2^n``.
-
-    Returns
-    -------
-    numpy.ndarray, shape (M, rows)
-        The expectations.
-    """
-    n = circuit.n_qubits
-    turns = [(turn, *pairs_of(turn.word, turn.sign, n)) for turn in _turns(circuit)[0]]
-    met = _met_by_rows([turn for turn, *_ in turns], n)
-    place = np.cumsum(met) - 1  # of the words that are never met none is computed
-    values = np.repeat(_zero_state(n)[met][:, None], len(features), axis=1)
-    for turn, first, second in turns:
-        angle: Any = turn.angle
-        t = angle.value(features=features) if isinstance(angle, Expression) else angle
-        cos, sin = np.cos(t), np.sin(t)
-        a, b = place[first[met[first]]], place[second[met[first]]]
-        # <R^ A R> = cos <A> + sin <B>, <R^ B R> = cos <B> - sin <A>
-        values[a], values[b] = cos * values[a] + sin * values[b], cos * values[b] - sin * values[a]
-    return np.ascontiguousarray(values[place[words]])
