@@ -171,7 +171,7 @@ def _trained(
     tuple
         The training, the validation rows' class probabilities (rows, C), and what both cost.
     """
-    from quantum import evaluate, metered
+    from quantum import evaluate, metered, train_together
 
     settings, classifier, seen = cache.settings, begun.task.classifier, begun.seen
     warm = number <= settings.train.warm_rounds
@@ -180,7 +180,7 @@ def _trained(
     later = (len(seen), len(cache.labels("test"))) if federated else ()
     with metered(classifier, f"train, round {number}", free=warm) as meter:
         meter.reserve(len(seen), *later)
-        result = begun.task.run() if outcome is None else outcome.result
+        result = train_together([begun.task])[0] if outcome is None else outcome.result
         if isinstance(result, Exception):
             raise result
         meter.reserve(*later, overdraw=True)  # else the steps that were paid would be lost
