@@ -29,7 +29,10 @@ from core.storage.files import file_lock, read_json, sync_folder, write_once
 
 STORE_VARIABLE = "LLM_QFL_HOME"
 
-NAMES = ("circuits", "features", "jobs.sqlite", "least-busy", "rounds", "rows.key", "teachers")
+NAMES = (
+    *("circuits", "compiled", "features", "jobs.sqlite", "least-busy"),
+    *("rounds", "rows.key", "teachers"),
+)
 """What the parts of this project make in a site's store."""
 
 OWNERS = "llm-qfl-store.json"

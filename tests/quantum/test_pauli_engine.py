@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import QuantumSettings
+from core import QuantumSettings, UserError
 from quantum import build_classifier
 from quantum.circuit import Block, Circuit, Gate, Trainable, trace_ansatz
 from quantum.circuit.expression import symbols
@@ -51,10 +52,11 @@ def both(ansatz: Circuit, rows: int = 11, seed: int = 0) -> tuple[Any, Any]:
     engine = PauliEngine(ansatz)
     encoded = engine.prepare(features)
     found = []
-    for compute in (
+    computations: list[Any] = [
         lambda slots: engine.expectations(slots, encoded),
         lambda slots: reference_expectations(ansatz, slots, features),
-    ):
+    ]
+    for compute in computations:
         leaf = torch.tensor(weights, requires_grad=True)
         z = compute(ansatz.slot_values(leaf))
         (gradient,) = torch.autograd.grad((z * factors).sum(), leaf)
@@ -210,24 +212,38 @@ def test_compiled_functions_have_a_place_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(compiled.VARIABLE, str(tmp_path))
-    copy = compiled._own_copy(b"x = 1", "digest")
+    copy = compiled.own_copy(b"x = 1", "digest")
     assert copy == tmp_path / "llm-qfl" / "digest" / "kernels.py"
-    assert copy.stat().st_mode & 0o077 == 0
+    assert copy.parent.stat().st_mode & 0o077 == 0
     copy.write_text("x = 2")  # a damaged copy is written again
-    again = compiled._own_copy(b"x = 1", "digest")
-    assert again is not None
-    assert again.read_bytes() == b"x = 1"
+    assert compiled.own_copy(b"x = 1", "digest") == copy
+    assert copy.read_bytes() == b"x = 1"
 
 
+@pytest.mark.parametrize("spoiled", ["digest", "."])
 def test_a_folder_that_others_may_write_to_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str
 ) -> None:
     """Numba runs what it reads there."""
     monkeypatch.setenv(compiled.VARIABLE, str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     place = tmp_path / "llm-qfl" / "digest"
     place.mkdir(parents=True)
-    os.chmod(place, 0o777)
-    assert compiled._own_copy(b"x = 1", "digest") is None
-    monkeypatch.setenv(compiled.VARIABLE, str(tmp_path / "file"))
+    os.chmod(tmp_path / "llm-qfl" / spoiled, 0o777)
+    used = compiled.own_copy(b"x = 1", "digest")
+    assert used == tmp_path / "cache" / "llm-qfl-compiled" / "digest" / "kernels.py"
+
+
+def test_where_nothing_can_be_written_temporary_files_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with a file system that is read only but for /tmp."""
     (tmp_path / "file").write_text("no folder")
-    assert compiled._own_copy(b"x = 1", "digest") is None
+    for variable in (compiled.VARIABLE, "XDG_CACHE_HOME", "LLM_QFL_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    used = compiled.own_copy(b"x = 1", "digest")
+    assert used == tmp_path / f"llm-qfl-compiled-{os.getuid()}" / "digest" / "kernels.py"
+    monkeypatch.setattr(compiled, "folders", lambda: iter([tmp_path / "file"]))
+    with pytest.raises(UserError, match="set NUMBA_CACHE_DIR"):
+        compiled.own_copy(b"x = 1", "digest")

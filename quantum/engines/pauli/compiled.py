@@ -15,8 +15,12 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+
+from core import UserError, store_root
+from core.storage.files import write_bytes
 
 SOURCE = Path(__file__).with_name("kernels.py")
 VARIABLE = "NUMBA_CACHE_DIR"
@@ -29,13 +33,8 @@ def kernels() -> ModuleType:
 
     source = SOURCE.read_bytes()
     digest = hashlib.sha256(source + numba.__version__.encode()).hexdigest()[:16]
-    place = _own_copy(source, digest)
-    if place is None:
-        from quantum.engines.pauli import kernels as found  # compiled again by each process
-
-        return found
     name = f"llm_qfl_kernels_{digest}"
-    spec = importlib.util.spec_from_file_location(name, place)
+    spec = importlib.util.spec_from_file_location(name, own_copy(source, digest))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -44,29 +43,53 @@ def kernels() -> ModuleType:
     return module
 
 
-def folder() -> Path:
-    """Return where compiled functions are: ``NUMBA_CACHE_DIR``, else the user's cache folder."""
+def folders() -> Iterator[Path]:
+    """Yield where compiled functions may lie: the first that this user alone can write to is it.
+
+    ``NUMBA_CACHE_DIR``, the user's cache folder, the site's store, a folder of the user's beside
+    temporary files, which the next start of a machine may find empty, and one for this process.
+    """
     if given := os.environ.get(VARIABLE):
-        return Path(given) / "llm-qfl"
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "llm-qfl-compiled"
+        yield Path(given) / "llm-qfl"
+    with contextlib.suppress(RuntimeError):  # no home
+        cache = os.environ.get("XDG_CACHE_HOME")
+        yield (Path(cache) if cache else Path.home() / ".cache") / "llm-qfl-compiled"
+        yield store_root() / "compiled"
+    yield Path(tempfile.gettempdir()) / f"llm-qfl-compiled-{os.getuid()}"
+    yield Path(tempfile.mkdtemp())
 
 
-def _own_copy(source: bytes, digest: str) -> Path | None:
-    """Return a copy of the source in a folder that only this user may write to; None: no such."""
-    with contextlib.suppress(OSError, RuntimeError):  # no home, no space, no right
-        place = folder() / digest
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = place.lstat()
-        # What Numba stores is run when it is read.
-        mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-        if not mine or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return None
-        copy = place / SOURCE.name
-        if not copy.is_file() or copy.read_bytes() != source:
-            handle, beside = tempfile.mkstemp(dir=place)
-            with os.fdopen(handle, "wb") as file:
-                file.write(source)
-            os.replace(beside, copy)
-        return copy
-    return None
+def own_copy(source: bytes, digest: str) -> Path:
+    """Return a copy of the source in a folder that only this user may write to.
+
+    Raises
+    ------
+    UserError
+        If there is no such folder, not even beside temporary files.
+    """
+    for folder in folders():
+        with contextlib.suppress(OSError):  # no space, no right
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place = folder / digest
+            place.mkdir(mode=0o700, exist_ok=True)
+            if not (_is_own(folder) and _is_own(place)):
+                continue
+            copy = place / SOURCE.name
+            if not copy.is_file() or copy.read_bytes() != source:
+                write_bytes(copy, source)
+            tempfile.TemporaryFile(dir=place).close()  # Numba wants to write there
+            return copy
+    raise UserError(
+        "no folder for compiled functions",
+        f"one that this user alone can write to: {VARIABLE}, the cache folder, temporary files",
+        f"set {VARIABLE}",
+    )
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether nobody else can put files there: what Numba stores is run when it is read."""
+    found = folder.lstat()
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return (
+        stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & others
+    )
