@@ -27,4 +27,4 @@ again = llm_qfl.read("runs/latest")  # the same, from its folder
 assert again.summary == result.summary
 
 study = llm_qfl.study(small, grid={"agent": ["all", "random"]}, seeds=[1, 2], train={"steps": 5})
-print(study.summary[["agent", "accuracy", "accuracy_gain", "gain_low", "gain_high"]])
+print(study.summary[["agent", "accuracy", "accuracy_gain", "accuracy_p"]])

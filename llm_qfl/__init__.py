@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llm_qfl.protocols import Aggregation, DatasetFunction
     from llm_qfl.result import Report, Result, read
     from llm_qfl.runs import run
-    from llm_qfl.studies import Study, study
+    from llm_qfl.studies import Study, read_study, study
     from quantum.circuit import Ansatz
     from strategies.decisions import Agent, ClientView, Decision, Observation
 
@@ -41,7 +41,7 @@ _HOMES = {
     "llm_qfl.protocols": "Aggregation DatasetFunction",
     "llm_qfl.result": "Report Result read",
     "llm_qfl.runs": "run",
-    "llm_qfl.studies": "Study study",
+    "llm_qfl.studies": "Study read_study study",
     "quantum.circuit": "Ansatz",
     "strategies.decisions": "Agent ClientView Decision Observation",
 }

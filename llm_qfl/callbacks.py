@@ -153,6 +153,10 @@ class Progress:
         self._began = time.monotonic()
         self._show = _nothing if quiet else _display(lines=quiet is False)
 
+    def expect(self, rounds: int) -> None:
+        """Say how many there will be."""
+        self._rounds = rounds
+
     def prepared(self, event: Event, done: int = 0) -> None:
         """Show that the sites are prepared."""
         self._rounds = int(event.get("rounds") or self._rounds)

@@ -61,7 +61,7 @@ def configure(
     """
     parts = config if isinstance(config, list | tuple) else [config]
     layers = [layer for part in parts for layer in _layer(part)]
-    layers += [("the deployment", there or {}), ("the keyword arguments", _flat(overrides))]
+    layers += [("the deployment", there or {}), ("the keyword arguments", flat_values(overrides))]
     notices: list[str] = []
     settings, _ = parse_layers(layers, notices)
     files = [part for part in parts if isinstance(part, str | os.PathLike)]
@@ -74,7 +74,7 @@ def _layer(part: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(part, Settings):
         yield "the Settings", flatten(part)
     elif isinstance(part, Mapping):
-        yield "the configuration", _flat(part)
+        yield "the configuration", flat_values(part)
     elif isinstance(part, str | os.PathLike):
         path = config_file(Path(part))
         yield str(path), read_toml(path)
@@ -83,7 +83,7 @@ def _layer(part: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise SettingsError(f"config = {short_repr(part)}", accepted, "give one of them")
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+def flat_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values by dotted key; what a key takes is checked later."""
     found: dict[str, Any] = {}
     for key, value in _pairs(values):

@@ -100,7 +100,8 @@ def _conclude(
     """Test the kept model, and write the ledger and the summary."""
     with context.clock.phase("evaluation"):
         result, baselines = _final_test(grid, strategy, kept)
-    log(INFO, "test accuracy %.4f", result["accuracy"])
+    if result:
+        log(INFO, "test accuracy %.4f", result["accuracy"])
     context.journal.ledger(strategy.state.ledger)
     summary = summarise(strategy, result, baselines, context.journal.decisions())
     context.journal.summary(summary)
@@ -153,8 +154,10 @@ def _run_rounds(grid: Grid, strategy: LlmQfl, first: Parameters) -> ArrayRecord:
 def _final_test(
     grid: Grid, strategy: LlmQfl, kept: ArrayRecord
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Test the kept model, once; return its scores and the baselines'."""
+    """Test the kept model, once; return its scores and the baselines'; none without a test."""
     context = strategy.context
+    if not context.settings.evaluation.test:
+        return {}, {}
     if context.evaluator is not None:
         return context.evaluator.test(kept)
     reports, failures = strategy.final_test(grid, kept)

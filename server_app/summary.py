@@ -167,8 +167,8 @@ def _test_warnings(
 ) -> list[str]:
     """Say which classes no site had a test row of, and what the test is without dominant sites."""
     lines = []
-    rows = [sum(row) for row in result["confusion"]]
-    absent = [display_safe(name) for name, count in zip(classes, rows, strict=True) if not count]
+    rows = [sum(row) for row in result.get("confusion", ())]
+    absent = [display_safe(name) for name, count in zip(classes, rows, strict=False) if not count]
     if absent and settings.evaluation.mode == "federated":  # else said at the start
         lines.append(f"no test row of the class {', '.join(absent)} at any site")
     return lines + [

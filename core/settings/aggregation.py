@@ -53,7 +53,10 @@ class EvaluationSettings(Section):
 
     mode: Literal["central", "federated"] = setting("central")
     """Validation and test rows at the server, or at every node."""
-    baselines: bool = setting(True)
+    test: bool = setting(True)
+    """Score the final model on the test rows, once. A search leaves them alone until it has found
+    its best settings."""
+    baselines: bool = setting(True, applies_when=when("evaluation.test", True))
     """Score majority class and logistic regressions beside the quantum model; with evaluation.mode
     = federated each site's own regression, where each holds every class."""
     backend: str = setting("exact", applies_when=when("evaluation.mode", "central"))

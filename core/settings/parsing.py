@@ -105,7 +105,7 @@ def parse_run(
             raise SettingsError(f"--unset {key}", there, "leave it out")
         del known[key]
         back[key] = None
-    own = dict(_assignment(text, "--set") for text in assignments)
+    own = dict(parse_assignment(text, "--set") for text in assignments)
     return parse_layers([*layers, ("the command line", back | own)], notices)
 
 
@@ -148,7 +148,7 @@ def parse_node(assignments: Iterable[str], option: str = "--node-set") -> dict[s
     SettingsError
         As `parse_settings`, for a key, type or bound; and for a malformed assignment.
     """
-    given = dict(_assignment(text, option) for text in assignments)
+    given = dict(parse_assignment(text, option) for text in assignments)
     own = {key: value for key, value in given.items() if key != "site"}
     _validated(own, own)
     if not isinstance(given.get("site", ""), str):
@@ -226,7 +226,7 @@ def _unknown(key: str) -> SettingsError:
     )
 
 
-def _assignment(text: str, option: str) -> tuple[str, Scalar]:
+def parse_assignment(text: str, option: str) -> tuple[str, Scalar]:
     """Split ``key=value``; the value is TOML, or a plain text."""
     key, sign, raw = (part.strip() for part in text.partition("="))
     if not sign or not key:

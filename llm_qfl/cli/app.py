@@ -149,6 +149,21 @@ COMMANDS = {
         "and follow it. "
         "Exit code: 0 completed, 1 failed, 2 a mistake in the settings, 130 interrupted.",
     ),
+    "study": Command(
+        "study:study",
+        "run a grid of settings and seeds, or a search, side by side",
+        (
+            _option("file", "the study (docs/studies.md)", type=Path, metavar="STUDY.toml"),
+            SETTINGS[1],
+            _option("--seeds", "of every cell", nargs="+", type=int, metavar="N"),
+            _option("--jobs", "runs side by side; default: the cores", type=int, metavar="N"),
+            _folder("--folder", "where it goes; default: runs/STUDY", metavar="FOLDER"),
+            _option("--search", "trials of a search", dest="trials", type=int, metavar="N"),
+            _repeated("--only", "this value, and the reference", metavar="AXIS=VALUE"),
+            JSON,
+        ),
+        "Exit code: 0 all runs completed, 1 some failed, 2 a mistake, 130 interrupted.",
+    ),
     "deploy": Command(
         "",
         "run a federation as separate processes, over TLS",

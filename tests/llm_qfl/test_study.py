@@ -1,17 +1,23 @@
-"""`llm_qfl.study`: cells and seeds as runs, finished ones found again, paired differences."""
+"""`llm_qfl.study`: cells and seeds as runs side by side, finished ones found again."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import psutil
 import pytest
-from pandas import DataFrame
 
 import llm_qfl
-from llm_qfl.studies import Study, bootstrap
+from core import read_json
 from tests.llm_qfl.test_python_runs import QUICK
 
 
@@ -21,10 +27,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 QUICKER: dict[str, Any] = {**QUICK, "rounds": 1}
+ONE: dict[str, Any] = {**QUICKER, "jobs": 1}
+"""In this process, one after the other."""
+
+SCORES = ["accuracy", "macro_recall", "macro_f1", "loss", "validation_loss", "circuits", "rounds"]
 
 
 def test_a_study_is_a_run_a_cell_and_seed_and_repeats_none_that_is_complete() -> None:
-    given: dict[str, Any] = {"grid": {"train.steps": [1, 3]}, "seeds": [4, 5], **QUICKER}
+    given: dict[str, Any] = {"grid": {"train.steps": [1, 3]}, "seeds": [4, 5], **ONE}
     del given["train"]
     found = llm_qfl.study(**given)
     table = found.table
@@ -35,8 +45,13 @@ def test_a_study_is_a_run_a_cell_and_seed_and_repeats_none_that_is_complete() ->
         result = llm_qfl.read(row["folder"])
         assert result.settings["run.seed"] == row["seed"]
         assert result.settings["train.steps"] == row["train.steps"]
-        assert result.summary["test"]["loss"] == row["loss"]
-        assert result.summary["ledger"]["circuits"] == row["circuits"]
+        for score in ("accuracy", "macro_recall", "macro_f1", "loss"):
+            assert result.summary["test"][score] == row[score]
+        spent = result.summary["ledger"]
+        assert spent["circuits"] == row["circuits"]
+        assert spent["bytes_up"] + spent["bytes_down"] == row["bytes"]
+        slowest = result.ledger.assign(busy=lambda e: e["train_seconds"] + e["llm_seconds"])
+        assert slowest.groupby("round")["busy"].max().sum() == pytest.approx(row["seconds"])
     alone = llm_qfl.run(**{**QUICKER, "train": {"steps": 3}}, seed=5)
     assert alone.summary["test"]["loss"] == table["loss"].iloc[3]
     times = [path.stat().st_mtime_ns for path in sorted(Path("runs/study").rglob("*.jsonl"))]
@@ -47,25 +62,65 @@ def test_a_study_is_a_run_a_cell_and_seed_and_repeats_none_that_is_complete() ->
     assert set(times) < set(after)
     assert list(found.summary["runs"]) == [2, 2]
     assert "accuracy_gain" in found._repr_html_()
+    assert llm_qfl.read_study().table.equals(more.table)
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_the_same_digits_and_a_killed_worker_is_one_failed_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: dict[str, Any] = {"grid": {"agent": ["all", "random"]}, "seeds": 2, **QUICKER}
+    killer = threading.Thread(target=_kill_a_worker, args=(Path("runs/many"),), daemon=True)
+    killer.start()
+    many = llm_qfl.study(**given, jobs=2, folder="runs/many")
+    killer.join()
+    assert sorted(many.table["status"]) == ["completed", "completed", "completed", "failed"]
+    failed = many.table[many.table["status"] == "failed"]
+    assert "its process was ended by SIGKILL; workers.log" in failed["error"].iloc[0]
+    assert many.summary["failed"].sum() == 1
+    many = llm_qfl.study(**given, jobs=2, folder="runs/many")  # what is missing: one run
+    one = llm_qfl.study(**given, jobs=1, folder="runs/one")
+    assert many.table[SCORES].equals(one.table[SCORES])
+    assert set(many.table["status"]) == {"completed"}
+    many_curves, one_curves = many._record.curves, one._record.curves
+    for mine, other in zip(many_curves, one_curves, strict=True):
+        assert mine[["accuracy", "loss"]].equals(other[["accuracy", "loss"]])
+
+
+def _kill_a_worker(folder: Path) -> None:
+    """Kill the first worker that has begun a run."""
+    while not any(folder.glob("*/metrics.jsonl")):
+        time.sleep(0.02)
+    workers = [p for p in psutil.Process().children() if "llm_qfl.studies.worker" in p.cmdline()]
+    begun = sorted(folder.glob("*/metrics.jsonl"))[0].parent
+    for worker in workers:
+        if any(str(begun.resolve()) in file.path for file in worker.open_files()):
+            worker.kill()
+            return
+    workers[0].kill()
 
 
 def test_a_failed_cell_is_a_row_and_is_tried_again() -> None:
-    given: dict[str, Any] = {"grid": {"stop.circuits": [1, 0]}, **QUICKER}
+    given: dict[str, Any] = {"grid": {"stop.circuits": [1, 0]}, **ONE}
     found = llm_qfl.study(**given)
     assert list(found.table["status"]) == ["failed", "completed"]
     assert "first round" in found.table["error"].iloc[0]
     assert list(found.summary["runs"]) == [0, 1]
+    assert list(found.summary["failed"]) == [1, 0]
     again = llm_qfl.study(**given).table
     assert again["folder"].iloc[0] == found.table["folder"].iloc[0] + "-2"
     assert again["folder"].iloc[1] == found.table["folder"].iloc[1]
 
 
-def test_objects_in_a_grid_run_every_time_since_nothing_says_that_they_are_the_same() -> None:
-    from llm_qfl.studies import _cells, _digest
+def test_a_digest_is_that_of_the_settings() -> None:
+    from llm_qfl.configuration import configure
+    from llm_qfl.studies.running import digest
 
-    (_, settings), _ = _cells(None, {"agent": ["all", "random"]}, {})
-    assert _digest(settings) == _digest(settings)
-    assert len(_digest(settings)) == 10
+    settings = configure(None, {"agent": "all"}).settings
+    assert digest(settings, "", None) == digest(settings, "", 0.9)
+    assert len(digest(settings, "", None)) == 10
+    assert digest(settings, "a:b", 0.8) != digest(settings, "a:b", 0.9)
+    assert digest(settings, "", None) != digest(configure(None, {}).settings, "", None)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +128,23 @@ def test_objects_in_a_grid_run_every_time_since_nothing_says_that_they_are_the_s
     [
         ({"grid": {"agent": "all"}}, r"grid['agent'] = 'all'; accepted: a list of values"),
         ({"grid": {"agent": []}}, r"grid['agent'] = []; accepted: a list of values"),
-        ({"grid": {"rounds": [1]}, "seeds": 3}, "seeds = 3; accepted: a list of whole numbers"),
+        ({"grid": {}}, "grid = {}; accepted: settings with lists of values"),
+        ({"grid": {"mine": {"a": 3}}}, "grid['mine']['a'] = 3; accepted: a table of settings"),
+        ({"grid": {"seed": [1]}}, "run.seed in the grid; accepted: seeds = [...]"),
+        ({"grid": {"loss": {"a": {}}}}, "the axis 'loss'; accepted: a name that no figure has"),
+        ({"grid": {"rounds": [1], "a": {"b": {"run.rounds": 2}}}}, "two axes set run.rounds"),
+        ({"grid": {"rounds": [1]}, "seeds": 0}, "seeds = 0; accepted: a list of whole numbers"),
         ({"grid": {"rounds": [1]}, "seeds": []}, "seeds = []; accepted: a list of whole numbers"),
+        ({"grid": {"rounds": [1]}, "seeds": [1, 1]}, "seeds = [1, 1]; accepted: a list of whole"),
         ({"grid": {"rounds": [1]}, "seeds": [1, "x"]}, "seeds = [1, 'x']; accepted: a list of"),
         ({"grid": {"rounds": [1, 1]}}, "the cell (1,) twice; accepted: each once"),
-        ({"grid": {"rounds": [1]}, "reference": 3}, "reference = 3; accepted: (1,); name a cell"),
+        ({"grid": {"rounds": [1]}, "reference": 3}, "accepted: values of the axes (run.rounds: 1)"),
+        ({"grid": {"rounds": [1]}, "target": 90}, "target = 90; accepted: a validation accuracy"),
+        ({"grid": {"rounds": [1]}, "jobs": 0}, "jobs = 0; accepted: a whole number from 1"),
+        ({"grid": {"rounds": [1]}, "runner": "x"}, "runner = 'x'; accepted: module:function"),
         ({"grid": {"rounds": [1, "x"]}}, "run.rounds = 'x'; accepted: a whole number"),
+        ({"grid": {"rounds": [1], "qubits": [4, 99]}}, "quantum.qubits = 99"),
+        ({}, "config = None without a grid; accepted: a grid, a search, or a study's file"),
     ],
 )
 def test_mistakes_are_one_line_before_the_first_run(given: dict[str, Any], message: str) -> None:
@@ -87,48 +153,144 @@ def test_mistakes_are_one_line_before_the_first_run(given: dict[str, Any], messa
     assert not Path("runs").exists()
 
 
-def of(values: dict[str, list[float]]) -> Study:
-    """Return a study of accuracies by cell, a seed each."""
-    rows = [
-        {
-            "agent": cell,
-            "seed": seed,
-            "accuracy": value,
-            "loss": 1.0,
-            "circuits": 10,
-            "seconds": 2.0,
-        }
-        | {"status": "completed"}
-        for cell, column in values.items()
-        for seed, value in enumerate(column)
-    ]
-    return Study(("agent",), DataFrame(rows), ("a",))
+STUDY = """
+seeds = 2
+reference = "whole"
+target = "reference"
+margin = 0.01
+figures = ["validation.accuracy"]
+jobs = 1
+[set]
+run = { clients = 2, rounds = 2 }
+data = { train_rows = 60, test_rows = 40, server_rows = 40 }
+distill.weight = 0.0
+evaluation.baselines = false
+agent.fraction = 0.5
+[grid.agent]
+whole = { agent.kind = "all" }
+half = { agent.kind = "random" }
+"""
 
 
-def test_differences_are_paired_by_seed() -> None:
-    rng = np.random.default_rng(1)
-    base = rng.normal(0.5, 0.1, 20)
-    better = base + 0.02 + rng.normal(0, 0.001, 20)
-    found = of({"a": list(base), "b": list(better)}).summary.set_index("agent")
-    assert found.loc["b", "accuracy"] == pytest.approx(better.mean())
-    assert found.loc["b", "accuracy_sd"] == pytest.approx(better.std(ddof=1))
-    assert found.loc["b", "accuracy_gain"] == pytest.approx((better - base).mean())
-    # Seeds vary by 0.1: unpaired, the interval would be ten times as wide.
-    assert 0.019 < found.loc["b", "gain_low"] < 0.02 < found.loc["b", "gain_high"] < 0.021
-    assert (found.loc["a", "gain_low"], found.loc["a", "gain_high"]) == (0, 0)
-    fewer = of({"a": list(base[:5]), "b": list(better)}).summary.set_index("agent")
-    assert fewer.loc["b", "accuracy_gain"] == pytest.approx((better - base)[:5].mean())
-    assert np.isnan(of({"a": [0.5], "b": [0.6]}).summary["gain_low"].iloc[1])
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llm_qfl.cli", "study", *words], capture_output=True, text=True
+    )
 
 
-def test_the_bootstrap_is_the_closed_form_of_a_large_sample() -> None:
-    values = np.random.default_rng(2).normal(3.0, 2.0, 2000)
-    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-    low, high = bootstrap(values)
-    assert low == pytest.approx(values.mean() - half, abs=0.01)
-    assert high == pytest.approx(values.mean() + half, abs=0.01)
-    from scipy import stats
+@pytest.mark.slow
+def test_a_study_file_is_run_by_the_command_and_read_by_the_library() -> None:
+    Path("cells.toml").write_text(STUDY)
+    printed = command("cells.toml", "--seeds", "3", "4", "--json")
+    assert printed.returncode == 0, printed.stderr
+    said = json.loads(printed.stdout)
+    assert [cell["agent"] for cell in said["cells"]] == ["whole", "half"]
+    assert said["failed"] == []
+    found = llm_qfl.study("cells.toml", seeds=[3, 4])
+    assert found.folder == Path("runs/cells")
+    assert list(found.summary["accuracy"]) == [cell["accuracy"] for cell in said["cells"]]
+    assert list(found.table["seed"]) == [3, 4, 3, 4]
+    runs = [llm_qfl.read(folder) for folder in found.table["folder"]]
+    assert [run.settings["agent.kind"] for run in runs] == ["all", "all", "random", "random"]
+    # What has no effect in one cell counts in the others.
+    assert runs[2].settings["agent.fraction"] == 0.5
+    accuracies = [run.summary["validation"]["accuracy"] for run in runs]
+    assert list(found.table["validation.accuracy"]) == accuracies
+    ends = [run.rounds["accuracy"].mean() - 0.01 for run in runs[:2]]
+    assert list(found.table["target"]) == pytest.approx(ends * 2)
+    assert found.table["reached"].iloc[:2].all()
+    saved = found.costs.set_index(["agent", "cost"])
+    assert saved.loc[("half", "circuits"), "saved"] == pytest.approx(0.5)
+    text = command("cells.toml", "--seeds", "3", "4").stdout
+    assert "half: 2 runs" in text
+    assert "runs/cells/study.html" in text
+    for name in ("study.json", "table.csv", "table.json", "summary.csv", "summary.json"):
+        assert Path("runs/cells", name).exists()
 
-    few = values[:12]
-    twin = stats.bootstrap((few,), np.mean, method="percentile", n_resamples=10_000, rng=3)
-    assert bootstrap(few) == pytest.approx(tuple(twin.confidence_interval), abs=0.05)
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("sedes = 2", "cells.toml: unknown key 'sedes'; accepted: config, set, grid,"),
+        ("folder = 3", "cells.toml: folder = 3; accepted: text"),
+        ("[search]", "cells.toml: both of [grid] and [search]; accepted: one"),
+        ("[set.run]\nround = 3", "unknown setting 'run.round'"),
+        ("= no", "'cells.toml' is not TOML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(change: str, message: str) -> None:
+    text = STUDY.replace("run = {", "other.x = {") if "set.run" in change else STUDY
+    place = text.index("[set]") if "[" not in change else len(text)
+    Path("cells.toml").write_text(f"{text[:place]}{change}\n{text[place:]}")
+    if "set.run" in change:
+        Path("cells.toml").write_text(STUDY.replace("rounds = 2", "round = 2"))
+    with pytest.raises(llm_qfl.UserError, match=re.escape(message)) as error:
+        llm_qfl.study("cells.toml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_one_line_of_the_command() -> None:
+    said = command("nowhere.toml")
+    assert said.returncode == 2
+    assert said.stderr.startswith("llm-qfl: no study 'nowhere.toml'")
+    assert said.stderr.count("\n") == 1
+
+
+RUNNER = """
+import llm_qfl
+
+def run_cell(settings, target, callbacks):
+    if settings.run.seed == 2:
+        raise llm_qfl.UserError("seed 2 is not wanted")
+    with open("told.txt", "a") as file:
+        file.write(f"{settings.agent.kind} {target}\\n")
+    llm_qfl.run(settings, quiet=True)
+"""
+
+
+def test_a_runner_runs_cells_and_is_told_what_the_reference_ended_with() -> None:
+    Path("my_runner.py").write_text(RUNNER)
+    given: dict[str, Any] = {"grid": {"agent": ["all", "random"]}, "target": "reference", **ONE}
+    found = llm_qfl.study(**given, seeds=[1, 2], runner="my_runner:run_cell", margin=0.25)
+    ended = llm_qfl.read(found.table["folder"].iloc[0]).rounds["accuracy"].iloc[-1]
+    assert Path("told.txt").read_text().splitlines() == ["all None", f"random {ended - 0.25}"]
+    assert list(found.table["status"]) == ["completed", "failed"] * 2
+    assert list(found.table["error"])[1] == "seed 2 is not wanted"
+    assert list(found.table["error"])[3] == (
+        "the reference of this seed has failed, so there is no target"
+    )
+
+
+def test_objects_and_callbacks_keep_runs_in_this_process(capsys: Any) -> None:
+    seen: list[int] = []
+    given: dict[str, Any] = {"grid": {"agent": ["all", "random"]}, "jobs": 2, **QUICKER}
+    llm_qfl.study(**given, callbacks=lambda figures: seen.append(figures["round"]))
+    assert seen == [1, 1]
+    line = "llm-qfl: 2 of 2 runs have callbacks: one after the other, in this process"
+    assert line in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_interrupted_study_goes_on_and_leaves_no_process() -> None:
+    Path("cells.toml").write_text(STUDY.replace("jobs = 1", "jobs = 2"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llm_qfl.cli", "study", "cells.toml"], stderr=subprocess.PIPE
+    )
+    file = Path("runs/cells/study.json")
+    while "completed" not in [run["status"] for run in read_json(file).get("runs", ())]:
+        assert process.poll() is None
+        time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"interrupted; the same command goes on" in said
+    _, left = psutil.wait_procs(family, timeout=30)
+    assert not left
+    done = [run for run in read_json(file)["runs"] if run["status"] == "completed"]
+    before = [Path("runs/cells", run["folder"], "summary.json") for run in done]
+    assert len(llm_qfl.read_study("runs/cells").table) == 4
+    stamps = {p: os.stat(p).st_mtime_ns for p in before}
+    found = llm_qfl.study("cells.toml")
+    assert set(found.table["status"]) == {"completed"}
+    assert {p: os.stat(p).st_mtime_ns for p in before} == stamps
