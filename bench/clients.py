@@ -34,8 +34,7 @@ from bench.simulators import NotInstalledError, pennylane_z, tensorcircuit_z
 from bench.tables import head
 from bench.tables import row as table_row
 from core import DistillSettings, QuantumSettings, TrainSettings
-from quantum import TrainingData, build_classifier, train_local, train_together
-from quantum.training.together import TrainTask
+from quantum import TrainingData, TrainTask, build_classifier, train_local, train_together
 
 LOOP, TOGETHER = "`train_local`, a loop", "`train_together`"
 JAX = {

@@ -57,9 +57,16 @@ def products(schedule: Schedule, rows: int, readouts: int) -> Counter[Shape]:
     found[2 * size, amplitudes // size, 2 * size] += groups
     if schedule.late is not None:
         size = 2 ** len(schedule.late.wires)
-        width = schedule.parts * size
-        found[width, width, amplitudes // size] += chunks * readouts
-        found[width, amplitudes // size, width] += chunks * readouts
+        columns = amplitudes // size
+        if schedule.parts == 1:  # an observable a read-out
+            found[size, size, columns] += chunks * readouts
+            found[size, columns, size] += chunks * readouts
+            return +found
+        read = 2 * size - (2 * size >> readouts)  # of the matrix's rows
+        found[read, 2 * size, columns] += chunks
+        found[read, columns, 2 * size] += chunks
+        if not schedule.heisenberg:
+            found[2 * size, read, columns] += chunks
     return +found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 
 from bench.simulators import one_thread_jax
 from core import DistillSettings, TrainSettings
-from quantum.circuit import Circuit, Gate, Trainable, gates_of
+from quantum.circuit import Block, Circuit, Trainable
+from quantum.engines.exact.matrices import GENERATORS, embed, fixed_matrix, pauli
 
 Expectation = Callable[[Any, Any], Any]
 """<Z> of the read-out: (angles (P,), features (rows, n)) -> (rows,)."""
@@ -149,48 +150,62 @@ def _client(
 def by_hand(ansatz: Circuit) -> Expectation:
     """Read-out of a circuit whose encoding is RY(x_i) on qubit i, the trained part built once.
 
-    The gates act on the 2^n columns of an identity; rows meet the observable that comes of it,
-    one quadratic form each.
+    All gates become 4x4 matrices in one array and each block one product of them; the blocks act
+    on the 2^n columns of an identity, and rows meet the observable that comes of it, one quadratic
+    form each.
     """
     numpy = one_thread_jax().numpy
     n, wire = ansatz.n_qubits, ansatz.readout_wires[0]
-    gates = list(gates_of(ansatz.layers))
-    if any(gate.needs_features for gate in gates):
-        raise ValueError("the features are written at the start only")
+    slots, fixed, turned = (numpy.asarray(table) for table in _gate_table(ansatz.layers))
 
     def z(angles: Any, x: Any) -> Any:
+        half = angles[slots][..., None, None] / 2
+        gates = fixed + numpy.cos(half) * turned[0] + numpy.sin(half) * turned[1]
+        while gates.shape[1] > 1:  # later gates from the left
+            gates = gates[:, 1::2] @ gates[:, ::2]
         columns = numpy.eye(2**n, dtype="complex64").reshape([2] * n + [2**n])
-        for gate in gates:
-            columns = _apply(numpy, gate, angles, columns)
+        for block, matrix in zip(ansatz.layers, gates[:, 0], strict=True):
+            moved = numpy.tensordot(matrix.reshape(2, 2, 2, 2), columns, ((2, 3), block.wires))
+            columns = numpy.moveaxis(moved, (0, 1), block.wires)
         signs = numpy.asarray([1.0, -1.0], "float32").reshape(2, *[1] * (n - wire))
         flat = columns.reshape(2**n, -1)
         observable = (flat.conj().T @ (columns * signs).reshape(2**n, -1)).real
         states = numpy.ones((len(x), 1), "float32")
         for qubit in range(n):
-            half = x[:, qubit] / 2
-            pair = numpy.stack([numpy.cos(half), numpy.sin(half)], axis=1)
+            angle = x[:, qubit] / 2
+            pair = numpy.stack([numpy.cos(angle), numpy.sin(angle)], axis=1)
             states = (states[:, :, None] * pair[:, None, :]).reshape(len(x), -1)
         return ((states @ observable) * states).sum(1)
 
     return z
 
 
-def _apply(numpy: Any, gate: Gate, angles: Any, states: Any) -> Any:
-    """Apply a Pauli rotation or a CNOT to the leading axes of a state."""
-    if gate.name == "CNOT":
-        control, target = gate.wires
-        zero, one = numpy.split(states, 2, axis=control)
-        return numpy.concatenate([zero, numpy.flip(one, target)], axis=control)
-    word = gate.name[1:] if gate.name.startswith("R") else gate.name[-2:]
-    angle: Any = angles[gate.angle.index] if isinstance(gate.angle, Trainable) else gate.angle
-    turned = states
-    for letter, wire in zip(word, gate.wires, strict=True):
-        shape = [2 if axis == wire else 1 for axis in range(states.ndim)]
-        turned = turned if letter == "Z" else numpy.flip(turned, wire)
-        if letter != "X":
-            factors = [1.0, -1.0] if letter == "Z" else [-1j, 1j]
-            turned = turned * numpy.asarray(factors, "complex64").reshape(shape)
-    return numpy.cos(angle / 2) * states - 1j * numpy.sin(angle / 2) * turned
+def _gate_table(blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each block's gates as ``A + cos(t/2) C + sin(t/2) S`` of a slot t, padded with identities.
+
+    Slots have shape (blocks, gates), A (blocks, gates, 4, 4), C and S together one more axis.
+    """
+    length = 1 << max(len(block.gates) - 1 for block in blocks).bit_length()
+    slots = np.zeros((len(blocks), length), dtype=np.int64)
+    fixed = np.tile(np.eye(4, dtype=np.complex64), (len(blocks), length, 1, 1))
+    turned = np.zeros((2, *fixed.shape), dtype=np.complex64)
+    for row, block in enumerate(blocks):
+        for column, gate in enumerate(block.gates):
+            place = row, column
+            local = tuple(block.wires.index(wire) for wire in gate.wires)
+            if gate.angle is None:
+                fixed[place] = embed(fixed_matrix(gate), local).numpy()
+                continue
+            generator = embed(pauli(GENERATORS[gate.name]), local).numpy()
+            if isinstance(gate.angle, Trainable):
+                fixed[place], slots[place] = 0, gate.angle.index
+                turned[0][place], turned[1][place] = np.eye(4), -1j * generator
+            elif isinstance(gate.angle, float):
+                half = gate.angle / 2
+                fixed[place] = np.cos(half) * np.eye(4) - 1j * np.sin(half) * generator
+            else:
+                raise ValueError("the features are written at the start only")
+    return slots, fixed, turned
 
 
 def random_fleet(clients: int, rows: int, qubits: int) -> Fleet:

@@ -132,7 +132,7 @@ def test_no_tape_is_kept_where_no_gradient_can_be_asked_for() -> None:
 def test_a_step_holds_as_many_states_as_counted(
     readouts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two chunks of 16 rows, no tape: the most buffers of any schedule."""
+    """Two chunks of 16 rows, no tape: the most buffers of any schedule, and no fewer by far."""
     monkeypatch.setattr("quantum.engines.exact.execution_plan.TAPE_BYTES", 0)
     monkeypatch.setattr("quantum.engines.exact.workspace.CHUNK", 16 * 2**12)
     engine = ExactEngine(qcnn(12, readouts))
@@ -144,7 +144,8 @@ def test_a_step_holds_as_many_states_as_counted(
             prepared = ExactEngine(qcnn(12, readouts)).encode(features(32, 12), schedule)
             engine.expectations(angles, prepared).sum().backward()
             held.append(prepared.plan.pool.nbytes / (8 * 16 * 2**12))
-    assert max(held) == pytest.approx(STATES + READOUT_STATES * readouts, rel=0.02)
+    most = STATES + READOUT_STATES * readouts
+    assert 0.8 * most < max(held) <= most
 
 
 @pytest.mark.parametrize(

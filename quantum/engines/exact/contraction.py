@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
-from math import ceil
+from math import ceil, prod
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from quantum.engines.exact.workspace import Workspace
 
 PHASE_QUBITS = 8  # most qubits of a run whose phases are kept with the rows, 2 2^8 numbers a row
 LONG_RUN = 256  # numbers in a row from which element-wise kernels are fast
+SHORT_RUN = 8  # numbers in a row from which copying them by an index beats copying axis by axis
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,22 @@ def _permute(
     if not axes:
         return state
     parts, size, tail = state.shape
+    out = workspace.empty(name, parts, size, tail)
+    stays = axes[-1] == len(axes) - 1  # then the runs that are copied are longer
+    run = (sizes[-1] if stays else 1) * tail
+    if run >= SHORT_RUN:
+        index = _moved(sizes[:-1] if stays else sizes, axes[:-1] if stays else axes, state.device)
+        flat = state.reshape(parts, -1, run)
+        torch.index_select(flat, 1, index, out=out.view(parts, -1, run))
+        return out
     order = (0, *(axis + 1 for axis in axes), len(axes) + 1)
     permuted = state.reshape(parts, *sizes, tail).permute(order)
-    return workspace.empty(name, *permuted.shape).copy_(permuted).view(parts, size, tail)
+    out.view(permuted.shape).copy_(permuted)
+    return out
+
+
+@lru_cache(maxsize=256)
+def _moved(sizes: tuple[int, ...], axes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each entry comes from when axes of these sizes are brought into that order."""
+    places = torch.arange(prod(sizes), dtype=torch.int32).view(sizes)
+    return places.permute(axes).reshape(-1).to(device)

@@ -1,8 +1,9 @@
 """Sections turned into one matrix: a cell's unitary, and the observables behind the cut.
 
 Both come from applying a section's groups to the columns of an identity: ``L = [Re U; Im U]``
-acts on real vectors, ``F = [L, J L]`` with ``J L = [-Im U; Re U]`` on real pairs, and an
-observable is ``O_c = F^T Z_c F``, real and symmetric.
+acts on real vectors, ``F = [L, J L]`` with ``J L = [-Im U; Re U]`` on real pairs. Of real states
+an observable is ``O_c = F^T Z_c F``, real and symmetric; of complex ones the rows of F that are
+read out cost less (`ReadRows`).
 """
 
 from __future__ import annotations
@@ -97,3 +98,49 @@ def observables(columns: Tensor, signs: Tensor) -> Tensor:
 def pull_observables_back(slope: Tensor, columns: Tensor, signs: Tensor) -> Tensor:
     """Gradient to F from that to the observables, symmetric, same shapes as there."""
     return (signs * torch.matmul(columns, slope)).sum(0).mul_(2.0)
+
+
+class ReadRows:
+    """The rows of the late section's matrix that a read-out of complex states needs.
+
+    A state has length 1, so ``z = d_0 + sum_k (d_k - d_0) |y_k|^2`` with d the read-out's
+    diagonal, d_0 its least entry and y the state behind the section: of one Z half of the rows.
+
+    Parameters
+    ----------
+    diagonals : torch.Tensor, shape (R, 2^m), float64
+        The read-outs' diagonals.
+    dtype : torch.dtype
+        Real type.
+    device : torch.device
+        Where to compute.
+    """
+
+    def __init__(self, diagonals: Tensor, dtype: torch.dtype, device: torch.device) -> None:
+        least = diagonals.min(dim=1, keepdim=True).values
+        above = diagonals - least
+        rows = above.any(dim=0).nonzero()[:, 0]
+        self._rows = torch.cat([rows, rows + diagonals.shape[1]]).to(device)
+        self._least = least.to(dtype).to(device)
+        self._above = above[:, rows].repeat(1, 2).to(dtype).to(device)
+
+    def take(self, matrix: Tensor) -> Tensor:
+        """Return the rows, shape (k, 2 2^m)."""
+        return matrix.index_select(0, self._rows)
+
+    def put_back(self, slope: Tensor, matrix: Tensor) -> Tensor:
+        """Gradient to the whole matrix from that to the rows."""
+        return torch.zeros_like(matrix).index_copy_(0, self._rows, slope)
+
+    def expectations(self, squares: Tensor, rows: int) -> Tensor:
+        """Return the expectations (R, rows) of the squares of y, shape (k, rest rows)."""
+        terms = (self._above @ squares).view(len(self._above), -1, rows)
+        return self._least + terms.sum(dim=1)
+
+    def slope(self, images: Tensor, weights: Tensor, out: Tensor) -> Tensor:
+        """Gradient to y, shape (k, rest rows), from that to the expectations, (R, rows)."""
+        rows = weights.shape[1]
+        factors = self._above.T @ (2.0 * weights)
+        shape = (len(images), -1, rows)
+        torch.mul(images.view(shape), factors[:, None], out=out.view(shape))
+        return out

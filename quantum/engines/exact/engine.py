@@ -6,18 +6,19 @@ read-outs. Instead of B passes over all states the engine combines (`exact.sched
 * neighbouring blocks into 16x16 matrices of four qubits, one pass each;
 * blocks at the start into one matrix a cell of 4 to 8 qubits, which acts on the cell's own short
   vectors, since angle encoding is a product state: next to nothing per row;
-* blocks behind a cut, where only m qubits still matter, into one observable of 4^m entries a
-  read-out: ``z = <psi|O|psi>``, one matrix product (Heisenberg picture). With the cut before
-  the first block a row costs R 4^n multiply-adds and no state moves.
+* blocks behind a cut, where only m qubits still matter, into one matrix of 4^m complex entries,
+  of which the rows that are read out meet the states, half of them for one Z. With the cut before
+  the first block real states meet an observable a read-out, ``z = <psi|O|psi>`` (Heisenberg
+  picture): a row costs R 4^n multiply-adds and no state moves.
 
 It counts multiply-adds, passes over memory and launches of every such schedule for the number
 of rows at hand and takes the cheapest. Cost per row and gradient step: 3 times
-``2^n (154 G + R (4 2^m + 90))`` with G the middle groups, about B / 3 less what cells and
-observables take (n = 12: 2 groups for 32 blocks), against R 4^n; building the matrices costs
-8^m once.
+``2^n (154 G + (1 - 2^-R) 4 2^m + 90)`` with G the middle groups, about B / 3 less what cells and
+the end take (n = 12: 2 groups for 32 blocks), against R 4^n; building the matrices costs 8^m
+once.
 
 A later upload of the features is a phase an amplitude, between fixed rotations that join the
-blocks around it (`exact.fusion`). The cells end at the first of them and observables begin
+blocks around it (`exact.fusion`). The cells end at the first of them and the cut lies
 behind the last, so the cost is that of the blocks between as middle groups.
 
 Memory: states and gradients of one chunk of rows (`exact.execution_plan`), whatever the number of
@@ -45,7 +46,8 @@ from quantum.circuit import Block, Circuit, Gate, gates_of
 from quantum.circuit.expression import Expression
 from quantum.circuit.matrices import GENERATORS
 from quantum.engines.base import EncodedRows
-from quantum.engines.exact.execution_plan import ExecutionPlan, Expectations
+from quantum.engines.exact.execution_plan import ExecutionPlan
+from quantum.engines.exact.expectations import Expectations
 from quantum.engines.exact.fusion import fuse_layers
 from quantum.engines.exact.matrices import fixed_matrix, pauli, z_signs
 from quantum.engines.exact.schedule import Schedule, schedules, step_cost

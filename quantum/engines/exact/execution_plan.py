@@ -13,11 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from quantum.circuit.circuit import Readout
 from quantum.engines.exact.contraction import (
@@ -28,7 +26,12 @@ from quantum.engines.exact.contraction import (
     pull_steps_back,
     steps_of,
 )
-from quantum.engines.exact.dense_unitary import DenseUnitary, observables, pull_observables_back
+from quantum.engines.exact.dense_unitary import (
+    DenseUnitary,
+    ReadRows,
+    observables,
+    pull_observables_back,
+)
 from quantum.engines.exact.fusion import FusedBlock
 from quantum.engines.exact.matrices import GroupMatrices, readout_signs
 from quantum.engines.exact.product_states import (
@@ -53,19 +56,20 @@ class DenseMatrices:
         Each cell's matrix; None: it has no groups.
     late : torch.Tensor or None
         The late section's matrix.
-    observables : torch.Tensor or None
-        What the late section makes of the read-outs.
+    end : torch.Tensor or None
+        What meets the states at the end: of real states observables, shape (R, s, s), else the
+        rows of the late section's matrix that are read out, shape (k, s).
     """
 
     cells: list[Tensor | None]
     late: Tensor | None
-    observables: Tensor | None
+    end: Tensor | None
 
     def zeros(self) -> DenseMatrices:
-        """Make room for the gradients to cells and observables."""
+        """Make room for the gradients to cells and the end."""
         cells = [None if cell is None else torch.zeros_like(cell) for cell in self.cells]
-        seen = self.observables
-        return DenseMatrices(cells, None, None if seen is None else torch.zeros_like(seen))
+        end = self.end
+        return DenseMatrices(cells, None, None if end is None else torch.zeros_like(end))
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class RowsTape:
     steps : list of torch.Tensor or torch.Tensor
         As `pull_steps_back` takes it.
     last, images : torch.Tensor
-        The state as it is read out, and what the observables make of it.
+        The state as it is read out, and what the end makes of it.
     """
 
     cells: list[Tensor]
@@ -153,6 +157,9 @@ class ExecutionPlan:
             order = self._late.order
         signs = readout_signs(readouts, order)
         self.signs = signs.repeat(1, 2)[..., None].to(dtype).to(device)
+        self._read = None
+        if late is not None and schedule.parts == 2:
+            self._read = ReadRows(signs, dtype, device)
 
     def build_dense(self, matrices: Tensor) -> tuple[DenseMatrices, list[list[Tensor]]]:
         """Build cells' matrices and observables from those of the groups, and the tapes."""
@@ -165,7 +172,8 @@ class ExecutionPlan:
         if self._late is None:
             return DenseMatrices(cells, None, None), tapes
         late, tape = self._late.build(matrices)
-        return DenseMatrices(cells, late, observables(late, self.signs)), [*tapes, tape]
+        end = observables(late, self.signs) if self._read is None else self._read.take(late)
+        return DenseMatrices(cells, late, end), [*tapes, tape]
 
     def pull_dense_back(
         self,
@@ -179,8 +187,11 @@ class ExecutionPlan:
         for cell, slope, tape in zip(self._cells, slopes.cells, tapes, strict=False):
             if cell is not None and slope is not None:
                 cell.pull_back(slope, matrices, tape, gradient)
-        if self._late is not None and dense.late is not None and slopes.observables is not None:
-            slope = pull_observables_back(slopes.observables, dense.late, self.signs)
+        if self._late is not None and dense.late is not None and slopes.end is not None:
+            if self._read is None:
+                slope = pull_observables_back(slopes.end, dense.late, self.signs)
+            else:
+                slope = self._read.put_back(slopes.end, dense.late)
             self._late.pull_back(slope, matrices, tapes[-1], gradient)
 
     def run_rows(
@@ -224,6 +235,7 @@ class ExecutionPlan:
         self,
         values: Tensor,
         matrices: Tensor,
+        dense: DenseMatrices,
         tape: RowsTape,
         workspace: Workspace,
         weights: Tensor,
@@ -234,7 +246,7 @@ class ExecutionPlan:
 
         Parameters
         ----------
-        values, matrices, tape, workspace
+        values, matrices, dense, tape, workspace
             As in `run_rows`.
         weights : torch.Tensor, shape (R, rows)
             Gradient to the expectations.
@@ -243,7 +255,7 @@ class ExecutionPlan:
         slopes : DenseMatrices
             The gradients to the dense matrices are added to them.
         """
-        slope = self._pull_readout_back(tape, workspace, weights, slopes)
+        slope = self._pull_readout_back(tape, workspace, weights, dense, slopes)
         if self.schedule.heisenberg:
             return
         wanted = any(cell is not None for cell in self._cells)
@@ -290,40 +302,48 @@ class ExecutionPlan:
     def _read_out(
         self, state: Tensor, dense: DenseMatrices, workspace: Workspace
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return expectations (R, rows), the state as read out, and the observables' images."""
-        if dense.observables is None:
-            last = state.reshape(-1, state.shape[-1])
+        """Return expectations (R, rows), the state as read out, and what the end makes of it."""
+        rows = state.shape[-1]
+        if dense.end is None:
+            last = state.reshape(-1, rows)
             return self.signs[:, :, 0] @ last.square(), last, None
-        size, rows = dense.observables.shape[1], state.shape[-1]
+        size = dense.end.shape[-1]
         last = self._last.apply(state, workspace, "last").reshape(size, -1)
-        images = workspace.empty("images", len(dense.observables), *last.shape)
-        torch.matmul(dense.observables, last, out=images)
+        images = workspace.empty("images", *dense.end.shape[:-1], last.shape[1])
+        torch.matmul(dense.end, last, out=images)
+        if self._read is not None:
+            squares = torch.mul(images, images, out=workspace.empty("scratch", *images.shape))
+            return self._read.expectations(squares, rows), last, images
         terms = torch.mul(images, last, out=workspace.empty("scratch", *images.shape))
         terms = terms.view(len(images), -1, rows)
         return (terms.new_ones(1, terms.shape[1]) @ terms)[:, 0], last, images
 
     def _pull_readout_back(
-        self, tape: RowsTape, workspace: Workspace, weights: Tensor, slopes: DenseMatrices
+        self,
+        tape: RowsTape,
+        workspace: Workspace,
+        weights: Tensor,
+        dense: DenseMatrices,
+        slopes: DenseMatrices,
     ) -> Tensor:
-        """Gradient to the state behind the steps; that to the observables is added."""
-        last, rows = tape.last, weights.shape[1]
-        if tape.images is None or slopes.observables is None:
+        """Gradient to the state behind the steps; that to the end is added."""
+        last, images, rows = tape.last, tape.images, weights.shape[1]
+        if images is None or dense.end is None or slopes.end is None:
             out = workspace.empty("slope", *last.shape)
             slope = torch.mm(self.signs[:, :, 0].T, weights, out=out)
             return slope.mul_(last).mul_(2.0).view(2, -1, rows)
-        flat = last.view(-1, rows)
-        for weight, target in zip(weights, slopes.observables, strict=True):
-            weighted = torch.mul(flat, weight, out=workspace.empty("scratch", *flat.shape))
-            target.addmm_(weighted.view(last.shape), last.T)
+        if self._read is None:  # states are real, so no block lies before the end
+            flat = last.view(-1, rows)
+            for weight, target in zip(weights, slopes.end, strict=True):
+                weighted = torch.mul(flat, weight, out=workspace.empty("scratch", *flat.shape))
+                target.addmm_(weighted.view(last.shape), last.T)
+            return last
+        slope = self._read.slope(images, weights, workspace.empty("scratch", *images.shape))
+        slopes.end.addmm_(slope, last.T)
         if self.schedule.heisenberg:
             return last
-        images, double = tape.images.view(len(weights), -1, rows), weights * 2.0
-        out = workspace.empty("slope", *images[0].shape)
-        slope = torch.mul(images[0], double[0], out=out)
-        for image, weight in zip(images[1:], double[1:], strict=True):
-            slope.addcmul_(image, weight)
-        slope = slope.view(self.schedule.parts, -1, rows)
-        return self._last.undo(slope, workspace, "slope back")
+        out = torch.mm(dense.end.T, slope, out=workspace.empty("slope", *last.shape))
+        return self._last.undo(out.view(2, -1, rows), workspace, "slope back")
 
 
 def _product_plans(schedule: Schedule) -> list[Interleaving]:
@@ -334,50 +354,3 @@ def _product_plans(schedule: Schedule) -> list[Interleaving]:
         plans.append(interleave(left, cell.wires, schedule.middle.wires))
         left += cell.wires
     return plans
-
-
-class Expectations(torch.autograd.Function):
-    """<Z> of the read-outs, shape (rows, R), of angles, encoded values and an execution plan.
-
-    ``taped``: whether autograd is on, which inside of `forward` it never is.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, angles: Tensor, values: Tensor, plan: ExecutionPlan, taped: bool
-    ) -> Tensor:
-        """Run all chunks; keep the tape if there is only one and a gradient can be wanted."""
-        matrices, built = plan.matrices.build(angles)
-        dense, tapes = plan.build_dense(matrices)
-        chunks = torch.split(values, plan.chunk_rows, dim=1)
-        keep = taped and ctx.needs_input_grad[0] and len(chunks) == 1
-        workspace = plan.pool.take()
-        ctx.plan, ctx.chunks, ctx.angles = plan, chunks, angles
-        ctx.state = matrices, built, dense, tapes
-        if keep:
-            z, tape = plan.run_rows(values, matrices, dense, workspace, keep)
-            ctx.tape = tape, workspace
-            return z.T
-        ctx.tape = None
-        parts = [plan.run_rows(chunk, matrices, dense, workspace, keep)[0] for chunk in chunks]
-        plan.pool.give(workspace)
-        return torch.cat(parts, dim=1).T
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
-        """Walk back through rows, dense matrices, groups and gates."""
-        plan: ExecutionPlan = ctx.plan
-        matrices, built, dense, tapes = ctx.state
-        kept, workspace = ctx.tape or (None, plan.pool.take())
-        ctx.tape = None  # another backward pass must not read a workspace given away
-        gradient, slopes = torch.zeros_like(matrices), dense.zeros()
-        start = 0
-        for chunk in ctx.chunks:
-            weights = slope[start : start + chunk.shape[1]].T.contiguous()
-            start += chunk.shape[1]
-            tape = kept or plan.run_rows(chunk, matrices, dense, workspace, keep=True)[1]
-            plan.pull_rows_back(chunk, matrices, tape, workspace, weights, gradient, slopes)
-        plan.pool.give(workspace)
-        plan.pull_dense_back(slopes, dense, tapes, matrices, gradient)
-        return plan.matrices.pull_back(gradient, built, ctx.angles), None, None, None

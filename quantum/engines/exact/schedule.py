@@ -6,8 +6,9 @@ Pure Python, done once per ansatz. A `Schedule` cuts the circuit into three part
   qubits become one matrix that acts on the short vectors of those qubits alone;
 * middle: what remains acts on whole states, in groups of up to `GROUP` qubits;
 * late: after the last poolings only m qubits matter, so everything behind a cut becomes one
-  observable of 4^m entries per read-out (Heisenberg picture). The cut may lie at the very
-  start, m = n: then a row costs one quadratic form and no state moves at all.
+  matrix, of which the rows meet the states that are read out, half of them for one Z. The cut may
+  lie at the very start, m = n: then real states meet one observable of 4^n entries a read-out
+  (Heisenberg picture), a row costs one quadratic form, and no state moves at all.
 
 Where the features are uploaded again, cells end at the first of these uploads and the cut lies
 behind the last; the middle does them all, each a phase an amplitude.
@@ -80,7 +81,7 @@ class Schedule:
     middle : Section
         On all qubits.
     late : Section or None
-        Behind the cut, turned into observables; None: read out the diagonal of Z.
+        Behind the cut, turned into one matrix; None: read out the diagonal of Z.
     real : bool
         Whether encoded states are real product states.
     """
@@ -351,8 +352,8 @@ def step_cost(schedule: Schedule, rows: int, readouts: int) -> float:
     total = amplitudes * work + LAUNCH * passes * ceil(amplitudes / CHUNK)
     total += sum(_dense_cost(part) for part in schedule.cells)
     if schedule.late is not None:
-        observable = schedule.parts**2 * 8.0 ** len(schedule.late.wires)
-        total += _dense_cost(schedule.late) + readouts * observable + 2 * LAUNCH
+        observables = readouts * 8.0 ** len(schedule.late.wires) if schedule.parts == 1 else 0.0
+        total += _dense_cost(schedule.late) + observables + 2 * LAUNCH
     return total
 
 
@@ -371,8 +372,12 @@ def _row_work(schedule: Schedule, readouts: int) -> tuple[float, int]:
         work, passes = work + 2 * PASS, passes + 2
     if schedule.late is None:
         return work + PASS / 2, passes + 1
-    observable = schedule.parts**2 * 2.0 ** len(schedule.late.wires)
-    return work + readouts * (observable + PASS), passes + readouts
+    observable = 2.0 ** len(schedule.late.wires)
+    if schedule.parts == 1:
+        return work + readouts * (observable + PASS), passes + readouts
+    read = 1 - 2.0**-readouts  # of the rows of the late section's matrix
+    share = 2 / 3 if schedule.heisenberg else 1.0  # there the states need no gradient
+    return work + share * read * 4 * observable + PASS, passes + 1
 
 
 def _dense_cost(part: Section) -> float:

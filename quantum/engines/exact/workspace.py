@@ -15,7 +15,7 @@ from quantum.engines.exact.schedule import CHUNK
 
 CUDA_CHUNK = 2**26  # most amplitudes of a chunk on a GPU, whose work hides the launches by far
 STATES = 16  # buffers of a step as large as a chunk's states, counted in `execution_plan`
-READOUT_STATES = 2  # and for each read-out: what its observable makes of them, and the terms
+READOUT_STATES = 2  # and at most for each read-out: what its observable makes of them, and terms
 
 
 class Workspace:
