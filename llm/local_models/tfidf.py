@@ -60,20 +60,20 @@ class TfIdf:
             raise SettingsError(given, accepted, "correct llm.options")
         self.counting = {"analyzer": "char" if dna else "word", "ngram_range": (low, high)}
         self.c, self.rarest = float(c), rarest
-        self._pipeline: Any = None
+        self._parts: Any = None
         self._classes = 0
+        self._fitted: tuple[tuple[str, ...], Any] = ((), None)
 
-    def pipeline(self, classes: int, seed: int) -> Any:
-        """Return the scikit-learn pipeline for rows of so many classes; of one it is constant."""
+    def parts(self, classes: int, seed: int) -> Any:
+        """Return scikit-learn's weights and regression for so many classes; of one a constant."""
         from sklearn.dummy import DummyClassifier
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
 
         words = TfidfVectorizer(**self.counting, sublinear_tf=True, min_df=self.rarest)
         if classes < 2:
-            return make_pipeline(words, DummyClassifier())
-        return make_pipeline(words, LogisticRegression(C=self.c, max_iter=1000, random_state=seed))
+            return words, DummyClassifier()
+        return words, LogisticRegression(C=self.c, max_iter=1000, random_state=seed)
 
     def fit(
         self,
@@ -91,17 +91,23 @@ class TfIdf:
         core.DataError
             If the rows have no word.
         """
-        self._classes, self._pipeline = classes, self.pipeline(len(np.unique(labels)), seed)
+        self._classes, self._parts = classes, self.parts(len(np.unique(labels)), seed)
+        words, regression = self._parts
         try:
-            self._pipeline.fit(rows, labels)
+            found = words.fit_transform(rows)
+            regression.fit(found, labels)
+            self._fitted = tuple(rows), found  # counting again takes longer than the regression
         except ValueError as error:
             given = f"{len(rows)} training rows for llm.model = tfidf ({error})"
             raise DataError(given, "rows with words", "lower rarest or shortest") from error
 
     def soft_labels(self, rows: Sequence[str]) -> np.ndarray:
         """Return probabilities, float64, (rows, C)."""
+        words, regression = self._parts
+        known, counted = self._fitted
+        counted = counted if known == tuple(rows) else words.transform(rows)
         found = np.full((len(rows), self._classes), UNSEEN)
-        found[:, self._pipeline.classes_] = self._pipeline.predict_proba(rows)
+        found[:, regression.classes_] = regression.predict_proba(counted)
         return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
