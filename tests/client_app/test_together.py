@@ -40,12 +40,12 @@ def untimed(value: Any) -> Any:
 
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Note how many clients each launch trains."""
+    """Note how many clients each launch trains that trains several."""
     seen: list[int] = []
     real = quantum.train_together
 
     def note(tasks: Any) -> Any:
-        seen.append(len(tasks))
+        seen.extend([len(tasks)] * (len(tasks) > 1))
         return real(tasks)
 
     monkeypatch.setattr(quantum, "train_together", note)
@@ -135,6 +135,9 @@ def test_one_clients_error_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantum, "train_together", failing)
     replies = list(grid.send_and_receive(messages))
     assert [reply.has_error() for reply in replies] == [True, True, False]
+    by_itself = grid.ask(messages[0])
+    assert by_itself is not None
+    assert replies[0].error.reason == by_itself.error.reason
     assert "a loss that is not finite" in str(replies[1].error.reason)
     found, wanted = (
         unpack_parameters(one.content.array_records["arrays"]) for one in (replies[2], expected[2])
@@ -161,14 +164,20 @@ def test_seconds_are_shared_out_by_steps_and_rows(monkeypatch: pytest.MonkeyPatc
 def test_a_reply_can_be_spoiled_and_nothing_waits_for_the_next_round(launches: list[int]) -> None:
     from client_app.together import _waiting
 
-    def lost(message: Message, reply: Message) -> Message | None:
-        return None if message.metadata.dst_node_id == FIRST_NODE else reply
+    class Lossy(InProcessGrid):
+        def ask(self, message: Message) -> Message | None:
+            gone = message.metadata.dst_node_id == FIRST_NODE  # before it has arrived
+            return None if gone else super().ask(message)
 
-    grid, settings = small_grid(spoil=lost)
-    assert len(list(grid.send_and_receive(instructions(grid, settings, [1, 1, 1])))) == 2
+    def lost(message: Message, reply: Message) -> Message | None:
+        return None if message.metadata.dst_node_id == FIRST_NODE + 1 else reply
+
+    grid, settings = small_grid()
+    lossy = Lossy(app, flatten(settings), 3, spoil=lost)
+    assert len(list(lossy.send_and_receive(instructions(grid, settings, [1, 1, 1])))) == 1
     assert launches == [3]
     assert not _waiting
-    assert [client for kind, client in grid.log if kind == TRAIN] == [0, 1, 2]
+    assert [client for kind, client in lossy.log if kind == TRAIN] == [1, 2]
 
 
 def test_a_process_reads_a_shared_data_set_once_and_forgets_no_site(
