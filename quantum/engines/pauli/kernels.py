@@ -283,11 +283,55 @@ def pull_back(program, theta, blocks, dz, gradient):  # type: ignore[no-untyped-
     for r in range(readouts):
         pull_rows(blocks, dz[r], columns, w, r, sums)
     turn_back(v, w, first, second, starts, cos, sin, slopes)
+    slot_gradient(slot, factor, slopes, 0, readouts, gradient)
+
+
+@njit(cache=True, nogil=True)
+def rows_of(data, client, batches, step, own):  # type: ignore[no-untyped-def]
+    """One client's blocks, labels, soft labels and entropies in a step.
+
+    ``own`` has the same four for a mini-batch, which is copied into them.
+    """
+    blocks, block_starts, labels, soft, entropy, row_starts = data
+    begin, end = row_starts[client], row_starts[client + 1]
+    its_blocks = blocks[block_starts[client] : block_starts[client + 1]]
+    its_labels, its_soft, its_entropy = labels[begin:end], soft, entropy
+    distilled = soft.shape[0] > 0
+    if distilled:
+        its_soft, its_entropy = soft[begin:end], entropy[begin:end]
+    if batches.shape[2] == 0:
+        return its_blocks, its_labels, its_soft, its_entropy
+    own_blocks, own_labels, own_soft, own_entropy = own
+    chosen = batches[client, step]
+    copy_rows(its_blocks, chosen, own_blocks)
+    for i in range(len(chosen)):
+        own_labels[i] = its_labels[chosen[i]]
+        if distilled:
+            own_soft[i], own_entropy[i] = its_soft[chosen[i]], its_entropy[chosen[i]]
+    return own_blocks, own_labels, own_soft, own_entropy
+
+
+@njit(cache=True, nogil=True)
+def scratch_for(data, columns, readouts, batch_rows):  # type: ignore[no-untyped-def]
+    """Arrays for a mini-batch, and for expectations, their gradient and sums of any client."""
+    block_starts, soft = data[1], data[3]
+    most = (batch_rows + ROWS - 1) // ROWS
+    blocks, labels = np.empty((most, columns, ROWS)), np.empty(batch_rows, dtype=np.int64)
+    own = blocks, labels, np.empty((batch_rows, soft.shape[1])), np.empty(batch_rows)
+    for client in range(len(block_starts) - 1):
+        most = max(most, block_starts[client + 1] - block_starts[client])
+    z, dz = np.zeros((readouts, most * ROWS)), np.zeros((readouts, most * ROWS))
+    return own, (z, dz, np.empty((columns, ROWS)))
+
+
+@njit(cache=True, nogil=True)
+def slot_gradient(slot, factor, slopes, lane, readouts, gradient):  # type: ignore[no-untyped-def]
+    """Write the gradient to a client's slots from that to the angles of its lanes."""
     gradient[:] = 0.0
     for g in range(len(slot)):
         if slot[g] >= 0:
             for r in range(readouts):
-                gradient[slot[g]] += factor[g] * slopes[g, r]
+                gradient[slot[g]] += factor[g] * slopes[g, lane + r]
 
 
 @njit(cache=True, nogil=True)
@@ -300,23 +344,14 @@ def train_lanes(program, theta, data, batches, terms, steps, rates, losses):  # 
         The step at which each client's numbers stopped being finite; -1: never.
     """
     first, second, starts, slot, factor, offset, observables, columns = program
-    blocks, block_starts, labels, soft, entropy, row_starts = data
     weights, mix, tau, proximal = terms
     clients, size = theta.shape
-    readouts, gates, batch_rows = observables.shape[1], len(slot), batches.shape[2]
-    lanes, failed = clients * readouts, np.full(clients, -1)
-    anchor, distilled = theta.copy(), soft.shape[0] > 0
+    readouts, gates = observables.shape[1], len(slot)
+    lanes, failed, anchor = clients * readouts, np.full(clients, -1), theta.copy()
     moment_1, moment_2 = np.zeros_like(theta), np.zeros_like(theta)
     cos, sin, slopes = np.empty((gates, lanes)), np.empty((gates, lanes)), np.empty((gates, lanes))
     v, w = np.empty((len(observables), lanes)), np.zeros((len(observables), lanes))
-    most = (batch_rows + ROWS - 1) // ROWS
-    own_blocks = np.empty((most, len(columns), ROWS))
-    own_labels, own_entropy = np.empty(batch_rows, dtype=np.int64), np.empty(batch_rows)
-    own_soft = np.empty((batch_rows, soft.shape[1]))
-    for client in range(clients):
-        most = max(most, block_starts[client + 1] - block_starts[client])
-    z, dz = np.zeros((readouts, most * ROWS)), np.zeros((readouts, most * ROWS))
-    scratch = z, dz, np.empty((len(columns), ROWS))
+    own, scratch = scratch_for(data, len(columns), readouts, batches.shape[2])
     gradient, d_readouts = np.zeros(size), np.zeros((clients, 2 * readouts))
     for step in range(np.max(steps)):
         angles_of(theta, slot, factor, offset, readouts, cos, sin)
@@ -327,35 +362,16 @@ def train_lanes(program, theta, data, batches, terms, steps, rates, losses):  # 
         for client in range(clients):
             if step >= steps[client] or failed[client] >= 0:
                 continue
-            begin, end = row_starts[client], row_starts[client + 1]
-            its_blocks = blocks[block_starts[client] : block_starts[client + 1]]
-            its_labels, its_soft, its_entropy = labels[begin:end], soft, entropy
-            if distilled:
-                its_soft, its_entropy = soft[begin:end], entropy[begin:end]
-            if batch_rows:
-                chosen = batches[client, step]
-                copy_rows(its_blocks, chosen, own_blocks)
-                for i in range(batch_rows):
-                    own_labels[i] = its_labels[chosen[i]]
-                    if distilled:
-                        own_soft[i], own_entropy[i] = its_soft[chosen[i]], its_entropy[chosen[i]]
-                its_blocks, its_labels = own_blocks, own_labels
-                its_soft, its_entropy = own_soft, own_entropy
-            own = its_blocks, its_labels, its_soft, its_entropy
-            its_terms = weights[client], mix[client], tau[client]
-            lane = client * readouts
+            rows = rows_of(data, client, batches, step, own)
+            its_terms, lane = (weights[client], mix[client], tau[client]), client * readouts
             losses[client, step] = client_step(
-                own, its_terms, theta[client], columns, v, w, lane, scratch, d_readouts[client]
+                rows, its_terms, theta[client], columns, v, w, lane, scratch, d_readouts[client]
             )
         turn_back(v, w, first, second, starts, cos, sin, slopes)
         for client in range(clients):
             if step >= steps[client] or failed[client] >= 0:
                 continue
-            gradient[:] = 0.0
-            for g in range(gates):
-                if slot[g] >= 0:
-                    for r in range(readouts):
-                        gradient[slot[g]] += factor[g] * slopes[g, client * readouts + r]
+            slot_gradient(slot, factor, slopes, client * readouts, readouts, gradient)
             gradient[size - 2 * readouts :] = d_readouts[client]
             moved, mu, rate = theta[client], proximal[client], rates[client, step]
             if mu > 0.0:
