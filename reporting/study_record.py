@@ -49,6 +49,8 @@ class StudyRecord:
         then, or in all where it was not; ``status``, ``error``, ``folder``.
     curves : tuple of DataFrame
         Each run's rounds: ``round``, the costs so far, validation ``accuracy`` and ``loss``.
+    settings : tuple of Mapping
+        Each run's settings by key; empty where it has not begun.
     damaged : tuple of str
         What could not be read; a line each.
     """
@@ -57,6 +59,7 @@ class StudyRecord:
     plan: Json
     table: DataFrame
     curves: tuple[DataFrame, ...]
+    settings: tuple[Json, ...] = ()
     damaged: tuple[str, ...] = ()
 
     @property
@@ -94,26 +97,34 @@ def read_study_record(folder: Path) -> StudyRecord:
     plan = read_json(folder / "study.json")
     if not isinstance(plan.get("axes"), dict) or not isinstance(plan.get("runs"), list):
         raise DataError(f"no study in {str(folder)!r}", "a study's folder", "check the path")
-    rows, curves, damaged = [], [], list[str]()
+    rows, curves, settings, damaged = [], [], [], list[str]()
     for run in plan["runs"]:
-        row, curve = _read_run(folder, plan, run, damaged)
+        record = _record(folder, run["folder"])
+        damaged += [f"{run['folder']}: {line}" for line in record.damaged]
+        row, curve = _read_run(folder, plan, run, record)
         rows.append(row)
         curves.append(curve)
+        settings.append(record.settings)
     table = DataFrame(rows)
     table["reached"] = table["reached"].astype("boolean")
-    return StudyRecord(real_path(folder), plan, table, tuple(curves), tuple(damaged))
+    return StudyRecord(
+        real_path(folder), plan, table, tuple(curves), tuple(settings), tuple(damaged)
+    )
+
+
+def _record(folder: Path, name: str) -> Record:
+    """Read a run; of one that has not begun an empty record."""
+    try:
+        return read_record(folder / name) if name else Record(name="")
+    except DataError:
+        return Record(name=name)
 
 
 def _read_run(
-    folder: Path, plan: Json, run: Json, damaged: list[str]
+    folder: Path, plan: Json, run: Json, record: Record
 ) -> tuple[dict[str, Any], DataFrame]:
     """Return a run's row and its rounds."""
     row: dict[str, Any] = {**run["cell"], "seed": run["seed"]}
-    try:
-        record = read_record(folder / run["folder"])
-    except DataError:
-        record = Record(name=run["folder"])
-    damaged.extend(f"{run['folder']}: {line}" for line in record.damaged)
     done = run["status"] == "completed"
     summary = record.summary if done else {}
     test, curve = summary.get("test") or {}, rounds_of(record)

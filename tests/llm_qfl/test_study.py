@@ -18,6 +18,7 @@ import pytest
 
 import llm_qfl
 from core import read_json
+from tests.command import ROOT
 from tests.llm_qfl.test_python_runs import QUICK
 
 
@@ -33,6 +34,7 @@ ONE: dict[str, Any] = {**QUICKER, "jobs": 1}
 SCORES = ["accuracy", "macro_recall", "macro_f1", "loss", "validation_loss", "circuits", "rounds"]
 
 
+@pytest.mark.slow
 def test_a_study_is_a_run_a_cell_and_seed_and_repeats_none_that_is_complete() -> None:
     given: dict[str, Any] = {"grid": {"train.steps": [1, 3]}, "seeds": [4, 5], **ONE}
     del given["train"]
@@ -153,23 +155,13 @@ def test_mistakes_are_one_line_before_the_first_run(given: dict[str, Any], messa
     assert not Path("runs").exists()
 
 
-STUDY = """
-seeds = 2
-reference = "whole"
-target = "reference"
-margin = 0.01
-figures = ["validation.accuracy"]
-jobs = 1
-[set]
-run = { clients = 2, rounds = 2 }
-data = { train_rows = 60, test_rows = 40, server_rows = 40 }
-distill.weight = 0.0
-evaluation.baselines = false
-agent.fraction = 0.5
-[grid.agent]
-whole = { agent.kind = "all" }
-half = { agent.kind = "random" }
-"""
+STUDY = (ROOT / "examples" / "study.toml").read_text("utf-8")
+
+
+def test_the_page_quotes_the_example_exactly() -> None:
+    page = (ROOT / "docs" / "studies.md").read_text("utf-8")
+    assert f"```toml\n{STUDY}```" in page
+    assert len(STUDY.splitlines()) <= 30
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
@@ -181,10 +173,10 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_study_file_is_run_by_the_command_and_read_by_the_library() -> None:
     Path("cells.toml").write_text(STUDY)
-    printed = command("cells.toml", "--seeds", "3", "4", "--json")
+    printed = command("cells.toml", "--seeds", "3", "4", "--jobs", "1", "--json")
     assert printed.returncode == 0, printed.stderr
     said = json.loads(printed.stdout)
-    assert [cell["agent"] for cell in said["cells"]] == ["whole", "half"]
+    assert [cell["agent"] for cell in said["cells"]] == ["everybody", "half"]
     assert said["failed"] == []
     found = llm_qfl.study("cells.toml", seeds=[3, 4])
     assert found.folder == Path("runs/cells")
@@ -204,7 +196,7 @@ def test_a_study_file_is_run_by_the_command_and_read_by_the_library() -> None:
     text = command("cells.toml", "--seeds", "3", "4").stdout
     assert "half: 2 runs" in text
     assert "runs/cells/study.html" in text
-    for name in ("study.json", "table.csv", "table.json", "summary.csv", "summary.json"):
+    for name in ("table.csv", "table.json", "cells.csv", "cells.json", "study.html"):
         assert Path("runs/cells", name).exists()
 
 
@@ -214,16 +206,14 @@ def test_a_study_file_is_run_by_the_command_and_read_by_the_library() -> None:
         ("sedes = 2", "cells.toml: unknown key 'sedes'; accepted: config, set, grid,"),
         ("folder = 3", "cells.toml: folder = 3; accepted: text"),
         ("[search]", "cells.toml: both of [grid] and [search]; accepted: one"),
-        ("[set.run]\nround = 3", "unknown setting 'run.round'"),
+        ("", "unknown setting 'run.round'"),
         ("= no", "'cells.toml' is not TOML"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(change: str, message: str) -> None:
-    text = STUDY.replace("run = {", "other.x = {") if "set.run" in change else STUDY
-    place = text.index("[set]") if "[" not in change else len(text)
-    Path("cells.toml").write_text(f"{text[:place]}{change}\n{text[place:]}")
-    if "set.run" in change:
-        Path("cells.toml").write_text(STUDY.replace("rounds = 2", "round = 2"))
+    place = len(STUDY) if change == "[search]" else STUDY.index("[set]")
+    text = f"{STUDY[:place]}{change}\n{STUDY[place:]}"
+    Path("cells.toml").write_text(text.replace("rounds = 2", "round = 2") if not change else text)
     with pytest.raises(llm_qfl.UserError, match=re.escape(message)) as error:
         llm_qfl.study("cells.toml")
     assert "\n" not in str(error.value)
@@ -272,7 +262,7 @@ def test_objects_and_callbacks_keep_runs_in_this_process(capsys: Any) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_study_goes_on_and_leaves_no_process() -> None:
-    Path("cells.toml").write_text(STUDY.replace("jobs = 1", "jobs = 2"))
+    Path("cells.toml").write_text(f"jobs = 2\n{STUDY}")
     process = subprocess.Popen(
         [sys.executable, "-m", "llm_qfl.cli", "study", "cells.toml"], stderr=subprocess.PIPE
     )
@@ -294,3 +284,78 @@ def test_an_interrupted_study_goes_on_and_leaves_no_process() -> None:
     found = llm_qfl.study("cells.toml")
     assert set(found.table["status"]) == {"completed"}
     assert {p: os.stat(p).st_mtime_ns for p in before} == stamps
+
+
+SEARCH = """
+jobs = 1
+[set]
+run = { clients = 2, rounds = 1 }
+data = { train_rows = 60, test_rows = 40, server_rows = 40 }
+distill.weight = 0.0
+[search]
+trials = 2
+[search.ranges]
+train.learning_rate = { low = 0.05, high = 0.3, log = true }
+train.steps = { low = 2, high = 3 }
+quantum.block = ["su4", "paper"]
+"""
+
+
+@pytest.mark.slow
+def test_a_search_looks_at_the_test_rows_of_its_best_trial_alone() -> None:
+    pytest.importorskip("optuna")
+    Path("find.toml").write_text(SEARCH)
+    found = llm_qfl.study("find.toml")
+    trials, winner = found.table.iloc[:-1], found.table.iloc[-1]
+    assert list(trials["trial"]) == ["0", "1"]
+    assert trials["accuracy"].isna().all()
+    for folder in trials["folder"]:
+        result = llm_qfl.read(folder)
+        assert (result.summary["test"], result.summary["baselines"]) == ({}, {})
+        assert result.report().path.exists()
+    best = trials["validation_loss"].idxmin()
+    assert winner["trial"] == f"{best}, tested"
+    assert winner["validation_loss"] == trials["validation_loss"][best]
+    assert winner["accuracy"] == llm_qfl.read(winner["folder"]).summary["test"]["accuracy"]
+    assert read_json(Path("runs/find/study.json"))["best"]["trial"] == best
+    again = llm_qfl.study("find.toml")
+    assert again.table.equals(found.table)
+
+
+def test_one_seed_proposes_the_same_trials_whatever_was_interrupted() -> None:
+    pytest.importorskip("optuna")
+    from llm_qfl.studies.search import Search, _distribution
+
+    spaces = {"train.steps": _distribution("train.steps", {"low": 1, "high": 100})}
+    spaces["train.learning_rate"] = _distribution("train.learning_rate", {"low": 0.1, "high": 0.9})
+    requested = {"config": None, "seeds": 1, "figures": (), "runner": "", "folder": "here"}
+    searches = [Search(requested, {}, spaces, seed) for seed in (7, 7, 8)]
+    first, same, other = ([one.propose(k, []) for k in range(4)] for one in searches)
+    assert first == same
+    assert first != other
+    assert len({str(values) for values in first}) == 4
+    losses = [values["train.steps"] / 100 for values in first] * 5
+    known = [searches[0]._finished(v, loss) for v, loss in zip(first * 5, losses, strict=True)]
+    later = [one.propose(20, known) for one in searches]
+    assert later[0] == later[1] != searches[0].propose(20, [])
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({}, "search: trials = None; accepted: a whole number from 1"),
+        ({"trials": 2, "rangs": {}}, "search: unknown key 'rangs'; accepted: trials, seed, ranges"),
+        ({"trials": 2, "ranges": {}}, "search: ranges = {}; accepted: settings with"),
+        ({"trials": 2, "ranges": {"steps": 3}}, "search: train.steps = 3; accepted: a list of"),
+        ({"trials": 2, "ranges": {"steps": {"low": 3, "high": 1}}}, "search: train.steps = {'low'"),
+        ({"trials": 2, "ranges": {"steps": [5, 0]}}, "train.steps = 0; accepted:"),
+        ({"trials": 2, "ranges": {"stepz": [5]}}, "unknown setting 'stepz'"),
+    ],
+)
+def test_mistakes_of_a_search_are_one_line(search: dict[str, Any], message: str) -> None:
+    pytest.importorskip("optuna")
+    with pytest.raises(llm_qfl.UserError, match=re.escape(message)):
+        llm_qfl.study(search=search)
+    with pytest.raises(llm_qfl.UserError, match="target with a search"):
+        llm_qfl.study(search={"trials": 1, "ranges": {"steps": [5]}}, target=0.5)
+    assert not Path("runs").exists()
