@@ -56,9 +56,12 @@ def test_a_client_that_fails_ends_the_benchmark(
 def test_a_line_compares_losses_first() -> None:
     losses = np.array([0.5, 0.25])
     text, agrees = line("x", clients.Outcome(losses + 5e-5, 6.0, 1.5), losses, 2.0)
-    assert (text, agrees) == ("| x | 6.00 | 1.5 | 3.00x | 5e-05 |", True)
-    text, agrees = line("x", clients.Outcome(losses + 2e-4, 6.0), losses, 2.0)
-    assert (text, agrees) == ("| x | 6.00 | - | differs by 0.0002 | 2e-04 |", False)
+    assert (text, agrees) == ("| x | 6.00 | 1.5 | 3.00x | 5e-05 | 5e-05 |", True)
+    few = losses + np.array([1.9e-4, 0.0])  # one client only: the mean counts, the largest is shown
+    text, agrees = line("x", clients.Outcome(few, 6.0), losses, 2.0)
+    assert (text, agrees) == ("| x | 6.00 | - | 3.00x | 1e-04 | 2e-04 |", True)
+    text, agrees = line("x", clients.Outcome(losses - 2e-4, 6.0), losses, 2.0)
+    assert (text, agrees) == ("| x | 6.00 | - | differs by 0.0002 | 2e-04 | 2e-04 |", False)
 
 
 def test_the_table_says_what_is_missing(
@@ -79,14 +82,14 @@ def test_another_loss_ends_with_status_1(
     real = clients.run_one
     monkeypatch.setattr(clients, "run_one", lambda task: real(task) + 0.01)
     assert main([*SMALL, "--only"]) == 1
-    assert "differs by 0.01" in capsys.readouterr().out
+    assert "differs by 0.005" in capsys.readouterr().out
 
 
 def test_every_training_in_jax_agrees(capsys: pytest.CaptureFixture[str]) -> None:
     """Where JAX is installed; two launches, the second of fewer clients."""
     pytest.importorskip("jax")
     assert main([*SMALL, "--together", "3"]) == 0
-    assert "differs" not in capsys.readouterr().out.split("losses differ")[1]
+    assert "differs" not in capsys.readouterr().out.split("largest")[1]
 
 
 def test_the_circuit_by_hand_is_the_plain_engine() -> None:

@@ -175,7 +175,7 @@ def test_group_matrices_are_the_gates_product() -> None:
 
 
 @pytest.mark.parametrize("tail", [3, SHORT_RUN])  # axis by axis, and by an index
-@pytest.mark.parametrize("after", [(2, 3, 0, 1), (0, 2, 1, 3), (3, 1, 2, 0)])
+@pytest.mark.parametrize("after", [(2, 3, 0, 1), (0, 2, 1, 3), (3, 1, 2, 0), (2, 1, 0, 3)])
 def test_arranging_is_a_permutation_of_axes_and_undone(tail: int, after: tuple[int, ...]) -> None:
     workspace = Workspace(torch.float64, CPU)
     state = torch.arange(2 * 16 * tail).double().view(2, 16, tail)

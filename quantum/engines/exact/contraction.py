@@ -25,6 +25,7 @@ from quantum.engines.exact.workspace import Workspace
 PHASE_QUBITS = 8  # most qubits of a run whose phases are kept with the rows, 2 2^8 numbers a row
 LONG_RUN = 256  # numbers in a row from which element-wise kernels are fast
 SHORT_RUN = 8  # numbers in a row from which copying them by an index beats copying axis by axis
+FEW_AXES = 3  # up to so many it does not
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def _permute(
     out = workspace.empty(name, parts, size, tail)
     stays = axes[-1] == len(axes) - 1  # then the runs that are copied are longer
     run = (sizes[-1] if stays else 1) * tail
-    if run >= SHORT_RUN:
+    if run >= SHORT_RUN and len(axes) > FEW_AXES:
         index = _moved(sizes[:-1] if stays else sizes, axes[:-1] if stays else axes, state.device)
         flat = state.reshape(parts, -1, run)
         torch.index_select(flat, 1, index, out=out.view(parts, -1, run))

@@ -2,10 +2,10 @@
 
 Complex matrices are kept as real pairs ``[[Re, -Im], [Im, Re]]``: a product of pairs is the
 pair of the product, a transpose the pair of the adjoint, and real matrix products are the
-fastest thing a processor does. Gates are multiplied into 4x4 blocks and blocks into groups by
-trees of batched products, so the number of kernel launches grows with the logarithm of the
-number of gates. The gradient walks the trees back by hand, which takes fewer and smaller
-kernels than autograd.
+fastest thing a processor does. Gates up to the third with an angle are one factor, a sum of eight
+constant matrices. Factors are multiplied into 4x4 blocks and blocks into groups by trees of batched
+products, so the number of kernel launches grows with the logarithm of the number of gates. The
+gradient walks the trees back by hand, which takes fewer and smaller kernels than autograd.
 
 A matrix acts on (first wire, second wire), the first being the more significant bit, as PennyLane
 orders them.
@@ -27,14 +27,17 @@ from quantum.engines.exact.fusion import FusedBlock
 from quantum.engines.exact.schedule import Group
 
 BLOCK = 64  # entries of a 4x4 complex matrix as a real pair
+TURNS = 3  # angles of a factor: 2^3 terms cost less than the two levels of products that they save
 
 
 @dataclass(frozen=True)
 class MatricesTape:
-    """What the gradient needs: sines and cosines, and the factors at each level of the trees."""
+    """What the gradient needs: each turn's cosine and sine, and the trees' factors by level.
 
-    cosines: Tensor
-    sines: Tensor
+    ``turns`` has shape (factors, `TURNS`, 2).
+    """
+
+    turns: Tensor
     gates: list[Tensor]
     blocks: list[Tensor]
 
@@ -42,8 +45,8 @@ class MatricesTape:
 class GroupMatrices:
     """Builds group matrices and pulls their gradient back to the angles.
 
-    Every gate is ``A + cos(t/2) C + sin(t/2) S`` with constant A, C, S (a Pauli rotation has
-    A = 0, C = 1, S = -iG).
+    A Pauli rotation is ``cos(t/2) - i sin(t/2) G``, so a product of three and of fixed gates is a
+    sum of eight constant matrices, each times a product of three cosines or sines.
 
     Parameters
     ----------
@@ -65,11 +68,11 @@ class GroupMatrices:
         device: torch.device,
     ) -> None:
         used = [index for group in groups for index in group.blocks]
-        self._gates = _power_of_two(max(len(blocks[index].gates) for index in used))
         self._members = _power_of_two(max(len(group.blocks) for group in groups))
-        angle, parts = _gate_table([blocks[index] for index in used], self._gates)
-        self._angle = angle.to(device)
-        self._constant, self._cosine, self._sine = parts.to(dtype).to(device)
+        angle, half, terms = _factor_table([blocks[index] for index in used])
+        self._used, self._factors = len(used), len(terms) // len(used)
+        self._angle, self._half = angle.to(device), half.to(dtype).to(device)
+        self._terms = terms.to(dtype).to(device)
         place = {index: row for row, index in enumerate(used)}
         self.size = 2 * 2 ** len(groups[0].wires)
         gather = _group_table(blocks, groups, place, self._members).reshape(-1)
@@ -92,24 +95,30 @@ class GroupMatrices:
         MatricesTape
             For `pull_back`.
         """
-        half = angles.index_select(0, self._angle).mul_(0.5)[:, None]
-        cosines, sines = half.cos(), half.sin()
-        flat = torch.addcmul(self._constant, cosines, self._cosine).addcmul_(sines, self._sine)
-        blocks, gate_tape = _tree(flat.view(-1, 8, 8), self._gates)
+        half = (angles.index_select(0, self._angle) * self._half).view(-1, TURNS)
+        turns = torch.stack([half.cos(), half.sin()], dim=2)
+        first, second, third = turns.unbind(1)
+        weights = (first[:, :, None] * second[:, None])[..., None] * third[:, None, None]
+        flat = torch.bmm(weights.view(-1, 1, 2**TURNS), self._terms)
+        blocks, gate_tape = _tree(flat.view(-1, 8, 8), self._factors)
         known = torch.cat([blocks.view(-1), self._ends])
         entries = known.index_select(0, self._gather).view(-1, self.size, self.size)
         groups, block_tape = _tree(entries, self._members)
-        return groups, MatricesTape(cosines, sines, gate_tape, block_tape)
+        return groups, MatricesTape(turns, gate_tape, block_tape)
 
     def pull_back(self, gradient: Tensor, tape: MatricesTape, angles: Tensor) -> Tensor:
         """Gradient to the angles, shape (P,), from that to the matrices, same shape as they."""
         entries = _tree_back(gradient, tape.blocks).view(-1)
-        repeated = entries.index_select(0, self._scatter).view(len(self._angle) // self._gates, -1)
-        blocks = repeated.view(len(repeated), BLOCK, -1).sum(2).view(-1, 8, 8)
-        flat = _tree_back(blocks, tape.gates).view(-1, BLOCK)
-        slope = torch.mul(self._sine, tape.cosines)
-        slope.addcmul_(self._cosine, tape.sines, value=-1.0)
-        each = slope.mul_(flat).sum(1).mul_(0.5)
+        repeated = entries.index_select(0, self._scatter).view(self._used, BLOCK, -1)
+        flat = _tree_back(repeated.sum(2).view(-1, 8, 8), tape.gates)
+        slope = torch.bmm(flat.view(-1, 1, BLOCK), self._terms.mT).view(-1, 2, 2, 2)
+        first, second, third = tape.turns.unbind(1)
+        of_third = (slope * (first[:, :, None] * second[:, None])[..., None]).sum((1, 2))
+        slope = (slope * third[:, None, None]).sum(3)
+        of_first, of_second = (slope * second[:, None]).sum(2), (slope * first[..., None]).sum(1)
+        of_turns = torch.stack([of_first, of_second, of_third], dim=1)
+        each = of_turns[..., 1] * tape.turns[..., 0] - of_turns[..., 0] * tape.turns[..., 1]
+        each = each.view(-1).mul_(self._half)
         return torch.zeros_like(angles).index_add_(0, self._angle, each)
 
 
@@ -143,35 +152,61 @@ def _tree_back(gradient: Tensor, tape: Sequence[Tensor]) -> Tensor:
     return gradient
 
 
-def _gate_table(blocks: Sequence[FusedBlock], length: int) -> tuple[Tensor, Tensor]:
-    """Angle index and A, C, S of each gate; blocks padded with identities to ``length``."""
-    index = torch.zeros(len(blocks), length, dtype=torch.int64)
-    parts = torch.zeros(3, len(blocks), length, BLOCK, dtype=torch.float64)
-    parts[0] = torch.eye(8).reshape(BLOCK)
-    for row, block in enumerate(blocks):
-        for column, gate in enumerate(block.gates):
-            local = tuple(block.wires.index(wire) for wire in gate.wires)
-            for part, matrix in enumerate(_gate_parts(gate, local)):
-                parts[part, row, column] = real_pair(matrix).reshape(BLOCK)
-            if isinstance(gate.angle, Trainable):
-                index[row, column] = gate.angle.index
-    return index.reshape(-1), parts.reshape(3, -1, BLOCK)
+def _factor_table(blocks: Sequence[FusedBlock]) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn each block's gates into factors, padded with identities to one number a block.
+
+    Returns
+    -------
+    torch.Tensor, shape (factors `TURNS`,), int64
+        Index of each turn's angle.
+    torch.Tensor, same shape
+        A half, or zero where a factor has fewer turns.
+    torch.Tensor, shape (factors, 2^`TURNS`, `BLOCK`)
+        Terms of each factor, the first turn's cosine and sine outermost.
+    """
+    factored = [_factors(block) for block in blocks]
+    length = _power_of_two(max(len(factors) for factors in factored))
+    shape = len(blocks), length
+    index = torch.zeros(*shape, TURNS, dtype=torch.int64)
+    half = torch.zeros(*shape, TURNS, dtype=torch.float64)
+    terms = torch.zeros(*shape, 2**TURNS, BLOCK, dtype=torch.float64)
+    terms[:, :, 0] = torch.eye(8).reshape(BLOCK)
+    for row, factors in enumerate(factored):
+        for column, (angles, matrices) in enumerate(factors):
+            half[row, column, : len(angles)] = 0.5
+            index[row, column, : len(angles)] = torch.tensor(angles, dtype=torch.int64)
+            step = 2 ** (TURNS - len(angles))  # the turns that are missing have no sine
+            for number, matrix in enumerate(matrices):
+                terms[row, column, step * number] = real_pair(matrix).reshape(BLOCK)
+    return index.view(-1), half.view(-1), terms.view(-1, 2**TURNS, BLOCK)
 
 
-def _gate_parts(gate: Gate, local: tuple[int, ...]) -> Tensor:
-    parts = torch.zeros(3, 4, 4, dtype=torch.complex128)
+def _factors(block: FusedBlock) -> list[tuple[list[int], list[Tensor]]]:
+    """Each factor's angles, by index, and its terms: 4x4 matrices, the first turn outermost."""
+    factors: list[tuple[list[int], list[Tensor]]] = [([], [pauli("II")])]
+    for gate in block.gates:
+        local = tuple(block.wires.index(wire) for wire in gate.wires)
+        angles, terms = factors[-1]
+        if not isinstance(gate.angle, Trainable):
+            terms[:] = [_fixed(gate, local) @ term for term in terms]
+            continue
+        if len(angles) == TURNS:
+            angles, terms = [], [pauli("II")]
+            factors.append((angles, terms))
+        generator = embed(pauli(GENERATORS[gate.name]), local)
+        angles.append(gate.angle.index)
+        terms[:] = [turned for term in terms for turned in (term, -1j * generator @ term)]
+    return factors
+
+
+def _fixed(gate: Gate, local: tuple[int, ...]) -> Tensor:
+    """4x4 matrix of a gate whose angle, if any, is a number."""
     if gate.angle is None:
-        parts[0] = embed(fixed_matrix(gate), local)
-        return parts
-    generator = embed(pauli(GENERATORS[gate.name]), local)
-    if isinstance(gate.angle, Trainable):
-        parts[1], parts[2] = pauli("II"), -1j * generator
-    elif isinstance(gate.angle, float):
-        half = gate.angle / 2
-        parts[0] = math.cos(half) * pauli("II") - 1j * math.sin(half) * generator
-    else:
+        return embed(fixed_matrix(gate), local)
+    if not isinstance(gate.angle, float):
         raise ValueError("a trainable layer cannot depend on features")
-    return parts
+    half, generator = gate.angle / 2, embed(pauli(GENERATORS[gate.name]), local)
+    return math.cos(half) * pauli("II") - 1j * math.sin(half) * generator
 
 
 def _group_table(
