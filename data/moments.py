@@ -131,11 +131,11 @@ def merge_moments(parts: Sequence[Moments]) -> Moments:
         If there are none, or they are of different classes or features.
     """
     check_alike(parts)
-    return Moments(
-        np.sum([part.count for part in parts], axis=0),
-        np.sum([part.sums for part in parts], axis=0),
-        np.sum([part.second for part in parts], axis=0),
-    )
+    first, *others = parts
+    count, sums, second = (np.array(one) for one in (first.count, first.sums, first.second))
+    for part in others:  # one after the other: thousands of sites are not stacked
+        count, sums, second = count + part.count, sums + part.sums, second + part.second
+    return Moments(count, sums, second)
 
 
 LEAST_VARIANCE = 1e-3

@@ -60,8 +60,11 @@ def outlying_sites(parts: Sequence[Moments]) -> dict[int, str]:
 def _within(one: Moments) -> tuple[Matrix, float]:
     """Scatter of the rows about their class means, (d, d), and its degrees of freedom."""
     means = _means(one)
-    freedom = one.rows - float((one.count > 0).sum())
-    return one.second - means.T @ (one.count[:, None] * means), freedom
+    return one.second - means.T @ (one.count[:, None] * means), _freedom(one)
+
+
+def _freedom(one: Moments) -> float:
+    return one.rows - float((one.count > 0).sum())
 
 
 def _means(one: Moments) -> Matrix:
@@ -82,20 +85,24 @@ def _possible(one: Moments) -> bool:
 
 
 def _unlike(parts: dict[int, Moments]) -> dict[int, str]:
-    scatter = {k: _within(one) for k, one in parts.items()}
-    spread = {k: w / f for k, (w, f) in scatter.items() if f >= 1}
-    if len(spread) < 3:
+    held = {k: _freedom(one) for k, one in parts.items()}
+    held = {k: freedom for k, freedom in held.items() if freedom >= 1}
+    if len(held) < 3:
         return {}
-    freedom = capped([scatter[k][1] for k in spread])
-    common = middle(np.stack(list(spread.values())), freedom)
+    freedom = capped(list(held.values()))
+    # Thousands of sites fill gigabytes: their covariances are held once.
+    spread = np.empty((len(held), *next(iter(parts.values())).second.shape))
+    for place, k in enumerate(held):
+        spread[place] = _within(parts[k])[0] / held[k]
+    common = middle(spread, freedom)
     if not np.trace(common) > 0:  # rows that are all alike have no scale
         return {}
     whiten, features = _whitening(common)
     loose = 1 + features / (SHRINKAGE * float(freedom.sum()))
     wide = {}
-    for k, one in spread.items():
+    for k, one in zip(held, spread, strict=True):
         largest = float(np.linalg.eigvalsh(whiten @ one @ whiten.T)[-1])
-        wide[k] = largest / (loose * ALLOWANCE * _largest(features, scatter[k][1]))
+        wide[k] = largest / (loose * ALLOWANCE * _largest(features, held[k]))
     away = _away(parts, whiten, features, loose)
     reasons = _beyond(wide, "its rows spread {:.3g} times as far as those of most sites can")
     return _beyond(away, "its class means lie {:.3g} times as far out as they can") | reasons
@@ -154,7 +161,7 @@ def middle(points: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) ->
     flat = points.reshape(len(points), -1)
     here = weights @ flat / weights.sum()
     for _ in range(ITERATIONS):
-        away = np.sqrt(np.sum((flat - here) ** 2, axis=1))
+        away = np.sqrt([np.sum((one - here) ** 2) for one in flat])  # no second copy of all
         pull = weights / np.maximum(away, np.finfo(float).eps * max(float(away.max()), 1e-100))
         before, here = here, pull @ flat / pull.sum()
         if np.linalg.norm(here - before) <= 1e-6 * np.linalg.norm(here):

@@ -63,8 +63,12 @@ def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFede
     nodes = wait_for_nodes(grid, settings)
     log(INFO, "preparing %d clients", len(nodes))
     messages = [Message(RecordDict(), node, PREPARE) for node in nodes]
-    replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
-    answers = read_reports(replies, settings, lambda reply: read_prepared(reply, settings), "start")
+    answers = read_reports(  # nothing else holds the replies: thousands of moments are gigabytes
+        list(grid.send_and_receive(messages, timeout=settings.run.round_timeout)),
+        settings,
+        lambda reply: read_prepared(reply, settings),
+        "start",
+    )
     members = tuple(member for member, _, _ in answers)
     sums = [moments for _, moments, _ in answers]
     costs = {member.client: Cost(bytes_up=size) for member, _, size in answers}
