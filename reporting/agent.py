@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from reporting.charts import MANY_CLIENTS
+from core.formatting import listed
+from reporting.charts import CROWD, MANY_CLIENTS
 from reporting.fedavg_reference import (
     Bill,
     History,
@@ -37,6 +38,9 @@ LONGEST = 6_000
 ALL_TEXTS = 600_000
 """Characters that all prompts and answers may have together."""
 
+MOST_QUESTIONS = 300
+"""Questions that a page shows of all rounds: a regulator asks one for each twelve clients."""
+
 TALL = 24
 """Rounds beyond which the table of decisions scrolls in a window of its own."""
 
@@ -60,14 +64,18 @@ COSTS = (
 )
 
 
-def agent_section(record: Record) -> Section:
-    """Return the section: decisions, clients, what plain FedAvg would have cost, questions."""
+def agent_section(record: Record, history: History | None = None) -> Section:
+    """Return the section: decisions, clients, what plain FedAvg would have cost, questions.
+
+    A crowd's clients are in the page's table of all clients.
+    """
     tables = []
     if record.decisions:
-        history = History(record)
+        history = history or History(record)
+        crowd = len(record.client_ids) > CROWD
         tables = [
             decision_table(record),
-            client_table(record, history),
+            *([] if crowd else [client_table(record, history)]),
             fedavg_table(record, history),
         ]
     if any("attempts" in line for line in record.decisions):
@@ -198,12 +206,12 @@ def _fedavg_note(history: History, steps: int | None) -> str:
     each = f"{steps} steps" if steps is not None else f"train.steps ({UNKNOWN})"
     note: str = source()["run"]["agent"]["fedavg"].format(each=each)
     usual = usual_paces(history, steps or 1)
-    untimed = [str(client) for client in history.record.client_ids if client not in usual.index]
+    untimed = [client for client in history.record.client_ids if client not in usual.index]
     if not untimed or not len(usual):
         return note
     return (
         f"{note} Timed for less than a round of FedAvg, and counted as the mean of the others: "
-        f"{', '.join(untimed)}."
+        f"{listed(untimed)}."
     )
 
 
@@ -219,14 +227,17 @@ def question_sums(record: Record) -> Table:
 
 
 def questions(record: Record) -> list[RoundQuestions]:
-    """Return the questions of each round with their raw answers, cut where they are long."""
+    """Return the questions of each round with their raw answers; what is long or many is cut."""
     rounds = [(line, line["attempts"]) for line in record.decisions if line.get("attempts")]
-    texts = 2 * sum(len(attempts) for _, attempts in rounds)
+    asked = sum(len(attempts) for _, attempts in rounds)
+    each = asked if asked <= MOST_QUESTIONS else max(1, MOST_QUESTIONS // len(rounds))
+    texts = 2 * sum(min(each, len(attempts)) for _, attempts in rounds)
     most = min(LONGEST, ALL_TEXTS // max(1, texts))
     return [
         RoundQuestions(
-            _round_head(line, attempts),
-            [_question(one, place, most) for place, one in enumerate(attempts, 1)],
+            _round_head(line, attempts)
+            + f", the first {each} are here; agent.jsonl has all" * (len(attempts) > each),
+            [_question(one, place, most) for place, one in enumerate(attempts[:each], 1)],
         )
         for line, attempts in rounds
     ]

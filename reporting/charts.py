@@ -21,6 +21,9 @@ MANY_ROUNDS = 24
 MANY_CLIENTS = 12
 """Beyond so many clients a chart shows bands, not a line each, and tables of them are folded."""
 
+CROWD = 30
+"""Beyond so many clients no picture and no table has a line for each: the page stays short."""
+
 INK, MUTED, LINE, GRID = "#1f2933", "#5b6770", "#d9dee3", "#eceff2"
 ACCENT, WARN = "#0b5fa5", "#b42318"
 
@@ -133,17 +136,17 @@ def _themed(svg: str) -> str:
 def curves(record: Record, key: str, title: str) -> str:
     """Draw the ``loss`` or ``accuracy`` by round: the global model's thick, each client's thin."""
     values, clients = record.series(key), record.grid(key)
-    if not known(values) and not _any_known(clients):
+    if not known(values) and not any_known(clients):
         return ""
 
     def draw(figure: Any, axes: Any) -> None:
-        _client_lines(axes, clients, linewidth=1.1, alpha=0.9)
+        client_lines(axes, clients, linewidth=1.1, alpha=0.9)
         axes.plot(record.round_ids, values, color=INK, linewidth=2.6, marker="o")
         best = record.summary.get("best_round")
         if best in record.round_ids:
             value = values[record.round_ids.index(int(best))]
             axes.plot([best], [value], "o", ms=10, mfc="none", mec=ACCENT, mew=2)
-        _rounds_axis(axes, record.round_ids)
+        rounds_axis(axes, record.round_ids)
         axes.set_ylabel(title)
         if key == "accuracy":
             percent_axis(axes)
@@ -151,18 +154,23 @@ def curves(record: Record, key: str, title: str) -> str:
     return chart(HALF, draw, f"{title} by round: global model and each client")
 
 
-def _any_known(grid: DataFrame) -> bool:
+def any_known(grid: DataFrame) -> bool:
+    """Whether a table holds any figure."""
     return bool(grid.notna().any(axis=None))
 
 
-def _client_lines(axes: Any, grid: DataFrame, **style: Any) -> None:
-    """Draw a line a client; of many clients the median, the middle half and the whole range."""
+def client_lines(axes: Any, grid: DataFrame, **style: Any) -> None:
+    """Draw a line a client; of many the median, the middle half and the whole range.
+
+    Of a crowd the middle is 10 to 90 %.
+    """
     rounds = list(grid.columns)
     if len(grid) <= MANY_CLIENTS:
         for index, row in enumerate(grid.to_numpy()):
             axes.plot(rounds, row, marker=".", **style, **client_style(index))
         return
-    least, low, middle, high, most = grid.quantile([0, 0.25, 0.5, 0.75, 1]).to_numpy()
+    edge = 0.1 if len(grid) > CROWD else 0.25
+    least, low, middle, high, most = grid.quantile([0, edge, 0.5, 1 - edge, 1]).to_numpy()
     colour = CLIENT_COLOURS[0]
     axes.fill_between(rounds, least, most, color=colour, alpha=0.15, linewidth=0)
     axes.fill_between(rounds, low, high, color=colour, alpha=0.3, linewidth=0)
@@ -172,13 +180,13 @@ def _client_lines(axes: Any, grid: DataFrame, **style: Any) -> None:
 def ratios(record: Record) -> str:
     """Draw each client's quantum loss over its LLM's loss, by round."""
     grid = record.grid("ratio")
-    if not _any_known(grid):
+    if not any_known(grid):
         return ""
 
     def draw(figure: Any, axes: Any) -> None:
         axes.axhline(1.0, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
-        _client_lines(axes, grid)
-        _rounds_axis(axes, record.round_ids)
+        client_lines(axes, grid)
+        rounds_axis(axes, record.round_ids)
         axes.set_ylabel("r = quantum loss / LLM loss")
 
     return chart(WIDE, draw, "Ratio of the quantum model's loss to the LLM's, by client and round")
@@ -193,7 +201,7 @@ def circuits(record: Record) -> str:
     def draw(figure: Any, axes: Any) -> None:
         axes.fill_between(record.round_ids, values, color=ACCENT, alpha=0.12, linewidth=0)
         axes.plot(record.round_ids, values, color=ACCENT, marker="o")
-        _rounds_axis(axes, record.round_ids)
+        rounds_axis(axes, record.round_ids)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(f"circuits {record.circuit_kind} so far".replace("  ", " "))
         axes.yaxis.set_major_formatter(lambda value, at: short(value))
@@ -210,7 +218,7 @@ def idle(record: Record) -> str:
 
     def draw(figure: Any, axes: Any) -> None:
         axes.bar(record.round_ids, values, color="#c98a1b", width=0.62)
-        _rounds_axis(axes, record.round_ids)
+        rounds_axis(axes, record.round_ids)
         axes.set_ylim(0, max(0.1, *(1.08 * value for value in known(values))))
         axes.set_ylabel("time spent waiting")
         axes.grid(visible=False, axis="x")
@@ -237,7 +245,7 @@ def heat_map(record: Record, key: str, unit: str, colours: str, *, marked: bool 
         Whether to mark who trained and was not aggregated, and who was dropped or failed.
     """
     grid = record.grid(key)
-    if not _any_known(grid):
+    if not any_known(grid):
         return ""
     cells = grid.to_numpy()
     places = 0 if key == "steps" else 2 if grid.max(axis=None) < 10 else 1
@@ -276,26 +284,28 @@ MARKS: dict[str, dict[str, Any]] = {
 
 
 def _draw_marks(axes: Any, record: Record) -> None:
-    for name, points in _marks(record).items():
+    for name, points in marks(record).items():
         if points:
             xs, ys = zip(*points, strict=True)
             axes.scatter(xs, ys, s=190, linewidths=2, label=name, **MARKS[name])
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, handletextpad=0.3)
 
 
-def _marks(record: Record) -> dict[str, list[tuple[int, int]]]:
+def marks(record: Record) -> dict[str, list[tuple[int, int]]]:
     """Return the cells (round's place, client's place) of updates that did not count."""
     uncounted, lost = MARKS
-    marks: dict[str, list[tuple[int, int]]] = {uncounted: [], lost: []}
+    found: dict[str, list[tuple[int, int]]] = {uncounted: [], lost: []}
     dropped = {(e["client"], e["round"]) for e in record.clients if e.get("dropped")}
     answered = {(e["client"], e["round"]) for e in record.clients}
+    columns = {at: place for place, at in enumerate(record.round_ids)}
+    rows = {client: place for place, client in enumerate(record.client_ids)}
     for event in record.rounds:
         at = event["round"]
         for client in sorted({*event.get("participants", [])} - {*event.get("aggregated", [])}):
             silent = bool(answered) and (client, at) not in answered
             name = lost if silent or (client, at) in dropped else uncounted
-            marks[name].append((record.round_ids.index(at), record.client_ids.index(client)))
-    return marks
+            found[name].append((columns[at], rows[client]))
+    return found
 
 
 def confusion(record: Record) -> str:
@@ -362,7 +372,8 @@ def _short_name(name: str) -> str:
     return name if len(name) <= 18 else name[:17] + "…"
 
 
-def _rounds_axis(axes: Any, rounds: Sequence[int]) -> None:
+def rounds_axis(axes: Any, rounds: Sequence[int]) -> None:
+    """Label the horizontal axis with rounds, from the first to the last."""
     whole_rounds(axes)
     axes.set_xlim(min(rounds) - 0.5, max(rounds) + 0.5)
 

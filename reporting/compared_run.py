@@ -150,13 +150,17 @@ def _points(record: Record) -> DataFrame:
     entries = pd.DataFrame(list(record.ledger.get("entries") or record.clients), columns=keys)
     entries = entries.astype(float).assign(bytes=lambda e: e["bytes_up"] + e["bytes_down"])
     window = min(WINDOW, len(record.round_ids))
+    costs = entries[list(SPENT)]
+    unknown = costs.isna().groupby(entries["round"]).any()
+    so_far = costs.groupby(entries["round"]).sum().mask(unknown).cumsum(skipna=False)
+    scores = {key: record.series(key) for key in SCORES}
     rows = []
     for place, at in enumerate(record.round_ids, 1):
-        so_far = entries.loc[entries["round"] <= at, list(SPENT)]
-        point = {"round": at, **so_far.sum(skipna=False, min_count=1)}
-        for key in SCORES:
-            values = record.series(key)[:place]
-            point |= {key: values[-1], f"smooth_{key}": smoothed(values, window)}
+        spent = so_far.loc[:at].tail(1).to_dict("records")
+        point = {"round": at, **(spent[0] if spent else {})}
+        for key, values in scores.items():
+            recent = smoothed(values[max(0, place - window) : place], window)
+            point |= {key: values[place - 1], f"smooth_{key}": recent}
         rows.append(point)
     columns = ["round", *SPENT, *SCORES, *(f"smooth_{key}" for key in SCORES)]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], float))

@@ -5,6 +5,7 @@ Text is escaped by the page. The style and the template are in ``page.toml``.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,43 @@ class Table:
         return range(1, len(self.head)) if self.numeric is None else self.numeric
 
 
+FIRST_ROWS, FOUND_ROWS = 20, 100
+"""Rows of a searched table that stand in the page itself, and that a search shows at most."""
+
+
+@dataclass(frozen=True)
+class SearchTable:
+    """A table of more rows than a page shows: the first of them, and a box that searches all.
+
+    Without scripts the first `FIRST_ROWS` rows are there, and a note.
+
+    Parameters
+    ----------
+    head, rows, figures, title
+        As of a `Table`.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | CellWithNote]]
+    figures: Collection[int]
+    title: str
+
+    @property
+    def first(self) -> Sequence[Sequence[str | CellWithNote]]:
+        """The rows that are in the page as HTML."""
+        return self.rows[:FIRST_ROWS]
+
+    @property
+    def data(self) -> str:
+        """All rows as JSON that cannot end the script element that holds it."""
+        rows = [[display_safe(cell) for cell in row] for row in self.rows]
+        found = {"rows": rows, "figures": sorted(self.figures), "most": FOUND_ROWS}
+        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+        for letter in "<>&\u2028\u2029":
+            text = text.replace(letter, f"\\u{ord(letter):04x}")
+        return text
+
+
 def table_of(columns: Columns, records: Iterable[Mapping[str, Any]], **more: Any) -> Table:
     """Make a table with a row a record; `more` are further fields of the `Table`."""
     rows = [[write(record.get(key)) for key, _, write in columns] for record in records]
@@ -106,6 +144,8 @@ class Section:
         What went wrong; shown in any case.
     questions : sequence of RoundQuestions
         Questions to a language model, round by round.
+    search : SearchTable or None
+        A table of all clients, where they are many.
     """
 
     anchor: str
@@ -117,11 +157,12 @@ class Section:
     legend: str = ""
     warnings: Sequence[str] = ()
     questions: Sequence[RoundQuestions] = ()
+    search: SearchTable | None = None
 
     @property
     def shown(self) -> bool:
         """Whether there is anything to show."""
-        return any(self.pictures) or any(table.rows for table in self.tables)
+        return any(self.pictures) or any(t.rows for t in self.tables) or self.search is not None
 
 
 @cache
@@ -190,7 +231,11 @@ class Page:
             finalize=_visible,
         )
         template = environment.from_string(source()["template"])
-        return template.render(css=Markup(source()["style"]), **vars(self))
+        ours = {
+            "css": Markup(source()["style"]),
+            "search_script": Markup(source()["search_script"]),
+        }
+        return template.render(**ours, **vars(self))
 
 
 def _visible(value: Any) -> Any:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class Record:
     state: Json = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def client_ids(self) -> tuple[int, ...]:
         """Every client that the run names, ascending."""
         named = {int(c["client"]) for c in self.prepared.get("clients", []) if "client" in c}
@@ -62,24 +63,26 @@ class Record:
         trained = {int(k) for event in self.rounds for k in event.get("participants", [])}
         return tuple(sorted(named | seen | trained))
 
-    @property
+    @cached_property
     def round_ids(self) -> tuple[int, ...]:
         """Every finished round, ascending."""
         return tuple(sorted({int(event["round"]) for event in self.rounds if "round" in event}))
 
     def client_name(self, client: int) -> str:
         """Return a client's site name."""
-        for known in self.prepared.get("clients", []):
-            if known.get("client") == client and known.get("site"):
-                return display_safe(known["site"])
-        return f"client {client}"
+        return self._sites.get(client) or f"client {client}"
+
+    @cached_property
+    def _sites(self) -> dict[int, str]:
+        found = reversed(self.prepared.get("clients", []))  # of two the first counts
+        return {one["client"]: display_safe(one["site"]) for one in found if one.get("site")}
 
     def class_names(self, count: int) -> list[str]:
         """Return the names of so many classes, or their numbers where names are not on record."""
         names = [display_safe(name) for name in self.prepared.get("classes", [])]
         return names if len(names) == count else [str(place) for place in range(count)]
 
-    @property
+    @cached_property
     def simulated(self) -> dict[int, bool]:
         """Whether each client's backend is a simulator, where its backend is on record."""
         return {
@@ -88,7 +91,7 @@ class Record:
             if "client" in known and known.get("backend")
         }
 
-    @property
+    @cached_property
     def circuit_kind(self) -> str:
         """Return ``simulated`` or ``executed``, both with "and", or nothing if not on record."""
         names, seen = {True: "simulated", False: "executed"}, self.simulated.values()
@@ -109,7 +112,7 @@ class Record:
         cells = {e.get("round"): e.get(key) for e in self.rounds}
         return [number(cells.get(at)) for at in self.round_ids]
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Every setting of the run, by ``section.key``."""
         tree = self.config.get("settings") or {}
@@ -140,7 +143,9 @@ def by_round(lines: Iterable[Json], key: str, record: Record) -> DataFrame:
     from pandas import DataFrame
 
     places = ["round", "client"]
-    frame = DataFrame(list(lines), columns=[*places, key]).drop_duplicates(places, keep="last")
+    # Only the three: a line of a client has fifty keys, which pandas would look at each.
+    cells = [(line.get("round"), line.get("client"), line.get(key)) for line in lines]
+    frame = DataFrame(cells, columns=[*places, key]).drop_duplicates(places, keep="last")
     table = frame.pivot(index="round", columns="client", values=key)
     return table.reindex(index=record.round_ids, columns=record.client_ids).astype(float)
 

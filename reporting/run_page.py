@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from core.formatting import describe_privacy, scored_at
-from reporting import charts, tables
+from reporting import charts, crowd, tables
 from reporting.agent import agent_section
+from reporting.fedavg_reference import History
 from reporting.formatting import (
     amount,
     capital,
@@ -26,21 +27,18 @@ from reporting.record import Record, number
 
 def build_page(record: Record) -> str:
     """Build the whole page of a run; HTML in one file, everything inside."""
+    history = History(record) if record.decisions else None
     sections = [
         _outcome(record),
-        _participants(record),
+        _participants(record, history),
         _curves(record),
         section("run", "ratio", pictures=[charts.ratios(record)], legend="clients"),
-        section(
-            "run",
-            "participation",
-            pictures=[charts.heat_map(record, "steps", "steps", "Blues", marked=True)],
-        ),
+        _participation(record),
         _costs(record),
         _classes(record),
         _circuit(record),
-        agent_section(record),
-        section("run", "teachers", tables=[_folded(tables.teachers(record))]),
+        agent_section(record, history),
+        _teachers(record),
         _ledger(record),
         section("run", "settings", tables=tables.settings(record)),
         section("run", "origin", tables=[tables.origin(record)]),
@@ -65,9 +63,10 @@ def _legend(record: Record) -> list[tuple[str, str]]:
     """Return the clients' lines; of many clients what their bands are."""
     if _many(record):
         line = charts.legend_line(0)
+        middle = "10 to 90 % of them" if crowd.crowded(record) else "middle half of them"
         return [
             (line, "median of the clients"),
-            (f"{line}; border-top-width: 9px; opacity: .45", "middle half of them"),
+            (f"{line}; border-top-width: 9px; opacity: .45", middle),
             (f"{line}; border-top-width: 9px; opacity: .2", "all of them"),
         ]
     names = map(record.client_name, record.client_ids)
@@ -140,13 +139,48 @@ def _outcome(record: Record) -> Section:
         "outcome",
         values,
         tables=[tables.scores(record)] if test.get("accuracy") is not None else [],
-        warnings=[f"Not scored: {failure}" for failure in test.get("failures") or []],
+        warnings=_first(
+            [f"Not scored: {failure}" for failure in test.get("failures") or []],
+            "summary.json has all",
+        ),
     )
 
 
-def _participants(record: Record) -> Section:
+MOST_WARNINGS = 20
+"""Lines of warnings of a section; more are counted."""
+
+
+def _participants(record: Record, history: History | None) -> Section:
     found = [*(record.prepared.get("warnings") or ()), *(record.summary.get("warnings") or ())]
-    return section("run", "clients", tables=[_folded(tables.clients(record))], warnings=found)
+    found = _first(found, "metrics.jsonl and summary.json have all")
+    if not crowd.crowded(record):
+        return section("run", "clients", tables=[_folded(tables.clients(record))], warnings=found)
+    rows = crowd.client_rows(record, history)
+    search = crowd.all_clients(rows)
+    return section("run", "clients", tables=crowd.extremes(rows), search=search, warnings=found)
+
+
+def _first(lines: list[str], where: str) -> list[str]:
+    more = len(lines) - MOST_WARNINGS
+    return [*lines[:MOST_WARNINGS], f"{more:,} more; {where}"] if more > 0 else lines
+
+
+def _participation(record: Record) -> Section:
+    if not crowd.crowded(record):
+        picture = charts.heat_map(record, "steps", "steps", "Blues", marked=True)
+        return section("run", "participation", pictures=[picture])
+    steps = crowd.spread(record, "steps", "optimizer steps", charts.HALF)
+    pictures = [crowd.participation(record), steps]
+    note = source()["run"]["crowd"]["participation"]
+    return replace(section("run", "participation", pictures=pictures), note=note)
+
+
+def _teachers(record: Record) -> Section:
+    if not crowd.crowded(record):
+        return section("run", "teachers", tables=[_folded(tables.teachers(record))])
+    columns = [column for column in tables.TEACHERS if column[0] not in ("site", "time")]
+    rows = record.summary.get("teachers") or []
+    return section("run", "teachers", tables=[crowd.quantiles(columns, rows)])
 
 
 def _curves(record: Record) -> Section:
@@ -182,7 +216,9 @@ def _costs(record: Record) -> Section:
     pictures = [
         charts.circuits(record),
         charts.idle(record),
-        charts.heat_map(record, "idle_seconds", "seconds waiting", "Oranges"),
+        crowd.spread(record, "idle_seconds", "seconds waiting")
+        if crowd.crowded(record)
+        else charts.heat_map(record, "idle_seconds", "seconds waiting", "Oranges"),
     ]
     return section("run", "costs", {"circuits": _circuits(record)}, pictures=pictures)
 
@@ -218,6 +254,8 @@ def _circuit(record: Record) -> Section:
 def _ledger(record: Record) -> Section:
     everybody, each = tables.ledger(record)
     costs = [everybody, _folded(each)]
+    if crowd.crowded(record):
+        costs = [everybody, tables.ledger_spread(record)]
     if not _many(record):
         costs = [replace(everybody, rows=[*everybody.rows, *each.rows])]
     return section("run", "ledger", tables=[*costs, tables.stages(record), tables.phases(record)])

@@ -9,6 +9,7 @@ import pandas as pd
 
 from core import Settings, flatten
 from core.formatting import BASELINES, join_list
+from reporting.crowd import quantiles
 from reporting.formatting import (
     amount,
     capital,
@@ -42,6 +43,18 @@ COSTS = (
     ("llm_seconds", "LLM time", duration),
 )
 """Columns of the ledger."""
+
+TEACHERS: Columns = (
+    ("site", "Site", str),
+    ("accuracy", "Accuracy", percent),
+    ("macro_f1", "Macro-F1", figure),
+    ("loss", "Loss", figure),
+    ("raw_loss", "Loss before calibration", figure),
+    ("temperature", "Temperature", lambda value: figure(value, 2)),
+    ("epochs", "Epochs", whole),
+    ("time", "Fine-tuning", str),
+)
+"""Columns of the table of language models."""
 
 STAGE_KEYS = ("circuits", "train_seconds", "bytes_up", "bytes_down")
 
@@ -135,17 +148,7 @@ def teachers(record: Record) -> Table:
         }
         for teacher in record.summary.get("teachers") or []
     ]
-    columns = (
-        ("site", "Site", str),
-        ("accuracy", "Accuracy", percent),
-        ("macro_f1", "Macro-F1", figure),
-        ("loss", "Loss", figure),
-        ("raw_loss", "Loss before calibration", figure),
-        ("temperature", "Temperature", lambda value: figure(value, 2)),
-        ("epochs", "Epochs", whole),
-        ("time", "Fine-tuning", str),
-    )
-    return table_of(columns, rows)
+    return table_of(TEACHERS, rows)
 
 
 def ledger(record: Record) -> tuple[Table, Table]:
@@ -168,6 +171,13 @@ def ledger(record: Record) -> tuple[Table, Table]:
     rows = [{**split[k], "site": record.client_name(int(k))} for k in sorted(split, key=int)]
     columns: Columns = [("site", "Site", str), *shown]
     return table_of(columns, [{**totals, "site": "All"}] if shown else []), table_of(columns, rows)
+
+
+def ledger_spread(record: Record) -> Table:
+    """Return how each cost is spread over the clients: least, 10 %, median, 90 % and most."""
+    each: Mapping[str, Json] = record.ledger.get("clients") or {}
+    spent = [column for column in COSTS if any(cost.get(column[0]) for cost in each.values())]
+    return quantiles(spent, list(each.values()))
 
 
 def _split(cost: Json, simulated: bool | None) -> dict[str, Any]:

@@ -240,8 +240,9 @@ class RunJournal:
         append_jsonl(self.folder / "agent.jsonl", decision)
 
     def decisions(self) -> list[dict[str, Any]]:
-        """Return the lines of ``agent.jsonl``."""
-        return list(read_jsonl(self.folder / "agent.jsonl"))
+        """Return the lines of ``agent.jsonl`` without what was observed: clients times rounds."""
+        lines = read_jsonl(self.folder / "agent.jsonl")
+        return [{k: part for k, part in line.items() if k != "observation"} for line in lines]
 
     def resumed(self, settings: Settings, server_round: int) -> None:
         """Note in ``config.json`` that the run goes on after a round, and what is set now."""

@@ -38,6 +38,9 @@ LONGEST = 300
 MOST_CLIENTS = 12
 """Rows of the header's table of clients; more are summed up."""
 
+MOST_LINES = 10
+"""Lines of warnings, failures and late answers that are shown at once; more are counted."""
+
 ROUND_HEAD = "round  clients  steps           loss  accuracy  circuits   idle  reason"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _REASON_COLUMN = ROUND_HEAD.index("reason")
@@ -122,7 +125,14 @@ def warning_lines(event: Event, width: int = WIDTH) -> list[str]:
     """Return what is odd about the rows, from the ``prepared`` event or the summary."""
     found = event.get("warnings")
     texts = found if isinstance(found, list) else []
-    return _wrapped([labelled("warning", display_safe(text)) for text in texts], width)
+    lines = [labelled("warning", display_safe(text)) for text in texts]
+    return _wrapped(first_lines(lines, "report.html has more"), width)
+
+
+def first_lines(lines: list[str], where: str, indent: str = "") -> list[str]:
+    """Return the first lines of many, and how many more there are."""
+    more = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], f"{indent}{more:,} more ({where})"] if more > 0 else lines
 
 
 def resumed_line(event: Event, width: int = WIDTH) -> str:
@@ -250,7 +260,8 @@ def round_lines(event: Event, clients: int, width: int = WIDTH) -> list[str]:
 def warnings(event: Event, width: int = WIDTH) -> list[str]:
     """Return a line for each failure of a round, or of the final test."""
     failures = [one_line(failure) for failure in event.get("failures") or []]
-    return [clip(f"     ! {failure}", width) for failure in failures]
+    lines = first_lines([f"     ! {failure}" for failure in failures], "metrics.jsonl", " " * 7)
+    return [clip(line, width) for line in lines]
 
 
 def who(participants: Sequence[int], clients: int) -> str:

@@ -46,7 +46,7 @@ class Screen:
         moving = self._console.is_terminal and not plain and not quiet
         self._status = Status("", console=self._console) if moving else None
         self._quiet = quiet
-        self._clients = self._rounds = self._last_round = self._client_lines = 0
+        self._clients = self._rounds = self._last_round = self._client_lines = self._late = 0
         self._decision: dict[str, Any] = {}
         self._phase, self._since = "", time.monotonic()
         self._prepared = self._adapting = self._untaught = self._ended = False
@@ -97,7 +97,11 @@ class Screen:
         elif kind == "resumed":
             self.print(formatting.resumed_line(event, self.width))
         elif kind == "late":
-            self.print(formatting.late_line(event, self.width), "yellow")
+            self._late += 1
+            if self._late <= formatting.MOST_LINES:
+                self.print(formatting.late_line(event, self.width), "yellow")
+            elif self._late == formatting.MOST_LINES + 1:
+                self.print("  further late answers are in metrics.jsonl", "dim")
         elif kind == "roll":
             self.print(formatting.roll_line(event, self.width), "yellow")
         elif kind in ("adapter-begin", "adapter"):
@@ -107,7 +111,7 @@ class Screen:
         elif kind == "round":
             if not self._last_round:
                 self.print(formatting.ROUND_HEAD, "bold")
-            self._last_round = int(event.get("round", 0))
+            self._last_round, self._late = int(event.get("round", 0)), 0
             figures, *reason = formatting.round_lines(event, self._clients, self.width)
             self.print(figures)
             self._print_all(reason, "dim")

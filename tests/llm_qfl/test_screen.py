@@ -347,3 +347,16 @@ def test_a_failure_is_one_line_with_the_place_of_the_logs(
     Screen(plain=True, quiet=False).finish(tmp_path, {}, Outcome(1, "the run failed: no rows"))
     shown = capsys.readouterr()
     assert shown.err == f"llm-qfl: the run failed: no rows (logs: {tmp_path / 'logs'})\n"
+
+
+def test_a_thousand_clients_print_no_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    many = {**PREPARED, "clients": PREPARED["clients"] * 250, "warnings": ["odd rows"] * 1000}
+    assert len(words.header(many)) < 50
+    lost = {**ROUND, "failures": [f"client {k}: no reply in time" for k in range(1000)]}
+    shown = words.warnings(lost)
+    assert len(shown) == words.MOST_LINES + 1
+    assert shown[-1] == "       990 more (metrics.jsonl)"
+    screen = Screen(plain=True, quiet=False)
+    for client in range(1000):
+        screen.event({"event": "late", "round": 1, "client": client, "circuits": 3})
+    assert len(capsys.readouterr().out.splitlines()) == words.MOST_LINES + 1

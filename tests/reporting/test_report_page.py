@@ -18,7 +18,7 @@ from pandas import DataFrame
 from core import DataError
 from core.formatting import is_hidden
 from reporting import tables, write_report
-from reporting.charts import THEME, _client_lines, _marks, _rounds_axis
+from reporting.charts import THEME, client_lines, marks, rounds_axis
 from reporting.formatting import NONE, duration, outcome, short, size, status
 from reporting.record import Record, read_record
 from reporting.run_page import build_page
@@ -270,7 +270,7 @@ def test_bands_hold_the_middle_half_of_the_clients() -> None:
 
     axes = Figure().add_subplot()
     grid = DataFrame([[float(k), math.nan if k else 5.0] for k in range(13)], columns=[1, 2])
-    _client_lines(axes, grid)
+    client_lines(axes, grid)
     outer, inner = (band.get_paths()[0].get_extents() for band in axes.collections)
     assert (outer.y0, outer.y1) == (0, 12)
     assert (inner.y0, inner.y1) == (3, 9)
@@ -283,7 +283,7 @@ def test_rounds_are_whole_numbers_on_the_axis() -> None:
     for rounds in ((1,), (1, 2), (1, 2, 3)):
         axes = Figure().add_subplot()
         axes.plot(rounds, rounds)
-        _rounds_axis(axes, rounds)
+        rounds_axis(axes, rounds)
         low, high = axes.get_xlim()
         shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
         assert shown == list(rounds)
@@ -366,9 +366,9 @@ def test_one_client_one_round_one_class_of_numbers(tmp_path: Path) -> None:
 
 
 def test_participation_marks_follow_the_events(tmp_path: Path) -> None:
-    marks = _marks(read_record(make_run(tmp_path)))
-    assert marks["dropped or failed"] == [(3, 2)]
-    assert marks["trained, not aggregated"] == []
+    found = marks(read_record(make_run(tmp_path)))
+    assert found["dropped or failed"] == [(3, 2)]
+    assert found["trained, not aggregated"] == []
 
 
 def test_trained_but_not_selected_for_aggregation(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_trained_but_not_selected_for_aggregation(tmp_path: Path) -> None:
         if line["event"] == "round" and line["round"] == 2:
             line["aggregated"] = [0]
     write(folder, "metrics.jsonl", lines)
-    assert _marks(read_record(folder))["trained, not aggregated"] == [(1, 1), (1, 2), (1, 3)]
+    assert marks(read_record(folder))["trained, not aggregated"] == [(1, 1), (1, 2), (1, 3)]
 
 
 def test_a_client_that_never_answered_is_marked_failed(tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_a_client_that_never_answered_is_marked_failed(tmp_path: Path) -> None:
         if line["event"] == "round" and line["round"] == 5:
             line["aggregated"].remove(0)
     write(folder, "metrics.jsonl", lines)
-    assert (4, 0) in _marks(read_record(folder))["dropped or failed"]
+    assert (4, 0) in marks(read_record(folder))["dropped or failed"]
 
 
 def test_settings_are_split_at_the_defaults(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from strategies.decisions.llm_agent import choices
 from strategies.decisions.parsing import parse_answer
 from strategies.decisions.prompt import as_answer, question
 from strategies.decisions.shown import MOST_SHOWN, shown_clients
+from strategies.journal import RunJournal, decision_line
 from tests.conftest import NO_TEACHER, Federate
 from tests.strategies.agents.observations import seen, settings_of, view
 
@@ -150,3 +152,13 @@ def test_the_costliest_go_first_however_many_there_are() -> None:
     left_out = [one for one in views if one.client not in decision.steps]
     assert spent <= 400
     assert all(one.circuits_fixed + 2 * one.circuits_per_step >= dearest for one in left_out)
+
+
+def test_a_summary_holds_no_observation_of_every_client_and_round(tmp_path: Path) -> None:
+    journal, shown = RunJournal(tmp_path), many(50)
+    for number in range(3):
+        decision = Decision.to_train({number: 5}, "one")
+        journal.decision(decision_line("all", shown, decision, [], None))
+    assert [line["participants"] for line in journal.decisions()] == [[0], [1], [2]]
+    assert len(json.dumps(journal.decisions())) < 1_000
+    assert '"observation"' in (tmp_path / "agent.jsonl").read_text()
