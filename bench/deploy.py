@@ -1,10 +1,10 @@
-"""Where the time of a deployed round goes: ``python -m bench.deploy [--nodes 3] [--rounds 6]``.
+"""Where the time of a deployed round goes: ``python -m bench.deploy [--nodes 3] [--rounds 12]``.
 
 Brings up a real deployment over TLS on loopback, runs synthetic DNA on it, and ends it. A round's
 overhead is its wall time less the slowest site's own work (training, evaluation, language model).
 The first round, which fine-tunes, is left out. Beside it: what a fresh process needs until it can
-train, import by import, as the least of three; and a round's parts, from when the client processes
-are seen.
+train, import by import, as the least of three; and a round's parts, from when the nodes' logs say
+where the message is (``--trace``: finer, by debug lines, which cost time of their own).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.deploy_watch import Parts, Watch
+from bench.deploy_watch import CLOSED, STEPS, TRACED, Watch
 from bench.tables import ROOT
-from core import read_json, read_jsonl
+from core import read_jsonl
 
 IMPORTS = (
     ("Python itself", "pass"),
@@ -75,8 +75,8 @@ def imported(code: str) -> tuple[float, float]:
     return min(seconds), memory
 
 
-def rounds(nodes: int, count: int) -> tuple[list[tuple[float, float]], list[Parts]]:
-    """Run a deployment; return each round's wall seconds and its slowest site's work, and parts."""
+def rounds(nodes: int, count: int, *, trace: bool) -> tuple[list[tuple[float, float]], Watch]:
+    """Run a deployment; return each round's wall seconds and its slowest site's work, and logs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command(folder, "deploy", "up", "fed", "--nodes", str(nodes), "--detach")
@@ -84,8 +84,8 @@ def rounds(nodes: int, count: int) -> tuple[list[tuple[float, float]], list[Part
             given = [*SETTINGS, f"run.rounds={count}", f"run.folder={folder / 'run'}"]
             sets = [word for assignment in given for word in ("--set", assignment)]
             metrics = folder / "run" / "metrics.jsonl"
-            tag = str(read_json(folder / "fed" / "state.json")["tag"])
-            with Watch(lambda: _ended(metrics), tag) as watch:
+            logs = {f"node-{k}": folder / "fed" / "logs" / f"node-{k}.log" for k in range(nodes)}
+            with Watch(logs, metrics, TRACED if trace else STEPS) as watch:
                 command(folder, "run", "--on", "fed", *sets)
             events = list(read_jsonl(metrics))
         finally:
@@ -95,42 +95,47 @@ def rounds(nodes: int, count: int) -> tuple[list[tuple[float, float]], list[Part
         if event["event"] == "round":
             mine = [e for e in events if e["event"] == "client" and e["round"] == event["round"]]
             found.append((event["seconds"], max(e["busy_seconds"] for e in mine)))
-    return found, watch.parts()
+    return found, watch
 
 
-def _ended(metrics: Path) -> int:
-    return sum(event["event"] == "round" for event in read_jsonl(metrics))
+def table(header: str, rows: Iterable[tuple[str, Sequence[float]]]) -> None:
+    """Print medians, least and most."""
+    print(f"\n| {header} | seconds, median (least, most) |\n|---|---|")
+    for name, values in rows:
+        if values:
+            middle = statistics.median(values)
+            print(f"| {name} | {middle:.2f} ({min(values):.2f}, {max(values):.2f}) |")
 
 
 def main(words: Sequence[str]) -> int:
     """Print the parts of a deployed round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--trace", action="store_true", help="finer parts, by debug lines")
     chosen = parser.parse_args(words)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
     print("| a fresh process imports | seconds | MB |\n|---|---|---|")
     for name, code in IMPORTS:
         seconds, memory = imported(code)
         print(f"| {name} | {seconds:.2f} | {memory:.0f} |", flush=True)
-    measured, parts = rounds(chosen.nodes, chosen.rounds)
+    if chosen.trace:
+        os.environ["FLWR_LOG_LEVEL"] = "DEBUG"
+    measured, watch = rounds(chosen.nodes, chosen.rounds, trace=chosen.trace)
     later = measured[1:]
     overhead = [wall - work for wall, work in later]
-    print(
-        f"\n| deployed round, {chosen.nodes} nodes, {len(later)} rounds | seconds, median (most) |"
-    )
-    print("|---|---|")
-    for name, values in (
+    rows = [
         ("wall time", [wall for wall, _ in later]),
         ("the slowest site's work", [work for _, work in later]),
-        ("overhead", overhead),
-        ("until the last client process is there", [one.until for one in parts]),
-        ("from then until all are gone", [one.running for one in parts]),
-        ("from then until the server closes the round", [one.after for one in parts]),
-        ("CPU seconds of a client process", [one.cpu for one in parts]),
-    ):
-        if values:  # without /proc nobody saw the processes
-            print(f"| {name} | {statistics.median(values):.1f} ({max(values):.1f}) |")
+        ("**overhead**", overhead),
+    ]
+    header = f"deployed round, {chosen.nodes} nodes, {len(later)} rounds"
+    table(header, rows)
+    names = [words for _, words in watch.steps] + [CLOSED]
+    parts = zip(*watch.parts(), strict=True)
+    rows = [(name, list(values)) for name, values in zip(names, parts, strict=False)]
+    rows.append(("a node's answer sent, until its next message", watch.sleeps()))
+    table("its parts, of the node that answers last", rows)
     print(f"\nload {os.getloadavg()[0]:.1f}")
     return 0
 

@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 from pydantic import ValidationError
 
+from client_app.preload import preload as preload
 from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
 from client_app.site import load_cache, note
 from client_app.together import take_trained

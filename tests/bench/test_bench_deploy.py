@@ -1,43 +1,71 @@
-"""The parts of a deployed round, from when processes were seen."""
+"""The parts of a deployed round, from when lines of logs appeared."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
-from bench.deploy_watch import Parts, Seen, clients, parts_of
+import flwr.supernode
+import pytest
+
+from bench.deploy_watch import STEPS, TRACED, Line, Tail, Watch, parts_of
+
+LAST = len(STEPS) - 1
 
 
-def test_the_parts_make_up_the_round() -> None:
-    seen = [
-        Seen(1.0, 2.0, 9.0),
-        Seen(12.0, 15.0, 1.0),
-        Seen(13.5, 17.0, 2.0),
-        Seen(21.0, 22.0, 4.0),
-    ]
-    first, second = parts_of([10.0, 20.0, 25.0], seen)
-    assert first == Parts(until=3.5, running=3.5, after=3.0, cpu=1.5)
-    assert second == Parts(1.0, 1.0, 3.0, 4.0)
-    assert first.until + first.running + first.after == 10.0
+def message(node: str, begun: float, each: float) -> list[Line]:
+    return [Line(begun + each * step, node, step) for step in range(len(STEPS))]
 
 
-def test_a_round_without_processes_has_no_parts() -> None:
-    assert parts_of([1.0, 2.0], []) == []
-    assert parts_of([], []) == []
+def test_the_parts_make_up_the_round_of_the_node_that_answers_last() -> None:
+    seen = message("a", 11.0, 0.1) + message("b", 11.5, 0.2) + message("a", 21.0, 0.5)
+    first, second = parts_of([10.0, 15.0, 25.0], seen, len(STEPS))
+    assert first == pytest.approx([1.5, *[0.2] * LAST, 3.5 - 0.2 * LAST])
+    assert second == pytest.approx([6.0, *[0.5] * LAST, 4.0 - 0.5 * LAST])
+    assert [sum(first), sum(second)] == pytest.approx([5.0, 10.0])
 
 
-def test_client_processes_of_one_deployment_are_found(tmp_path: Path) -> None:
-    script = tmp_path / "flwr-clientapp"
-    script.write_text("print('ready', flush=True); input()")
-    env = {**os.environ, "LLM_QFL_LAUNCH": "mine"}
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert process.pid in dict(clients("mine"))
-        assert process.pid not in dict(clients("other"))
-        process.communicate(b"\n")
-    assert process.pid not in dict(clients("mine"))
+def test_a_round_without_a_whole_message_has_no_parts() -> None:
+    assert parts_of([1.0, 2.0], [], 4) == []
+    assert parts_of([], [], 4) == []
+    assert parts_of([10.0, 15.0], message("a", 11.0, 0.1)[1:], len(STEPS)) == []
+
+
+def test_a_node_sleeps_from_its_answer_to_its_next_message() -> None:
+    seen = message("a", 10.0, 0.1) + message("b", 10.0, 0.2) + message("a", 14.0, 0.1)
+    watch = Watch({"a": Path(), "b": Path()}, Path(), seen=seen)
+    assert watch.sleeps() == pytest.approx([4.0 - 0.1 * LAST])
+
+
+def test_lines_of_a_log_are_taken_once_and_whole(tmp_path: Path) -> None:
+    tail = Tail(tmp_path / "log")
+    assert tail.lines() == []
+    tail.path.write_text("one\ntw")
+    assert tail.lines() == ["one"]
+    with tail.path.open("a") as log:
+        log.write("o\n")
+    assert tail.lines() == ["two"]
+    assert tail.lines() == []
+
+
+@pytest.mark.parametrize("words", [words for words, _ in TRACED])
+def test_flower_prints_each_step(words: str) -> None:
+    files = Path(flwr.supernode.__path__[0]).rglob("*.py")
+    assert any(words in file.read_text(encoding="utf-8") for file in files)
+
+
+def test_logs_are_watched_while_a_run_goes_on(tmp_path: Path) -> None:
+    log, metrics = tmp_path / "node-0.log", tmp_path / "metrics.jsonl"
+    with Watch({"node-0": log}, metrics, every=0.001) as watch:
+        for number in range(2):
+            if number:
+                log.write_text("\n".join(words for words, _ in STEPS) + "\n")
+                while len(watch.seen) < len(STEPS):
+                    time.sleep(0.001)
+            with metrics.open("a") as file:
+                file.write(f'{{"event": "round", "round": {number}}}\n')
+            while len(watch.ends) <= number:
+                time.sleep(0.001)
+    (parts,) = watch.parts()
+    assert sum(parts) == pytest.approx(watch.ends[1] - watch.ends[0])
+    assert [line.node for line in watch.seen] == ["node-0"] * len(STEPS)

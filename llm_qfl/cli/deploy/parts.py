@@ -58,6 +58,9 @@ FLOWER_KEYS = ("partition-id", "num-partitions")
 DESCRIPTORS = 65536
 """Open files and connections that a part may have, if the system allows it."""
 
+WARM = sys.platform.startswith("linux")
+"""Whether client processes are forks of one that has imported torch: not all systems allow it."""
+
 BESIDE = "LLM_QFL_BESIDE"
 """Environment variable by which `up` tells a node to call the SuperLink of its own folder."""
 
@@ -147,15 +150,17 @@ def _node(folder: Path) -> Command:
 
 
 def _exec(folder: Path) -> Command:
-    """Flower's SuperExec, which asks a server for work; only one that knows the secret gets it."""
+    """Return what asks a server for work, and starts it; only who knows the secret gets any."""
     kind = server_kind(folder)
     port = int(running(folder, kind).get("port", 0))
-    words = [find_programs("flower-superexec")["flower-superexec"]]
-    words += ["--runtime-api-address", f"127.0.0.1:{port}"]
-    trust = ["--root-certificates", str(folder / "ca.crt")]
-    words += trust if kind == SUPERLINK else ["--insecure"]  # a node's own port has no TLS
-    words += exec_secret(folder)[2:]
     threads = 1 if kind == SUPERLINK else int(node_settings(folder).get("quantum.threads", 1))
+    if kind == NODE and WARM:
+        words = [sys.executable, "-P", str(Path(__file__).with_name("warm.py"))]
+    else:
+        words = [find_programs("flower-superexec")["flower-superexec"]]
+        trust = ["--root-certificates", str(folder / "ca.crt")]
+        words += trust if kind == SUPERLINK else ["--insecure"]  # a node's own port has no TLS
+    words += ["--runtime-api-address", f"127.0.0.1:{port}", *exec_secret(folder)[2:]]
     return Command(words, _environment(folder, threads), port)
 
 
