@@ -35,7 +35,7 @@ import base64, json, sys
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from core.flower_compat import set_message_id, set_task_identity
-from client_app.app import app
+from client_app.app import app, preload
 from core.messages import (
     TRAIN,
     TrainIns,
@@ -47,22 +47,28 @@ from core.received import (
 )
 
 told = json.loads(sys.stdin.read())
+if told["spare"]:
+    preload()
 set_task_identity()
 config = {**told["order"], "projection": base64.b64decode(told["order"]["projection"])}
 parameters = {name: np.asarray(value, "f4") for name, value in told["parameters"].items()}
 message = Message(pack_instruction(parameters, TrainIns(**config)), 1000, TRAIN)
 set_message_id(message, "m")
 node = {"partition-id": 0, "num-partitions": 3}
+before = set(sys.modules)
 reply = app(message, Context(1, 1000, node, RecordDict(), told["settings"]))
 report = read_report(reply, TrainReport)
 heavy = [name for name in told["heavy"] if name in sys.modules]
-print(json.dumps({"heavy": heavy, "loss": report.loss, "tokens": report.llm_tokens}))
+added = sorted(set(sys.modules) - before)
+facts = {"heavy": heavy, "added": added, "loss": report.loss, "tokens": report.llm_tokens}
+print(json.dumps(facts))
 """
 
 
+@pytest.mark.parametrize("spare", [False, True], ids=["new", "spare"])
 @pytest.mark.parametrize("text", [False, True], ids=["dna", "text"])
 def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
-    text: bool, federate: Callable[..., Any], tmp_path: Path
+    text: bool, spare: bool, federate: Callable[..., Any], tmp_path: Path
 ) -> None:
     caught: dict[str, Any] = {}
 
@@ -82,7 +88,7 @@ def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
     from tests.conftest import SMALL
 
     settings, _ = parse_run([], [*SMALL, *given, "run.rounds=2", "agent.kind=all"])
-    sent = json.dumps({**caught, "settings": flatten(settings), "heavy": HEAVY})
+    sent = json.dumps({**caught, "settings": flatten(settings), "heavy": HEAVY, "spare": spare})
     done = subprocess.run(
         [sys.executable, "-c", HANDLE],
         input=sent,
@@ -95,6 +101,9 @@ def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["heavy"] == []
     assert found["tokens"] == 0
+    if spare:  # what trains had been imported while it waited
+        added = [name for name in found["added"] if name.split(".")[0] in ("data", "quantum")]
+        assert added == []
     events = read_jsonl(ran.folder / "metrics.jsonl")
     last = [e["loss"] for e in events if e["event"] == "client" and e["client"] == 0][-1]
     assert found["loss"] == last  # a process of its own trains to the same numbers
