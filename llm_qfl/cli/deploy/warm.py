@@ -25,7 +25,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-MODULES = ("flwr.supernode.cli.flwr_clientapp", "numpy", "pydantic", "torch")
+MODULES = (
+    "flwr.supernode.cli.flwr_clientapp",
+    "numba",
+    "numpy",
+    "pydantic",
+    "scipy.linalg.cython_blas",  # numba takes it when it compiles
+    "torch",
+)
 """What every client process needs, or takes long to import; without code of a run's."""
 
 BUSY_POLL, IDLE_POLL = 0.1, 0.5
