@@ -6,7 +6,8 @@ the su4 QCNN, Adam, cross-entropy and KL distillation, float32, one thread. One 
 * `quantum.train_local` in a loop over the first ``--subset`` clients, scaled to all of them;
 * `quantum.train_together`;
 * `jax.vmap` and `jit` of the whole training by PennyLane's default.qubit, by TensorCircuit-NG,
-  and by hand, ``--together`` clients a launch (JAX and TensorCircuit-NG are optional).
+  and by hand, ``--together`` clients a launch, as many as suit a processor's cache: a thousand at
+  once took longer (JAX and TensorCircuit-NG are optional).
 
 Apart from each time, compilation or the first call: of `train_together` its first call with two
 clients, of JAX tracing and compiling. A time counts only where the clients' last losses are those
@@ -148,7 +149,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--qubits", type=int, default=4)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--subset", type=int, default=100, help="clients of the loop")
-    parser.add_argument("--together", type=int, default=1000, help="clients of a launch of JAX")
+    parser.add_argument("--together", type=int, default=50, help="clients of a launch of JAX")
     parser.add_argument("--only", nargs="*", choices=tuple(JAX), default=tuple(JAX))
     return parser.parse_args(arguments)
 
