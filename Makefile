@@ -7,8 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Benchmarks that take hours go on where they were interrupted.
-KEPT := runs/bench
-KEEP := --out $(KEPT)
+KEEP := --out runs/bench
+STUDIES := published features distillation agents
 
 # make compose-demo BASE_IMAGE=... PIP_CONFIG=pip.conf: the latter is there during the build alone.
 DOCKER ?= docker
@@ -77,15 +77,15 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.devices
 	$(BIN)/python -m bench.theory.convergence
-	$(BIN)/python -m bench.published $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.noise $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.language_models tweets $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.language_models memory
 	$(BIN)/python -m bench.language_models sizes
-	$(BIN)/python -m bench.features $(KEEP)/features.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.adapters $(KEEP)/adapters.jsonl $(if $(DATA),--data $(DATA))
-	$(BIN)/python -m bench.distillation $(KEEP)/distillation.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
-	$(BIN)/python -m bench.agent $(KEEP)/agent.jsonl --store $(KEPT)/store $(if $(DATA),--data $(DATA))
+	@set -ex; for study in $(STUDIES); do \
+		$(BIN)/llm-qfl study bench/studies/$$study-dna.toml $(if $(DATA),--set data.path=$(DATA)/human_vs_worm); \
+		$(BIN)/llm-qfl study bench/studies/$$study-tweets.toml $(if $(DATA),--set data.path=$(DATA)/tweet_eval); \
+	done
 
 compose-demo:
 	DOCKER_BUILDKIT=1 $(DOCKER) build --file docker/Dockerfile --tag llm-qfl:local \

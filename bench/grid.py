@@ -12,6 +12,7 @@ from flwr.app import Message
 
 from core import Settings, flatten, read_jsonl
 from llm_qfl.process import FIRST_NODE, ProcessGrid
+from strategies.journal import RunJournal
 
 Spoil = Callable[[Message, Message], Message | None]
 """Given an order and its reply, returns what arrives instead, or None if nothing does."""
@@ -40,6 +41,22 @@ class InProcessGrid(ProcessGrid):
         return None if reply is None else self.spoil(message, reply)
 
 
+class NoCheckpoints(RunJournal):
+    """A run's folder without checkpoints and drawing, since nobody resumes a benchmark."""
+
+    def released(self, count: int) -> None:
+        """Do nothing."""
+
+    def underway(self, server_round: int, costs: Any) -> None:
+        """Keep nothing."""
+
+    def checkpoint(self, server_round: int, arrays: Any, best: Any, state: Any, _: Any) -> None:
+        """Keep nothing."""
+
+    def circuit(self, svg: str) -> None:
+        """Keep no drawing."""
+
+
 def run_with_events(
     settings: Settings, spoil: Spoil = lambda message, reply: reply
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -47,7 +64,6 @@ def run_with_events(
     from client_app.app import app
     from client_app.site import forget
     from server_app.run import run
-    from strategies.journal import RunJournal
 
     forget()
     grid = InProcessGrid(app, flatten(settings), settings.run.clients, spoil=spoil)

@@ -57,8 +57,7 @@ def arguments(
 
 
 OUT: dict[str, dict[str, Any]] = {"--out": {"type": Path, "help": "gets a JSON line as a run ends"}}
-ONLY: dict[str, dict[str, Any]] = {"--only": {"choices": ("tweets", "dna")}}
-"""Options that several benchmarks have."""
+"""An option that benchmarks have whose finished runs are kept."""
 
 
 @contextmanager
@@ -120,14 +119,6 @@ def mean_spread(values: Sequence[float], digits: int = 4) -> str:
     """Return ``mean ± standard deviation``, of one value that alone."""
     mean = f"{statistics.fmean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
-def mean_error(values: Sequence[float]) -> str:
-    """Return mean and standard error of differences, signed; ``-`` for none."""
-    if len(values) < 2:
-        return f"{values[0]:+.4f}" if values else "-"
-    error = statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.fmean(values):+.4f} ± {error:.4f}"
 
 
 def row(cells: Iterable[str]) -> str:

@@ -151,8 +151,32 @@ def run_here(settings: Settings, folder: Path, watch: Watch) -> None:
         As `server_app.app.drive`; or if another run goes on in this process.
     """
     from client_app.app import app
-    from client_app.site import forget
     from server_app.app import drive
+
+    with held_process(settings, folder):
+        run_id = secrets.randbits(62)
+        config = flatten(settings)
+        grid = ProcessGrid(app, config, settings.run.clients, run_id=run_id)
+        drive(grid, settings, folder, str(run_id), watch)
+
+
+@contextmanager
+def held_process(settings: Settings, folder: Path) -> Iterator[None]:
+    """Hold this process for one run: its threads, its log, and nothing of an earlier run.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run's settings.
+    folder : Path
+        Its results folder, for the log.
+
+    Raises
+    ------
+    UserError
+        If another run goes on in this process.
+    """
+    from client_app.site import forget
 
     if not _busy.acquire(blocking=False):
         given = "a run while another one goes on in this process"
@@ -160,10 +184,7 @@ def run_here(settings: Settings, folder: Path, watch: Watch) -> None:
     try:
         with _threads(settings.quantum.threads), _log_file(folder / "logs" / "run.log"):
             forget()
-            run_id = secrets.randbits(62)
-            config = flatten(settings)
-            grid = ProcessGrid(app, config, settings.run.clients, run_id=run_id)
-            drive(grid, settings, folder, str(run_id), watch)
+            yield
     finally:
         forget()
         _busy.release()

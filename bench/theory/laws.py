@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.agent import BareJournal
-from bench.grid import InProcessGrid
+from bench.grid import InProcessGrid, NoCheckpoints
 from client_app.app import app
 from client_app.site import forget
-from core import Cost, Ledger, Settings, flatten, parse_run, read_jsonl
+from core import Cost, Ledger, Settings, flatten, parse_run, read_json, read_jsonl
 from server_app.run import run
 
 BASE = (
@@ -107,12 +106,13 @@ def run_small(store: str, *given: str) -> Ran:
     forget()
     settings, _ = parse_run([], [*BASE, *given, f"llm.store={store}"])
     with tempfile.TemporaryDirectory() as folder:
-        journal = BareJournal(Path(folder))
+        journal = NoCheckpoints(Path(folder))
         run(InProcessGrid(app, flatten(settings), settings.run.clients), settings, journal)
         events: dict[str, list[dict[str, Any]]] = {}
         for line in read_jsonl(journal.folder / "metrics.jsonl"):
             events.setdefault(line["event"], []).append(line)
-    return Ran(settings, journal.spent, events)
+        ledger = Ledger.from_json(read_json(journal.folder / "ledger.json"))
+    return Ran(settings, ledger, events)
 
 
 def circuits_by_law(train: Mapping[str, Any], site: Mapping[str, int], angles: int) -> int:
