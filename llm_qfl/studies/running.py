@@ -80,6 +80,18 @@ class Conductor:
         self.runs += runs
         return runs
 
+    def check(self) -> None:
+        """Check every cell that has something to run, as a run does before it starts.
+
+        Raises
+        ------
+        UserError
+            One line, for the first cell that could not run.
+        """
+        preflight([run.cell for run in self.runs if self._task(run, aimed=False) is not None])
+        for run in self.runs:
+            run.status, run.folder = "waiting", ""
+
     def conduct(self) -> None:
         """Run what is missing; of an interrupted study what is left."""
         references = [run for run in self.runs if self.plan.is_reference(run.cell)]
@@ -135,7 +147,8 @@ class Conductor:
             if read_json(folder / "summary.json").get("status") == "completed":
                 run.status = "completed"
                 return None
-        whole = _with(settings, folder=str(self.plan.folder / run.folder), name=label)
+        place = str(self.plan.folder / run.folder)
+        whole = _with(settings, folder=place, name=label, report=False)  # the study has a page
         return Task.of(whole, self.plan.runner, target)
 
     def _travels(self, settings: Settings) -> bool:
@@ -256,8 +269,8 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def preflight(plan: Plan) -> None:
-    """Check every cell as a run does before it starts.
+def preflight(cells: Sequence[Cell]) -> None:
+    """Check each cell, once, whatever its seed.
 
     Raises
     ------
@@ -266,8 +279,8 @@ def preflight(plan: Plan) -> None:
     """
     from server_app.preflight import check
 
-    for cell in plan.cells:
+    for cell in {id(cell): cell for cell in cells}.values():
         try:
-            check(_with(cell.settings, seed=plan.seeds[0]))
+            check(cell.settings)
         except UserError as error:
             raise type(error)(f"{cell}: {error}") from None

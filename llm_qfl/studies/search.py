@@ -109,8 +109,7 @@ class Search:
             ends = given if isinstance(given, list) else [given["low"], given["high"]]
             for end in ends:
                 self._settings({key: end}, test=False)
-        first = self.cell(0, self.propose(0, []), test=False)
-        preflight(Plan(**{**vars(self.plan), "cells": (first,)}))
+        preflight([self.cell(0, self.propose(0, []), test=False)])
 
     def conduct(self, conductor: Conductor, pool: Pool, trials: int) -> dict[str, Any]:
         """Run trials and the winner; return its number, loss and settings."""

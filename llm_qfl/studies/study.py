@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from llm_qfl.configuration import Folder, flat_values
 from llm_qfl.result import Report
 from llm_qfl.studies.file import read_study_file
 from llm_qfl.studies.plan import make_plan
-from llm_qfl.studies.running import Conductor, held, preflight
+from llm_qfl.studies.running import Conductor, held
 from llm_qfl.studies.workers import cores
 
 if TYPE_CHECKING:
@@ -190,9 +191,11 @@ def study(
         find_best(search, requested, own, at_once, callbacks, quiet)
     else:
         plan = make_plan(overrides=own, only=only, **requested)
-        preflight(plan)
+        conductor = Conductor(plan, at_once, callbacks, quiet, {})
+        conductor.check()
+        for notice in plan.notices:
+            print(f"llm-qfl: {notice}", file=sys.stderr)
         with held(plan.folder):
-            conductor = Conductor(plan, at_once, callbacks, quiet, {})
             try:
                 conductor.conduct()
             finally:
