@@ -220,3 +220,16 @@ def test_settings_of_a_site_are_its_own() -> None:
     found = [load_cache(context).settings for context in grid.contexts.values()]
     assert [one.llm.device for one in found] == ["auto", "cpu", "auto"]
     assert found[0] is found[2]
+
+
+def test_only_who_trains_fine_tunes_a_teacher(federate: Federate, tmp_path: Path) -> None:
+    ran = federate(
+        "run.rounds=1",
+        "llm.model=tfidf",
+        "llm.epochs=3",
+        "agent.kind=random",
+        "agent.fraction=0.3",
+        f"llm.store={tmp_path / 'store'}",
+    )
+    assert len(ran.events("client")) == 1
+    assert len([*(tmp_path / "store" / "teachers").glob("[!.]*")]) == 1

@@ -260,6 +260,20 @@ def test_more_tokens_than_the_model_reads_are_refused(model_folder: Folders) -> 
         llm.embed(["good"], settings, "text")
 
 
+def test_base_weights_are_unpacked_once_and_no_model_changes_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    from llm import dna_tiny
+
+    first = dna_tiny.load()
+    before = next(first.parameters()).detach().clone()
+    monkeypatch.setattr(dna_tiny, "deserialise", None)  # nobody unpacks them again
+    next(first.parameters()).data.zero_()
+    assert torch.equal(next(dna_tiny.load().parameters()), before)
+
+
 def test_damaged_dna_weights_are_refused(tmp_path: Path) -> None:
     from llm import dna_tiny
 
