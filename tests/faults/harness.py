@@ -190,11 +190,11 @@ def tagged(tag: str) -> list[int]:
 
 
 def children(pid: int, named: str) -> list[int]:
-    """Return the living processes below one whose command line holds a word."""
+    """Return the living processes below one whose name or command line holds a word."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if alive(process) and re.search(named, " ".join(process.cmdline())):
+            if alive(process) and re.search(named, " ".join([process.name(), *process.cmdline()])):
                 found.append(process.pid)
     return found
 

@@ -48,8 +48,8 @@ SETTLE_SECONDS = 0.1
 """Wait before a message is served. A SuperNode offers it before it has it; who asks too early is to
 ask again a second later."""
 
-NAME = b"flwr-clientapp"
-"""What `top` and `ps -o comm` show of a client process."""
+NAME, SPARE_NAME = b"flwr-clientapp", b"flwr-spare"
+"""What `top` and `ps -o comm` show of a client process, and of one that waits for a message."""
 
 _SET_DUMPABLE, _SET_NAME = 4, 15  # <linux/prctl.h>
 
@@ -134,7 +134,7 @@ class Starter:
         if self.running or self.spare or not self.bundle or now < self.due:
             return ""
         reads, writes = os.pipe()
-        process = fork()
+        process = fork(SPARE_NAME)
         if process:
             os.close(reads)
             self.spare = Spare(process, writes, self.bundle)
@@ -144,6 +144,7 @@ class Starter:
         if not (token := os.read(reads, 4096).decode()):
             sys.exit()  # whoever forked us has gone
         os.close(reads)
+        rename(NAME)
         return token
 
 
@@ -159,8 +160,8 @@ def serve(acquire: Callable[[], Task], starter: Starter) -> str:
         time.sleep(BUSY_POLL if expected else IDLE_POLL)
 
 
-def fork() -> int:
-    """Fork; the child is as a process of its own would be."""
+def fork(name: bytes = NAME) -> int:
+    """Fork; the child is as a process of its own would be, with a name."""
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()
@@ -168,11 +169,16 @@ def fork() -> int:
         import numpy as np
 
         np.random.seed()  # noqa: NPY002 - else all children draw the same noise from it
-        with contextlib.suppress(OSError, AttributeError):
-            prctl = ctypes.CDLL(None).prctl
-            prctl(_SET_DUMPABLE, 1)
-            prctl(_SET_NAME, NAME)
+        rename(name)
     return process
+
+
+def rename(name: bytes) -> None:
+    """Name this process, and let its own user look into it, as into any of his."""
+    with contextlib.suppress(OSError, AttributeError):
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_SET_DUMPABLE, 1)
+        prctl(_SET_NAME, name)
 
 
 def ended() -> set[int]:
