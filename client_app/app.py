@@ -17,7 +17,11 @@ from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 from pydantic import ValidationError
 
+<<<<<<< HEAD
 from client_app.preload import preload as preload
+=======
+from client_app.placement import handled_elsewhere, node_name
+>>>>>>> a008da9 (llm-qfl run --ray: the simulation on a Ray cluster of the user's own, each client where its data are; the server imports Torch while it waits)
 from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
 from client_app.site import load_cache, note
 from client_app.together import take_trained
@@ -53,6 +57,8 @@ def answers(handler: Handler) -> Callable[[Message, Context], Message]:
     @wraps(handler)
     def reply(message: Message, context: Context) -> Message:
         try:
+            if (other := handled_elsewhere(message, context)) is not None:
+                return other
             return Message(handler(message, context), reply_to=message)
         except Exception as error:
             return Message(_error_reply(error), reply_to=message)
@@ -65,7 +71,7 @@ def _error_reply(error: Exception) -> Error:
     if isinstance(error, UserError):
         log(ERROR, "%s", error)
         code = BUDGET_CODE if isinstance(error, BudgetError) else USER_ERROR_CODE
-        return Error(code, display_safe(error.elsewhere or error))
+        return Error(code, display_safe(error.elsewhere or error) + node_name())
     if isinstance(error, ValidationError):  # the one that a number or name of this site breaks
         log(ERROR, "%s", error)
         return Error(USER_ERROR_CODE, first_problem(error))
@@ -73,7 +79,7 @@ def _error_reply(error: Exception) -> Error:
     # Without its own words: what a library says of what it could not take may quote a row.
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}, line {frame.lineno}"
-    text = f"{type(error).__name__} in {where}; that node's log has the rest"
+    text = f"{type(error).__name__} in {where}; that node's log has the rest{node_name()}"
     return Error(CLIENT_RAISED, text)
 
 

@@ -201,6 +201,12 @@ def private_ray() -> dict[str, str]:
 RAY_FILE = "LLM_QFL_RAY"
 """Environment variable: the file in which a launcher says where its Ray is, once it is up."""
 
+RAY_RESOURCE = "LLM_QFL_RAY_RESOURCE"
+"""Environment variable of a run on a cluster of the user's own; what a node must have for a client.
+
+Empty: any node will do.
+"""
+
 RAY_SECONDS = 120.0
 """Longest wait for that file; then Flower starts a Ray of its own."""
 
@@ -210,6 +216,13 @@ EARLY_RAY = {
     "RAY_preload_python_modules": "flwr.simulation.app,torch",
 }
 """Environment of a Ray that is to be ready when Flower is."""
+
+WITH_THE_RUN = (
+    *("PYTHONHASHSEED", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("MPLBACKEND", "TRANSFORMERS_VERBOSITY", "TOKENIZERS_PARALLELISM", "LLM_QFL_COMMIT"),
+    *("HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY", RAY_RESOURCE),
+)
+"""Environment that a run takes to the nodes of a cluster: its figures are those of one machine."""
 
 
 def prepare_ray(app: Path) -> None:
@@ -226,15 +239,23 @@ def prepare_ray(app: Path) -> None:
     """
     if Path(sys.argv[0]).stem != SIMULATION_PROGRAM or "RAY_ADDRESS" in os.environ:
         return
-    if os.environ.get("RAY_AUTH_MODE") != "token":
+    if address := _launcher_s_ray():
+        _join_ray(address, app)
+    elif os.environ.get("RAY_AUTH_MODE") != "token":
         os.environ.update(private_ray())
-    elif address := _launcher_s_ray():
-        import ray
-        from ray.job_config import JobConfig
 
-        from_json: Any = JobConfig.from_json
+
+def _join_ray(address: str, app: Path) -> None:
+    import ray
+    from ray.job_config import JobConfig
+
+    from_json: Any = JobConfig.from_json
+    if RAY_RESOURCE in os.environ:  # other machines: the app and its environment travel
+        own = {name: os.environ[name] for name in WITH_THE_RUN if name in os.environ}
+        job = from_json({"runtime_env": {"working_dir": str(app), "env_vars": own}})
+    else:
         job = from_json({"py_driver_sys_path": [str(app)]})
-        ray.init(address, job_config=job, logging_level=logging.WARNING)
+    ray.init(address, job_config=job, logging_level=logging.WARNING)
 
 
 def _launcher_s_ray() -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from logging import ERROR, INFO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +48,7 @@ def main(grid: Grid, context: Context) -> None:
     """Drive one federated run; Flower counts it as failed if this raises."""
     from strategies.deadlines import DeadlineGrid
 
+    threading.Thread(target=_import_early, daemon=True).start()
     nodes = DeadlineGrid(grid)
     try:
         settings = with_run_name(parse_settings(context.run_config))
@@ -55,6 +59,13 @@ def main(grid: Grid, context: Context) -> None:
         raise RunFailedError(str(error)) from None
     finally:
         nodes.close()
+
+
+def _import_early() -> None:
+    """Import what the server needs once the sites have answered, while it waits for them."""
+    for library in ("torch", "pennylane", "matplotlib.figure"):
+        with suppress(Exception):  # who needs it reports that
+            import_module(library)
 
 
 def results_folder(settings: Settings) -> Path:

@@ -101,6 +101,10 @@ HOST = (
 )
 PORT = "of the SuperLink; 8000 with --host, else free"
 OWN = "a setting of node K alone, or of every node, for instance 0:quantum.backend=aer"
+RESOURCE = (
+    "with --ray: the Ray resource that a node must have for a client to run there; {client} is the "
+    "client's index"
+)
 MAKE = (
     _option("--nodes", "number of SuperNodes", type=int, metavar="N"),
     _repeated("--host", HOST, dest="hosts", metavar="NAME"),
@@ -134,6 +138,8 @@ COMMANDS = {
             *SETTINGS,
             _option("--name", "name of the run, part of its results folder (run.name)"),
             _folder("--on", "run on a deployment: its folder, or its control/", metavar="FOLDER"),
+            _option("--ray", "simulate on a Ray cluster: address of its head", metavar="ADDRESS"),
+            _option("--ray-resource", RESOURCE, default="", metavar="NAME"),
             _folder(
                 "--resume",
                 "go on with an interrupted run: its results folder; --set may change run.rounds, "

@@ -33,6 +33,7 @@ from llm_qfl.cli.screen import Screen
 from llm_qfl.cli.superlink import SuperLink
 
 if TYPE_CHECKING:
+    from llm_qfl.cli.cluster import Cluster
     from llm_qfl.cli.deploy.folder import Facts
     from llm_qfl.cli.deploy.remote import Deployed
 
@@ -54,6 +55,8 @@ def run(
     name: str | None = None,
     *,
     on: Path | None = None,
+    ray: str | None = None,
+    ray_resource: str = "",
     resume: Path | None = None,
     plain: bool = False,
     quiet: bool = False,
@@ -69,6 +72,10 @@ def run(
         As `llm_qfl.cli.plan.make_plan` takes them.
     on : Path, optional
         A deployment's folder; without one a simulation of our own is started.
+    ray : str, optional
+        Address of a Ray cluster on whose nodes the simulation's clients run.
+    ray_resource : str
+        The Ray resource that a node must have for a client; ``{client}`` is the client's index.
     resume : Path, optional
         Results folder of an interrupted run that is to go on.
     plain, quiet : bool
@@ -90,6 +97,9 @@ def run(
     """
     if as_json and not dry:
         raise UserError("--json without --dry-run", "both", "a run's figures are in summary.json")
+    for option, given in {"--on": on, "--ray-resource": ray_resource}.items():
+        if given and (ray is None) == (option != "--on"):
+            raise _misplaced_option(option)
     facts = None if on is None else deployment(on)
     clients = None if facts is None else facts.nodes
     if resume is None:
@@ -97,7 +107,12 @@ def run(
     else:
         _refuse_with_resume({"--config": files, "--name": name, "--unset": unset, "--dry-run": dry})
         plan = resumed_plan(resume, assignments, clients)
-    preflight(plan, here=facts is None, dry=dry, as_json=as_json)
+    cluster = None
+    if ray is not None:
+        from llm_qfl.cli.cluster import find_cluster
+
+        cluster = find_cluster(ray, ray_resource, plan.settings.run.clients)
+    preflight(plan, here=facts is None and ray is None, dry=dry, as_json=as_json)
     if dry:
         return COMPLETED
     folder = make_run_folder(plan)
@@ -105,13 +120,19 @@ def run(
     screen.start(plan.settings.run.name, folder)
     try:
         with signals():
-            outcome = launch(plan, folder, screen, facts)
+            outcome = launch(plan, folder, screen, facts, cluster)
     except Interrupted:  # once more, after everything had been ended
         outcome = outcome_of(Evidence(interrupted=True))
     finally:
         screen.close()
     screen.finish(folder, read_json(folder / "summary.json"), outcome)
     return outcome.code
+
+
+def _misplaced_option(option: str) -> SettingsError:
+    if option == "--on":
+        return SettingsError("--ray with --on", "one of them", "a deployment's nodes use no Ray")
+    return SettingsError(f"{option} without --ray", "both", "give the cluster's address")
 
 
 def _refuse_with_resume(options: Mapping[str, object]) -> None:
@@ -135,9 +156,15 @@ def deployment(folder: Path) -> Facts:
     return facts
 
 
-def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None) -> Outcome:
+def launch(
+    plan: Plan,
+    folder: Path,
+    screen: Screen,
+    facts: Facts | None = None,
+    cluster: Cluster | None = None,
+) -> Outcome:
     """Run one federation to its end; of what was started here nothing is left afterwards."""
-    link = _link(plan, folder / "logs", facts)
+    link = _link(plan, folder / "logs", facts, cluster)
     watch = Watch(link, folder, screen)
     try:
         link.start()
@@ -156,11 +183,12 @@ def launch(plan: Plan, folder: Path, screen: Screen, facts: Facts | None = None)
     return outcome_of(evidence)
 
 
-def _link(plan: Plan, logs: Path, facts: Facts | None) -> Link:
+def _link(plan: Plan, logs: Path, facts: Facts | None, cluster: Cluster | None) -> Link:
     """Return the SuperLink that the run is submitted to."""
     if facts is None:
         settings = plan.settings
-        return SuperLink(plan.programs, logs, settings.quantum.threads, settings.run.clients)
+        threads, clients = settings.quantum.threads, settings.run.clients
+        return SuperLink(plan.programs, logs, threads, clients, cluster)
     from llm_qfl.cli.deploy.remote import Deployed
 
     return Deployed(facts, plan.programs["flwr"], logs)
@@ -214,9 +242,11 @@ class Watch:
             If Flower does not take the run.
         """
         flwr, nodes = self.superlink.flwr, ""
-        if self.superlink.simulated:
+        if isinstance(self.superlink, SuperLink):
             clients, threads = plan.settings.run.clients, plan.settings.quantum.threads
-            nodes = federation_config(clients, threads, os.cpu_count() or 1)
+            cluster = self.superlink.cluster
+            cores = (os.cpu_count() or 1) if cluster is None else cluster.cores
+            nodes = federation_config(clients, threads, cores)
         stream = flwr.submit(run_config(plan, self.folder), plan.files, nodes)
         status, details = "", ""
         requested = time.monotonic()

@@ -15,15 +15,21 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from core import write_text
-from core.flower_compat import EARLY_RAY, ENVIRONMENT, RAY_FILE, private_ray
+from core.flower_compat import EARLY_RAY, ENVIRONMENT, RAY_FILE, RAY_RESOURCE, private_ray
 from llm_qfl.cli.children import UNICODE, LaunchError
 from llm_qfl.cli.flower import Flwr, client_cores
 from llm_qfl.cli.follow import last_words, read_log, strip_log
 from llm_qfl.cli.processes import TAG, die_with_parent, end_all, members, wait_for
 from llm_qfl.cli.shipped import known_commit
+
+if TYPE_CHECKING:
+    from llm_qfl.cli.cluster import Cluster
+
+PRIVATE = (*private_ray(), *EARLY_RAY, "RAY_TMPDIR")
+"""Environment of a Ray of the run's own."""
 
 START_SECONDS = 120.0
 """Longest wait for the SuperLink; it takes 2 s on a quiet machine."""
@@ -43,18 +49,31 @@ class SuperLink:
         Threads of numerical libraries in each process.
     clients : int
         Clients of the run: so many of them at most work at a time.
+    cluster : Cluster, optional
+        Ray cluster of the user's own on which the clients run; None: a Ray of the run's own.
     """
 
     programs: Mapping[str, str]
     logs: Path
     threads: int = 1
     clients: int = 1
+    cluster: Cluster | None = None
     process: subprocess.Popen[bytes] | None = field(init=False, default=None)
     ray: subprocess.Popen[bytes] | None = field(init=False, default=None)
     flwr: Flwr = field(init=False)
 
     def __post_init__(self) -> None:
         self.flwr = private_flwr(self.programs["flwr"], self.logs, self.threads)
+        if self.cluster is not None:
+            self._use(self.cluster)
+
+    def _use(self, cluster: Cluster) -> None:
+        """Let the simulation join a cluster, with the user's token for it."""
+        env = {name: value for name, value in self.flwr.environment.items() if name not in PRIVATE}
+        env |= {name: os.environ[name] for name in PRIVATE if name in os.environ}
+        env[RAY_RESOURCE] = cluster.resource
+        write_text(Path(env[RAY_FILE]), cluster.address)
+        self.flwr.environment = env
 
     simulated: ClassVar[bool] = True
     node_logs: ClassVar[tuple[Path, ...]] = ()
@@ -92,6 +111,8 @@ class SuperLink:
 
     def _start_ray(self) -> None:
         """Start the run's Ray beside the SuperLink: it takes as long as all the others."""
+        if self.cluster is not None:
+            return
         cores = os.cpu_count() or 1
         used = min(cores, self.clients * client_cores(self.threads, cores))
         script = str(Path(__file__).with_name("ray_head.py"))
