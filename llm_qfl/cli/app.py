@@ -101,10 +101,8 @@ HOST = (
 )
 PORT = "of the SuperLink; 8000 with --host, else free"
 OWN = "a setting of node K alone, or of every node, for instance 0:quantum.backend=aer"
-RESOURCE = (
-    "with --ray: the Ray resource that a node must have for a client to run there; {client} is the "
-    "client's index"
-)
+RESUMED = "go on with an interrupted run, its folder; --set may change rounds, stops, budgets"
+RESOURCE = "with --ray: what a node must have for a client, {client} its index: a Ray resource"
 MAKE = (
     _option("--nodes", "number of SuperNodes", type=int, metavar="N"),
     _repeated("--host", HOST, dest="hosts", metavar="NAME"),
@@ -140,12 +138,7 @@ COMMANDS = {
             _folder("--on", "run on a deployment: its folder, or its control/", metavar="FOLDER"),
             _option("--ray", "simulate on a Ray cluster: address of its head", metavar="ADDRESS"),
             _option("--ray-resource", RESOURCE, default="", metavar="NAME"),
-            _folder(
-                "--resume",
-                "go on with an interrupted run: its results folder; --set may change run.rounds, "
-                "stop.*, timeouts and budgets",
-                metavar="RUN",
-            ),
+            _folder("--resume", RESUMED, metavar="RUN"),
             _flag("--dry-run", "check, print what would run, and start nothing", dest="dry"),
             _flag("--json", "with --dry-run: print JSON", dest="as_json"),
             _flag("--plain", "no colours, no moving status line"),

@@ -128,10 +128,10 @@ def _nodes(address: str) -> list[dict[str, Any]]:
     raise _refusal(address, done.stderr)
 
 
-def _refusal(address: str, said: str) -> UserError:
+def _refusal(address: str, output: str) -> UserError:
     """Say in one line why a cluster does not take us."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    if "ersion mismatch" in said:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if "ersion mismatch" in output:
         theirs = [line for line in lines if line.startswith(("Ray:", "Python:"))]
         return UserError(
             f"--ray {address}: another version there ({', '.join(theirs[:2])}) than here "
@@ -139,7 +139,7 @@ def _refusal(address: str, said: str) -> UserError:
             "the same Ray and Python on every node",
             "install the same versions",
         )
-    if any(word in said for word in ("uthenticat", "auth token", "AuthToken", "authorization")):
+    if any(word in output for word in ("uthenticat", "auth token", "AuthToken", "authorization")):
         return UserError(
             f"--ray {address}: the cluster does not take this token",
             "the token that its nodes were started with",
