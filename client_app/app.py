@@ -17,11 +17,8 @@ from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 from pydantic import ValidationError
 
-<<<<<<< HEAD
-from client_app.preload import preload as preload
-=======
 from client_app.placement import handled_elsewhere, node_name
->>>>>>> a008da9 (llm-qfl run --ray: the simulation on a Ray cluster of the user's own, each client where its data are; the server imports Torch while it waits)
+from client_app.preload import preload as preload
 from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
 from client_app.site import load_cache, note
 from client_app.together import take_trained
@@ -43,9 +40,8 @@ from core.messages import (
     read_parameters,
 )
 
-prepare_ray(
-    Path(__file__).parents[1]
-)  # at import: the last moment before Flower's simulation starts Ray
+# At import: the last moment before Flower's simulation starts Ray.
+prepare_ray(Path(__file__).parents[1])
 app = ClientApp()
 
 Handler = Callable[[Message, Context], RecordDict]
