@@ -53,7 +53,7 @@ def answers(handler: Handler) -> Callable[[Message, Context], Message]:
     @wraps(handler)
     def reply(message: Message, context: Context) -> Message:
         try:
-            if (other := handled_elsewhere(message, context)) is not None:
+            if (other := handled_elsewhere(app, message, context)) is not None:
                 return other
             return Message(handler(message, context), reply_to=message)
         except Exception as error:

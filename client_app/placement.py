@@ -17,6 +17,7 @@ from core.flower_compat import RAY_RESOURCE
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
+    from flwr.clientapp import ClientApp
 
 SHARE = 0.001
 """Of a resource, what a worker takes: it says where, not how much."""
@@ -32,8 +33,15 @@ def node_name() -> str:
     return f" [on the Ray node {socket.gethostname()}, {address}]"
 
 
-def handled_elsewhere(message: Message, context: Context) -> Message | None:
+def handled_elsewhere(app: ClientApp, message: Message, context: Context) -> Message | None:
     """Let another node answer a message, if its client belongs there; None if it belongs here.
+
+    Parameters
+    ----------
+    app : ClientApp
+        What answers.
+    message, context
+        The message, and Flower's context of its client: takes over what the client stores.
 
     Raises
     ------
@@ -55,7 +63,7 @@ def handled_elsewhere(message: Message, context: Context) -> Message | None:
             "a node that declares it",
             f"start one again: ray start --resources '{{\"{name}\": 1}}'",
         )
-    reply, context.state = ray.get(_worker(name).answer.remote(message, context))
+    reply, context.state = ray.get(_worker(name).answer.remote(app, message, context))
     found: Message = reply
     return found
 
@@ -80,8 +88,6 @@ def _worker(name: str) -> Any:
 class Worker:
     """Answers the messages of clients that belong on its node."""
 
-    def answer(self, message: Message, context: Context) -> tuple[Message, Any]:
+    def answer(self, app: ClientApp, message: Message, context: Context) -> tuple[Message, Any]:
         """Return the reply, and what the client stores of the run."""
-        from client_app.app import app
-
         return app(message, context), context.state
