@@ -229,8 +229,8 @@ def question_sums(record: Record) -> Table:
 def questions(record: Record) -> list[RoundQuestions]:
     """Return the questions of each round with their raw answers; what is long or many is cut."""
     rounds = [(line, line["attempts"]) for line in record.decisions if line.get("attempts")]
-    asked = sum(len(attempts) for _, attempts in rounds)
-    each = asked if asked <= MOST_QUESTIONS else max(1, MOST_QUESTIONS // len(rounds))
+    requests = sum(len(attempts) for _, attempts in rounds)
+    each = requests if requests <= MOST_QUESTIONS else max(1, MOST_QUESTIONS // len(rounds))
     texts = 2 * sum(min(each, len(attempts)) for _, attempts in rounds)
     most = min(LONGEST, ALL_TEXTS // max(1, texts))
     return [

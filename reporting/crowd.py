@@ -212,11 +212,11 @@ WORDS = ("client", "mix", "backend", "llm")
 
 def all_clients(rows: Sequence[Json]) -> SearchTable:
     """Return the table of all clients, which the page searches."""
-    told = [
+    shown = [
         column for column in COLUMNS if column[0] in ("client", "trained") or _tells(rows, column)
     ]
-    table = table_of(told, rows)
-    return SearchTable(table.head, table.rows, _figures(told), "All clients")
+    table = table_of(shown, rows)
+    return SearchTable(table.head, table.rows, _figures(shown), "All clients")
 
 
 def _tells(rows: Sequence[Json], column: tuple[str, str, Any]) -> bool:
