@@ -167,8 +167,11 @@ def fork(name: bytes = NAME) -> int:
     process = os.fork()
     if not process:
         import numpy as np
+        import torch
 
-        np.random.seed()  # noqa: NPY002 - else all children draw the same noise from it
+        # Else all children draw the same numbers from the generators that they inherit.
+        np.random.seed()  # noqa: NPY002
+        torch.default_generator.seed()
         rename(name)
     return process
 
