@@ -51,6 +51,10 @@ class Recent(Generic[T]):
             self._held.popitem(last=False)
         return self._held[key]
 
+    def __len__(self) -> int:
+        """Count the values."""
+        return len(self._held)
+
     def resize(self, room: int, *, all_here: bool = False) -> None:
         """Let so many values fit from now on."""
         self.room, self.all_here = room, all_here

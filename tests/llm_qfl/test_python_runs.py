@@ -149,7 +149,7 @@ def test_nothing_of_a_run_stays_in_the_process(
 ) -> None:
     import torch
 
-    from client_app.site import _cache
+    from client_app.site import _sites
     from core.flower_compat import flower_logger
 
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -164,7 +164,8 @@ def test_nothing_of_a_run_stays_in_the_process(
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert _cache.cache_info().currsize == 0
+    assert len(_sites) == 0
+    assert not _sites.all_here
     assert "OMP_NUM_THREADS" not in os.environ
     assert os.environ["MKL_NUM_THREADS"] == "7"
     assert [handler.level for handler in flower_logger().handlers] == levels
