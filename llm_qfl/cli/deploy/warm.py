@@ -44,9 +44,9 @@ BUSY_SECONDS = 30.0
 SPARE_SECONDS = 1.0
 """From a process's end until its successor is made: other nodes of this machine work till then."""
 
-SETTLE_SECONDS = 0.1
+SETTLE_SECONDS = 0.2
 """Wait before a message is served. A SuperNode offers it before it has it; who asks too early is to
-ask again a second later."""
+ask again a second later. The answer is looked for every 0.5 s: sooner would seldom be quicker."""
 
 NAME, SPARE_NAME = b"flwr-clientapp", b"flwr-spare"
 """What `top` and `ps -o comm` show of a client process, and of one that waits for a message."""
