@@ -16,7 +16,7 @@ from core import local_optimizer
 from quantum.costs import step_rows
 from quantum.engines.pauli.compiled import kernels
 from quantum.engines.pauli.engine import MOST_LANES, EncodedWords, PauliEngine
-from quantum.engines.pauli.program import Program
+from quantum.engines.pauli.rotation_plan import RotationPlan
 from quantum.training.schedule import learning_rate, not_finite
 from quantum.training.task import TrainTask
 
@@ -42,12 +42,12 @@ def train_compiled(tasks: Sequence[TrainTask]) -> list[Trained | Exception]:
     for index, task in enumerate(tasks):
         rows = len(task.data.features)
         size = step_rows(task.train, rows)
-        program = _program(task)
-        key = id(program), task.classifier.classes, size if size < rows else 0, _distilled(task)
+        plan = _plan(task)
+        key = id(plan), task.classifier.classes, size if size < rows else 0, _distilled(task)
         groups.setdefault(key, []).append(index)
     found: dict[int, Trained | Exception] = {}
     for (*_, batch_rows, _), members in groups.items():
-        lanes = max(1, MOST_LANES // _program(tasks[members[0]]).readouts)
+        lanes = max(1, MOST_LANES // _plan(tasks[members[0]]).readouts)
         # Those with equally many steps side by side: a launch takes as many as its longest.
         ordered = sorted(members, key=lambda index: tasks[index].steps)
         for start in range(0, len(ordered), lanes):
@@ -57,10 +57,10 @@ def train_compiled(tasks: Sequence[TrainTask]) -> list[Trained | Exception]:
     return [found[index] for index in range(len(tasks))]
 
 
-def _program(task: TrainTask) -> Program:
+def _plan(task: TrainTask) -> RotationPlan:
     engine = task.classifier.engine
     assert isinstance(engine, PauliEngine)
-    return engine.program
+    return engine.plan
 
 
 def _distilled(task: TrainTask) -> bool:
@@ -122,8 +122,8 @@ def _train(
         np.array([float(task.train.proximal) for task in tasks]),
     )
     batches = _batches(tasks, int(steps.max()), batch_rows)
-    program = _program(tasks[0]).arrays
-    failed = kernels().train_lanes(program, theta, data, batches, terms, steps, rates, losses)
+    plan = _plan(tasks[0]).arrays
+    failed = kernels().train_lanes(plan, theta, data, batches, terms, steps, rates, losses)
     return losses, failed
 
 

@@ -24,7 +24,7 @@ from quantum.circuit.gates import UNITARY
 from quantum.engines.exact import reference_expectations
 from quantum.engines.pauli import PauliEngine, can_run, compiled
 from quantum.engines.pauli.engine import MOST_LANES
-from quantum.engines.pauli.program import pairs_of, program_of
+from quantum.engines.pauli.rotation_plan import pairs_of, plan_of
 from tests.command import ROOT
 from tests.quantum.odd_circuits import Iqp, Reupload
 
@@ -32,7 +32,7 @@ X = symbols("feature", 3)
 ENCODING = tuple(Block("x", (i,), (Gate("RY", (i,), X[i]),)) for i in range(3))
 ONE_QUBIT = ("PauliX", "PauliY", "PauliZ", "Hadamard", "S", "T")
 TWO_QUBIT = ("CNOT", "CZ", "SWAP")
-TURNS = {"RX": 1, "RY": 1, "RZ": 1, "IsingXX": 2, "IsingYY": 2, "IsingZZ": 2}
+ROTATIONS = {"RX": 1, "RY": 1, "RZ": 1, "IsingXX": 2, "IsingYY": 2, "IsingZZ": 2}
 
 
 def circuit(
@@ -108,9 +108,9 @@ gate_lists = st.lists(
         ),
         st.builds(
             lambda name, wires, trained, angle: Gate(
-                name, wires[: TURNS[name]], Trainable(0) if trained else angle
+                name, wires[: ROTATIONS[name]], Trainable(0) if trained else angle
             ),
-            st.sampled_from(sorted(TURNS)),
+            st.sampled_from(sorted(ROTATIONS)),
             st.permutations(range(3)).map(tuple),
             st.booleans(),
             st.floats(-7, 7),
@@ -163,8 +163,8 @@ def test_what_is_large_or_uploads_again_is_left_to_other_engines() -> None:
 def test_nothing_is_turned_that_no_row_meets() -> None:
     """RY alone gives no Y, and a gate behind the read-out's light cone does nothing."""
     gates = [Gate("RY", (0,), Trainable(0)), Gate("RX", (2,), Trainable(1))]
-    program = program_of(circuit(gates))
-    assert (len(program.first), program.size, len(program.columns)) == (1, 2, 2)
+    plan = plan_of(circuit(gates))
+    assert (len(plan.first), plan.size, len(plan.columns)) == (1, 2, 2)
 
 
 def test_many_points_are_one_by_one() -> None:

@@ -17,8 +17,8 @@ def open_exact(
 ) -> Engine:
     """Open the quickest engine that can run the circuit.
 
-    Small circuits are turns of Pauli coefficients, in double precision, on the CPU unless CUDA is
-    asked for. Others are fused state vectors, or go gate by gate. Parameters, attributes and
+    Small circuits are rotations of Pauli coefficients, in double precision, on the CPU unless CUDA
+    is asked for. Others are fused state vectors, or go gate by gate. Parameters, attributes and
     errors are those of `ExactEngine`.
     """
     if device != "cuda" and can_run(circuit):

@@ -27,17 +27,19 @@ from quantum.engines.exact.fusion import FusedBlock
 from quantum.engines.exact.schedule import Group
 
 BLOCK = 64  # entries of a 4x4 complex matrix as a real pair
-TURNS = 3  # angles of a factor: 2^3 terms cost less than the two levels of products that they save
+ROTATIONS = (
+    3  # angles of a factor: 2^3 terms cost less than the two levels of products that they save
+)
 
 
 @dataclass(frozen=True)
 class MatricesTape:
     """What the gradient needs: each turn's cosine and sine, and the trees' factors by level.
 
-    ``turns`` has shape (factors, `TURNS`, 2).
+    ``rotations`` has shape (factors, `ROTATIONS`, 2).
     """
 
-    turns: Tensor
+    rotations: Tensor
     gates: list[Tensor]
     blocks: list[Tensor]
 
@@ -95,16 +97,16 @@ class GroupMatrices:
         MatricesTape
             For `pull_back`.
         """
-        half = (angles.index_select(0, self._angle) * self._half).view(-1, TURNS)
-        turns = torch.stack([half.cos(), half.sin()], dim=2)
-        first, second, third = turns.unbind(1)
+        half = (angles.index_select(0, self._angle) * self._half).view(-1, ROTATIONS)
+        rotations = torch.stack([half.cos(), half.sin()], dim=2)
+        first, second, third = rotations.unbind(1)
         weights = (first[:, :, None] * second[:, None])[..., None] * third[:, None, None]
-        flat = torch.bmm(weights.view(-1, 1, 2**TURNS), self._terms)
+        flat = torch.bmm(weights.view(-1, 1, 2**ROTATIONS), self._terms)
         blocks, gate_tape = _tree(flat.view(-1, 8, 8), self._factors)
         known = torch.cat([blocks.view(-1), self._ends])
         entries = known.index_select(0, self._gather).view(-1, self.size, self.size)
         groups, block_tape = _tree(entries, self._members)
-        return groups, MatricesTape(turns, gate_tape, block_tape)
+        return groups, MatricesTape(rotations, gate_tape, block_tape)
 
     def pull_back(self, gradient: Tensor, tape: MatricesTape, angles: Tensor) -> Tensor:
         """Gradient to the angles, shape (P,), from that to the matrices, same shape as they."""
@@ -112,12 +114,15 @@ class GroupMatrices:
         repeated = entries.index_select(0, self._scatter).view(self._used, BLOCK, -1)
         flat = _tree_back(repeated.sum(2).view(-1, 8, 8), tape.gates)
         slope = torch.bmm(flat.view(-1, 1, BLOCK), self._terms.mT).view(-1, 2, 2, 2)
-        first, second, third = tape.turns.unbind(1)
+        first, second, third = tape.rotations.unbind(1)
         of_third = (slope * (first[:, :, None] * second[:, None])[..., None]).sum((1, 2))
         slope = (slope * third[:, None, None]).sum(3)
         of_first, of_second = (slope * second[:, None]).sum(2), (slope * first[..., None]).sum(1)
-        of_turns = torch.stack([of_first, of_second, of_third], dim=1)
-        each = of_turns[..., 1] * tape.turns[..., 0] - of_turns[..., 0] * tape.turns[..., 1]
+        of_rotations = torch.stack([of_first, of_second, of_third], dim=1)
+        each = (
+            of_rotations[..., 1] * tape.rotations[..., 0]
+            - of_rotations[..., 0] * tape.rotations[..., 1]
+        )
         each = each.view(-1).mul_(self._half)
         return torch.zeros_like(angles).index_add_(0, self._angle, each)
 
@@ -157,28 +162,28 @@ def _factor_table(blocks: Sequence[FusedBlock]) -> tuple[Tensor, Tensor, Tensor]
 
     Returns
     -------
-    torch.Tensor, shape (factors `TURNS`,), int64
+    torch.Tensor, shape (factors `ROTATIONS`,), int64
         Index of each turn's angle.
     torch.Tensor, same shape
-        A half, or zero where a factor has fewer turns.
-    torch.Tensor, shape (factors, 2^`TURNS`, `BLOCK`)
+        A half, or zero where a factor has fewer rotations.
+    torch.Tensor, shape (factors, 2^`ROTATIONS`, `BLOCK`)
         Terms of each factor, the first turn's cosine and sine outermost.
     """
     factored = [_factors(block) for block in blocks]
     length = _power_of_two(max(len(factors) for factors in factored))
     shape = len(blocks), length
-    index = torch.zeros(*shape, TURNS, dtype=torch.int64)
-    half = torch.zeros(*shape, TURNS, dtype=torch.float64)
-    terms = torch.zeros(*shape, 2**TURNS, BLOCK, dtype=torch.float64)
+    index = torch.zeros(*shape, ROTATIONS, dtype=torch.int64)
+    half = torch.zeros(*shape, ROTATIONS, dtype=torch.float64)
+    terms = torch.zeros(*shape, 2**ROTATIONS, BLOCK, dtype=torch.float64)
     terms[:, :, 0] = torch.eye(8).reshape(BLOCK)
     for row, factors in enumerate(factored):
         for column, (angles, matrices) in enumerate(factors):
             half[row, column, : len(angles)] = 0.5
             index[row, column, : len(angles)] = torch.tensor(angles, dtype=torch.int64)
-            step = 2 ** (TURNS - len(angles))  # the turns that are missing have no sine
+            step = 2 ** (ROTATIONS - len(angles))  # the rotations that are missing have no sine
             for number, matrix in enumerate(matrices):
                 terms[row, column, step * number] = real_pair(matrix).reshape(BLOCK)
-    return index.view(-1), half.view(-1), terms.view(-1, 2**TURNS, BLOCK)
+    return index.view(-1), half.view(-1), terms.view(-1, 2**ROTATIONS, BLOCK)
 
 
 def _factors(block: FusedBlock) -> list[tuple[list[int], list[Tensor]]]:
@@ -190,7 +195,7 @@ def _factors(block: FusedBlock) -> list[tuple[list[int], list[Tensor]]]:
         if not isinstance(gate.angle, Trainable):
             terms[:] = [_fixed(gate, local) @ term for term in terms]
             continue
-        if len(angles) == TURNS:
+        if len(angles) == ROTATIONS:
             angles, terms = [], [pauli("II")]
             factors.append((angles, terms))
         generator = embed(pauli(GENERATORS[gate.name]), local)

@@ -1,4 +1,4 @@
-"""The exact engine of small circuits: compiled turns of Pauli coefficients, no state vector."""
+"""The exact engine of small circuits: compiled rotations of Pauli coefficients, no state vector."""
 
 from quantum.engines.pauli.engine import EncodedWords, PauliEngine
-from quantum.engines.pauli.program import can_run
+from quantum.engines.pauli.rotation_plan import can_run

@@ -1,4 +1,4 @@
-"""The engine of small circuits: an observable's Pauli coefficients, turned by compiled loops.
+"""The engine of small circuits: an observable's Pauli coefficients, rotated by compiled loops.
 
 All numbers are float64: single precision would save nothing here. `docs/engine.md` explains it.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from quantum.circuit.circuit import Circuit
 from quantum.engines.base import EncodedRows
 from quantum.engines.pauli.compiled import kernels
-from quantum.engines.pauli.program import program_of
+from quantum.engines.pauli.rotation_plan import plan_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ CHUNK = 2048
 """Rows that are encoded at once."""
 
 MOST_LANES = 64
-"""Lanes that are turned side by side: more would leave the processor's cache."""
+"""Lanes that are rotated side by side: more would leave the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def in_blocks(values: np.ndarray) -> np.ndarray:
 
 
 class PauliEngine:
-    """Exact simulation of a small circuit, see `quantum.engines.pauli.program`.
+    """Exact simulation of a small circuit, see `quantum.engines.pauli.rotation_plan`.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class PauliEngine:
 
     def __init__(self, ansatz: Circuit) -> None:
         self.ansatz = ansatz
-        self.program = program_of(ansatz)
+        self.plan = plan_of(ansatz)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,29 +92,29 @@ class PauliEngine:
     def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedWords:
         """Encode features of shape (rows, n); how many are used at a time changes nothing."""
         x = np.asarray(features, dtype=np.float64)
-        encode = self.program.encoder.encode
+        encode = self.plan.encoder.encode
         parts = [encode(x[k : k + CHUNK]) for k in range(0, len(x), CHUNK)]
         return EncodedWords(in_blocks(np.concatenate(parts, axis=1).T), len(x))
 
     def evaluate(self, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
         """Compute the expectations at each of K points (K, S), shape (K, rows, R)."""
-        rows, program = cast(EncodedWords, encoded), self.program
+        rows, plan = cast(EncodedWords, encoded), self.plan
         slots = np.ascontiguousarray(points, dtype=np.float64)
-        found = np.empty((len(slots), program.readouts, len(rows.blocks) * ROWS))
-        size = max(1, MOST_LANES // program.readouts)
+        found = np.empty((len(slots), plan.readouts, len(rows.blocks) * ROWS))
+        size = max(1, MOST_LANES // plan.readouts)
         for k in range(0, len(slots), size):
             part = slice(k, k + size)
-            kernels().evaluate_lanes(program.arrays, slots[part], rows.blocks, found[part])
+            kernels().evaluate_lanes(plan.arrays, slots[part], rows.blocks, found[part])
         return np.ascontiguousarray(found[:, :, : rows.rows].transpose(0, 2, 1))
 
     def pull_back(self, slots: np.ndarray, encoded: EncodedRows, slopes: np.ndarray) -> np.ndarray:
         """Gradient (S,) to slots (S,) from that to the expectations, (rows, R)."""
-        rows, program = cast(EncodedWords, encoded), self.program
-        padded = np.zeros((program.readouts, len(rows.blocks) * ROWS))
+        rows, plan = cast(EncodedWords, encoded), self.plan
+        padded = np.zeros((plan.readouts, len(rows.blocks) * ROWS))
         padded[:, : rows.rows] = slopes.T
         point = np.ascontiguousarray(slots, dtype=np.float64)[None]
         gradient = np.empty(point.shape[1])
-        kernels().pull_back(program.arrays, point, rows.blocks, padded, gradient)
+        kernels().pull_back(plan.arrays, point, rows.blocks, padded, gradient)
         return gradient
 
     def expectations(self, slots: Tensor, encoded: EncodedRows) -> Tensor:

@@ -1,4 +1,4 @@
-"""Compiled loops over the pairs of a `Program`, for one or many parameter vectors side by side.
+"""Compiled loops over the pairs of a `RotationPlan`, for many parameter vectors side by side.
 
 Lanes are the columns of the coefficients: for each client one a read-out. A lane's arithmetic and
 its order are the same however many lanes there are, so its numbers are too: nothing here may be
@@ -20,8 +20,8 @@ FEW_LANES = 4
 
 
 @njit(cache=True, nogil=True)
-def turn(x, y, cos, sin):  # type: ignore[no-untyped-def]
-    """Turn one pair of every lane, all (lanes,); few enough arrays that LLVM makes it vectors."""
+def rotate(x, y, cos, sin):  # type: ignore[no-untyped-def]
+    """Rotate one pair of every lane, all (lanes,); few enough arrays that LLVM makes it vectors."""
     for lane in range(len(x)):
         a, b = x[lane], y[lane]
         x[lane] = cos[lane] * a - sin[lane] * b
@@ -30,19 +30,19 @@ def turn(x, y, cos, sin):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def add_slope(slope, x, y, dx, dy):  # type: ignore[no-untyped-def]
-    """Add one turned pair's part of the gradient to the angle, all (lanes,)."""
+    """Add one rotated pair's part of the gradient to the angle, all (lanes,)."""
     for lane in range(len(x)):
         slope[lane] += dy[lane] * x[lane] - dx[lane] * y[lane]
 
 
 @njit(cache=True, nogil=True)
-def turn_forward(v, first, second, starts, cos, sin):  # type: ignore[no-untyped-def]
-    """Turn coefficients (K, lanes) through all rotations; cosines and sines are (G, lanes)."""
+def rotate_forward(v, first, second, starts, cos, sin):  # type: ignore[no-untyped-def]
+    """Rotate coefficients (K, lanes) through all rotations; cosines and sines are (G, lanes)."""
     lanes = v.shape[1]
     for g in range(len(starts) - 1):
         if lanes > FEW_LANES:
             for p in range(starts[g], starts[g + 1]):
-                turn(v[first[p]], v[second[p]], cos[g], sin[g])
+                rotate(v[first[p]], v[second[p]], cos[g], sin[g])
             continue
         for lane in range(lanes):
             c, s = cos[g, lane], sin[g, lane]
@@ -54,8 +54,8 @@ def turn_forward(v, first, second, starts, cos, sin):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True)
-def turn_back(v, w, first, second, starts, cos, sin, slopes):  # type: ignore[no-untyped-def]
-    """Undo `turn_forward`, and collect the gradient to each rotation's angle.
+def rotate_back(v, w, first, second, starts, cos, sin, slopes):  # type: ignore[no-untyped-def]
+    """Undo `rotate_forward`, and collect the gradient to each rotation's angle.
 
     ``w`` holds the gradient to the coefficients ``v`` (K, lanes), and goes back with them;
     ``slopes`` (G, lanes) is written, ``sin`` is negated.
@@ -69,8 +69,8 @@ def turn_back(v, w, first, second, starts, cos, sin, slopes):  # type: ignore[no
             for p in range(starts[g], starts[g + 1]):
                 a, b = first[p], second[p]
                 add_slope(slopes[g], v[a], v[b], w[a], w[b])
-                turn(v[a], v[b], cos[g], sin[g])
-                turn(w[a], w[b], cos[g], sin[g])
+                rotate(v[a], v[b], cos[g], sin[g])
+                rotate(w[a], w[b], cos[g], sin[g])
             continue
         for lane in range(lanes):
             c, s, slope = cos[g, lane], -sin[g, lane], 0.0
@@ -255,9 +255,9 @@ def client_step(own, terms, theta, columns, v, w, lane, scratch, d_readout):  # 
 
 
 @njit(cache=True, nogil=True)
-def evaluate_lanes(program, theta, blocks, out):  # type: ignore[no-untyped-def]
+def evaluate_lanes(plan, theta, blocks, out):  # type: ignore[no-untyped-def]
     """Write the expectations (points, R, 8 B) of rows at slots ``theta`` (points, S)."""
-    first, second, starts, slot, factor, offset, observables, columns = program
+    first, second, starts, slot, factor, offset, observables, columns = plan
     readouts = observables.shape[1]
     lanes = len(theta) * readouts
     cos, sin = np.empty((len(slot), lanes)), np.empty((len(slot), lanes))
@@ -265,24 +265,24 @@ def evaluate_lanes(program, theta, blocks, out):  # type: ignore[no-untyped-def]
     for lane in range(lanes):
         v[:, lane] = observables[:, lane % readouts]
     angles_of(theta, slot, factor, offset, readouts, cos, sin)
-    turn_forward(v, first, second, starts, cos, sin)
+    rotate_forward(v, first, second, starts, cos, sin)
     for lane in range(lanes):
         expectations_of(blocks, v, lane, columns, out[lane // readouts, lane % readouts])
 
 
 @njit(cache=True, nogil=True)
-def pull_back(program, theta, blocks, dz, gradient):  # type: ignore[no-untyped-def]
+def pull_back(plan, theta, blocks, dz, gradient):  # type: ignore[no-untyped-def]
     """Write the gradient (S,) to slots ``theta`` (1, S) from that to the expectations (R, 8 B)."""
-    first, second, starts, slot, factor, offset, observables, columns = program
+    first, second, starts, slot, factor, offset, observables, columns = plan
     readouts = observables.shape[1]
     cos, sin = np.empty((len(slot), readouts)), np.empty((len(slot), readouts))
     v, w, slopes = observables.copy(), np.zeros_like(observables), np.empty_like(cos)
     angles_of(theta, slot, factor, offset, readouts, cos, sin)
-    turn_forward(v, first, second, starts, cos, sin)
+    rotate_forward(v, first, second, starts, cos, sin)
     sums = np.empty((len(columns), ROWS))
     for r in range(readouts):
         pull_rows(blocks, dz[r], columns, w, r, sums)
-    turn_back(v, w, first, second, starts, cos, sin, slopes)
+    rotate_back(v, w, first, second, starts, cos, sin, slopes)
     slot_gradient(slot, factor, slopes, 0, readouts, gradient)
 
 
@@ -335,7 +335,7 @@ def slot_gradient(slot, factor, slopes, lane, readouts, gradient):  # type: igno
 
 
 @njit(cache=True, nogil=True)
-def train_lanes(program, theta, data, batches, terms, steps, rates, losses):  # type: ignore[no-untyped-def]
+def train_lanes(plan, theta, data, batches, terms, steps, rates, losses):  # type: ignore[no-untyped-def]
     """Train clients by Adam; see `quantum.training.compiled` for the arguments.
 
     Returns
@@ -343,7 +343,7 @@ def train_lanes(program, theta, data, batches, terms, steps, rates, losses):  # 
     array of int, (clients,)
         The step at which each client's numbers stopped being finite; -1: never.
     """
-    first, second, starts, slot, factor, offset, observables, columns = program
+    first, second, starts, slot, factor, offset, observables, columns = plan
     weights, mix, tau, proximal = terms
     clients, size = theta.shape
     readouts, gates = observables.shape[1], len(slot)
@@ -357,7 +357,7 @@ def train_lanes(program, theta, data, batches, terms, steps, rates, losses):  # 
         angles_of(theta, slot, factor, offset, readouts, cos, sin)
         for lane in range(lanes):
             v[:, lane] = observables[:, lane % readouts]
-        turn_forward(v, first, second, starts, cos, sin)
+        rotate_forward(v, first, second, starts, cos, sin)
         w[:] = 0.0
         for client in range(clients):
             if step >= steps[client] or failed[client] >= 0:
@@ -367,7 +367,7 @@ def train_lanes(program, theta, data, batches, terms, steps, rates, losses):  # 
             losses[client, step] = client_step(
                 rows, its_terms, theta[client], columns, v, w, lane, scratch, d_readouts[client]
             )
-        turn_back(v, w, first, second, starts, cos, sin, slopes)
+        rotate_back(v, w, first, second, starts, cos, sin, slopes)
         for client in range(clients):
             if step >= steps[client] or failed[client] >= 0:
                 continue

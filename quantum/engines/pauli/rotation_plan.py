@@ -1,11 +1,11 @@
-"""A circuit as turns of its observable's Pauli coefficients.
+"""A circuit as rotations of its observable's Pauli coefficients.
 
 An observable is a real vector, one coefficient for each of the 4^n Pauli words. Under a rotation
-``R = exp(-i t P / 2)`` a word that commutes with P stays, and one that anticommutes turns within
+``R = exp(-i t P / 2)`` a word that commutes with P stays, and one that anticommutes turns in
 a plane: ``R^ Q R = cos t Q + sin t (i P Q)``. So going backwards through the circuit (the
 Heisenberg picture) each rotation is a list of pairs of coefficients and one angle, all real. Gates
 without angle that map Pauli words to Pauli words (Clifford gates) are moved behind the last
-rotation, where they only change which words are measured, and turn the later rotations' words.
+rotation, where they only change which words are measured, and change the words of later rotations.
 
 A row enters through its encoded state's expectations of the words, which no angle changes, so an
 expectation is one product of two real vectors.
@@ -37,7 +37,7 @@ Word = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Turn:
+class Rotation:
     """A rotation with all Clifford gates behind it: its word, its sign, and its angle."""
 
     word: Word
@@ -51,22 +51,22 @@ class Encoder:
 
     Attributes
     ----------
-    turns : tuple
-        The encoding's rotations in order of time: an angle, and the pairs that it turns.
+    rotations : tuple
+        The encoding's rotations in order of time: an angle, and the pairs that it acts on.
     start : numpy.ndarray, (met words,)
         The words' expectations before them.
     wanted : numpy.ndarray of int64, (M,)
         Which of the words are asked for.
     """
 
-    turns: tuple[tuple[Expression | float, np.ndarray, np.ndarray], ...]
+    rotations: tuple[tuple[Expression | float, np.ndarray, np.ndarray], ...]
     start: np.ndarray
     wanted: np.ndarray
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         """Return the expectations (M, rows) of rows' features (rows, n), float64."""
         values = np.repeat(self.start[:, None], len(features), axis=1)
-        for angle, a, b in self.turns:
+        for angle, a, b in self.rotations:
             t = angle.value(features=features) if isinstance(angle, Expression) else angle
             cos, sin, x, y = np.cos(t), np.sin(t), values[a], values[b]
             # <R^ A R> = cos <A> + sin <B>, <R^ B R> = cos <B> - sin <A>
@@ -75,7 +75,7 @@ class Encoder:
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class RotationPlan:
     """What the compiled functions run, for one circuit.
 
     Attributes
@@ -83,14 +83,14 @@ class Program:
     slots, readouts, size : int
         S, R, and the number K of coefficients that are ever used.
     first, second : numpy.ndarray of int32, (pairs,)
-        The pairs that turn, rotation by rotation: of ``(a, b)`` first to
+        The pairs, rotation by rotation: they go from ``(a, b)`` to
         ``(cos a - sin b, cos b + sin a)``.
     starts : numpy.ndarray of int64, (G + 1,)
         Where each rotation's pairs start; the last rotation in time comes first.
     slot : numpy.ndarray of int64, (G,)
         Each rotation's slot; -1: a fixed angle.
     factor, offset : numpy.ndarray, (G,)
-        The angle turned by is ``factor * slot + offset``, radians.
+        The angle is ``factor * slot + offset``, radians.
     observables : numpy.ndarray, (K, R)
         The measured observables' coefficients.
     columns : numpy.ndarray of int64, (M,)
@@ -115,8 +115,8 @@ class Program:
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """What the compiled functions take."""
-        turned = (self.first, self.second, self.starts, self.slot, self.factor, self.offset)
-        return *turned, self.observables, self.columns
+        pairs = (self.first, self.second, self.starts, self.slot, self.factor, self.offset)
+        return *pairs, self.observables, self.columns
 
 
 def can_run(circuit: Circuit) -> bool:
@@ -125,7 +125,7 @@ def can_run(circuit: Circuit) -> bool:
         return False
     if not all(_is_known(gate) for gate in gates_of(circuit.blocks)):
         return False
-    return len(program_of(circuit).first) <= MOST_PAIRS
+    return len(plan_of(circuit).first) <= MOST_PAIRS
 
 
 def _is_known(gate: Gate) -> bool:
@@ -142,8 +142,8 @@ def _rules(gate: Gate) -> dict[Word, tuple[Word, int]] | None:
     matrices = {word: pauli_matrix("".join(_letters(word, k))) for word in words}
     rules = {}
     for word in words:
-        turned = matrix.conj().T @ matrices[word] @ matrix
-        overlaps = {w: np.trace(m @ turned).real / 2**k for w, m in matrices.items()}
+        image_matrix = matrix.conj().T @ matrices[word] @ matrix
+        overlaps = {w: np.trace(m @ image_matrix).real / 2**k for w, m in matrices.items()}
         image = max(overlaps, key=lambda w: abs(overlaps[w]))
         if abs(abs(overlaps[image]) - 1) > 1e-9:
             return None
@@ -163,18 +163,18 @@ def _behind(word: Word, sign: int, cliffords: Iterable[Gate]) -> tuple[Word, int
         rules = _rules(gate)
         assert rules is not None
         own = tuple(sum((bits >> w & 1) << k for k, w in enumerate(gate.wires)) for bits in (x, z))
-        (new_x, new_z), turned = rules[own[0], own[1]]
-        sign *= turned
+        (new_x, new_z), factor = rules[own[0], own[1]]
+        sign *= factor
         for k, wire in enumerate(gate.wires):
             x = x & ~(1 << wire) | (new_x >> k & 1) << wire
             z = z & ~(1 << wire) | (new_z >> k & 1) << wire
     return (x, z), sign
 
 
-def _turns(circuit: Circuit) -> tuple[list[Turn], list[Turn], list[Gate]]:
+def _rotations(circuit: Circuit) -> tuple[list[Rotation], list[Rotation], list[Gate]]:
     """Rotations of the encoding and of the layers, in order of time, and the gates behind them."""
     cliffords: list[Gate] = []
-    parts: list[list[Turn]] = []
+    parts: list[list[Rotation]] = []
     for blocks in (circuit.encoding, circuit.layers):
         parts.append([])
         for gate in gates_of(blocks):
@@ -187,13 +187,13 @@ def _turns(circuit: Circuit) -> tuple[list[Turn], list[Turn], list[Gate]]:
             z = sum(1 << wire for wire, letter in letters.items() if letter in "ZY")
             word, sign = _behind((x, z), 1, cliffords)
             angle: Any = EIGHTH if gate.name == "T" else gate.angle
-            parts[-1].append(Turn(word, sign, angle))
+            parts[-1].append(Rotation(word, sign, angle))
     return parts[0], parts[1], cliffords
 
 
 @functools.lru_cache(maxsize=4096)
 def pairs_of(word: Word, sign: int, qubits: int) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of words ``(Q, i sign P Q)`` that a rotation about P turns.
+    """All pairs of words ``(Q, i sign P Q)`` that a rotation about P mixes.
 
     Words are numbered ``x + z 2^n``; the pairs' first members and their second ones, int64.
     With ``P = i^y X^x Z^z``, y its number of Y, the power of i in front of ``i P Q`` is
@@ -211,10 +211,10 @@ def pairs_of(word: Word, sign: int, qubits: int) -> tuple[np.ndarray, np.ndarray
 
 
 @functools.lru_cache(maxsize=64)
-def program_of(circuit: Circuit) -> Program:
+def plan_of(circuit: Circuit) -> RotationPlan:
     """Compile a circuit (see `can_run`)."""
     n = circuit.n_qubits
-    encoding, layers, cliffords = _turns(circuit)
+    encoding, layers, cliffords = _rotations(circuit)
     start = np.zeros((4**n, len(circuit.readouts)))
     for column, readout in enumerate(circuit.readouts):
         for coefficient, wires in readout:
@@ -222,16 +222,16 @@ def program_of(circuit: Circuit) -> Program:
             start[x + (z << n), column] += sign * coefficient
     measured: np.ndarray = np.any(start != 0, axis=1)
     met = _met_by_rows(encoding, n)
-    turns = [(turn, *pairs_of(turn.word, turn.sign, n)) for turn in reversed(layers)]
-    kept = _kept([pair for _, *pair in turns], measured, met)
-    alive = [(a[keep], b[keep]) for keep, (_, a, b) in zip(kept, turns, strict=True)]
+    rotations = [(one, *pairs_of(one.word, one.sign, n)) for one in reversed(layers)]
+    kept = _kept([pair for _, *pair in rotations], measured, met)
+    alive = [(a[keep], b[keep]) for keep, (_, a, b) in zip(kept, rotations, strict=True)]
     ends = [np.flatnonzero(measured), *(part for pair in alive for part in pair)]
     used = np.unique(np.concatenate(ends))
     place = np.full(4**n, -1)
     place[used] = np.arange(len(used))
     seen = met[used]
-    angles = [_angle(turn.angle) for turn, *_ in turns]
-    return Program(
+    angles = [_angle(one.angle) for one, *_ in rotations]
+    return RotationPlan(
         slots=circuit.slots,
         readouts=len(circuit.readouts),
         size=len(used),
@@ -247,25 +247,25 @@ def program_of(circuit: Circuit) -> Program:
     )
 
 
-def _encoder(encoding: list[Turn], met: np.ndarray, words: np.ndarray, n: int) -> Encoder:
+def _encoder(encoding: list[Rotation], met: np.ndarray, words: np.ndarray, n: int) -> Encoder:
     """Build the encoder; words that no row meets are not computed."""
-    place, turns = np.cumsum(met) - 1, []
-    for turn in encoding:
-        first, second = pairs_of(turn.word, turn.sign, n)
-        angle: Any = turn.angle
-        turns.append((angle, place[first[met[first]]], place[second[met[first]]]))
-    return Encoder(tuple(turns), _zero_state(n)[met], place[words])
+    place, rotations = np.cumsum(met) - 1, []
+    for one in encoding:
+        first, second = pairs_of(one.word, one.sign, n)
+        angle: Any = one.angle
+        rotations.append((angle, place[first[met[first]]], place[second[met[first]]]))
+    return Encoder(tuple(rotations), _zero_state(n)[met], place[words])
 
 
 def _angle(angle: Any) -> tuple[int, float]:
     return (angle.index, 0.0) if isinstance(angle, Trainable) else (-1, float(angle))
 
 
-def _met_by_rows(encoding: list[Turn], n: int) -> np.ndarray:
+def _met_by_rows(encoding: list[Rotation], n: int) -> np.ndarray:
     """Which words some row's encoded state may have an expectation of, (4^n,) of bool."""
     met = np.asarray(_zero_state(n) != 0)
-    for turn in encoding:
-        first, second = pairs_of(turn.word, turn.sign, n)
+    for one in encoding:
+        first, second = pairs_of(one.word, one.sign, n)
         met[first] |= met[second]
         met[second] |= met[first]
     return met
@@ -278,7 +278,7 @@ def _zero_state(n: int) -> np.ndarray:
 
 
 def _kept(pairs: list[Any], start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
-    """Which pairs of each turn can be other than zero and reach a coefficient that rows meet."""
+    """Which pairs of each rotation can be other than zero and reach what rows meet."""
     reached, masks = start.copy(), []
     for first, second in pairs:
         mask = reached[first] | reached[second]
