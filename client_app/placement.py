@@ -63,7 +63,9 @@ def handled_elsewhere(app: ClientApp, message: Message, context: Context) -> Mes
             "a node that declares it",
             f"start one again: ray start --resources '{{\"{name}\": 1}}'",
         )
-    reply, context.state = ray.get(_worker(name).answer.remote(app, message, context))
+    reply, state = ray.get(_worker(name).answer.remote(app, message, context))
+    context.state.clear()
+    context.state.update(state)
     found: Message = reply
     return found
 

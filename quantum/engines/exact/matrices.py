@@ -119,10 +119,8 @@ class GroupMatrices:
         slope = (slope * third[:, None, None]).sum(3)
         of_first, of_second = (slope * second[:, None]).sum(2), (slope * first[..., None]).sum(1)
         of_rotations = torch.stack([of_first, of_second, of_third], dim=1)
-        each = (
-            of_rotations[..., 1] * tape.rotations[..., 0]
-            - of_rotations[..., 0] * tape.rotations[..., 1]
-        )
+        (of_cos, of_sin), (cos, sin) = of_rotations.unbind(2), tape.rotations.unbind(2)
+        each = of_sin * cos - of_cos * sin
         each = each.view(-1).mul_(self._half)
         return torch.zeros_like(angles).index_add_(0, self._angle, each)
 
