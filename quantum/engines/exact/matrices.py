@@ -27,9 +27,7 @@ from quantum.engines.exact.fusion import FusedBlock
 from quantum.engines.exact.schedule import Group
 
 BLOCK = 64  # entries of a 4x4 complex matrix as a real pair
-ROTATIONS = (
-    3  # angles of a factor: 2^3 terms cost less than the two levels of products that they save
-)
+ROTATIONS = 3  # angles of a factor: 2^3 terms cost less than two levels of products
 
 
 @dataclass(frozen=True)
