@@ -97,7 +97,7 @@ class TrainResult:
 
 
 def check_data(data: TrainingData, classes: int, distill: DistillSettings) -> None:
-    """Refuse rows, labels, soft labels and hidden states that do not fit each other.
+    """Refuse rows, labels, weights, soft labels and hidden states that do not fit each other.
 
     Raises
     ------
@@ -116,6 +116,12 @@ def check_data(data: TrainingData, classes: int, distill: DistillSettings) -> No
             f"labels from {labels.min()} to {labels.max()}",
             f"0 to {classes - 1}",
             "check the class names",
+        )
+    if data.class_weights is not None and np.shape(data.class_weights) != (classes,):
+        raise DataError(
+            f"class weights of shape {np.shape(data.class_weights)}",
+            f"({classes},), one for each class",
+            "give as many, or none",
         )
     soft, states = data.soft_labels, data.hidden
     shape = None if soft is None else soft.shape

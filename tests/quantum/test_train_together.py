@@ -135,6 +135,27 @@ def test_one_client_s_failure_is_its_own() -> None:
     assert same(found[4], train_together([other])[0])
 
 
+def weighted(one: TrainTask, weights: list[float]) -> TrainTask:
+    return replace(one, data=replace(one.data, class_weights=np.array(weights)))
+
+
+def test_class_weights_that_do_not_fit_are_refused() -> None:
+    """The compiled loops check no index: too few weights would be read from behind their end."""
+    good = task()
+    found = train_together([good, weighted(task(), [1.0]), weighted(task(), [1.0, 2.0, 3.0])])
+    assert same(found[0], train_together([good])[0])
+    assert "class weights of shape (1,); accepted: (2,)" in str(found[1])
+    assert "class weights of shape (3,); accepted: (2,)" in str(found[2])
+
+
+def test_a_client_whose_rows_all_weigh_nothing_fails_alone() -> None:
+    good, none = task(), weighted(task(), [0.0, 1.0])
+    none = replace(none, data=replace(none.data, labels=np.zeros(13, dtype=np.int64)))
+    found = train_together([good, none])
+    assert same(found[0], train_together([good])[0])
+    assert "loss is nan at step 0" in str(found[1])
+
+
 def test_what_the_loops_lack_goes_through_torch() -> None:
     one = task()
     states = RNG.normal(size=(13, 5))

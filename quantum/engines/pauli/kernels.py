@@ -148,7 +148,8 @@ def softmax(logits, divisor, logs, shares):  # type: ignore[no-untyped-def]
         shares[c] /= total
 
 
-@njit(cache=True, nogil=True)
+# NumPy's division: weights that are 0 make one client's loss NaN, and do not end the others'.
+@njit(cache=True, nogil=True, error_model="numpy")
 def row_losses(z, labels, weights, soft, entropy, mix, tau, readout, dz, d_readout):  # type: ignore[no-untyped-def]
     """``(1 - lambda) CE + lambda tau^2 KL`` of one client's rows, and its gradient.
 
