@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from core import local_optimizer
+from quantum.classifier import check_features
 from quantum.costs import step_rows
 from quantum.engines.pauli.compiled import kernels
-from quantum.engines.pauli.engine import MOST_LANES, EncodedWords, PauliEngine
+from quantum.engines.pauli.engine import MOST_LANES, PauliEngine
 from quantum.engines.pauli.rotation_plan import RotationPlan
 from quantum.training.schedule import learning_rate, not_finite
 from quantum.training.task import TrainTask
@@ -71,21 +72,18 @@ def _launch(tasks: Sequence[TrainTask], batch_rows: int) -> list[Trained | Excep
     """Train clients of one circuit, all with mini-batches of so many rows, or none (0)."""
     errors: dict[int, Exception] = {}
     starts: dict[int, np.ndarray] = {}
-    encoded: dict[int, EncodedWords] = {}
     for index, task in enumerate(tasks):
         try:
+            check_features(task.data.features, task.classifier.ansatz.n_qubits)
             starts[index] = task.classifier.flatten(task.parameters)
-            rows = task.classifier.prepare(task.data.features, batch_rows or None)
-            assert isinstance(rows, EncodedWords)
-            encoded[index] = rows
         except Exception as error:  # one client's failure is its own
             errors[index] = error
     fine = [index for index in range(len(tasks)) if index not in errors]
-    theta = np.stack([starts[index] for index in fine]) if fine else np.empty((0, 0))
-    losses, failed = _train(
-        [tasks[index] for index in fine], theta, [encoded[index] for index in fine], batch_rows
-    )
     found: dict[int, Trained | Exception] = dict(errors)
+    if not fine:
+        return [found[index] for index in range(len(tasks))]
+    theta = np.stack([starts[index] for index in fine])
+    losses, failed = _train([tasks[index] for index in fine], theta, batch_rows)
     for place, index in enumerate(fine):
         own = losses[place, : tasks[index].steps].tolist()
         step = int(failed[place])
@@ -96,12 +94,12 @@ def _launch(tasks: Sequence[TrainTask], batch_rows: int) -> list[Trained | Excep
 def _train(
     tasks: Sequence[TrainTask],
     theta: np.ndarray,
-    encoded: Sequence[EncodedWords],
     batch_rows: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Train in place; return losses (clients, steps) and the steps at which numbers failed."""
-    if not tasks:
-        return np.empty((0, 0)), np.empty(0)
+    engine = tasks[0].classifier.engine
+    assert isinstance(engine, PauliEngine)
+    encoded = engine.prepare_all([task.data.features for task in tasks])
     steps = np.array([task.steps for task in tasks])
     losses, rates = np.zeros((2, len(tasks), steps.max()))
     for client, task in enumerate(tasks):
@@ -122,8 +120,9 @@ def _train(
         np.array([float(task.train.proximal) for task in tasks]),
     )
     batches = _batches(tasks, int(steps.max()), batch_rows)
-    plan = _plan(tasks[0]).arrays
-    failed = kernels().train_lanes(plan, theta, data, batches, terms, steps, rates, losses)
+    failed = kernels().train_lanes(
+        engine.plan.arrays, theta, data, batches, terms, steps, rates, losses
+    )
     return losses, failed
 
 

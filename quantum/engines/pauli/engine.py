@@ -5,6 +5,7 @@ All numbers are float64: single precision would save nothing here. `docs/engine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -91,10 +92,16 @@ class PauliEngine:
 
     def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedWords:
         """Encode features of shape (rows, n); how many are used at a time changes nothing."""
-        x = np.asarray(features, dtype=np.float64)
+        return self.prepare_all([features])[0]
+
+    def prepare_all(self, features: Sequence[np.ndarray]) -> list[EncodedWords]:
+        """Encode several data sets, each of shape (rows, n), in one go."""
+        x = np.concatenate([np.asarray(one, dtype=np.float64) for one in features])
         encode = self.plan.encoder.encode
-        parts = [encode(x[k : k + CHUNK]) for k in range(0, len(x), CHUNK)]
-        return EncodedWords(in_blocks(np.concatenate(parts, axis=1).T), len(x))
+        parts = [encode(x[k : k + CHUNK]).T for k in range(0, len(x), CHUNK)]
+        ends = np.cumsum([len(one) for one in features])
+        own = np.split(np.concatenate(parts), ends[:-1])
+        return [EncodedWords(in_blocks(values), len(values)) for values in own]
 
     def evaluate(self, points: np.ndarray, encoded: EncodedRows) -> np.ndarray:
         """Compute the expectations at each of K points (K, S), shape (K, rows, R)."""
