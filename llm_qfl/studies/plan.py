@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from core import SECTIONS, Settings, SettingsError, UserError, flatten
 from core.settings.parsing import short_repr
 from llm_qfl.configuration import Folder, configure, dotted_key, flat_values
 from reporting.study_record import COLUMNS
+
+PLACES = ("run.name", "run.output", "run.folder", "run.report")
+"""Settings that change no figure; of a study's runs the study sets them."""
+
+MOST_SEED = 2**31 - 1
 
 Group = Mapping[str, Any]
 """Settings that one value of an axis stands for, and perhaps a ``config``."""
@@ -117,6 +123,10 @@ def make_plan(
     """
     base = list(config) if isinstance(config, list | tuple) else [config]
     axes = _axes(grid)
+    groups = [[set(_own(group)) for _, group in values] for values in axes.values()]
+    for own in groups:
+        check_values(set.union(*own), ())
+        check_values(set.intersection(*own), overrides)  # of a part of an axis it is the default
     notices: dict[str, None] = {}
     cells = list(_cells(base, axes, overrides, notices))
     names = [tuple(cell.values.values()) for cell in cells]
@@ -131,7 +141,7 @@ def make_plan(
         _number("margin", margin),
         check_figures(figures),
         check_runner(runner),
-        Path(folder),
+        check_folder(folder),
         tuple(notices),
     )
     held = Plan(**{**vars(whole), "reference": _reference(reference, whole.axes)})
@@ -145,6 +155,8 @@ def _axes(grid: Any) -> dict[str, list[tuple[str | None, Group]]]:
         raise SettingsError(f"grid = {short_repr(grid)}", accepted, "give at least one")
     axes: dict[str, list[tuple[str | None, Group]]] = {}
     for key, values in _unfolded(grid):
+        if not isinstance(key, str):
+            raise SettingsError(f"the axis {key!r}", "text", "name a setting, or an axis")
         if isinstance(values, Mapping) and values:
             _check_groups(key, values)
             axes[key] = list(values.items())
@@ -154,8 +166,6 @@ def _axes(grid: Any) -> dict[str, list[tuple[str | None, Group]]]:
         else:
             axis = dotted_key(key) if key in COLUMNS else key
             axes[axis] = [(None, {key: value}) for value in values]
-        if dotted_key(key) == "run.seed":
-            raise SettingsError("run.seed in the grid", "seeds = [...]", "name them there")
     for taken in COLUMNS & axes.keys():
         raise SettingsError(f"the axis {taken!r}", "a name that no figure has", "choose another")
     return axes
@@ -169,6 +179,33 @@ def _unfolded(grid: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{leaf}", inner) for leaf, inner in values.items())
         else:
             yield key, values
+
+
+def _own(group: Group) -> dict[str, Any]:
+    """Return the settings of an axis's value, by dotted key."""
+    return flat_values({key: value for key, value in group.items() if key != "config"})
+
+
+def check_values(varied: Collection[str], overrides: Collection[str]) -> None:
+    """Refuse settings that the study itself sets, and values that its own ones would replace.
+
+    Parameters
+    ----------
+    varied : collection of str
+        Settings that the study varies, by dotted key.
+    overrides : collection of str
+        Settings of all its runs.
+    """
+    if "run.seed" in varied or "run.seed" in overrides:
+        raise SettingsError(
+            "run.seed in a study", "seeds = [...], for every cell", "name them there"
+        )
+    if places := set(PLACES) & set(varied):
+        accepted = "settings of what a run does; the study names its runs' folders"
+        raise SettingsError(f"{min(places)} in a grid or search", accepted, "leave it out")
+    if both := set(varied) & set(overrides):
+        given = f"{min(both)}, of which the study has values, with another for all its runs"
+        raise SettingsError(given, "one of both", "leave one out, or see --only")
 
 
 def _check_groups(axis: str, groups: Mapping[str, Any]) -> None:
@@ -190,7 +227,7 @@ def _cells(
         for _, group in choice:
             more = group.get("config", [])
             configs[-1:-1] = more if isinstance(more, list) else [more]
-            own = flat_values({key: value for key, value in group.items() if key != "config"})
+            own = _own(group)
             if both := own.keys() & values.keys():
                 raise SettingsError(f"two axes set {min(both)}", "one of them", "change one axis")
             values |= own
@@ -213,22 +250,29 @@ def _cells(
 
 def check_seeds(seeds: Any) -> tuple[int, ...]:
     """Return the seeds; a number stands for 0 to below it."""
-    accepted = "a list of whole numbers, each once, or how many"
+    accepted = f"a list of whole numbers from 0 to {MOST_SEED}, each once, or how many"
     if isinstance(seeds, int) and not isinstance(seeds, bool) and 0 < seeds <= 10_000:
         return tuple(range(seeds))
     try:
         found = tuple(operator.index(seed) for seed in seeds)
     except TypeError:
         raise SettingsError(f"seeds = {short_repr(seeds)}", accepted, "give one") from None
-    if not found or len(set(found)) < len(found):
+    if not found or len(set(found)) < len(found) or min(found) < 0 or max(found) > MOST_SEED:
         raise SettingsError(f"seeds = {short_repr(seeds)}", accepted, "give one")
     return found
+
+
+def check_folder(folder: Any) -> Path:
+    """Return the study's folder."""
+    if isinstance(folder, str | os.PathLike) and str(folder):
+        return Path(folder)
+    raise SettingsError(f"folder = {short_repr(folder)}", "a folder's path", "give one")
 
 
 def _target(target: Any) -> float | str | None:
     if target is None or target == "reference":
         return target  # type: ignore[no-any-return]
-    if isinstance(target, int | float) and 0 < target <= 1:
+    if isinstance(target, int | float) and target is not True and 0 < target <= 1:
         return float(target)
     accepted = "a validation accuracy above 0, at most 1, or 'reference'"
     raise SettingsError(f"target = {short_repr(target)}", accepted, "say 0.9 for 90 %")
@@ -300,7 +344,12 @@ def flat_axes(given: Mapping[str, Any], axes: Mapping[str, Any]) -> Iterator[tup
 def _chosen(plan: Plan, only: Sequence[tuple[str, str]]) -> tuple[Cell, ...]:
     """Return the cells that are wanted, and those that they are compared with."""
     wanted: dict[str, set[str]] = {}
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in only):
+        raise SettingsError(
+            f"only = {short_repr(only)}", "pairs of an axis and a value", "give such"
+        )
     for axis, value in only:
+        value = str(value)
         if axis not in plan.axes or value not in map(str, plan.axes[axis]):
             shown = "; ".join(f"{a}: {', '.join(map(str, v))}" for a, v in plan.axes.items())
             raise SettingsError(f"--only {axis}={value}", shown, "name a value of an axis")

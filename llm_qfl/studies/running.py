@@ -18,12 +18,9 @@ from core.own_code import source_digest
 from core.registry import POINTS, registered
 from core.storage.files import file_lock
 from llm_qfl.callbacks import Progress
-from llm_qfl.studies.plan import Cell, Plan, axes_of
+from llm_qfl.studies.plan import PLACES, Cell, Plan, axes_of
 from llm_qfl.studies.workers import Pool, Task, find_runner, run_task
 from reporting.study_record import final_accuracy
-
-PLACES = ("run.name", "run.output", "run.folder", "run.report")
-"""Settings that change no figure."""
 
 MOST_ATTEMPTS = 1000
 
@@ -260,9 +257,14 @@ def held(folder: Path) -> Iterator[None]:
     Raises
     ------
     UserError
-        If another process works on it.
+        If another process works on it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        given = f"no study can be written to {str(folder)!r}: {error.strerror}"
+        raise UserError(given, "a folder that can be written", "name another one") from None
     given = f"a study in {str(folder)!r} is still going on"
     refusal = explain(given, "one at a time", "wait for its end, or name another folder")
     with file_lock(folder / ".lock", refusal):

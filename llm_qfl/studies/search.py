@@ -12,14 +12,22 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import FIELDS, SECTIONS, SettingsError, derive_seed, flatten, read_json
 from core.settings.parsing import short_repr
 from llm_qfl.configuration import configure, dotted_key
-from llm_qfl.studies.plan import Cell, Plan, check_figures, check_runner, check_seeds
-from llm_qfl.studies.running import PLACES, Conductor, Run, held, preflight
+from llm_qfl.studies.plan import (
+    PLACES,
+    Cell,
+    Plan,
+    check_figures,
+    check_folder,
+    check_runner,
+    check_seeds,
+    check_values,
+)
+from llm_qfl.studies.running import Conductor, Run, held, preflight
 from llm_qfl.studies.workers import Pool
 
 if TYPE_CHECKING:
@@ -100,11 +108,12 @@ class Search:
             margin=0.0,
             figures=check_figures(requested["figures"]),
             runner=check_runner(requested["runner"]),
-            folder=Path(requested["folder"]),
+            folder=check_folder(requested["folder"]),
         )
 
     def check(self, ranges: Mapping[str, Any]) -> None:
         """Refuse ends of ranges that no run would take, and a first trial that could not run."""
+        check_values(self.spaces, self.overrides)
         for key, given in ranges.items():
             ends = given if isinstance(given, list) else [given["low"], given["high"]]
             for end in ends:
@@ -196,6 +205,10 @@ def _checked(search: Any) -> tuple[int, int, dict[str, Any]]:
         accepted = "an installation with the extra 'search'"
         fix = "install with `pip install 'llm-qfl[search]'`"
         raise SettingsError("a search needs the package optuna, not installed", accepted, fix)
+    if not isinstance(search, Mapping):
+        raise SettingsError(
+            f"search = {short_repr(search)}", f"a dict of {', '.join(KEYS)}", "give one"
+        )
     if unknown := [key for key in search if key not in KEYS]:
         raise SettingsError(f"search: unknown key {unknown[0]!r}", ", ".join(KEYS), "correct it")
     trials, seed, ranges = (search.get(key) for key in KEYS)

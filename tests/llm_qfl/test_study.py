@@ -72,6 +72,7 @@ def test_side_by_side_gives_the_same_digits_and_a_killed_worker_is_one_failed_ru
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: dict[str, Any] = {"grid": {"agent": ["all", "random"]}, "seeds": 2, **QUICKER}
+    del given["agent"]
     killer = threading.Thread(target=_kill_a_worker, args=(Path("runs/many"),), daemon=True)
     killer.start()
     many = llm_qfl.study(**given, jobs=2, folder="runs/many")
@@ -132,7 +133,17 @@ def test_a_digest_is_that_of_the_settings() -> None:
         ({"grid": {"agent": []}}, r"grid['agent'] = []; accepted: a list of values"),
         ({"grid": {}}, "grid = {}; accepted: settings with lists of values"),
         ({"grid": {"mine": {"a": 3}}}, "grid['mine']['a'] = 3; accepted: a table of settings"),
-        ({"grid": {"seed": [1]}}, "run.seed in the grid; accepted: seeds = [...]"),
+        ({"grid": {"seed": [1]}}, "run.seed in a study; accepted: seeds = [...]"),
+        ({"grid": {"a": {"b": {"run.seed": 1}}}}, "run.seed in a study; accepted: seeds"),
+        ({"grid": {"rounds": [1]}, "seed": 4}, "run.seed in a study; accepted: seeds"),
+        ({"grid": {"run.folder": ["x"]}}, "run.folder in a grid or search; accepted: settings of"),
+        ({"grid": {"rounds": [1]}, "rounds": 2}, "run.rounds, of which the study has values"),
+        ({"grid": {3: [1]}}, "the axis 3; accepted: text"),
+        ({"grid": {"rounds": [1]}, "only": ["x"]}, "only = ['x']; accepted: pairs of an axis"),
+        ({"grid": {"rounds": [1]}, "folder": 3}, "folder = 3; accepted: a folder's path"),
+        ({"grid": {"rounds": [1]}, "seeds": [-1]}, "seeds = [-1]; accepted: a list of whole"),
+        ({"grid": {"rounds": [1]}, "seeds": [2**31]}, "accepted: a list of whole numbers from 0"),
+        ({"grid": {"rounds": [1]}, "target": True}, "target = True; accepted: a validation"),
         ({"grid": {"loss": {"a": {}}}}, "the axis 'loss'; accepted: a name that no figure has"),
         ({"grid": {"rounds": [1], "a": {"b": {"run.rounds": 2}}}}, "two axes set run.rounds"),
         ({"grid": {"rounds": [1]}, "seeds": 0}, "seeds = 0; accepted: a list of whole numbers"),
@@ -153,6 +164,19 @@ def test_mistakes_are_one_line_before_the_first_run(given: dict[str, Any], messa
     with pytest.raises(llm_qfl.UserError, match=re.escape(message)):
         llm_qfl.study(**given)
     assert not Path("runs").exists()
+
+
+def test_an_axis_of_groups_may_have_the_name_of_a_section() -> None:
+    groups = {"few": {"data": {"train_rows": 60}}, "a csv": {"data": {"source": "csv"}}}
+    with pytest.raises(llm_qfl.UserError, match=r"^data a csv: "):
+        llm_qfl.study(grid={"data": groups})
+
+
+def test_a_folder_that_is_a_file_is_one_line() -> None:
+    Path("file").touch()
+    for folder in ("file", "file/below"):
+        with pytest.raises(llm_qfl.UserError, match="no study can be written to 'file"):
+            llm_qfl.study(**ONE, grid={"features.clip": [2.0]}, folder=folder)
 
 
 STUDY = (ROOT / "examples" / "study.toml").read_text("utf-8")
@@ -241,6 +265,7 @@ def run_cell(settings, target, callbacks):
 def test_a_runner_runs_cells_and_is_told_what_the_reference_ended_with() -> None:
     Path("my_runner.py").write_text(RUNNER)
     given: dict[str, Any] = {"grid": {"agent": ["all", "random"]}, "target": "reference", **ONE}
+    del given["agent"]
     found = llm_qfl.study(**given, seeds=[1, 2], runner="my_runner:run_cell", margin=0.25)
     ended = llm_qfl.read(found.table["folder"].iloc[0]).rounds["accuracy"].iloc[-1]
     assert Path("told.txt").read_text().splitlines() == ["all None", f"random {ended - 0.25}"]
@@ -254,6 +279,7 @@ def test_a_runner_runs_cells_and_is_told_what_the_reference_ended_with() -> None
 def test_objects_and_callbacks_keep_runs_in_this_process(capsys: Any) -> None:
     seen: list[int] = []
     given: dict[str, Any] = {"grid": {"agent": ["all", "random"]}, "jobs": 2, **QUICKER}
+    del given["agent"]
     llm_qfl.study(**given, callbacks=lambda figures: seen.append(figures["round"]))
     assert seen == [1, 1]
     line = "llm-qfl: 2 of 2 runs have callbacks: one after the other, in this process"
@@ -349,10 +375,12 @@ def test_one_seed_proposes_the_same_trials_whatever_was_interrupted() -> None:
         ({"trials": 2, "ranges": {"steps": 3}}, "search: train.steps = 3; accepted: a list of"),
         ({"trials": 2, "ranges": {"steps": {"low": 3, "high": 1}}}, "search: train.steps = {'low'"),
         ({"trials": 2, "ranges": {"steps": [5, 0]}}, "train.steps = 0; accepted:"),
+        (3, "search = 3; accepted: a dict of trials, seed, ranges"),
+        ({"trials": 2, "ranges": {"seed": [5]}}, "run.seed in a study; accepted: seeds"),
         ({"trials": 2, "ranges": {"stepz": [5]}}, "unknown setting 'stepz'"),
     ],
 )
-def test_mistakes_of_a_search_are_one_line(search: dict[str, Any], message: str) -> None:
+def test_mistakes_of_a_search_are_one_line(search: Any, message: str) -> None:
     pytest.importorskip("optuna")
     with pytest.raises(llm_qfl.UserError, match=re.escape(message)):
         llm_qfl.study(search=search)
