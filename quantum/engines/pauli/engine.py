@@ -26,7 +26,7 @@ ROWS = 8
 CHUNK = 2048
 """Rows that are encoded at once."""
 
-MOST_LANES = 64
+MOST_LANES = 128
 """Lanes that are rotated side by side: more would leave the processor's cache."""
 
 
