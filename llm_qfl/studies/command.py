@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from core import UserError
+from core import SettingsError, UserError
 from core.settings.parsing import parse_assignment
+from llm_qfl.configuration import configure, flat_values
 from llm_qfl.studies.file import read_study_file
 from llm_qfl.studies.lines import study_json, study_lines
 from llm_qfl.studies.study import study
 
 FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130
+GIVEN = ("seeds", "jobs", "folder")
+"""Keys of a study's file that are options too."""
 
 
 def run_study(requested: dict[str, Any]) -> int:
@@ -24,16 +28,19 @@ def run_study(requested: dict[str, Any]) -> int:
     int
         Exit code: 0, or 1 where runs have failed.
     """
-    file = Path(requested["file"])
-    given: dict[str, Any] = {
-        key: requested[key] for key in ("seeds", "jobs", "folder") if requested[key] is not None
-    }
-    given |= dict(parse_assignment(text, "--set") for text in requested["assignments"])
+    given = read_study_file(Path(requested["file"]))
+    assignments = [parse_assignment(text, "--set") for text in requested["assignments"]]
+    own = {**flat_values(given.pop("set", {})), **flat_values(dict(assignments))}
+    for key in own.keys() & signature(study).parameters.keys():  # an argument is no setting
+        configure(None, {key: own[key]})  # says so
+    given |= {key: requested[key] for key in GIVEN if requested[key] is not None}
     if requested["trials"] is not None:
-        search = read_study_file(file).get("search") or {}
-        given["search"] = {**search, "trials": requested["trials"]}
-    only = [tuple(pair.partition("=")[::2]) for pair in requested["only"]]
-    found = study(file, only=only, quiet=requested["quiet"], **given)
+        if "search" not in given:
+            shown = f"--search with {requested['file']!r}, which has no [search]"
+            raise SettingsError(shown, "a file with one", "leave --search out")
+        given["search"] = {**given["search"], "trials": requested["trials"]}
+    only = [pair.partition("=")[::2] for pair in requested["only"]]
+    found = study(only=only, quiet=requested["quiet"], **given, **own)
     print(json.dumps(study_json(found), indent=2) if requested["as_json"] else study_lines(found))
     return FAILED if (found.table["status"] != "completed").any() else 0
 

@@ -38,7 +38,7 @@ BATCH = 4
 
 KEYS = ("trials", "seed", "ranges")
 SCALARS = (bool, int, float, str)
-REFUSED = {"reference": None, "target": None, "margin": 0.0}
+REFUSED = {"reference": None, "target": None, "margin": 0.0, "only": ()}
 """What a search would ignore."""
 
 

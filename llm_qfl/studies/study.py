@@ -178,6 +178,7 @@ def study(
         "grid": grid,
         "search": search,
         "jobs": jobs,
+        "only": tuple(only),
     }
     own = flat_values(overrides)
     if grid is None and search is None:
@@ -190,7 +191,7 @@ def study(
             raise SettingsError("grid and search", "one of them", "leave one out")
         find_best(search, requested, own, at_once, callbacks, quiet)
     else:
-        plan = make_plan(overrides=own, only=only, **requested)
+        plan = make_plan(overrides=own, **requested)
         conductor = Conductor(plan, at_once, callbacks, quiet, {})
         conductor.check()
         for notice in plan.notices:
