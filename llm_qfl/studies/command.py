@@ -39,7 +39,7 @@ def run_study(requested: dict[str, Any]) -> int:
             shown = f"--search with {requested['file']!r}, which has no [search]"
             raise SettingsError(shown, "a file with one", "leave --search out")
         given["search"] = {**given["search"], "trials": requested["trials"]}
-    only = [pair.partition("=")[::2] for pair in requested["only"]]
+    only = tuple(pair.partition("=")[::2] for pair in requested["only"])
     found = study(only=only, quiet=requested["quiet"], **given, **own)
     print(json.dumps(study_json(found), indent=2) if requested["as_json"] else study_lines(found))
     return FAILED if (found.table["status"] != "completed").any() else 0

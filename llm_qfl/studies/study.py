@@ -178,7 +178,7 @@ def study(
         "grid": grid,
         "search": search,
         "jobs": jobs,
-        "only": tuple(only),
+        "only": only,
     }
     own = flat_values(overrides)
     if grid is None and search is None:
