@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.formatting import join_list
 from reporting.charts import (
@@ -24,9 +24,6 @@ from reporting.fedavg_reference import History, by_client
 from reporting.formatting import amount, duration, figure, percent, text, whole
 from reporting.page import Columns, SearchTable, Table, table_of
 from reporting.record import Json, Record
-
-if TYPE_CHECKING:
-    pass
 
 EXTREMES = 10
 """Clients of a table of the best, and of one of the worst."""

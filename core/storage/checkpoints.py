@@ -93,7 +93,9 @@ def write_checkpoint(
 
     target = _store(run).write(f"round-{number:03d}", save_all)
     (target.parent / UNDERWAY).unlink(missing_ok=True)  # the round is closed
-    for old in checkpoint_folders(run)[:-MOST_KEPT]:
+    folders = checkpoint_folders(run)
+    # Later ones, which a run that went on from an earlier one cannot use, push none out.
+    for old in folders[: folders.index(target) + 1][:-MOST_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 

@@ -71,6 +71,17 @@ def test_the_newest_are_kept_and_no_more(tmp_path: Path) -> None:
     ]
 
 
+def test_one_is_not_pushed_out_by_later_ones_that_are_of_no_use(tmp_path: Path) -> None:
+    """A run of an earlier version has them all; its records were cut, and it went on from 2."""
+    grow(tmp_path, 1)
+    grow(tmp_path, 2)
+    for number in range(3, MOST_KEPT + 5):
+        (tmp_path / "checkpoint" / f"round-{number:03d}").mkdir()
+    assert last(tmp_path).number == 2
+    grow(tmp_path, 3)
+    assert last(tmp_path).number == 3
+
+
 @pytest.mark.parametrize("name", ["model", "state.json", "manifest.json"])
 def test_a_damaged_one_is_passed_over(tmp_path: Path, name: str) -> None:
     grow(tmp_path, 1)
