@@ -227,7 +227,10 @@ def _figures(columns: Columns) -> list[int]:
 
 
 def extremes(rows: Sequence[Json]) -> list[Table]:
-    """Return the best and the worst clients by their mean credit, or else by their last loss."""
+    """Return the best and the worst clients by their mean credit, or else by their last loss.
+
+    No client is in both: of few that have the figure, each table has half.
+    """
     measure = CREDIT if any(row["credit"] is not None for row in rows) else LOSS
     known = [row for row in rows if row[measure.key] is not None]
     ranked = sorted(known, key=lambda row: row[measure.key], reverse=measure.falling)
@@ -237,8 +240,9 @@ def extremes(rows: Sequence[Json]) -> list[Table]:
         if column[0] in ("client", "train_rows", "trained", "loss", "accuracy", "circuits")
         or column[0] == measure.key
     ]
+    most = min(EXTREMES, max(1, len(ranked) // 2))
     note = f"By {measure.name}, of the {len(known):,} clients that have one."
     return [
         table_of(shown, part, title=f"The {len(part)} {which} clients", note=note)
-        for which, part in (("best", ranked[:EXTREMES]), ("worst", ranked[: -EXTREMES - 1 : -1]))
+        for which, part in (("best", ranked[:most]), ("worst", ranked[: -most - 1 : -1]))
     ]

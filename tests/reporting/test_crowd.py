@@ -113,6 +113,13 @@ def test_the_extremes_are_those_of_the_figure_that_is_named(crowd: Path) -> None
     assert "the loss of its last model" in best.note
 
 
+def test_no_client_is_among_the_best_and_the_worst(crowd: Path) -> None:
+    few = [row for row in client_rows(read_record(crowd), None) if row["loss"] is not None][:17]
+    best, worst = ({row[0] for row in table.rows} for table in extremes(few))
+    assert len(best) == len(worst) == 8
+    assert not best & worst
+
+
 def test_each_file_is_read_once(crowd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     content = Reader.content
