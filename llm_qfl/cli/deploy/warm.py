@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +128,7 @@ class Starter:
         if gone := ended():
             if self.running & gone:
                 self.due = now + SPARE_SECONDS
-            if self.spare and self.spare.process in gone:  # this app cannot be prepared
+            if self.spare and self.spare.process in gone:  # killed: none is made before a message
                 os.close(self.spare.pipe)
                 self.spare, self.bundle = None, ""
             self.running -= gone
@@ -140,7 +141,10 @@ class Starter:
             self.spare = Spare(process, writes, self.bundle)
             return ""
         os.close(writes)
-        self.prepare(self.bundle)
+        try:
+            self.prepare(self.bundle)
+        except Exception:  # a token may be here already, and its reply says what is wrong
+            traceback.print_exc()
         if not (token := os.read(reads, 4096).decode()):
             sys.exit()  # whoever forked us has gone
         os.close(reads)

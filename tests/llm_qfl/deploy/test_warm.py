@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 DRIVER = """
-import json, os, pathlib, random, sys, threading
+import json, os, pathlib, random, sys, time
 import numpy.random
 import torch
 from llm_qfl.cli.deploy import warm
@@ -35,10 +35,11 @@ tasks, out = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
 prepared = []
 
 def prepare(bundle):
+    (out / "spare").write_text(str(os.getpid()))
     if bundle == "broken":
+        time.sleep(0.3)  # its message comes meanwhile
         raise ImportError("no such app")
     prepared.append(bundle)
-    (out / "spare").write_text(str(os.getpid()))
 
 def acquire():  # the next message comes when all is idle, and there is a spare if there can be one
     waits = starter.bundle and not starter.spare
