@@ -234,6 +234,21 @@ def test_a_folder_that_others_may_write_to_is_not_used(
     assert used == tmp_path / "cache" / "llm-qfl-compiled" / "digest" / "kernels.py"
 
 
+def test_what_numba_stores_lies_beside_the_copy(tmp_path: Path) -> None:
+    """By itself it takes NUMBA_CACHE_DIR, whoever may write there."""
+    code = """
+from quantum.engines.pauli.compiled import kernels
+print(kernels().rotate.stats.cache_path)
+print(kernels().__file__)
+"""
+    own = {**os.environ, compiled.VARIABLE: str(tmp_path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True, check=True)
+    stored, copy = map(Path, done.stdout.splitlines())
+    assert stored == copy.parent / "__pycache__"
+    assert [path.name for path in tmp_path.iterdir()] == ["llm-qfl"]
+
+
 def test_where_nothing_can_be_written_temporary_files_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from core import UserError, store_root
 from core.storage.files import write_bytes
@@ -39,7 +40,13 @@ def kernels() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    # Beside the copy, in a folder that was looked at; NUMBA_CACHE_DIR may be open to others.
+    config: Any = numba.config
+    given, config.CACHE_DIR = config.CACHE_DIR, ""
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        config.CACHE_DIR = given
     return module
 
 
