@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from reporting.study_record import StudyRecord
 
 
+DEFAULTS: dict[str, Any] = {
+    "seeds": (0,),
+    "margin": 0.0,
+    "figures": (),
+    "runner": "",
+    "folder": "runs/study",
+    "only": (),
+}
+"""What neither a keyword nor a file says."""
+
+
 class Study:
     """A study, read from its folder; of an unfinished one what is there.
 
@@ -102,14 +113,14 @@ def study(
     *,
     grid: Mapping[str, Any] | None = None,
     search: Mapping[str, Any] | None = None,
-    seeds: Sequence[int] | int = (0,),
+    seeds: Sequence[int] | int | None = None,
     reference: Any = None,
     target: float | str | None = None,
-    margin: float = 0.0,
-    figures: Sequence[str] = (),
+    margin: float | None = None,
+    figures: Sequence[str] | None = None,
     jobs: int | None = None,
-    folder: Folder = "runs/study",
-    runner: Any = "",
+    folder: Folder | None = None,
+    runner: Any = None,
     callbacks: Any = None,
     quiet: bool | None = None,
     only: Sequence[tuple[str, str]] = (),
@@ -134,7 +145,7 @@ def study(
         In the place of `grid`: ``trials``, ``seed`` and ``ranges`` of settings (docs/studies.md).
     seeds : sequence of int, or int
         The same for every cell: they see the same rows and first parameters, so differences
-        are paired. A number: 0 to below it.
+        are paired. A number: 0 to below it. By itself 0.
     reference : Any, optional
         What to compare with: a dict of axes and values (the other axes as in the cell that is
         compared), a value that one axis has, or a value for each axis; by itself the first value
@@ -147,7 +158,7 @@ def study(
     jobs : int, optional
         Runs side by side, each a process with one thread; by itself the processors there are.
     folder : str or Path
-        Where tables, page and the runs' folders go.
+        Where tables, page and the runs' folders go; by itself ``runs/study``.
     runner : str or function
         ``module:function`` that runs a cell in the place of `llm_qfl.run` (docs/studies.md).
     only : sequence of (axis, value)
@@ -178,11 +189,12 @@ def study(
         "grid": grid,
         "search": search,
         "jobs": jobs,
-        "only": only,
+        "only": only or None,
     }
     own = flat_values(overrides)
     if grid is None and search is None:
         requested, own = _with_file(requested, own)
+    requested = {k: DEFAULTS.get(k) if v is None else v for k, v in requested.items()}
     search, at_once = requested.pop("search"), _jobs(requested.pop("jobs"))
     if search is not None:
         from llm_qfl.studies.search import find_best
@@ -208,15 +220,12 @@ def _with_file(
     requested: Mapping[str, Any], own: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Add what a study's file says; what was given by keyword wins."""
-    from inspect import signature
-
     file = requested["config"]
     if not isinstance(file, str | os.PathLike):
         accepted = "a grid, a search, or a study's file"
         raise SettingsError(f"config = {file!r} without a grid", accepted, "give one")
     filed = read_study_file(Path(file))
-    defaults = signature(study).parameters
-    given = {key: value for key, value in requested.items() if value != defaults[key].default}
+    given = {key: value for key, value in requested.items() if value is not None}
     whole = {**requested, "config": None, **filed, **{**given, "config": filed.get("config")}}
     return whole, {**flat_values(whole.pop("set", {})), **own}
 

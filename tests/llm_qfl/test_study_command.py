@@ -59,3 +59,13 @@ def test_options_that_do_not_fit_a_study_are_one_line(
     with pytest.raises(llm_qfl.UserError, match=re.escape(message)):
         run_study(requested("study.toml", **own))
     assert not Path("runs").exists()
+
+
+def test_keywords_win_over_a_file_also_where_they_are_the_default() -> None:
+    Path("study.toml").write_text(STUDY)  # two seeds and a margin
+    found = llm_qfl.study("study.toml", seeds=(0,), margin=0.0, folder="runs/study", jobs=1)
+    assert set(found.table["seed"]) == {0}
+    assert (found.folder, read_json(Path("runs/study/study.json"))["margin"]) == (
+        Path("runs/study"),
+        0.0,
+    )
