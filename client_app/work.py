@@ -68,7 +68,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     import torch
 
     from data import Projection
-    from quantum import TrainingData, TrainTask
+    from quantum import TrainingData, TrainTask, load_compiled
 
     settings, number = cache.settings, instruction.round
     torch.set_num_threads(settings.quantum.threads)
@@ -84,7 +84,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
         hidden=teacher.hidden if settings.distill.features > 0 else None,
     )
     seen = projection.apply(cache.features("validation"))
-    # Loading rows and features again in a new process is no training.
+    # Loading rows, features and compiled functions again in a new process is no training.
     began = time.monotonic()
     adam = settings.train.model_copy(update={"optimizer": "adam"})
     task = TrainTask(
@@ -97,9 +97,11 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
         step_offset=instruction.step_offset,
         seed=derive_seed(settings.run.seed, "train", cache.client, number),
     )
+    seconds = time.monotonic() - began
+    load_compiled(task)
     # Reused from the store or remembered: nothing was trained on in this round.
     tokens = int(teacher.metrics["tokens"]) if was_fresh else 0
-    return Begun(task, seen, teacher, tokens, llm_seconds, time.monotonic() - began)
+    return Begun(task, seen, teacher, tokens, llm_seconds, seconds)
 
 
 def train_round(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from quantum.engines.factory import build_engine, check_backend
     from quantum.export import circuit_as, observables_as
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
+    from quantum.training.compiled import load_compiled
     from quantum.training.local import evaluate, train_local, train_together
     from quantum.training.task import TrainingData, TrainResult, TrainTask
 
@@ -35,6 +36,7 @@ __getattr__ = lazy_door(
         "quantum.engines.base": "DeviceEngine Engine Host EncodedRows Usage",
         "quantum.engines.factory": "build_engine check_backend",
         "quantum.losses": "cross_entropy distillation distilled_loss proximal_term",
+        "quantum.training.compiled": "load_compiled",
         "quantum.training.local": "evaluate train_local train_together",
         "quantum.training.task": "TrainingData TrainResult TrainTask",
     },

@@ -7,6 +7,7 @@ weight; what shares a launch is the circuit.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -35,6 +36,20 @@ def can_compile(task: TrainTask) -> bool:
         and task.distill.features == 0
         and task.steps > 0
     )
+
+
+def load_compiled(task: TrainTask) -> None:
+    """Load a training's compiled functions, once a process, which is no part of its seconds."""
+    engine = task.classifier.engine
+    if not isinstance(engine, PauliEngine):
+        return
+    if not kernels().evaluate_lanes.signatures:
+        rows = np.asarray(task.data.features)[:1]
+        check_features(rows, task.classifier.ansatz.n_qubits)
+        points = np.zeros((1, engine.ansatz.slots))
+        engine.evaluate(points, engine.prepare(rows))
+    if can_compile(task) and not kernels().train_lanes.signatures:
+        train_compiled([dataclasses.replace(task, steps=1)])
 
 
 def train_compiled(tasks: Sequence[TrainTask]) -> list[Trained | Exception]:

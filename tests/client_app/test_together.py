@@ -20,6 +20,7 @@ from core import Settings, UserError, flatten, parse_run
 from core.messages import TRAIN, TrainIns, pack_instruction, unpack_parameters
 from data import loading
 from llm_qfl.process import FIRST_NODE
+from quantum.engines.pauli.compiled import kernels
 from tests.conftest import SMALL, Federate
 
 TIMES = ("seconds", "idle", "time", "folder")
@@ -50,6 +51,24 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(quantum, "train_together", note)
     return seen
+
+
+def test_loading_compiled_functions_is_no_training(
+    federate: Federate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first client of a process would else have trained hundreds of times as long."""
+    loaded: list[bool] = []
+    real = quantum.train_together
+
+    def note(tasks: Any) -> Any:
+        module = kernels()
+        loaded.append(bool(module.train_lanes.signatures and module.evaluate_lanes.signatures))
+        return real(tasks)
+
+    monkeypatch.setattr(quantum, "train_together", note)
+    kernels.cache_clear()  # as a new process
+    federate("distill.weight=0", "agent.kind=all", "run.rounds=1")
+    assert loaded == [True]
 
 
 @pytest.mark.parametrize(
