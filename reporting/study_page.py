@@ -292,8 +292,9 @@ def _saved(row: Mapping[str, Any]) -> str:
 def _settings(record: StudyRecord, cells: Rows) -> Section:
     """List the settings that differ between cells."""
     names = list(record.table[list(record.axes)].itertuples(index=False, name=None))
-    known = dict(zip(reversed(names), reversed(record.settings), strict=True))
-    first = {cell: known[cell] for cell in record.cells if known[cell]}
+    pairs = list(zip(names, record.settings, strict=True))
+    known = {cell: settings for cell, settings in reversed(pairs) if settings}
+    first = {cell: known[cell] for cell in record.cells if cell in known}
     keys = list(dict.fromkeys(key for settings in first.values() for key in settings))
     differ = [
         key

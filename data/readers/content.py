@@ -164,7 +164,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def _bytes_of(path: Path) -> bytes:
-    check = "check data.path and data.test_path"
+    check = "check data.path and data.test_path, or --input"
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # reading a pipe would wait for ever

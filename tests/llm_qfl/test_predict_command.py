@@ -235,3 +235,10 @@ def test_problems_are_found_by_halves(tiny: Path) -> None:
     assert model.problems([]) == {}
     with pytest.raises(UserError, match="row 4: letter"):
         model.predict(rows)
+
+
+def test_a_missing_input_is_one_line_that_names_the_option(tiny: Path) -> None:
+    said = llm_qfl(tiny.parent, "predict", str(tiny), "--input", "nowhere.csv")
+    assert said.returncode == 2
+    assert "nowhere.csv does not exist" in said.stderr
+    assert "--input" in said.stderr

@@ -185,6 +185,15 @@ def test_the_page_shows_cells_differences_curves_costs_and_what_failed(tmp_path:
         read_study_record(tmp_path)
 
 
+def test_settings_are_those_of_any_run_of_a_cell(tmp_path: Path, no_charts: None) -> None:
+    folder = made(tmp_path / "s", {"all": [[0.5]] * 2, "half": [[0.6]] * 2})
+    (folder / "half-0" / "config.json").unlink()  # it failed before it began
+    page = write_study(folder).read_text()
+    assert "agent.kind" in page
+    (folder / "half-1" / "config.json").unlink()
+    assert "Cells that have begun a run have the same settings" in write_study(folder).read_text()
+
+
 def test_the_page_of_many_cells_is_small(tmp_path: Path, no_charts: None) -> None:
     runs = {f"agent {k}": [[0.5, 0.6]] for k in range(300)}
     page = write_study(made(tmp_path / "s", runs))
