@@ -63,8 +63,6 @@ def run(
     UserError
         If nodes, data or settings do not allow the run.
     """
-    from data import Projection
-
     clock = Clock(history.state["seconds"] if history else None)
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
@@ -81,23 +79,22 @@ def run(
         first = history.arrays if history else _first_parameters(context, journal)
         check_aggregator(settings, first)
     if history:
-        restore(strategy, history, journal.folder)
-        resumed = resumed_event(context, history.checkpoint)
-        journal.event(resumed)
-        watch(resumed)
+        _go_on(strategy, history)
     else:
         _begin(strategy, journal, first)
     with clock.phase("rounds"):
         kept = _run_rounds(grid, strategy, first)
-    projection = projection_arrays(Projection.from_bytes(federation.projection))
-    journal.model({**unpack_parameters(kept), **projection}, _model_facts(context))
     return _conclude(grid, context, strategy, kept)
 
 
 def _conclude(
     grid: Grid, context: RunContext, strategy: LlmQfl, kept: ArrayRecord
 ) -> dict[str, Any]:
-    """Test the kept model, and write the ledger and the summary."""
+    """Write the kept model, test it, and write the ledger and the summary."""
+    from data import Projection
+
+    projection = projection_arrays(Projection.from_bytes(context.federation.projection))
+    context.journal.model({**unpack_parameters(kept), **projection}, _model_facts(context))
     with context.clock.phase("evaluation"):
         result, baselines = _final_test(grid, strategy, kept)
     if result:
@@ -116,6 +113,15 @@ def _evaluator(
         return None
     earlier = history.state["judge"] if history else None
     return CentralEvaluator(settings, federation, run_id, earlier)
+
+
+def _go_on(strategy: LlmQfl, history: RunHistory) -> None:
+    """Put an interrupted run's strategy where it was, and write that down."""
+    context = strategy.context
+    restore(strategy, history, context.journal.folder)
+    resumed = resumed_event(context, history.checkpoint)
+    context.journal.event(resumed)
+    context.watch(resumed)
 
 
 def _begin(strategy: LlmQfl, journal: RunJournal, first: Parameters) -> None:

@@ -107,7 +107,7 @@ def run(
     else:
         _refuse_with_resume({"--config": files, "--name": name, "--unset": unset, "--dry-run": dry})
         plan = resumed_plan(resume, assignments, clients)
-    cluster = None
+    cluster: Cluster | None = None
     if ray is not None:
         from llm_qfl.cli.cluster import find_cluster
 
@@ -115,8 +115,14 @@ def run(
     preflight(plan, here=facts is None and ray is None, dry=dry, as_json=as_json)
     if dry:
         return COMPLETED
+    return _followed(
+        plan, Screen(plain=plain, quiet=quiet, deployed=facts is not None), facts, cluster
+    )
+
+
+def _followed(plan: Plan, screen: Screen, facts: Facts | None, cluster: Cluster | None) -> int:
+    """Start a run, follow it to its end on the screen, and return its exit code."""
     folder = make_run_folder(plan)
-    screen = Screen(plain=plain, quiet=quiet, deployed=facts is not None)
     screen.start(plan.settings.run.name, folder)
     try:
         with signals():

@@ -226,10 +226,14 @@ def _with(settings: Settings, **own: Any) -> Settings:
 def digest(settings: Settings, runner: str, target: float | None) -> str:
     """Return what tells a run's figures from others'.
 
-    Its settings, the source of the user's own files, the runner and what it is aimed.
+    Its settings, the source of the user's own files, the runner and what it is aimed at, and the
+    version of this package.
     """
+    from llm_qfl.cli.app import version
+
     flat: Mapping[str, Any] = flatten(settings)
     parts: dict[str, Any] = {key: flat[key] for key in flat if key not in PLACES}
+    parts["llm-qfl"] = version()
     for point in POINTS.values():
         name = str(flat[point.setting])
         if registered(point.name, name) is not None:  # nothing says what it was in another process

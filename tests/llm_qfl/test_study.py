@@ -115,7 +115,7 @@ def test_a_failed_cell_is_a_row_and_is_tried_again() -> None:
     assert again["folder"].iloc[1] == found.table["folder"].iloc[1]
 
 
-def test_a_digest_is_that_of_the_settings() -> None:
+def test_a_digest_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     from llm_qfl.configuration import configure
     from llm_qfl.studies.running import digest
 
@@ -123,7 +123,10 @@ def test_a_digest_is_that_of_the_settings() -> None:
     assert digest(settings, "", None) == digest(settings, "", 0.9)
     assert len(digest(settings, "", None)) == 10
     assert digest(settings, "a:b", 0.8) != digest(settings, "a:b", 0.9)
-    assert digest(settings, "", None) != digest(configure(None, {}).settings, "", None)
+    before = digest(settings, "", None)
+    assert before != digest(configure(None, {}).settings, "", None)
+    monkeypatch.setattr("llm_qfl.cli.app.version", lambda: "0.0.1")
+    assert before != digest(settings, "", None)
 
 
 @pytest.mark.parametrize(
