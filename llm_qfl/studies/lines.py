@@ -29,14 +29,21 @@ def study_lines(study: Study) -> str:
     """Write a study as lines: a cell each, its differences, its cost to the target, failures."""
     lines = []
     for row in json_rows(study.summary):
-        cell = ", ".join(str(row[axis]) for axis in study.varied)
+        cell = _cell(study, row)
         lines.append(f"{cell}: {row['runs']} runs" + _failures(row))
+        if "trial" in study.varied and row["validation_loss"] is not None:  # a search's objective
+            lines.append(f"  validation loss {figure(row['validation_loss'])}")
         lines += [f"  {_score(row, key, write)}" for key, write in SHOWN if row[key] is not None]
         lines += _reached(study, row)
     for row in json_rows(study.table[study.table["status"] != "completed"]):
-        cell = ", ".join(str(row[axis]) for axis in study.varied)
+        cell = _cell(study, row)
         lines.append(f"{row['status']}: {cell}, seed {row['seed']}: {row['error']}".rstrip(": "))
     return "\n".join([*lines, f"page      {study.folder / 'study.html'}"])
+
+
+def _cell(study: Study, row: Mapping[str, Any]) -> str:
+    values = [row[axis] for axis in study.varied]
+    return ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def _failures(row: Mapping[str, Any]) -> str:

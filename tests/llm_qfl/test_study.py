@@ -18,6 +18,8 @@ import pytest
 
 import llm_qfl
 from core import read_json
+from core.formatting import figure
+from llm_qfl.studies.lines import study_lines
 from tests.command import ROOT
 from tests.llm_qfl.test_python_runs import QUICK
 
@@ -344,6 +346,9 @@ def test_a_search_looks_at_the_test_rows_of_its_best_trial_alone() -> None:
         assert result.report().path.exists()
     best = trials["validation_loss"].idxmin()
     assert winner["trial"] == f"{best}, tested"
+    lines = study_lines(found)
+    assert lines.count(f"  validation loss {figure(winner['validation_loss'])}") == 2
+    assert f"{best}, tested, {winner['train.learning_rate']:.4g}, " in lines
     assert winner["validation_loss"] == trials["validation_loss"][best]
     assert winner["accuracy"] == llm_qfl.read(winner["folder"]).summary["test"]["accuracy"]
     assert read_json(Path("runs/find/study.json"))["best"]["trial"] == best
