@@ -120,7 +120,7 @@ def test_messages_outside_flowers_runtime() -> None:
 def test_ray_takes_the_app_s_folder_and_flower_a_ray_that_is_there() -> None:
     from ray.job_config import JobConfig
 
-    job = JobConfig.from_json({"py_driver_sys_path": ["/app"]})
+    job = JobConfig.from_json({"py_driver_sys_path": ["/app"]})  # type: ignore[no-untyped-call]
     assert job._py_driver_sys_path == ["/app"], MOVED.format("py_driver_sys_path, Ray's name")
     backend = installed("flwr") / "server/superlink/fleet/vce/backend/raybackend.py"
     assert "if not ray.is_initialized():" in backend.read_text(encoding="utf-8"), MOVED.format(
