@@ -32,6 +32,7 @@ EXTRAS = {
     "tensorboard": "run.track = tensorboard",
     "wandb": "run.track = wandb",
     "completion": "llm-qfl completion",
+    "search": "llm-qfl study --search",
 }
 """What each extra of the installation is for."""
 

@@ -40,7 +40,7 @@ def printed(capsys: Captured, *words: str, code: int = 0) -> Any:
 
 def test_every_command_with_a_table_has_it() -> None:
     with_json = {name for name, command in COMMANDS.items() if JSON in command.arguments}
-    assert with_json == {"audit", "clean", "compare", "cost", "doctor", "jobs", "settings"}
+    assert with_json == {"audit", "clean", "compare", "cost", "doctor", "jobs", "settings", "study"}
     assert JSON in COMMANDS["deploy"].steps["status"].arguments
     assert any(name == "--json" for name, _ in COMMANDS["run"].arguments)  # of --dry-run
 
