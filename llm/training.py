@@ -124,8 +124,7 @@ def train(
     steps = settings.epochs * math.ceil(len(rows.labels) / settings.batch_size)
     optimizer, schedule = optimiser(trainable, heads, settings, steps)
     rng = np.random.default_rng(seed)
-    best_loss, best_epoch, best = math.inf, 0, {}
-    epoch = 0
+    best_loss, best_epoch, best, epoch = math.inf, 0, {}, 0
     for epoch in range(1, settings.epochs + 1):
         batches = shuffled_batches(rows.tokens.lengths, settings.batch_size, rng)
         train_loss = run_batches(model, rows, batches, optimizer, schedule)

@@ -153,7 +153,7 @@ def _fit(settings: Settings, chosen: str, server: ServerData, sites: Sequence[Si
     from data import block_columns, fit_projection, merge_moments, moments_of, raw_features
 
     def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        raise NotImplementedError
+        raise AssertionError("features of a language model are not made before a run")
 
     features, moments, length = settings.features, [], len(sites[0].train.texts[0])
     for rows in (site.train for site in sites):

@@ -97,9 +97,7 @@ def run(
     """
     if as_json and not dry:
         raise UserError("--json without --dry-run", "both", "a run's figures are in summary.json")
-    for option, given in {"--on": on, "--ray-resource": ray_resource}.items():
-        if given and (ray is None) == (option != "--on"):
-            raise _misplaced_option(option)
+    _check_places(on, ray, ray_resource)
     facts = None if on is None else deployment(on)
     clients = None if facts is None else facts.nodes
     if resume is None:
@@ -107,17 +105,23 @@ def run(
     else:
         _refuse_with_resume({"--config": files, "--name": name, "--unset": unset, "--dry-run": dry})
         plan = resumed_plan(resume, assignments, clients)
-    cluster: Cluster | None = None
-    if ray is not None:
-        from llm_qfl.cli.cluster import find_cluster
-
-        cluster = find_cluster(ray, ray_resource, plan.settings.run.clients)
+    cluster = None if ray is None else _cluster(ray, ray_resource, plan)
     preflight(plan, here=facts is None and ray is None, dry=dry, as_json=as_json)
-    if dry:
-        return COMPLETED
-    return _followed(
-        plan, Screen(plain=plain, quiet=quiet, deployed=facts is not None), facts, cluster
-    )
+    screen = Screen(plain=plain, quiet=quiet, deployed=facts is not None)
+    return COMPLETED if dry else _followed(plan, screen, facts, cluster)
+
+
+def _cluster(address: str, resource: str, plan: Plan) -> Cluster:
+    from llm_qfl.cli.cluster import find_cluster
+
+    return find_cluster(address, resource, plan.settings.run.clients)
+
+
+def _check_places(on: Path | None, ray: str | None, ray_resource: str) -> None:
+    """Refuse a cluster and a deployment at once, and a cluster's option without one."""
+    for option, given in {"--on": on, "--ray-resource": ray_resource}.items():
+        if given and (ray is None) == (option != "--on"):
+            raise _misplaced_option(option)
 
 
 def _followed(plan: Plan, screen: Screen, facts: Facts | None, cluster: Cluster | None) -> int:

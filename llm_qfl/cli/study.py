@@ -64,12 +64,11 @@ def study(
         "quiet": as_json or None,
         "as_json": as_json,
     }
-    places = filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")])
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "llm_qfl.studies.command"],
         stdin=subprocess.PIPE,
         text=True,
-        env={**os.environ, **UNICODE, "PYTHONPATH": os.pathsep.join(places)},
+        env={**os.environ, **UNICODE, "PYTHONPATH": _packages()},
         start_new_session=True,  # a signal reaches it once: from us
         preexec_fn=die_with_parent(),
     )
@@ -83,3 +82,8 @@ def study(
             process.kill()
         raise
     return process.returncode
+
+
+def _packages() -> str:
+    """Return where a process of ours finds our packages, and then what this one would."""
+    return os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")]))

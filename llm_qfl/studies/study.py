@@ -13,7 +13,7 @@ from core import SettingsError
 from llm_qfl.configuration import Folder, flat_values
 from llm_qfl.result import Report
 from llm_qfl.studies.file import read_study_file
-from llm_qfl.studies.plan import make_plan
+from llm_qfl.studies.plan import Plan, make_plan
 from llm_qfl.studies.running import Conductor, held
 from llm_qfl.studies.workers import cores
 
@@ -204,16 +204,20 @@ def study(
         find_best(search, requested, own, at_once, callbacks, quiet)
     else:
         plan = make_plan(overrides=own, **requested)
-        conductor = Conductor(plan, at_once, callbacks, quiet, {})
-        conductor.check()
-        for notice in plan.notices:
-            print(f"llm-qfl: {notice}", file=sys.stderr)
-        with held(plan.folder):
-            try:
-                conductor.conduct()
-            finally:
-                conductor.close()
+        _conduct(plan, Conductor(plan, at_once, callbacks, quiet, {}))
     return Study(requested["folder"])
+
+
+def _conduct(plan: Plan, conductor: Conductor) -> None:
+    """Check all cells, say what is to be known, and run them; tables are written at any end."""
+    conductor.check()
+    for notice in plan.notices:
+        print(f"llm-qfl: {notice}", file=sys.stderr)
+    with held(plan.folder):
+        try:
+            conductor.conduct()
+        finally:
+            conductor.close()
 
 
 def _with_file(

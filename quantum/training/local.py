@@ -36,22 +36,8 @@ def train_local(
 
     Parameters
     ----------
-    classifier : Classifier
-        The model.
-    parameters : mapping of numpy.ndarray
-        The round's global parameters: the start, and the anchor of the proximal term.
-    data : TrainingData
-        The client's rows.
-    train : TrainSettings
-        Optimiser, learning rate, schedule, batch, proximal weight.
-    distill : DistillSettings
-        ``weight`` lambda, ``temperature`` tau, and the weight of ``features``.
-    steps : int
-        Optimiser steps; COBYLA evaluates its start besides.
-    step_offset : int
-        This client's own steps of earlier rounds, for the inverse-time schedule.
-    seed : int
-        Draws the mini-batches and SPSA's signs; same seed, same numbers.
+    classifier, parameters, data, train, distill, steps, step_offset, seed
+        As `TrainTask` has them.
 
     Returns
     -------

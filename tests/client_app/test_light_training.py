@@ -46,19 +46,20 @@ from core.received import (
     read_report,
 )
 
-told = json.loads(sys.stdin.read())
-if told["spare"]:
+given = json.loads(sys.stdin.read())
+if given["spare"]:
     preload()
 set_task_identity()
-config = {**told["order"], "projection": base64.b64decode(told["order"]["projection"])}
-parameters = {name: np.asarray(value, "f4") for name, value in told["parameters"].items()}
+config = given["instruction"]
+config["projection"] = base64.b64decode(config["projection"])
+parameters = {name: np.asarray(value, "f4") for name, value in given["parameters"].items()}
 message = Message(pack_instruction(parameters, TrainIns(**config)), 1000, TRAIN)
 set_message_id(message, "m")
 node = {"partition-id": 0, "num-partitions": 3}
 before = set(sys.modules)
-reply = app(message, Context(1, 1000, node, RecordDict(), told["settings"]))
+reply = app(message, Context(1, 1000, node, RecordDict(), given["settings"]))
 report = read_report(reply, TrainReport)
-heavy = [name for name in told["heavy"] if name in sys.modules]
+heavy = [name for name in given["heavy"] if name in sys.modules]
 added = sorted(set(sys.modules) - before)
 facts = {"heavy": heavy, "added": added, "loss": report.loss, "tokens": report.llm_tokens}
 print(json.dumps(facts))
@@ -72,12 +73,12 @@ def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
 ) -> None:
     caught: dict[str, Any] = {}
 
-    def watch(order: Message, reply: Message) -> Message:
-        if order.metadata.message_type == TRAIN and order.metadata.dst_node_id == 1000:
-            parameters, told = read_instruction(order, TrainIns)
-            caught["order"] = {
-                **told.__dict__,
-                "projection": base64.b64encode(told.projection).decode(),
+    def watch(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == TRAIN and message.metadata.dst_node_id == 1000:
+            parameters, instruction = read_instruction(message, TrainIns)
+            caught["instruction"] = {
+                **instruction.__dict__,
+                "projection": base64.b64encode(instruction.projection).decode(),
             }
             caught["parameters"] = {name: array.tolist() for name, array in parameters.items()}
         return reply

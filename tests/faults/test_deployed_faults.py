@@ -37,15 +37,15 @@ def fed(home: Path) -> Iterator[Deployment]:
 def whole(fed: Deployment) -> Path:
     """A run in which nothing happens: what the others must end with."""
     run = fed.run()
-    code, said = run.end()
-    assert code == 0, said
+    code, printed = run.end()
+    assert code == 0, printed
     return run.folder
 
 
 def goes_on(fed: Deployment, folder: Path, whole: Path) -> None:
     """Resume a run; it must end as the one in which nothing happened."""
-    code, said = fed.resume(folder).end()
-    assert code == 0, said
+    code, printed = fed.resume(folder).end()
+    assert code == 0, printed
     assert comparable(folder) == comparable(whole)
     assert same_model(folder, whole)
 
@@ -60,14 +60,14 @@ def test_a_node_killed_in_training_is_back_and_only_its_round_is_without_it(
     wait_until(lambda: children(fed.part("node-1-exec")["pid"], "clientapp"), "the node at work")
     os.kill(before, signal.SIGKILL)
     began = time.monotonic()
-    code, said = run.end()
-    assert code == 0, said
+    code, printed = run.end()
+    assert code == 0, printed
     assert fed.part("node-1")["pid"] != before
     rounds = run.events("round")
     assert len(rounds) == 24
     assert any("client 1:" in failure for failure in rounds[1]["failures"])
     assert rounds[1]["aggregated"] == [0, 2]
-    assert "client 1" in said
+    assert "client 1" in printed
     back = next(e["round"] for e in rounds[2:] if 1 in e["aggregated"])
     wait_until(fed.well, "all parts to be well")
     note(
@@ -96,8 +96,8 @@ def test_a_node_killed_while_its_answer_is_on_the_way(fed: Deployment, whole: Pa
     finally:
         os.kill(superlink, signal.SIGCONT)
     began = time.monotonic()
-    code, said = run.end()
-    assert code == 0, said
+    code, printed = run.end()
+    assert code == 0, printed
     rounds = run.events("round")
     assert len(rounds) == 4
     assert rounds[1]["aggregated"] == [0, 2]
@@ -125,8 +125,8 @@ def test_a_node_that_stands_still_costs_a_deadline_and_is_counted_later(fed: Dep
     wait_until(lambda: len(run.events("round")) >= 2, "the round to end")
     for one in stopped:
         os.kill(one, signal.SIGCONT)
-    code, said = run.end()
-    assert code == 0, said
+    code, printed = run.end()
+    assert code == 0, printed
     second = run.events("round")[1]
     assert second["aggregated"] == [0, 1]
     assert second["seconds"] < 25 + 20
@@ -148,15 +148,15 @@ def test_the_superlink_dies_and_the_run_goes_on_when_resumed(fed: Deployment, wh
     run.in_round(3)
     os.kill(fed.part("superlink")["pid"], signal.SIGKILL)
     began = time.monotonic()
-    code, said = run.end()
-    told = time.monotonic() - began
-    assert code == 1, said
-    assert "Traceback" not in said
-    assert f"llm-qfl run --resume {run.folder}" in said
+    code, printed = run.end()
+    reported = time.monotonic() - began
+    assert code == 1, printed
+    assert "Traceback" not in printed
+    assert f"llm-qfl run --resume {run.folder}" in printed
     wait_until(fed.well, "all parts to be well")
     well = time.monotonic() - began
     goes_on(fed, run.folder, whole)
-    note("SuperLink killed", told_seconds=told, well_seconds=well, load=os.getloadavg()[0])
+    note("SuperLink killed", reported_seconds=reported, well_seconds=well, load=os.getloadavg()[0])
 
 
 def test_the_serverapp_dies_and_the_run_goes_on_when_resumed(fed: Deployment, whole: Path) -> None:
@@ -165,12 +165,12 @@ def test_the_serverapp_dies_and_the_run_goes_on_when_resumed(fed: Deployment, wh
     (server,) = children(fed.part("superlink-exec")["pid"], "serverapp")
     os.kill(server, signal.SIGKILL)
     began = time.monotonic()
-    code, said = run.end()
-    assert code == 1, said
-    assert "Traceback" not in said
-    told = time.monotonic() - began
+    code, printed = run.end()
+    assert code == 1, printed
+    assert "Traceback" not in printed
+    reported = time.monotonic() - began
     goes_on(fed, run.folder, whole)
-    note("ServerApp killed", told_seconds=told, load=os.getloadavg()[0])
+    note("ServerApp killed", reported_seconds=reported, load=os.getloadavg()[0])
 
 
 def test_a_stop_in_the_middle_ends_everything_in_order(home: Path, whole: Path) -> None:
@@ -182,11 +182,16 @@ def test_a_stop_in_the_middle_ends_everything_in_order(home: Path, whole: Path) 
         assert llm_qfl(home, "deploy", "stop", "other").returncode == 0
         stopped = time.monotonic() - began
         assert not tagged(tag)
-        code, said = run.end()
-        told = time.monotonic() - began
-        assert code == 1, said
-        assert "Traceback" not in said
+        code, printed = run.end()
+        reported = time.monotonic() - began
+        assert code == 1, printed
+        assert "Traceback" not in printed
     with deployed(home, 3, "other") as other:
         goes_on(other, run.folder, whole)
     assert read_json(run.folder / "summary.json")["status"] == "completed"
-    note("SIGTERM to all", stopped_seconds=stopped, told_seconds=told, load=os.getloadavg()[0])
+    note(
+        "SIGTERM to all",
+        stopped_seconds=stopped,
+        reported_seconds=reported,
+        load=os.getloadavg()[0],
+    )

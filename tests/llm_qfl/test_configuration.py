@@ -23,7 +23,7 @@ class Agent:
     """An agent of a test."""
 
     def decide(self, observation: Any) -> Any:
-        raise NotImplementedError
+        return observation
 
 
 @pytest.mark.parametrize("key", FIELDS)

@@ -1,4 +1,4 @@
-"""What errors of the service mean, and that none of them tells the site's token."""
+"""What errors of the service mean, and that none of them shows the site's token."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def test_no_error_of_a_call_contains_the_token(
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.INFO, library.name)
     library.addHandler(caplog.handler)
-    told: list[str] = []
+    shown: list[str] = []
 
     def provoke(key: str, **given: Any) -> None:
         runner = start(**given)
         try:
             go(runner, key)
         except BackendError as error:
-            told.extend([str(error), repr(error), *traceback.format_exception(error)])
-        told.extend([repr(runner), repr(runner.service), repr(runner.store.find(key))])
+            shown.extend([str(error), repr(error), *traceback.format_exception(error)])
+        shown.extend([repr(runner), repr(runner.service), repr(runner.store.find(key))])
 
     try:
         for number, script in enumerate((["400"], ["401"], ["403"], ["429"] * 3, ["500"] * 3)):
@@ -66,11 +66,11 @@ def test_no_error_of_a_call_contains_the_token(
             provoke("failed differently")
     finally:
         library.removeHandler(caplog.handler)
-    assert sum("refused the job" in text for text in told) >= 3
-    assert any("refused Authorization: …" in text for text in told)
+    assert sum("refused the job" in text for text in shown) >= 3
+    assert any("refused Authorization: …" in text for text in shown)
     files = b"".join(f.read_bytes() for f in tmp_path.iterdir())
     assert b"refused Authorization" in files
-    everything = "\n".join([*told, caplog.text, files.decode("latin-1")])
+    everything = "\n".join([*shown, caplog.text, files.decode("latin-1")])
     for secret in (TOKEN, "0123456789abcdef"):
         assert secret not in everything
 
@@ -113,7 +113,7 @@ def test_no_error_of_signing_in_contains_the_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         (f"Authorization: Bearer {TOKEN}", "Authorization: …"),
         (f"headers {{'Authorization': 'apikey {TOKEN}'}}", "headers {'Authorization': … …'}"),
@@ -130,8 +130,8 @@ def test_no_error_of_signing_in_contains_the_token(tmp_path: Path) -> None:
         (KeyError(), "KeyError"),
     ],
 )
-def test_redacted(given: object, told: str) -> None:
-    assert redacted(given) == told
+def test_redacted(given: object, expected: str) -> None:
+    assert redacted(given) == expected
 
 
 SIGN_IN = """
@@ -172,17 +172,17 @@ provoke("work")
 def test_short_tokens_are_known_from_where_the_client_finds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = "no access with in-env, nor with in-file"
+    message = "no access with in-env, nor with in-file"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("QISKIT_IBM_TOKEN", raising=False)
-    assert redacted(said) == said
+    assert redacted(message) == message
     monkeypatch.setenv("QISKIT_IBM_TOKEN", " in-env")
     (tmp_path / ".qiskit").mkdir()
     accounts = tmp_path / ".qiskit" / "qiskit-ibm.json"
     accounts.write_text('{"work": {"token": "in-file"}}')
-    assert redacted(said) == "no access with…, nor with …"
+    assert redacted(message) == "no access with…, nor with …"
     accounts.write_text("[")
-    assert redacted(said) == "no access with…, nor with in-file"
+    assert redacted(message) == "no access with…, nor with in-file"
 
 
 def raised_while_handling(error: BaseException, earlier: BaseException) -> BaseException:

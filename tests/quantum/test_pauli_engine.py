@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from core import QuantumSettings, UserError
 from quantum import build_classifier
-from quantum.circuit import Block, Circuit, Gate, Trainable, trace_ansatz
+from quantum.circuit import Block, Circuit, Gate, Trainable, gates_of, trace_ansatz
 from quantum.circuit.expression import symbols
 from quantum.circuit.gates import UNITARY
 from quantum.engines.exact import reference_expectations
@@ -139,7 +139,9 @@ def test_any_known_gates_agree_with_the_state_vector(gates: list[Gate], readouts
 
 
 def test_fixed_gates_in_the_encoding() -> None:
-    agree(trace_ansatz(Iqp(), 3))
+    ansatz = trace_ansatz(Iqp(), 3)
+    assert {"Hadamard", "CNOT"} & {gate.name for gate in gates_of(ansatz.encoding)}
+    agree(ansatz)
 
 
 ROOT_OF_X = ((0.5 + 0.5j, 0.5 - 0.5j), (0.5 - 0.5j, 0.5 + 0.5j))

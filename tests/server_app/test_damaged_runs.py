@@ -86,7 +86,7 @@ def test_any_value_at_any_place_of_a_run_folder(federate: Federate, tmp_path: Pa
         run = read_run(folder)
         assert build_comparison([other, run], compare([other, run], None))
         for read in (lambda: audit(folder), lambda: load_history(folder, resumed)):
-            assert "\n" not in said(read)
+            assert "\n" not in refusal(read)
         assert {path.name for path in folder.iterdir()} <= {
             *(path.name for path in whole.iterdir()),
             "report.html",
@@ -121,7 +121,7 @@ def test_a_record_that_is_read_holds_only_what_its_models_allow(tmp_path: Path) 
     check()
 
 
-def said(read: Callable[[], Any]) -> str:
+def refusal(read: Callable[[], Any]) -> str:
     """Return the one line that something is refused with; empty if it is not."""
     try:
         read()
@@ -168,15 +168,15 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoiling", "told"), DAMAGE, ids=[told for _, told in DAMAGE])
+@pytest.mark.parametrize(("spoiling", "expected"), DAMAGE, ids=[expected for _, expected in DAMAGE])
 def test_file_and_place_are_named(
-    tmp_path: Path, spoiling: Callable[[Path], None], told: str
+    tmp_path: Path, spoiling: Callable[[Path], None], expected: str
 ) -> None:
     folder = make_run(tmp_path / "run", clients=2, rounds=2)
     assert read_record(folder).damaged == ()
     spoiling(folder)
     (damage,) = read_record(folder).damaged
-    assert told in damage
+    assert expected in damage
 
 
 def test_the_commands_name_the_damage_and_show_the_rest(tmp_path: Path) -> None:
@@ -232,15 +232,15 @@ BROKEN: list[tuple[Callable[[Path], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoiling", "told"), BROKEN, ids=[told for _, told in BROKEN])
+@pytest.mark.parametrize(("spoiling", "expected"), BROKEN, ids=[expected for _, expected in BROKEN])
 def test_a_run_does_not_go_on_from_a_damaged_record(
-    federate: Federate, spoiling: Callable[[Path], Any], told: str
+    federate: Federate, spoiling: Callable[[Path], Any], expected: str
 ) -> None:
     folder = federate("run.rounds=2").folder
     spoiling(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     resumed, _ = parse_run([], [*SMALL, "run.resume=true", f"run.folder={folder}"])
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         load_history(folder, resumed)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 

@@ -35,7 +35,7 @@ from strategies.deadlines import DeadlineGrid
 from tests.strategies.test_deadlines import Post
 from tests.strategies.test_state import begin
 
-Told = list[dict[str, Any]]
+Events = list[dict[str, Any]]
 ZEROS = {
     kind: dict.fromkeys(kind.__dataclass_fields__, 0)
     for kind in (TrainReport, EvaluateReport, AdaptReport)
@@ -43,7 +43,7 @@ ZEROS = {
 
 
 class Nodes(DeadlineGrid):
-    """Nodes that are there as they are told, and late replies as they are given."""
+    """Nodes that are there as the test says, and late replies as they are given."""
 
     def __init__(self, *there: int) -> None:
         super().__init__(Post())
@@ -78,8 +78,8 @@ def shown(state: FederationState) -> list[int]:
     return [view.client for view in state.observe(2, settings()).clients]
 
 
-def poll(grid: Nodes, state: FederationState, *given: str) -> Told:
-    events: Told = []
+def poll(grid: Nodes, state: FederationState, *given: str) -> Events:
+    events: Events = []
     poll_clients(grid, state, settings(*given), events.append)
     return events
 
@@ -89,7 +89,7 @@ def test_who_has_gone_is_not_shown_until_it_is_back(logged: Any) -> None:
     assert poll(Nodes(1000), state) == [{"event": "roll", "gone": [1], "busy": [], "back": []}]
     assert "clients gone: [1]" in logged.text
     assert shown(state) == [0]
-    assert poll(Nodes(1000), state) == []  # told once
+    assert poll(Nodes(1000), state) == []  # once
     assert poll(Nodes(1001, 1000), state) == [
         {"event": "roll", "gone": [], "busy": [], "back": [1]}
     ]
@@ -163,14 +163,14 @@ def train_order() -> TrainIns:
     return TrainIns(1, 3, 0, [1.0, 1.0], b"p", "run", "none", False)
 
 
-def recorded(state: FederationState, *replies: Any) -> Told:
+def recorded(state: FederationState, *replies: Any) -> Events:
     grid = Nodes(1000, 1001)
     grid.come = list(replies)
     return poll(grid, state)
 
 
 def failed() -> FederationState:
-    """Client 0 has not answered the order of round 1: 3 steps, 26 circuits at most."""
+    """Client 0 has not answered the instruction of round 1: 3 steps, 26 circuits at most."""
     state = begin()
     state.settle({0: 3}, failed={0}, exhausted=set())
     assert state.owed == {0: 26}
@@ -178,7 +178,7 @@ def failed() -> FederationState:
 
 
 def trained_late(**numbers: Any) -> Any:
-    """Return an order and its reply; the numbers are put in afterwards, for they may be false."""
+    """Return an instruction and its reply; the numbers come afterwards: they may be false."""
     given = {**ZEROS[TrainReport], "rows": 10, "round": 1, "steps": 3, "circuits": 26}
     sent, reply = late(TRAIN, train_order(), TrainReport(**given))
     reply.content.metric_records[METRICS].update(numbers)
@@ -233,7 +233,7 @@ def test_a_late_update_that_cannot_be_true_is_reported_and_not_counted(
 
 
 def test_an_update_whose_owed_circuits_were_cleared_is_held_against_its_own_order() -> None:
-    state = begin()  # nothing is owed: a later order has been answered meanwhile
+    state = begin()  # nothing is owed: a later instruction has been answered meanwhile
     (event,) = recorded(state, trained_late())
     assert (event["problem"], event["circuits"]) == ("", 26)
 

@@ -1,4 +1,4 @@
-"""The strategy's memory goes to JSON and comes back as it was."""
+"""The strategy's state goes to JSON and comes back as it was."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def there_and_back(state: FederationState) -> FederationState:
-    told = json.loads(json.dumps(plain(snapshot(state))))
-    return restored(told, [member(0), member(1)], Settings())
+    stored = json.loads(json.dumps(plain(snapshot(state))))
+    return restored(stored, [member(0), member(1)], Settings())
 
 
 def used() -> FederationState:
@@ -60,9 +60,9 @@ def test_a_used_state_comes_back_as_it_was() -> None:
 def test_the_clock_of_the_run_goes_on_where_it_stood() -> None:
     state = begin()
     state.started -= 1000
-    told = snapshot(state)
-    assert told["elapsed"] >= 1000
-    again = restored(told, [member(0), member(1)], Settings())
+    stored = snapshot(state)
+    assert stored["elapsed"] >= 1000
+    again = restored(stored, [member(0), member(1)], Settings())
     assert again.started <= state.started + 60
 
 
@@ -77,9 +77,9 @@ def test_numbers_come_back_to_the_last_bit(pairs: list[tuple[float, float]]) -> 
 
 def test_a_site_on_another_backend_has_its_new_price() -> None:
     state = used()
-    told = json.loads(json.dumps(plain(snapshot(state))))
+    stored = json.loads(json.dumps(plain(snapshot(state))))
     moved = replace(member(0), about=replace(member(0).about, circuits_per_step=99))
-    again = restored(told, [moved, member(1)], Settings())
+    again = restored(stored, [moved, member(1)], Settings())
     assert again.views[0].circuits_per_step == 99
     assert again.views[0].loss == state.views[0].loss
 

@@ -257,11 +257,8 @@ def pull_steps_back(
         matrix = _columns(matrices[step.group], before)
         shape = (before, *slope.shape[1:])
         flat = slope.reshape(len(matrix), -1)
-        if state is None:
-            inputs = tape[number]
-        else:
-            inputs = workspace.empty(f"undone{place}", matrix.shape[1], flat.shape[1])
-            torch.mm(matrix.T, state.reshape(len(matrix), -1), out=inputs)
+        undone = None if state is None else _undone(matrix, state, workspace, f"undone{place}")
+        inputs = tape[number] if undone is None else undone
         gradient[step.group, :, : matrix.shape[1]].addmm_(flat, inputs.T)
         if state is not None and number:
             state = step.arrangement.undo(inputs.view(shape), workspace, f"undone state{place}")
@@ -270,6 +267,13 @@ def pull_steps_back(
             torch.mm(matrix.T, flat, out=product.view(matrix.shape[1], -1))
             slope = step.arrangement.undo(product, workspace, f"slope back{place}")
     return slope
+
+
+def _undone(matrix: Tensor, state: Tensor, workspace: Workspace, name: str) -> Tensor:
+    """Return what a step's matrix was multiplied with, from the state after it."""
+    after = state.reshape(len(matrix), -1)
+    inputs = workspace.empty(name, matrix.shape[1], after.shape[1])
+    return torch.mm(matrix.T, after, out=inputs)
 
 
 def _phase_back(
