@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core import registry
 from core.formatting import toml_value
+
+
+AUTO = "auto"
+"""The value with which a run finds a setting's value itself."""
+
+Auto = Literal["auto"]
+"""Its type, beside that of a number: ``Annotated[int, Field(ge=2)] | Auto``."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from typing import Any, Literal
 from core.errors import SettingsError
 from core.formatting import split_list
 from core.own_modules import HOME
-from core.settings.declare import Condition, Conditions, Section, setting, when
-
-AUTO = "auto"
+from core.settings.declare import AUTO, Condition, Conditions, Section, setting, when
 
 
 @functools.cache

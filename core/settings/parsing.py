@@ -204,7 +204,7 @@ def _validated(flat: Mapping[str, Any], node_config: Mapping[str, Any]) -> Setti
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
+        key = ".".join(map(str, problem["loc"][:2]))  # behind it: which part of a union
         given = f"{key} = {short_repr(problem['input'])}"
         raise SettingsError(given, accepted(key), "see docs/settings.md") from None
     check_names(settings)

@@ -82,14 +82,17 @@ def accepted(key: str) -> str:
         return f"{', '.join(found)}, or module:attribute of a file of yours"
     if get_origin(field.annotation) is Literal:
         return ", ".join(map(str, get_args(field.annotation)))
+    number, *others = get_args(field.annotation) or (field.annotation,)
+    kind, *limits = get_args(number) or (number, field)
     types: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
     bounds = [
         f"{word} {limit}"
-        for item in field.metadata
+        for item in limits[0].metadata
         for name, word in (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
         if (limit := getattr(item, name, None)) is not None
     ]
-    return f"{types.get(field.annotation, 'text')} {' and '.join(bounds)}".rstrip()
+    text = f"{types.get(kind, 'text')} {' and '.join(bounds)}".rstrip()
+    return ", or ".join([text, *(value for other in others for value in get_args(other))])
 
 
 def condition_text(key: str) -> str:
