@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from quantum.engines.base import DeviceEngine, EncodedRows, Engine, Host, Usage
     from quantum.engines.factory import build_engine, check_backend
     from quantum.export import circuit_as, observables_as
+    from quantum.head import head_of
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
     from quantum.training.compiled import load_compiled
     from quantum.training.local import evaluate, train_local, train_together
@@ -35,6 +36,7 @@ __getattr__ = lazy_door(
         "quantum.classifier": "Classifier build_classifier",
         "quantum.engines.base": "DeviceEngine Engine Host EncodedRows Usage",
         "quantum.engines.factory": "build_engine check_backend",
+        "quantum.head": "head_of",
         "quantum.losses": "cross_entropy distillation distilled_loss proximal_term",
         "quantum.training.compiled": "load_compiled",
         "quantum.training.local": "evaluate train_local train_together",

@@ -1,14 +1,15 @@
-"""The quantum classifier: an ansatz, an engine, and the read-out that turns z into classes.
+"""The quantum classifier: an ansatz, an engine, and the head that turns z into classes.
 
-Two classes: one read-out, logits ``[0, scale z + bias]``. More classes: one read-out each on
-its own qubit, logits ``scale_c z_c + bias_c``. All read-outs are Z and commute, so one circuit
-serves them all.
+All that is measured are products of Z, which commute, so one circuit serves them all
+(`quantum.head` says what follows).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,12 +19,12 @@ from quantum.circuit import Circuit, build_ansatz
 from quantum.engines.base import EncodedRows, Engine, Host, is_device
 from quantum.engines.factory import build_engine
 from quantum.engines.pauli import PauliEngine
+from quantum.head import Head
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ANGLE_SPREAD = 0.1  # radians: near the identity, where gradients do not vanish with size
-FIRST_SCALE = 4.0  # |z| <= 1, so logits need a scale above one to reach confident classes
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,24 @@ class Classifier:
         What computes it.
     classes : int
         Number of classes C.
+    linear : bool
+        Whether the head is linear: `quantum.readout` is not ``per-class``.
     """
 
     ansatz: Circuit
     engine: Engine
     classes: int
+    linear: bool = False
+
+    @cached_property
+    def head(self) -> Head:
+        """What turns expectations into logits."""
+        return Head(len(self.ansatz.readouts), self.classes, self.linear)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of "angles" (P,), "scale" (R,) and "bias" (R,); R = 1 if C == 2 else C."""
-        readouts = len(self.ansatz.readouts)
-        return {"angles": (self.angles,), "scale": (readouts,), "bias": (readouts,)}
+        """Shapes of "angles" (P,) and of the head's arrays, in the order of the flat vector."""
+        return {"angles": (self.angles,), **self.head.shapes}
 
     @property
     def angles(self) -> int:
@@ -70,7 +78,7 @@ class Classifier:
 
         Angles are normal with standard deviation 0.1 rad: the circuit starts near fixed gates,
         where gradients do not vanish with the number of qubits as they do at random angles
-        (barren plateaus). Scales are 4, biases 0.
+        (barren plateaus). The head starts as `Head.initial` says.
 
         Parameters
         ----------
@@ -82,16 +90,12 @@ class Classifier:
         dict of numpy.ndarray
             float32 arrays of `shapes`.
         """
-        shapes = self.shapes
-        draw = np.random.default_rng(seed).normal(0.0, ANGLE_SPREAD, self.angles)
-        return {
-            "angles": draw.astype(np.float32),
-            "scale": np.full(shapes["scale"], FIRST_SCALE, dtype=np.float32),
-            "bias": np.zeros(shapes["bias"], dtype=np.float32),
-        }
+        rng = np.random.default_rng(seed)
+        draw = rng.normal(0.0, ANGLE_SPREAD, self.angles)
+        return {"angles": draw.astype(np.float32), **self.head.initial(rng)}
 
     def flatten(self, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Join the arrays to one float64 vector of shape (P + 2 R,), in the order of `shapes`.
+        """Join the arrays to one float64 vector of shape (P + H,), in the order of `shapes`.
 
         Raises
         ------
@@ -101,17 +105,19 @@ class Classifier:
         given = {name: np.shape(value) for name, value in parameters.items()}
         if given != self.shapes:
             raise ValueError(f"parameters have shapes {given}; the model's are {self.shapes}.")
-        arrays = [np.asarray(parameters[name], dtype=np.float64) for name in self.shapes]
+        arrays = [np.ravel(parameters[name]).astype(np.float64) for name in self.shapes]
         flat = np.concatenate(arrays)
         if not np.isfinite(flat).all():
             raise ValueError("parameters hold numbers that are not finite.")
         return flat
 
     def unflatten(self, flat: np.ndarray) -> dict[str, np.ndarray]:
-        """Split a vector of shape (P + 2 R,) into float32 arrays."""
-        angles, readouts = self.angles, len(self.ansatz.readouts)
-        parts = np.split(np.asarray(flat, dtype=np.float32), [angles, angles + readouts])
-        return {name: part.copy() for name, part in zip(self.shapes, parts, strict=True)}
+        """Split a vector of shape (P + H,) into float32 arrays."""
+        shapes = self.shapes
+        ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
+        parts = np.split(np.asarray(flat, dtype=np.float32), ends[:-1])
+        named = zip(shapes.items(), parts, strict=True)
+        return {name: part.reshape(shape).copy() for (name, shape), part in named}
 
     def prepare(self, features: np.ndarray, step_rows: int | None = None) -> EncodedRows:
         """Encode a data set once.
@@ -141,7 +147,7 @@ class Classifier:
 
         Parameters
         ----------
-        theta : torch.Tensor, shape (P + 2 R,)
+        theta : torch.Tensor, shape (P + H,)
             All parameters in the order of `shapes`.
         encoded : EncodedRows
             From `prepare`.
@@ -151,11 +157,12 @@ class Classifier:
         torch.Tensor, shape (rows, C)
             The logits.
         """
-        scale, bias = theta[self.angles :].chunk(2)
-        return readout_logits(self.expectations(theta[: self.angles], encoded), scale, bias)
+        z = self.expectations(theta[: self.angles], encoded)
+        logits: Tensor = self.head.logits(z, theta[self.angles :])
+        return logits
 
     def expectations(self, weights: Tensor, encoded: EncodedRows) -> Tensor:
-        """Return the read-outs' expectations, shape (rows, R), differentiable in weights (P,)."""
+        """Return the expectations measured, shape (rows, K), differentiable in weights (P,)."""
         return self.engine.expectations(self.ansatz.slot_values(weights), encoded)
 
     def logits(self, parameters: Mapping[str, np.ndarray], encoded: EncodedRows) -> np.ndarray:
@@ -163,9 +170,8 @@ class Classifier:
         flat = self.flatten(parameters)
         if isinstance(self.engine, PauliEngine):  # nothing here needs torch
             slots = self.ansatz.slot_values(flat[None, : self.angles])
-            scale, bias = np.split(flat[self.angles :], 2)
-            logits = scale * self.engine.evaluate(slots, encoded)[0] + bias
-            return logits if logits.shape[1] > 1 else np.pad(logits, ((0, 0), (1, 0)))
+            z = self.engine.evaluate(slots, encoded)[0]
+            return np.asarray(self.head.logits(z, flat[self.angles :]))
         import torch
 
         with torch.no_grad():
@@ -215,30 +221,8 @@ def build_classifier(
         The backend is unknown or cannot be had.
     """
     ansatz = build_ansatz(settings, classes)
-    return Classifier(ansatz, build_engine(ansatz, settings, host), classes)
-
-
-def readout_logits(z: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Turn expectations into logits.
-
-    Parameters
-    ----------
-    z : torch.Tensor, shape (rows, R)
-        Expectations in [-1, 1].
-    scale, bias : torch.Tensor, shape (R,)
-        Read-out parameters.
-
-    Returns
-    -------
-    torch.Tensor, shape (rows, C)
-        C = 2 if R = 1 (the first logit is zero), else R.
-    """
-    import torch
-
-    logits = scale * z + bias
-    if logits.shape[1] > 1:
-        return logits
-    return torch.cat([torch.zeros_like(logits), logits], dim=1)
+    engine = build_engine(ansatz, settings, host)
+    return Classifier(ansatz, engine, classes, settings.readout != "per-class")
 
 
 def check_features(features: np.ndarray, n_qubits: int) -> None:

@@ -6,18 +6,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's customary name
 from torch import Tensor
 
+UNLABELLED = -1
+
 
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Class-weighted cross-entropy.
 
-    ``sum_r w[y_r] (-log q_r[y_r]) / sum_r w[y_r]`` with q the softmax of the logits.
+    ``sum_r w[y_r] (-log q_r[y_r]) / sum_r w[y_r]`` over the rows with a label, with q the softmax
+    of the logits; zero where no row has one.
 
     Parameters
     ----------
     logits : torch.Tensor, shape (rows, C)
         Logits.
     labels : torch.Tensor, shape (rows,), int64
-        Classes.
+        Classes; -1: a row without a label.
     class_weights : torch.Tensor, shape (C,), optional
         Weights w; None: all one.
 
@@ -26,7 +29,32 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
     torch.Tensor, scalar
         The loss in nats.
     """
-    return F.cross_entropy(logits, labels, weight=class_weights)
+    if not bool((labels != UNLABELLED).any()):
+        return 0.0 * logits.sum()
+    return F.cross_entropy(logits, labels, weight=class_weights, ignore_index=UNLABELLED)
+
+
+def row_weights(labels: Tensor, soft_labels: Tensor, class_weights: Tensor | None) -> Tensor | None:
+    """Weights of the rows in the divergence, as fair to classes as the cross-entropy's.
+
+    Parameters
+    ----------
+    labels : torch.Tensor, shape (rows,), int64
+        Classes; -1: a row without a label.
+    soft_labels : torch.Tensor, shape (rows, C)
+        The teacher's probabilities p, not softened.
+    class_weights : torch.Tensor, shape (C,), optional
+        Weights w.
+
+    Returns
+    -------
+    torch.Tensor, shape (rows,), or None
+        ``w[y_r]``, and ``sum_c p_rc w_c`` of a row without a label; None: all one.
+    """
+    if class_weights is None:
+        return None
+    own = class_weights[labels.clamp_min(0)]
+    return torch.where(labels == UNLABELLED, soft_labels @ class_weights, own)
 
 
 def soften(probabilities: Tensor, temperature: float) -> Tensor:
@@ -38,8 +66,10 @@ def soften(probabilities: Tensor, temperature: float) -> Tensor:
     return torch.softmax(probabilities.clamp_min(floor).log() / temperature, dim=-1)
 
 
-def distillation(logits: Tensor, soft_labels: Tensor, temperature: float) -> Tensor:
-    """Divergence from the teacher: ``tau^2 KL(p_tau || q_tau)``, mean over rows.
+def distillation(
+    logits: Tensor, soft_labels: Tensor, temperature: float, weights: Tensor | None = None
+) -> Tensor:
+    """Divergence from the teacher: ``tau^2 KL(p_tau || q_tau)``, weighted mean over rows.
 
     p_tau are the teacher's softened soft labels, q_tau the softmax of ``logits / tau``; the
     factor tau^2 keeps the gradient's size independent of tau (Hinton et al., arXiv 1503.02531).
@@ -52,6 +82,8 @@ def distillation(logits: Tensor, soft_labels: Tensor, temperature: float) -> Ten
         Teacher's probabilities.
     temperature : float
         tau > 0.
+    weights : torch.Tensor, shape (rows,), optional
+        Weights of the rows; None: all one.
 
     Returns
     -------
@@ -61,7 +93,8 @@ def distillation(logits: Tensor, soft_labels: Tensor, temperature: float) -> Ten
     target = soften(soft_labels, temperature)
     student = torch.log_softmax(logits / temperature, dim=-1)
     divergence = (torch.xlogy(target, target) - target * student).sum(dim=-1)
-    return temperature**2 * divergence.mean()
+    mean = divergence.mean() if weights is None else (weights * divergence).sum() / weights.sum()
+    return temperature**2 * mean
 
 
 def distilled_loss(
@@ -74,12 +107,14 @@ def distilled_loss(
 ) -> Tensor:
     """Local loss: ``(1 - lambda) CE(y, q) + lambda tau^2 KL(p_tau || q_tau)``.
 
+    Class weights count in both terms; a row without a label in the second alone.
+
     Parameters
     ----------
     logits : torch.Tensor, shape (rows, C)
         Student's logits.
     labels : torch.Tensor, shape (rows,), int64
-        Classes.
+        Classes; -1: a row without a label.
     soft_labels : torch.Tensor, shape (rows, C), or None
         Teacher's probabilities; needed when ``weight`` > 0.
     weight : float
@@ -87,7 +122,7 @@ def distilled_loss(
     temperature : float
         tau > 0.
     class_weights : torch.Tensor, shape (C,), optional
-        Weights of the cross-entropy.
+        Weights of the classes.
 
     Returns
     -------
@@ -104,7 +139,8 @@ def distilled_loss(
     if soft_labels is None:
         raise ValueError(f"distillation weight is {weight}, but there are no soft labels.")
     hard = cross_entropy(logits, labels, class_weights)
-    return (1.0 - weight) * hard + weight * distillation(logits, soft_labels, temperature)
+    shares = row_weights(labels, soft_labels, class_weights)
+    return (1.0 - weight) * hard + weight * distillation(logits, soft_labels, temperature, shares)
 
 
 def teacher_similarity(hidden: Tensor) -> Tensor:

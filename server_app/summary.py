@@ -35,7 +35,7 @@ SITE_FIGURES = (
 def prepared_event(context: RunContext) -> dict[str, Any]:
     """Describe what runs: the line that the launcher prints first."""
     from data import Projection
-    from quantum import build_ansatz
+    from quantum import build_ansatz, head_of
 
     settings, federation = context.settings, context.federation
     first, reports = federation.first, [member.about for member in federation.members]
@@ -54,7 +54,7 @@ def prepared_event(context: RunContext) -> dict[str, Any]:
         "clients": [{name: getattr(about, name) for name in SITE_FIGURES} for about in reports],
         "model": ansatz.describe(),
         "angles": ansatz.angles,
-        "parameters": ansatz.angles + 2 * len(ansatz.readouts),
+        "parameters": ansatz.angles + head_of(ansatz, settings.quantum, len(first.classes)).size,
         **_adapter(federation),
         "features": f"{features} -> {settings.quantum.qubits} ({settings.features.projection})",
         **({"feature_choice": federation.choice} if federation.choice else {}),

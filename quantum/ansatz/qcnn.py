@@ -46,7 +46,7 @@ class QCNN:
         Times that the features are written into the state. Later uploads have no trainable
         angles of their own: the ``su4`` blocks between hold every single-qubit rotation.
     readouts : int
-        Qubits retained and read out; 0: as many as the classes need.
+        Qubits retained, which are read out per class; 0: as many as the classes need.
     """
 
     block: BlockKind = "su4"
@@ -61,7 +61,8 @@ class QCNN:
     @classmethod
     def from_settings(cls, settings: Any) -> QCNN:
         """Build it from the `quantum` section."""
-        return cls(settings.block, settings.uploads)
+        retained = 0 if settings.readout == "per-class" else 1
+        return cls(settings.block, settings.uploads, retained)
 
     def circuit(self, features: Any, weights: Any, wires: Sequence[int], classes: int = 2) -> None:
         """Queue the gates; features of shape (..., n), weights of `shape`."""

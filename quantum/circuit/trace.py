@@ -5,7 +5,8 @@ An ansatz is an object with
 * ``circuit(features, weights, wires)``, a PennyLane quantum function, which may take ``classes``
   as a fourth argument;
 * ``shape(qubits, classes)``, the shape of its weights;
-* optionally ``observables(wires, classes)``, what is measured: Z on the last qubits without it;
+* optionally ``observables(wires, classes)``, what is measured with a read-out per class: Z on the
+  last qubits without it;
 * optionally ``describe()``, a short name, and what `core.registry` says of any extension.
 """
 
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from core import QuantumSettings, SettingsError, parse_options
 from core.registry import POINTS, bad_extension, build
@@ -29,6 +30,7 @@ from quantum.circuit.recorder import Recorder
 from quantum.circuit.slots import PauliWords, in_z_basis, resolve
 
 MIN_QUBITS, MAX_QUBITS = 2, 20
+ReadoutKind = Literal["per-class", "linear", "linear-zz"]
 
 
 class Ansatz(Protocol):
@@ -46,7 +48,9 @@ def readout_count(classes: int) -> int:
     return 1 if classes == 2 else classes
 
 
-def trace_ansatz(ansatz: Any, qubits: int, classes: int = 2, name: str = "") -> Circuit:
+def trace_ansatz(
+    ansatz: Any, qubits: int, classes: int = 2, name: str = "", readout: ReadoutKind = "per-class"
+) -> Circuit:
     """Trace an ansatz.
 
     Parameters
@@ -59,6 +63,9 @@ def trace_ansatz(ansatz: Any, qubits: int, classes: int = 2, name: str = "") -> 
         Number of classes C >= 2.
     name : str
         What `quantum.model` calls it, for errors.
+    readout : {"per-class", "linear", "linear-zz"}
+        What is measured: the ansatz's own observables, or Z of every qubit, with ``linear-zz``
+        ZZ of every neighbouring pair of the ring too.
 
     Returns
     -------
@@ -70,15 +77,18 @@ def trace_ansatz(ansatz: Any, qubits: int, classes: int = 2, name: str = "") -> 
     SettingsError
         If it has too few qubits, or the ansatz is no good: one line that names its file.
     """
-    _check_sizes(qubits, classes)
-    return _Tracing(ansatz, qubits, classes, name or type(ansatz).__name__).circuit()
+    _check_sizes(qubits, classes, readout)
+    return _Tracing(ansatz, qubits, classes, name or type(ansatz).__name__, readout).circuit()
 
 
 class _Tracing:
     """One tracing of one ansatz."""
 
-    def __init__(self, ansatz: Any, qubits: int, classes: int, name: str) -> None:
+    def __init__(
+        self, ansatz: Any, qubits: int, classes: int, name: str, readout: ReadoutKind
+    ) -> None:
         self._ansatz, self._qubits, self._classes, self._name = ansatz, qubits, classes, name
+        self._readout = readout
         self._wires = list(range(qubits))
 
     def circuit(self) -> Circuit:
@@ -158,6 +168,9 @@ class _Tracing:
 
     def _readouts(self) -> list[PauliWords]:
         """Return what is measured, as sums of Pauli words."""
+        if self._readout != "per-class":
+            words = linear_words(self._qubits, self._readout)
+            return [{tuple((wire, "Z") for wire in word): 1.0} for word in words]
         count = readout_count(self._classes)
         method = getattr(self._ansatz, "observables", None)
         if method is None:
@@ -219,7 +232,8 @@ class _Tracing:
     def _identity(self, readouts: int) -> str:
         """Name the circuit; of dataclasses with their fields."""
         own = self._ansatz
-        parts = [f"n_qubits={self._qubits}", f"readouts={readouts}"]
+        kind = readouts if self._readout == "per-class" else self._readout
+        parts = [f"n_qubits={self._qubits}", f"readouts={kind}"]
         if is_dataclass(own):
             parts += [f"{f.name}={getattr(own, f.name)!r}" for f in fields(own) if f.repr]
         return f"{type(own).__name__}({', '.join(parts)})"
@@ -246,7 +260,14 @@ class _Tracing:
         return SettingsError(given, accepted or POINTS["ansatz"].expected, "correct the file")
 
 
-def _check_sizes(qubits: int, classes: int) -> None:
+def linear_words(qubits: int, readout: ReadoutKind) -> list[tuple[int, ...]]:
+    """Return the qubits of each product of Z that a linear head sees."""
+    pairs = [(k, (k + 1) % qubits) for k in range(qubits)]
+    rings = sorted({tuple(sorted(pair)) for pair in pairs}) if readout == "linear-zz" else []
+    return [(qubit,) for qubit in range(qubits)] + rings
+
+
+def _check_sizes(qubits: int, classes: int, readout: ReadoutKind) -> None:
     if classes < 2:
         raise SettingsError(
             f"{classes} class(es)", "2 or more classes", "use data with more classes"
@@ -256,10 +277,16 @@ def _check_sizes(qubits: int, classes: int) -> None:
             f"quantum.qubits = {qubits}", f"{MIN_QUBITS} to {MAX_QUBITS}", "change quantum.qubits"
         )
     readouts = readout_count(classes)
-    if readouts > qubits:
+    if readout == "per-class" and readouts > qubits:
         raise SettingsError(
             f"quantum.qubits = {qubits} with {readouts} classes, each read out on its own qubit",
             f"at least {max(readouts, MIN_QUBITS)} qubits (at most {MAX_QUBITS})",
+            "set quantum.readout=linear, raise quantum.qubits or use fewer classes",
+        )
+    if classes > 2**qubits:
+        raise SettingsError(
+            f"quantum.qubits = {qubits} with {classes} classes",
+            f"at least {math.ceil(math.log2(classes))} qubits, which have as many basis states",
             "raise quantum.qubits or use fewer classes",
         )
 
@@ -308,4 +335,4 @@ def build_ansatz(settings: QuantumSettings, classes: int) -> Circuit:
     """
     options = parse_options("quantum.options", settings.options)
     ansatz = build("ansatz", settings.model, settings, options)
-    return trace_ansatz(ansatz, settings.qubits, classes, settings.model)
+    return trace_ansatz(ansatz, settings.qubits, classes, settings.model, settings.readout)

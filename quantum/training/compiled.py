@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,15 +55,16 @@ def load_compiled(task: TrainTask) -> None:
 
 def train_compiled(tasks: Sequence[TrainTask]) -> list[Trained | Exception]:
     """Train clients that `can_compile`, in the order of the tasks."""
-    groups: dict[tuple[int, int, int, bool], list[int]] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for index, task in enumerate(tasks):
         rows = len(task.data.features)
         size = step_rows(task.train, rows)
         plan = _plan(task)
-        key = id(plan), task.classifier.classes, size if size < rows else 0, _distilled(task)
+        batch_rows = size if size < rows else 0
+        key = batch_rows, id(plan), task.classifier.head, _distilled(task)
         groups.setdefault(key, []).append(index)
     found: dict[int, Trained | Exception] = {}
-    for (*_, batch_rows, _), members in groups.items():
+    for (batch_rows, *_), members in groups.items():
         lanes = max(1, MOST_LANES // _plan(tasks[members[0]]).readouts)
         # Those with equally many steps side by side: a launch takes as many as its longest.
         ordered = sorted(members, key=lambda index: tasks[index].steps)
@@ -134,9 +136,9 @@ def _train(
         np.array([float(task.distill.temperature) for task in tasks]),
         np.array([float(task.train.proximal) for task in tasks]),
     )
-    batches = _batches(tasks, int(steps.max()), batch_rows)
+    batches, linear = _batches(tasks, int(steps.max()), batch_rows), tasks[0].classifier.linear
     failed = kernels().train_lanes(
-        engine.plan.arrays, theta, data, batches, terms, steps, rates, losses
+        engine.plan.arrays, theta, linear, data, batches, terms, steps, rates, losses
     )
     return losses, failed
 
@@ -150,15 +152,24 @@ def _class_weights(task: TrainTask) -> np.ndarray:
     return np.ones(task.classifier.classes) if given is None else np.asarray(given, np.float64)
 
 
-def _soft_labels(tasks: Sequence[TrainTask]) -> tuple[np.ndarray, np.ndarray]:
-    """Softened soft labels p of all rows, (rows, C), and their ``sum_c p log p``, (rows,)."""
+def _soft_labels(tasks: Sequence[TrainTask]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Softened soft labels p of all rows, (rows, C), their ``sum_c p log p``, and rows' weights."""
     classes = tasks[0].classifier.classes
     if not _distilled(tasks[0]):
-        return np.zeros((0, classes)), np.zeros(0)
+        return np.zeros((0, classes)), np.zeros(0), np.zeros(0)
     parts = [soften(np.asarray(t.data.soft_labels), t.distill.temperature) for t in tasks]
     soft = np.concatenate(parts)
     logs = np.log(np.where(soft > 0, soft, 1.0))
-    return soft, (soft * logs).sum(axis=1)
+    return soft, (soft * logs).sum(axis=1), np.concatenate([_row_weights(t) for t in tasks])
+
+
+def _row_weights(task: TrainTask) -> np.ndarray:
+    """Weights (rows,) of the rows in the divergence, as `quantum.losses.row_weights`."""
+    labels, soft = np.asarray(task.data.labels), np.asarray(task.data.soft_labels, np.float64)
+    if task.data.class_weights is None:
+        return np.ones(len(labels))
+    weights = _class_weights(task)
+    return np.where(labels >= 0, weights[np.maximum(labels, 0)], soft @ weights)
 
 
 def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:

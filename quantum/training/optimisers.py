@@ -8,8 +8,8 @@ random signs, and the update is ``-a_t s delta`` with ``s = (L+ - L-) / (2 c_t)`
 
 Two things in our SPSA are not Spall's. The gain a is calibrated without a circuit of its own: a
 slope of mean size moves every angle by ``learning_rate`` radians at t = 0, the mean taken over
-the ``|s|`` of the round's steps so far. And only the angles are perturbed: scale and bias act
-after the measurement, their gradient comes with the same circuits (its mean over the two perturbed
+the ``|s|`` of the round's steps so far. And only the angles are perturbed: the head acts
+after the measurement, its gradient comes with the same circuits (the mean over the two perturbed
 points), and Adam follows it.
 """
 
@@ -184,7 +184,7 @@ class _BudgetSpentError(Exception):
 
 ALPHA, GAMMA = 0.602, 0.101  # Spall's exponents of the gain and of the perturbation
 Measure = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""(angles (K, P), read-out (2 R,), step) -> losses (K,), mean gradient to the read-out (2 R,)."""
+"""(angles (K, P), head (H,), step) -> losses (K,), mean gradient to the head (H,)."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def run_spsa(
     measure : Measure
         Losses of several points on one step's rows, in one job.
     start : numpy.ndarray, shape (D,)
-        Where to start: P angles, then the read-out's 2 R parameters.
+        Where to start: P angles, then the head's H parameters.
     angles, steps : int
         P, and the number of steps.
     gains, step_offset : Gains, int

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core import DistillSettings, TrainSettings
-from quantum.classifier import Classifier, readout_logits
+from quantum.classifier import Classifier
 from quantum.costs import check_shifts, step_rows
 from quantum.engines.base import evaluate_points
 from quantum.losses import distilled_loss, feature_distillation, proximal_term, teacher_similarity
@@ -161,8 +161,7 @@ class Problem:
         return losses.detach().double().cpu().numpy(), gradient.double().cpu().numpy()
 
     def _loss(self, theta: Tensor, z: Tensor, batch: Batch) -> Tensor:
-        scale, bias = theta[self.angles :].chunk(2)
-        logits = readout_logits(z, scale, bias)
+        logits = self._classifier.head.logits(z, theta[self.angles :])
         weight, temperature = self._distill.weight, self._distill.temperature
         loss = distilled_loss(logits, batch.labels, batch.soft, weight, temperature, self._weights)
         if batch.similarity is not None:

@@ -20,11 +20,11 @@ class TrainingData:
     features : numpy.ndarray, shape (rows, n)
         Projected features in radians.
     labels : numpy.ndarray, shape (rows,), integer
-        Classes 0 ... C-1.
+        Classes 0 ... C-1; -1: a row without a label, which learns from its soft labels alone.
     soft_labels : numpy.ndarray, shape (rows, C), optional
         The teacher's calibrated probabilities; needed when the distillation weight is > 0.
     class_weights : numpy.ndarray, shape (C,), optional
-        Weights of the cross-entropy.
+        Weights of the classes.
     hidden : numpy.ndarray, shape (rows, d), optional
         The teacher's hidden states; needed when the weight of feature distillation is > 0.
     """
@@ -111,10 +111,12 @@ def check_data(data: TrainingData, classes: int, distill: DistillSettings) -> No
             "one whole number per row",
             "check the label column",
         )
-    if rows and (labels.min() < 0 or labels.max() >= classes):
+    lowest = -1 if distill.weight > 0 else 0
+    if rows and (labels.min() < lowest or labels.max() >= classes):
+        unlabelled = ", or -1 (no label) where distill.weight > 0"
         raise DataError(
             f"labels from {labels.min()} to {labels.max()}",
-            f"0 to {classes - 1}",
+            f"0 to {classes - 1}{unlabelled}",
             "check the class names",
         )
     if data.class_weights is not None and np.shape(data.class_weights) != (classes,):

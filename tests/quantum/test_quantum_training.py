@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from core import DataError, DistillSettings, QuantumSettings, TrainSettings, UserError
 from quantum import Classifier, TrainingData, build_classifier, evaluate, train_local
-from quantum.classifier import readout_logits
 from quantum.costs import circuits_before_steps, circuits_per_step
+from quantum.head import Head
 from quantum.losses import feature_distillation, teacher_similarity
 from quantum.training.problem import Problem
 from tests.quantum.conftest import UNTAUGHT
@@ -26,12 +26,16 @@ COBYLA = TrainSettings(optimizer="cobyla", learning_rate=0.5)
 
 def test_logits_by_hand() -> None:
     z = torch.tensor([[0.5], [-1.0]])
-    two = readout_logits(z, torch.tensor([4.0]), torch.tensor([1.0]))
+    two = Head(1, 2).logits(z, torch.tensor([4.0, 1.0]))
     assert two.tolist() == [[0.0, 3.0], [0.0, -3.0]]
-    three = readout_logits(
-        torch.tensor([[0.5, -0.5, 1.0]]), torch.tensor([2.0, 4.0, 1.0]), torch.tensor([0.0, 1.0, 0])
-    )
+    z = torch.tensor([[0.5, -0.5, 1.0]])
+    three = Head(3, 3).logits(z, torch.tensor([2.0, 4.0, 1.0, 0.0, 1.0, 0.0]))
     assert three.tolist() == [[1.0, -1.0, 1.0]]
+    linear = Head(3, 2, linear=True)
+    weights, bias = [[2.0, 4.0, 1.0], [0.0, 1.0, -1.0]], [0.25, 0.5]
+    parameters = torch.tensor([*weights[0], *weights[1], *bias])
+    assert linear.logits(z, parameters).tolist() == [[0.25, -1.0]]
+    assert linear.logits(z.numpy(), parameters.numpy()).tolist() == [[0.25, -1.0]]
 
 
 @given(st.integers(2, 6), st.integers(2, 5), st.sampled_from(["qcnn", "vqc"]), st.integers(0, 99))

@@ -27,12 +27,20 @@ RNG = np.random.default_rng(0)
 
 
 def task(
-    classes: int = 2, rows: int = 13, steps: int = 12, weight: float = 0.6, **train: Any
+    classes: int = 2,
+    rows: int = 13,
+    steps: int = 12,
+    weight: float = 0.6,
+    readout: Any = "per-class",
+    **train: Any,
 ) -> TrainTask:
-    classifier = build_classifier(QuantumSettings(qubits=3), classes)
+    classifier = build_classifier(QuantumSettings(qubits=3, readout=readout), classes)
+    labels = RNG.integers(0, classes, rows)
+    if weight > 0:
+        labels[::4] = -1  # rows without a label
     data = TrainingData(
         RNG.uniform(-1.5, 1.5, (rows, 3)),
-        RNG.integers(0, classes, rows),
+        labels,
         RNG.dirichlet(np.ones(classes), rows),
         np.linspace(0.5, 2.0, classes),
     )
@@ -58,6 +66,10 @@ def by_torch(one: TrainTask) -> tuple[np.ndarray, list[float]]:
         {"weight": 1.0},
         {},
         {"batch_rows": 4, "steps": 9},
+        {"batch_rows": 1, "steps": 9},
+        {"readout": "linear"},
+        {"readout": "linear-zz", "batch_rows": 4},
+        {"readout": "linear", "weight": 0.0},
         {"proximal": 0.5},
         {"schedule": "inverse-time"},
     ],
@@ -69,7 +81,7 @@ def test_the_compiled_loop_is_that_of_torch(classes: int, options: dict[str, Any
     theta, losses = by_torch(one)
     (found,) = train_together([one])
     assert not isinstance(found, Exception)
-    np.testing.assert_allclose(found.losses, losses, atol=1e-9)
+    np.testing.assert_allclose(found.losses, losses, rtol=0, atol=1e-10)
     ours = one.classifier.flatten(found.parameters)
     np.testing.assert_allclose(ours, theta, atol=1e-5)  # sent as float32
 
@@ -91,6 +103,7 @@ def test_many_clients_are_each_alone() -> None:
             weight=(0.0, 0.3)[k % 5 > 0],
             proximal=0.1 * (k % 3),
             batch_rows=(0, 0, 2)[k % 3],
+            readout=("per-class", "linear", "linear-zz")[k % 7 % 3],
         )
         for k in range(150)
     ]

@@ -148,62 +148,102 @@ def softmax(logits, divisor, logs, shares):  # type: ignore[no-untyped-def]
         shares[c] /= total
 
 
+@njit(cache=True, nogil=True)
+def head_size(measured, classes, linear):  # type: ignore[no-untyped-def]
+    """Return the number H of a head's parameters, see `quantum.head`."""
+    return classes * (measured + 1) if linear else 2 * measured
+
+
+@njit(cache=True, nogil=True)
+def logits_of(z, i, head, linear, logits):  # type: ignore[no-untyped-def]
+    """Write the logits (C,) of row i from the expectations (K, rows) and the head (H,)."""
+    measured, classes = z.shape[0], len(logits)
+    if linear:
+        for c in range(classes):
+            total = head[classes * measured + c]
+            for k in range(measured):
+                total += head[c * measured + k] * z[k, i]
+            logits[c] = total
+        return
+    skip = classes - measured  # with two classes the first logit is 0
+    for k in range(measured):
+        logits[skip + k] = head[k] * z[k, i] + head[measured + k]
+
+
+@njit(cache=True, nogil=True)
+def pull_head(z, i, head, linear, slope, dz, d_head):  # type: ignore[no-untyped-def]
+    """Undo `logits_of`: from the gradient (C,) to row i's logits to its expectations and head."""
+    measured, classes = z.shape[0], len(slope)
+    if linear:
+        for k in range(measured):
+            dz[k, i] = 0.0
+        for c in range(classes):
+            d_head[classes * measured + c] += slope[c]
+            for k in range(measured):
+                dz[k, i] += slope[c] * head[c * measured + k]
+                d_head[c * measured + k] += slope[c] * z[k, i]
+        return
+    skip = classes - measured
+    for k in range(measured):
+        d = slope[skip + k]
+        dz[k, i] = d * head[k]
+        d_head[k] += d * z[k, i]
+        d_head[measured + k] += d
+
+
 # NumPy's division: weights that are 0 make one client's loss NaN, and do not end the others'.
 @njit(cache=True, nogil=True, error_model="numpy")
-def row_losses(z, labels, weights, soft, entropy, mix, tau, readout, dz, d_readout):  # type: ignore[no-untyped-def]
+def row_losses(z, rows, terms, linear, head, dz, d_head):  # type: ignore[no-untyped-def]
     """``(1 - lambda) CE + lambda tau^2 KL`` of one client's rows, and its gradient.
 
     Parameters
     ----------
-    z, dz : array, shape (R, 8 B)
+    z, dz : array, shape (K, 8 B)
         Expectations, and where the gradient to them is written; rows beyond the labels are none.
-    labels : array of int, shape (rows,)
-        Classes.
-    weights : array, shape (C,)
-        Weights of the cross-entropy.
-    soft : array, shape (rows, C)
-        Softened soft labels p of the teacher; no rows where lambda is 0.
-    entropy : array, shape (rows,)
-        ``sum_c p_c log p_c``.
-    mix, tau : float
-        lambda, and the temperature.
-    readout, d_readout : array, shape (2 R,)
-        Scale and bias, and where their gradient is written.
+    rows : tuple of array
+        Of each row: its class, -1 where it has none; softened soft labels p of the teacher, (., C);
+        ``sum_c p_c log p_c``; and its weight in the divergence. But for the classes none where
+        lambda is 0.
+    terms : tuple
+        Weights of the classes (C,), lambda, tau.
+    linear, head, d_head : bool, array and array of shape (H,)
+        The head, and where its gradient is written.
     """
-    rows, classes, readouts = len(labels), len(weights), z.shape[0]
+    labels, soft, entropy, shares = rows
+    weights, mix, tau = terms
+    classes = len(weights)
     logits, slope = np.zeros(classes), np.zeros(classes)
-    logs, shares = np.zeros(classes), np.zeros(classes)
-    skip = classes - readouts  # with two classes the first logit is 0
-    total = 0.0
-    for i in range(rows):
-        total += weights[labels[i]]
-    loss, divergence = 0.0, 0.0
-    dz[:] = 0.0
-    d_readout[:] = 0.0
-    for i in range(rows):
-        for r in range(readouts):
-            logits[skip + r] = readout[r] * z[r, i] + readout[readouts + r]
-        softmax(logits, 1.0, logs, shares)
-        part = (1.0 - mix) * weights[labels[i]] / total
-        loss -= part * logs[labels[i]]
-        for c in range(classes):
-            slope[c] = part * shares[c]
-        slope[labels[i]] -= part
+    logs, guess = np.zeros(classes), np.zeros(classes)
+    total, all_shares, loss, divergence = 0.0, 0.0, 0.0, 0.0
+    for i in range(len(labels)):
+        if labels[i] >= 0:
+            total += weights[labels[i]]
         if mix > 0.0:
-            softmax(logits, tau, logs, shares)
-            part, given = mix * tau / rows, 0.0
-            divergence += entropy[i]
+            all_shares += shares[i]
+    dz[:] = 0.0
+    d_head[:] = 0.0
+    for i in range(len(labels)):
+        logits_of(z, i, head, linear, logits)
+        slope[:] = 0.0
+        if labels[i] >= 0:
+            softmax(logits, 1.0, logs, guess)
+            part = (1.0 - mix) * weights[labels[i]] / total
+            loss -= part * logs[labels[i]]
+            for c in range(classes):
+                slope[c] = part * guess[c]
+            slope[labels[i]] -= part
+        if mix > 0.0:
+            softmax(logits, tau, logs, guess)
+            part, given = mix * tau * shares[i] / all_shares, 0.0
+            own = entropy[i]
             for c in range(classes):
                 given += soft[i, c]
-                divergence -= soft[i, c] * logs[c]
+                own -= soft[i, c] * logs[c]
+            divergence += shares[i] * own
             for c in range(classes):
-                slope[c] += part * (given * shares[c] - soft[i, c])
-        for r in range(readouts):
-            d = slope[skip + r]
-            dz[r, i] = d * readout[r]
-            d_readout[r] += d * z[r, i]
-            d_readout[readouts + r] += d
-    return loss + mix * tau * tau * divergence / rows
+                slope[c] += part * (given * guess[c] - soft[i, c])
+        pull_head(z, i, head, linear, slope, dz, d_head)
+    return loss + mix * tau * tau * divergence / all_shares if mix > 0.0 else loss
 
 
 @njit(cache=True, nogil=True)
@@ -240,18 +280,18 @@ def adam(theta, gradient, first, second, step, rate):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True)
-def client_step(own, terms, theta, columns, v, w, lane, scratch, d_readout):  # type: ignore[no-untyped-def]
-    """One client's loss on its rows; its gradient goes into ``w`` and ``d_readout``."""
-    blocks, labels, soft, entropy = own
-    weights, mix, tau = terms
+def client_step(own, terms, linear, head, columns, v, w, lane, scratch, d_head):  # type: ignore[no-untyped-def]
+    """One client's loss on its rows; its gradient goes into ``w`` and ``d_head``."""
+    blocks, labels, soft, entropy, shares = own
     z, dz, sums = scratch
-    readouts, padded = z.shape[0], blocks.shape[0] * ROWS
-    seen, slopes, readout = z[:, :padded], dz[:, :padded], theta[len(theta) - 2 * readouts :]
-    for r in range(readouts):
-        expectations_of(blocks, v, lane + r, columns, seen[r])
-    loss = row_losses(seen, labels, weights, soft, entropy, mix, tau, readout, slopes, d_readout)
-    for r in range(readouts):
-        pull_rows(blocks, slopes[r], columns, w, lane + r, sums)
+    measured, padded = z.shape[0], blocks.shape[0] * ROWS
+    seen, slopes = z[:, :padded], dz[:, :padded]
+    for k in range(measured):
+        expectations_of(blocks, v, lane + k, columns, seen[k])
+    rows = labels, soft, entropy, shares
+    loss = row_losses(seen, rows, terms, linear, head, slopes, d_head)
+    for k in range(measured):
+        pull_rows(blocks, slopes[k], columns, w, lane + k, sums)
     return loss
 
 
@@ -289,27 +329,28 @@ def pull_back(plan, theta, blocks, dz, gradient):  # type: ignore[no-untyped-def
 
 @njit(cache=True, nogil=True)
 def rows_of(data, client, batches, step, own):  # type: ignore[no-untyped-def]
-    """One client's blocks, labels, soft labels and entropies in a step.
+    """One client's blocks, labels, soft labels, entropies and weights of rows in a step.
 
-    ``own`` has the same four for a mini-batch, which is copied into them.
+    ``own`` has the same five for a mini-batch, which is copied into them.
     """
-    blocks, block_starts, labels, soft, entropy, row_starts = data
+    blocks, block_starts, labels, soft, entropy, shares, row_starts = data
     begin, end = row_starts[client], row_starts[client + 1]
     its_blocks = blocks[block_starts[client] : block_starts[client + 1]]
-    its_labels, its_soft, its_entropy = labels[begin:end], soft, entropy
+    its_labels, its_soft, its_entropy, its_shares = labels[begin:end], soft, entropy, shares
     distilled = soft.shape[0] > 0
     if distilled:
-        its_soft, its_entropy = soft[begin:end], entropy[begin:end]
+        its_soft, its_entropy, its_shares = soft[begin:end], entropy[begin:end], shares[begin:end]
     if batches.shape[2] == 0:
-        return its_blocks, its_labels, its_soft, its_entropy
-    own_blocks, own_labels, own_soft, own_entropy = own
+        return its_blocks, its_labels, its_soft, its_entropy, its_shares
+    own_blocks, own_labels, own_soft, own_entropy, own_shares = own
     chosen = batches[client, step]
     copy_rows(its_blocks, chosen, own_blocks)
     for i in range(len(chosen)):
         own_labels[i] = its_labels[chosen[i]]
         if distilled:
             own_soft[i], own_entropy[i] = its_soft[chosen[i]], its_entropy[chosen[i]]
-    return own_blocks, own_labels, own_soft, own_entropy
+            own_shares[i] = its_shares[chosen[i]]
+    return own
 
 
 @njit(cache=True, nogil=True)
@@ -318,7 +359,8 @@ def scratch_for(data, columns, readouts, batch_rows):  # type: ignore[no-untyped
     block_starts, soft = data[1], data[3]
     most = (batch_rows + ROWS - 1) // ROWS
     blocks, labels = np.empty((most, columns, ROWS)), np.empty(batch_rows, dtype=np.int64)
-    own = blocks, labels, np.empty((batch_rows, soft.shape[1])), np.empty(batch_rows)
+    empty = np.empty((batch_rows, soft.shape[1])), np.empty(batch_rows), np.empty(batch_rows)
+    own = blocks, labels, *empty
     for client in range(len(block_starts) - 1):
         most = max(most, block_starts[client + 1] - block_starts[client])
     z, dz = np.zeros((readouts, most * ROWS)), np.zeros((readouts, most * ROWS))
@@ -336,7 +378,7 @@ def slot_gradient(slot, factor, slopes, lane, readouts, gradient):  # type: igno
 
 
 @njit(cache=True, nogil=True)
-def train_lanes(plan, theta, data, batches, terms, steps, rates, losses):  # type: ignore[no-untyped-def]
+def train_lanes(plan, theta, linear, data, batches, terms, steps, rates, losses):  # type: ignore[no-untyped-def]
     """Train clients by Adam; see `quantum.training.compiled` for the arguments.
 
     Returns
@@ -353,7 +395,8 @@ def train_lanes(plan, theta, data, batches, terms, steps, rates, losses):  # typ
     cos, sin, slopes = np.empty((gates, lanes)), np.empty((gates, lanes)), np.empty((gates, lanes))
     v, w = np.empty((len(observables), lanes)), np.zeros((len(observables), lanes))
     own, scratch = scratch_for(data, len(columns), readouts, batches.shape[2])
-    gradient, d_readouts = np.zeros(size), np.zeros((clients, 2 * readouts))
+    angles = size - head_size(readouts, weights.shape[1], linear)
+    gradient, d_heads = np.zeros(size), np.zeros((clients, size - angles))
     for step in range(np.max(steps)):
         angles_of(theta, slot, factor, offset, readouts, cos, sin)
         for lane in range(lanes):
@@ -365,15 +408,16 @@ def train_lanes(plan, theta, data, batches, terms, steps, rates, losses):  # typ
                 continue
             rows = rows_of(data, client, batches, step, own)
             its_terms, lane = (weights[client], mix[client], tau[client]), client * readouts
+            head, d_head = theta[client, angles:], d_heads[client]
             losses[client, step] = client_step(
-                rows, its_terms, theta[client], columns, v, w, lane, scratch, d_readouts[client]
+                rows, its_terms, linear, head, columns, v, w, lane, scratch, d_head
             )
         rotate_back(v, w, first, second, starts, cos, sin, slopes)
         for client in range(clients):
             if step >= steps[client] or failed[client] >= 0:
                 continue
             slot_gradient(slot, factor, slopes, client * readouts, readouts, gradient)
-            gradient[size - 2 * readouts :] = d_readouts[client]
+            gradient[angles:] = d_heads[client]
             moved, mu, rate = theta[client], proximal[client], rates[client, step]
             if mu > 0.0:
                 losses[client, step] += pull_to(moved, anchor[client], mu, gradient)
