@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client_app.site import SiteCache
-from core import derive_seed
+from core import TrainSettings, derive_seed, local_optimizer
 from core.messages import EvaluateIns, EvaluateReport, Parameters, TrainIns, TrainReport
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     seen = projection.apply(cache.features("validation"))
     # Loading rows, features and compiled functions again in a new process is no training.
     began = time.monotonic()
-    adam = settings.train.model_copy(update={"optimizer": "adam"})
+    classifier = cache.classifier_in(number)
     task = TrainTask(
-        classifier=cache.classifier_in(number),
+        classifier=classifier,
         parameters=parameters,
         data=rows,
-        train=adam if number <= settings.train.warm_rounds else settings.train,
+        train=_in_round(settings.train, instruction, classifier.engine.name),
         distill=settings.distill.in_round(number),
         steps=instruction.steps,
         step_offset=instruction.step_offset,
@@ -102,6 +102,17 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     # Reused from the store or remembered: nothing was trained on in this round.
     tokens = int(teacher.metrics["tokens"]) if was_fresh else 0
     return Begun(task, seen, teacher, tokens, llm_seconds, seconds)
+
+
+def _in_round(train: TrainSettings, instruction: TrainIns, backend: str) -> TrainSettings:
+    """Return how a round trains: warm rounds by Adam, and Adam at the rate that is left."""
+    changes: dict[str, Any] = {}
+    optimizer = local_optimizer(train.optimizer, backend)
+    if instruction.round <= train.warm_rounds:
+        changes["optimizer"] = optimizer = "adam"
+    if instruction.rate < 1 and optimizer in ("adam", "parameter-shift"):
+        changes["learning_rate"] = train.learning_rate * instruction.rate
+    return train.model_copy(update=changes) if changes else train
 
 
 def train_round(

@@ -212,6 +212,8 @@ class TrainIns:
     fine_tuned : bool
         Whether the client has fine-tuned its language model in this run; a restarted client
         may have lost it.
+    rate : float
+        What ``train.schedule = plateau`` has left of the learning rate, a share.
     """
 
     round: int
@@ -222,6 +224,7 @@ class TrainIns:
     run: str
     adapter: str
     fine_tuned: bool
+    rate: float = 1.0
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

@@ -42,7 +42,7 @@ from server_app.prepare import read_reports, wait_for_nodes
 from strategies import LlmQfl, SharedAdapter
 from strategies.context import PreparedFederation
 from strategies.decisions import Agent, ClientView
-from strategies.journal import ADAPTER, AGGREGATION, KEPT, MODEL, load_arrays
+from strategies.journal import ADAPTER, AGGREGATION, KEPT, MODEL, RECENT, load_arrays
 
 COMPARED = ("train_rows", "val_rows", "test_rows", "class_rows", "classes", "kind", "encoder")
 """Fields of a `SiteReport` in which a site that goes on must be what it was."""
@@ -89,10 +89,10 @@ class RunHistory:
         return self.arrays if self.state["best_round"] else None
 
     @property
-    def aggregation(self) -> Parameters:
-        """What the aggregation kept after that round."""
-        path = self.checkpoint.folder / AGGREGATION
-        return load_arrays(path) if path.exists() else {}
+    def extra(self) -> dict[str, Parameters]:
+        """What the aggregation kept after that round, and the newest rounds' parameters."""
+        paths = [self.checkpoint.folder / name for name in (AGGREGATION, RECENT)]
+        return {path.name: load_arrays(path) if path.exists() else {} for path in paths}
 
 
 def load_history(folder: Path, settings: Settings) -> RunHistory:
@@ -178,7 +178,7 @@ def restore(strategy: LlmQfl, history: RunHistory, folder: Path) -> None:
     if strategy.settings.privacy.dp != "none":
         releases = count_releases(folder, releases)
     found = None if best is None else pack_parameters(best)
-    strategy.resume(state, found, releases, history.aggregation)
+    strategy.resume(state, found, releases, history.extra)
     rejoining = [
         {"round": history.number, "client": client, **asdict(cost)}
         for client, cost in sorted(strategy.context.federation.costs.items())

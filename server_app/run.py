@@ -12,7 +12,8 @@ from flwr.serverapp import Grid
 from core import Settings, UserError, derive_seed, unexpected_error
 from core.messages import Parameters, pack_parameters, unpack_parameters
 from core.model_file import model_settings
-from server_app.evaluation import CentralEvaluator, federated_test
+from server_app.closing import final_test, kept_model
+from server_app.evaluation import CentralEvaluator
 from server_app.feature_choice import with_features
 from server_app.pipeline import projection_arrays
 from server_app.prepare import prepare, warn_of_step_limit
@@ -83,7 +84,7 @@ def run(
     else:
         _begin(strategy, journal, first)
     with clock.phase("rounds"):
-        kept = _run_rounds(grid, strategy, first)
+        kept = kept_model(grid, strategy, _run_rounds(grid, strategy, first))
     return _conclude(grid, context, strategy, kept)
 
 
@@ -96,7 +97,7 @@ def _conclude(
     projection = projection_arrays(Projection.from_bytes(context.federation.projection))
     context.journal.model({**unpack_parameters(kept), **projection}, _model_facts(context))
     with context.clock.phase("evaluation"):
-        result, baselines = _final_test(grid, strategy, kept)
+        result, baselines = final_test(grid, strategy, kept)
     if result:
         log(INFO, "test accuracy %.4f", result["accuracy"])
     context.journal.ledger(strategy.state.ledger)
@@ -139,7 +140,7 @@ def _begin(strategy: LlmQfl, journal: RunJournal, first: Parameters) -> None:
 
 
 def _run_rounds(grid: Grid, strategy: LlmQfl, first: Parameters) -> ArrayRecord:
-    """Run the rounds that are left; return the kept parameters."""
+    """Run the rounds that are left; return the parameters of the best one, or of the last."""
     run, evaluator = strategy.settings.run, strategy.context.evaluator
     result = strategy.start(
         grid,
@@ -155,19 +156,6 @@ def _run_rounds(grid: Grid, strategy: LlmQfl, first: Parameters) -> ArrayRecord:
             "raise the budget (stop.* or hardware.budget_*)",
         )
     return result.arrays
-
-
-def _final_test(
-    grid: Grid, strategy: LlmQfl, kept: ArrayRecord
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Test the kept model, once; return its scores and the baselines'; none without a test."""
-    context = strategy.context
-    if not context.settings.evaluation.test:
-        return {}, {}
-    if context.evaluator is not None:
-        return context.evaluator.test(kept)
-    reports, failures = strategy.final_test(grid, kept)
-    return federated_test(context.settings, context.federation, reports, failures)
 
 
 def _first_parameters(context: RunContext, journal: RunJournal) -> Parameters:

@@ -119,6 +119,7 @@ def summarise(
     state, context, settings = strategy.state, strategy.context, strategy.settings
     spent, each = state.ledger.totals(), state.ledger.by_client()
     place = _kept_place(state.losses, settings.evaluation.keep)
+    validation = strategy.kept.scores or (state.losses[place], state.accuracies[place])
     teachers = [strategy.teachers[client] for client in sorted(strategy.teachers)]
     central = settings.evaluation.mode == "central"
     backend = settings.evaluation.backend if central else settings.quantum.backend
@@ -126,10 +127,11 @@ def summarise(
     return {
         "status": "completed",
         "rounds": len(state.losses),
-        "best_round": strategy.best_round,
+        "best_round": strategy.kept.round,
+        "averaged_rounds": strategy.kept.averaged,
         "stop_reason": strategy.stop_reason,
         "test": result,
-        "validation": {"loss": state.losses[place], "accuracy": state.accuracies[place]},
+        "validation": {"loss": validation[0], "accuracy": validation[1]},
         "baselines": baselines,
         "teachers": teachers,
         "ledger": asdict(spent),

@@ -38,10 +38,11 @@ from strategies.state import FederationState
 from strategies.update_validation import Round, Update
 
 MODEL, KEPT, ADAPTER = "model.safetensors", "kept.safetensors", "adapter.safetensors"
-AGGREGATION = "aggregation.safetensors"
+AGGREGATION, RECENT = "aggregation.safetensors", "recent.safetensors"
 """Files of arrays. In a checkpoint: the global parameters, the best model so far where it is
-another one, and what the aggregation keeps between rounds; of the run: the best model, and the
-adapter that the sites trained together."""
+another one, what the aggregation keeps between rounds, and the newest rounds' parameters where
+they may be averaged; of the run: the kept model, and the adapter that the sites trained together.
+"""
 
 
 def cost_of_questions(attempts: Sequence[Mapping[str, Any]]) -> AgentUsage:
@@ -266,7 +267,7 @@ class RunJournal:
         arrays: ArrayRecord,
         best: ArrayRecord | None,
         state: Mapping[str, Any],
-        aggregation: Parameters,
+        extra: Mapping[str, Parameters],
     ) -> None:
         """Write ``ledger.json``, then ``checkpoint/round-NNN/`` in one move."""
         write_json(self.folder / "ledger.json", state["ledger"], compact=True)
@@ -275,8 +276,9 @@ class RunJournal:
             save_arrays(folder / MODEL, unpack_parameters(arrays))
             if best is not None:
                 save_arrays(folder / KEPT, unpack_parameters(best))
-            if aggregation:
-                save_arrays(folder / AGGREGATION, aggregation)
+            for name, parameters in extra.items():
+                if parameters:
+                    save_arrays(folder / name, parameters)
 
         write_checkpoint(self.folder, server_round, dict(state), save)
 

@@ -20,7 +20,6 @@ from core.messages import (
     TRAIN,
     UNSET,
     EvaluateIns,
-    EvaluateReport,
     Parameters,
     TrainIns,
     pack_instruction,
@@ -35,13 +34,17 @@ from strategies.context import RunContext
 from strategies.decisions import Decision
 from strategies.decisions.guard import decide
 from strategies.journal import (
+    AGGREGATION,
+    RECENT,
     client_event,
     cost_of_questions,
     decision_line,
     round_event,
     teachers_of,
 )
+from strategies.kept_model import KeptModel
 from strategies.plausibility import longest_wait
+from strategies.regulation import rate_left
 from strategies.snapshot import restored, snapshot
 from strategies.state import FederationState, add_costs, rows_that_count
 from strategies.update_selection import may_lose, model_credits, not_evaluated, select
@@ -70,8 +73,8 @@ class LlmQfl(Strategy):
         Clients, history and ledger.
     current : Round
         The round under way.
-    best_round, best_arrays : int, ArrayRecord or None
-        The round whose model is kept so far (``evaluation.keep``), and that model.
+    kept : KeptModel
+        The model that is kept so far (``evaluation.keep``).
     stop_reason : str
         Why the run ended; empty before.
     teachers : dict
@@ -87,8 +90,7 @@ class LlmQfl(Strategy):
         self.agent, self.journal = context.agent, context.journal
         self.state = FederationState.begin(context.federation.members, context.settings)
         self.current = Round(0, Decision(participants=(), steps={}))
-        self.best_round = 0
-        self.best_arrays: ArrayRecord | None = None
+        self.kept = KeptModel(context.settings.evaluation.keep)
         self.stop_reason = ""
         self.teachers: dict[int, dict[str, float]] = {}
         self.first_round = 1
@@ -108,14 +110,15 @@ class LlmQfl(Strategy):
         """Request the agent's decision for a round, bound it, and write it down."""
         seen = self.state.observe(server_round, self.settings)
         decision, notes, decider = decide(self.agent, seen, self.settings)
-        self._begin_round(server_round, decision)
+        self.begin_round(server_round, decision)
         line = decision_line(self.settings.agent.kind, seen, decision, notes, decider)
         if attempts := line.get("attempts"):
             self.state.ledger.add_agent_usage(server_round, cost_of_questions(attempts))
         self.journal.decision(line)
         return decision
 
-    def _begin_round(self, server_round: int, decision: Decision) -> None:
+    def begin_round(self, server_round: int, decision: Decision) -> None:
+        """Open a round: what is sent and answered from now on belongs to it."""
         self.current = Round(server_round, decision, wait=longest_wait(self.settings))
 
     def configure_train(
@@ -124,6 +127,9 @@ class LlmQfl(Strategy):
         """Make one message for each participant, with its own number of steps."""
         self._reference, self.releases = unpack_parameters(arrays), self.releases + 1
         packed, same = pack_parameters(self._reference), self._same_for_all  # once for everybody
+        train = self.settings.train
+        plateau = train.schedule == "plateau"
+        rate = rate_left(self.state.losses, train.plateau_rounds) if plateau else 1.0
         messages = []
         for client in self.current.decision.participants:
             instruction = TrainIns(
@@ -132,6 +138,7 @@ class LlmQfl(Strategy):
                 step_offset=self.state.steps_done[client],
                 class_weights=self.context.federation.class_weights,
                 fine_tuned=client in self.teachers,
+                rate=rate,
                 **same,
             )
             content = pack_instruction(packed, instruction)
@@ -212,8 +219,8 @@ class LlmQfl(Strategy):
     ) -> Result:
         """Run rounds until the agent, a criterion, a budget or `num_rounds` ends them.
 
-        Parameters are those of Flower's `Strategy.start`. The result holds the kept model
-        (``evaluation.keep``) and the metrics by round.
+        Parameters are those of Flower's `Strategy.start`. The result holds the model of the best
+        round, or of the last one (``evaluation.keep``), and the metrics by round.
 
         Raises
         ------
@@ -247,30 +254,7 @@ class LlmQfl(Strategy):
                 break
         record_late_replies(grid, self.state, self.settings, self.journal.event)
         self.stop_reason = self.stop_reason or f"all {num_rounds} rounds are done"
-        return replace(result, arrays=self.best_arrays if self.best_arrays is not None else arrays)
-
-    def final_test(
-        self, grid: Grid, arrays: ArrayRecord
-    ) -> tuple[dict[int, EvaluateReport], list[str]]:
-        """Let every available client evaluate the kept model on its test rows.
-
-        Returns
-        -------
-        tuple
-            The reports by client, and what failed. Their cost is the ledger's last entry, one
-            round after the last.
-        """
-        begun = [number for number, _, _ in self.state.ledger.entries]
-        number = max([len(self.state.losses), *begun]) + 1
-        self._begin_round(number, Decision(participants=(), steps={}))
-        for client in sorted(poll_clients(grid, self.state, self.settings, self.journal.event)):
-            self.current.fail(client, "it is not connected, or still busy with an earlier message")
-        split = ConfigRecord({"split": "test"})
-        messages = list(self.configure_evaluate(number, arrays, split, grid))
-        replies = grid.send_and_receive(messages, timeout=self.settings.run.round_timeout)
-        reports = collect_evaluations(self.current, replies, self.state, "test")
-        self.state.ledger.add(number, with_idle(self.current.evaluation))
-        return reports, self.current.failures
+        return replace(result, arrays=self.kept.arrays if self.kept.arrays is not None else arrays)
 
     def _evaluate(
         self,
@@ -313,9 +297,8 @@ class LlmQfl(Strategy):
                 state.credited(found)
             state.finish_round(now.decision.participants, loss, accuracy)
         costs = self._close_ledger()
-        best = self.best_arrays is None or loss <= min(state.losses)
-        if not now.lost and (best or self.settings.evaluation.keep == "last"):
-            self.best_round, self.best_arrays = now.number, arrays
+        if not now.lost:
+            self.kept.add(now.number, arrays, state.losses)
         clients = [client_event(now, update, costs[k]) for k, update in sorted(now.updates.items())]
         event = round_event(now, state, costs, loss, accuracy, time.monotonic() - began)
         for one in (*clients, event):
@@ -330,24 +313,31 @@ class LlmQfl(Strategy):
             **snapshot(self.state),
             "aggregation": aggregation,
             "round": number,
-            "best_round": self.best_round,
+            "best_round": self.kept.round,
             "teachers": list(self.teachers.values()),
             "releases": self.releases,
             **self.context.facts(),
         }
-        best = None if self.best_round == number else self.best_arrays
-        self.journal.checkpoint(number, arrays, best, stored, kept)
+        best = None if self.kept.round == number else self.kept.arrays
+        extra = {AGGREGATION: kept, RECENT: self.kept.packed()}
+        self.journal.checkpoint(number, arrays, best, stored, extra)
 
     def resume(
-        self, stored: Mapping[str, Any], best: ArrayRecord | None, releases: int, kept: Parameters
+        self,
+        stored: Mapping[str, Any],
+        best: ArrayRecord | None,
+        releases: int,
+        extra: Mapping[str, Parameters],
     ) -> None:
         """Restore the state of `checkpoint`, the best model, and how often messages went out.
 
-        ``kept`` are the aggregation's arrays; `Aggregator.restore` says what it refuses.
+        ``extra`` are the arrays of `AGGREGATION` and `RECENT`; `Aggregator.restore` says what it
+        refuses.
         """
-        self.aggregator.restore(stored.get("aggregation", {}), kept)
+        self.aggregator.restore(stored.get("aggregation", {}), extra[AGGREGATION])
         self.state = restored(stored, self.context.federation.members, self.settings)
-        self.best_round, self.best_arrays = int(stored["best_round"]), best
+        self.kept.round, self.kept.arrays = int(stored["best_round"]), best
+        self.kept.unpack(extra[RECENT])
         self.teachers = {int(one["client"]): dict(one) for one in stored["teachers"]}
         self.first_round, self.releases = int(stored["round"]) + 1, releases
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from core import selection_size
@@ -11,7 +12,8 @@ from core import selection_size
 if TYPE_CHECKING:
     from core.messages import TrainReport
 
-StepRule = Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"]
+PaperRule = Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"]
+StepRule = PaperRule | Literal["when-it-pays"]
 
 _RULES: dict[str, Callable[[int, float, int], int]] = {
     "fixed": lambda m, r, cap: m,
@@ -39,7 +41,7 @@ def loss_ratio(loss: float, llm_loss: float) -> float:
 
 
 def next_steps(
-    rule: StepRule, steps: int, ratio: float, *, max_steps: int, max_increment: int = 10
+    rule: PaperRule, steps: int, ratio: float, *, max_steps: int, max_increment: int = 10
 ) -> int:
     """Return a client's steps for the next round (arXiv 2505.18656, regulation).
 
@@ -68,6 +70,52 @@ def next_steps(
     # Beyond this ratio every growing rule is at its cap; it keeps int() of an infinity away.
     bounded = min(ratio, 10.0 * max_steps)
     return min(_RULES[rule](steps, bounded, max_increment), max_steps)
+
+
+def steps_that_pay(base: int, losses: Sequence[float], *, max_steps: int) -> int:
+    """Return everybody's steps for the next round: more of them only while they pay.
+
+    A round pays if its steps lowered the validation loss by more each than those of the round
+    before. The next round then has half as many again, else `base`. Learning curves flatten, so
+    rounds grow only where training gathers speed, for instance out of a plateau. The steps follow
+    from the losses alone: a run that is resumed finds the same ones.
+
+    Parameters
+    ----------
+    base : int
+        Steps of the first rounds.
+    losses : sequence of float
+        Validation loss of the global model by round, nats.
+    max_steps : int
+        Never exceeded.
+    """
+    steps = most = min(base, max_steps)
+    before: float | None = None
+    for earlier, later in pairwise(losses):
+        gain = (earlier - later) / steps
+        pays = before is not None and gain > max(before, 0.0)
+        steps = min(steps + math.ceil(steps / 2), max_steps) if pays else most
+        before = gain
+    return steps
+
+
+def rate_left(losses: Sequence[float], wait: int) -> float:
+    """Return the share of the learning rate that `wait` rounds without a better loss each halve.
+
+    Parameters
+    ----------
+    losses : sequence of float
+        Validation loss of the global model by round, nats.
+    wait : int
+        Rounds without a loss below the lowest before the rate is halved; then they count anew.
+    """
+    share, idle, lowest = 1.0, 0, math.inf
+    for loss in losses:
+        idle = 0 if loss < lowest else idle + 1
+        lowest = min(lowest, loss)
+        if idle == wait:
+            share, idle = share / 2, 0
+    return share
 
 
 def distances(losses: Mapping[int, float], server_loss: float) -> dict[int, float]:

@@ -26,10 +26,12 @@ class AgentSettings(Section):
     See docs/agents.md, and docs/extending/agent.md for one of your own."""
     options: str = setting("", applies_when=(OWN_CLASS,))
     """Arguments of an agent class of your own: `key=value,key=value`."""
-    rule: Literal["fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"] = setting(
-        "adaptive", applies_when=used_by("agent", "agent.rule")
-    )
-    """Step rule of REFERENCE: next steps from r = L_Q / L_LLM; language models fall back on it."""
+    rule: Literal[
+        "when-it-pays", "fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"
+    ] = setting("adaptive", applies_when=used_by("agent", "agent.rule"))
+    """Step rule; language models fall back on it. when-it-pays: `train.steps`, half as many again
+    while a round's steps lower the validation loss by more each than those of the round before. The
+    paper's: next steps from r = L_Q / L_LLM."""
     max_increment: int = setting(10, applies_when=when("agent.rule", "hybrid"), ge=1)
     """Most steps that `hybrid` adds in a round."""
     fraction: float = setting(1.0, applies_when=used_by("agent", "agent.fraction"), gt=0, le=1)

@@ -312,7 +312,7 @@ def _check_effects(s: Settings) -> None:
     if "spsa" not in used and train.perturbation != FIELDS["train.perturbation"].default:
         fix = "remove train.perturbation or set train.optimizer=spsa"
         raise _ignored(s, "train.perturbation", why, "an optimizer that perturbs: spsa", fix, *by)
-    if used == {"spsa"} and train.schedule != "constant":
+    if used == {"spsa"} and train.schedule == "inverse-time":
         accepted = "adam or parameter-shift; SPSA has gains of its own"
         raise _ignored(s, "train.schedule", why, accepted, "remove train.schedule", *by)
     # PennyLane's Qiskit simulators count shots unasked.
@@ -353,7 +353,11 @@ def _check_agent(s: Settings) -> None:
         raise SettingsError(f"{kind} without agent.model", accepted, "set agent.model")
     if s.llm.model == "none" and agent_declares(s, "needs_llm"):
         rule = f" with agent.rule = {agent.rule!r}" if "agent.rule" in uses else ""
-        accepted = "agent.rule = 'fixed', or a language model" if rule else "a language model"
+        accepted = (
+            "agent.rule = 'when-it-pays' or 'fixed', or a language model"
+            if rule
+            else "a language model"
+        )
         fix = "change llm.model or agent.kind" + " or agent.rule" * bool(rule)
         raise SettingsError(f"{kind} with llm.model = 'none'{rule}", f"{accepted} ({TRAINED})", fix)
     if s.privacy.dp != "none" and agent_declares(s, "needs_credit"):

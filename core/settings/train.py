@@ -24,13 +24,19 @@ class TrainSettings(Section):
     """Most steps that the agent may give."""
     batch_rows: int = setting(0, ge=0)
     """Rows of a step, drawn again for each (COBYLA: for each round); 0: all."""
-    learning_rate: float = setting(0.05, applies_when=when("train.schedule", "constant"), gt=0)
+    learning_rate: float = setting(
+        0.05, applies_when=when("train.schedule", "constant", "plateau"), gt=0
+    )
     """Adam's step size, SPSA's first move of an angle, or COBYLA's first trust radius, in radians.
     """
-    schedule: Literal["constant", "inverse-time"] = setting(
+    schedule: Literal["constant", "inverse-time", "plateau"] = setting(
         "constant", applies_when=when("train.optimizer", "auto", "adam", "parameter-shift")
     )
-    """Learning-rate schedule; inverse-time is theorem 6.4's 2 / (mu (t + gamma))."""
+    """Learning-rate schedule of Adam. plateau: the rate is halved when the server's validation loss
+    has not fallen for `train.plateau_rounds`; inverse-time is theorem 6.4's 2 / (mu (t + gamma)).
+    """
+    plateau_rounds: int = setting(1, applies_when=when("train.schedule", "plateau"), ge=1)
+    """Rounds without a lower validation loss before the learning rate is halved."""
     perturbation: float = setting(
         0.2, applies_when=when("train.optimizer", "auto", "spsa"), gt=0, le=1.5
     )

@@ -385,6 +385,7 @@ class Summary(Part):
     error: str | None = ""
     rounds: Count = 0
     best_round: Index | None = None
+    averaged_rounds: list[Index] = []
     stop_reason: str = ""
     test: Scores | None = None
     validation: Scores | None = None

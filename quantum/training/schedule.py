@@ -16,6 +16,7 @@ def learning_rate(settings: TrainSettings, step_offset: int) -> Rate:
     ``inverse-time`` is theorem 6.4's ``eta_t = 2 / (mu (t + gamma))`` with
     ``gamma = max(8 L / mu, E)``. E is the most steps that a round may take, ``max_steps``, since
     the agent may change a round's steps; t counts this client's own steps of all rounds.
+    ``plateau`` is constant within a round: the server says what is left of the rate.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ def learning_rate(settings: TrainSettings, step_offset: int) -> Rate:
     callable step -> float
         Learning rate of the round's steps 0, 1, ...
     """
-    if settings.schedule == "constant":
+    if settings.schedule != "inverse-time":
         return lambda step: settings.learning_rate
     mu, smoothness, period = settings.mu, settings.smoothness, settings.max_steps
     return lambda step: inverse_time(step_offset + step, mu, smoothness, period)

@@ -126,7 +126,9 @@ BANDIT = ("agent.kind=bandit", "agent.bandit=ucb", "agent.price=0", "agent.idle_
 RANDOM = (
     "agent.kind=random",
     "evaluation.mode=federated",
-    "evaluation.keep=last",
+    "evaluation.keep=average",
+    "train.schedule=plateau",
+    "train.learning_rate=0.5",
     "data.server_rows=0",
 )
 

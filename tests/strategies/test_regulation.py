@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import closest, distances, loss_ratio, next_steps
+from strategies.regulation import rate_left, steps_that_pay
 
 RULES = ("fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid")
 
@@ -81,3 +82,34 @@ def test_the_selected_are_no_farther_than_the_others(by: dict[int, float], fract
     assert list(kept) == sorted(set(kept))
     rest = [gap for k, gap in by.items() if k not in kept]
     assert not rest or max(by[k] for k in kept) <= min(rest)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ((), 10),
+        ((1.0, 0.9), 10),  # nothing to compare a first gain with
+        ((1.0, 0.9, 0.85), 10),  # 0.005 a step after 0.01
+        ((1.0, 0.95, 0.8), 15),  # 0.015 a step after 0.005
+        ((1.0, 0.95, 0.8, 0.6), 10),  # then 0.0133 a step
+        ((1.0, 0.95, 0.8, 0.5), 23),  # or 0.02
+        ((1.0, 0.95, 0.8, 0.5, 0.0), 30),  # 0.0217 a step: as many as there may be
+        ((1.0, 1.1, 1.05), 15),  # a gain after a loss
+        ((1.0, 1.1, 1.15), 10),  # losing less is no gain
+    ],
+)
+def test_steps_grow_only_while_each_pays_more(losses: tuple[float, ...], expected: int) -> None:
+    assert steps_that_pay(10, losses, max_steps=30) == expected
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.lists(st.floats(0, 28), max_size=12))
+def test_steps_that_pay_stay_within_their_bounds(base: int, most: int, losses: list[float]) -> None:
+    assert min(base, most) <= steps_that_pay(base, losses, max_steps=most) <= most
+
+
+def test_the_rate_is_halved_where_the_loss_stops_falling() -> None:
+    assert rate_left([], 1) == rate_left([0.5, 0.4, 0.3], 1) == 1
+    assert rate_left([0.5, 0.5], 1) == 0.5
+    assert rate_left([0.5, 0.6, 0.55, 0.4, 0.45], 1) == 0.125  # each round not below the lowest
+    assert rate_left([0.5, 0.6, 0.55, 0.4, 0.45], 2) == 0.5
+    assert rate_left([0.5, *[0.6] * 6], 2) == 0.125
