@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from core import ModelError, explain, hub_reachable, registry
-from llm.protocol import Kind
+from llm.gguf_files import is_gguf, unpack
+from llm.protocol import Kind, Progress, silent
 
-TRANSFORMERS = "a folder of a transformers model, or a hub id such as gpt2"
+TRANSFORMERS = (
+    "a folder of a transformers model, a hub id such as gpt2, a GGUF file, or one on the hub as "
+    "org/repo:file.gguf"
+)
 ACCEPTED = f"{', '.join(registry.shipped('model'))}, {TRANSFORMERS}"
 WHOLE = (
     "a whole, undamaged transformers model that can classify sequences, without code of its own, "
@@ -31,6 +36,7 @@ TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+_HUB_FILE = re.compile(r"(\w[\w.-]*/[\w.-]+):(.+)")
 _SMALL_FILE = 1_000_000
 _BLOCKS, _BLOCK = 256, 4096  # of a large file, spread evenly over it
 
@@ -92,15 +98,22 @@ class Source:
         return {**self.loading, "adapter_kwargs": {"subfolder": "no-adapter"}}
 
 
-def locate(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> Source:
-    """Find a transformers model by folder or hub id.
+def locate(
+    name: str,
+    setting: str = "llm.model",
+    accepted: str = ACCEPTED,
+    progress: Progress = silent,
+) -> Source:
+    """Find a transformers model by folder, GGUF file or hub id.
 
     Parameters
     ----------
     name : str
-        A folder or a hub id.
+        A folder, a hub id, a GGUF file, or one of the hub as ``org/repo:file.gguf``.
     setting, accepted : str
         The setting that names it, and what that takes, for messages.
+    progress : callable
+        Gets lines while a GGUF file is unpacked.
 
     Raises
     ------
@@ -110,6 +123,9 @@ def locate(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> S
     given = _Setting(setting, name, accepted)
     if not name:
         raise ModelError(f"{setting} is empty", accepted, "name a model")
+    if is_gguf(name):
+        unpacked, digest = unpack(_gguf_file(given), str(given), progress)
+        return Source(name, unpacked, "", True, f"gguf:{digest}")
     folder = Path(name).expanduser()
     if folder.exists() or _looks_like_path(name):
         return _folder(given, folder)
@@ -134,15 +150,30 @@ def auto_name(kind: Kind) -> str:
     return next(name for name in names if registry.declared("model", name, "auto_for") == kind)
 
 
-def resolve(model: str, kind: Kind) -> Source:
+def find_generator(name: str, setting: str, accepted: str) -> Source:
+    """Find a model that writes text: a shipped one that declares ``generates``, or as `locate`.
+
+    Raises
+    ------
+    core.ModelError
+        As `locate`; and of a shipped model that is not installed.
+    """
+    if name in registry.shipped("model") and registry.declared("model", name, "generates"):
+        return resolve(name, "text")
+    return locate(name, setting, accepted)
+
+
+def resolve(model: str, kind: Kind, progress: Progress = silent) -> Source:
     """Find the transformers model that `llm.model` names.
 
     Parameters
     ----------
     model : str
-        ``auto``, ``dna-tiny``, ``minilm``, a folder or a hub id.
+        ``auto``, ``dna-tiny``, ``minilm``, ``smollm2``, or as `locate` takes it.
     kind : {"text", "dna"}
         What the rows are; ``auto`` is dna-tiny for DNA and minilm for text.
+    progress : callable
+        Gets lines while a GGUF file is unpacked.
 
     Raises
     ------
@@ -154,12 +185,20 @@ def resolve(model: str, kind: Kind) -> Source:
     find_source = registry.declared("model", name, "find_source")
     if find_source is None:
         raise ModelError(f"llm.model {name} is no transformers model", ACCEPTED, "name one")
-    source: Source = find_source(name, kind)
+    source: Source = find_source(name, kind, progress)
     return source
 
 
 def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "~", "/")) or os.sep * 2 in name or name.count("/") > 1
+
+
+def _gguf_file(given: _Setting) -> Path:
+    """Return a GGUF file, of the hub if it is named as a file of a repository."""
+    of_hub = _HUB_FILE.fullmatch(given.name)
+    if of_hub is None or Path(given.name).exists():
+        return Path(given.name).expanduser()
+    return _from_hub(given, *of_hub.groups())[0]
 
 
 def _folder(given: _Setting, folder: Path) -> Source:
@@ -231,27 +270,33 @@ def _sampled(path: Path) -> str:
 
 
 def _hub(given: _Setting) -> Source:
-    from huggingface_hub import errors, hf_hub_download
-
-    name, local_only = given.name, not hub_reachable()
-    try:
-        config = hf_hub_download(name, "config.json", local_files_only=local_only)
-    except (OSError, ValueError, errors.EntryNotFoundError) as error:
-        raise ModelError(_hub_problem(given, error)) from error
-    folder = Path(config).parent
+    name = given.name
+    config, local_only = _from_hub(given, name, "config.json")
+    folder = config.parent
     return Source(name, folder, name, local_only, f"hub:{name}@{folder.name}")
 
 
-def _hub_problem(given: _Setting, error: Exception) -> str:
+def _from_hub(given: _Setting, repository: str, file: str) -> tuple[Path, bool]:
+    """Fetch a file of a repository; return it, and whether the hub cannot be reached."""
+    from huggingface_hub import errors, hf_hub_download
+
+    local_only = not hub_reachable()
+    try:
+        return Path(hf_hub_download(repository, file, local_files_only=local_only)), local_only
+    except (OSError, ValueError, errors.EntryNotFoundError) as error:
+        raise ModelError(_hub_problem(given, error, file)) from error
+
+
+def _hub_problem(given: _Setting, error: Exception, file: str) -> str:
     """Return the message for an error of the hub client."""
     from huggingface_hub import errors
 
+    page = f"https://huggingface.co/{given.name.partition(':')[0]}"
     if isinstance(error, errors.GatedRepoError):
         return explain(
             f"{given} is gated on the hub",
             "a model whose terms your account has accepted",
-            f"accept them at https://huggingface.co/{given.name}, then run `hf auth login` or set "
-            "HF_TOKEN",
+            f"accept them at {page}, then run `hf auth login` or set HF_TOKEN",
         )
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         what = f"{given} is neither a folder nor a public model on the hub"
@@ -260,19 +305,20 @@ def _hub_problem(given: _Setting, error: Exception) -> str:
     if isinstance(error, errors.LocalEntryNotFoundError):
         return offline(given.name, given.key, given.accepted)
     if isinstance(error, errors.EntryNotFoundError):
-        what = f"{given} on the hub has no config.json"
-        return explain(what, "a transformers model", "choose another model")
+        what = f"{given} on the hub has no {file}"
+        return explain(what, "a transformers model, or a GGUF file", "choose another")
     what = f"{given} could not be fetched from the hub ({first_line(error)})"
     return explain(what, given.accepted, f"try again later, or set {given.key} to a folder")
 
 
 def offline(name: str, setting: str = "llm.model", accepted: str = ACCEPTED) -> str:
     """Return the message for a hub model that is neither reachable nor wholly in the cache."""
+    command = f"hf download {name.replace(':', ' ')}"
     return explain(
         f"{setting} {name} is no folder here, the hub cannot be reached, and its cache "
         "does not hold the model",
         accepted,
-        f"run `hf download {name}` where there is a network, or set {setting} to a folder",
+        f"run `{command}` where there is a network, or set {setting} to a folder",
     )
 
 

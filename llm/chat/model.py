@@ -10,13 +10,16 @@ from typing import Any, Protocol
 
 from core import UserError
 from core.settings.agent import AgentSettings
-from llm.sources import Source, locate
+from llm.sources import Source, find_generator
 
 Messages = tuple[Mapping[str, str], ...]
 """A chat: each message has ``role`` (system, user or assistant) and ``content``."""
 
 SETTING = "agent.model"
-ACCEPTED = "a folder of a causal language model of transformers, or a hub id such as gpt2"
+ACCEPTED = (
+    "smollm2, a folder of a causal language model of transformers, a hub id such as gpt2, or a "
+    "GGUF file"
+)
 
 
 @dataclass(frozen=True)
@@ -141,4 +144,4 @@ def find_model(settings: AgentSettings) -> Source:
     core.ModelError
         If it is missing, not a model, gated or not reachable.
     """
-    return locate(settings.model, SETTING, ACCEPTED)
+    return find_generator(settings.model, SETTING, ACCEPTED)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm.protocol import Kind, ModelContext
+from llm.protocol import Kind, ModelContext, Progress, silent
 
 if TYPE_CHECKING:
     from llm.sources import Source
@@ -51,16 +51,16 @@ class Transformer:
 
     def __init__(self, context: ModelContext) -> None:
         self.context = context
-        self.source = self.find_source(context.name, context.kind)
+        self.source = self.find_source(context.name, context.kind, context.progress)
         self.name, self.identity = self.source.name, self.source.identity
         self._fitted: Any = None
 
     @classmethod
-    def find_source(cls, name: str, kind: Kind) -> Source:
-        """Find the model's files; nothing is loaded."""
+    def find_source(cls, name: str, kind: Kind, progress: Progress = silent) -> Source:
+        """Find the model's files; a GGUF file is unpacked."""
         from llm.sources import locate
 
-        return locate(name)
+        return locate(name, progress=progress)
 
     def facts(self) -> dict[str, Any]:
         """Return what its training depends on besides rows and seed; JSON values."""

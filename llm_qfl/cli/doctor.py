@@ -28,6 +28,7 @@ EXTRAS = {
     "agents": "agent.kind = llm with agent.decoding = schema",
     "privacy": "privacy.dp, privacy.moment_noise",
     "embedded": "text without a download of its encoder",
+    "smollm2": "models as GGUF files",
     "mlflow": "run.track = mlflow",
     "tensorboard": "run.track = tensorboard",
     "wandb": "run.track = wandb",
@@ -114,13 +115,17 @@ def _version(package: str) -> str:
 
 
 def _absent(accounts: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Yield programs and accounts that are not here."""
+    """Yield programs, accounts and packages of no extra that are not here."""
     if {accounts["IBM Quantum, saved"], accounts["IBM Quantum, environment"]} == {"none"}:
         fix = "save one with QiskitRuntimeService.save_account (docs/backends.md)"
         yield {"what": "IBM Quantum account", "for": "quantum.backend = ibm:NAME", "fix": fix}
     if accounts["agent endpoint"] == "none":
         what, fix = VARIABLES["agent endpoint"], "export it (docs/agents.md)"
         yield {"what": what, "for": "agent.kind = endpoint", "fix": fix}
+    for name in registry.shipped("model"):
+        package, fix = registry.declared("model", name, "separately", ("", ""))
+        if package and not _version(package):
+            yield {"what": package, "for": f"llm.model = {name}", "fix": fix}
     for program, (purpose, fix) in PROGRAMS.items():
         if not (shutil.which(program) or shutil.which(program, path="/usr/sbin")):
             yield {"what": program, "for": purpose, "fix": fix}

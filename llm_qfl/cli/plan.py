@@ -127,8 +127,8 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
     """Resolve what the user named relative to `base`: Flower runs from another folder.
 
     Models (`llm.model`, `llm.encoder`, what the agent declares as its `paths`) are paths only where
-    such a folder exists; otherwise they are names or hub ids. Of an extension's options those are
-    paths that it declares (``path_options``).
+    such a folder or GGUF file exists; otherwise they are names or hub ids. Of an extension's
+    options those are paths that it declares (``path_options``).
 
     Raises
     ------
@@ -145,7 +145,8 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
         if "\0" in value:
             raise SettingsError(f"{key} = {value!r}", "a path", "remove the NUL")
         path = _absolute(base, value)
-        if key not in models or os.path.isdir(path):
+        a_model = os.path.isdir(path) or (path.endswith(".gguf") and os.path.isfile(path))
+        if key not in models or a_model:
             resolved[key] = path
     for point in registry.POINTS.values():
         key = f"{point.setting.partition('.')[0]}.options"

@@ -76,10 +76,12 @@ def push_to_hub(
     """Save a model and upload it; as `Model.push_to_hub`."""
     from huggingface_hub import HfApi
 
-    needs = model.about.encoder.startswith("folder:") and not include_encoder
+    identity, name = model.about.encoder, str(model.settings.llm.model)
+    own_file = identity.startswith("gguf:") and Path(name).is_absolute()
+    needs = (own_file or identity.startswith("folder:")) and not include_encoder
     if needs and not (model.files.folder / ENCODER).is_dir():
         raise UserError(
-            f"a model whose encoder is a folder of this machine ({model.settings.llm.model})",
+            f"a model whose encoder is a file or folder of this machine ({name})",
             "an encoder that others have too, or include_encoder=True",
             "take it along with include_encoder=True",
         )

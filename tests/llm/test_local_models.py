@@ -448,7 +448,10 @@ def test_a_model_without_its_methods(own_folder: Path, federate: Federate) -> No
     ("given", "message"),
     [
         (("llm.model=tfidf", "llm.rank=4"), "llm.rank = 4 would be ignored because llm.model ="),
-        (("llm.model=tfidf", "llm.peft=lora"), '"dna-tiny" or "minilm" or a hub id or folder'),
+        (
+            ("llm.model=tfidf", "llm.peft=lora"),
+            '"dna-tiny" or "minilm" or "smollm2" or a hub id or folder',
+        ),
         (("llm.model=tfidf", "llm.federated=ffa"), "llm.federated = 'ffa' would be ignored"),
         (("llm.model=tfidf", "llm.max_tokens=9"), "or llm.encoder is a model's name"),
         (("llm.model=tfidf", "distill.features=5"), "a model that embeds"),

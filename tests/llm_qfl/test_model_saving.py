@@ -232,7 +232,7 @@ def test_an_encoder_taken_along_gives_the_same_features(federate: Federate, tmp_
     )
     model = load(ran.folder)
     expected = model.predict_proba(["ice", "heat"])
-    with pytest.raises(UserError, match="whose encoder is a folder of this machine"):
+    with pytest.raises(UserError, match="whose encoder is a file or folder of this machine"):
         model.push_to_hub("me/model")
     saved = model.save(tmp_path / "model", include_encoder=True)
     shutil.rmtree(encoder)
