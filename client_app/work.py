@@ -282,8 +282,9 @@ def _local_baselines(cache: SiteCache, projection: Projection) -> dict[str, list
         return NO_BASELINES
     full = cache.features("train"), cache.features("test")
     seed = derive_seed(cache.settings.run.seed, "baseline", cache.client)
+    balanced = cache.settings.train.class_weights == "balanced"
     found = [
-        linear_baseline(one, train, other, test, cache.classes, seed)
+        linear_baseline(one, train, other, test, cache.classes, seed, balanced)
         for one, other in (tuple(map(projection.apply, full)), full)
     ]
     flat = [_flat(scored["confusion"]) for scored in found]

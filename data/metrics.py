@@ -129,6 +129,7 @@ def linear_baseline(
     test_y: npt.ArrayLike,
     classes: int,
     seed: int,
+    balanced: bool = False,
 ) -> dict[str, Any]:
     """Fit a logistic regression (L2, C = 1) on standardised features and score it.
 
@@ -142,6 +143,8 @@ def linear_baseline(
         Number of classes.
     seed : int
         Handed to the solver, which draws nothing at present.
+    balanced : bool
+        Whether the training rows are weighted so that every class counts alike.
 
     Returns
     -------
@@ -156,7 +159,8 @@ def linear_baseline(
     x = np.asarray(train_x, dtype=np.float64)
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     deviation[deviation == 0] = 1.0
-    model = LogisticRegression(max_iter=10_000, random_state=seed)
+    weights = "balanced" if balanced else None
+    model = LogisticRegression(max_iter=10_000, random_state=seed, class_weight=weights)
     model.fit((x - mean) / deviation, y)
     rows = (np.asarray(test_x, dtype=np.float64) - mean) / deviation
     probabilities = np.zeros((len(rows), classes))

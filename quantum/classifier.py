@@ -187,6 +187,12 @@ class Classifier:
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
+    def shifted(
+        self, parameters: Mapping[str, np.ndarray], shift: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return parameters whose logits are higher by ``shift`` (C,), see `Head.shifted`."""
+        return self.head.shifted(parameters, shift)
+
     def draw(self) -> str:
         """Draw the circuit as SVG text."""
         from quantum.circuit.drawing import draw_svg

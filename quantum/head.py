@@ -7,6 +7,7 @@ few lines for NumPy's arrays and torch's tensors, and costs no circuit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,22 @@ class Head:
         )
         first["bias"] = np.zeros(self.shapes["bias"])
         return {name: value.astype(np.float32) for name, value in first.items()}
+
+    def shifted(
+        self, parameters: Mapping[str, np.ndarray], shift: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return parameters whose logits differ from the given ones' by a constant a class.
+
+        Parameters
+        ----------
+        parameters : mapping of numpy.ndarray
+            The head's, among others.
+        shift : numpy.ndarray, shape (C,)
+            Added to the logits; one read-out for two classes takes their difference.
+        """
+        bias = np.asarray(parameters["bias"])
+        change = shift if len(bias) == self.classes else shift[1:] - shift[0]
+        return {**parameters, "bias": (bias + change).astype(bias.dtype)}
 
     def logits(self, z: Any, parameters: Any) -> Any:
         """Turn expectations into logits.

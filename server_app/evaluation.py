@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.common.logger import log
 
 from core import Settings, UserError, derive_seed, open_store
-from core.messages import EvaluateReport, unpack_parameters
+from core.messages import EvaluateReport, pack_parameters, unpack_parameters
 from server_app.pipeline import Embed, Pipeline
 from server_app.prepare import rows_by_class
 from strategies import rows_that_count
@@ -114,6 +114,34 @@ class CentralEvaluator:
         """Return the validation loss of any parameters, nats."""
         return float(self._validated(arrays, "credit")["loss"])
 
+    def corrected(self, arrays: ArrayRecord) -> tuple[ArrayRecord, dict[str, Any]]:
+        """Shift a model's logits as `evaluation.prior_correction` says, and say what it found.
+
+        The rows' loss is weighted as in training: where `train.class_weights` balances the classes
+        each counts alike.
+        """
+        from server_app.prior import prior_correction
+
+        if self.settings.evaluation.prior_correction == "none":
+            return arrays, {}
+        labels = np.asarray(self.data.validation.labels, dtype=np.int64)
+        found = prior_correction(
+            self._probabilities(arrays, self.validation, "prior"),
+            labels,
+            self.settings.train.class_weights == "balanced",
+            derive_seed(self.settings.run.seed, "prior"),
+        )
+        facts = {
+            "applied": found.pays,
+            "gain": found.gain,
+            "error": found.error,
+            "shift": found.shift.tolist(),
+        }
+        if not found.pays:
+            return arrays, facts
+        parameters = self.pipeline.classifier.shifted(unpack_parameters(arrays), found.shift)
+        return pack_parameters(parameters), facts
+
     def spent(self) -> dict[str, float]:
         """Return what the evaluations cost on a device, in all parts of the run."""
         from quantum import DeviceEngine
@@ -159,8 +187,10 @@ class CentralEvaluator:
             "logistic_full": (full, raw),
         }
         found = {"majority": majority_baseline(train.labels, test.labels, classes)}
+        balanced = self.settings.train.class_weights == "balanced"
         for name, (fitted, scored) in sides.items():
-            found[name] = linear_baseline(fitted, train.labels, scored, test.labels, classes, seed)
+            rows = fitted, train.labels, scored, test.labels
+            found[name] = linear_baseline(*rows, classes, seed, balanced)
         return found
 
 

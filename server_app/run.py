@@ -95,6 +95,7 @@ def _conclude(
     from data import Projection
 
     projection = projection_arrays(Projection.from_bytes(context.federation.projection))
+    kept, correction = evaluator.corrected(kept) if (evaluator := context.evaluator) else (kept, {})
     context.journal.model({**unpack_parameters(kept), **projection}, _model_facts(context))
     with context.clock.phase("evaluation"):
         result, baselines = final_test(grid, strategy, kept)
@@ -102,6 +103,8 @@ def _conclude(
         log(INFO, "test accuracy %.4f", result["accuracy"])
     context.journal.ledger(strategy.state.ledger)
     summary = summarise(strategy, result, baselines, context.journal.decisions())
+    if correction:
+        summary["prior_correction"] = correction
     context.journal.summary(summary)
     return summary
 

@@ -55,6 +55,9 @@ class Evaluator(Protocol):
     def test(self, arrays: ArrayRecord) -> tuple[EvaluationResult, dict[str, EvaluationResult]]:
         """Return the final scores and the baselines' scores on the same test rows."""
 
+    def corrected(self, arrays: ArrayRecord) -> tuple[ArrayRecord, dict[str, Any]]:
+        """Return a model with its classes' prior corrected where that pays, and what was found."""
+
     def spent(self) -> dict[str, float]:
         """Return what the evaluations cost on a device; empty: nothing."""
 

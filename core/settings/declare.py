@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from core import registry
 from core.formatting import toml_value
 
-
 AUTO = "auto"
 """The value with which a run finds a setting's value itself."""
 

@@ -378,6 +378,15 @@ class AgentUsage(Part):
     seconds: Amount | None = 0
 
 
+class PriorCorrection(Part):
+    """What validation says of a shift of the classes' logits."""
+
+    applied: bool = False
+    gain: Number | None = None
+    error: Number | None = None
+    shift: list[Number] = []
+
+
 class Summary(Part):
     """``summary.json``."""
 
@@ -386,6 +395,7 @@ class Summary(Part):
     rounds: Count = 0
     best_round: Index | None = None
     averaged_rounds: list[Index] = []
+    prior_correction: PriorCorrection | None = None
     stop_reason: str = ""
     test: Scores | None = None
     validation: Scores | None = None

@@ -107,6 +107,15 @@ def test_linear_baseline_with_a_class_that_training_rows_lack() -> None:
     assert found["confusion"] == [[2, 0, 0], [0, 0, 0], [0, 0, 2]]
 
 
+def test_a_balanced_baseline_finds_rare_classes() -> None:
+    rng = np.random.default_rng(2)
+    y = np.repeat([0, 1], (900, 100))
+    x = rng.normal(size=(1000, 1)) + 1.5 * y[:, None]
+    plain, balanced = (linear_baseline(x, y, x, y, 2, 0, weigh) for weigh in (False, True))
+    assert balanced["macro_recall"] > plain["macro_recall"] + 0.1
+    assert balanced["accuracy"] < plain["accuracy"]
+
+
 def test_linear_baseline_of_one_class_is_the_majority() -> None:
     assert linear_baseline([[0.0], [1.0]], [1, 1], [[0.5]], [1], 2, 0)["accuracy"] == 1.0
 
