@@ -38,7 +38,7 @@ def embed(
     kind : {"text", "dna"}
         What the rows are.
     progress : callable
-        Gets a line every 5,000 rows.
+        Gets a line now and then, if it takes long.
     adapter : FrozenAdapter or None
         The shared adapter; None is the frozen base.
 

@@ -27,6 +27,7 @@ from llm.protocol import Progress, silent
 from llm.shared_adapter import Arrays, Shared, build_shared, digest, read_arrays, write_arrays
 from llm.sources import Source, resolve
 from llm.teacher import content_key, read_facts, teacher_store, write_facts
+from llm.time_left import TimeLeft
 from llm.training import Rows, diverged, optimiser, run_batches
 
 
@@ -132,7 +133,7 @@ def local_round(
         progress(f"{source.short}: shared adapter, round {number} taken from the site's store")
         return replace(found, seconds=time.perf_counter() - began)
     with enough_memory(source.name):
-        done = _trained(task, arrays, number, shared_seed)
+        done = _trained(task, arrays, number, shared_seed, partial(_named, progress, source))
     result = f"training loss {done.loss:.3f}" if done.steps else "no step is left"
     progress(f"{source.short}: shared adapter, round {number}/{task.settings.rounds}: {result}")
     if entries:
@@ -141,6 +142,10 @@ def local_round(
         except OSError as error:
             progress(f"the shared adapter's round is not stored ({error})")
     return replace(done, seconds=time.perf_counter() - began)
+
+
+def _named(progress: Progress, source: Source, line: str) -> None:
+    progress(f"{source.short}: {line}")
 
 
 def _load_round(folder: Path) -> LocalRound:
@@ -154,7 +159,9 @@ def _save_round(done: LocalRound, folder: Path) -> None:
     write_facts(folder, {"steps": done.steps, "loss": done.loss, "start": done.start})
 
 
-def _trained(task: Task, arrays: Arrays, number: int, shared_seed: int) -> LocalRound:
+def _trained(
+    task: Task, arrays: Arrays, number: int, shared_seed: int, progress: Progress
+) -> LocalRound:
     """Take a round's steps."""
     settings = task.settings
     shared = build_shared(settings, task.kind, task.classes, shared_seed)
@@ -167,12 +174,13 @@ def _trained(task: Task, arrays: Arrays, number: int, shared_seed: int) -> Local
     )
     lengths = rows.tokens.lengths
     batches = round_batches(lengths, settings, number, task.seed)
-    loss = _train(shared, rows, batches, task, number) if batches else 0.0
+    size = sum(int(lengths[batch].sum()) for batch in batches)
+    left = TimeLeft(progress, f"shared adapter, round {number}:", size)
+    loss = _train(shared, rows, batches, task, number, left) if batches else 0.0
     trained = shared.arrays()
     if not math.isfinite(loss) or not all(np.isfinite(a).all() for a in trained.values()):
         raise diverged("the shared adapter", settings)
-    used = sum(int(lengths[batch].sum()) for batch in batches)
-    return LocalRound(trained, len(batches), used, loss, 0.0, False, shared.start)
+    return LocalRound(trained, len(batches), size, loss, 0.0, False, shared.start)
 
 
 def _round_key(task: Task, source: Source, arrays: Arrays, number: int, shared_seed: int) -> str:
@@ -187,7 +195,12 @@ def _round_key(task: Task, source: Source, arrays: Arrays, number: int, shared_s
 
 
 def _train(
-    shared: Shared, rows: Rows, batches: list[npt.NDArray[np.int64]], task: Task, number: int
+    shared: Shared,
+    rows: Rows,
+    batches: list[npt.NDArray[np.int64]],
+    task: Task,
+    number: int,
+    left: TimeLeft,
 ) -> float:
     """Take a round's steps; return the mean training loss."""
     settings, parameters = task.settings, dict(shared.module.named_parameters())
@@ -196,4 +209,4 @@ def _train(
     trained = {name: parameters[name] for name in shared.names}
     optimizer, schedule = optimiser(trained, shared.model.heads, settings, steps, taken)
     with seeded(derive_seed(task.seed, "dropout", number), device_of(shared.module)):
-        return run_batches(shared.module, rows, batches, optimizer, schedule)
+        return run_batches(shared.module, rows, batches, optimizer, schedule, left)

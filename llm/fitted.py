@@ -55,12 +55,16 @@ class Fitted:
         with enough_memory(self.model.source.name):
             if self.context.adapter and isinstance(self.model.module, PooledClassifier):
                 return self._by_features(self.model.module, rows)
-            return predict(self.module, self.tokens(rows))
+            return predict(self.module, self.tokens(rows), progress=self._report)
 
     def states(self, rows: Sequence[str]) -> np.ndarray:
         """Return mean-pooled last hidden states, float32, (rows, hidden)."""
         with enough_memory(self.model.source.name):
-            return pooled_states(self.model.encoder, self.tokens(rows), self.model.hidden)
+            encoder, hidden = self.model.encoder, self.model.hidden
+            return pooled_states(encoder, self.tokens(rows), hidden, self._report)
+
+    def _report(self, line: str) -> None:
+        self.context.progress(f"{self.model.source.short}: {line}")
 
     def sizes(self) -> dict[str, Any]:
         """Return the trainable parameters and their bytes in float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ from llm.batches import Tokens, sorted_batches
 from llm.device import choose_device, device_of, enough_memory, moved
 from llm.encoders import mean_pool
 from llm.models import load_base
-from llm.protocol import ModelContext
+from llm.protocol import ModelContext, Progress, silent
 from llm.shared_adapter import build_frozen
+from llm.time_left import TimeLeft
 
 _BATCH = 16
-_PROGRESS_ROWS = 5000
 
 
 def base_states(context: ModelContext, texts: Sequence[str]) -> np.ndarray:
@@ -59,7 +59,7 @@ def base_states(context: ModelContext, texts: Sequence[str]) -> np.ndarray:
             encoder.to(device),
             tokens,
             base.hidden,
-            lambda done: context.progress(f"{name}: {done:,} of {rows:,} rows embedded"),
+            lambda line: context.progress(f"{name}: {line}"),
         )
 
 
@@ -67,7 +67,7 @@ def pooled_states(
     encoder: torch.nn.Module,
     tokens: Tokens,
     hidden: int,
-    report: Callable[[int], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> np.ndarray:
     """Return the mean-pooled last hidden states of rows, in float32.
 
@@ -79,8 +79,8 @@ def pooled_states(
         Rows.
     hidden : int
         Size of a state.
-    report : callable
-        Gets the number of rows done, about every 5,000 rows.
+    progress : callable
+        Gets a line now and then, if it takes long.
 
     Returns
     -------
@@ -89,14 +89,11 @@ def pooled_states(
     """
     result = np.empty((len(tokens), hidden), dtype=np.float32)
     device = device_of(encoder)
-    done = reported = 0
+    left = TimeLeft(progress, "embedding", int(tokens.lengths.sum()))
     with torch.inference_mode():
         for indices in sorted_batches(tokens.lengths, _BATCH):
             batch = moved(tokens.batch(indices), device)
             states = encoder(**batch).last_hidden_state
             result[indices] = mean_pool(states, batch["attention_mask"]).cpu().numpy()
-            done += len(indices)
-            if done - reported >= _PROGRESS_ROWS:
-                reported = done
-                report(done)
+            left.add(int(tokens.lengths[indices].sum()))
     return result

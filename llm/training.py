@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from core import LlmSettings, ModelError
 from llm.batches import Tokens, shuffled_batches, sorted_batches
 from llm.calibration import accuracy, fit_temperature, mean_nll
 from llm.device import device_of, mixed_precision, moved
+from llm.protocol import Progress, silent
+from llm.time_left import TimeLeft
 
 _EVALUATION_BATCH = 16
 _CLIP_NORM = 1.0
@@ -46,7 +48,9 @@ class Trained:
     best_epoch: int
 
 
-def predict(model: torch.nn.Module, tokens: Tokens, bfloat16: bool = False) -> np.ndarray:
+def predict(
+    model: torch.nn.Module, tokens: Tokens, bfloat16: bool = False, progress: Progress = silent
+) -> np.ndarray:
     """Return the logits of rows.
 
     Parameters
@@ -58,6 +62,8 @@ def predict(model: torch.nn.Module, tokens: Tokens, bfloat16: bool = False) -> n
     bfloat16 : bool
         Whether to compute in bfloat16 where the device has it: half the time, logits to two or
         three digits. What is stored of a model is computed in float32, the same on any machine.
+    progress : callable
+        Gets a line now and then, if it takes long.
 
     Returns
     -------
@@ -68,10 +74,12 @@ def predict(model: torch.nn.Module, tokens: Tokens, bfloat16: bool = False) -> n
     device = device_of(model)
     parts: list[np.ndarray] = []
     batches = sorted_batches(tokens.lengths, _EVALUATION_BATCH) if len(tokens) else []
+    left = TimeLeft(progress, "predicting", int(tokens.lengths.sum()))
     with torch.inference_mode(), mixed_precision(device, bfloat16):
         for indices in batches:
             logits = model(**moved(tokens.batch(indices), device)).logits
             parts.append(logits.float().cpu().numpy())
+            left.add(int(tokens.lengths[indices].sum()))
     if not parts:
         return np.zeros((0, 0), dtype=np.float32)
     stacked = np.concatenate(parts)
@@ -87,7 +95,7 @@ def train(
     validation: Rows,
     settings: LlmSettings,
     seed: int,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Trained:
     """Train a classifier in place; afterwards it has the weights of the best epoch.
 
@@ -108,7 +116,7 @@ def train(
     seed : int
         Of the order of the rows.
     progress : callable
-        Gets a line an epoch.
+        Gets a line an epoch, and more if that takes long.
 
     Returns
     -------
@@ -125,9 +133,10 @@ def train(
     optimizer, schedule = optimiser(trainable, heads, settings, steps)
     rng = np.random.default_rng(seed)
     best_loss, best_epoch, best, epoch = math.inf, 0, {}, 0
+    left = TimeLeft(progress, "fine-tuning", settings.epochs * int(rows.tokens.lengths.sum()))
     for epoch in range(1, settings.epochs + 1):
         batches = shuffled_batches(rows.tokens.lengths, settings.batch_size, rng)
-        train_loss = run_batches(model, rows, batches, optimizer, schedule)
+        train_loss = run_batches(model, rows, batches, optimizer, schedule, left)
         loss, line = _validate(model, validation, train_loss)
         progress(f"epoch {epoch}/{settings.epochs}: training loss {train_loss:.3f}{line}")
         if loss < best_loss or (math.isfinite(loss) and not len(validation.labels)):
@@ -206,6 +215,7 @@ def run_batches(
     batches: Iterable[np.ndarray],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
+    left: TimeLeft,
 ) -> float:
     """Take one step a batch of row indices; return the mean loss by row, nats."""
     model.train()
@@ -224,6 +234,7 @@ def run_batches(
         schedule.step()
         total += float(loss.detach()) * len(indices)
         seen += len(indices)
+        left.add(int(rows.tokens.lengths[indices].sum()))
     return total / seen
 
 

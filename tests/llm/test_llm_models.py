@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -61,12 +62,27 @@ def test_dna_embedding_equals_its_slow_twin_and_repeats() -> None:
 
 
 def test_embedding_tells_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    import llm.states
+    from llm import states, time_left
 
-    monkeypatch.setattr(llm.states, "_PROGRESS_ROWS", 2)
+    monkeypatch.setattr(time_left, "EVERY", 0.0)
+    monkeypatch.setattr(states, "_BATCH", 1)
     lines: list[str] = []
     llm.embed(DNA, LlmSettings(), "dna", lines.append)
-    assert lines == ["dna-tiny: 4 of 4 rows embedded"]
+    assert len(lines) == 3
+    assert re.fullmatch(r"dna-tiny: embedding \d+ %, about \d+\.\d s left", lines[0])
+
+
+def test_time_left_is_what_is_done_extrapolated() -> None:
+    from llm.time_left import TimeLeft
+
+    lines: list[str] = []
+    times = iter([100.0, 109.0, 150.0, 155.0, 400.0])
+    left = TimeLeft(lines.append, "training", 10, lambda: next(times))
+    for _ in range(2):
+        left.add(2)  # after 9 s none; after 50 s four of ten are done, and six take 75 s
+    left.add(2)  # 5 s after the last line
+    left.add(4)  # all is done: whoever did it says so
+    assert lines == ["training 40 %, about 1 min 15 s left"]
 
 
 def test_dna_tiny_knows_composition() -> None:
