@@ -20,7 +20,7 @@ from core.settings.backends import (
 from core.settings.declare import Condition, Conditions, above, given, unless, used_by, when
 from core.settings.derived import agent_declares, circuit_prices, selection_size
 from core.settings.features import any_kind
-from core.settings.llm import ENCODERS, LEARNS
+from core.settings.llm import ENCODERS, LEARNS, TAUGHT
 from core.settings.options import parse_options
 from core.settings.schema import FIELDS, Settings, flatten, traits
 
@@ -109,7 +109,7 @@ SITES = _trait("has_sites", lambda has: has is not False, "a data set that names
 
 REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (when("run.resume", True), given("run.folder"), "set by llm-qfl run --resume FOLDER"),
-    (NO_LLM, when("distill.weight", 0.0), TRAINED),
+    (NO_LLM + when("distill.kind", *TAUGHT), when("distill.weight", 0.0), TRAINED),
     (NO_LLM, when("distill.features", 0.0), TRAINED),
     (NO_LLM, when("stop.rule", "none", "change"), TRAINED),
     (NO_LLM, LOCAL_LLM, TRAINED),

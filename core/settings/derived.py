@@ -10,6 +10,7 @@ from typing import Any
 
 from core import registry
 from core.settings.backends import family
+from core.settings.llm import TAUGHT
 from core.settings.schema import Settings
 
 PAID_GROWTH = 2
@@ -82,12 +83,15 @@ def worst_steps(settings: Settings, backends: Iterable[str]) -> int:
 def fine_tunes_llm(settings: Settings) -> bool:
     """Whether a site fine-tunes its language model.
 
-    With ``llm.model = auto`` only where something uses the outcome. A site may lack the code of an
-    agent that is not ours: that counts as one that sees the model's loss.
+    Only where something uses the outcome, with ``llm.model = auto`` and where the kind of
+    distillation needs no model; one that is named is fine-tuned at lambda 0 too, for its figures.
+    A site may lack the code of an agent that is not ours: that counts as one that sees the model's
+    loss.
     """
-    if settings.llm.model != "auto":
-        return settings.llm.model != "none"
-    used = settings.distill.weight > 0 or settings.distill.features > 0
+    model, distill = settings.llm.model, settings.distill
+    if model == "none" or (model != "auto" and distill.kind in TAUGHT):
+        return model != "none"
+    used = distill.taught
     used |= settings.stop.rule in ("gap", "either") or settings.llm.federated != "none"
     if used or settings.agent.kind not in registry.shipped("agent"):
         return True

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from core import registry
 from core.settings.declare import (
     Condition,
     Conditions,
     Section,
-    above,
     declares,
     setting,
     unless,
@@ -18,7 +19,20 @@ from core.settings.declare import (
     when,
 )
 
-DISTILLED = above("distill.weight", 0)
+if TYPE_CHECKING:
+    Share = Positive = Any  # what trains gets a number: `DistillSettings.in_round`
+else:
+    Share = Annotated[float, Field(ge=0, le=1)] | Literal["auto"]
+    Positive = Annotated[float, Field(gt=0)] | Literal["auto"]
+
+AUTO = "auto"
+TAUGHT = ("kl", "permuted")
+"""Kinds of distillation whose soft labels are a local model's."""
+WEIGHTS = {"smoothing": 0.1}
+"""lambda by kind where `distill.weight` is `auto` and nothing else is clearly better."""
+WEIGHT, TEMPERATURE = 0.3, 2.0
+
+DISTILLED = unless("distill.kind", "none") + unless("distill.weight", 0.0)
 MODEL = unless("llm.model", "none")
 LEARNS = MODEL + declares("model", "learns", "a model that is fitted", default=True)
 
@@ -55,28 +69,80 @@ def _embedding(key: str) -> Conditions:
 
 
 class DistillSettings(Section):
-    """Distillation of the LLM into the quantum model."""
+    """Distillation of the LLM into the quantum model, and its controls."""
 
-    weight: float = setting(0.3, ge=0, le=1)
-    """lambda: weight of the KL term, 0 turns it off."""
-    temperature: float = setting(2.0, applies_when=DISTILLED, gt=0)
-    """tau: softens both distributions in the KL term."""
+    kind: Literal["kl", "smoothing", "none", "prior", "permuted"] = setting(
+        "kl",
+        applies_when=(
+            Condition("distill.weight", lambda weight: weight != 0, "not `0.0`"),
+        ),
+    )
+    """Towards what: `kl`, the local model's soft labels; `smoothing`, equal shares of all classes,
+    which is label smoothing; `none`, the labels alone. Two controls: `prior`, the site's shares of
+    the classes for every row; `permuted`, soft labels of other rows of the same class."""
+    weight: Share = setting(0.3, applies_when=unless("distill.kind", "none"))
+    """lambda: weight of the KL term, 0 turns it off. auto: each site chooses by the validation loss
+    of a linear model that learns from the same rows; 0.3 (`smoothing`: 0.1) unless another is
+    better by more than a standard error."""
+    temperature: Positive = setting(
+        2.0, applies_when=unless("distill.kind", "smoothing") + DISTILLED
+    )
+    """tau: softens both distributions in the KL term; of `smoothing` it is 1. auto: chosen with the
+    weight, 2 unless another is clearly better."""
     decay: float = setting(1.0, applies_when=DISTILLED, gt=0, le=1)
-    """lambda of round t is `distill.weight` times decay^(t - 1); 1: the same in every round."""
+    """lambda of round t is that of the first times decay^(t - 1); 1: the same in every round."""
     calibrate: bool = setting(True)
     """Fit the teacher's temperature on rows that it has not seen; its soft labels and L_LLM depend
     on it."""
-    folds: int = setting(0, applies_when=DISTILLED, ge=0, le=10)
+    folds: int = setting(
+        0, applies_when=when("distill.kind", *TAUGHT) + DISTILLED, ge=0, le=10
+    )
     """Cross-fitting: k models, each fine-tuned without one k-th of the training rows, which get
     their soft labels from it; 2 to 10, 0: one model, which labels its own training rows."""
     features: float = setting(0.0, ge=0)
     """Weight of similarity-preserving distillation: pairs of a step's rows that are alike to the
     teacher's hidden states shall be alike to the read-outs. The term is at most 2 / rows."""
 
-    def in_round(self, server_round: int) -> DistillSettings:
-        """Return the settings of a round, from 1, with its own lambda."""
-        weight = self.weight * self.decay ** (server_round - 1)
-        return self.model_copy(update={"weight": weight})
+    @property
+    def active(self) -> bool:
+        """Whether there is a KL term."""
+        return self.kind != "none" and bool(self.weight != 0)
+
+    @property
+    def taught(self) -> bool:
+        """Whether a local model is needed: its soft labels, or its hidden states."""
+        return self.features > 0 or (self.active and self.kind in TAUGHT)
+
+    @property
+    def usual_weight(self) -> float:
+        """Lambda, or with ``auto`` the one that is kept unless another is clearly better."""
+        if not self.active:
+            return 0.0
+        return WEIGHTS.get(self.kind, WEIGHT) if self.weight == AUTO else float(self.weight)
+
+    @property
+    def usual_temperature(self) -> float:
+        """Tau, or with ``auto`` the one that is kept unless another is clearly better."""
+        if self.kind == "smoothing":
+            return 1.0
+        return TEMPERATURE if self.temperature == AUTO else float(self.temperature)
+
+    def in_round(
+        self, server_round: int, weight: float | None = None, temperature: float | None = None
+    ) -> DistillSettings:
+        """Return the settings of a round, from 1, with its own lambda and tau, both numbers.
+
+        Parameters
+        ----------
+        server_round : int
+            The round.
+        weight, temperature : float, optional
+            What a site has chosen; None: `usual_weight`, `usual_temperature`.
+        """
+        first = self.usual_weight if weight is None else weight
+        tau = self.usual_temperature if temperature is None else temperature
+        own = {"weight": first * self.decay ** (server_round - 1), "temperature": tau}
+        return self.model_copy(update=own)
 
 
 class LlmSettings(Section):
