@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from client_app.guidance import rows_to_train
 from client_app.process_cache import on_backend
 from client_app.site import SiteCache
 from core import Settings, backend_of, settings_command, store_root, worst_steps
@@ -118,14 +119,14 @@ def _client(settings: Settings, client: int, backend: str) -> tuple[dict[str, An
     cache = SiteCache(on_backend(settings, backend), client, f"client {client}")
     host = replace(cache.host, estimate=True)
     classifier = build_classifier(cache.settings.quantum, cache.classes, host)
-    price, rows, train = _price(classifier), len(cache.site.train), settings.train
+    price, rows, train = _price(classifier), rows_to_train(cache), settings.train
     validation = price(len(cache.site.validation))
     fixed = added((1, price(circuits_before_steps(train, rows))), (1, validation))
     federated = settings.evaluation.mode == "federated"
     entry = {
         "client": client,
         "backend": backend,
-        "train_rows": rows,
+        "train_rows": len(cache.site.train),
         "angles": classifier.angles,
         "circuit": _circuit(classifier),
         "step": price(circuits_per_step(train, rows, classifier.ansatz.shifts, backend)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from client_app.guidance import rows_to_train
 from client_app.site import SiteCache
 from core import derive_seed, open_store, write_once
 from core.formatting import display_safe
@@ -54,6 +55,7 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
         cache.log_progress(
             f"{settings.quantum.backend} takes no seed: no run on it can be repeated"
         )
+    rows = rows_to_train(cache)
     evaluated = len(site.validation) * (2 if settings.evaluation.mode == "federated" else 1)
     about = SiteReport(
         client=cache.client,
@@ -71,9 +73,9 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
         encoder=common_identity(settings, cache.info.kind, embeds=embedded) or NO_ENCODER,
         adapter_bytes=shared_bytes(settings.llm, cache.info.kind, cache.classes) if shared else 0,
         circuits_per_step=circuits_per_step(
-            settings.train, len(site.train), classifier.ansatz.shifts, settings.quantum.backend
+            settings.train, rows, classifier.ansatz.shifts, settings.quantum.backend
         ),
-        circuits_fixed=evaluated + circuits_before_steps(settings.train, len(site.train)),
+        circuits_fixed=evaluated + circuits_before_steps(settings.train, rows),
         shots_per_circuit=int(getattr(classifier.engine, "shots", 0)),
         seconds=time.monotonic() - began,
         rows_digest=rows_digest(cache),

@@ -42,11 +42,13 @@ from core import (
 from core.messages import UNSET
 
 if TYPE_CHECKING:
+    from client_app.surrogate import Pair
     from data import DataInfo, Site
     from llm import FrozenAdapter, Teacher
     from quantum import Classifier, Host
 
 STATE_KEY = "llm-qfl"
+SPLITS = ("train", "validation", "test", "unlabelled")
 
 
 @dataclass
@@ -74,6 +76,8 @@ class SiteCache:
         Digest of the rows with which it first trained in this run; empty before.
     kinds : str
         The features that the run's projection takes; empty: those of the settings.
+    terms : (float, float) or None
+        lambda of the first round and tau, once the site has them.
     """
 
     settings: Settings
@@ -85,6 +89,7 @@ class SiteCache:
     stored_digest: str = ""
     rows: str = ""
     kinds: str = ""
+    terms: Pair | None = None
     _to_store: bool = False
     _features: dict[tuple[str, str], npt.NDArray[np.float32]] = field(default_factory=dict)
     _teacher: Teacher | None = None
@@ -143,7 +148,7 @@ class SiteCache:
         return self.stored.classes if self.stored else len(self.info.classes)
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
-        """Return the labels of a split (``train``, ``validation``, ``test``), (rows,)."""
+        """Return the labels of one of `SPLITS`, (rows,)."""
         return self.stored.labels[split] if self.stored else getattr(self.site, split).labels
 
     @property
@@ -218,10 +223,10 @@ class SiteCache:
         self.adapter_digest, self.stored_digest = adapter.digest, ""
         self.__dict__.update(frozen_adapter=adapter, stored=None)
         self._features.clear()
-        self._teacher = None
+        self._teacher = self.terms = None
 
     def features(self, split: str) -> npt.NDArray[np.float32]:
-        """Return the raw features of a split (``train``, ``validation``, ``test``), (rows, d)."""
+        """Return the raw features of one of `SPLITS`, (rows, d)."""
         if self.stored and split in self.stored.features:
             return self.stored.features[split]
         return self.features_of(split, self.kinds)
@@ -274,7 +279,7 @@ class SiteCache:
         wanted, self._to_store = self._to_store, False
         if not wanted or _sites.all_here:
             return
-        labels = {split: self.labels(split) for split in ("train", "validation", "test")}
+        labels = {split: self.labels(split) for split in SPLITS}
         teacher, _ = self.teacher()
         self.rows = site_digest(self.site)
         features = {split: made for (split, _), made in self._features.items()}
@@ -306,6 +311,7 @@ class SiteCache:
             calibrate=settings.distill.calibrate,
             adapter=None if folds else self.frozen_adapter,
             hidden=settings.distill.features > 0 and not folds,
+            extra_texts=self.site.unlabelled.texts if settings.distill.transfers else (),
             class_names=self.info.classes,
             run=settings,
         )

@@ -28,7 +28,14 @@ MOST_RUNS = 4
 """Runs of which a client stores its arrays: as many may use a store at once without loss."""
 
 ARRAYS = "site.npz"
-TEACHER_ARRAYS = ("soft_logits", "val_logits", "soft_labels", "val_probabilities", "hidden")
+TEACHER_ARRAYS = (
+    "soft_logits",
+    "val_logits",
+    "soft_labels",
+    "val_probabilities",
+    "hidden",
+    "extra_soft_labels",
+)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from client_app.guidance import chosen_terms, training_data, with_labels
 from client_app.site import SiteCache
 from core import TrainSettings, derive_seed, local_optimizer
 from core.messages import EvaluateIns, EvaluateReport, Parameters, TrainIns, TrainReport
@@ -68,7 +69,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     import torch
 
     from data import Projection
-    from quantum import TrainingData, TrainTask, load_compiled
+    from quantum import TrainTask, load_compiled
 
     settings, number = cache.settings, instruction.round
     torch.set_num_threads(settings.quantum.threads)
@@ -76,14 +77,12 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     teacher, llm_seconds = cache.teacher()
     projection = Projection.from_bytes(instruction.projection)
     cache.take_features(projection.kinds)
-    rows = TrainingData(
-        features=projection.apply(cache.features("train")),
-        labels=cache.labels("train"),
-        soft_labels=teacher.soft_labels if settings.distill.weight > 0 else None,
-        class_weights=np.asarray(instruction.class_weights),
-        hidden=teacher.hidden if settings.distill.features > 0 else None,
-    )
     seen = projection.apply(cache.features("validation"))
+    rows = training_data(cache, teacher, projection, instruction.class_weights)
+    if cache.terms is None:
+        cache.terms = chosen_terms(settings.distill, rows, seen, cache.labels("validation"))
+    if not cache.terms[0]:
+        rows = with_labels(rows)
     # Loading rows, features and compiled functions again in a new process is no training.
     began = time.monotonic()
     classifier = cache.classifier_in(number)
@@ -92,7 +91,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
         parameters=parameters,
         data=rows,
         train=_in_round(settings.train, instruction, classifier.engine.name),
-        distill=settings.distill.in_round(number),
+        distill=settings.distill.in_round(number, *cache.terms),
         steps=instruction.steps,
         step_offset=instruction.step_offset,
         seed=derive_seed(settings.run.seed, "train", cache.client, number),
@@ -143,12 +142,14 @@ def train_round(
     scored = scores(cache.labels("validation"), probabilities)
     seconds = time.monotonic() - began + begun.seconds + (outcome.seconds if outcome else 0.0)
     report = TrainReport(
-        rows=len(begun.task.data.labels),
+        rows=int((begun.task.data.labels >= 0).sum()),
         round=instruction.round,
         steps=result.steps,
         loss=scored["loss"],
         accuracy=scored["accuracy"],
         train_loss=result.losses[-1],
+        distill_weight=begun.task.distill.weight,
+        distill_temperature=begun.task.distill.temperature if begun.task.distill.weight else 0.0,
         **_teacher_figures(teacher),
         llm_tokens=begun.llm_tokens,
         llm_seconds=begun.llm_seconds,

@@ -246,6 +246,7 @@ class TrainReport(CircuitReport):
 
     Losses are mean negative log-likelihoods in nats; ``loss`` and ``llm_loss`` on the
     client's validation rows, ``train_loss`` the last value of the training objective.
+    ``distill_weight`` and ``distill_temperature`` are lambda and tau of the round, 0 without one.
     """
 
     rows: Rows
@@ -264,6 +265,8 @@ class TrainReport(CircuitReport):
     llm_tokens: Count
     llm_seconds: Seconds
     llm_cut: Rows = 0
+    distill_weight: Share = 0.0
+    distill_temperature: Annotated[float, Field(ge=0, le=1e9)] = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -6,7 +6,8 @@ agree on who holds what without a word between them:
 1. central evaluation: the server's validation rows are set aside, from the official
    validation split where there is one, else from the training rows (by itself 300 rows, of
    the training rows at most a fifth);
-2. `data.train_rows` are drawn from the training rows, stratified;
+2. `data.train_rows` are drawn from the training rows, stratified; then likewise
+   `data.unlabelled_rows` of those that are left, whose labels no part sees;
 3. these are shared out over the clients; where a column says whose they are, all rows before
    (test, server, training) are drawn within each of its values, so that no site vanishes;
 4. each client splits its rows into training and validation rows, stratified;
@@ -47,8 +48,9 @@ from data.rows import (
     Site,
     Split,
     generator,
+    without_labels,
 )
-from data.sites import hold_out, own_server, own_site, server_rows
+from data.sites import hold_out, own_server, own_site, own_unlabelled, server_rows
 
 
 def load_corpus(
@@ -84,10 +86,11 @@ def load_corpus(
 
 @dataclass(frozen=True)
 class _Shares:
-    """Who holds which rows of a corpus; `parts` and `test_parts` number rows of its splits."""
+    """Who holds which rows of a corpus; `parts` and the like number rows of its splits."""
 
     corpus: Corpus
     parts: Parts
+    more_parts: Parts
     test_parts: Parts
     validation: Split
     test: Split
@@ -107,16 +110,20 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
     validation, pool = NO_ROWS, generator(seed, "order").permutation(len(corpus.train))
     if central:
         validation, pool = _server_validation(settings, corpus, pool, clients)
+    left = pool[:0]
     # "All" training rows of the generated set were sized by train_rows already.
     if data.train_rows:
         enough_rows("data.train_rows", data.train_rows, len(pool), "training")
-        left = corpus.train.take(pool)
-        rng = generator(seed, "training rows")
-        drawn, _ = draw_within(left.labels, left.groups, data.train_rows, rng, LEAST)
-        pool = pool[drawn]
+        pool, left = _drawn(corpus, pool, data.train_rows, generator(seed, "training rows"))
+    check_learnable(corpus.train.take(pool), corpus.classes, corpus.name)
+    parts = _dealt(data, corpus, pool, clients, seed)
+    more_parts: Parts = ()
+    if data.unlabelled_rows:
+        enough_rows("data.unlabelled_rows", data.unlabelled_rows, len(left), "other training")
+        rng = generator(seed, "unlabelled rows")
+        more, _ = _drawn(corpus, left, data.unlabelled_rows, rng)
+        more_parts = _dealt(data, corpus, more, clients, seed)
     held = corpus.train.take(pool)
-    check_learnable(held, corpus.classes, corpus.name)
-    parts = tuple(pool[part] for part in share(data, held, clients, seed))
     enough_rows("data.test_rows", data.test_rows, len(corpus.test), "test")
     tests, _ = stratified_draw(
         corpus.test.labels, data.test_rows or len(corpus.test), generator(seed, "test rows")
@@ -125,10 +132,24 @@ def _share_out(settings: Settings, clients: int) -> _Shares:
     test = corpus.test.take(np.sort(tests))
     issues = find_row_issues(held, test, len(corpus.classes))
     if central:
-        return _Shares(corpus, parts, (), validation, test, issues)
+        return _Shares(corpus, parts, more_parts, (), validation, test, issues)
     dealt = iid_parts(corpus.test.labels[tests], clients, generator(seed, "shared test rows"))
     test_parts = tuple(tests[part] for part in dealt)
-    return _Shares(corpus, parts, test_parts, NO_ROWS, NO_ROWS, issues)
+    return _Shares(corpus, parts, more_parts, test_parts, NO_ROWS, NO_ROWS, issues)
+
+
+def _drawn(
+    corpus: Corpus, pool: Indices, rows: int, rng: np.random.Generator
+) -> tuple[Indices, Indices]:
+    """Draw so many of a pool of training rows; return them and the others."""
+    there = corpus.train.take(pool)
+    drawn, others = draw_within(there.labels, there.groups, rows, rng, LEAST)
+    return pool[drawn], pool[others]
+
+
+def _dealt(data: DataSettings, corpus: Corpus, pool: Indices, clients: int, seed: int) -> Parts:
+    """Share a pool of training rows out over the clients."""
+    return tuple(pool[part] for part in share(data, corpus.train.take(pool), clients, seed))
 
 
 def _server_validation(
@@ -239,7 +260,9 @@ def _site(settings: Settings, shares: _Shares, client: int) -> Site:
         rng = generator(seed, "validation label noise", client)
         validation = _noisy(validation, data.label_noise, count, rng)
     test = _held(settings, shares, "test", client) if shares.test_parts else NO_ROWS
-    return Site(train, validation, test)
+    more = shares.corpus.train.take(shares.more_parts[client]) if shares.more_parts else NO_ROWS
+    own = own_unlabelled(data, client, shares.corpus.kind)
+    return Site(train, validation, test, without_labels((*more.texts, *own)))
 
 
 def _noisy(rows: Split, noise: float, classes: int, rng: np.random.Generator) -> Split:

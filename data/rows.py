@@ -87,6 +87,11 @@ class Split:
 NO_ROWS = Split((), np.zeros(0, dtype=np.int64))
 
 
+def without_labels(texts: Sequence[str]) -> Split:
+    """Return rows whose classes nobody knows: the label of each is -1."""
+    return Split(tuple(texts), np.full(len(texts), -1, dtype=np.int64))
+
+
 def joined(splits: Sequence[Split]) -> Split:
     """Append splits to each other; groups survive only if all have them."""
     held = [split for split in splits if len(split)]
@@ -150,11 +155,15 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Site:
-    """What one client holds; `test` is empty where the server does the testing."""
+    """What one client holds; `test` is empty where the server does the testing.
+
+    The rows of `unlabelled` have the label -1: a teacher's soft labels are all that is known.
+    """
 
     train: Split
     validation: Split
     test: Split
+    unlabelled: Split = NO_ROWS
 
 
 @dataclass(frozen=True)

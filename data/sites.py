@@ -6,18 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from core import DataError, DataSettings, Settings, SettingsError, registry
-from data.checks import LEAST, class_names, enough_rows, find_row_issues, need_rows
+from core.storage.files import read_file
+from data.checks import LEAST, checked_dna, class_names, enough_rows, find_row_issues, need_rows
 from data.corpus import read_corpus, read_training
 from data.partition import stratified_draw, stratified_split
 from data.rows import (
     NO_ROWS,
     SERVER_ROWS,
     DataInfo,
+    Kind,
     ServerData,
     Site,
     Split,
     generator,
+    without_labels,
 )
+from data.text import clean_texts
 
 SERVER_SHARE = 5  # at most one in so many rows, unless `data.server_rows` says more
 
@@ -90,6 +94,28 @@ def own_files(data: DataSettings, client: int) -> DataSettings:
     return data.model_copy(update=own)
 
 
+def own_unlabelled(data: DataSettings, client: int, kind: Kind) -> tuple[str, ...]:
+    """Return the rows of a client's `data.unlabelled`, none where there is no such file."""
+    if not data.unlabelled:
+        return ()
+    path = Path(data.unlabelled.replace("{client}", str(client)))
+    expected = "a text file in UTF-8, a row a line"
+    try:
+        lines = read_file(path).decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise DataError(f"data.unlabelled = {str(path)!r} ({why})", expected, "check it") from None
+    rows = [line.strip() for line in lines if line.strip()]
+    if not rows:
+        raise DataError(f"data.unlabelled = {str(path)!r} has no row", expected, "add rows")
+
+    def place(row: int) -> str:
+        return f"{path}, row {row + 1}"
+
+    texts, _ = (checked_dna if kind == "dna" else clean_texts)(rows, place)
+    return texts
+
+
 def own_site(settings: Settings, client: int) -> tuple[DataInfo, Site]:
     """Load what a client with a file of its own holds; as `data.load_site`."""
     data, seed = own_files(settings.data, client), settings.run.seed
@@ -112,7 +138,8 @@ def own_site(settings: Settings, client: int) -> tuple[DataInfo, Site]:
     odd = replace(find_row_issues(rows, test, len(classes)), untested=())
     found = (*notes, *odd.notes(classes))
     info = DataInfo(name, kind, classes, notes=found)
-    return info, Site(train, validation, test)
+    more = without_labels(own_unlabelled(settings.data, client, kind))
+    return info, Site(train, validation, test, more)
 
 
 def own_server(settings: Settings) -> ServerData:

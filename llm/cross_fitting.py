@@ -76,10 +76,10 @@ def cross_fit(
         alone of its class are all models' mean. ``temperature`` is fitted on them, since no model
         was trained or chosen by them and they are more than the validation rows. ``val_logits``
         are the logarithm of the models' mean probabilities, ``val_probabilities`` those at a
-        temperature of their own, fitted on the validation rows. Of the metrics ``tokens``,
-        ``seconds`` and ``adapter_bytes`` are sums over the models, ``epochs`` and ``best_epoch``
-        the most of any; ``reused`` means all of them. Without validation rows the others are
-        those of the training rows. ``folder`` is None: there is no single one.
+        temperature of their own, fitted on the validation rows; ``extra_logits`` likewise. Of the
+        metrics ``tokens``, ``seconds`` and ``adapter_bytes`` are sums over the models, ``epochs``
+        and ``best_epoch`` the most of any; ``reused`` means all of them. Without validation rows
+        the others are those of the training rows. ``folder`` is None: there is no single one.
 
     Raises
     ------
@@ -113,11 +113,13 @@ def _members(
             train_texts=[task.train_texts[row] for row in others],
             train_labels=task.train_labels[others],
             seed=derive_seed(task.seed, "fold", number),
-            extra_texts=[task.train_texts[row] for row in part],
+            extra_texts=[*(task.train_texts[row] for row in part), *task.extra_texts],
         )
         member = fine_tune(fold, store, progress)
         members.append(member)
-        found.append((member.extra_logits, member.soft_logits[np.searchsorted(others, alone)]))
+        found.append(
+            (member.extra_logits[: len(part)], member.soft_logits[np.searchsorted(others, alone)])
+        )
     soft = np.empty((len(everything), found[0][0].shape[1]), dtype=np.float32)
     soft[np.concatenate(parts)] = np.concatenate([unseen for unseen, _ in found])
     soft[alone] = np.mean([seen for _, seen in found], axis=0)
@@ -128,8 +130,9 @@ def _teacher(
     task: Task, members: Sequence[Teacher], soft: np.ndarray, unseen: np.ndarray
 ) -> Teacher:
     """Make one teacher of the folds' teachers; `unseen` are the rows with a held-out logit."""
-    mean = np.mean([calibration.softmax(member.val_logits) for member in members], axis=0)
-    val_logits = np.log(np.maximum(mean, calibration.LEAST_PROBABILITY)).astype(np.float32)
+    val_logits = _mean_logits([member.val_logits for member in members])
+    more = len(task.extra_texts)
+    extra = _mean_logits([one.extra_logits[len(one.extra_logits) - more :] for one in members])
     labels, val_labels, temperature, of_mean = task.train_labels, task.val_labels, 1.0, 1.0
     if task.calibrate:
         temperature = calibration.soft_temperature(soft[unseen], labels[unseen])
@@ -154,4 +157,13 @@ def _teacher(
         soft_labels=calibration.softmax(soft, temperature).astype(np.float32),
         val_probabilities=calibration.softmax(val_logits, of_mean).astype(np.float32),
         metrics=metrics,
+        extra_logits=extra,
+        extra_soft_labels=calibration.softmax(extra, of_mean).astype(np.float32),
     )
+
+
+def _mean_logits(each: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the logarithm of several models' mean probabilities, (rows, C)."""
+    mean = np.mean([calibration.softmax(logits) for logits in each], axis=0)
+    logits = np.log(np.maximum(mean, calibration.LEAST_PROBABILITY))
+    return np.asarray(logits, dtype=np.float32)

@@ -111,9 +111,12 @@ class Task:
         if self.hidden:
             facts["hidden"] = True
         texts, labels = [self.train_texts, self.val_texts], [self.train_labels, self.val_labels]
-        if self.extra_texts:
-            texts, labels = [*texts, self.extra_texts], [*labels, np.zeros(0)]
         return content_key(texts, labels, facts)
+
+    @property
+    def extra(self) -> str:
+        """A digest of the rows that the model only predicts; empty for none."""
+        return content_key([self.extra_texts], [np.zeros(0)], {}) if self.extra_texts else ""
 
 
 def _checked(texts: Sequence[str], labels: np.ndarray, classes: int) -> np.ndarray:
@@ -160,6 +163,8 @@ def fine_tune(task: Task, store: Path | None = None, progress: Progress = silent
     facts = task.facts(model.facts(task.settings))
     key = task.key(facts)
     entry = read_entry(store, key) if store is not None and task.settings.reuse else None
+    if entry and task.extra and task.extra != entry.facts.get("extra"):
+        entry = None
     # The federation's own model was trained earlier in this run, whoever made its soft labels.
     reused = entry is not None and task.adapter is None
     if entry is None:
@@ -190,7 +195,8 @@ def _fitted(task: Task, model: CheckedModel, facts: dict[str, Any], progress: Pr
         extra["predicted"] = model.logits(task.extra_texts, task.classes)
     if task.hidden:
         extra["hidden"] = model.embed(task.train_texts)
-    return Entry(logits, val_logits, {**facts, "cut": cut, **figures}, extra=extra)
+    facts = {**facts, "cut": cut, "extra": task.extra, **figures}
+    return Entry(logits, val_logits, facts, extra=extra)
 
 
 def _stored(
@@ -223,6 +229,8 @@ def _teacher(entry: Entry, task: Task) -> Teacher:
         **{name: entry.facts[name] for name in copied},
         "peft": entry.facts["settings"]["peft"],  # "none" also for what is no transformer
     }
+    predicted = entry.extra["predicted"] if task.extra else no_rows()
+    calibrated = calibration.softmax(predicted, temperature) if len(predicted) else predicted
     return Teacher(
         soft_logits=entry.train_logits,
         val_logits=entry.val_logits,
@@ -231,6 +239,7 @@ def _teacher(entry: Entry, task: Task) -> Teacher:
         val_probabilities=calibration.softmax(entry.val_logits, temperature).astype(np.float32),
         metrics=metrics,
         folder=entry.folder,
-        extra_logits=entry.extra.get("predicted", no_rows()),
+        extra_logits=predicted,
+        extra_soft_labels=calibrated.astype(np.float32),
         hidden=entry.extra.get("hidden", no_rows()),
     )

@@ -54,6 +54,8 @@ class Teacher:
         Where the store has adapter and logits.
     extra_logits : np.ndarray
         float32, (extra rows, C): raw logits of the rows that it only predicted.
+    extra_soft_labels : np.ndarray
+        float32, (extra rows, C): probabilities of these rows at the temperature.
     hidden : np.ndarray
         float32, (train rows, d): mean-pooled last hidden states, where they were requested.
     """
@@ -66,6 +68,7 @@ class Teacher:
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     extra_logits: np.ndarray = field(default_factory=no_rows)
+    extra_soft_labels: np.ndarray = field(default_factory=no_rows)
     hidden: np.ndarray = field(default_factory=no_rows)
 
 

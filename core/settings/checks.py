@@ -90,6 +90,7 @@ PER_SITE, NOT_PER_SITE = when("data.per_site", True), when("data.per_site", Fals
 TABLE = used_by("dataset", "data.partition_column")
 KIND_SET, DNA = used_by("dataset", "data.kind"), when("data.kind", "dna")
 TRAINED = "it needs a fine-tuned language model"
+LABELLED = "hidden states are compared of labelled rows"
 EMBEDS = "embeddings are made by llm.encoder, or by llm.model"
 K_MERS = "k-mers and one-hot are of DNA"
 
@@ -109,7 +110,7 @@ SITES = _trait("has_sites", lambda has: has is not False, "a data set that names
 
 REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (when("run.resume", True), given("run.folder"), "set by llm-qfl run --resume FOLDER"),
-    (NO_LLM + when("distill.kind", *TAUGHT), when("distill.weight", 0.0), TRAINED),
+    (when("distill.kind", *TAUGHT) + NO_LLM, when("distill.weight", 0.0), TRAINED),
     (NO_LLM, when("distill.features", 0.0), TRAINED),
     (NO_LLM, when("stop.rule", "none", "change"), TRAINED),
     (NO_LLM, LOCAL_LLM, TRAINED),
@@ -117,6 +118,8 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (NO_EMBEDDER, NO_EMBEDDED_CANDIDATE, EMBEDS),
     (NO_EMBEDDER + AUTO, NOT_TEXT, EMBEDS),
     (NO_EMBEDDER + AUTO + KIND_SET, DNA, EMBEDS),
+    (above("distill.features", 0), when("data.unlabelled_rows", 0), LABELLED),
+    (above("distill.features", 0), when("data.unlabelled", ""), LABELLED),
     (above("distill.features", 0), EMBEDDER, "embeddings of rows are compared"),
     (FOLDS, LEARNS[1:], "the others would be fitted to other rows"),
     (FEDERATED_LLM, when("llm.peft", "auto", "lora", "qlora"), "adapters are averaged"),

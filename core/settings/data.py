@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from core.settings.declare import Conditions, Section, above, setting, used_by, when
+from core.settings.declare import Conditions, Section, above, setting, unless, used_by, when
 
 SHARED_OUT = when("data.per_site", False)
+TRANSFERS = when("distill.kind", "kl", "permuted") + unless("distill.weight", 0.0)
+"""Only a local model has something to say of rows without labels."""
 
 
 def _read(leaf: str, own: bool = False) -> Conditions:
@@ -67,6 +69,14 @@ class DataSettings(Section):
     train_rows: int = setting(0, applies_when=SHARED_OUT, ge=0)
     """Training rows in all, drawn stratified before they are shared out, with
     `data.partition=column` within each site; 0: all (dna-demo: 1,200)."""
+    unlabelled_rows: int = setting(
+        0, applies_when=SHARED_OUT + above("data.train_rows", 0) + TRANSFERS, ge=0
+    )
+    """Further training rows in all whose labels nobody sees, drawn and shared out like
+    `data.train_rows`: the sites train on their local model's soft labels of them."""
+    unlabelled: str = setting("", applies_when=TRANSFERS, per_node=True)
+    """Text file in UTF-8, a row a line, of rows without labels that a site adds to its training
+    likewise; `{client}` stands for the node's index. No path: none."""
     test_rows: int = setting(0, ge=0)
     """Test rows, drawn stratified; 0: all (dna-demo: 1,000)."""
     test_fraction: float = setting(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from core import registry
 from core.settings.declare import (
+    AUTO,
+    Auto,
     Condition,
     Conditions,
     Section,
@@ -20,12 +22,12 @@ from core.settings.declare import (
 )
 
 if TYPE_CHECKING:
-    Share = Positive = Any  # what trains gets a number: `DistillSettings.in_round`
+    Share: TypeAlias = float  # what trains gets a number: `DistillSettings.in_round`
+    Positive: TypeAlias = float
 else:
-    Share = Annotated[float, Field(ge=0, le=1)] | Literal["auto"]
-    Positive = Annotated[float, Field(gt=0)] | Literal["auto"]
+    Share = Annotated[float, Field(ge=0, le=1)] | Auto
+    Positive = Annotated[float, Field(gt=0)] | Auto
 
-AUTO = "auto"
 TAUGHT = ("kl", "permuted")
 """Kinds of distillation whose soft labels are a local model's."""
 WEIGHTS = {"smoothing": 0.1}
@@ -35,6 +37,11 @@ WEIGHT, TEMPERATURE = 0.3, 2.0
 DISTILLED = unless("distill.kind", "none") + unless("distill.weight", 0.0)
 MODEL = unless("llm.model", "none")
 LEARNS = MODEL + declares("model", "learns", "a model that is fitted", default=True)
+
+
+def is_auto(value: object) -> bool:
+    """Whether a setting of a number says that a site is to choose."""
+    return value == AUTO
 
 
 def reads(key: str) -> Conditions:
@@ -73,9 +80,7 @@ class DistillSettings(Section):
 
     kind: Literal["kl", "smoothing", "none", "prior", "permuted"] = setting(
         "kl",
-        applies_when=(
-            Condition("distill.weight", lambda weight: weight != 0, "not `0.0`"),
-        ),
+        applies_when=unless("distill.weight", 0.0),
     )
     """Towards what: `kl`, the local model's soft labels; `smoothing`, equal shares of all classes,
     which is label smoothing; `none`, the labels alone. Two controls: `prior`, the site's shares of
@@ -85,7 +90,9 @@ class DistillSettings(Section):
     of a linear model that learns from the same rows; 0.3 (`smoothing`: 0.1) unless another is
     better by more than a standard error."""
     temperature: Positive = setting(
-        2.0, applies_when=unless("distill.kind", "smoothing") + DISTILLED
+        2.0,
+        applies_when=when("distill.kind", "kl", "prior", "permuted")
+        + unless("distill.weight", 0.0),
     )
     """tau: softens both distributions in the KL term; of `smoothing` it is 1. auto: chosen with the
     weight, 2 unless another is clearly better."""
@@ -95,7 +102,10 @@ class DistillSettings(Section):
     """Fit the teacher's temperature on rows that it has not seen; its soft labels and L_LLM depend
     on it."""
     folds: int = setting(
-        0, applies_when=when("distill.kind", *TAUGHT) + DISTILLED, ge=0, le=10
+        0,
+        applies_when=when("distill.kind", *TAUGHT) + unless("distill.weight", 0.0),
+        ge=0,
+        le=10,
     )
     """Cross-fitting: k models, each fine-tuned without one k-th of the training rows, which get
     their soft labels from it; 2 to 10, 0: one model, which labels its own training rows."""
@@ -106,26 +116,31 @@ class DistillSettings(Section):
     @property
     def active(self) -> bool:
         """Whether there is a KL term."""
-        return self.kind != "none" and bool(self.weight != 0)
+        return self.kind != "none" and self.weight != 0
 
     @property
     def taught(self) -> bool:
         """Whether a local model is needed: its soft labels, or its hidden states."""
-        return self.features > 0 or (self.active and self.kind in TAUGHT)
+        return self.features > 0 or self.transfers
+
+    @property
+    def transfers(self) -> bool:
+        """Whether rows without labels are of use: a teacher has soft labels of them."""
+        return self.active and self.kind in TAUGHT
 
     @property
     def usual_weight(self) -> float:
         """Lambda, or with ``auto`` the one that is kept unless another is clearly better."""
         if not self.active:
             return 0.0
-        return WEIGHTS.get(self.kind, WEIGHT) if self.weight == AUTO else float(self.weight)
+        return WEIGHTS.get(self.kind, WEIGHT) if is_auto(self.weight) else float(self.weight)
 
     @property
     def usual_temperature(self) -> float:
         """Tau, or with ``auto`` the one that is kept unless another is clearly better."""
         if self.kind == "smoothing":
             return 1.0
-        return TEMPERATURE if self.temperature == AUTO else float(self.temperature)
+        return TEMPERATURE if is_auto(self.temperature) else float(self.temperature)
 
     def in_round(
         self, server_round: int, weight: float | None = None, temperature: float | None = None
