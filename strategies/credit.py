@@ -61,6 +61,16 @@ def credits(
     return found
 
 
+def rate(rounds: int) -> float:
+    """Return the weight of the last of so many credits in their moving mean."""
+    return max(1.0 / rounds, 0.3)
+
+
+def share(credit: float, scale: float) -> float:
+    """Return a credit as a multiple of the round's scale."""
+    return credit / scale if scale > 0 else 0.0
+
+
 def standing(before: float | None, credit: float, scale: float, rounds: int) -> float:
     """Return a client's standing after one more round.
 
@@ -80,8 +90,30 @@ def standing(before: float | None, credit: float, scale: float, rounds: int) -> 
     float
         Mean of credit / scale, an exponential one from the fourth round on.
     """
-    share = credit / scale if scale > 0 else 0.0
     if before is None:
-        return share
-    rate = max(1.0 / rounds, 0.3)
-    return before + rate * (share - before)
+        return share(credit, scale)
+    return before + rate(rounds) * (share(credit, scale) - before)
+
+
+def standing_variance(
+    variance: float | None, before: float | None, credit: float, scale: float, rounds: int
+) -> float:
+    """Return the variance of a client's credits about their moving mean, with the same weights.
+
+    Parameters are those of `standing`, and the variance so far (West 1979: one pass, no history).
+    """
+    if before is None:
+        return 0.0
+    weight, off = rate(rounds), share(credit, scale) - before
+    return (1 - weight) * ((variance or 0.0) + weight * off * off)
+
+
+def weights_squared(rounds: int) -> float:
+    """Return the sum of the squared weights of so many credits in their moving mean.
+
+    1 / n for n rounds of equal weight, near 0.18 in the long run.
+    """
+    found = 1.0
+    for number in range(2, min(rounds, 40) + 1):
+        found = (1 - rate(number)) ** 2 * found + rate(number) ** 2
+    return found

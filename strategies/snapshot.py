@@ -28,6 +28,8 @@ class StoredState(BaseModel):
     losses: list[Number]
     accuracies: list[Number]
     alignments: list[Number]
+    participants: list[int] = []  # none in older files, as in the next line
+    spends: list[Number] = []
     steps_done: dict[int, int]
     owed: dict[int, int]
     measured: Annotated[set[int], PlainSerializer(sorted)]
@@ -87,6 +89,6 @@ def _view(stored: Mapping[str, Any], today: Mapping[int, ClientView]) -> ClientV
     if ratio is None and view.loss is not None and view.llm_loss is not None:
         # That of a perfect language model is infinite, which JSON is without.
         ratio = loss_ratio(view.loss, view.llm_loss)
-    prices = ("circuits_per_step", "circuits_fixed", "shots_per_circuit")
+    prices = ("class_rows", "weight", "circuits_per_step", "circuits_fixed", "shots_per_circuit")
     now = {name: getattr(today[view.client], name) for name in prices}
     return replace_view(view, ratio=ratio, **now)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from core import COST_KEYS, Cost, Ledger, Settings, circuit_prices, most_steps, total
 from core.messages import AdaptReport, EvaluateReport, SiteReport, TrainReport
-from strategies.credit import Credit, standing
+from strategies.credit import Credit, standing, standing_variance
 from strategies.decisions import ClientView, Observation
 from strategies.plausibility import Limits, most_tokens
 from strategies.regulation import distances, llm_loss_of, loss_ratio
@@ -46,6 +46,8 @@ class FederationState:
         Costs so far.
     losses, accuracies, alignments : list of float
         History of the global model on validation rows, and of mean |L_k - L_server|.
+    participants, spends : list
+        Clients that each round told to train, and what their circuits cost times their prices.
     start_loss : float or None
         Loss of the first parameters on the server's validation rows, nats; None if unknown.
     measured : set of int
@@ -72,6 +74,8 @@ class FederationState:
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     alignments: list[float] = field(default_factory=list)
+    participants: list[int] = field(default_factory=list)
+    spends: list[float] = field(default_factory=list)
     start_loss: float | None = None
     measured: set[int] = field(default_factory=set)
     owed: dict[int, int] = field(default_factory=dict)
@@ -90,10 +94,13 @@ class FederationState:
         """Start with everybody at the initial number of steps."""
         steps = settings.train.steps
         prices = circuit_prices(settings.agent.circuit_prices, settings.run.clients) or ()
+        weights = rows_that_count(members, "train_rows", settings)
         views = {
             member.client: ClientView(
                 client=member.client,
                 rows=member.about.train_rows,
+                class_rows=tuple(member.about.class_rows),
+                weight=weights[member.client],
                 steps=steps,
                 circuits_per_step=member.about.circuits_per_step,
                 circuits_fixed=member.about.circuits_fixed,
@@ -105,7 +112,7 @@ class FederationState:
         return cls(
             members={member.client: member for member in members},
             views=dict(sorted(views.items())),
-            weights=rows_that_count(members, "train_rows", settings),
+            weights=weights,
             steps_done=dict.fromkeys(views, 0),
         )
 
@@ -152,6 +159,8 @@ class FederationState:
             losses=tuple(self.losses),
             accuracies=tuple(self.accuracies),
             alignments=tuple(self.alignments),
+            participants=tuple(self.participants),
+            spends=tuple(self.spends),
             llm_loss=self.llm_loss(),
             clients=tuple(self._priced(server_round, settings)),
         )
@@ -285,9 +294,13 @@ class FederationState:
             if (view := self.views.get(client)) is None:
                 continue
             # Its number of rounds already counts this one.
-            level = standing(view.standing, one.credit, scale, max(1, view.chosen))
+            now = one.credit, scale, max(1, view.chosen)
             self.views[client] = replace_view(
-                view, credit=one.credit, gain=one.gain, standing=level
+                view,
+                credit=one.credit,
+                gain=one.gain,
+                standing=standing(view.standing, *now),
+                standing_variance=standing_variance(view.standing_variance, view.standing, *now),
             )
 
     def evaluated(self, client: int, loss: float) -> None:
@@ -308,6 +321,9 @@ class FederationState:
         fresh = {k: self.views[k].loss for k in self.measured}
         gaps = distances({k: value for k, value in fresh.items() if value is not None}, loss)
         present = set(participants)
+        self.participants.append(len(present))
+        chosen = (view for view in self.views.values() if view.client in present)
+        self.spends.append(sum(view.cost(view.steps) for view in chosen))
         for client, view in self.views.items():
             absent = client not in present
             self.views[client] = replace_view(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from core import registry
-from core.settings.declare import Condition, Section, below, setting, used_by, when
+from core.settings.declare import Condition, Section, below, declares, setting, used_by, when
 
 WRITING = used_by("agent", "agent.retries") + when("agent.decoding", "schema")
 """Models that write their answer, rather than score given ones."""
@@ -37,6 +37,13 @@ class AgentSettings(Section):
     fraction: float = setting(1.0, applies_when=used_by("agent", "agent.fraction"), gt=0, le=1)
     """Share of clients selected a round: by |L_k - L_server| (rule, and where a language model
     falls back on it), by chance (random), or the most that greedy and bandit select."""
+    leave_out: Literal["when-harmless", "freely"] = setting(
+        "freely",
+        applies_when=declares("agent", "leaves_out", "one that leaves clients out", default=True),
+    )
+    """Whether the agent may leave clients out of a round at will, or only while coverage of
+    classes, credit and the trend since everybody last trained say that it is harmless; else
+    everybody trains the round."""
     stage: Literal["participation", "aggregation"] = setting(
         "participation", applies_when=used_by("agent", "agent.stage") + below("agent.fraction", 1)
     )

@@ -15,6 +15,7 @@ class AllAgent:
 
     name: str = "all"
     may_stop: ClassVar[bool] = False
+    leaves_out: ClassVar[bool] = False
     fixed_steps: ClassVar[bool] = True
 
     @classmethod

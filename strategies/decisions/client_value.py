@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from strategies.credit import weights_squared
 from strategies.decisions.contract import ClientView, Decision, Observation
 
 DISCOUNT = 0.9
@@ -76,6 +77,14 @@ def benefits(views: Iterable[ClientView]) -> dict[int, float]:
     """Return the benefits that are known, by client."""
     found = {view.client: benefit(view) for view in views}
     return {k: value for k, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def standing_error(view: ClientView) -> float | None:
+    """Return the standard error of a client's standing; None before its third round."""
+    if view.standing_variance is None or view.chosen < 3:
+        return None
+    squared = weights_squared(view.chosen)
+    return math.sqrt(view.standing_variance * squared / (1 - squared))
 
 
 def improvement(seen: Observation, window: int) -> float | None:

@@ -24,6 +24,10 @@ class ClientView(_Frozen):
     """Index of the client, from 0."""
     rows: int
     """Training rows."""
+    class_rows: tuple[int, ...] = ()
+    """Training rows of each class, as the client reports them; empty: not known."""
+    weight: int = 0
+    """Rows that it counts for in the average (`aggregation.max_weight`); 0: all of them."""
     loss: float | None = None
     """L_Q on its validation rows, nats: of its last trained model, or under federated evaluation
     of the global model."""
@@ -46,6 +50,8 @@ class ClientView(_Frozen):
     standing: float | None = None
     """Mean over its rounds of its credit as a multiple of the mean size of credit in that round;
     later rounds weigh more."""
+    standing_variance: float | None = None
+    """Variance of these multiples about their mean, with the same weights."""
     chosen: int = 0
     """Rounds it has trained in."""
     failures: int = 0
@@ -112,6 +118,10 @@ class Observation(_Frozen):
     """Validation accuracy of the global model after each round."""
     alignments: tuple[float, ...] = ()
     """Mean over clients of |L_k - L_server| after each round, nats."""
+    participants: tuple[int, ...] = ()
+    """Clients that were told to train in each round."""
+    spends: tuple[float, ...] = ()
+    """What the circuits of each round's instructions cost, times their prices."""
     llm_loss: float | None = None
     """L_LLM,server: mean of the clients' L_LLM weighted by rows, nats."""
     clients: tuple[ClientView, ...]
@@ -173,6 +183,8 @@ class Agent(Protocol):
         Settings that it reads, for instance ``("agent.fraction",)``.
     ``may_stop``
         False: it never ends the run, so that ``stop.min_rounds`` has no effect.
+    ``leaves_out``
+        False: everybody trains in every round, so that ``agent.leave_out`` has no effect.
     ``sees_credit``, ``needs_credit``
         The server evaluates each client's model for it; it is refused where that cannot be.
     ``sees_llm_loss``, ``needs_llm`` (or of the settings)

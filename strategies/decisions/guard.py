@@ -9,6 +9,7 @@ from core.formatting import MOST_LISTED, listed
 from core.settings.run import StopSettings
 from strategies.decisions import Agent, ClientView, Decision, Observation
 from strategies.decisions.budget import budgets, within
+from strategies.decisions.harmless import EVERYBODY, why_not
 
 OVERRULED = "the run's limits stop here instead"
 
@@ -34,8 +35,9 @@ def decide(
 def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[Decision, list[str]]:
     """Bound a decision by the run's limits.
 
-    Stops where a criterion or budget says so, drops unknown and repeated participants, falls
-    back to everybody on an empty choice, adds participants up to ``run.min_replies``, clips steps
+    Stops where a criterion or budget says so, lets everybody train where leaving clients out might
+    do harm (``agent.leave_out``), drops unknown and repeated participants, falls back to everybody
+    on an empty choice, adds participants up to ``run.min_replies``, clips steps
     into their bounds, fits them to the circuits and shots left, and refuses a stop before
     ``stop.min_rounds``.
 
@@ -62,6 +64,8 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
             return Decision.to_stop(decision.reason), []
         notes.append(f"no stop before {settings.stop.min_rounds} rounds")
     quorum = min(settings.run.min_replies, len(seen.clients))
+    if decision.participants and settings.agent.leave_out == "when-harmless":
+        decision = _harmless(decision, seen, notes)
     steps, bounded = {}, list[str]()
     for view in _participants(decision, seen, quorum, notes):
         wanted = decision.steps.get(view.client, view.steps)
@@ -76,6 +80,15 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
         (spent,) = changes
         return Decision.to_stop(spent), [*notes, OVERRULED]
     return Decision.to_train(steps, decision.reason), [*notes, *changes]
+
+
+def _harmless(decision: Decision, seen: Observation, notes: list[str]) -> Decision:
+    """Let everybody train plain steps where leaving clients out might do harm."""
+    test, why = why_not(decision.participants, seen)
+    if not test:
+        return decision
+    notes.append(f"{EVERYBODY}{test}: {why}")
+    return Decision.to_train({v.client: seen.plain_steps for v in seen.clients}, decision.reason)
 
 
 def _participants(
