@@ -124,7 +124,7 @@ def local_round(
         If the model is unsuitable, the arrays do not fit, or training diverges.
     """
     began = time.perf_counter()
-    source = resolve(task.settings.model, task.kind)
+    source = resolve(task.settings.model, task.kind, layers=task.settings.layers)
     task = replace(task, settings=adapters.chosen(task.settings, source))
     entries = teacher_store(store) if store is not None else None
     key = _round_key(task, source, arrays, number, shared_seed)

@@ -162,7 +162,7 @@ def load_fine_tuned(
     """
     facts = read_facts(folder)
     settings = LlmSettings(model=facts["model"], **facts["settings"])
-    source = resolve(settings.model, facts["kind"])
+    source = resolve(settings.model, facts["kind"], layers=settings.layers)
     place = choose_device(device)
     with seeded(0, place):
         model, module = adapters.build(source, facts["classes"], settings, place)

@@ -18,7 +18,8 @@ from llm.protocol import Kind
 from llm.sources import Source, check_tokenizer, loading, resolve
 
 DEFAULT_TOKENS = {"text": 64, "dna": 256}
-_HEADS = ("classifier", "score")
+HEADS = ("classifier",)
+"""Modules of a classifier that are trained in full."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,13 @@ class Model:
         return tokenise(texts, self.tokenizer, longest, kind == "dna")
 
 
-def load_base(model: str, kind: Kind) -> Model:
+def load_base(model: str, kind: Kind, layers: int = 0) -> Model:
     """Load a frozen base model, without any head.
 
     Parameters
     ----------
-    model : str
-        ``auto``, ``dna-tiny``, ``minilm``, a folder or a hub id.
-    kind : {"text", "dna"}
-        What the rows are.
+    model, kind, layers : str, {"text", "dna"} and int
+        As for `llm.sources.resolve`.
 
     Returns
     -------
@@ -95,7 +94,7 @@ def load_base(model: str, kind: Kind) -> Model:
     core.ModelError
         If the model is missing, gated, corrupt or unsuitable.
     """
-    base = _load_encoder(resolve(model, kind))
+    base = _load_encoder(resolve(model, kind, layers=layers))
     base.module.requires_grad_(False)
     return base
 
@@ -105,8 +104,8 @@ def build_classifier(
 ) -> Model:
     """Load a model with a fresh class head, from torch's current generator.
 
-    dna-tiny and the BERT family get a head on the mean-pooled last hidden state, which does
-    better than the usual one at few rows; other models the head that transformers gives them.
+    The head reads the mean-pooled last hidden states, which does better at few rows than those
+    that transformers gives (on the first token of BERT's family, on the last of decoders).
 
     Parameters
     ----------
@@ -128,11 +127,8 @@ def build_classifier(
     core.ModelError
         If the model is corrupt, cannot classify, or cannot be quantised.
     """
-    if source.packaged or _masked(source):
-        base = _load_encoder(source, quantise_on)
-        module = PooledClassifier(base.module, base.hidden, classes)
-        return Model(source, module, base.tokenizer, base.hidden, base.limit, _HEADS[:1])
-    return _load_stock(source, classes, quantise_on)
+    base = _load_encoder(source, quantise_on)
+    return replace(base, module=PooledClassifier(base.module, base.hidden, classes), heads=HEADS)
 
 
 def count_parameters(source: Source) -> int:
@@ -156,50 +152,24 @@ def empty_classifier(source: Source, classes: int) -> tuple[torch.nn.Module, tup
     core.ModelError
         If the config is missing or unsuitable.
     """
-    if source.packaged or _masked(source):
-        base = _empty_base(source)
-        with torch.device("meta"):
-            # Some models do not run without memory; those with this head have no projection.
-            hidden = int(base.config.get_text_config().hidden_size)
-            return PooledClassifier(base, hidden, classes), _HEADS[:1]
-    config = _config(source)
-    config.num_labels = classes
-    module = _empty(source, "AutoModelForSequenceClassification", config)
-    children = {name for name, _ in module.named_children()}
-    return module, tuple(sorted(children - {module.base_model_prefix}))
+    base = _empty_base(source)
+    config = base.config.get_text_config()
+    # Some models do not run without memory; OPT may project its last states.
+    hidden = getattr(config, "word_embed_proj_dim", None) or config.hidden_size
+    with torch.device("meta"):
+        return PooledClassifier(base, int(hidden), classes), HEADS
 
 
 def _empty_base(source: Source) -> Any:
-    """Return a base model without memory behind it."""
-    if not source.packaged:
-        return _empty(source, "AutoModel", _config(source))
-    with torch.device("meta"):
-        return dna_tiny.new_model()
+    """Return a base model without memory behind it, float32, unlike any checkpoint's."""
+    from transformers import AutoModel
 
-
-def _empty(source: Source, auto: str, config: Any) -> Any:
-    """Return a model's modules without memory behind them, float32, unlike any checkpoint's."""
-    import transformers
-
+    if source.packaged:
+        with torch.device("meta"):
+            return dna_tiny.new_model()
+    config = _config(source)
     with loading(source), torch.device("meta"):
-        return getattr(transformers, auto).from_config(config, trust_remote_code=False)
-
-
-def _pretrained(
-    source: Source, auto: str, quantise_on: torch.device | None, heads: tuple[str, ...], **more: Any
-) -> tuple[Any, list[str]]:
-    """Load a model, all but its heads in 4 bits if a device is given; and its missing weights."""
-    import transformers
-
-    if quantise_on is not None:
-        from llm.quantised import loading_arguments
-
-        more |= loading_arguments(heads, quantise_on)
-    with loading(source):
-        module, info = getattr(transformers, auto).from_pretrained(
-            **source.loading_weights, dtype=torch.float32, output_loading_info=True, **more
-        )
-    return module, sorted(info["missing_keys"])
+        return AutoModel.from_config(config, trust_remote_code=False)
 
 
 def _load_encoder(source: Source, quantise_on: torch.device | None = None) -> Model:
@@ -211,33 +181,27 @@ def _load_encoder(source: Source, quantise_on: torch.device | None = None) -> Mo
         encoder = dna_tiny.load().eval()
         limit = int(encoder.config.max_position_embeddings)
         return Model(source, encoder, KmerTokenizer(), dna_tiny.HIDDEN, limit)
-    config = _config(source)
-    with torch.random.fork_rng(devices=[]):
-        module, missing = _pretrained(source, "AutoModel", quantise_on, ())
+    from transformers import AutoModel
+
+    config, more = _config(source), {}
+    if quantise_on is not None:
+        from llm.quantised import loading_arguments
+
+        more = loading_arguments(quantise_on)
+    with loading(source), torch.random.fork_rng(devices=[]):
+        module, info = AutoModel.from_pretrained(
+            **source.loading_weights,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **more,
+        )
+    missing = sorted(info["missing_keys"])
     _refuse_missing(source, [key for key in missing if not key.startswith("pooler.")])
-    return _finish(source, module, config, ())
+    return _finish(source, module, config)
 
 
-def _load_stock(source: Source, classes: int, quantise_on: torch.device | None) -> Model:
-    config = _config(source)
-    # The head's name differs between architectures: it is what is not the base model.
-    heads = empty_classifier(source, classes)[1] if quantise_on is not None else ()
-    module, missing = _pretrained(
-        source,
-        "AutoModelForSequenceClassification",
-        quantise_on,
-        heads,
-        num_labels=classes,
-        ignore_mismatched_sizes=True,
-    )
-    prefix = module.base_model_prefix + "."
-    _refuse_missing(source, [key for key in missing if key.startswith(prefix)])
-    fresh = {*_HEADS, *(key.split(".")[0] for key in missing)}
-    children = {name for name, _ in module.named_children()}
-    return _finish(source, module, config, tuple(sorted(children & fresh)))
-
-
-def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) -> Model:
+def _finish(source: Source, module: Any, config: Any) -> Model:
     tokenizer = _tokenizer(source)
     size = int(config.get_text_config().vocab_size)
     if len(tokenizer) > size and max(tokenizer.get_vocab().values(), default=0) >= size:
@@ -254,7 +218,7 @@ def _finish(source: Source, module: Any, config: Any, heads: tuple[str, ...]) ->
         keep_autograd(module)
     module.eval()
     limit = min(longest_input(module), int(min(tokenizer.model_max_length, UNLIMITED)))
-    model = Model(source, module, tokenizer, 0, limit, heads)
+    model = Model(source, module, tokenizer, 0, limit)
     with loading(source):
         return replace(model, hidden=state_size(model.encoder))
 
@@ -277,13 +241,23 @@ def _config(source: Source) -> Any:
             "the model's own weights; embeddings are of the unquantised base",
             "choose the unquantised model; llm.peft=qlora makes 4 bits of it while loading",
         )
+    if source.layers:
+        _keep_layers(config.get_text_config(), source)
     return config
 
 
-def _masked(source: Source) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    return _config(source).model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+def _keep_layers(config: Any, source: Source) -> None:
+    """Let a config be that of a model of the first layers only."""
+    if source.layers > config.num_hidden_layers:
+        raise ModelError(
+            f"llm.layers {source.layers} with llm.model {source.name} of "
+            f"{config.num_hidden_layers} layers",
+            f"1 to {config.num_hidden_layers}, or 0 for all",
+            "lower it",
+        )
+    config.num_hidden_layers = source.layers
+    if getattr(config, "layer_types", None):  # a kind of attention each
+        config.layer_types = config.layer_types[: source.layers]
 
 
 def _tokenizer(source: Source) -> Any:

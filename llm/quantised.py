@@ -1,10 +1,10 @@
 """QLoRA: the frozen base in 4 bits, adapters and head in float32 (Dettmers et al. 2023).
 
-nf4 with double quantisation by bitsandbytes, on CUDA and on the CPU. On the CPU three things
-go wrong by default, and are corrected here: the fresh head would be quantised with the rest; an
-evaluation forward before training repacks the weights, on CPUs with AVX512-BF16, for a kernel
-without autograd; and some architectures then train on without a word. `check_gradients` is what
-would notice.
+nf4 with double quantisation by bitsandbytes, on CUDA and on the CPU. The fresh head is put on
+afterwards, and so not quantised with the rest. On the CPU two things go wrong by default, and are
+corrected here: an evaluation forward before training repacks the weights, on CPUs with AVX512-BF16,
+for a kernel without autograd; and some architectures then train on without a word.
+`check_gradients` is what would notice.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from llm.sources import first_line
 _CHECK_ROWS, _CHECK_TOKENS = 2, 8
 
 
-def loading_arguments(skip: tuple[str, ...], device: torch.device) -> dict[str, Any]:
-    """Return what `from_pretrained` needs to quantise while it loads.
-
-    `skip` names modules that stay in float32: the class head.
+def loading_arguments(device: torch.device) -> dict[str, Any]:
+    """Return what `from_pretrained` needs to quantise a base model while it loads.
 
     Raises
     ------
@@ -52,7 +50,7 @@ def loading_arguments(skip: tuple[str, ...], device: torch.device) -> dict[str, 
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16 if fast else torch.float32,
-        llm_int8_skip_modules=list(skip),
+        llm_int8_skip_modules=[],
     )
     return {"quantization_config": config, "device_map": {"": str(device)}}
 

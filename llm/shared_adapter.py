@@ -187,7 +187,8 @@ def build_shared(settings: LlmSettings, kind: Kind, classes: int, seed: int) -> 
         If the model is missing, corrupt or unsuitable.
     """
     quiet()
-    source, device = resolve(settings.model, kind), choose_device(settings.device)
+    source = resolve(settings.model, kind, layers=settings.layers)
+    device = choose_device(settings.device)
     # What is drawn while the model is built does not count: it depends on device and precision.
     with seeded(0, device):
         model, module = adapters.build(source, classes, adapters.chosen(settings, source), device)
@@ -228,7 +229,7 @@ def _digest_of_start(module: torch.nn.Module) -> int:
 def shared_bytes(settings: LlmSettings, kind: Kind, classes: int) -> int:
     """Return the bytes of what a site sends in an averaging round, float32; reads no weight."""
     quiet()
-    source = resolve(settings.model, kind)
+    source = resolve(settings.model, kind, layers=settings.layers)
     module, heads = empty_classifier(source, classes)
     model = Model(source, module, None, 0, 0, heads)
     adapted = adapters.adapt(model, settings.model_copy(update={"peft": "lora"}))

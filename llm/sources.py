@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Source:
         Whether the hub cannot be reached, so that only its cache is read.
     identity : str
         Changes when the weights do.
+    layers : int
+        First layers that embeddings and classifiers use; 0: all.
     """
 
     name: str
@@ -64,11 +66,27 @@ class Source:
     hub_id: str
     local_only: bool
     identity: str
+    layers: int = 0
 
     @property
     def packaged(self) -> bool:
         """Whether its weights are in the package (dna-tiny)."""
         return self.folder is None
+
+    def first(self, layers: int) -> Source:
+        """Return the same model of its first layers only; 0: of all.
+
+        Raises
+        ------
+        core.ModelError
+            For dna-tiny, which has two.
+        """
+        if not layers:
+            return self
+        if self.packaged:
+            raise ModelError(f"llm.layers with llm.model {self.name}", "0", "leave it out")
+        # A hub id's revision stays readable before the comma (llm_qfl/model/encoders.py).
+        return replace(self, layers=layers, identity=f"{self.identity}, first {layers} layers")
 
     @property
     def short(self) -> str:
@@ -163,7 +181,7 @@ def find_generator(name: str, setting: str, accepted: str) -> Source:
     return locate(name, setting, accepted)
 
 
-def resolve(model: str, kind: Kind, progress: Progress = silent) -> Source:
+def resolve(model: str, kind: Kind, progress: Progress = silent, *, layers: int = 0) -> Source:
     """Find the transformers model that `llm.model` names.
 
     Parameters
@@ -174,6 +192,8 @@ def resolve(model: str, kind: Kind, progress: Progress = silent) -> Source:
         What the rows are; ``auto`` is dna-tiny for DNA and minilm for text.
     progress : callable
         Gets lines while a GGUF file is unpacked.
+    layers : int
+        `llm.layers`.
 
     Raises
     ------
@@ -186,7 +206,7 @@ def resolve(model: str, kind: Kind, progress: Progress = silent) -> Source:
     if find_source is None:
         raise ModelError(f"llm.model {name} is no transformers model", ACCEPTED, "name one")
     source: Source = find_source(name, kind, progress)
-    return source
+    return source.first(layers)
 
 
 def _looks_like_path(name: str) -> bool:

@@ -44,7 +44,7 @@ def base_states(context: ModelContext, texts: Sequence[str]) -> np.ndarray:
     settings, kind = context.settings, context.kind
     device = choose_device(settings.device)
     if context.adapter is None:
-        base = load_base(context.name, kind)
+        base = load_base(context.name, kind, settings.layers)
         encoder = base.module
     else:
         whole = settings.model_copy(update={"peft": "lora"})  # the base is never in 4 bits here

@@ -28,7 +28,7 @@ WHOLE_MODEL_RATE = 0.1
 # warm-up in `linear_decay`, the pooling and head in `llm.encoders`, the
 # batches in `llm.batches`, the choice of the epoch and the temperature. Else a site would go on
 # with teachers of the old recipe.
-RECIPE = 3
+RECIPE = 4
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Transformer:
     uses = (
         "llm.peft",
         "llm.device",
+        "llm.layers",
         "llm.rank",
         "llm.alpha",
         "llm.dropout",
@@ -51,7 +52,8 @@ class Transformer:
 
     def __init__(self, context: ModelContext) -> None:
         self.context = context
-        self.source = self.find_source(context.name, context.kind, context.progress)
+        source = self.find_source(context.name, context.kind, context.progress)
+        self.source = source.first(context.settings.layers)
         self.name, self.identity = self.source.name, self.source.identity
         self._fitted: Any = None
 

@@ -12,6 +12,7 @@ class DnaTiny(Transformer):
     """The embedded DNA language model (`llm.dna_tiny`)."""
 
     auto_for = "dna"
+    uses = tuple(key for key in Transformer.uses if key != "llm.layers")  # it has two
 
     @classmethod
     def find_source(cls, name: str, kind: Kind, progress: Progress = silent) -> Source:

@@ -45,7 +45,9 @@ def find_encoder(
         return settings
     source = getattr(encoder.model, "source", None)  # of a transformer
     if source and source.hub_id and identity.startswith(f"hub:{source.hub_id}@"):
-        place = _at_revision(source.hub_id, identity.rpartition("@")[2], local=source.local_only)
+        place = _at_revision(
+            source.hub_id, identity.rpartition("@")[2].partition(",")[0], local=source.local_only
+        )
         return _encoded_by(settings, place)
     raise ModelError(
         f"the encoder {encoder.name} is not the one that the model was trained with",

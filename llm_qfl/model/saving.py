@@ -63,11 +63,11 @@ def _with_encoder(draft: Path, model: Predictor) -> str:
             "include_encoder=False",
             "leave it out",
         )
-    source = resolve(model.encoder.model, model.kind)
+    source = resolve(model.encoder.model, model.kind, layers=model.encoder.layers)
     if source.folder is None:
         return source.identity  # it comes with this package
     take_along(source.folder, draft / ENCODER)
-    return resolve(str(draft / ENCODER), model.kind).identity
+    return resolve(str(draft / ENCODER), model.kind, layers=source.layers).identity
 
 
 def push_to_hub(

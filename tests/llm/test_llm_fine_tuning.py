@@ -244,7 +244,7 @@ def test_recipe_names_its_numbers() -> None:
         "group": batches._GROUP,
     }
     assert recipe == {
-        "recipe": 3,
+        "recipe": 4,
         "whole model rate": 0.1,
         "weight decay": 0.01,
         "clip norm": 1.0,

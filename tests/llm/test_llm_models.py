@@ -361,3 +361,40 @@ def test_the_door_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(llm.__file__).parents[1])
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = llm.nothing
+
+
+def test_first_layers_are_those_of_the_whole_model(model_folder: Folders) -> None:
+    import torch
+
+    from llm.models import build_classifier, count_parameters
+
+    texts = ["the film was good", "bad"]
+    for kind in ("bert", "gpt2", "llama", "qwen3"):
+        folder = str(model_folder(kind))
+        whole, one = llm.load_base(folder, "text"), llm.load_base(folder, "text", layers=1)
+        batch = whole.tokens(texts, "text").batch([0, 1])
+        with torch.no_grad():
+            states = whole.module(**batch, output_hidden_states=True).hidden_states[1]
+            found = one.module(**batch).last_hidden_state
+        norm = getattr(whole.module, "norm", getattr(whole.module, "ln_f", lambda x: x))
+        torch.testing.assert_close(found, norm(states))
+        source = llm.resolve(folder, "text", layers=1)
+        assert source.identity == llm.resolve(folder, "text").identity + ", first 1 layers"
+        counted = sum(p.numel() for p in build_classifier(source, 2).module.encoder.parameters())
+        assert counted == count_parameters(source) < count_parameters(llm.resolve(folder, "text"))
+
+
+def test_first_layers_that_there_are_not(model_folder: Folders) -> None:
+    with pytest.raises(ModelError, match=r"llm.layers 3 with .* of 2 layers; accepted: 1 to 2"):
+        llm.load_base(str(model_folder("llama")), "text", layers=3)
+    with pytest.raises(ModelError, match=r"llm\.layers with llm\.model dna-tiny"):
+        llm.resolve("auto", "dna", layers=1)
+
+
+def test_first_layers_make_other_features(model_folder: Folders, tmp_path: Path) -> None:
+    settings = LlmSettings(model=str(model_folder("llama")))
+    cut = settings.model_copy(update={"layers": 1})
+    every = llm.stored_embedding(["good"], settings, "text", tmp_path)
+    first = llm.stored_embedding(["good"], cut, "text", tmp_path)
+    assert not np.allclose(first, every)
+    np.testing.assert_allclose(first, llm.embed(["good"], cut, "text"))
