@@ -30,9 +30,13 @@ SMALL = (
     "data.server_rows=40",
     "llm.epochs=1",
     "train.steps=3",
+    "train.class_weights=none",
+    "stop.patience=0",
+    "evaluation.keep=best",
     "run.report=false",
 )
-"""A federated run of about a second; rows are few, nothing is mocked."""
+"""A federated run of about a second; rows are few, nothing is mocked. All its rounds run, and the
+model is that of one of them: what changes that is tested where it is the question."""
 
 NO_TEACHER = ("distill.weight=0", "agent.kind=all")
 """Settings in which nothing uses a language model, so that no site fine-tunes one."""

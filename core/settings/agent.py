@@ -28,7 +28,7 @@ class AgentSettings(Section):
     """Arguments of an agent class of your own: `key=value,key=value`."""
     rule: Literal[
         "when-it-pays", "fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid"
-    ] = setting("adaptive", applies_when=used_by("agent", "agent.rule"))
+    ] = setting("when-it-pays", applies_when=used_by("agent", "agent.rule"))
     """Step rule; language models fall back on it. when-it-pays: `train.steps`, half as many again
     while a round's steps lower the validation loss by more each than those of the round before. The
     paper's: next steps from r = L_Q / L_LLM."""

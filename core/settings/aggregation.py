@@ -62,12 +62,12 @@ class EvaluationSettings(Section):
     backend: str = setting("exact", applies_when=when("evaluation.mode", "central"))
     """Backend that the server evaluates on: the exact simulator, which costs no circuits, or one
     that `quantum.backend` names."""
-    keep: Literal["average", "best", "last"] = setting("best")
+    keep: Literal["average", "best", "last"] = setting("average")
     """Final model: the round of lowest validation loss, or the last. average: the mean of the last
     rounds' parameters where its validation loss is not above that of the best round, else that
     round; where evaluation is federated it costs one evaluation more, if the budgets pay for it."""
     prior_correction: Literal["auto", "none"] = setting(
-        "none", applies_when=when("evaluation.mode", "central")
+        "auto", applies_when=when("evaluation.mode", "central")
     )
     """auto: shift the final model's class logits so that the class-weighted validation loss is
     lowest, where cross-validation finds it better by more than one standard error."""

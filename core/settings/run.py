@@ -18,7 +18,7 @@ class RunSettings(Section):
     """The one seed: every random choice derives from it."""
     clients: int = setting(4, ge=1)
     """Number of client nodes the run waits for."""
-    rounds: int = setting(10, ge=1, resumable=True)
+    rounds: int = setting(20, ge=1, resumable=True)
     """Upper bound on communication rounds."""
     min_replies: int = setting(1, ge=1, resumable=True)
     """Fewest valid replies a round may aggregate; it waits for as many nodes."""
@@ -56,7 +56,7 @@ class StopSettings(Section):
     """Tolerance of the criteria."""
     min_rounds: int = setting(2, ge=1, resumable=True)
     """No agent, rule or patience stops the run earlier."""
-    patience: int = setting(0, ge=0, resumable=True)
+    patience: int = setting(3, ge=0, resumable=True)
     """Rounds without a better validation loss before the run stops; 0: off."""
     target_accuracy: float = setting(0.0, ge=0, le=1, resumable=True)
     """Validation accuracy that ends the run; 0: off."""

@@ -22,7 +22,7 @@ class TrainSettings(Section):
     """Fewest steps that the agent may give."""
     max_steps: int = setting(100, ge=1)
     """Most steps that the agent may give."""
-    batch_rows: int = setting(0, ge=0)
+    batch_rows: int = setting(64, ge=0)
     """Rows of a step, drawn again for each (COBYLA: for each round); 0: all."""
     learning_rate: float = setting(
         0.05, applies_when=when("train.schedule", "constant", "plateau"), gt=0
@@ -30,7 +30,7 @@ class TrainSettings(Section):
     """Adam's step size, SPSA's first move of an angle, or COBYLA's first trust radius, in radians.
     """
     schedule: Literal["constant", "inverse-time", "plateau"] = setting(
-        "constant", applies_when=when("train.optimizer", "auto", "adam", "parameter-shift")
+        "plateau", applies_when=when("train.optimizer", "auto", "adam", "parameter-shift")
     )
     """Learning-rate schedule of Adam. plateau: the rate is halved when the server's validation loss
     has not fallen for `train.plateau_rounds`; inverse-time is theorem 6.4's 2 / (mu (t + gamma)).
@@ -45,7 +45,7 @@ class TrainSettings(Section):
     """Strong convexity of theorem 6.4."""
     smoothness: float = setting(10.0, applies_when=when("train.schedule", "inverse-time"), gt=0)
     """Smoothness L of theorem 6.4: gamma = max(8 L / mu, E), E = `train.max_steps`."""
-    class_weights: Literal["none", "balanced"] = setting("none")
+    class_weights: Literal["none", "balanced"] = setting("balanced")
     """Weights of the classes in the cross-entropy, from all sites' counts."""
     proximal: float = setting(0.0, ge=0)
     """FedProx: weight of the squared distance to the round's global parameters."""

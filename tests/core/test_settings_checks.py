@@ -50,8 +50,11 @@ MISTAKES = [
     ("agent.kind=regulator agent.rule=hybrid", "ignored because agent.kind = 'regulator'"),
     ("agent.kind=regulator agent.fraction=0.5", "ignored because agent.kind = 'regulator'"),
     ("agent.kind=llm agent.decoding=choices agent.retries=1", "ignored because agent.decoding"),
-    ("stop.min_rounds=11", "stop.min_rounds = 11 would be ignored because run.rounds = 10"),
-    ("stop.min_rounds=5", "stop.min_rounds = 5 would be ignored because nothing stops"),
+    ("stop.min_rounds=21", "stop.min_rounds = 21 would be ignored because run.rounds = 20"),
+    (
+        "stop.patience=0 stop.min_rounds=5",
+        "stop.min_rounds = 5 would be ignored because nothing stops",
+    ),
     ("stop.tau=0.5", "stop.tau = 0.5 would be ignored because stop.rule = 'none'"),
     ("quantum.noise=readout=0.1", "ignored because quantum.backend = 'exact'; .*pennylane:…; rem"),
     ("quantum.device_options=a=1", "quantum.device_options = 'a=1' would be ignored because"),
@@ -94,7 +97,7 @@ MISTAKES = [
     ("train.steps=500", "train.steps = 500 with train.max_steps = 100; accepted: at most train.m"),
     ("train.min_steps=30", "train.min_steps = 30 with train.steps = 20; accepted: at most"),
     ("run.min_replies=9", "run.min_replies = 9 with run.clients = 4"),
-    ("quantum.backend=aer train.warm_rounds=11", "warm_rounds = 11 with run.rounds = 10"),
+    ("quantum.backend=aer train.warm_rounds=21", "warm_rounds = 21 with run.rounds = 20"),
     ("data.label_noise=0.1 data.noisy_clients=9", "noisy_clients = 9 with run.clients = 4"),
     ("agent.fraction=0.1 run.min_replies=3", "agent.fraction = 0.1 of 4 clients selects 1 with"),
     ("agent.kind=greedy agent.fraction=0.2 run.min_replies=2", "selects 1 with run.min_rep"),
@@ -116,7 +119,7 @@ MISTAKES = [
         "'kmer' with .* with data.kind = 'text'; .*k-mers and one-hot are of DNA",
     ),
     ("llm.model=none", "'none' with distill.weight = 0.3; .* change distill.weight"),
-    ("llm.model=none distill.weight=0", "'none' with agent.rule = 'adaptive'"),
+    ("llm.model=none distill.weight=0 agent.rule=adaptive", "'none' with agent.rule = 'adaptive'"),
     (f"{NO_LLM} distill.features=1", "'none' with distill.features = 1.0"),
     (f"{NO_LLM} stop.rule=either", "'none' with stop.rule = 'either'"),
     (f"{NO_LLM} {FFA}", "'none' with llm.federated = 'ffa'"),
@@ -175,7 +178,8 @@ def test_what_goes_together_is_accepted(given: str) -> None:
     ("given", "used"),
     [
         ("", True),
-        ("distill.weight=0", True),  # the paper's rule compares with its loss
+        ("distill.weight=0", False),
+        ("distill.weight=0 agent.rule=adaptive", True),  # the paper's rules compare with its loss
         ("distill.weight=0 agent.rule=fixed", False),
         ("distill.weight=0 agent.rule=fixed stop.rule=gap", True),
         ("distill.weight=0 agent.kind=random", False),

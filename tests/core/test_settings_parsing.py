@@ -134,7 +134,7 @@ def test_several_values_leave_settings_that_stand_alone(path: Path, data: st.Dat
 
 def test_the_notice_names_what_was_dropped_and_why() -> None:
     notices: list[str] = []
-    settings, overrides = parse_run([DEMO], ["stop.rule=none"], notices=notices)
+    settings, overrides = parse_run([DEMO], ["stop.rule=none", "stop.patience=0"], notices=notices)
     assert notices == [
         f"{DEMO}: stop.tau = 0.002 would be ignored because stop.rule = 'none'; dropped",
         f"{DEMO}: stop.min_rounds = 3 would be ignored because nothing stops the run; dropped",
@@ -172,7 +172,7 @@ def test_unset_takes_back_a_files_key_and_what_depends_on_it() -> None:
     settings, overrides = parse_run([DEMO], [], ["agent.fraction", "data.label_noise"])
     assert (settings.agent.fraction, settings.data.label_noise) == (1.0, 0.0)
     assert "agent.fraction" not in overrides
-    assert parse_run([DEMO], [], ["stop.rule"])[0].stop.min_rounds == 2
+    assert parse_run([DEMO], ["stop.patience=0"], ["stop.rule"])[0].stop.min_rounds == 2
     assert parse_run([DEMO], ["stop.tau=0.1"], ["stop.tau"])[0].stop.tau == 0.1
     with pytest.raises(SettingsError, match=r"unknown setting 'stop.taw'.*did you mean 'stop.tau'"):
         parse_run([DEMO], [], ["stop.taw"])

@@ -144,11 +144,11 @@ def test_settings_explains_a_key(capsys: pytest.CaptureFixture[str]) -> None:
 def test_settings_lists_a_section_and_everything(capsys: pytest.CaptureFixture[str]) -> None:
     main(["settings", "stop"])
     section = capsys.readouterr().out
-    assert "stop.patience = 0" in section
+    assert "stop.patience = 3" in section
     assert "run.rounds" not in section
     main(["settings"])
     everything = capsys.readouterr().out
-    assert "run.rounds = 10" in everything
+    assert "run.rounds = 20" in everything
     assert max(map(len, everything.splitlines())) <= 100
 
 

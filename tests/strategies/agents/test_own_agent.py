@@ -170,7 +170,11 @@ def declaring(write: Write, text: str) -> str:
     ("text", "given", "message"),
     [
         ("x = 1", "agent.fraction=0.5", "agent.fraction = 0.5 would be ignored because agent.kind"),
-        ("may_stop = False", "stop.min_rounds=3", "ignored because nothing stops the run"),
+        (
+            "may_stop = False",
+            "stop.patience=0 stop.min_rounds=3",
+            "ignored because nothing stops the run",
+        ),
         ("needs_credit = True", "privacy.dp=local", "with privacy.dp = 'local'; .*credit is made"),
         (
             "needs_llm = True",

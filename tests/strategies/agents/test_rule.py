@@ -8,6 +8,7 @@ from strategies import build_agent
 from tests.strategies.agents.observations import seen, settings_of, view
 
 DONE: dict[str, Any] = {"losses": (0.5,), "accuracies": (0.6,), "alignments": (0.1,)}
+ADAPTIVE = "agent.rule=adaptive"
 CLIENTS = [
     view(0, loss=0.9, gap=0.4, llm_loss=0.3, ratio=3.0),
     view(1, loss=0.5, gap=0.0, llm_loss=0.4, ratio=1.25),
@@ -21,16 +22,36 @@ CLIENTS = [
     [
         (["agent.fraction=0.3"], {"round": 1}, [10, 10, 10, 10], "first round: everybody trains"),
         (
-            ["agent.fraction=0.5"],
+            [ADAPTIVE, "agent.fraction=0.5"],
             DONE,
             [None, 12, 10, None],
             "1 of 2 behind their LLM (mean r",
         ),
-        (["agent.fraction=0.5"], {}, [30, 12, 10, 10], "2 of 4 behind their LLM (mean r 1.71)"),
-        (["agent.fraction=0.5", "agent.stage=aggregation"], DONE, [30, 12, 10, 10], "2 of 4"),
+        ([ADAPTIVE, "agent.fraction=0.5"], {}, [30, 12, 10, 10], "2 of 4 behind their LLM (mean r"),
+        (
+            [ADAPTIVE, "agent.fraction=0.5", "agent.stage=aggregation"],
+            DONE,
+            [30, 12, 10, 10],
+            "2 of 4",
+        ),
+        ([], DONE, [10, 10, 10, 10], "steps as at first"),
+        (
+            ["agent.fraction=0.5"],
+            DONE | {"losses": (0.9, 0.8, 0.5)},
+            [None, 15, 15, None],
+            "each step pays more than before: more of them; 2 closest",
+        ),
         (["agent.kind=all"], DONE, [10, 10, 10, 10], "everybody trains"),
     ],
-    ids=["first round", "regulates and selects", "nothing to select by", "aggregation", "all"],
+    ids=[
+        "first round",
+        "regulates and selects",
+        "nothing to select by",
+        "aggregation",
+        "steps stay",
+        "steps pay",
+        "all",
+    ],
 )
 def test_who_trains_and_for_how_long(
     given: list[str], changes: dict[str, Any], steps: list[int | None], reason: str
