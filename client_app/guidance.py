@@ -69,6 +69,26 @@ def soft_labels_of(
     return dealt
 
 
+def tilted(probabilities: Floats, class_weights: npt.ArrayLike) -> Floats:
+    """Return class probabilities as the class weights have them: ``p_c w_c / sum_k p_k w_k``.
+
+    A cross-entropy with weights w is least where the model says this of a row whose classes have
+    the probabilities p. Soft labels that kept p would pull towards the frequent classes, which the
+    weights are there to prevent.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (rows, C)
+        The local model's, which knows no weights; no rows and no classes without one.
+    class_weights : array, shape (C,)
+        w, above 0.
+    """
+    if not probabilities.size:
+        return probabilities
+    shares = probabilities * np.asarray(class_weights)
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
 def has_transfer_rows(cache: SiteCache) -> bool:
     """Whether rows without labels take part: only a teacher has something to say of them."""
     return cache.settings.distill.transfers and len(cache.labels("unlabelled")) > 0
@@ -103,9 +123,10 @@ def training_data(
     soft: Floats | None = None
     if distill.active:
         seed = derive_seed(settings.run.seed, "permuted", cache.client)
-        soft = soft_labels_of(distill.kind, labels, teacher.soft_labels, cache.classes, seed)
+        taught = tilted(teacher.soft_labels, class_weights)
+        soft = soft_labels_of(distill.kind, labels, taught, cache.classes, seed)
     if soft is not None and has_transfer_rows(cache):
-        more = teacher.extra_soft_labels
+        more = tilted(teacher.extra_soft_labels, class_weights)
         if distill.kind == "permuted":
             more = np.random.default_rng(seed + 1).permutation(more)
         features = np.concatenate([features, projection.apply(cache.features("unlabelled"))])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from client_app.guidance import chosen_terms, soft_labels_of
+from client_app.guidance import chosen_terms, soft_labels_of, tilted
 from client_app.surrogate import choose_terms, fit_linear, log_softmax, objective
 from core import DistillSettings
 from quantum import TrainingData, distilled_loss
@@ -45,6 +45,15 @@ def test_permuted_soft_labels_keep_each_classs_mean_and_no_rows_own() -> None:
         assert sorted(dealt[own, 0]) == sorted(taught[own, 0])
     assert (dealt == taught).all(axis=1).mean() < 0.1
     np.testing.assert_array_equal(dealt, soft_labels_of("permuted", labels, taught, 2, seed=3))
+
+
+def test_tilted_soft_labels_are_where_the_weighted_loss_is_least() -> None:
+    """Rows of one kind, with labels in the ratio p: the best bias of a linear model is tilted p."""
+    labels, weights = np.repeat([0, 1, 2], [50, 30, 20]), np.array([0.5, 1.0, 3.0])
+    own = TrainingData(np.zeros((100, 1)), labels, None, weights)
+    learned = np.exp(fit_linear(own, 0.0, 1.0).log_probabilities(np.zeros((1, 1))))
+    np.testing.assert_allclose(tilted(np.array([[0.5, 0.3, 0.2]]), weights), learned, atol=1e-4)
+    assert tilted(np.zeros((0, 0)), weights).shape == (0, 0)
 
 
 def test_the_prior_is_the_sites_shares_of_the_classes() -> None:
