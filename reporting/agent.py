@@ -50,6 +50,7 @@ SUMS = (
     ("decisions", "Decisions", whole),
     ("asked", "Questions asked", whole),
     ("fallbacks", "Decisions that the rule made instead", whole),
+    ("uninformed", "Of these, since its answers do not go by what it is told", whole),
     ("repaired", "Decisions that were repaired or bounded", whole),
     ("prompt_tokens", "Tokens of the questions", whole),
     ("answer_tokens", "Tokens of the answers", whole),
@@ -245,8 +246,9 @@ def questions(record: Record) -> list[RoundQuestions]:
 
 def _round_head(line: Json, attempts: Sequence[Json]) -> str:
     many = f"{len(attempts)} question{'s' * (len(attempts) != 1)}"
-    used = attempts[-1].get("problem") == ""
-    end = "the answer was used" if used else "no usable answer"
+    last = attempts[-1]
+    end = "the answer was used" if last.get("problem") == "" else "no usable answer"
+    end = f"uninformed: {last['uninformed']}" if last.get("uninformed") else end
     by = f", decided by {line['decided_by']}" if line.get("decided_by") else ""
     return f"Round {whole(line.get('round'))}: {many}, {end}{by}"
 

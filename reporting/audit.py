@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 DECIDED = ("kind", "participants", "steps", "stop", "reason", "guard", "decided_by")
 """Keys of a line of ``agent.jsonl`` that a replay must give again; numbers of time are not."""
 
-ATTEMPTED = ("prompt", "answer", "problem", "notes")
+ATTEMPTED = ("prompt", "answer", "problem", "notes", "uninformed")
 """The same of each question to a language model."""
 
 LONGEST = 120
@@ -255,6 +255,11 @@ class RecordedChatModel:
         self._seen: Observation | None = None
         self._likelihoods: dict[str, float] = {}
 
+    @property
+    def closed(self) -> bool:
+        """Whether the model chose among options: the recorded questions list them."""
+        return any("\nOptions:\n" in str(one.get("prompt")) for one in self._attempts)
+
     def load(self, line: Mapping[str, Any]) -> None:
         """Load the answers of a line of ``agent.jsonl``."""
         self._attempts = list(line.get("attempts") or [])
@@ -309,7 +314,7 @@ def _attempts(recorded: Mapping[str, Any], replayed: Mapping[str, Any]) -> list[
     return [
         f"question {place}: {difference}"
         for place, (one, other) in enumerate(zip(before, again, strict=True), 1)
-        for difference in _differences(one, other, ATTEMPTED)
+        for difference in _differences({"uninformed": "", **one}, other, ATTEMPTED)
     ]
 
 

@@ -83,7 +83,8 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
     Returns
     -------
     dict
-        Counts: all ``decisions``; ``fallbacks``, which the rule made because the model failed;
+        Counts: all ``decisions``; ``fallbacks``, which the rule made because the model failed
+        or was ``uninformed``: its answers show that it does not go by what it is told;
         ``repaired``, where an answer was repaired or the guard changed the decision; ``asked``,
         the questions, with the tokens and seconds of all of them.
     """
@@ -98,7 +99,11 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
         "name": name,
         "decisions": len(lines),
         "asked": took.questions,
-        "fallbacks": sum(bool(tries and tries[-1]["problem"]) for tries in attempts),
+        "fallbacks": sum(
+            bool(tries and (tries[-1]["problem"] or tries[-1].get("uninformed")))
+            for tries in attempts
+        ),
+        "uninformed": sum(bool(tries and tries[-1].get("uninformed")) for tries in attempts),
         "repaired": sum(repaired),
         "prompt_tokens": took.prompt_tokens,
         "answer_tokens": took.answer_tokens,

@@ -7,7 +7,7 @@ from typing import Literal
 from core import registry
 from core.settings.declare import Condition, Section, below, declares, setting, used_by, when
 
-WRITING = used_by("agent", "agent.retries") + when("agent.decoding", "schema")
+WRITING = used_by("agent", "agent.retries") + when("agent.decoding", "auto", "schema")
 """Models that write their answer, rather than score given ones."""
 
 OWN_CLASS = Condition(
@@ -71,14 +71,17 @@ class AgentSettings(Section):
         "auto", applies_when=used_by("agent", "agent.device")
     )
     """Where the LLM in this process computes."""
-    decoding: Literal["schema", "choices"] = setting(
-        "schema", applies_when=used_by("agent", "agent.decoding")
+    decoding: Literal["auto", "schema", "choices"] = setting(
+        "auto", applies_when=used_by("agent", "agent.decoding")
     )
-    """The LLM in this process writes JSON held to the decision's schema, or scores a closed set of
-    decisions."""
+    """The LLM writes JSON held to the decision's schema, or chooses from a closed set of decisions.
+    `auto`: in this process it chooses if it has less than a billion parameters or llguidance is
+    not installed; a server's writes."""
     max_tokens: int = setting(0, applies_when=WRITING, ge=0, le=32768)
     """Most tokens of an answer; 0: 250, and 12 for each client."""
-    timeout: float = setting(60.0, applies_when=WRITING, gt=0, resumable=True)
+    timeout: float = setting(
+        60.0, applies_when=used_by("agent", "agent.timeout"), gt=0, resumable=True
+    )
     """Longest wait for one answer, seconds; then the rule decides."""
     retries: int = setting(2, applies_when=WRITING, ge=0, le=2)
     """Times that an unusable answer is requested again before the rule decides."""

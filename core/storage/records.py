@@ -372,6 +372,7 @@ class AgentUsage(Part):
     decisions: Count | None = 0
     asked: Count | None = 0
     fallbacks: Count | None = 0
+    uninformed: Count | None = 0
     repaired: Count | None = 0
     prompt_tokens: Amount | None = 0
     answer_tokens: Amount | None = 0

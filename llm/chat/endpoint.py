@@ -21,7 +21,15 @@ import httpx
 
 from core import ModelError, explain
 from core.settings.agent import AgentSettings
-from llm.chat.model import Answer, ChatModelError, Question, answer_tokens, time_limit, timed
+from llm.chat.model import (
+    Answer,
+    ChatModelError,
+    Question,
+    answer_tokens,
+    chosen_option,
+    time_limit,
+    timed,
+)
 from llm.chat.request_format import RequestFormat
 
 URL, KEY = "LLM_QFL_AGENT_URL", "LLM_QFL_AGENT_KEY"
@@ -63,6 +71,8 @@ class EndpointChatModel:
         For servers that take one.
     request_format : RequestFormat
         What the server was found to accept.
+    closed : bool
+        Whether it is to choose among options.
     """
 
     base: str
@@ -72,6 +82,7 @@ class EndpointChatModel:
     max_tokens: int
     seed: int = 0
     request_format: RequestFormat = field(default_factory=RequestFormat)
+    closed: bool = False
 
     @property
     def name(self) -> str:
@@ -102,10 +113,11 @@ class EndpointChatModel:
     def _ask(self, question: Question) -> Answer:
         seconds, setting = time_limit(self.timeout, question)
         try:
-            return _within(seconds, self._converse(question, time.monotonic() + seconds))
+            answer = _within(seconds, self._converse(question, time.monotonic() + seconds))
         except TimeoutError:
             late = f"{self.host} gave no whole answer within {seconds:g} s ({setting})"
             raise ChatModelError(late) from None
+        return chosen_option(answer, question.options) if question.options else answer
 
     def check(self) -> None:
         """Check that the server is there, accepts the key, and has chat completions.
@@ -327,6 +339,7 @@ def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> Endpoin
         timeout=settings.timeout,
         max_tokens=answer_tokens(settings, clients),
         seed=seed,
+        closed=settings.decoding == "choices",
     )
     if key and not chat_model.private:
         _log.warning(

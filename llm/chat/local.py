@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import jinja2
@@ -28,6 +29,7 @@ from llm.chat.grammar import ConstrainedDecoder, grammar_tokenizer
 from llm.chat.model import (
     ACCEPTED,
     SETTING,
+    SMALL,
     Answer,
     ChatModelError,
     Messages,
@@ -63,7 +65,8 @@ class LocalChatModel:
     max_tokens : int
         Most tokens of an answer.
     timeout : float
-        Seconds after which no further token is written; reading the question is not interrupted.
+        Seconds after which no further token is written, and no choice is of use; reading the
+        question is not interrupted.
     grammar : llguidance.LLTokenizer or None
         The tokenizer as grammars see it; None: answers are chosen, not written.
     """
@@ -79,6 +82,11 @@ class LocalChatModel:
     def name(self) -> str:
         """The last part of its folder or hub id."""
         return self.source.short
+
+    @property
+    def closed(self) -> bool:
+        """Whether it chooses among options: it has no grammar to write by."""
+        return self.grammar is None
 
     def ask(self, question: Question) -> Answer:
         """Write an answer within the schema, or choose one of the options.
@@ -156,6 +164,7 @@ class LocalChatModel:
 
     def _choose(self, question: Question, ids: torch.Tensor) -> Answer:
         """Choose the option whose label is likeliest as the answer's beginning."""
+        began = time.monotonic()
         read = self._generate(ids, 1, output_logits=True)
         start = torch.log_softmax(read.logits[0][0].float(), dim=-1)
         scores, scored = [], 0
@@ -163,6 +172,11 @@ class LocalChatModel:
             tokens = self.tokenizer.encode(label, add_special_tokens=False)
             scores.append(self._likelihood(tokens, start, read))
             scored += len(tokens)
+        seconds, setting = time_limit(self.timeout, question)
+        if time.monotonic() - began > seconds:
+            raise ChatModelError(
+                f"{self.name} had no whole answer within {seconds:g} s ({setting})"
+            )
         shares = torch.softmax(torch.tensor(scores, dtype=torch.float64), dim=0).tolist()
         if not all(map(math.isfinite, shares)):
             raise ValueError("the scores of its answers are no numbers")
@@ -257,11 +271,26 @@ def open_chat_model(settings: AgentSettings, clients: int, seed: int) -> LocalCh
     device = choose_device(settings.device, "agent.device")
     module, tokenizer = _load(source, device)
     grammar = None
-    if settings.decoding == "schema":
+    if not _closed(settings.decoding, module):
         size = int(module.config.get_text_config().vocab_size)
         grammar = grammar_tokenizer(tokenizer, size, end_tokens(module, tokenizer), source.name)
     most = answer_tokens(settings, clients) if grammar else 1
     return LocalChatModel(source, module, tokenizer, most, settings.timeout, grammar)
+
+
+def _closed(decoding: str, module: Any) -> bool:
+    """Say whether a model chooses: by default a small one, and where llguidance is not there."""
+    if decoding != "auto":
+        return decoding == "choices"
+    return module.num_parameters() < SMALL or find_spec("llguidance") is None
+
+
+def _dtype(device: torch.device, config: Any) -> torch.dtype:
+    """Return the numbers to compute in: a CPU takes bfloat16 if it and the checkpoint have it."""
+    if device.type != "cpu":
+        return torch.bfloat16 if has_bfloat16(device) else torch.float16
+    narrow = getattr(config, "dtype", None) == torch.bfloat16
+    return torch.bfloat16 if narrow and torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def _load(source: Source, device: torch.device) -> tuple[Any, Any]:
@@ -269,10 +298,9 @@ def _load(source: Source, device: torch.device) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    narrow = torch.bfloat16 if has_bfloat16(device) else torch.float16
-    dtype = torch.float32 if device.type == "cpu" else narrow
     with loading(source, SETTING, ACCEPTED, WHOLE):
         config = AutoConfig.from_pretrained(**source.loading)
+        dtype = _dtype(device, config)
         if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
             raise TypeError(f"{config.model_type} fills gaps, it does not write")
         tokenizer = AutoTokenizer.from_pretrained(**source.loading)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,12 @@ ACCEPTED = (
     "smollm2, a folder of a causal language model of transformers, a hub id such as gpt2, or a "
     "GGUF file"
 )
+
+CHOICE = "option"
+"""Key of a written answer that names the label of one of the options."""
+
+SMALL = 1e9
+"""Parameters below which a model chooses among options rather than write a decision."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,10 @@ class ChatModel(Protocol):
     def name(self) -> str:
         """Its short name, for the record."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether it chooses among options rather than write a decision (`agent.decoding`)."""
+
     def ask(self, question: Question) -> Answer:
         """Answer a question within `agent.timeout` seconds, `Answer.seconds` filled in.
 
@@ -109,6 +120,17 @@ class ChatModel(Protocol):
         ChatModelError
             If no answer came.
         """
+
+
+def chosen_option(answer: Answer, options: Mapping[str, str]) -> Answer:
+    """Return the option that a written answer names: the label alone, or JSON that holds it.
+
+    An answer that names none stays as it is, and is refused where it is read.
+    """
+    text = answer.text.strip()
+    named = re.search(rf'"{CHOICE}"\s*:\s*"([^"]*)"', text)
+    label = named[1] if named else text.strip("`*'\".:() ")
+    return replace(answer, text=options[label]) if label in options else answer
 
 
 def timed(ask: Callable[[], Answer]) -> Answer:

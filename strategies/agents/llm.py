@@ -10,7 +10,7 @@ from strategies.decisions.llm_agent import USES, LLMAgent, build_llm_agent
 class LocalModelAgent:
     """Asks a model of transformers, by hub id or folder."""
 
-    uses = (*USES, "agent.device", "agent.decoding")
+    uses = (*USES, "agent.device")
     paths = ("agent.model",)
     may_stop = sees_credit = sees_llm_loss = asks_model = True
 
@@ -19,8 +19,7 @@ class LocalModelAgent:
         """Load the model and build the agent; with a `chat_model`, that one is asked."""
         from llm.chat.local import open_chat_model
 
-        closed = settings.agent.decoding == "choices"
-        return build_llm_agent(settings, open_chat_model, chat_model, closed=closed)
+        return build_llm_agent(settings, open_chat_model, chat_model)
 
     @staticmethod
     def find(settings: Settings) -> str:

@@ -165,6 +165,9 @@ class Attempt(_Frozen):
     """Why the answer was of no use; empty: it was used."""
     notes: tuple[str, ...] = ()
     """What was repaired in reading it."""
+    uninformed: str = ""
+    """Of a control question: how its answer shows that the model does not go by the table; empty:
+    it does, or this was no control."""
     prompt_tokens: int = 0
     """Tokens of the prompt."""
     answer_tokens: int = 0

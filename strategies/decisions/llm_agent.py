@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from core import ModelError, Settings, derive_seed, registry
@@ -12,6 +12,15 @@ from core.formatting import printable
 from core.settings.agent import AgentSettings
 from llm.chat.model import Answer, ChatModel, ChatModelError, Question
 from strategies.decisions import Agent, Attempt, ClientView, Decision, Observation
+from strategies.decisions.control import (
+    COPIED,
+    copies_form,
+    ignored_options,
+    ignored_table,
+    mirrored,
+    singles_out,
+    turned_round,
+)
 from strategies.decisions.parsing import ParsedDecision, parse_answer
 from strategies.decisions.prompt import may_stop, question, retry_question
 from strategies.decisions.shown import MOST_SHOWN, credit_per_cost
@@ -35,8 +44,6 @@ class LLMAgent:
         Times that the model is asked again, with the problem, after an unusable answer.
     min_rounds : int
         Rounds before which no stop is allowed.
-    closed : bool
-        Whether the model chooses from a closed set of decisions.
 
     Attributes
     ----------
@@ -51,7 +58,6 @@ class LLMAgent:
     fallback: Agent
     retries: int = 2
     min_rounds: int = 1
-    closed: bool = False
     attempts: tuple[Attempt, ...] = ()
     decided_by: str = ""
     _begun: bool = field(default=False, repr=False)
@@ -60,7 +66,8 @@ class LLMAgent:
         """Ask, parse, ask again with the problem; in the end let the fallback decide.
 
         A model that does not answer at all is not asked again in this round: its time is up. One
-        that would only stop, too early, leaves the round to the fallback.
+        that would only stop, too early, leaves the round to the fallback; and so does one whose
+        answer to a control question shows that it does not go by what it is told.
 
         Raises
         ------
@@ -68,28 +75,93 @@ class LLMAgent:
             If the first request of a run shows that no answer will ever come: a wrong address,
             key or model name.
         """
-        self.attempts, self.decided_by, problem = (), self.name, ""
-        first, self._begun = not self._begun, True
+        self.attempts, self.decided_by = (), self.name
         rule = self.fallback.decide(observation)
-        request = self._question(observation, rule)
+        options = self._options(observation, rule)
+        request = question(observation, self.min_rounds, options)
         left = math.inf if observation.seconds_left is None else observation.seconds_left
         until = time.monotonic() + left
-        for _ in range(1 + self.retries):
+        decision = self._ask(request, observation, until, 0 if options else self.retries)
+        if isinstance(decision, str):
+            return self._fall_back(rule, f" instead of {self.name} ({decision})")
+        problem = self._uninformed(request, decision, observation, options, until)
+        if problem:
+            return self._fall_back(rule, f" instead of {self.name} ({problem})")
+        return self._allowed(decision, observation, rule)
+
+    def _options(self, seen: Observation, rule: Decision) -> dict[str, Decision] | None:
+        if not self.chat_model.closed:
+            return None
+        return choices(seen, rule, may_stop(seen, self.min_rounds))
+
+    def _ask(
+        self, request: Question, seen: Observation, until: float, retries: int
+    ) -> Decision | str:
+        """Return what the model decides, or why nothing came of it; the requests are recorded."""
+        problem = ""
+        for _ in range(1 + retries):
+            first, self._begun = not self._begun, True
             try:
                 answer = self.chat_model.ask(replace(request, seconds=until - time.monotonic()))
             except ChatModelError as error:
-                if error.lasting and first and not self.attempts:
+                if error.lasting and first:
                     raise ModelError(str(error)) from error
                 problem = printable(str(error))
                 self._record(request, error.answer, ParsedDecision(None, problem))
                 break
-            parsed = parse_answer(answer.text, observation, answer.truncated)
+            parsed = parse_answer(answer.text, seen, answer.truncated)
             self._record(request, answer, parsed)
             if parsed.decision is not None:
-                return self._allowed(_explained(parsed.decision, answer), observation, rule)
+                return _explained(parsed.decision, answer)
             problem = parsed.problem
             request = retry_question(request, answer.text, problem)
-        return self._fall_back(rule, f" instead of {self.name} ({problem})")
+        return problem
+
+    def _uninformed(
+        self,
+        request: Question,
+        decision: Decision,
+        seen: Observation,
+        options: Mapping[str, Decision] | None,
+        until: float,
+    ) -> str:
+        """Return how a decision shows that the model does not go by the facts; empty: it may.
+
+        Where a decision alone does not show it, a control question is asked: always of one that
+        chooses, and of one that writes where it treats clients differently.
+        """
+        if options:
+            return self._unread_options(request, seen, options, until)
+        if copies_form(decision):
+            return self._note(COPIED)
+        other = mirrored(seen, decision) if singles_out(decision, seen) else None
+        if other is None:
+            return ""
+        control = self._ask(question(other, self.min_rounds), other, until, 0)
+        if isinstance(control, str):
+            return f"a control question: {control}"
+        return self._note(ignored_table(decision, control))
+
+    def _unread_options(
+        self, request: Question, seen: Observation, options: Mapping[str, Decision], until: float
+    ) -> str:
+        first = _label(request, self.attempts[-1].answer)
+        turned = question(seen, self.min_rounds, turned_round(options))
+        control = self._ask(turned, seen, until, 0)
+        if isinstance(control, str):
+            return f"a control question: {control}"
+        second = _label(turned, self.attempts[-1].answer)
+        if not first or not second:  # a decision of its own, none of the options
+            return ""
+        return self._note(ignored_options(first, second, options))
+
+    def _note(self, uninformed: str) -> str:
+        """Put on record how the last answer shows it; return it as a problem."""
+        if not uninformed:
+            return ""
+        last = self.attempts[-1].model_copy(update={"uninformed": uninformed})
+        self.attempts = (*self.attempts[:-1], last)
+        return f"uninformed: {uninformed}"
 
     def _fall_back(self, rule: Decision, why: str, *, stop: bool = False) -> Decision:
         """Return the fallback's decision with the reason that it decides."""
@@ -104,12 +176,6 @@ class LLMAgent:
         why = f", since {self.name} would stop ({decision.reason})"
         return self._fall_back(rule, why, stop=True)
 
-    def _question(self, seen: Observation, rule: Decision) -> Question:
-        if not self.closed:
-            return question(seen, self.min_rounds)
-        options = choices(seen, rule, may_stop(seen, self.min_rounds))
-        return question(seen, self.min_rounds, options)
-
     def _record(self, request: Question, answer: Answer, parsed: ParsedDecision) -> None:
         attempt = Attempt(
             prompt=request.text,
@@ -121,6 +187,11 @@ class LLMAgent:
             seconds=answer.seconds,
         )
         self.attempts = (*self.attempts, attempt)
+
+
+def _label(request: Question, answer: str) -> str:
+    """Return the label of the option that an answer repeats; empty if none."""
+    return next((label for label, text in request.options.items() if text == answer), "")
 
 
 def _explained(decision: Decision, answer: Answer) -> Decision:
@@ -188,6 +259,7 @@ USES = (
     "agent.price",
     "agent.idle_price",
     "agent.model",
+    "agent.decoding",
     "agent.max_tokens",
     "agent.timeout",
     "agent.retries",
@@ -199,8 +271,6 @@ def build_llm_agent(
     settings: Settings,
     open_chat_model: Callable[[AgentSettings, int, int], ChatModel],
     chat_model: ChatModel | None = None,
-    *,
-    closed: bool = False,
 ) -> LLMAgent:
     """Build an agent that asks a language model.
 
@@ -212,8 +282,6 @@ def build_llm_agent(
         Opens the model: agent's settings, number of clients in an answer, seed.
     chat_model : ChatModel or None
         The model to ask; None: the one that is opened.
-    closed : bool
-        Whether the model chooses from a closed set of decisions.
 
     Raises
     ------
@@ -229,7 +297,6 @@ def build_llm_agent(
         name=f"{agent.kind} ({chat_model.name})",
         chat_model=chat_model,
         fallback=registry.find("agent", "rule").from_settings(settings),
-        retries=0 if closed else agent.retries,
+        retries=agent.retries,
         min_rounds=settings.stop.min_rounds,
-        closed=closed,
     )

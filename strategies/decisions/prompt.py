@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llm.chat.model import Question
+from llm.chat.model import CHOICE, Question
 from strategies.decisions.contract import ClientView, Decision, Observation
 from strategies.decisions.shown import MOST_SHOWN, OTHERS, hidden_clients, shown_clients
 
@@ -34,6 +34,9 @@ MOST_ROUNDS = 8
 
 TEXTS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("prompt.toml").read_text("utf-8"))
 """The words of a prompt, and the columns of its table of clients."""
+
+REASON: str = TEXTS["reason_form"]
+"""What an answer's reason has to say, in the form's words."""
 
 
 def question(
@@ -55,18 +58,31 @@ def question(
     Question
         The chat and the answer's schema.
     """
-    form = TEXTS["form"] + (TEXTS["others_form"] if hidden_clients(seen) else "")
+    form = TEXTS["form"].replace("{reason_form}", REASON)
+    form += TEXTS["others_form"] if hidden_clients(seen) else ""
     if options:
         listed = [f"{label}: {_described(one)}" for label, one in options.items()]
-        form = "\n".join(["Options:", *listed, TEXTS["options"]])
+        default = TEXTS["options"].format(default=_plainest(options, seen))
+        form = "\n".join(["Options:", *listed, default])
     return Question(
         messages=(
             {"role": "system", "content": TEXTS["system"]},
             {"role": "user", "content": f"{describe(seen, min_rounds)}\n\n{form}"},
         ),
-        schema=decision_schema(seen, may_stop(seen, min_rounds)),
+        schema=choice_schema(options)
+        if options
+        else decision_schema(seen, may_stop(seen, min_rounds)),
         options={label: as_answer(one, seen) for label, one in (options or {}).items()},
     )
+
+
+def _plainest(options: Mapping[str, Decision], seen: Observation) -> str:
+    """Return the option in which most clients take the plain steps: the one to take by default."""
+
+    def plain(label: str) -> int:
+        return sum(count == seen.plain_steps for count in options[label].steps.values())
+
+    return max(options, key=plain)
 
 
 def _described(decision: Decision) -> str:
@@ -130,6 +146,16 @@ def decision_schema(seen: Observation, stop_allowed: bool = True) -> dict[str, A
         "type": "object",
         "properties": {"reason": reason, "steps": steps, "stop": stop},
         "required": ["reason", "steps", "stop"],
+        "additionalProperties": False,
+    }
+
+
+def choice_schema(options: Iterable[str]) -> dict[str, Any]:
+    """Return the JSON Schema of a choice among labels, for servers that write their answers."""
+    return {
+        "type": "object",
+        "properties": {CHOICE: {"type": "string", "enum": list(options)}},
+        "required": [CHOICE],
         "additionalProperties": False,
     }
 

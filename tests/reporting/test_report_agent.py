@@ -183,7 +183,8 @@ def test_what_a_model_said_is_escaped_and_what_it_took_is_summed(tmp_path: Path)
     told = line(1, {0: 3}, [], reason=EVIL, decided_by=EVIL, attempts=attempts, guard=[EVIL])
     write(folder, "agent.jsonl", [told])
     summary = json.loads((folder / "summary.json").read_text())
-    agent = {"decisions": 6, "asked": 7, "fallbacks": 1, "repaired": 2, "prompt_tokens": 1300}
+    agent = {"decisions": 6, "asked": 7, "fallbacks": 1, "uninformed": 1}
+    agent |= {"repaired": 2, "prompt_tokens": 1300}
     write(folder, "summary.json", {**summary, "agent": {**agent, "seconds": 90.0}})
     text, page = page_of(folder)
     assert "script" not in page.names
@@ -193,7 +194,7 @@ def test_what_a_model_said_is_escaped_and_what_it_took_is_summed(tmp_path: Path)
     assert "Question 1, 1,200 tokens asked, 100 answered, 2.5 s" in text
     assert f"Question 2, {NONE} tokens asked, {NONE} answered, {NONE}" in text
     assert [row[1] for row in question_sums(read_record(folder)).rows] == [
-        "6", "7", "1", "2", "1,300", UNKNOWN, "1 min 30 s",
+        "6", "7", "1", "1", "2", "1,300", UNKNOWN, "1 min 30 s",
     ]  # fmt: skip
 
 

@@ -30,6 +30,8 @@ from tests.llm.chat.server import (
 def server(server: AgentServer, monkeypatch: pytest.MonkeyPatch) -> AgentServer:
     monkeypatch.setenv("LLM_QFL_AGENT_URL", server.url)
     monkeypatch.setenv("LLM_QFL_AGENT_KEY", KEY)
+    # Each script is a round's: control questions would take answers of the next one.
+    monkeypatch.setattr("strategies.decisions.llm_agent.singles_out", lambda *_: False)
     return server
 
 

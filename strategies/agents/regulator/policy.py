@@ -185,6 +185,8 @@ def draw(
     -------
     Choice
     """
+    if hasattr(model, "word_logits"):
+        return _draw_at_once(model.word_logits(ids), may_stop, generator)
     clients = (ids.shape[1] - len(RUN)) // len(CLIENT)
     tokens = torch.full((len(ids), clients + 1), SKIP_ID, dtype=torch.int64)
     total, cache, given = torch.zeros(len(ids)), None, ids[:, : len(RUN)]
@@ -204,6 +206,20 @@ def draw(
         begin = len(RUN) + place * len(CLIENT)
         given = torch.cat([token.unsqueeze(1), ids[:, begin : begin + len(CLIENT)]], dim=1)
     return Choice(tokens, total)
+
+
+def _draw_at_once(logits: Tensor, may_stop: Tensor, generator: torch.Generator | None) -> Choice:
+    """Draw every word from its own logits, shape (B, K + 1, V), or take the likeliest."""
+    shut = ~allowed(may_stop, logits.shape[1] - 1)
+    scores = torch.log_softmax(logits.masked_fill(shut, -torch.inf), -1)
+    if generator is None:
+        tokens = scores.argmax(-1)
+    else:
+        flat = torch.multinomial(scores.exp().flatten(0, 1), 1, generator=generator)
+        tokens = flat.view(scores.shape[:2])
+    counts = torch.ones(tokens.shape)
+    counts[:, 1:] = (tokens[:, :1] == GO_ID).float()
+    return Choice(tokens, (counts * scores.gather(2, tokens.unsqueeze(2)).squeeze(2)).sum(1))
 
 
 @dataclass(frozen=True)
@@ -240,9 +256,12 @@ def token_scores(
     model: LlamaForCausalLM, ids: Tensor, tokens: Tensor, may_stop: Tensor
 ) -> TokenScores:
     """Return a model's scores of given decisions; arguments as of `draw` and `compose`."""
-    text = compose(ids, tokens)[:, :-1]
-    places = len(RUN) - 1 + torch.arange(tokens.shape[1]) * (len(CLIENT) + 1)
-    logits = model(input_ids=text, use_cache=False, logits_to_keep=places).logits.float()
+    if hasattr(model, "word_logits"):
+        logits = model.word_logits(ids)
+    else:
+        text = compose(ids, tokens)[:, :-1]
+        places = len(RUN) - 1 + torch.arange(tokens.shape[1]) * (len(CLIENT) + 1)
+        logits = model(input_ids=text, use_cache=False, logits_to_keep=places).logits.float()
     shut = ~allowed(may_stop, tokens.shape[1] - 1)
     counts = torch.ones(tokens.shape)
     counts[:, 1:] = (tokens[:, :1] == GO_ID).float()

@@ -367,3 +367,22 @@ def test_a_server_that_hangs_at_the_start_is_one_line(
         silent.listen()
         with pytest.raises(UserError, match=r"cannot be asked \(no answer within 0.5 s\)"):
             opened(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
+
+
+@pytest.mark.parametrize(
+    ("said", "chosen"),
+    [
+        ('{"option": "B"}', "second"),
+        ("B", "second"),
+        (" **A.** ", "first"),
+        ('Well: {"option":"A"}', "first"),
+        ("C", "C"),
+        ("A or B", "A or B"),
+    ],
+)
+def test_a_written_choice_names_an_option(
+    server: AgentServer, chat_model: Callable[..., EndpointChatModel], said: str, chosen: str
+) -> None:
+    server.script = [replies(said)]
+    asked = replace(ASKED, options={"A": "first", "B": "second"})
+    assert chat_model().ask(asked).text == chosen

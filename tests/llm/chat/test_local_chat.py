@@ -40,7 +40,9 @@ ASKED = question(SEEN, min_rounds=1)
 
 
 def opened(folder: Path | str, *given: str) -> LocalChatModel:
-    settings, _ = parse_run([], ["agent.kind=llm", f"agent.model={folder}", *given])
+    """Open a model that writes, unless it is told to choose."""
+    written = ["agent.kind=llm", f"agent.model={folder}", "agent.decoding=schema"]
+    settings, _ = parse_run([], [*written, *given])
     return open_chat_model(settings.agent, clients=3, seed=0)
 
 
@@ -222,6 +224,23 @@ def test_choosing_needs_no_grammar(causal_folder: Callable[..., Path]) -> None:
     assert opened(causal_folder(0), "agent.decoding=choices").grammar is None
 
 
+def test_small_models_choose_and_large_ones_write(
+    causal_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = causal_folder(0)
+    assert opened(folder, "agent.decoding=auto").closed
+    monkeypatch.setattr("llm.chat.local.SMALL", 100)
+    assert not opened(folder, "agent.decoding=auto").closed
+    monkeypatch.setattr("llm.chat.local.find_spec", lambda name: None)
+    assert opened(folder, "agent.decoding=auto").closed
+
+
+def test_a_choice_that_took_too_long_is_none(causal_folder: Callable[..., Path]) -> None:
+    chat_model = opened(causal_folder(0), "agent.decoding=choices", "agent.timeout=1e-9")
+    with pytest.raises(ChatModelError, match=r"chose nothing within 1e-09 s \(agent.timeout\)"):
+        chat_model.ask(offered(list("ABC")))
+
+
 # --- models that will not do ----------------------------------------------------------------
 
 
@@ -282,6 +301,6 @@ def test_a_model_in_this_process_directs_a_run(
     assert summary["name"] == f"llm ({folder.name})"
     assert summary["prompt_tokens"] > 100 * len(lines)
     assert summary["answer_tokens"] > 0
-    if decoding == "choices":
-        assert summary["fallbacks"] == 0
-        assert all("(probability 0." in line["reason"] for line in lines)
+    if decoding == "choices":  # random weights like a letter, whatever it stands for
+        assert [len(line["attempts"]) for line in lines] == [2] * len(lines)
+        assert summary["fallbacks"] == summary["uninformed"]

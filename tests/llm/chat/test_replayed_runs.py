@@ -49,6 +49,7 @@ ROUNDS: list[list[Any]] = [
 @pytest.fixture
 def directed(federate: Federate, server: AgentServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a run that an endpoint directed, and that the endpoint is gone since."""
+    monkeypatch.setattr("strategies.decisions.llm_agent.singles_out", lambda *_: False)
     server.script = [behaviour for script in ROUNDS for behaviour in script]
     count = len(ROUNDS)
     ran = federate(*ENDPOINT, f"run.rounds={count}", f"stop.min_rounds={count}", "agent.timeout=4")
@@ -98,5 +99,22 @@ def test_a_model_in_this_process_is_not_loaded_again(
     name, found, _ = audit(ran.folder)
     assert name == ran.events("prepared")[0]["agent"]
     assert [one.differs for one in found] == [(), ()]
+    lines = ran.decisions()
     if decoding == "choices":
-        assert "probability" in ran.decisions()[0]["reason"]
+        assert [len(line["attempts"]) for line in lines] == [2, 2]
+        assert any(line["attempts"][1]["uninformed"] for line in lines)  # random weights
+
+
+def test_control_questions_are_replayed(
+    federate: Federate, server: AgentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.script = [replies(FINE)] * 5
+    ran = federate(*ENDPOINT, "run.rounds=3", "stop.min_rounds=3", "agent.timeout=4")
+    monkeypatch.delenv("LLM_QFL_AGENT_URL")
+    lines = ran.decisions()
+    assert [len(line["attempts"]) for line in lines] == [1, 2, 2]
+    assert ran.summary["agent"]["uninformed"] == 2
+    assert "uninformed: the same clients and steps again" in lines[1]["reason"]
+    assert lines[1]["participants"] == [0, 1, 2]
+    assert lines[1]["decided_by"] == "rule (adaptive)"
+    assert [one.differs for one in audit(ran.folder)[1]] == [(), (), ()]

@@ -29,6 +29,7 @@ class Scripted:
     script: list[str | ChatModelError]
     asked: list[Question] = field(default_factory=list)
     name: str = "parrot"
+    closed: bool = False
 
     def ask(self, question: Question) -> Answer:
         self.asked.append(question)
@@ -161,21 +162,27 @@ def test_a_huge_answer_is_kept_whole_and_told_back_in_part() -> None:
     assert len(agent.attempts[1].prompt) < 10_000
 
 
-def test_a_closed_set_is_offered_and_its_probability_told() -> None:
+def test_a_closed_set_is_offered_twice_and_its_probability_told() -> None:
     @dataclass
     class Picks:
         name: str = "picker"
+        closed: bool = True
 
         def ask(self, question: Question) -> Answer:
             assert "Options:" in question.messages[1]["content"]
             assert len(question.options) >= 3
-            shares = dict.fromkeys(question.options, 0.1) | {"B": 0.4}
-            return Answer(question.options["B"], 50, 0, 0.1, likelihoods=shares)
+            best = next(
+                k for k, text in question.options.items() if "everybody trains double" in text
+            )
+            shares = dict.fromkeys(question.options, 0.1) | {best: 0.4}
+            return Answer(question.options[best], 50, 0, 0.1, likelihoods=shares)
 
-    agent = LLMAgent("llm (picker)", Picks(), AllAgent(), retries=0, closed=True)
+    agent = LLMAgent("llm (picker)", Picks(), AllAgent())
     decision = agent.decide(SEEN)
     assert decision.steps == {0: 8, 1: 8}
     assert decision.reason.startswith("everybody trains double steps (probability 0.40 among")
+    assert [attempt.uninformed for attempt in agent.attempts] == ["", ""]
+    assert agent.decided_by == "llm (picker)"
 
 
 def test_the_summary_adds_decisions_up() -> None:
@@ -192,6 +199,7 @@ def test_the_summary_adds_decisions_up() -> None:
         "decisions": 5,
         "asked": 7,
         "fallbacks": 1,
+        "uninformed": 0,
         "repaired": 2,
         "prompt_tokens": 700,
         "answer_tokens": 4 * 2 + 2 * len(FINE) + 21,

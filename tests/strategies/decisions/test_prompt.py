@@ -213,7 +213,9 @@ def test_options_are_listed_by_their_letters() -> None:
     options = {"A": Decision.to_train({1: 9}, "one"), "B": Decision.to_stop("stop")}
     request = question(shown, 1, options)
     text = request.messages[1]["content"]
-    assert "A: one (steps by client 1: 9)\nB: stop\nAnswer with the letter" in text
+    assert "A: one (steps by client 1: 9)\nB: stop\nWhere the table shows no client" in text
+    assert "the best is A. Answer with the letter" in text
+    assert request.schema["properties"]["option"]["enum"] == ["A", "B"]
     assert "one JSON object" not in text
     assert json.loads(request.options["A"])["steps"] == {"0": 0, "1": 9}
     assert json.loads(request.options["B"]) == {

@@ -1,0 +1,1 @@
+"""A pretrained language model that learns the regulator's task."""
