@@ -174,9 +174,7 @@ class LocalChatModel:
             scored += len(tokens)
         seconds, setting = time_limit(self.timeout, question)
         if time.monotonic() - began > seconds:
-            raise ChatModelError(
-                f"{self.name} had no whole answer within {seconds:g} s ({setting})"
-            )
+            raise ChatModelError(f"{self.name} chose nothing within {seconds:g} s ({setting})")
         shares = torch.softmax(torch.tensor(scores, dtype=torch.float64), dim=0).tolist()
         if not all(map(math.isfinite, shares)):
             raise ValueError("the scores of its answers are no numbers")

@@ -66,7 +66,7 @@ def _of(seen: Observation, client: int) -> ClientView:
 
 def turned_round(options: Options) -> dict[str, Decision]:
     """Return the same options in reverse, under the labels in their order."""
-    return dict(zip(options, reversed(options.values()), strict=True))
+    return dict(zip(options, reversed(list(options.values())), strict=True))
 
 
 def ignored_table(first: Decision, control: Decision) -> str:

@@ -26,7 +26,7 @@ from strategies.agents.regulator import policy
 from training.regulator.rivals import RIVALS
 from training.regulator.rollouts import by_model
 from training.regulator.train import Course, evaluated, faded, family, imitate, reinforce
-from training.smollm2.model import FIRST, LAST, Pretrained, load
+from training.smollm2.model import FIRST, LAST, load
 
 COURSE = Course(
     imitation=24, reinforcement=10, federations=3, batch=16, rate=1e-3, reinforced_rate=2e-4
@@ -62,8 +62,6 @@ def learn(
         reward = evaluated(seed, {name: by_model(model)}, families)[name]
         curve.append({stage: updates, "reward": reward, "seconds": time.process_time() - began})
         report(f"{name} after {stage}: reward {reward:.4f}")
-        if isinstance(model, Pretrained):
-            torch.save(model.learnt(), f"/tmp/brief/G_{stage}.pt")
     return curve
 
 
