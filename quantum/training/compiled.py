@@ -169,7 +169,7 @@ def _row_weights(task: TrainTask) -> np.ndarray:
     if task.data.class_weights is None:
         return np.ones(len(labels))
     weights = _class_weights(task)
-    return np.where(labels >= 0, weights[np.maximum(labels, 0)], soft @ weights)
+    return np.asarray(np.where(labels >= 0, weights[np.maximum(labels, 0)], soft @ weights))
 
 
 def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
