@@ -72,13 +72,18 @@ class Bounds:
     skip: dict[str, str] = field(default_factory=dict)
 
 
+def _settings(qubits: int, **options: Any) -> QuantumSettings:
+    """Return settings of the circuit that all simulators run: one Z for two classes."""
+    return QuantumSettings(qubits=qubits, readout="per-class", **options)
+
+
 def our_step(problem: Problem, backend: str = OURS, device: Device = "cpu") -> Step:
     """Return one gradient step of a backend of ours on rows that are prepared beforehand."""
     ansatz = problem.ansatz
     if backend == STATES:
         classifier = Classifier(ansatz, ExactEngine(ansatz, device=device), 2)
     else:
-        settings = QuantumSettings(qubits=ansatz.n_qubits, backend=backend, device=device)
+        settings = _settings(ansatz.n_qubits, backend=backend, device=device)
         classifier = build_classifier(settings, 2)
     engine = classifier.engine  # PennyLane's lives on the CPU whatever the device
     prepared = classifier.prepare(problem.features)
@@ -102,7 +107,7 @@ def milliseconds(step: Callable[[], object], limit: float, device: Device = "cpu
 
 def our_milliseconds(problem: Problem, step: Step, limit: float, device: Device) -> float:
     """Return the time of our step: in training where a compiled loop does it, else by itself."""
-    settings = QuantumSettings(qubits=problem.ansatz.n_qubits, device=device)
+    settings = _settings(problem.ansatz.n_qubits, device=device)
     classifier = build_classifier(settings, 2)
     if not isinstance(classifier.engine, PauliEngine):
         return milliseconds(step, limit, device)

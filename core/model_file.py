@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from core.errors import DataError
 from core.formatting import split_list
-from core.settings.schema import FIELDS, Settings
+from core.settings.schema import FIELDS, Settings, with_former
 from core.storage.files import json_object, read_file, write_json
 from core.storage.records import Names, Part, Scalars
 
@@ -78,7 +78,7 @@ class ModelFile(Part):
                         "update LLM-QFL, or train it again",
                     )
         try:
-            return Settings.model_validate(self.settings)
+            return Settings.model_validate(with_former(self.settings))
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             given = f"a model whose {where} cannot be used"

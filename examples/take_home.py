@@ -1,6 +1,7 @@
 # examples/take_home.py
 """A trained model, taken home: predict, save, load, run its circuit elsewhere, describe it."""
 
+import numpy as np
 import pennylane as qml
 
 import llm_qfl
@@ -20,6 +21,7 @@ if __name__ == "__main__":
 
     device = qml.device("default.qubit", wires=4)
     circuit = qml.QNode(model.circuit("pennylane"), device)
-    print(circuit(model.angles(new)), model.parameters["scale"], model.parameters["bias"])
+    z = np.stack(circuit(model.angles(new)), axis=1)  # expectations, (rows, K)
+    print(z @ model.parameters["weights"].T + model.parameters["bias"])  # logits, (rows, C)
     print(model.circuit("qasm3").splitlines()[0])
     print(model.card().splitlines()[5])

@@ -5,7 +5,7 @@ forward pass of B rows is B circuits, since the commuting read-outs share one ci
 rows of a step and S the gates whose angles are trained, a step costs
 
 * Adam, by autograd or by parameter shift: ``B (1 + 2 S)``, the loss itself and two shifts for each
-  such gate (scale and bias cost none);
+  such gate (the head's parameters cost none);
 * SPSA: ``2 B``, whatever the number of angles;
 * COBYLA: ``B`` an evaluation, and the start is evaluated too, which is no step.
 

@@ -29,7 +29,7 @@ def circuit_as(classifier: Classifier, parameters: Mapping[str, np.ndarray], kin
     classifier : Classifier
         The model.
     parameters : mapping of numpy.ndarray
-        Trained parameters; ``scale`` and ``bias`` act behind the circuit and are not in it.
+        Trained parameters; those of the head act behind the circuit and are not in it.
     kind : {"pennylane", "qiskit", "qasm3"}
         The form.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from quantum.circuit import Circuit
 
 FIRST_SCALE = 4.0  # |z| <= 1, so logits need a scale above one to reach confident classes
-FIRST_SPREAD = 0.1
+FIRST_SPREAD = 0.5
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,7 @@ class Traits(NamedTuple):
     resumable: bool = False
     listed: bool = False
     point: str = ""
+    formerly: Any = None
 
 
 def setting(
@@ -151,6 +152,7 @@ def setting(
     resumable: bool = False,
     listed: bool = False,
     point: str = "",
+    formerly: Any = None,
     **bounds: Any,
 ) -> Any:
     """Declare a setting; the docstring below it describes it in the reference page.
@@ -170,6 +172,8 @@ def setting(
         Whether the text is a comma-separated list, which TOML may write as an array of texts.
     point : str
         The extension point that the text is a name of (`core.registry.POINTS`).
+    formerly : Any
+        What runs and models had that were written before there was the setting; None: its default.
     **bounds : Any
         pydantic's bounds (``ge``, ``le``, ``gt``, ``lt``).
 
@@ -178,7 +182,7 @@ def setting(
     Any
         The pydantic field.
     """
-    traits: Any = Traits(applies_when, per_node, resumable, listed, point)
+    traits: Any = Traits(applies_when, per_node, resumable, listed, point, formerly)
     return Field(default, json_schema_extra={"traits": traits}, **bounds)
 
 

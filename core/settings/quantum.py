@@ -27,7 +27,7 @@ class QuantumSettings(Section):
     """Repetitions of the ZZ feature map."""
     reps: int = setting(3, applies_when=used_by("ansatz", "quantum.reps"), ge=1)
     """Layers of trainable gates; of the VQC repetitions of RealAmplitudes."""
-    readout: Literal["per-class", "linear", "linear-zz"] = setting("per-class")
+    readout: Literal["per-class", "linear", "linear-zz"] = setting("linear", formerly="per-class")
     """What classes are read from: one Z each with a scale and a bias (the paper's; two classes
     share one); weights of every qubit's Z, trained with the angles; or of neighbours' ZZ too. The
     linear ones measure the same circuits and take up to 2^qubits classes."""

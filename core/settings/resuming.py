@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.errors import SettingsError, UserError, explain
 from core.settings.parsing import parse_settings
-from core.settings.schema import FIELDS, Settings, flatten, traits
+from core.settings.schema import FIELDS, Settings, flatten, traits, with_former
 from core.storage.files import read_json
 
 
@@ -28,7 +28,8 @@ def recorded_settings(run: Path) -> Settings:
     tree = read_json(run / "config.json").get("settings")
     if not isinstance(tree, dict) or not all(isinstance(part, dict) for part in tree.values()):
         raise UserError(no_run(f"no settings in {str(run / 'config.json')!r}"))
-    flat = {f"{section}.{key}": v for section, part in tree.items() for key, v in part.items()}
+    parts = with_former(tree).items()
+    flat = {f"{section}.{key}": v for section, part in parts for key, v in part.items()}
     return parse_settings(flat)
 
 

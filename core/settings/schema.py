@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin
 
@@ -71,6 +72,16 @@ def traits(key: str) -> Traits:
     """Return what `core.settings.declare.setting` noted of a key; of an unknown one nothing."""
     extra: Any = FIELDS[key].json_schema_extra if key in FIELDS else None
     return extra["traits"] if extra else Traits()
+
+
+def with_former(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return written settings with those that there were not yet as they then worked."""
+    whole = {name: dict(part) for name, part in tree.items()}
+    for key in FIELDS:
+        name, leaf = key.split(".")
+        if traits(key).formerly is not None:
+            whole.setdefault(name, {}).setdefault(leaf, traits(key).formerly)
+    return whole
 
 
 def accepted(key: str) -> str:

@@ -84,8 +84,8 @@ class Model(Predictor):
     def circuit(self, form: Literal["pennylane", "qiskit", "qasm3"]) -> Any:
         """Return the trained circuit for another library, with a row's angles as its parameters.
 
-        `angles` turns rows into these; ``parameters`` has the scale and bias that turn
-        expectations into logits.
+        `angles` turns rows into these; ``parameters`` has what turns expectations into logits,
+        ``weights`` (C, K) and ``bias`` (C,), or ``scale`` and ``bias`` of a read-out per class.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class Model(Predictor):
         return circuit_as(self.pipeline.classifier, self.parameters, form)
 
     def observables(self, form: Literal["pennylane", "qiskit"]) -> list[Any]:
-        """Return the R observables that are read out of `circuit`, in its library's form."""
+        """Return the K observables that are read out of `circuit`, in its library's form."""
         from quantum import observables_as
 
         return observables_as(self.pipeline.classifier, form)

@@ -14,15 +14,15 @@ from quantum.circuit.trace import readout_count
 class Product:
     """Single-qubit rotations only: RY(x_i), then layers of RZ RY RZ on every qubit.
 
-    States stay products, and all features still count: two classes read the mean of all qubits' Z,
-    so the logit is a sum of one function for each feature. With C > 2 classes, class c
+    States stay products, and all features still count: a logit is a sum of one function for each
+    feature. With a read-out per class two classes read the mean of all qubits' Z; of more, class c
     reads the Z of qubits c, c + C, c + 2 C ... minus those of the others, divided by n.
 
     Parameters
     ----------
     reps : int
-        Number of layers, 3 n weights each: 7 layers of 4 qubits have the 84 weights of the QCNN
-        of 4 qubits.
+        Number of layers, 3 n weights each: 5 layers of 4 qubits have the 60 weights of the QCNN
+        of 4 qubits without poolings, 7 the 84 of that with them.
     uploads : int
         The features are written before each of the first ``uploads`` layers. Layers that no
         upload parts are one rotation with more parameters.

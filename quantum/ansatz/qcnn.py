@@ -47,11 +47,15 @@ class QCNN:
         angles of their own: the ``su4`` blocks between hold every single-qubit rotation.
     readouts : int
         Qubits retained, which are read out per class; 0: as many as the classes need.
+    pooling : bool
+        Whether qubits are pooled away. A linear head, which reads them all, takes the place of
+        poolings and of the rings behind them.
     """
 
     block: BlockKind = "su4"
     uploads: int = 1
     readouts: int = field(default=0, repr=False)
+    pooling: bool = True
 
     uses: ClassVar[tuple[str, ...]] = ("quantum.block", "quantum.uploads")
 
@@ -61,8 +65,7 @@ class QCNN:
     @classmethod
     def from_settings(cls, settings: Any) -> QCNN:
         """Build it from the `quantum` section."""
-        retained = 0 if settings.readout == "per-class" else 1
-        return cls(settings.block, settings.uploads, retained)
+        return cls(settings.block, settings.uploads, pooling=settings.readout == "per-class")
 
     def circuit(self, features: Any, weights: Any, wires: Sequence[int], classes: int = 2) -> None:
         """Queue the gates; features of shape (..., n), weights of `shape`."""
@@ -90,7 +93,7 @@ class QCNN:
 
     def _steps(self, wires: Sequence[int], classes: int) -> tuple[list[Step], list[int]]:
         """Return what is done in order of time, and the qubits that are left."""
-        readouts = self.readouts or readout_count(classes)
+        readouts = self.readouts or readout_count(classes) if self.pooling else len(wires)
         active = list(wires)
         steps: list[Step] = []
         for _ in range(self.uploads):

@@ -5,8 +5,8 @@ An ansatz is an object with
 * ``circuit(features, weights, wires)``, a PennyLane quantum function, which may take ``classes``
   as a fourth argument;
 * ``shape(qubits, classes)``, the shape of its weights;
-* optionally ``observables(wires, classes)``, what is measured with a read-out per class: Z on the
-  last qubits without it;
+* optionally ``observables(wires, classes)``, what is measured; without it Z on every qubit, with a
+  read-out per class on the last ones;
 * optionally ``describe()``, a short name, and what `core.registry` says of any extension.
 """
 
@@ -64,8 +64,8 @@ def trace_ansatz(
     name : str
         What `quantum.model` calls it, for errors.
     readout : {"per-class", "linear", "linear-zz"}
-        What is measured: the ansatz's own observables, or Z of every qubit, with ``linear-zz``
-        ZZ of every neighbouring pair of the ring too.
+        What is measured: ``per-class`` and of an ansatz of the user's the observables that it
+        names; else Z of every qubit, with ``linear-zz`` ZZ of the ring's neighbours too.
 
     Returns
     -------
@@ -168,17 +168,23 @@ class _Tracing:
 
     def _readouts(self) -> list[PauliWords]:
         """Return what is measured, as sums of Pauli words."""
-        if self._readout != "per-class":
+        method = getattr(self._ansatz, "observables", None)
+        per_class = self._readout == "per-class"
+        if not per_class and (method is None or _ships(self._ansatz)):
             words = linear_words(self._qubits, self._readout)
             return [{tuple((wire, "Z") for wire in word): 1.0} for word in words]
+        if self._readout == "linear-zz":
+            raise SettingsError(
+                f"quantum.readout = 'linear-zz' with {self._name!r}, which names its observables",
+                "linear, a head that sees these, or per-class",
+                "change quantum.readout, or leave observables() out",
+            )
         count = readout_count(self._classes)
-        method = getattr(self._ansatz, "observables", None)
-        if method is None:
-            given: Any = self._wires[-count:]
-        else:
+        given: Any = self._wires[-count:]
+        if method is not None:
             given = self._call(method, list(self._wires), self._classes)
         listed = list(given) if isinstance(given, Sequence) else [given]
-        if len(listed) not in (count, self._classes):
+        if not listed or (per_class and len(listed) not in (count, self._classes)):
             raise self._bad(
                 f"observables() returns {len(listed)} of them for {self._classes} classes",
                 f"{count}: one for two classes, else one for each class",

@@ -55,7 +55,7 @@ def test_a_report_says_what_a_step_costs() -> None:
     reply = app(Message(RecordDict(), 1000, PREPARE), context(**{"partition-id": 1, "site": "x"}))
     about, moments = read_site_report(reply)
     assert (about.client, about.site, about.train_rows, about.val_rows) == (1, "x", 32, 8)
-    assert about.circuits_per_step == 32 * (1 + 2 * 84)
+    assert about.circuits_per_step == 32 * (1 + 2 * 60)
     assert about.circuits_fixed == 8
     assert moments["count"].tolist() == about.class_rows == [16, 16]
     assert moments["second"].shape == (136, 136)

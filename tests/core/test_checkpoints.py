@@ -224,6 +224,14 @@ def test_recorded_settings_are_the_ones_written(tmp_path: Path) -> None:
         recorded_settings(tmp_path)
 
 
+def test_a_run_older_than_a_setting_keeps_what_it_had(tmp_path: Path) -> None:
+    """Its classes were read from one Z each, whatever is the default today."""
+    tree = Settings().model_dump()
+    assert tree["quantum"].pop("readout") == "linear"
+    write_json(tmp_path / "config.json", {"settings": tree})
+    assert recorded_settings(tmp_path).quantum.readout == "per-class"
+
+
 @pytest.mark.parametrize("length", [-5, "x", None, True])
 def test_one_that_knows_no_length_of_its_record_is_passed_over(tmp_path: Path, length: Any) -> None:
     grow(tmp_path, 1)

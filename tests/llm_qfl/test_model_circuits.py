@@ -18,10 +18,9 @@ ROWS = ["AATTAACCGGTATACG" * 3, "GGCCGGCAATGCGCGC" * 3, "ACGTACGTTTGACCAT" * 3]
 
 
 def probabilities(model: Model, z: np.ndarray) -> np.ndarray:
-    """Turn expectations (rows, 1) into probabilities of two classes."""
-    logit = z[:, 0] * model.parameters["scale"][0] + model.parameters["bias"][0]
-    second = 1 / (1 + np.exp(-logit))
-    return np.stack([1 - second, second], axis=1)
+    """Turn expectations (rows, K) into probabilities."""
+    weights = np.exp(z @ model.parameters["weights"].T + model.parameters["bias"])
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +38,19 @@ def test_in_pennylane(trained: Model) -> None:
     assert np.allclose(probabilities(trained, z), trained.predict_proba(ROWS), atol=1e-6)
 
 
-def expectation(model: Model, circuit: Any, angles: np.ndarray) -> float:
+def expectations(model: Model, circuit: Any, angles: np.ndarray) -> list[float]:
     """Bind a circuit of Qiskit's to a row, and read it out."""
     from qiskit.quantum_info import Statevector
 
     values = {p: angles[int(p.name.removeprefix("feature"))] for p in circuit.parameters}
     state = Statevector(circuit.assign_parameters(values))
-    (observable,) = model.observables("qiskit")
-    return float(state.expectation_value(observable).real)
+    return [float(state.expectation_value(o).real) for o in model.observables("qiskit")]
 
 
 def test_in_qiskit(trained: Model) -> None:
     circuit = trained.circuit("qiskit")
     assert {p.name for p in circuit.parameters} == {f"feature{k}" for k in range(4)}
-    z = [[expectation(trained, circuit, row)] for row in trained.angles(ROWS)]
+    z = [expectations(trained, circuit, row) for row in trained.angles(ROWS)]
     assert np.allclose(probabilities(trained, np.array(z)), trained.predict_proba(ROWS), atol=1e-6)
 
 

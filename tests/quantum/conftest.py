@@ -32,13 +32,13 @@ def one_thread() -> None:
 
 @pytest.fixture
 def binary() -> Classifier:
-    return build_classifier(QuantumSettings(qubits=2, block="paper"), 2)
+    return build_classifier(QuantumSettings(qubits=2, block="paper", readout="per-class"), 2)
 
 
 @pytest.fixture
 def sensitive() -> Classifier:
     """A model whose very first angle matters; the 2-qubit `paper` block's has no effect at all."""
-    return build_classifier(QuantumSettings(qubits=2), 2)
+    return build_classifier(QuantumSettings(qubits=2, readout="per-class"), 2)
 
 
 @pytest.fixture

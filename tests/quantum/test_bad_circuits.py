@@ -40,7 +40,7 @@ def build(folder: Path, name: str, options: str = "", classes: int = 2, **change
     """Write a user's file, trace it, and return the message of the error."""
     parts = {"shape": "(qubits,)", "line": "pass", "more": "", **changes}
     (folder / f"{name}.py").write_text(GOOD.format(**parts))
-    settings = QuantumSettings(model=f"{name}:Mine", options=options, qubits=3)
+    settings = QuantumSettings(model=f"{name}:Mine", options=options, qubits=3, readout="per-class")
     with pytest.raises(SettingsError) as caught:
         build_ansatz(settings, classes)
     assert "\n" not in str(caught.value)
@@ -142,20 +142,34 @@ def test_the_source_of_own_circuits_is_in_their_identity(here: Path) -> None:
     for name, line in (("first", "qml.S(0)"), ("second", "qml.T(0)")):
         parts = {"shape": "(qubits,)", "line": line, "more": ""}
         (here / f"{name}.py").write_text(GOOD.format(**parts))
-        names.append(repr(build_ansatz(QuantumSettings(model=f"{name}:Mine", qubits=3), 2)))
+        names.append(
+            repr(
+                build_ansatz(
+                    QuantumSettings(model=f"{name}:Mine", qubits=3, readout="per-class"), 2
+                )
+            )
+        )
     assert names[0].startswith("Mine(n_qubits=3, readouts=1)")
     assert names[0] != names[1]
 
 
+class Sums:
+    def circuit(self, features: Any, weights: Any, wires: Any) -> None:
+        RX(weights[0], 0)
+
+    def shape(self, qubits: int, classes: int) -> tuple[int, ...]:
+        return (1,)
+
+    def observables(self, wires: Any, classes: int) -> Any:
+        return [{(0, 1): 0.25, (1, 0): 0.5, 0: 1}]
+
+
 def test_products_of_the_same_wires_add_up() -> None:
-    class Sums:
-        def circuit(self, features: Any, weights: Any, wires: Any) -> None:
-            RX(weights[0], 0)
-
-        def shape(self, qubits: int, classes: int) -> tuple[int, ...]:
-            return (1,)
-
-        def observables(self, wires: Any, classes: int) -> Any:
-            return [{(0, 1): 0.25, (1, 0): 0.5, 0: 1}]
-
     assert trace_ansatz(Sums(), 2).readouts == (((0.75, (0, 1)), (1.0, (0,))),)
+
+
+def test_a_linear_head_sees_the_observables_that_an_ansatz_names() -> None:
+    circuit = trace_ansatz(Sums(), 2, 3, readout="linear")
+    assert circuit.readouts == (((0.75, (0, 1)), (1.0, (0,))),)
+    with pytest.raises(SettingsError, match=r"'linear-zz' with 'Sums'.*accepted: linear, a head"):
+        trace_ansatz(Sums(), 2, readout="linear-zz")

@@ -31,12 +31,13 @@ def odd(kind: type) -> Classifier:
 
 
 MODELS = [
-    shipped("qcnn", 2, uploads=2),
-    shipped("qcnn", 3, block="paper"),
-    shipped("vqc", 2),
-    shipped("product", 3),
-    shipped("strongly-entangling", 2),
-    shipped("ttn", 2),
+    shipped("qcnn", 2, uploads=2, readout="per-class"),
+    shipped("qcnn", 3, block="paper", readout="per-class"),
+    shipped("vqc", 2, readout="per-class"),
+    shipped("product", 3, readout="per-class"),
+    shipped("strongly-entangling", 2, readout="per-class"),
+    shipped("ttn", 2, readout="linear"),
+    shipped("qcnn", 5, readout="linear-zz"),
     *map(odd, ODD),
 ]
 IDS = [model.describe() for model in MODELS]

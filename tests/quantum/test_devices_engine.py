@@ -54,7 +54,7 @@ def test_counted_expectations_are_the_exact_engines_within_shot_error(
     found, wanted = (
         evaluate_points(c.engine, points, c.prepare(features)) for c in (device, exact)
     )
-    assert found.shape == wanted.shape == (4, 5, 1 if classes == 2 else 3)
+    assert found.shape == wanted.shape == (4, 5, 3)
     error = np.sqrt((1 - wanted**2).clip(1 / SHOTS) / SHOTS)
     assert np.abs((found - wanted) / error).max() < 5
     assert np.abs((found - wanted) / error).max() > 0.5  # shots were counted, not computed

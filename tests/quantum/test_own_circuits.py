@@ -121,6 +121,34 @@ def test_every_engine_gives_pennylanes_values_and_gradients(ansatz: Any, classes
     np.testing.assert_allclose(plain.numpy(), z, atol=1e-10)
 
 
+@pytest.mark.parametrize("readout", ["linear", "linear-zz"])
+def test_a_linear_head_sees_all_qubits_on_every_engine(readout: Any) -> None:
+    """Five classes on three qubits, of a circuit that pooled two of them away."""
+    circuit = trace_ansatz(QCNN(readouts=1), N, 5, readout=readout)
+    rng = np.random.default_rng(1)
+    weights, x = rng.normal(size=circuit.angles), rng.normal(size=(3, N))
+    wires = range(N)
+    words = [qml.Z(wire) for wire in wires]
+    if readout == "linear-zz":
+        words += [qml.Z(a) @ qml.Z(b) for a, b in ((0, 1), (0, 2), (1, 2))]
+
+    @qml.qnode(qml.device("default.qubit", wires=N))
+    def node(row: np.ndarray) -> Any:
+        QCNN(readouts=1).circuit(row, weights, wires)
+        return [qml.expval(word) for word in words]
+
+    z = np.array([node(row) for row in x])
+    slots = torch.from_numpy(weights)
+    for engine in (
+        open_exact(circuit, "double"),
+        GateByGateEngine(circuit, "double"),
+        ExactEngine(circuit, "double"),
+        PennylaneEngine(circuit, "default.qubit"),
+    ):
+        found = engine.expectations(slots.to(engine.dtype), engine.prepare(x))
+        np.testing.assert_allclose(found.numpy(), z, atol=1e-10, err_msg=str(engine))
+
+
 def test_the_choice_of_engine() -> None:
     """Small with features at the start: Pauli coefficients; RY(x) again: fused; else by gates."""
     fused = [kind for kind in ODD if can_fuse(trace_ansatz(kind(), N))]
@@ -239,9 +267,10 @@ def test_product_is_a_sum_of_functions_of_one_feature_each() -> None:
 
 
 def test_product_can_have_as_many_weights_as_the_qcnn() -> None:
-    qcnn = build_classifier(QuantumSettings(), 2)
-    control = build_classifier(QuantumSettings(model="product", reps=7), 2)
-    assert control.angles == qcnn.angles == 84
+    for reps, readout in ((5, "linear"), (7, "per-class")):
+        qcnn = build_classifier(QuantumSettings(readout=readout), 2)  # type: ignore[arg-type]
+        control = build_classifier(QuantumSettings(model="product", reps=reps), 2)
+        assert control.angles == qcnn.angles == 12 * reps
     with pytest.raises(SettingsError, match=r"uploads = 4 with quantum.reps = 3; accepted: at"):
         build_classifier(QuantumSettings(model="product", uploads=4), 2)
 

@@ -176,7 +176,7 @@ def test_many_points_are_one_by_one() -> None:
     points = rng.normal(size=(MOST_LANES + 3, engine.ansatz.slots))
     together = engine.evaluate(points, encoded)
     alone = [engine.evaluate(point[None], encoded)[0] for point in points]
-    assert together.shape == (MOST_LANES + 3, 5, 3)
+    assert together.shape == (MOST_LANES + 3, 5, 4)
     assert np.array_equal(together, np.stack(alone))
 
 

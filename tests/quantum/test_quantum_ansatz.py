@@ -74,10 +74,35 @@ def test_last_pooling_writes_onto_a_qubit_that_is_read(n: int, readouts: int) ->
         assert (source, kept) in [gate.wires for gate in pools[-1].gates]
 
 
+def test_a_linear_readout_by_hand() -> None:
+    """Every qubit's Z, neighbours' ZZ on the ring, and for two qubits their one pair."""
+    chosen = QuantumSettings(readout="linear")
+    assert build_ansatz(chosen, 16).readouts == tuple(((1.0, (k,)),) for k in range(4))
+    pairs = [(0, 1), (0, 3), (1, 2), (2, 3)]
+    words = [*((k,) for k in range(4)), *pairs]
+    chosen = QuantumSettings(readout="linear-zz")
+    assert build_ansatz(chosen, 16).readouts == tuple(((1.0, word),) for word in words)
+    chosen = QuantumSettings(readout="linear-zz", qubits=2)
+    assert len(build_ansatz(chosen, 4).readouts) == 3
+    with pytest.raises(SettingsError, match=r"qubits = 2 with 5 classes; accepted: at least 3"):
+        build_ansatz(chosen, 5)
+    with pytest.raises(SettingsError, match=r"set quantum\.readout=linear, raise"):
+        build_ansatz(QuantumSettings(readout="per-class"), 5)
+
+
+def test_a_qcnn_pools_for_a_readout_per_class_only() -> None:
+    circuit = build_ansatz(QuantumSettings(readout="linear"), 2)
+    assert circuit.angles == 4 * 15
+    assert [block.label for block in circuit.layers] == ["SU(4)"] * 4
+    assert circuit.identity != build_ansatz(QuantumSettings(readout="per-class"), 4).identity
+
+
 def test_settings_choose_the_ansatz() -> None:
-    assert build_ansatz(QuantumSettings(), 2) == qcnn(4, 1, "su4")
-    assert build_ansatz(QuantumSettings(block="paper"), 3) == qcnn(4, 3, "paper")
-    assert build_ansatz(QuantumSettings(model="vqc", reps=2), 2) == vqc(4, 1, 1, 2)
+    paper = {"readout": "per-class"}
+    assert build_ansatz(QuantumSettings(**paper), 2) == qcnn(4, 1, "su4")
+    assert build_ansatz(QuantumSettings(block="paper", **paper), 3) == qcnn(4, 3, "paper")
+    chosen = QuantumSettings(model="vqc", reps=2, **paper)
+    assert build_ansatz(chosen, 2) == vqc(4, 1, 1, 2)
     assert qcnn(4).describe() == "QCNN su4, 4 qubits"
     assert vqc(4).describe() == "VQC, 4 qubits"
 
@@ -91,7 +116,7 @@ def test_settings_choose_the_ansatz() -> None:
 )
 def test_classes_that_do_not_fit_are_refused(qubits: int, classes: int, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        build_ansatz(QuantumSettings(qubits=qubits), classes)
+        build_ansatz(QuantumSettings(qubits=qubits, readout="per-class"), classes)
 
 
 def test_sizes_out_of_bounds_are_refused() -> None:

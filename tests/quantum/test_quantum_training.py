@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,19 +39,26 @@ def test_logits_by_hand() -> None:
     assert linear.logits(z.numpy(), parameters.numpy()).tolist() == [[0.25, -1.0]]
 
 
-@given(st.integers(2, 6), st.integers(2, 5), st.sampled_from(["qcnn", "vqc"]), st.integers(0, 99))
-def test_shape_contract(qubits: int, classes: int, model: str, seed: int) -> None:
-    if classes > max(2, qubits):
+@given(
+    st.integers(2, 6),
+    st.integers(2, 5),
+    st.sampled_from(["qcnn", "vqc"]),
+    st.sampled_from(["per-class", "linear"]),
+    st.integers(0, 99),
+)
+def test_shape_contract(qubits: int, classes: int, model: str, readout: Any, seed: int) -> None:
+    linear = readout == "linear"
+    if classes > (2**qubits if linear else max(2, qubits)):
         return
-    classifier = build_classifier(QuantumSettings(qubits=qubits, model=model), classes)
+    settings = QuantumSettings(qubits=qubits, model=model, readout=readout)
+    classifier = build_classifier(settings, classes)
     readouts = 1 if classes == 2 else classes
+    expected = {"scale": (readouts,), "bias": (readouts,)}
+    if linear:
+        expected = {"weights": (classes, qubits), "bias": (classes,)}
     parameters = classifier.initial(seed)
     assert {name: value.shape for name, value in parameters.items()} == classifier.shapes
-    assert classifier.shapes == {
-        "angles": (classifier.angles,),
-        "scale": (readouts,),
-        "bias": (readouts,),
-    }
+    assert classifier.shapes == {"angles": (classifier.angles,), **expected}
     assert all(value.dtype == np.float32 for value in parameters.values())
     probabilities, circuits = evaluate(classifier, parameters, np.zeros((2, qubits)))
     assert probabilities.shape == (2, classes)
@@ -105,7 +113,7 @@ def test_every_class_is_learned(classes: int, options: dict[str, object], blobs:
 
 def test_readouts_differ(blobs: Blobs) -> None:
     """Published defect 2: three outputs were one and the same observable."""
-    classifier = build_classifier(QuantumSettings(), 3)
+    classifier = build_classifier(QuantumSettings(readout="per-class"), 3)
     logits = classifier.logits(classifier.initial(0), classifier.prepare(blobs(3, 4, 12).features))
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert np.abs(logits[:, a] - logits[:, b]).max() > 0.1

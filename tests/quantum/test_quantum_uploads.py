@@ -233,7 +233,7 @@ def test_layers_are_rings_and_uploads_before_the_usual_ones() -> None:
 
 
 def test_uploads_are_a_setting_of_the_qcnn_only() -> None:
-    assert build_ansatz(QuantumSettings(uploads=2), 2) == qcnn(4, uploads=2)
+    assert build_ansatz(QuantumSettings(uploads=2, readout="per-class"), 2) == qcnn(4, uploads=2)
     with pytest.raises(SettingsError, match=r"quantum.uploads = 0; accepted: 1 or more; .*raise"):
         qcnn(4, uploads=0)
     for assignments, message in (
@@ -257,7 +257,9 @@ def opened(device_store: Path) -> Callable[..., Any]:
     def build(backend: str, shots: int = 16, **chosen: Any) -> Any:
         own = HardwareSettings(shots=shots, layout_trials=1)
         host = Host(own, seed=5, store=device_store, run="test")
-        quantum = QuantumSettings(qubits=2, uploads=2, backend=backend, **chosen)
+        quantum = QuantumSettings(
+            qubits=2, uploads=2, backend=backend, readout="per-class", **chosen
+        )
         return build_classifier(quantum, 2, host)
 
     return build

@@ -126,7 +126,7 @@ def test_lanes_side_by_side_change_no_digit(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def with_backend(one: TrainTask, backend: str) -> TrainTask:
-    settings = QuantumSettings(qubits=3, backend=backend)
+    settings = QuantumSettings(qubits=3, backend=backend, readout="per-class")
     return replace(one, classifier=build_classifier(settings, one.classifier.classes))
 
 

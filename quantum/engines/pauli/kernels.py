@@ -16,7 +16,7 @@ from numba import njit
 ROWS = 8
 """Rows of one block of encoded rows, which are the inner loop of all that is done with rows."""
 
-FEW_LANES = 4
+FEW_LANES = 32
 
 
 @njit(cache=True, nogil=True)
