@@ -22,7 +22,7 @@ def preload() -> None:
     torch.set_num_threads(settings.quantum.threads)
     classifier = build_classifier(settings.quantum, 2)
     rows = TrainingData(
-        features=np.zeros((2, settings.quantum.qubits), np.float32),
+        features=np.zeros((2, settings.quantum.width), np.float32),
         labels=np.array([0, 1]),
         soft_labels=np.full((2, 2), 0.5),
         class_weights=np.ones(2),

@@ -111,7 +111,7 @@ def candidate_moments(cache: SiteCache, kinds: Sequence[str], length: int) -> Pa
 
     arrays: Parameters = dict(vars(site_moments(cache, kinds[0])))
     for kind in kinds[1:]:
-        if not unfit(kind, length, len(cache.site.train)):
+        if not unfit(kind, cache.settings, length, len(cache.site.train)):
             found = site_moments(cache, kind)
             arrays |= {f"{kind}.sums": found.sums, f"{kind}.second": found.second}
     return arrays
@@ -125,19 +125,29 @@ def probe_features(cache: SiteCache, arrays: Parameters) -> ProbeReport:
     cache : SiteCache
         The site.
     arrays : dict of arrays
-        ``<kind>.weights`` (S, d, C) and ``<kind>.bias`` (S, C).
+        ``<kind>.mean`` (d,), ``<kind>.matrix`` (S, d, n), ``<kind>.weights`` (S, N, n, C) and
+        ``<kind>.bias`` (S, N, C); ``class_weights`` (C,), at most 1.
     """
     from data import Probe, candidate_kinds
 
     allowed = candidate_kinds(cache.info.kind, cache.settings)
     kinds = sorted(kind for kind in allowed if f"{kind}.bias" in arrays)
-    probes = [Probe(arrays[f"{kind}.weights"], arrays[f"{kind}.bias"]) for kind in kinds]
-    rows = cache.site.validation
+    names = ("mean", "matrix", "weights", "bias")
+    probes = [Probe(*(arrays[f"{kind}.{name}"] for name in names)) for kind in kinds]
+    rows, weights, clip = (
+        cache.site.validation,
+        arrays["class_weights"],
+        cache.settings.features.clip,
+    )
     if not len(rows):
-        return ProbeReport(0, [0.0] * sum(len(probe.bias) for probe in probes))
-    seen = [cache.features_of("validation", kind) for kind in kinds]
-    losses = [probe.losses(x, rows.labels) for probe, x in zip(probes, seen, strict=True)]
-    return ProbeReport(len(rows), [loss for found in losses for loss in found])
+        nothing = [0.0] * sum(probe.bias[..., 0].size for probe in probes)
+        return ProbeReport(0, nothing, nothing)
+    found = [
+        probe.losses(cache.features_of("validation", kind), rows.labels, weights, clip)
+        for kind, probe in zip(kinds, probes, strict=True)
+    ]
+    losses, spreads = (np.concatenate([one[k].ravel() for one in found]).tolist() for k in (0, 1))
+    return ProbeReport(len(rows), losses, spreads)
 
 
 def _notes(cache: SiteCache) -> str:

@@ -30,6 +30,7 @@ from client_app.process_cache import (
 )
 from client_app.site_store import StoredSite, read_site, site_digest, write_site
 from core import (
+    AUTO,
     DataError,
     ModelError,
     Settings,
@@ -43,7 +44,7 @@ from core.messages import UNSET
 
 if TYPE_CHECKING:
     from client_app.surrogate import Pair
-    from data import DataInfo, Site
+    from data import DataInfo, Projection, Site
     from llm import FrozenAdapter, Teacher
     from quantum import Classifier, Host
 
@@ -231,11 +232,15 @@ class SiteCache:
             return self.stored.features[split]
         return self.features_of(split, self.kinds)
 
-    def take_features(self, kinds: str) -> None:
-        """Take note of which features the run uses; those of other candidates are dropped."""
-        self.kinds = kinds
-        for split, made in [key for key in self._features if key[1] != kinds]:
+    def take_projection(self, projection: Projection) -> None:
+        """Take note of the run's features and qubits; features of other candidates are dropped."""
+        self.kinds = projection.kinds
+        for split, made in [key for key in self._features if key[1] != self.kinds]:
             del self._features[split, made]
+        if self.settings.quantum.qubits == AUTO:
+            quantum = self.settings.quantum.model_copy(update={"qubits": projection.qubits})
+            self.settings = self.settings.model_copy(update={"quantum": quantum})
+            self.__dict__.pop("classifier", None)
 
     def features_of(self, split: str, kinds: str) -> npt.NDArray[np.float32]:
         """Return the features of some kinds, (rows, d), whether or not the run uses them."""

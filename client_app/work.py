@@ -71,12 +71,12 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     from data import Projection
     from quantum import TrainTask, load_compiled
 
-    settings, number = cache.settings, instruction.round
+    projection, number = Projection.from_bytes(instruction.projection), instruction.round
+    cache.take_projection(projection)
+    settings = cache.settings
     torch.set_num_threads(settings.quantum.threads)
     was_fresh = not cache.has_teacher
     teacher, llm_seconds = cache.teacher()
-    projection = Projection.from_bytes(instruction.projection)
-    cache.take_features(projection.kinds)
     seen = projection.apply(cache.features("validation"))
     rows = training_data(cache, teacher, projection, instruction.class_weights)
     if cache.terms is None:
@@ -247,7 +247,7 @@ def evaluate_round(
     if not len(labels):
         return EvaluateReport(0, 0.0, [], **NO_COST, train_seconds=0.0, **NO_BASELINES)
     projection = Projection.from_bytes(instruction.projection)
-    cache.take_features(projection.kinds)
+    cache.take_projection(projection)
     seen = projection.apply(cache.features(instruction.split))
     # On the node's own backend in warm rounds too: rounds are held against each other.
     classifier = cache.classifier

@@ -27,6 +27,7 @@ from core.settings.backends import (
     local_optimizer,
 )
 from core.settings.data import DataSettings
+from core.settings.declare import AUTO
 from core.settings.derived import (
     circuit_prices,
     fine_tunes_llm,

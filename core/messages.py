@@ -180,12 +180,14 @@ class AdoptReport:
 class ProbeReport:
     """How linear probes do on a client's validation rows.
 
-    ``losses`` are in nats, of each kind of features in alphabetical order those of each shrinkage;
-    all 0 where it has no such rows.
+    ``losses`` are in nats, of each kind of features in alphabetical order those of each shrinkage
+    and of each number of qubits; ``spreads`` are how far they are from those with most qubits, root
+    mean square over rows. All 0 where it has no such rows.
     """
 
     rows: Rows
     losses: list[Loss]
+    spreads: list[Loss]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -36,7 +36,7 @@ from data.moments import (
     repaired_moments,
 )
 from data.outliers import outlying_sites
-from data.probe import Probe, fit_probe
-from data.projection import Projection, fit_projection
+from data.probe import SHRINKAGES, USUAL_SHRINKAGE, Probe, fit_probe
+from data.projection import Projection, fit_projection, varying_directions
 from data.rows import Corpus, DataInfo, ServerData, Site, Split, class_rows
 from data.text import clean_texts

@@ -10,16 +10,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from core import DataError, FeatureSettings, Settings, SettingsError, kind_names, kind_of
+from core import AUTO, DataError, FeatureSettings, Settings, SettingsError, kind_names, kind_of
 from core.formatting import split_list
 from data.feature_kinds import Embed, Features, RowKind
+
+MOST_BYTES = 2**29
+"""Bytes of the second moments of a candidate beside the first one, of all sites together."""
 
 FALLBACK = "embedding"
 """What `auto` takes where the rows have none of its candidates: any row can be embedded."""
 
 
 def feature_kind(kind: RowKind, settings: FeatureSettings) -> str:
-    """Return the features of a data set of this kind; of `auto` the first candidate.
+    """Return the features of a data set of this kind; where there is a choice, the first one.
 
     Parameters
     ----------
@@ -31,15 +34,19 @@ def feature_kind(kind: RowKind, settings: FeatureSettings) -> str:
     Returns
     -------
     str
-        The kind, or several, comma-separated in the order of their columns.
+        The kind, or several, comma-separated in the order of their columns; one that a chosen
+        `features.k` belongs to with that: ``kmer:5``.
 
     Raises
     ------
     SettingsError
         For features that such rows do not have.
     """
-    if settings.kind == "auto":
-        return possible_kinds(kind, settings)[0]
+    return possible_kinds(kind, settings)[0]
+
+
+def _checked(kind: RowKind, settings: FeatureSettings) -> str:
+    """Return the features that are named; raises as `feature_kind`."""
     named = split_list(settings.kind)
     if any(kind not in kind_of(name).rows for name in named):
         fitting = [name for name in kind_names() if kind in kind_of(name).rows]
@@ -56,12 +63,25 @@ def possible_kinds(kind: RowKind, settings: FeatureSettings) -> tuple[str, ...]:
 
     First those that take sequences of any lengths. Parameters and errors as `feature_kind`.
     """
-    if settings.kind != "auto":
-        return (feature_kind(kind, settings),)
-    if settings.encoder == "shared":
-        return (FALLBACK,)
-    named = [name for name in split_list(settings.candidates) if kind in kind_of(name).rows]
-    return tuple(sorted(named, key=lambda name: kind_of(name).most_letters > 0)) or (FALLBACK,)
+    if settings.kind != AUTO:
+        named = [_checked(kind, settings)]
+    elif settings.encoder == "shared":
+        named = [FALLBACK]
+    else:
+        fitting = [name for name in split_list(settings.candidates) if kind in kind_of(name).rows]
+        named = sorted(fitting, key=lambda name: kind_of(name).most_letters > 0) or [FALLBACK]
+    return tuple(one for text in named for one in _variants(text, settings))
+
+
+def _variants(text: str, settings: FeatureSettings) -> tuple[str, ...]:
+    """Return features with each `features.k` that there is to choose from."""
+    names = split_list(text)
+    tried = next((kind_of(name).variants for name in names if kind_of(name).variants), ())
+    if settings.k != AUTO or not tried:
+        return (text,)
+    return tuple(
+        ",".join(f"{name}:{k}" if kind_of(name).variants else name for name in names) for k in tried
+    )
 
 
 def candidate_kinds(kind: RowKind, settings: Settings) -> tuple[str, ...]:
@@ -95,14 +115,44 @@ def needs_length(kinds: Sequence[str]) -> bool:
     return any(kind_of(name).most_letters for text in kinds for name in split_list(text))
 
 
-def unfit(kind: str, length: int, rows: int) -> str:
-    """Say why a run does not try a candidate (`FeatureKind.unfit`); empty: it does."""
-    return str(kind_of(kind).unfit(length, rows))
+def unfit(kind: str, settings: Settings, length: int, rows: int) -> str:
+    """Say why a run does not try a candidate beside the first one; empty: it does.
+
+    From the moments of fewer rows than features the rows themselves might be found, and the
+    server holds the moments of all sites at once.
+
+    Parameters
+    ----------
+    kind : str
+        The candidate.
+    settings : Settings
+        The run's settings.
+    length : int
+        Letters of each sequence; 0: they differ.
+    rows : int
+        Training rows of the site that has fewest.
+    """
+    parts = [kind_of(name) for name in split_list(kind)]
+    if reason := next(filter(None, (part.unfit(length) for part in parts)), ""):
+        return str(reason)
+    features = with_kind(settings.features, kind)
+    columns = sum(part.columns(features, length) for part in parts)
+    if rows < columns:
+        return f"is tried with {columns:,} training rows at every site"
+    most = MOST_BYTES // (8 * columns**2) if columns else settings.run.clients
+    return f"is tried with up to {most:,} clients" if settings.run.clients > most else ""
 
 
 def with_kind(settings: FeatureSettings, chosen: str) -> FeatureSettings:
     """Return the settings with the features that were chosen; unchanged if none is named."""
-    return settings.model_copy(update={"kind": chosen}) if chosen else settings
+    if not chosen:
+        return settings
+    parts = [name.partition(":") for name in split_list(chosen)]
+    found: dict[str, object] = {"kind": ",".join(name for name, _, _ in parts)}
+    for _, _, length in parts:
+        if length:
+            found["k"] = int(length)
+    return settings.model_copy(update=found)
 
 
 def raw_features(
@@ -133,7 +183,8 @@ def raw_features(
     DataError
         If a kind cannot take the rows.
     """
-    named = split_list(feature_kind(kind, settings))
+    settings = with_kind(settings, feature_kind(kind, settings))
+    named = split_list(settings.kind)
     parts = [kind_of(name).make(texts, settings, embed) for name in named]
     if len(parts) == 1:
         return np.asarray(parts[0])
@@ -186,6 +237,7 @@ def block_columns(
     ValueError
         If they are not so many.
     """
+    settings = with_kind(settings, chosen)
     known = [kind_of(name).columns(settings, length) for name in split_list(chosen)]
     rest = columns - sum(known)
     found = tuple(count or rest for count in known)

@@ -54,6 +54,8 @@ class Projection:
         Where features are clipped, in standard deviations.
     kinds : str
         The features that it takes, as `features.kind` names them; empty: not recorded.
+    shrinkage : float
+        With which it was fitted.
     """
 
     mean: Matrix
@@ -61,6 +63,12 @@ class Projection:
     scale: Matrix
     clip: float
     kinds: str = ""
+    shrinkage: float = 0.0
+
+    @property
+    def qubits(self) -> int:
+        """Number of directions, n."""
+        return int(self.matrix.shape[1])
 
     def __post_init__(self) -> None:
         """Check the shapes: a projection comes over the network."""
@@ -113,6 +121,7 @@ class Projection:
             scale=self.scale,
             clip=np.array(self.clip, dtype=np.float64),
             kinds=np.array(self.kinds),
+            shrinkage=np.array(self.shrinkage, dtype=np.float64),
         )
         return buffer.getvalue()
 
@@ -129,13 +138,14 @@ class Projection:
             with np.load(io.BytesIO(packed), allow_pickle=False) as held:
                 parts = held["mean"], held["matrix"], held["scale"], float(held["clip"])
                 kinds = str(held["kinds"]) if "kinds" in held else ""
+                shrinkage = float(held["shrinkage"]) if "shrinkage" in held else 0.0
         except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{len(packed)} bytes that are no packed projection",
                 "the result of Projection.to_bytes",
                 "use the same version on server and clients",
             ) from error
-        return cls(*parts, kinds)
+        return cls(*parts, kinds, shrinkage)
 
 
 def fit_projection(
@@ -177,10 +187,7 @@ def fit_projection(
     DataError
         If there are more qubits than features that vary, or `lda` has rows of one class only.
     """
-    weights = feature_weights(moments)
-    if len(blocks) > 1:
-        weights = weights * _block_weights(weights, blocks)
-    total = _weighted(moments.total_covariance(), weights)
+    weights, total = _standardised(moments, blocks)
     _check_directions(total, qubits)
     if kind == "lda":
         matrix = _lda(moments, weights, qubits, shrinkage)
@@ -191,7 +198,20 @@ def fit_projection(
         matrix = np.linalg.qr(drawn)[0]
     matrix = _signed(matrix)
     scale = np.sqrt(np.einsum("di,de,ei->i", matrix, total, matrix))
-    return Projection(moments.mean, weights[:, None] * matrix, scale, clip)
+    return Projection(moments.mean, weights[:, None] * matrix, scale, clip, shrinkage=shrinkage)
+
+
+def varying_directions(moments: Moments, blocks: Sequence[int] = ()) -> int:
+    """Count the directions in which rows vary: no more qubits than that have a feature each."""
+    return _varying(_standardised(moments, blocks)[1])
+
+
+def _standardised(moments: Moments, blocks: Sequence[int]) -> tuple[Matrix, Matrix]:
+    """Return the features' weights (d,), and the covariance of the weighted features (d, d)."""
+    weights = feature_weights(moments)
+    if len(blocks) > 1:
+        weights = weights * _block_weights(weights, blocks)
+    return weights, _weighted(moments.total_covariance(), weights)
 
 
 def feature_weights(moments: Moments) -> Matrix:
@@ -216,7 +236,7 @@ def _weighted(covariance: Matrix, weights: Matrix) -> Matrix:
 
 
 def _check_directions(total: Matrix, qubits: int) -> None:
-    varying = int((np.linalg.eigvalsh(total) > FLAT).sum())
+    varying = _varying(total)
     if qubits > varying:
         raise DataError(
             f"quantum.qubits = {qubits}, and the {len(total)} features of the training rows "
@@ -224,6 +244,10 @@ def _check_directions(total: Matrix, qubits: int) -> None:
             f"at most {varying} qubits",
             "lower quantum.qubits, raise features.k, or add rows",
         )
+
+
+def _varying(total: Matrix) -> int:
+    return int((np.linalg.eigvalsh(total) > FLAT).sum())
 
 
 def _lda(moments: Moments, weights: Matrix, qubits: int, shrinkage: float) -> Matrix:

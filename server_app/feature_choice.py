@@ -1,4 +1,4 @@
-"""Which features a run takes: those that are named, or with `auto` the best of the candidates.
+"""Which features a run takes, their shrinkage, the qubits: what is named, or with `auto` the best.
 
 Each candidate's linear probe is fitted on the moments that the sites sent anyway, and evaluated on
 validation rows: the server's own, or the sites', of which each sends the losses.
@@ -6,39 +6,31 @@ validation rows: the server's own, or the sites', of which each sends the losses
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from logging import INFO, WARNING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from logging import INFO
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from core import Cost, DataError, Settings, open_store
-from core.messages import (
-    ARRAYS,
-    PROBE,
-    Parameters,
-    ProbeReport,
-    SiteReport,
-    pack_parameters,
-    payload_bytes,
+from core import AUTO, Cost, Settings
+from core.messages import Parameters, SiteReport
+from server_app.probes import (
+    evaluate_at_server,
+    evaluate_at_sites,
+    fit_probes,
+    shrinkages_to_try,
 )
-from core.received import ReplyError, checked_reply, read_report
-from server_app.fitting import check_classes, merged_moments, unlike_sites
-from strategies import Member, rows_that_count
-from strategies.updates import clip_to_centre
+from strategies import Member, SharedAdapter
 
 if TYPE_CHECKING:
-    from data import Moments, Probe, ServerData
+    from data import ServerData
 
 MOMENTS = ("count", "sums", "second")
 
-USUAL_DISTANCE = 0.1
-"""Nats: sites whose losses lie so near each other's median are alike."""
+USUAL_QUBITS = 4
+"""Of `quantum.qubits = auto`, where there is nothing to choose by."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,10 @@ class FeatureChoice:
         As `features.kind` names them.
     sums : list of dict
         Each client's moments of them, ``count`` (C,), ``sums`` (C, d), ``second`` (d, d).
+    shrinkage : float
+        Of the projection.
+    qubits : int
+        Directions of the projection.
     why : str
         Why it is these; empty where there was no choice.
     costs : dict
@@ -58,7 +54,9 @@ class FeatureChoice:
     """
 
     kinds: str
-    sums: list[Parameters]
+    sums: Sequence[Parameters]
+    shrinkage: float
+    qubits: int
     why: str = ""
     costs: dict[int, Cost] = field(default_factory=dict)
 
@@ -92,9 +90,14 @@ def _of(arrays: Parameters, kind: str, first: str) -> Parameters:
 
 
 def choose_features(
-    grid: Grid, settings: Settings, members: Sequence[Member], sums: Sequence[Parameters]
+    grid: Grid,
+    settings: Settings,
+    members: Sequence[Member],
+    sums: Sequence[Parameters],
+    weights: Sequence[float],
+    adapter: SharedAdapter | None = None,
 ) -> FeatureChoice:
-    """Choose a run's features.
+    """Choose a run's features, their shrinkage and the number of qubits.
 
     Parameters
     ----------
@@ -106,37 +109,75 @@ def choose_features(
         The clients.
     sums : sequence of dict
         The moments that each sent.
+    weights : sequence of float, length C
+        Weights of the classes in the loss.
+    adapter : SharedAdapter or None
+        The shared one, where it makes the features.
 
     Raises
     ------
     DataError
         If features that are named cannot be made of all rows.
     """
-    from data import candidate_kinds, check_lengths, load_server, needs_length, possible_kinds
+    from data import (
+        candidate_kinds,
+        check_lengths,
+        is_private,
+        load_server,
+        needs_length,
+        possible_kinds,
+    )
 
     kind: Any = members[0].about.kind
-    kinds = candidate_kinds(kind, settings)
-    central = settings.evaluation.mode == "central" and (len(kinds) > 1 or needs_length(kinds))
+    kinds, possible = candidate_kinds(kind, settings), possible_kinds(kind, settings.features)
+    open_ones = _choices(settings, possible)
+    asked = open_ones and not is_private(settings)
+    central = settings.evaluation.mode == "central" and (asked or needs_length(kinds))
     server = load_server(settings) if central else None
     lengths = _lengths(kinds, members, server)
     if len(kinds) == 1:
         check_lengths(kinds[0], lengths)
-        barred = len(possible_kinds(kind, settings.features)) > 1
-        why = "with privacy settings nothing is sent to choose by" if barred else ""
-        return _logged(FeatureChoice(kinds[0], [_of(one, kinds[0], kinds[0]) for one in sums], why))
-    fewest = min(member.about.train_rows for member in members)
-    parts, reasons = _candidates(kinds, sums, lengths, fewest)
-    losses: dict[str, float] = {}
-    costs: dict[int, Cost] = {}
-    if len(parts) > 1:
-        losses, costs = _probe_losses(grid, settings, members, parts, server)
-    # Of equal losses the first, which is the cheapest: its moments are small.
-    best = min(losses, key=lambda name: losses[name], default=kinds[0])
-    words = [f"probe loss {losses[best]:.3f}"] if losses else []
-    words += [f"{name} {loss:.3f}" for name, loss in losses.items() if name != best]
-    words += ["no site evaluated the probes"] if len(parts) > 1 and not losses else []
-    words += [f"{name} {reason}" for name, reason in reasons.items()]
-    return _logged(FeatureChoice(best, parts[best], "; ".join(words), costs))
+    parts, reasons = _candidates(settings, kinds, members, sums, lengths)
+    plain = _unchosen(settings, kinds[0], parts[kinds[0]])
+    if not asked:
+        why = "with privacy settings nothing is sent to choose by" if open_ones else ""
+        return _logged(replace(plain, why=why))
+    if not _choices(settings, list(parts)):
+        return _logged(replace(plain, why=_said("", reasons)))
+    probes = fit_probes(settings, [member.about for member in members], parts, weights)
+    if server is not None:
+        found = evaluate_at_server(settings, server, probes, weights, adapter)
+        costs: dict[int, Cost] = {}
+    else:
+        found, costs = evaluate_at_sites(grid, settings, members, probes, weights)
+    if not found.losses:
+        why = _said("no site evaluated the probes", reasons)
+        return _logged(replace(plain, why=why, costs=costs))
+    best = found.best()
+    why = _said(found.words(best), reasons)
+    sums = parts[best.kinds]
+    return _logged(FeatureChoice(best.kinds, sums, best.shrinkage, best.qubits, why, costs))
+
+
+def _said(words: str, reasons: Mapping[str, str]) -> str:
+    """Say what was found, and why candidates were not tried."""
+    found = [words] * bool(words) + [f"{name} {reason}" for name, reason in reasons.items()]
+    return "; ".join(found)
+
+
+def _choices(settings: Settings, kinds: Sequence[str]) -> bool:
+    """Whether there is something to choose."""
+    several = len(kinds) > 1 or len(shrinkages_to_try(settings)) > 1
+    return several or settings.quantum.qubits == AUTO
+
+
+def _unchosen(settings: Settings, kinds: str, sums: Sequence[Parameters]) -> FeatureChoice:
+    """Return what is taken where there is nothing to choose by."""
+    from data import USUAL_SHRINKAGE
+
+    given, qubits = settings.features.shrinkage, settings.quantum.qubits
+    shrinkage = USUAL_SHRINKAGE if given == AUTO else given
+    return FeatureChoice(kinds, sums, shrinkage, USUAL_QUBITS if qubits == AUTO else qubits)
 
 
 def _logged(choice: FeatureChoice) -> FeatureChoice:
@@ -160,145 +201,37 @@ def _lengths(
 
 
 def _candidates(
-    kinds: Sequence[str], sums: Sequence[Parameters], lengths: Mapping[str, int], rows: int
+    settings: Settings,
+    kinds: Sequence[str],
+    members: Sequence[Member],
+    sums: Sequence[Parameters],
+    lengths: Mapping[str, int],
 ) -> tuple[dict[str, list[Parameters]], dict[str, str]]:
     """Return the moments of the candidates that are tried, and why the others are not."""
     from data import unfit
 
     agreed = set(lengths.values())
     length = agreed.pop() if len(agreed) == 1 else 0
-    first, found, reasons = kinds[0], {}, {}
-    for kind in kinds:
-        if reason := unfit(kind, length, rows):
+    rows = min(member.about.train_rows for member in members)
+    first, reasons = kinds[0], {}
+    found = {first: [_of(one, first, first) for one in sums]}
+    for kind in kinds[1:]:
+        if reason := unfit(kind, settings, length, rows):
             reasons[kind] = reason
-        elif kind != first and not all(f"{kind}.second" in one for one in sums):
+        elif not all(f"{kind}.second" in one for one in sums):
             reasons[kind] = "is not sent by every client"
         else:
             found[kind] = [_of(one, kind, first) for one in sums]
     return found, reasons
 
 
-def _probe_losses(
-    grid: Grid,
-    settings: Settings,
-    members: Sequence[Member],
-    parts: Mapping[str, Sequence[Parameters]],
-    server: ServerData | None,
-) -> tuple[dict[str, float], dict[int, Cost]]:
-    """Return each candidate's loss, that of its best shrinkage; and what asking the sites cost."""
-    probes = _fitted(settings, [member.about for member in members], parts)
-    costs: dict[int, Cost] = {}
-    if server is not None:
-        losses = {kind: _at_server(settings, server, kind, one) for kind, one in probes.items()}
-    else:
-        losses, costs = _at_sites(grid, settings, members, probes)
-    return {kind: float(np.min(found)) for kind, found in losses.items()}, costs
-
-
-def _fitted(
-    settings: Settings, reports: Sequence[SiteReport], parts: Mapping[str, Sequence[Parameters]]
-) -> dict[str, Probe]:
-    """Fit the probes, without sites whose moments of the first candidate are unlike most.
-
-    A site that lies in another's moments alone spoils that candidate: the first is then chosen.
-    """
-    from data import Moments, fit_probe
-
-    moments = {kind: [Moments(**one) for one in found] for kind, found in parts.items()}
-    unlike = unlike_sites(settings, next(iter(moments.values())))
-    probes = {}
-    for kind, held in moments.items():
-        merged: Moments = merged_moments(settings, reports, held, unlike)
-        check_classes(settings, merged.count)
-        try:
-            probes[kind] = fit_probe(merged)
-        except DataError as error:
-            log(WARNING, "features: %s are not tried: %s", kind, error)
-    return probes
-
-
-def _at_server(
-    settings: Settings, server: ServerData, kind: str, probe: Probe
-) -> npt.NDArray[np.float64]:
-    """Return a probe's losses (S,) on the server's validation rows."""
-    from data import raw_features, with_kind
-    from llm import stored_embedding
-
-    def embed(rows: Sequence[str]) -> npt.NDArray[np.float32]:
-        store = open_store(settings.llm.store) / "features"
-        return stored_embedding(rows, settings.llm, server.kind, store, lambda line: None)
-
-    held, features = server.validation, with_kind(settings.features, kind)
-    seen = raw_features(held.texts, server.kind, features, embed)
-    return np.asarray(probe.losses(seen, held.labels))
-
-
-def _at_sites(
-    grid: Grid, settings: Settings, members: Sequence[Member], probes: Mapping[str, Probe]
-) -> tuple[dict[str, npt.NDArray[np.float64]], dict[int, Cost]]:
-    """Return the probes' losses (S,) on the sites' validation rows, averaged by rows that count.
-
-    Those of a site that lie far from the others' are moved towards these first, as updates are: no
-    site chooses alone.
-    """
-    content = _packed(probes)
-    messages = [Message(content, member.node_id, PROBE) for member in members]
-    replies = grid.send_and_receive(messages, timeout=settings.run.round_timeout)
-    sizes = {kind: len(probes[kind].bias) for kind in sorted(probes)}
-    counted = rows_that_count(members, "val_rows", settings)
-    found: dict[int, npt.NDArray[np.float64]] = {}
-    costs: dict[int, Cost] = {}
-    for member, reply in _by_member(members, replies):
-        try:
-            report = _read_losses(reply, member.about, sum(sizes.values()))
-        except ReplyError as error:
-            log(WARNING, "features: client %d does not count: %s", member.client, error)
-            continue
-        if counted[member.client]:
-            found[member.client] = np.asarray(report.losses)
-        up, down = payload_bytes(reply.content), payload_bytes(content)
-        costs[member.client] = Cost(bytes_up=up, bytes_down=down)
-    if not found:
-        return {}, costs
-    given = [{"losses": losses} for losses in found.values()]
-    bounded, _ = clip_to_centre(given, settings.aggregation.clip_radius, USUAL_DISTANCE)
-    weights = [counted[client] for client in found]
-    mean = np.average([one["losses"] for one in bounded], axis=0, weights=weights)
-    parts = dict(zip(sizes, np.split(mean, np.cumsum(list(sizes.values()))[:-1]), strict=True))
-    return {kind: parts[kind] for kind in probes}, costs
-
-
-def _packed(probes: Mapping[str, Probe]) -> RecordDict:
-    arrays = {f"{kind}.weights": probe.weights for kind, probe in probes.items()}
-    arrays |= {f"{kind}.bias": probe.bias for kind, probe in probes.items()}
-    return RecordDict({ARRAYS: pack_parameters(arrays)})
-
-
-def _by_member(
-    members: Sequence[Member], replies: Iterable[Message]
-) -> list[tuple[Member, Message]]:
-    """Return the replies in order of the clients, so that sums do not depend on who was first."""
-    found = {reply.metadata.src_node_id: reply for reply in replies}
-    return [(one, found[one.node_id]) for one in members if one.node_id in found]
-
-
-def _read_losses(reply: Message, about: SiteReport, wanted: int) -> ProbeReport:
-    """Read a site's losses; raises `ReplyError`."""
-    with checked_reply():
-        if reply.has_error():
-            raise ValueError(reply.error.reason or "no reason given")
-        report = read_report(reply, ProbeReport)
-        if report.rows != about.val_rows or len(report.losses) != wanted:
-            raise ValueError(
-                f"{len(report.losses)} losses of {report.rows} rows instead of {wanted} of "
-                f"{about.val_rows}"
-            )
-        return report
-
-
 def with_features(settings: Settings, projection: bytes) -> Settings:
-    """Return the settings with the features that a run's projection takes."""
+    """Return the settings with the features and the qubits of a run's projection."""
     from data import Projection, with_kind
 
-    features = with_kind(settings.features, Projection.from_bytes(projection).kinds)
-    return settings.model_copy(update={"features": features})
+    found = Projection.from_bytes(projection)
+    features = with_kind(settings.features, found.kinds)
+    if features.shrinkage == AUTO:
+        features = features.model_copy(update={"shrinkage": found.shrinkage})
+    quantum = settings.quantum.model_copy(update={"qubits": found.qubits})
+    return settings.model_copy(update={"features": features, "quantum": quantum})

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def fit_on_moments(
-    settings: Settings, reports: Sequence[SiteReport], sums: Sequence[Parameters], kinds: str
+    settings: Settings,
+    reports: Sequence[SiteReport],
+    sums: Sequence[Parameters],
+    kinds: str,
+    shrinkage: float,
+    qubits: int,
 ) -> tuple[Projection, tuple[int, ...], tuple[str, ...]]:
     """Fit the projection on the clients' moments, without those that are unlike most.
 
@@ -36,6 +41,10 @@ def fit_on_moments(
         The moments of each, as they travel: ``count`` (C,), ``sums`` (C, d), ``second`` (d, d).
     kinds : str
         The features that they are of, as `features.kind` names them.
+    shrinkage : float
+        Of the covariance within classes.
+    qubits : int
+        Directions wanted.
 
     Returns
     -------
@@ -61,9 +70,9 @@ def fit_on_moments(
     check_classes(settings, merged.count)
     projection = fit_projection(
         repaired_moments(merged) if noise else merged,
-        settings.quantum.qubits,
+        qubits,
         features.projection,
-        features.shrinkage,
+        shrinkage,
         features.clip,
         derive_seed(settings.run.seed, "projection"),
         block_columns(kinds, features, reports[0].length, len(merged.second)),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core import (
+    AUTO,
     Settings,
     backend_names,
     backend_of,
@@ -150,7 +151,15 @@ def _check_features(settings: Settings, server: ServerData, sites: Sequence[Site
 
 
 def _fit(settings: Settings, chosen: str, server: ServerData, sites: Sequence[Site]) -> None:
-    from data import block_columns, fit_projection, merge_moments, moments_of, raw_features
+    from data import (
+        USUAL_SHRINKAGE,
+        block_columns,
+        fit_projection,
+        merge_moments,
+        moments_of,
+        raw_features,
+    )
+    from server_app.probes import FEWEST_QUBITS
 
     def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
         raise AssertionError("features of a language model are not made before a run")
@@ -160,9 +169,11 @@ def _fit(settings: Settings, chosen: str, server: ServerData, sites: Sequence[Si
         made = raw_features(rows.texts, server.kind, features, embed)
         moments.append(moments_of(made, rows.labels, len(server.classes)))
     merged = merge_moments(moments)
-    way = features.projection, features.shrinkage, features.clip, settings.run.seed
+    shrinkage = USUAL_SHRINKAGE if features.shrinkage == AUTO else features.shrinkage
+    qubits = FEWEST_QUBITS if settings.quantum.qubits == AUTO else settings.quantum.qubits
+    way = features.projection, shrinkage, features.clip, settings.run.seed
     blocks = block_columns(chosen, features, length, len(merged.second))
-    fit_projection(merged, settings.quantum.qubits, *way, blocks)
+    fit_projection(merged, qubits, *way, blocks)
 
 
 def _model(settings: Settings, info: DataInfo) -> str:

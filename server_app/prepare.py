@@ -82,17 +82,20 @@ def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFede
             "check the label column or data.labels",
         )
     check_server_encoder(settings, members[0].about)
-    choice = choose_features(grid, settings, members, sums)
-    sums, costs = choice.sums, add_costs(costs, choice.costs)
-    adapter = None
-    if settings.llm.federated != "none":
-        adapter = train_shared_adapter(grid, settings, members, journal)
-        costs = add_costs(costs, adapter.costs)
-        if settings.features.encoder == "shared":
-            sums = [adapter.moments[member.client] for member in members]
-    reports = [member.about for member in members]
-    projection, left_out, notes = fit_on_moments(settings, reports, sums, choice.kinds)
     weights = class_weights(count, settings.train.class_weights)
+    shared, adapter = settings.features.encoder == "shared", None
+    if shared:  # then it makes the features
+        adapter = train_shared_adapter(grid, settings, members, journal)
+        sums = [adapter.moments[member.client] for member in members]
+    choice = choose_features(grid, settings, members, sums, weights, adapter)
+    if settings.llm.federated != "none" and not shared:
+        adapter = train_shared_adapter(grid, settings, members, journal)
+    costs = add_costs(costs, choice.costs)
+    costs = add_costs(costs, adapter.costs) if adapter else costs
+    reports = [member.about for member in members]
+    projection, left_out, notes = fit_on_moments(
+        settings, reports, choice.sums, choice.kinds, choice.shrinkage, choice.qubits
+    )
     packed = projection.to_bytes()
     return PreparedFederation(
         members, costs, packed, weights, adapter, left_out, notes, choice=choice.why

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core import registry
 from core.formatting import toml_value
 
-AUTO = "auto"
+AUTO: Final = "auto"
 """The value with which a run finds a setting's value itself."""
 
 Auto = Literal["auto"]

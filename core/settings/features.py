@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from core.errors import SettingsError
 from core.formatting import split_list
 from core.own_modules import HOME
-from core.settings.declare import AUTO, Condition, Conditions, Section, setting, when
+from core.settings.declare import AUTO, Auto, Condition, Conditions, Section, setting, when
 
 
 @functools.cache
@@ -24,8 +26,12 @@ def kind_names() -> tuple[str, ...]:
 
 
 def kind_of(name: str) -> Any:
-    """Return a kind of features (`data.feature_kinds.FeatureKind`); its module is imported."""
-    return importlib.import_module(f"data.feature_kinds.{name.replace('-', '_')}").KIND
+    """Return a kind of features (`data.feature_kinds.FeatureKind`); its module is imported.
+
+    A name may end in the `features.k` that it was made with: ``kmer:5``.
+    """
+    module = name.partition(":")[0].replace("-", "_")
+    return importlib.import_module(f"data.feature_kinds.{module}").KIND
 
 
 def any_kind(text: str, holds: Callable[[Any], bool]) -> bool:
@@ -64,13 +70,20 @@ class FeatureSettings(Section):
     )
     """The LLM that embeds: the frozen base, or the base with the shared adapter of `llm.federated`,
     which makes embeddings the features of DNA too."""
-    k: int = setting(4, applies_when=_read_by_kind("features.k"), ge=1, le=6)
-    """Length of the k-mers."""
+    k: Annotated[int, Field(ge=1, le=6)] | Auto = setting(
+        AUTO, applies_when=_read_by_kind("features.k")
+    )
+    """Length of the k-mers; `auto`: 3, 4 or 5, chosen with `features.kind` by the validation loss
+    of a linear probe."""
     projection: Literal["lda", "pca", "random"] = setting("lda")
     """Federated projection to the qubits: regularised LDA directions, then principal directions of
     the residual; principal directions; or a random orthonormal map."""
-    shrinkage: float = setting(0.1, applies_when=when("features.projection", "lda"), ge=0, le=1)
-    """Shrinkage of the within-class covariance towards its mean variance."""
+    shrinkage: Annotated[float, Field(ge=0, le=1)] | Auto = setting(
+        AUTO, applies_when=when("features.projection", "lda")
+    )
+    """Shrinkage of the within-class covariance towards its mean variance; `auto`: the best of 0.01,
+    0.1, 0.3, 0.6 and 0.9 by the validation loss of a linear probe (0.1 where nothing may be sent to
+    choose by)."""
     clip: float = setting(3.0, gt=0)
     """Projected features are clipped at this many sigma."""
 

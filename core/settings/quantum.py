@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from core.settings.backends import EXACT, PENNYLANE
-from core.settings.declare import Section, own, setting, used_by
+from core.settings.declare import AUTO, Auto, Section, own, setting, used_by
+
+MOST_QUBITS = 8
+"""Most that `quantum.qubits = auto` becomes."""
 
 
 class QuantumSettings(Section):
@@ -16,8 +21,9 @@ class QuantumSettings(Section):
     docs/extending/ansatz.md."""
     options: str = setting("", applies_when=own("ansatz"))
     """Options of an ansatz of yours, `key=value,key=value`."""
-    qubits: int = setting(4, ge=2, le=20)
-    """Number of qubits."""
+    qubits: Annotated[int, Field(ge=2, le=20)] | Auto = setting(4)
+    """Number of qubits; `auto`: of 2 to 8 the fewest whose linear probe is within a standard error
+    of the best on validation rows (4 where nothing may be sent to choose by)."""
     block: Literal["su4", "paper"] = setting("su4", applies_when=used_by("ansatz", "quantum.block"))
     """Two-qubit convolution block: 15 angles (all of SU(4)) or the paper's 3."""
     uploads: int = setting(1, applies_when=used_by("ansatz", "quantum.uploads"), ge=1, le=4)
@@ -48,3 +54,8 @@ class QuantumSettings(Section):
     """Where the exact engine computes."""
     threads: int = setting(1, per_node=True, ge=1)
     """Torch threads of a client; more helps only beyond 8 qubits."""
+
+    @property
+    def width(self) -> int:
+        """The number of qubits; of `auto` the most that it may become."""
+        return MOST_QUBITS if self.qubits == AUTO else self.qubits

@@ -39,6 +39,8 @@ class FeatureKind:
         Whether a language model makes it.
     uses : tuple of str
         The settings that it reads.
+    variants : tuple of int
+        The values of `features.k` that `auto` tries, the usual one first.
     """
 
     rows: tuple[RowKind, ...]
@@ -47,18 +49,15 @@ class FeatureKind:
     most_letters: int = 0
     embeds: bool = False
     uses: tuple[str, ...] = ()
+    variants: tuple[int, ...] = ()
 
-    def unfit(self, length: int, rows: int) -> str:
-        """Say why `auto` does not try it; empty: it does.
-
-        From the moments of fewer binary rows than features the rows themselves could be found.
+    def unfit(self, length: int) -> str:
+        """Say why `auto` does not try it on sequences; empty: it does.
 
         Parameters
         ----------
         length : int
             Letters of each sequence; 0: they differ.
-        rows : int
-            Training rows of the site that has fewest.
         """
         if not self.most_letters:
             return ""
@@ -66,5 +65,4 @@ class FeatureKind:
             return "takes sequences of one length"
         if length > self.most_letters:
             return f"is tried up to {self.most_letters} letters, and the sequences have {length}"
-        columns = self.columns(FeatureSettings(), length)
-        return "" if rows >= columns else f"is tried with {columns:,} training rows at every site"
+        return ""

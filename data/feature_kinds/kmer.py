@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from core import DataError
+from core import AUTO, DataError, FeatureSettings
 from data.feature_kinds._kind import FeatureKind
 
 CHUNK = 2048
@@ -107,9 +107,19 @@ def kmer_frequencies(sequences: Sequence[str], k: int) -> npt.NDArray[np.float32
     return frequencies
 
 
+USUAL = 4
+TRIED = (USUAL, 3, 5)
+"""Values of k that `auto` tries: second moments of 5-mers are 2 MB a site, of 6-mers 35 MB."""
+
+
+def _length(settings: FeatureSettings) -> int:
+    return USUAL if settings.k == AUTO else settings.k
+
+
 KIND = FeatureKind(
     rows=("dna",),
-    make=lambda rows, settings, embed: kmer_frequencies(rows, settings.k),
-    columns=lambda settings, length: _canonical(settings.k)[1],
+    make=lambda rows, settings, embed: kmer_frequencies(rows, _length(settings)),
+    columns=lambda settings, length: _canonical(_length(settings))[1],
     uses=("features.k",),
+    variants=TRIED,
 )

@@ -341,4 +341,4 @@ def build_ansatz(settings: QuantumSettings, classes: int) -> Circuit:
     """
     options = parse_options("quantum.options", settings.options)
     ansatz = build("ansatz", settings.model, settings, options)
-    return trace_ansatz(ansatz, settings.qubits, classes, settings.model, settings.readout)
+    return trace_ansatz(ansatz, settings.width, classes, settings.model, settings.readout)

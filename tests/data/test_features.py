@@ -22,6 +22,7 @@ from data import (
     one_hot,
     raw_features,
     unfit,
+    with_kind,
 )
 from data.feature_kinds import kmer
 
@@ -215,16 +216,26 @@ def test_every_kind_declares_what_it_makes() -> None:
 @pytest.mark.parametrize(
     ("kind", "given_words", "expected"),
     [
-        ("dna", "", ("kmer", "one-hot")),
+        ("dna", "", ("kmer:4", "kmer:3", "kmer:5", "one-hot")),
+        ("dna", "features.k=6", ("kmer", "one-hot")),
+        ("dna", "features.kind=kmer", ("kmer:4", "kmer:3", "kmer:5")),
         ("text", "", ("embedding",)),
         ("dna", "features.kind=one-hot", ("one-hot",)),
-        ("dna", "features.kind=one-hot,kmer", ("one-hot,kmer",)),
+        (
+            "dna",
+            "features.kind=one-hot,kmer",
+            ("one-hot,kmer:4", "one-hot,kmer:3", "one-hot,kmer:5"),
+        ),
         ("dna", "features.candidates=one-hot", ("one-hot",)),
         # Those that take any lengths come first: every site can make them.
-        ("dna", "features.candidates=one-hot,embedding,kmer", ("embedding", "kmer", "one-hot")),
+        (
+            "dna",
+            "features.candidates=one-hot,embedding,kmer features.k=4",
+            ("embedding", "kmer", "one-hot"),
+        ),
         ("dna", "llm.federated=ffa features.encoder=shared", ("embedding",)),
-        ("dna", "privacy.moment_noise=1", ("kmer",)),
-        ("dna", "privacy.dp=local", ("kmer",)),
+        ("dna", "privacy.moment_noise=1", ("kmer:4",)),
+        ("dna", "privacy.dp=local", ("kmer:4",)),
     ],
 )
 def test_what_auto_chooses_from(
@@ -245,8 +256,34 @@ def test_lengths_are_agreed_on_by_everybody() -> None:
 
 
 def test_what_auto_tries() -> None:
-    assert unfit("kmer", 0, 1) == unfit("one-hot", 256, 1024) == ""
-    assert unfit("one-hot", 0, 5000) == "takes sequences of one length"
-    assert "up to 256 letters, and the sequences have 257" in unfit("one-hot", 257, 5000)
+    two = parse_run([], ["run.clients=2"])[0]
+    few, many = parse_run([], ["run.clients=256"])[0], parse_run([], ["run.clients=257"])[0]
+    assert unfit("kmer:4", two, 0, 136) == unfit("one-hot", two, 256, 1024) == ""
+    assert unfit("one-hot", few, 0, 5000) == "takes sequences of one length"
+    assert "up to 256 letters, and the sequences have 257" in unfit("one-hot", few, 257, 5000)
     # Sums of fewer rows than features would say too much of each.
-    assert unfit("one-hot", 256, 1023) == "is tried with 1,024 training rows at every site"
+    assert unfit("one-hot", two, 256, 1023) == "is tried with 1,024 training rows at every site"
+    assert unfit("kmer:5", few, 0, 511) == "is tried with 512 training rows at every site"
+    both = unfit("kmer:5,one-hot", few, 60, 751)
+    assert both == "is tried with 752 training rows at every site"
+    # 512 x 512 x 8 bytes of each client are half a gigabyte of 256.
+    assert unfit("kmer:5", few, 0, 512) == ""
+    assert unfit("kmer:5", many, 0, 512) == "is tried with up to 256 clients"
+
+
+def test_the_chosen_length_of_k_mers_travels_in_the_name_of_the_features() -> None:
+    settings = parse_run([], [])[0].features
+    chosen = with_kind(settings, "kmer:5,one-hot")
+    assert (chosen.kind, chosen.k) == ("kmer,one-hot", 5)
+    assert with_kind(settings, "one-hot").k == "auto"
+    assert with_kind(settings, "") is settings
+    rows = ["ACGTAAC", "TTTTTCA"]
+    made = raw_features(rows, "dna", chosen, refuse)
+    assert made.shape == (2, 512 + 28)
+    assert block_columns("kmer:5,one-hot", settings, 7, 540) == (512, 28)
+    np.testing.assert_array_equal(
+        raw_features(rows, "dna", with_kind(settings, "kmer:3"), refuse), kmer_frequencies(rows, 3)
+    )
+    np.testing.assert_array_equal(
+        raw_features(rows, "dna", settings, refuse), kmer_frequencies(rows, 4)
+    )

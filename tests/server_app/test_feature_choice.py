@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from flwr.app import Array, Message
 
+import llm_qfl
 from client_app.site import forget
 from core import DataError, UserError, parse_run, read_jsonl
 from core.messages import ABOUT, ARRAYS, METRICS, PREPARE, PROBE
 from data import fit_probe, load_site, moments_of, one_hot
 from llm_qfl.cli.formatting import header
 from reporting import write_report
+from server_app.probes import ProbeLosses
 from tests.conftest import NO_TEACHER, SMALL, Federate
 from tests.tables import TEXT, text_table
 
@@ -48,7 +50,7 @@ def table(
 
 WORDS = (
     *("data.source=csv", "data.kind=dna", "quantum.qubits=2", "features.k=2", "run.clients=2"),
-    *("train.steps=1", *NO_TEACHER),
+    *("train.steps=1", "features.shrinkage=0.1", *NO_TEACHER),
 )
 
 
@@ -76,7 +78,7 @@ def test_the_probe_finds_the_features_that_tell_the_classes(
         *evaluation,
         path,
         f"features.kind={chosen.partition(',')[0]}",
-        *(["features.k=4"] if chosen.startswith("one-hot") else []),
+        *(["features.k=auto"] if chosen.startswith("one-hot") else []),
     )
     losses = [[e["loss"] for e in run.events("round")] for run in (ran, named)]
     assert losses[0] == losses[1]
@@ -100,19 +102,20 @@ def test_the_sites_losses_are_those_of_the_probe_of_all_rows(
     sites = [load_site(settings, client, 2)[1] for client in range(2)]
     held = [(one_hot(s.train.texts), s.train.labels) for s in sites]
     pooled = moments_of(np.vstack([x for x, _ in held]), np.hstack([y for _, y in held]), 2)
-    probe = fit_probe(pooled)
+    probe = fit_probe(pooled, (2,), (0.1,), np.ones(2), seed=0)
     rows = [(one_hot(s.validation.texts), s.validation.labels) for s in sites]
     for reply, (x, y) in zip(replies, rows, strict=True):
         sent: Any = reply.content.metric_records[METRICS]["losses"]
-        assert len(sent) == 6  # three shrinkages of each: kmer, then one-hot
-        np.testing.assert_allclose(sent[3:], probe.losses(x, y), rtol=1e-6)
+        assert len(sent) == 2  # kmer, then one-hot
+        np.testing.assert_allclose(sent[1], probe.losses(x, y, np.ones(2), 3.0)[0], rtol=1e-6)
     x, y = np.vstack([x for x, _ in rows]), np.hstack([y for _, y in rows])
-    best = min(probe.losses(x, y))
+    best = probe.losses(x, y, np.ones(2), 3.0)[0].min()
     assert f"probe loss {best:.3f};" in ran.events("prepared")[0]["feature_choice"]
 
 
 def test_texts_have_no_choice_and_cost_no_message(federate: Federate, tmp_path: Path) -> None:
-    ran = federate(*TEXT, f"data.path={text_table(tmp_path)}", *NO_TEACHER, "train.steps=1")
+    words = (*TEXT, f"data.path={text_table(tmp_path)}", *NO_TEACHER, "train.steps=1")
+    ran = federate(*words, "features.shrinkage=0.5")
     assert "feature_choice" not in ran.events("prepared")[0]
     assert not [kind for kind, _ in ran.grid.log if kind == PROBE]
 
@@ -123,7 +126,7 @@ def test_sequences_of_several_lengths(federate: Federate, tmp_path: Path) -> Non
     assert prepared["features"] == "kmer, 10 -> 2 (lda)"
     assert prepared["feature_choice"] == "one-hot takes sequences of one length"
     with pytest.raises(UserError, match=r"sequences of 9 to 11 letters with one-hot feat"):
-        federate(*WORDS, path, "features.kind=one-hot", "features.k=4")
+        federate(*WORDS, path, "features.kind=one-hot", "features.k=auto")
 
 
 def test_sites_whose_sequences_differ_in_length(federate: Federate, tmp_path: Path) -> None:
@@ -160,7 +163,7 @@ def test_server_rows_of_another_length(federate: Federate, tmp_path: Path) -> No
     (prepared,) = federate(*WORDS, path, test).events("prepared")
     assert prepared["feature_choice"] == "one-hot takes sequences of one length"
     with pytest.raises(DataError, match=r"client 1: 10, the server: several letters"):
-        federate(*WORDS, path, test, "features.kind=one-hot", "features.k=4")
+        federate(*WORDS, path, test, "features.kind=one-hot", "features.k=auto")
 
 
 def from_client_1(kind: str, change: Callable[[Message], None]) -> Spoil:
@@ -223,6 +226,7 @@ def losses(*values: float, rows: int = 0) -> Callable[[Message], None]:
     def change(reply: Message) -> None:
         record = reply.content.metric_records[METRICS]
         record["losses"] = list(values)
+        record["spreads"] = [0.0] * len(values)
         record["rows"] = rows or record["rows"]
 
     return change
@@ -230,7 +234,7 @@ def losses(*values: float, rows: int = 0) -> Callable[[Message], None]:
 
 @pytest.mark.parametrize(
     "change",
-    [losses(0.0), losses(*[0.0] * 6, rows=10**6), losses(*[-1.0] * 6), losses(*[1e9] * 6)],
+    [losses(0.0), losses(0.0, 0.0, rows=10**6), losses(-1.0, -1.0), losses(1e9, 1e9)],
 )
 def test_losses_that_cannot_be_true_do_not_count(
     change: Any, federate: Federate, tmp_path: Path
@@ -242,7 +246,7 @@ def test_losses_that_cannot_be_true_do_not_count(
 
 def test_one_site_in_four_does_not_choose(federate: Federate, tmp_path: Path) -> None:
     words = (*WORDS, *FEDERATED, "run.clients=4", table(tmp_path / "rows.csv", lengths=(6,)))
-    lie = losses(0.0, 0.0, 0.0, 28.0, 28.0, 28.0)  # of kmer, and of one-hot
+    lie = losses(0.0, 28.0)  # of kmer, and of one-hot
     (prepared,) = federate(*words, spoil=from_client_1(PROBE, lie)).events("prepared")
     assert re.match(r"probe loss 0\.\d+; kmer", prepared["feature_choice"])
     assert prepared["features"].startswith("one-hot, 24")
@@ -305,3 +309,105 @@ def test_a_process_for_each_message_and_a_resumed_run_use_the_chosen_features(
         start(tmp_path / "broken", *words, spoil=killed)
     resumed = go_on(tmp_path / "broken", *words)
     assert deployed["test"] == resumed["test"] == whole["test"]
+
+
+def found(losses: list[list[float]], spreads: list[list[float]], rows: float = 100) -> ProbeLosses:
+    widths = tuple(range(2, 2 + len(losses[0])))
+    one, other = np.array(losses), np.array([[9.0]])
+    return ProbeLosses(
+        {"a": one, "b": other},
+        {"a": np.array(spreads), "b": other},
+        (0.1, 0.9),
+        {"a": widths, "b": (2,)},
+        rows,
+    )
+
+
+@pytest.mark.parametrize(
+    ("spread", "rows", "qubits", "shrinkage"),
+    [
+        (1.0, 100, 3, 0.1),  # a standard error is 0.1: three qubits are as good as four
+        (1.0, 400, 4, 0.9),  # and now 0.05: they are not
+        (7.0, 100, 2, 0.1),
+        (0.0, 100, 4, 0.9),
+    ],
+)
+def test_the_fewest_qubits_within_a_standard_error(
+    spread: float, rows: float, qubits: int, shrinkage: float
+) -> None:
+    losses = [[1.0, 0.58, 0.55], [1.1, 0.59, 0.5]]
+    spreads = [[spread, spread, 0.0]] * 2
+    best = found(losses, spreads, rows).best()
+    assert (best.kinds, best.qubits, best.shrinkage) == ("a", qubits, shrinkage)
+
+
+def test_what_was_tried_is_said() -> None:
+    told = found([[1.0, 0.6], [1.1, 0.5]], [[0.0, 0.0]] * 2)
+    assert told.words(told.best()) == (
+        "probe loss 0.500; b 9.000; shrinkage 0.9 of 0.1 0.600, 0.9 0.500; "
+        "3 qubits of 2 1.100, 3 0.500"
+    )
+
+
+AUTO_SET = ("features.shrinkage=auto", "features.k=auto", "quantum.qubits=auto")
+
+
+@pytest.mark.parametrize("evaluation", [(), FEDERATED], ids=["central", "federated"])
+def test_shrinkage_k_and_qubits_by_validation(
+    evaluation: tuple[str, ...], federate: Federate, tmp_path: Path
+) -> None:
+    path, probes = table(tmp_path / "rows.csv"), []
+
+    def watch(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == PROBE:
+            probes.append(reply)
+        return reply
+
+    words = (*WORDS, *evaluation, path, *AUTO_SET, "train.optimizer=parameter-shift")
+    ran = federate(*words, spoil=watch)
+    (prepared,) = ran.events("prepared")
+    choice = re.search(
+        r"probe loss (\S+); kmer:4 .*; kmer:3 .*; shrinkage (\S+) of .*; (\d) qubits of 2 .*8 ",
+        prepared["feature_choice"],
+    )
+    assert choice, prepared["feature_choice"]
+    assert prepared["features"] == f"one-hot, 40 -> {choice[3]} (lda)"
+    assert len(probes) == (2 if evaluation else 0)
+    # The run is the one with these settings by name, to the last digit, and costs as much.
+    named = federate(
+        *(*WORDS, *evaluation, path, "features.kind=one-hot", "features.k=auto"),
+        *(f"features.shrinkage={choice[2]}", f"quantum.qubits={choice[3]}"),
+        "train.optimizer=parameter-shift",
+    )
+    losses = [[e["loss"] for e in run.events("round")] for run in (ran, named)]
+    assert losses[0] == losses[1]
+    assert ran.summary["ledger"]["circuits"] == named.summary["ledger"]["circuits"]
+    kept = llm_qfl.load(ran.folder)
+    assert kept.settings.quantum.qubits == int(choice[3])
+    assert kept.settings.features.shrinkage == float(choice[2])
+    rows = ["ACGTACGTAC", "TTTTTCTTTT"]
+    np.testing.assert_allclose(
+        kept.predict_proba(rows), llm_qfl.load(named.folder).predict_proba(rows)
+    )
+
+
+def test_a_resumed_run_of_processes_keeps_the_chosen_qubits(tmp_path: Path) -> None:
+    from tests.server_app.test_resume import Killed, go_on, start
+
+    path = table(tmp_path / "rows.csv")
+    words = (*WORDS, *FEDERATED, path, *AUTO_SET, "run.rounds=2", "data.train_rows=120")
+
+    def afresh(order: Message, reply: Message) -> Message:
+        forget()
+        return reply
+
+    def killed(order: Message, reply: Message) -> Message:
+        if order.metadata.message_type == "train" and order.metadata.group_id == "2":
+            raise Killed
+        return reply
+
+    whole = start(tmp_path / "whole", *words)
+    deployed = start(tmp_path / "deployed", *words, spoil=afresh)
+    with pytest.raises(Killed):
+        start(tmp_path / "broken", *words, spoil=killed)
+    assert deployed["test"] == go_on(tmp_path / "broken", *words)["test"] == whole["test"]
