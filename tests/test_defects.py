@@ -74,7 +74,7 @@ def test_2_read_outs_differ_and_each_class_is_predicted() -> None:
 
     settings, _ = parse_run([], [])
     ansatz = build_ansatz(settings.quantum, 3)
-    assert len(set(ansatz.readout_wires)) == 3
+    assert len(set(ansatz.readouts)) == 4
     classifier, result, x, y = trained(3)
     probabilities, _ = evaluate(classifier, result.parameters, x)
     assert set(probabilities.argmax(axis=1)) == {0, 1, 2}
@@ -119,7 +119,7 @@ def test_4_round_two_starts_from_round_ones_aggregate(federate: Federate) -> Non
         return reply
 
     federate("aggregation.rule=uniform", "aggregation.clip_radius=100", spoil=watch)
-    for name in ("angles", "scale", "bias"):
+    for name in ("angles", "weights", "bias"):
         mean = np.mean([replies[1, client][name] for client in range(3)], axis=0)
         for client in range(3):
             np.testing.assert_allclose(orders[2, client][name], mean, rtol=1e-5, atol=1e-6)

@@ -132,11 +132,11 @@ def test_a_linear_head_sees_all_qubits_on_every_engine(readout: Any) -> None:
     if readout == "linear-zz":
         words += [qml.Z(a) @ qml.Z(b) for a, b in ((0, 1), (0, 2), (1, 2))]
 
-    @qml.qnode(qml.device("default.qubit", wires=N))
-    def node(row: np.ndarray) -> Any:
+    def measured(row: np.ndarray) -> Any:
         QCNN(readouts=1).circuit(row, weights, wires)
         return [qml.expval(word) for word in words]
 
+    node = qml.QNode(measured, qml.device("default.qubit", wires=N))
     z = np.array([node(row) for row in x])
     slots = torch.from_numpy(weights)
     for engine in (

@@ -53,7 +53,7 @@ def test_shape_contract(qubits: int, classes: int, model: str, readout: Any, see
     settings = QuantumSettings(qubits=qubits, model=model, readout=readout)
     classifier = build_classifier(settings, classes)
     readouts = 1 if classes == 2 else classes
-    expected = {"scale": (readouts,), "bias": (readouts,)}
+    expected: dict[str, tuple[int, ...]] = {"scale": (readouts,), "bias": (readouts,)}
     if linear:
         expected = {"weights": (classes, qubits), "bias": (classes,)}
     parameters = classifier.initial(seed)
