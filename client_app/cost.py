@@ -45,7 +45,8 @@ def estimate(settings: Settings) -> dict[str, Any]:
     dict
         ``clients``: one entry each with backend, rows, circuit facts (a device that no account
         reaches is estimated by a snapshot, whose name they say) and the costs of a ``step``,
-        of a ``round`` besides its steps, and of the ``end`` (the final test); ``judge``: the
+        of a ``round`` besides its steps, and of the ``end`` (the final model's
+        evaluations); ``judge``: the
         server's own evaluations, on ``judged_on``; ``totals``: the whole run at ``train.steps``
         and at the most that the agent may give, ``max_steps``; ``price`` of a QPU second;
         ``rounds``: those that are paid; ``adapter``: what training one
@@ -81,7 +82,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
 
 
 def _evaluator(settings: Settings) -> Figures:
-    """Return what the server's own evaluations cost: validation each round, the test once."""
+    """Return what the server's own evaluations cost: of rounds, of the final model, the test."""
     backend = settings.evaluation.backend
     if settings.evaluation.mode != "central" or backend == "exact":
         return NOTHING
@@ -97,7 +98,14 @@ def _evaluator(settings: Settings) -> Figures:
         estimate=True,
     )
     price = _price(build_classifier(quantum, len(data.classes), host))
-    return added((settings.run.rounds, price(len(data.validation))), (1, price(len(data.test))))
+    final = _averages(settings) + (settings.evaluation.prior_correction == "auto")
+    validations = settings.run.rounds + final
+    return added((validations, price(len(data.validation))), (1, price(len(data.test))))
+
+
+def _averages(settings: Settings) -> bool:
+    """Whether the mean of the last rounds is evaluated too: of two or more."""
+    return settings.evaluation.keep == "average" and settings.run.rounds > 2
 
 
 def _adapter(settings: Settings) -> dict[str, int]:
@@ -131,7 +139,9 @@ def _client(settings: Settings, client: int, backend: str) -> tuple[dict[str, An
         "circuit": _circuit(classifier),
         "step": price(circuits_per_step(train, rows, classifier.ansatz.shifts, backend)),
         "round": added((1, fixed), (1, validation)) if federated else fixed,
-        "end": price(len(cache.site.test)) if federated else NOTHING,
+        "end": added((_averages(settings), validation), (1, price(len(cache.site.test))))
+        if federated
+        else NOTHING,
     }
     return entry, validation if federated else NOTHING
 

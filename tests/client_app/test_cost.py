@@ -27,6 +27,11 @@ GIVEN = (
         ("train.optimizer=cobyla", "train.learning_rate=0.5"),
         ("train.warm_rounds=1",),
         ("evaluation.mode=federated", "data.server_rows=0"),
+        (
+            *("evaluation.mode=federated", "data.server_rows=0"),
+            *("evaluation.keep=average", "run.rounds=3"),
+        ),
+        ("evaluation.backend=aer:manila", "evaluation.keep=average", "run.rounds=3"),
         ("evaluation.backend=aer:manila",),
         ("evaluation.mode=federated", "data.server_rows=0", "train.warm_rounds=1"),
     ],
