@@ -6,6 +6,12 @@ split of the official validation and test rows, stratified: 2,000 test rows, a f
 number of rows held out for early stopping and the temperature. Beside it logistic regression on
 frozen embeddings of the same rows.
 
+With ``--model smollm2 --layers 18`` the same of another model, and its own frozen embeddings.
+
+``python -m bench.language_models models [--models minilm dna-tiny smollm2/18 ...]``: seconds a row
+and memory of embedding and of fine-tuning, for the models that ship (``/18``: the first 18 layers,
+``/dna``: DNA of 200 letters as 6-mers), each in a process of its own.
+
 ``python -m bench.language_models memory [--kinds lora qlora none]``: a model of GPT-2's size (12
 layers, hidden 768, random weights, made from its config, a tokenizer made from scratch), every kind
 in a process of its own, so that the peak of its memory is its own.
@@ -65,12 +71,13 @@ def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
     return first, second
 
 
-def frozen(train: Rows, test: Rows, sizes: Sequence[int]) -> list[dict[str, Any]]:
+def frozen(
+    train: Rows, test: Rows, sizes: Sequence[int], settings: LlmSettings
+) -> list[dict[str, Any]]:
     """Return the test scores of logistic regression on frozen embeddings, one for each size."""
     import llm
     from data import linear_baseline
 
-    settings = LlmSettings(model="minilm", device="cpu")
     many = max(sizes)
     seen, new = (llm.embed(texts, settings, "text") for texts in (train[0][:many], test[0]))
     return [linear_baseline(seen[:n], train[1][:n], new, test[1], 3, 0) for n in sizes]
@@ -102,16 +109,23 @@ def tweets(options: argparse.Namespace) -> None:
         return "{:.3f} / {:.3f} / {:.2f}".format(*values)
 
     rows = pooled_tweets(options.data)
+    rates = {"learning_rate": options.rate} if options.rate else {}
+    chosen = LlmSettings(
+        model=options.model,
+        layers=options.layers,
+        device=options.device,
+        peft=options.peft,
+        **rates,
+    )
     print("| split | rows | frozen + LR | fine-tuned: accuracy / macro-F1 / loss | epoch | CPU-s |")
     print("|---|---|---|---|---|---|", flush=True)
     for number in options.splits:
         train, test = split(rows, number)
-        bases = frozen(train, test, options.sizes)
+        bases = frozen(train, test, options.sizes, chosen)
         for size, base in zip(options.sizes, bases, strict=True):
             epochs = EPOCHS[size]
             few = train[0][:size], train[1][:size]
-            rates = {"learning_rate": options.rate} if options.rate else {}
-            settings = LlmSettings(model="minilm", epochs=epochs, device=options.device, **rates)
+            settings = chosen.model_copy(update={"epochs": epochs})
             logits, seconds, epoch = fine_tuned(few, test, settings, options.seed)
             left = figures(base["accuracy"], base["macro_f1"], base["loss"])
             measured = (measure(logits, test[1]) for measure in (accuracy, macro_f1, loss))
@@ -214,6 +228,86 @@ def memory(options: argparse.Namespace) -> None:
             print("| " + " | ".join([*cells, *megabytes[1:], *speeds]) + " |", flush=True)
 
 
+MODELS = ("minilm", "dna-tiny", "smollm2/18", "smollm2", "smollm2/18/dna")
+KINDS = ("embed", "lora", "qlora")
+
+
+def one_model(options: argparse.Namespace) -> None:
+    """Embed or train one model in this process, and print its figures as JSON."""
+    import torch
+
+    from llm import adapters
+    from llm.device import CPU, seeded
+    from llm.models import load_base
+    from llm.sources import resolve
+    from llm.states import pooled_states
+    from llm.training import Rows, predict, train
+
+    torch.set_num_threads(1)
+    name, *more = options.folder.split("/")
+    layers = next((int(part) for part in more if part.isdigit()), 0)
+    dna = name == "dna-tiny" or "dna" in more
+    kind: Any = "dna" if dna else "text"
+    texts, labels = dna_rows(options.rows) if dna else first_tweets(options.data, options.rows)
+    longest = 1024 if dna and name != "dna-tiny" else 0
+    settings = LlmSettings(
+        model=name, layers=layers, epochs=1, patience=0, device="cpu", max_tokens=longest,
+        peft="lora" if options.kind == "embed" else options.kind,
+    )  # fmt: skip
+    source = resolve(name, kind, layers=layers)
+    if options.kind == "embed":
+        base = load_base(name, kind, layers)
+        tokens = base.tokens(texts, kind, longest)
+        busy = time.process_time()
+        pooled_states(base.module, tokens, base.hidden)
+        spent, predicted = time.process_time() - busy, 0.0
+    else:
+        with seeded(0, CPU):
+            model, module = adapters.build(source, 3, settings, CPU)
+            tokens = model.tokens(texts, kind, longest)
+            none = Rows(model.tokens([], kind), labels[:0])
+            busy = time.process_time()
+            train(module, model.heads, Rows(tokens, labels), none, settings, 0, lambda _: None)
+            spent, busy = time.process_time() - busy, time.process_time()
+            predict(module, tokens)
+            predicted = time.process_time() - busy
+    found = {"spent": spent / len(texts), "predict": predicted / len(texts), "peak": peak(CPU)}
+    print(json.dumps({**found, "tokens": float(tokens.lengths.mean())}))
+
+
+def dna_rows(count: int) -> Rows:
+    """Return random sequences of 200 letters and labels, (rows,)."""
+    rng = np.random.default_rng(0)
+    letters = ["".join(rng.choice(list("ACGT"), 200)) for _ in range(count)]
+    return letters, np.arange(count) % 2
+
+
+def first_tweets(folder: Path, count: int) -> Rows:
+    """Return the first tweets of `pooled_tweets`, and their labels, (rows,)."""
+    texts, labels = pooled_tweets(folder)
+    return texts[:count], labels[:count]
+
+
+def shipped_models(options: argparse.Namespace) -> None:
+    """Print a row for every model and kind, each from a process of its own."""
+    print("| model | kind | tokens a row | CPU-s a row | predict, CPU-s a row | peak MB |")
+    print("|---" * 6 + "|", flush=True)
+    for model in options.models:
+        for kind in KINDS:
+            if (model, kind) == ("dna-tiny", "qlora"):
+                continue  # it is refused
+            command = [sys.executable, "-m", "bench.language_models", "model", "--kind", kind]
+            command += ["--folder", model, "--rows", str(options.rows), "--data", str(options.data)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"| {model} | {kind} | failed: {done.stderr.strip().splitlines()[-1]} |")
+                continue
+            found = json.loads(done.stdout.splitlines()[-1])
+            cells = [f"{found['tokens']:.0f}", f"{found['spent']:.4f}", f"{found['predict']:.4f}"]
+            cells += [f"{found['peak'] / 1e6:,.0f}"]
+            print(f"| {model} | {kind} | " + " | ".join(cells) + " |", flush=True)
+
+
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "MiniLM-L6": ("Bert", {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}),
     "gpt2": ("GPT2", {}),
@@ -266,16 +360,26 @@ def sizes(options: argparse.Namespace) -> None:
         print(f"| {name} | {total:,} | {megabytes} |")
 
 
+PARTS = {
+    "tweets": tweets, "models": shipped_models, "memory": memory, "sizes": sizes,
+    "kind": one_kind, "model": one_model,
+}  # fmt: skip
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; see the module's first lines."""
     parser = argparse.ArgumentParser(prog="python -m bench.language_models", description=__doc__)
-    parser.add_argument("what", choices=("tweets", "memory", "sizes", "kind"))
+    parser.add_argument("what", choices=PARTS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sizes", type=int, nargs="+", default=list(EPOCHS), choices=EPOCHS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.0, help="llm.learning_rate; 0: the default")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--layers", type=int, default=0, help="llm.layers")
+    parser.add_argument("--peft", default="auto", choices=("auto", "lora", "qlora", "none"))
     parser.add_argument("--kinds", nargs="+", default=["lora", "qlora", "none"])
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--words", type=int, default=63)
@@ -285,8 +389,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
 
     torch.set_num_threads(1)
-    parts = {"tweets": tweets, "memory": memory, "sizes": sizes, "kind": one_kind}
-    parts[options.what](options)
+    PARTS[options.what](options)
     return 0
 
 
