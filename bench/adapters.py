@@ -59,6 +59,7 @@ def assignments(case: Case, seed: int) -> list[str]:
     """Return what a case sets on top of ``config/tweets.toml``, without paths."""
     return [
         f"run.seed={seed}",
+        "features.encoder=base",
         "data.train_rows=900",
         "data.partition=dirichlet",
         "data.alpha=0.3",

@@ -127,6 +127,14 @@ def scored_at(test: Any, clients: int = 0) -> str:
     return f"scored at {sites} of {clients} sites" if clients else f"scored at {sites} sites"
 
 
+def kept_rounds(summary: Mapping[str, Any]) -> str:
+    """Say of which round, or of which rounds' mean, a run's model is; empty: not on record."""
+    averaged, best = summary.get("averaged_rounds") or [], summary.get("best_round")
+    if averaged:
+        return f"rounds {whole(averaged[0])}-{whole(averaged[-1])}, mean"
+    return f"round {whole(best)}" if best else ""
+
+
 def describe_privacy(privacy: Mapping[str, Any]) -> list[str]:
     """Describe the epsilon that a run has spent, from ``privacy`` of its summary; a line each."""
     lines = []

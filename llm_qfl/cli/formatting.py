@@ -21,6 +21,7 @@ from core.formatting import (
     figure,
     is_number,
     join_list,
+    kept_rounds,
     percent,
     scored_at,
     whole,
@@ -316,11 +317,11 @@ def result(summary: Event, width: int = WIDTH, clients: int = 0) -> list[str]:
     """
     test = summary.get("test") or {}
     baselines = summary.get("baselines") or {}
-    best = summary.get("best_round")
+    kept = kept_rounds(summary)
     title = f"test, {whole(test.get('rows'))} rows" if test else "test"
     lines = [
         f"{title:<34}{'accuracy':>9}{'95 % interval':>14}{'macro-F1':>9}{'recall':>7}{'loss':>7}",
-        _scores("quantum model" + (f" (round {best})" if best else ""), test),
+        _scores("quantum model" + (f" ({kept})" if kept else ""), test),
     ]
     if isinstance(test.get("unseen"), Mapping):
         lines.append(_scores("  without rows trained on", test["unseen"]))

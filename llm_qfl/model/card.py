@@ -15,6 +15,7 @@ from core.formatting import (
     duration,
     figure,
     is_number,
+    kept_rounds,
     percent,
     span,
     toml_value,
@@ -132,8 +133,8 @@ def _cost(found: Json) -> list[str]:
         return ["Not on record."]
     circuits = describe_circuits(spent.get("circuits"), summary.get("simulated_circuits"))
     return [
-        f"- {whole(summary.get('rounds'))} rounds; the model of round "
-        f"{whole(summary.get('best_round'))}; stopped by: {_safe(summary.get('stop_reason', ''))}",
+        f"- {whole(summary.get('rounds'))} rounds; the model: {kept_rounds(summary) or '-'}; "
+        f"stopped by: {_safe(summary.get('stop_reason', ''))}",
         f"- {circuits}; {whole(spent.get('shots'))} shots; "
         f"{duration(spent.get('qpu_seconds'))} of QPU time",
         f"- {whole(spent.get('steps'))} optimizer steps; {duration(spent.get('train_seconds'))} of "

@@ -22,6 +22,7 @@ from core.formatting import (
     hidden_character,
     is_number,
     join_list,
+    kept_rounds,
     percent,
     scored_at,
     split_list,
@@ -165,3 +166,16 @@ def test_any_text_becomes_one_line_without_anything_hidden(text: str) -> None:
     assert not categories & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     assert display_safe(shown) == shown
     assert (hidden_character(text) == "") == (shown == text)
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ({}, ""),
+        ({"best_round": 7}, "round 7"),
+        ({"best_round": 7, "averaged_rounds": []}, "round 7"),
+        ({"best_round": 7, "averaged_rounds": [6, 7, 8, 9]}, "rounds 6-9, mean"),
+    ],
+)
+def test_which_rounds_a_model_is_of(summary: dict[str, Any], expected: str) -> None:
+    assert kept_rounds(summary) == expected
