@@ -76,6 +76,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.devices
+	$(BIN)/python -m bench.readout $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.theory.convergence
 	$(BIN)/python -m bench.noise $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m bench.language_models tweets $(if $(DATA),--data $(DATA))

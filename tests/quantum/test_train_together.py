@@ -169,6 +169,20 @@ def test_a_client_whose_rows_all_weigh_nothing_fails_alone() -> None:
     assert "loss is nan at step 0" in str(found[1])
 
 
+def test_rows_with_no_label_need_a_teacher() -> None:
+    (found,) = train_together([replace(task(), distill=DistillSettings(weight=0.0))])
+    assert "labels from -1 to 1; accepted: 0 to 1, or -1 (no label) where" in str(found)
+
+
+def test_a_step_may_have_no_labelled_row() -> None:
+    """Its cross-entropy is zero, not NaN, and what it learns is the teacher's."""
+    one = task(rows=4, steps=3)
+    one = replace(one, data=replace(one.data, labels=np.full(4, -1)))
+    (found,) = train_together([one])
+    assert not isinstance(found, Exception)
+    np.testing.assert_allclose(found.losses, by_torch(one)[1], rtol=0, atol=1e-10)
+
+
 def test_what_the_loops_lack_goes_through_torch() -> None:
     one = task()
     states = RNG.normal(size=(13, 5))
