@@ -31,6 +31,7 @@ from reporting.page import (
     table_of,
 )
 from reporting.record import Json, Record
+from strategies.decisions.harmless import counted
 
 LONGEST = 6_000
 """Characters that are shown of a prompt or an answer, where there are few."""
@@ -89,6 +90,13 @@ def decision_table(record: Record) -> Table:
     named = any(line.get("decided_by") for line in record.decisions)
     changed = any(line.get("guard") for line in record.decisions)
     guarded = " A small line below a reason is what the guard changed." if changed else ""
+    tests = counted(line.get("guard") or () for line in record.decisions)
+    if tests:
+        why = ", ".join(f"{test} {count}" for test, count in tests.items())
+        guarded += (
+            f" In {sum(tests.values())} rounds everybody trained, since leaving clients out might "
+            f"have done harm: {why}."
+        )
     columns: Columns = [
         ("round", "Round", whole),
         ("who", "Clients", str),

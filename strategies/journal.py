@@ -33,6 +33,7 @@ from core.model_file import write_model_file
 from core.own_code import digests
 from core.storage.checkpoints import note_releases, note_underway, write_checkpoint
 from strategies.decisions import Agent, Decision, HasTranscript, Observation
+from strategies.decisions.harmless import counted
 from strategies.regulation import llm_loss_of, loss_ratio
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update
@@ -83,9 +84,11 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
     Returns
     -------
     dict
-        Counts: all ``decisions``; ``fallbacks``, which the rule made because the model failed
+Counts: all ``decisions``; ``fallbacks``, which the rule made because the model failed
         or was ``uninformed``: its answers show that it does not go by what it is told;
-        ``repaired``, where an answer was repaired or the guard changed the decision; ``asked``,
+        ``repaired``, where an answer was repaired or the guard changed the decision; ``everybody``,
+        the rounds in which everybody trained since leaving clients out might have done harm, by
+        what spoke against it; ``asked``,
         the questions, with the tokens and seconds of all of them.
     """
     attempts = [line.get("attempts") or [] for line in lines]
@@ -105,6 +108,7 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
         ),
         "uninformed": sum(bool(tries and tries[-1].get("uninformed")) for tries in attempts),
         "repaired": sum(repaired),
+        "everybody": counted(line["guard"] for line in lines),
         "prompt_tokens": took.prompt_tokens,
         "answer_tokens": took.answer_tokens,
         "seconds": took.seconds,

@@ -374,6 +374,7 @@ class AgentUsage(Part):
     fallbacks: Count | None = 0
     uninformed: Count | None = 0
     repaired: Count | None = 0
+    everybody: dict[str, Count] = {}
     prompt_tokens: Amount | None = 0
     answer_tokens: Amount | None = 0
     seconds: Amount | None = 0
