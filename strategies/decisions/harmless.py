@@ -9,8 +9,9 @@ Three tests, on what the observation holds, so that a replay of a recorded run g
    server has shown that the average is better without them. They are not trusted, as long as they
    hold less than `MOST_DISTRUSTED` of every class's rows. Where there is no credit, all are.
 3. **Trend.** There has been a round of everybody, and over the last `WINDOW` rounds since then the
-   validation loss is on average no higher than it was after it. Accuracy is not looked at: it jumps
-   from round to round by more than leaving clients out costs.
+   validation loss is on average no higher than it was after it, and has reached a new low in the
+   last `PATIENCE`. Accuracy is not looked at: it jumps from round to round by more than leaving
+   clients out costs.
 
 Where one fails, everybody trains the round.
 """
@@ -32,6 +33,9 @@ MOST_DISTRUSTED = 0.5
 
 WINDOW = 2
 """Rounds whose mean is held against the last round of everybody."""
+
+PATIENCE = 4
+"""Rounds without everybody and without a new lowest validation loss after which all train."""
 
 EVERYBODY = "everybody trains: "
 """How the guard's note begins; the reasons follow."""
@@ -109,9 +113,12 @@ def falls_behind(seen: Observation) -> str:
     if len(seen.losses) - 1 - at < WINDOW:
         return ""
     now, before = mean(seen.losses[-WINDOW:]), seen.losses[at]
-    if now <= before:
-        return ""
-    return f"validation loss {now:.4f} after {before:.4f} when everybody had trained"
+    if now > before:
+        return f"validation loss {now:.4f} after {before:.4f} when everybody had trained"
+    rested = len(seen.losses) - 1 - at >= PATIENCE
+    if rested and min(seen.losses[-PATIENCE:]) > min(seen.losses[:-PATIENCE]):
+        return f"no new lowest validation loss for {PATIENCE} rounds"
+    return ""
 
 
 def shown_harmful(view: ClientView) -> bool:
