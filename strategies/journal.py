@@ -84,7 +84,7 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
     Returns
     -------
     dict
-Counts: all ``decisions``; ``fallbacks``, which the rule made because the model failed
+        Counts: all ``decisions``; ``fallbacks``, which the rule made because the model failed
         or was ``uninformed``: its answers show that it does not go by what it is told;
         ``repaired``, where an answer was repaired or the guard changed the decision; ``everybody``,
         the rounds in which everybody trained since leaving clients out might have done harm, by
