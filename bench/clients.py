@@ -73,7 +73,7 @@ def tasks(fleet: Fleet, qubits: int, steps: int, device: str) -> list[TrainTask]
     classifier = build_classifier(settings, 2)
     rows = zip(fleet.features, fleet.labels, fleet.soft_labels, strict=True)
     data = [TrainingData(features, labels, soft) for features, labels, soft in rows]
-    start, common = classifier.initial(0), (TrainSettings(), DistillSettings(), steps)
+    start, common = classifier.initial(0), (TrainSettings(), DistillSettings().in_round(1), steps)
     return [TrainTask(classifier, start, each, *common) for each in data]
 
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating]
 
-WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+WEIGHTS = (0.0, 0.1, 0.3, 0.7)
 """lambda that `distill.weight = auto` chooses from."""
-SMOOTHING = (0.0, 0.05, 0.1, 0.2, 0.4)
+SMOOTHING = (0.0, 0.1, 0.2, 0.4)
 """The same for label smoothing, where lambda is its epsilon."""
-TEMPERATURES = (1.0, 2.0, 4.0)
+TEMPERATURES = (1.0, 2.0)
 """tau that `distill.temperature = auto` chooses from."""
 
 

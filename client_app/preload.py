@@ -28,5 +28,5 @@ def preload() -> None:
         class_weights=np.ones(2),
     )
     start = classifier.initial(seed=0)
-    train_local(classifier, start, rows, settings.train, settings.distill, steps=1)
+    train_local(classifier, start, rows, settings.train, settings.distill.in_round(1), steps=1)
     evaluate(classifier, start, rows.features)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,6 @@ from core import (
 from core.messages import UNSET
 
 if TYPE_CHECKING:
-    from client_app.surrogate import Pair
     from data import DataInfo, Projection, Site
     from llm import FrozenAdapter, Teacher
     from quantum import Classifier, Host
@@ -74,11 +73,11 @@ class SiteCache:
     stored_digest : str
         Digest of what this site stored of the run; empty if nothing yet.
     rows : str
-        Digest of the rows with which it first trained in this run; empty before.
+        Digest of the rows with which it first trained in this run.
     kinds : str
         The features that the run's projection takes; empty: those of the settings.
-    terms : (float, float) or None
-        lambda of the first round and tau, once the site has them.
+    terms : tuple of float
+        lambda of the first round and tau, once the site has them; before empty.
     """
 
     settings: Settings
@@ -90,7 +89,7 @@ class SiteCache:
     stored_digest: str = ""
     rows: str = ""
     kinds: str = ""
-    terms: Pair | None = None
+    terms: tuple[float, ...] = ()
     _to_store: bool = False
     _features: dict[tuple[str, str], npt.NDArray[np.float32]] = field(default_factory=dict)
     _teacher: Teacher | None = None
@@ -100,6 +99,7 @@ class SiteCache:
         self.fresh = self.fresh and not (noted.get("fine-tuned") or fine_tuned)
         self.adapter_digest = self.adapter_digest or str(noted.get("adapter") or "")
         self.rows = self.rows or str(noted.get("rows") or "")
+        self.terms = self.terms or tuple(cast("list[float]", noted.get("terms") or []))
         digest = str(noted.get("stored") or "")
         if digest and digest != self.stored_digest:
             self.stored_digest = digest
@@ -202,13 +202,7 @@ class SiteCache:
         return load_adapter(store, self.adapter_digest, self.classes, self.settings.run.seed)
 
     def set_adapter(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Store the shared adapter in the site's store: later messages bring only its digest.
-
-        Raises
-        ------
-        ModelError
-            If the store cannot be written.
-        """
+        """Store the shared adapter: later messages bring only its digest. May raise ModelError."""
         from llm import freeze_adapter, save_adapter
 
         adapter = freeze_adapter(arrays, self.classes, self.settings.run.seed)
@@ -224,7 +218,7 @@ class SiteCache:
         self.adapter_digest, self.stored_digest = adapter.digest, ""
         self.__dict__.update(frozen_adapter=adapter, stored=None)
         self._features.clear()
-        self._teacher = self.terms = None
+        self._teacher, self.terms = None, ()
 
     def features(self, split: str) -> npt.NDArray[np.float32]:
         """Return the raw features of one of `SPLITS`, (rows, d)."""
@@ -384,6 +378,7 @@ def note(context: Context, cache: SiteCache) -> None:
             "adapter": cache.adapter_digest,
             "stored": cache.stored_digest,
             "rows": cache.rows,
+            "terms": list(cache.terms),
         }
     )
 

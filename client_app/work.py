@@ -79,7 +79,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     teacher, llm_seconds = cache.teacher()
     seen = projection.apply(cache.features("validation"))
     rows = training_data(cache, teacher, projection, instruction.class_weights)
-    if cache.terms is None:
+    if not cache.terms:
         cache.terms = chosen_terms(settings.distill, rows, seen, cache.labels("validation"))
     if not cache.terms[0]:
         rows = with_labels(rows)

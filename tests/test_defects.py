@@ -43,7 +43,7 @@ def trained(classes: int, steps: int = 80, **more: Any) -> tuple[Any, Any, Real,
         classifier.initial(0),
         TrainingData(x, y),
         settings.train,
-        settings.distill,
+        settings.distill.in_round(1),
         steps=steps,
     )
     return classifier, result, x, y
@@ -98,7 +98,7 @@ def test_3_the_kl_term_changes_the_training() -> None:
             classifier.initial(0),
             TrainingData(x, y, soft),
             settings.train,
-            settings.distill,
+            settings.distill.in_round(1),
             steps=1,
         ).parameters["angles"]
         for settings in (with_kl, without)

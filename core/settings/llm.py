@@ -85,10 +85,10 @@ class DistillSettings(Section):
     """Towards what: `kl`, the local model's soft labels; `smoothing`, equal shares of all classes,
     which is label smoothing; `none`, the labels alone. Two controls: `prior`, the site's shares of
     the classes for every row; `permuted`, soft labels of other rows of the same class."""
-    weight: Share = setting(0.3, applies_when=unless("distill.kind", "none"))
+    weight: Share = setting(AUTO, applies_when=unless("distill.kind", "none"))
     """lambda: weight of the KL term, 0 turns it off. auto: each site chooses by the validation loss
     of a linear model that learns from the same rows; 0.3 (`smoothing`: 0.1) unless another is
-    better by more than a standard error."""
+    better by more than a standard error, which 0 often is."""
     temperature: Positive = setting(
         2.0,
         applies_when=when("distill.kind", "kl", "prior", "permuted")

@@ -118,7 +118,7 @@ MISTAKES = [
         f"{CSV} features.kind=kmer",
         "'kmer' with .* with data.kind = 'text'; .*k-mers and one-hot are of DNA",
     ),
-    ("llm.model=none", "'none' with distill.weight = 0.3; .* change distill.weight"),
+    ("llm.model=none", "'none' with distill.weight = 'auto'; .* change distill.weight"),
     ("llm.model=none distill.weight=0 agent.rule=adaptive", "'none' with agent.rule = 'adaptive'"),
     (f"{NO_LLM} distill.features=1", "'none' with distill.features = 1.0"),
     (f"{NO_LLM} stop.rule=either", "'none' with stop.rule = 'either'"),

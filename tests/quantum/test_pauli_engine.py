@@ -200,7 +200,7 @@ from quantum import TrainingData, build_classifier, evaluate, train_local
 classifier = build_classifier(QuantumSettings(), 2)
 data = TrainingData(np.ones((3, 4)), np.array([0, 1, 1]), np.full((3, 2), 0.5))
 result = train_local(
-    classifier, classifier.initial(0), data, TrainSettings(), DistillSettings(), steps=2
+    classifier, classifier.initial(0), data, TrainSettings(), DistillSettings().in_round(1), steps=2
 )
 evaluate(classifier, result.parameters, data.features)
 print([name for name in ("torch", "pennylane", "transformers") if name in sys.modules])

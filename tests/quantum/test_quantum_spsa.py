@@ -25,7 +25,9 @@ def problem(optimizer: str, rows: int = 6, **train: object) -> Problem:
         np.array([1.0, 2.0, 0.5]),
     )
     settings = TrainSettings(optimizer=optimizer, proximal=0.3, **train)  # type: ignore[arg-type]
-    return Problem(classifier, classifier.initial(1), data, settings, DistillSettings(), 0)
+    return Problem(
+        classifier, classifier.initial(1), data, settings, DistillSettings().in_round(1), 0
+    )
 
 
 def test_shifts_give_autograds_gradient() -> None:

@@ -295,7 +295,7 @@ def test_data_that_do_not_fit_are_refused(
         TrainingData(np.zeros((4, 2)), np.zeros(4, np.int64), np.full((4, 2), 0.5)), **change
     )
     with pytest.raises(DataError, match=message):
-        train_local(binary, binary.initial(0), data, ADAM, DistillSettings(), steps=1)
+        train_local(binary, binary.initial(0), data, ADAM, DistillSettings().in_round(1), steps=1)
 
 
 def test_no_nan_leaves_silently(binary: Classifier, blobs: Blobs) -> None:
@@ -314,7 +314,7 @@ def test_read_only_arrays_serve(binary: Classifier, blobs: Blobs) -> None:
         array.setflags(write=False)
     for array in start.values():
         array.setflags(write=False)
-    result = train_local(binary, start, data, ADAM, DistillSettings(), steps=1)
+    result = train_local(binary, start, data, ADAM, DistillSettings().in_round(1), steps=1)
     evaluate(binary, result.parameters, data.features)
 
 
