@@ -127,9 +127,9 @@ class LlmQfl(Strategy):
         """Make one message for each participant, with its own number of steps."""
         self._reference, self.releases = unpack_parameters(arrays), self.releases + 1
         packed, same = pack_parameters(self._reference), self._same_for_all  # once for everybody
-        train = self.settings.train
+        train, losses, gain = self.settings.train, self.state.losses, self.settings.stop.min_gain
         plateau = train.schedule == "plateau"
-        rate = rate_left(self.state.losses, train.plateau_rounds) if plateau else 1.0
+        rate = rate_left(losses, train.plateau_rounds, gain) if plateau else 1.0
         messages = []
         for client in self.current.decision.participants:
             instruction = TrainIns(

@@ -99,23 +99,37 @@ def steps_that_pay(base: int, losses: Sequence[float], *, max_steps: int) -> int
     return steps
 
 
-def rate_left(losses: Sequence[float], wait: int) -> float:
-    """Return the share of the learning rate that `wait` rounds without a better loss each halve.
+def rounds_without_gain(losses: Sequence[float], min_gain: float) -> list[int]:
+    """Return after each round how many there were since one that lowered the loss enough.
 
     Parameters
     ----------
     losses : sequence of float
         Validation loss of the global model by round, nats.
-    wait : int
-        Rounds without a loss below the lowest before the rate is halved; then they count anew.
+    min_gain : float
+        A loss is better if it is by more than this below the last better one, nats: many small
+        gains in a row add up to one.
     """
-    share, idle, lowest = 1.0, 0, math.inf
+    idle, lowest, found = 0, math.inf, list[int]()
     for loss in losses:
-        idle = 0 if loss < lowest else idle + 1
-        lowest = min(lowest, loss)
-        if idle == wait:
-            share, idle = share / 2, 0
-    return share
+        better = loss < lowest - min_gain
+        idle, lowest = (0, loss) if better else (idle + 1, lowest)
+        found.append(idle)
+    return found
+
+
+def rate_left(losses: Sequence[float], wait: int, min_gain: float = 0.0) -> float:
+    """Return the share of the learning rate that `wait` rounds without a gain each halve.
+
+    Parameters
+    ----------
+    losses, min_gain
+        As `rounds_without_gain` takes them.
+    wait : int
+        Rounds without a gain before the rate is halved, and halved again.
+    """
+    idle = rounds_without_gain(losses, min_gain)
+    return float(0.5 ** sum(count > 0 and count % wait == 0 for count in idle))
 
 
 def distances(losses: Mapping[int, float], server_loss: float) -> dict[int, float]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from core.settings.backends import DEVICE, IBM
-from core.settings.declare import Section, setting, when
+from core.settings.declare import Section, above, setting, when
+
+(PATIENT,) = above("stop.patience", 0)
+(PLATEAU,) = when("train.schedule", "plateau")
 
 
 class RunSettings(Section):
@@ -58,6 +62,9 @@ class StopSettings(Section):
     """No agent, rule or patience stops the run earlier."""
     patience: int = setting(3, ge=0, resumable=True)
     """Rounds without a better validation loss before the run stops; 0: off."""
+    min_gain: float = setting(0.002, applies_when=(replace(PATIENT, or_else=PLATEAU),), ge=0)
+    """A validation loss counts as better if it is by more than this below the last better one, in
+    nats; for `stop.patience` and `train.schedule=plateau`."""
     target_accuracy: float = setting(0.0, ge=0, le=1, resumable=True)
     """Validation accuracy that ends the run; 0: off."""
     circuits: int = setting(0, ge=0, resumable=True)

@@ -32,9 +32,9 @@ class TrainSettings(Section):
     schedule: Literal["constant", "inverse-time", "plateau"] = setting(
         "plateau", applies_when=when("train.optimizer", "auto", "adam", "parameter-shift")
     )
-    """Learning-rate schedule of Adam. plateau: the rate is halved when the server's validation loss
-    has not fallen for `train.plateau_rounds`; inverse-time is theorem 6.4's 2 / (mu (t + gamma)).
-    """
+    """Learning-rate schedule of Adam. plateau: halved when the server's validation loss has not
+    fallen (by `stop.min_gain`) for `train.plateau_rounds`; inverse-time is theorem 6.4's
+    2 / (mu (t + gamma))."""
     plateau_rounds: int = setting(1, applies_when=when("train.schedule", "plateau"), ge=1)
     """Rounds without a lower validation loss before the learning rate is halved."""
     perturbation: float = setting(

@@ -10,6 +10,7 @@ from core.settings.run import StopSettings
 from strategies.decisions import Agent, ClientView, Decision, Observation
 from strategies.decisions.budget import budgets, within
 from strategies.decisions.harmless import EVERYBODY, why_not
+from strategies.regulation import rounds_without_gain
 
 OVERRULED = "the run's limits stop here instead"
 
@@ -132,12 +133,11 @@ def gap_below(server_loss: float, llm_loss: float | None, tau: float) -> bool:
     return llm_loss is not None and abs(server_loss - llm_loss) < tau
 
 
-def out_of_patience(losses: Sequence[float], patience: int) -> bool:
-    """Say whether the best loss is `patience` or more rounds old (0: never)."""
+def out_of_patience(losses: Sequence[float], patience: int, min_gain: float = 0.0) -> bool:
+    """Say whether the loss was last lowered enough `patience` or more rounds ago (0: never)."""
     if patience <= 0 or not losses:
         return False
-    best = min(range(len(losses)), key=losses.__getitem__)
-    return len(losses) - 1 - best >= patience
+    return rounds_without_gain(losses, min_gain)[-1] >= patience
 
 
 def stop_reason(seen: Observation, settings: Settings) -> str:
@@ -165,7 +165,7 @@ def stop_reason(seen: Observation, settings: Settings) -> str:
     loss = seen.losses[-1]
     if stop.target_accuracy and seen.accuracies[-1] >= stop.target_accuracy:
         return f"target accuracy {stop.target_accuracy:g} is reached ({seen.accuracies[-1]:.3f})"
-    if out_of_patience(seen.losses, stop.patience):
+    if out_of_patience(seen.losses, stop.patience, stop.min_gain):
         return f"no better validation loss for {stop.patience} rounds"
     if stop.rule in ("change", "either") and change_below(seen.alignments, stop.tau):
         moved = abs(seen.alignments[-1] - seen.alignments[-2])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import closest, distances, loss_ratio, next_steps
-from strategies.regulation import rate_left, steps_that_pay
+from strategies.regulation import rate_left, rounds_without_gain, steps_that_pay
 
 RULES = ("fixed", "adaptive", "incremental", "dynamic", "logarithmic", "hybrid")
 
@@ -113,3 +113,13 @@ def test_the_rate_is_halved_where_the_loss_stops_falling() -> None:
     assert rate_left([0.5, 0.6, 0.55, 0.4, 0.45], 1) == 0.125  # each round not below the lowest
     assert rate_left([0.5, 0.6, 0.55, 0.4, 0.45], 2) == 0.5
     assert rate_left([0.5, *[0.6] * 6], 2) == 0.125
+    assert rate_left([0.5, 0.4995, 0.499, 0.4985], 1) == 1
+    assert rate_left([0.5, 0.4995, 0.499, 0.4985], 1, 0.001) == 0.25  # the third time it is enough
+
+
+def test_small_gains_in_a_row_add_up() -> None:
+    falling = [0.5, 0.4995, 0.499, 0.4985, 0.498]
+    assert rounds_without_gain(falling, 0.0) == [0, 0, 0, 0, 0]
+    assert rounds_without_gain(falling, 0.0012) == [0, 1, 2, 0, 1]
+    assert rounds_without_gain([0.5, 0.6, 0.49, 0.495], 0.002) == [0, 1, 0, 1]
+    assert rounds_without_gain([], 0.002) == []

@@ -224,6 +224,8 @@ def test_patience_counts_rounds_since_the_best() -> None:
     assert out_of_patience([1, 2], 1)
     assert not out_of_patience([1, 2], 2)
     assert not out_of_patience([1, 2, 3, 4], 0)
+    assert out_of_patience([1, 0.9999, 0.9998], 2, 0.001)
+    assert not out_of_patience([1, 0.9999, 0.9988], 2, 0.001)
     assert not out_of_patience([], 3)
 
 
