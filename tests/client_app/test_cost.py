@@ -51,10 +51,10 @@ def test_estimate_names_circuit_and_prices(tmp_path: Any) -> None:
     found = estimate(settings)
     aer, exact, manila = found["clients"]
     assert [c["backend"] for c in found["clients"]] == ["aer", "exact", "aer:manila"]
-    assert exact["circuit"] == {"two_qubit_gates": 21}
+    assert exact["circuit"] == {"two_qubit_gates": 12}
     assert exact["step"]["circuits"] == 4 * (1 + 2 * exact["angles"])
     assert (aer["step"]["circuits"], aer["step"]["jobs"], aer["step"]["shots"]) == (8, 1, 128)
-    assert manila["circuit"]["two_qubit_gates"] >= 21
+    assert manila["circuit"]["two_qubit_gates"] >= 12
     assert 0 < manila["circuit"]["error"] < 1
     assert found["totals"]["max_steps"] == found["totals"]["steps"]  # everybody, fixed steps
     assert not (tmp_path / "jobs.sqlite").exists()  # nothing was submitted
