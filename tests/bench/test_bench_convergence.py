@@ -217,7 +217,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 def test_the_ledger_obeys_the_law(tiny: Ran) -> None:
     law = law_of(tiny, overhead(tiny))
     assert law.exact
-    assert (law.orders, law.numbers) == (4, tiny.begun["angles"] + 2)
+    assert (law.orders, law.numbers) == (4, tiny.begun["angles"] + 2 * (4 + 1))
     assert law.circuits[0] == law.circuits[1] > 0
     assert law.bytes[0] == law.bytes[1] > 4 * 8 * law.numbers
     down, up = overhead(tiny)

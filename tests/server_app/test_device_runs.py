@@ -52,7 +52,7 @@ def test_different_clients_have_different_backends(federate: Federate, own_jobs:
         assert device["jobs"] == 2 + 1  # one a step, one for the validation rows
         assert device["circuits"] == 2 * 2 * 4 + VALIDATED
         assert device["shots"] == 32 * device["circuits"]
-        assert device["two_qubit_gates"] > 20 * device["circuits"]
+        assert device["two_qubit_gates"] >= 12 * device["circuits"]
     kept = JobStore(own_jobs / "jobs.sqlite")
     assert kept.spent("1/1").jobs == 3  # fake backends' jobs are in the store of their node
 
