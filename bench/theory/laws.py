@@ -1,8 +1,8 @@
 """What real runs pay, beside what theorems 6.5 and 6.6 say they pay: small, in one process.
 
 The laws are written out here and not taken from the code that counts: per participant and round
-``overhead + 4 (P + H)`` bytes each way, P angles and H numbers of the head in float32; and circuits as
-``B (1 + 2 P)`` a step of Adam, ``2 B`` of SPSA, ``B`` an evaluation of COBYLA and for its start,
+``overhead + 4 (P + H)`` bytes each way, P angles and H numbers of the head in float32; and circuits
+as ``B (1 + 2 P)`` a step of Adam, ``2 B`` of SPSA, ``B`` an evaluation of COBYLA and for its start,
 B the rows of a step, with a circuit for each validation row besides.
 """
 
