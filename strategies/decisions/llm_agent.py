@@ -140,7 +140,7 @@ class LLMAgent:
         control = self._ask(question(other, self.min_rounds), other, until, 0)
         if isinstance(control, str):
             return f"a control question: {control}"
-        return self._note(ignored_table(decision, control))
+        return self._note(ignored_table(decision, control, seen))
 
     def _unread_options(
         self, request: Question, seen: Observation, options: Mapping[str, Decision], until: float

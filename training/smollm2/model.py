@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from core import ModelError
 from strategies.agents.regulator.encoding import CLIENT, LEVEL_IDS, RUN, SKIP_ID, VOCABULARY
 from strategies.agents.regulator.policy import GO_ID, STOP_ID
 
@@ -186,3 +187,20 @@ def load(folder: Path | str, **window: int) -> Pretrained:
 
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     return Pretrained(base, AutoTokenizer.from_pretrained(folder), **window)
+
+
+def restore(model: Pretrained, adapter: Path) -> Pretrained:
+    """Give a fresh model what `train` wrote."""
+    from safetensors.torch import load_file
+
+    arrays, learnt = load_file(adapter), model.learnt()
+    if {name: one.shape for name, one in arrays.items()} != {k: v.shape for k, v in learnt.items()}:
+        raise ModelError(
+            f"{adapter} holds other arrays than this model's adapters",
+            "a file that python -m training.smollm2.train wrote",
+            "make it again",
+        )
+    with torch.no_grad():
+        for name, one in learnt.items():
+            one.copy_(arrays[name])
+    return model.eval()

@@ -114,7 +114,7 @@ def test_control_questions_are_replayed(
     lines = ran.decisions()
     assert [len(line["attempts"]) for line in lines] == [1, 2, 2]
     assert ran.summary["agent"]["uninformed"] == 2
-    assert "uninformed: the same clients and steps again" in lines[1]["reason"]
+    assert "uninformed: with the clients' numbers dealt out" in lines[1]["reason"]
     assert lines[1]["participants"] == [0, 1, 2]
     assert lines[1]["decided_by"] == "rule (adaptive)"
     assert [one.differs for one in audit(ran.folder)[1]] == [(), (), ()]

@@ -20,6 +20,7 @@ from strategies.decisions.control import (
     SAME_LETTER,
     copies_form,
     ignored_options,
+    ignored_table,
     mirrored,
     singles_out,
     turned_round,
@@ -131,6 +132,24 @@ def test_who_names_the_same_clients_whatever_they_are_is_counted(steps: dict[int
     control = ruled.attempts[1]
     assert control.prompt != ruled.attempts[0].prompt
     assert control.answer == ruled.attempts[0].answer
+
+
+def test_who_names_clients_by_chance_is_counted_and_who_wavers_is_not() -> None:
+    shown = seen([view(k, loss=0.1 * k, chosen=1) for k in range(4)])
+    first = Decision.to_train({0: 20, 1: 10}, "")  # dealt out: 0 and 1 change with 3 and 2
+
+    def found(**steps: int) -> str:
+        given = {int(k[1:]): m for k, m in steps.items()}
+        return ignored_table(first, Decision.to_train(given, ""), shown)
+
+    dealt = {v.client: v.loss for v in mirrored(shown, first).clients}  # type: ignore[union-attr]
+    assert dealt == {0: 0.1 * 2, 2: 0.0, 1: 0.1 * 3, 3: 0.1}
+    assert not found(k2=20, k3=10)
+    assert not found(k2=20)  # nearly so
+    assert not found(k2=18, k3=14, k0=5)
+    assert found(k0=20, k1=10)
+    assert found(k0=10, k1=10, k2=10, k3=10)  # of no client more than of another
+    assert found(k1=7, k0=9)
 
 
 def test_the_forms_words_are_no_reason() -> None:
