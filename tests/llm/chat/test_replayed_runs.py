@@ -83,7 +83,7 @@ def test_answers_are_parsed_again_without_a_request(directed: Any) -> None:
     assert found[2] == ("question 1: the prompt is not the one that the observation gives",)
     assert found[3] == ("question 1: the prompt is not the one that the observation gives",)
     assert found[4] == (f'question 1: notes ["mended"] recorded, ["{absent}"] replayed',)
-    assert found[5] == ('decided_by "endpoint (tiny)" recorded, "rule (adaptive)" replayed',)
+    assert found[5] == ('decided_by "endpoint (tiny)" recorded, "rule (when-it-pays)" replayed',)
     assert not any(found[number] for number in range(6, len(ROUNDS) + 1))
     assert len(server.requests) == asked
 
@@ -116,5 +116,5 @@ def test_control_questions_are_replayed(
     assert ran.summary["agent"]["uninformed"] == 2
     assert "uninformed: with the clients' numbers dealt out" in lines[1]["reason"]
     assert lines[1]["participants"] == [0, 1, 2]
-    assert lines[1]["decided_by"] == "rule (adaptive)"
+    assert lines[1]["decided_by"] == "rule (when-it-pays)"
     assert [one.differs for one in audit(ran.folder)[1]] == [(), (), ()]
