@@ -80,7 +80,7 @@ def test_behind_llama_cpp_it_directs_three_rounds(
     federate: Federate, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLM_QFL_AGENT_URL", f"{address}/v1")
-    given = ("agent.kind=endpoint", "agent.model=smollm2", "agent.timeout=300")
+    given = ("agent.kind=endpoint", "agent.model=smollm2", "agent.retries=0", "agent.timeout=300")
     ran = federate(*RUN, *given)
     monkeypatch.delenv("LLM_QFL_AGENT_URL")
     sound(ran)
