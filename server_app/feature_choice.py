@@ -19,6 +19,7 @@ from core.messages import Parameters, SiteReport
 from server_app.probes import (
     evaluate_at_server,
     evaluate_at_sites,
+    fewest_qubits,
     fit_probes,
     shrinkages_to_try,
 )
@@ -177,7 +178,8 @@ def _unchosen(settings: Settings, kinds: str, sums: Sequence[Parameters]) -> Fea
 
     given, qubits = settings.features.shrinkage, settings.quantum.qubits
     shrinkage = USUAL_SHRINKAGE if given == AUTO else given
-    return FeatureChoice(kinds, sums, shrinkage, USUAL_QUBITS if qubits == AUTO else qubits)
+    usual = max(USUAL_QUBITS, fewest_qubits(settings, len(sums[0]["count"])))
+    return FeatureChoice(kinds, sums, shrinkage, usual if qubits == AUTO else qubits)
 
 
 def _logged(choice: FeatureChoice) -> FeatureChoice:

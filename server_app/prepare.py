@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from logging import INFO, WARNING
 from typing import Any
 
@@ -100,6 +101,28 @@ def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFede
     return PreparedFederation(
         members, costs, packed, weights, adapter, left_out, notes, choice=choice.why
     )
+
+
+def with_step_costs(federation: PreparedFederation, settings: Settings) -> PreparedFederation:
+    """Price the clients' steps by the run's circuit: each priced one of most qubits.
+
+    Parameters
+    ----------
+    federation : PreparedFederation
+        Of a run whose number of qubits the sites did not know.
+    settings : Settings
+        The run's, with that number.
+    """
+    from quantum import build_ansatz, circuits_per_step
+
+    shifts = build_ansatz(settings.quantum, len(federation.first.classes)).shifts
+
+    def priced(member: Member) -> Member:
+        about, backend = member.about, member.about.backend.partition(" ")[0]
+        circuits = circuits_per_step(settings.train, about.train_rows, shifts, backend)
+        return replace(member, about=replace(about, circuits_per_step=circuits))
+
+    return replace(federation, members=tuple(map(priced, federation.members)))
 
 
 def read_prepared(reply: Message, settings: Settings) -> tuple[SiteReport, Parameters]:

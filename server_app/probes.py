@@ -6,6 +6,7 @@ kind of features, each shrinkage and each number of qubits that there is to choo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import WARNING
@@ -17,7 +18,7 @@ from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from core import AUTO, Cost, DataError, Settings, derive_seed, open_store
+from core import AUTO, Cost, DataError, Settings, SettingsError, derive_seed, open_store
 from core.messages import (
     ARRAYS,
     PROBE,
@@ -41,6 +42,9 @@ USUAL_DISTANCE = 0.1
 """Nats: sites whose losses lie so near each other's median are alike."""
 
 FEWEST_QUBITS = 2
+
+MOST_LOST = 0.02
+"""Nats that fewer qubits may cost: with few rows of a rare class a standard error says little."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,14 @@ class ProbeLosses:
     def best(self) -> Best:
         """Return the features of least loss, and the fewest qubits that are about as good.
 
-        About as good: within a standard error, over rows, of the difference. The shrinkage is the
-        best of so many qubits. Of equal losses the first counts, whose moments are smallest.
+        About as good: within a standard error, over rows, of the difference, and `MOST_LOST`. The
+        shrinkage is the best of so many qubits. Of equal losses the first counts, whose moments are smallest.
         """
         kinds = min(self.losses, key=lambda name: float(self.losses[name].min()))
         losses, spreads = self.losses[kinds], self.spreads[kinds]
         row = int(np.unravel_index(np.argmin(losses), losses.shape)[0])
-        allowed = losses[row].min() + spreads[row] / max(1.0, self.rows) ** 0.5
+        error = spreads[row] / max(1.0, self.rows) ** 0.5
+        allowed = losses[row].min() + np.minimum(error, MOST_LOST)
         column = int(np.argmax(losses[row] <= allowed))
         shrinkage = self.shrinkages[int(np.argmin(losses[:, column]))]
         return Best(kinds, shrinkage, self.widths[kinds][column])
@@ -169,8 +174,31 @@ def _widths(settings: Settings, moments: Moments, blocks: Sequence[int]) -> tupl
 
     if settings.quantum.qubits != AUTO:
         return (settings.quantum.width,)
-    most = max(FEWEST_QUBITS, min(settings.quantum.width, varying_directions(moments, blocks)))
-    return tuple(range(FEWEST_QUBITS, most + 1))
+    classes = len(moments.count)
+    fewest, most = fewest_qubits(settings, classes), settings.quantum.width
+    most = max(fewest, min(most, varying_directions(moments, blocks)))
+    if settings.features.projection == "lda":  # a discriminant less, and classes become alike
+        fewest = min(most, max(fewest, classes - 1))
+    return tuple(range(fewest, most + 1))
+
+
+def fewest_qubits(settings: Settings, classes: int) -> int:
+    """Return the number of qubits; of `auto` the fewest that the circuit can tell the classes by.
+
+    Raises
+    ------
+    SettingsError
+        If the most that `auto` becomes are too few.
+    """
+    from quantum import build_ansatz
+
+    quantum, most = settings.quantum, settings.quantum.width
+    for qubits in range(FEWEST_QUBITS, most):
+        if quantum.qubits == AUTO:
+            with contextlib.suppress(SettingsError):
+                build_ansatz(quantum.model_copy(update={"qubits": qubits}), classes)
+                return qubits
+    return most
 
 
 def evaluate_at_server(
@@ -293,13 +321,11 @@ def _found(
 ) -> ProbeLosses:
     """Put losses together, in the order of the candidates."""
     shapes = {kind: probe.tried for kind, probe in probes.items()}
-    fixed = settings.quantum.qubits != AUTO
-    first = settings.quantum.width if fixed else FEWEST_QUBITS
     return ProbeLosses(
         {kind: np.reshape(losses[kind], shape) for kind, shape in shapes.items()},
         {kind: np.reshape(spreads[kind], shape) for kind, shape in shapes.items()},
         shrinkages_to_try(settings),
-        {kind: tuple(range(first, first + shape[1])) for kind, shape in shapes.items()},
+        {kind: probe.widths for kind, probe in probes.items()},
         rows,
     )
 

@@ -9,14 +9,14 @@ from flwr.app import ArrayRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from core import Settings, UserError, derive_seed, unexpected_error
+from core import AUTO, Settings, UserError, derive_seed, unexpected_error
 from core.messages import Parameters, pack_parameters, unpack_parameters
 from core.model_file import model_settings
 from server_app.closing import final_test, kept_model
 from server_app.evaluation import CentralEvaluator
 from server_app.feature_choice import with_features
 from server_app.pipeline import projection_arrays
-from server_app.prepare import prepare, warn_of_step_limit
+from server_app.prepare import prepare, warn_of_step_limit, with_step_costs
 from server_app.resume import RunHistory, rejoin, restore
 from server_app.summary import prepared_event, resumed_event, summarise
 from strategies import LlmQfl, build_agent
@@ -71,7 +71,9 @@ def run(
             federation = rejoin(grid, settings, history, journal.folder)
         else:
             federation = prepare(grid, settings, journal)
-        settings = with_features(settings, federation.projection)
+        settings, given = with_features(settings, federation.projection), settings
+        if given.quantum.qubits == AUTO:
+            federation = with_step_costs(federation, settings)
         warn_of_step_limit(settings, federation.members)
         run_id = history.run if history else run_id
         evaluator = _evaluator(settings, federation, run_id, history)

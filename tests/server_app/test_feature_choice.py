@@ -15,6 +15,7 @@ import llm_qfl
 from client_app.site import forget
 from core import DataError, UserError, parse_run, read_jsonl
 from core.messages import ABOUT, ARRAYS, METRICS, PREPARE, PROBE
+from core.storage.checkpoints import last_checkpoint
 from data import fit_probe, load_site, moments_of, one_hot
 from llm_qfl.cli.formatting import header
 from reporting import write_report
@@ -326,16 +327,16 @@ def found(losses: list[list[float]], spreads: list[list[float]], rows: float = 1
 @pytest.mark.parametrize(
     ("spread", "rows", "qubits", "shrinkage"),
     [
-        (1.0, 100, 3, 0.1),  # a standard error is 0.1: three qubits are as good as four
-        (1.0, 400, 4, 0.9),  # and now 0.05: they are not
-        (7.0, 100, 2, 0.1),
+        (0.19, 100, 3, 0.1),  # a standard error is 0.019: three qubits are as good as four
+        (0.19, 400, 4, 0.9),  # and now half of that: they are not
+        (7.0, 100, 3, 0.1),  # but 0.02 nats are lost at most
         (0.0, 100, 4, 0.9),
     ],
 )
 def test_the_fewest_qubits_within_a_standard_error(
     spread: float, rows: float, qubits: int, shrinkage: float
 ) -> None:
-    losses = [[1.0, 0.58, 0.55], [1.1, 0.59, 0.5]]
+    losses = [[1.0, 0.515, 0.515], [1.1, 0.518, 0.5]]
     spreads = [[spread, spread, 0.0]] * 2
     best = found(losses, spreads, rows).best()
     assert (best.kinds, best.qubits, best.shrinkage) == ("a", qubits, shrinkage)
@@ -347,6 +348,12 @@ def test_what_was_tried_is_said() -> None:
         "probe loss 0.500; b 9.000; shrinkage 0.9 of 0.1 0.600, 0.9 0.500; "
         "3 qubits of 2 1.100, 3 0.500"
     )
+
+
+def prices(folder: Path) -> list[int]:
+    checkpoint = last_checkpoint(folder)
+    assert checkpoint is not None
+    return [member["circuits_per_step"] for member in checkpoint.state["members"]]
 
 
 AUTO_SET = ("features.shrinkage=auto", "features.k=auto", "quantum.qubits=auto")
@@ -382,6 +389,7 @@ def test_shrinkage_k_and_qubits_by_validation(
     losses = [[e["loss"] for e in run.events("round")] for run in (ran, named)]
     assert losses[0] == losses[1]
     assert ran.summary["ledger"]["circuits"] == named.summary["ledger"]["circuits"]
+    assert prices(ran.folder) == prices(named.folder)
     kept = llm_qfl.load(ran.folder)
     assert kept.settings.quantum.qubits == int(choice[3])
     assert kept.settings.features.shrinkage == float(choice[2])
