@@ -84,7 +84,8 @@ class ProbeLosses:
         """Return the features of least loss, and the fewest qubits that are about as good.
 
         About as good: within a standard error, over rows, of the difference, and `MOST_LOST`. The
-        shrinkage is the best of so many qubits. Of equal losses the first counts, whose moments are smallest.
+        shrinkage is the best of so many qubits. Of equal losses the first counts, whose moments are
+        smallest.
         """
         kinds = min(self.losses, key=lambda name: float(self.losses[name].min()))
         losses, spreads = self.losses[kinds], self.spreads[kinds]

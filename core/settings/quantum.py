@@ -22,9 +22,9 @@ class QuantumSettings(Section):
     options: str = setting("", applies_when=own("ansatz"))
     """Options of an ansatz of yours, `key=value,key=value`."""
     qubits: Annotated[int, Field(ge=2, le=20)] | Auto = setting(4)
-    """Number of qubits; `auto`: of at most 8 the fewest, but one for each discriminant, whose linear
-    probe is within a standard error of the best on validation rows (4 where nothing may be sent to
-    choose by)."""
+    """Number of qubits; `auto`: of at most 8 the fewest, but one for each discriminant, whose
+    linear probe is within a standard error of the best on validation rows (4 where nothing may be
+    sent to choose by)."""
     block: Literal["su4", "paper"] = setting("su4", applies_when=used_by("ansatz", "quantum.block"))
     """Two-qubit convolution block: 15 angles (all of SU(4)) or the paper's 3."""
     uploads: int = setting(1, applies_when=used_by("ansatz", "quantum.uploads"), ge=1, le=4)
