@@ -50,6 +50,8 @@ CLIENTS = {
     "llm_loss": REAL,
     "llm_accuracy": REAL,
     "llm_macro_f1": REAL,
+    "distill_weight": REAL,
+    "distill_temperature": REAL,
     **COSTS,
     "busy_seconds": REAL,
 }
@@ -103,8 +105,9 @@ def clients_frame(record: Record) -> DataFrame:
         update that was left, 1: all. ``rows``: of training. ``loss`` and ``accuracy`` of its
         model on its validation rows, nats and share; ``train_loss``: of the objective;
         ``ratio``: its loss over ``llm_loss``, that of its language model, nats; ``llm_accuracy``
-        and ``llm_macro_f1`` likewise, shares. The rest is its cost: `ledger_frame`;
-        ``busy_seconds``: all but waiting.
+        and ``llm_macro_f1`` likewise, shares. ``distill_weight`` and ``distill_temperature``:
+        lambda and tau of the round. The rest is its cost: `ledger_frame`; ``busy_seconds``: all
+        but waiting.
     """
     rows = [{**event, "site": record.client_name(event["client"])} for event in record.clients]
     return _table(rows, CLIENTS)

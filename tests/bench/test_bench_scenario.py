@@ -65,19 +65,25 @@ def test_agents_differ_from_plain_qfl_by_the_agent_only(data: str) -> None:
         assert len({*range(settings.data.noisy_clients), *SLOW, *dear}) == 6
 
 
-@pytest.mark.parametrize("data", ["dna", "tweets"])
-def test_distillation_alone_differs_among_runs_of_as_many_rows(data: str) -> None:
-    plan = plan_of(ROOT / "bench" / "studies" / f"distillation-{data}.toml")
+def test_what_guides_alone_differs_among_the_runs_of_a_set() -> None:
+    plan = plan_of(ROOT / "bench" / "studies" / "distillation.toml")
     for cell in plan.cells:
-        settings = cell.settings
-        assert settings.data.train_rows == settings.run.clients * int(cell.values["rows"])
-        assert (settings.distill.weight != 0) == (cell.values["distillation"] != "none")
         reference = next(
             other.settings
             for other in plan.cells
-            if plan.is_reference(other) and other.values["rows"] == cell.values["rows"]
+            if plan.is_reference(other) and other.values["set"] == cell.values["set"]
         )
-        assert settings.model_copy(update={"distill": reference.distill}) == reference
+        settings, guided = cell.settings, str(cell.values["guided"])
+        assert reference.distill.kind == "smoothing"
+        changed = {"distill": reference.distill, "llm": reference.llm}
+        if "tuned" in guided:
+            changed["features"] = reference.features
+        if "transfer" in guided:
+            rows = settings.data.unlabelled_rows
+            assert rows == 1500
+            changed["data"] = reference.data
+            assert settings.data == reference.data.model_copy(update={"unlabelled_rows": rows})
+        assert settings.model_copy(update=changed) == reference
 
 
 def seen(*accuracies: float) -> Observation:
