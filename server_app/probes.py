@@ -43,8 +43,9 @@ USUAL_DISTANCE = 0.1
 
 FEWEST_QUBITS = 2
 
-MOST_LOST = 0.02
-"""Nats that fewer qubits may cost: with few rows of a rare class a standard error says little."""
+LOST = (0.01, 0.02)
+"""Nats that fewer qubits may cost, least and most: a qubit is circuits, and with few rows of a rare
+class a standard error says little."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class ProbeLosses:
     def best(self) -> Best:
         """Return the features of least loss, and the fewest qubits that are about as good.
 
-        About as good: within a standard error, over rows, of the difference, and `MOST_LOST`. The
+        About as good: within a standard error, over rows, of the difference, in the bounds `LOST`. The
         shrinkage is the best of so many qubits. Of equal losses the first counts, whose moments are
         smallest.
         """
@@ -91,7 +92,7 @@ class ProbeLosses:
         losses, spreads = self.losses[kinds], self.spreads[kinds]
         row = int(np.unravel_index(np.argmin(losses), losses.shape)[0])
         error = spreads[row] / max(1.0, self.rows) ** 0.5
-        allowed = losses[row].min() + np.minimum(error, MOST_LOST)
+        allowed = losses[row].min() + np.clip(error, *LOST)
         column = int(np.argmax(losses[row] <= allowed))
         shrinkage = self.shrinkages[int(np.argmin(losses[:, column]))]
         return Best(kinds, shrinkage, self.widths[kinds][column])

@@ -325,18 +325,19 @@ def found(losses: list[list[float]], spreads: list[list[float]], rows: float = 1
 
 
 @pytest.mark.parametrize(
-    ("spread", "rows", "qubits", "shrinkage"),
+    ("middle", "spread", "rows", "qubits", "shrinkage"),
     [
-        (0.19, 100, 3, 0.1),  # a standard error is 0.019: three qubits are as good as four
-        (0.19, 400, 4, 0.9),  # and now half of that: they are not
-        (7.0, 100, 3, 0.1),  # but 0.02 nats are lost at most
-        (0.0, 100, 4, 0.9),
+        (0.518, 0.19, 100, 3, 0.1),  # a standard error is 0.019: three are as good as four
+        (0.518, 0.19, 400, 4, 0.9),  # and now half of that: they are not
+        (0.521, 7.0, 100, 4, 0.9),  # 0.02 nats are lost at most
+        (0.509, 0.0, 100, 3, 0.9),  # and 0.01 are no qubit's worth
+        (0.511, 0.0, 100, 4, 0.9),
     ],
 )
 def test_the_fewest_qubits_within_a_standard_error(
-    spread: float, rows: float, qubits: int, shrinkage: float
+    middle: float, spread: float, rows: float, qubits: int, shrinkage: float
 ) -> None:
-    losses = [[1.0, 0.515, 0.515], [1.1, 0.518, 0.5]]
+    losses = [[1.0, 0.515, 0.515], [1.1, middle, 0.5]]
     spreads = [[spread, spread, 0.0]] * 2
     best = found(losses, spreads, rows).best()
     assert (best.kinds, best.qubits, best.shrinkage) == ("a", qubits, shrinkage)
