@@ -84,9 +84,9 @@ class ProbeLosses:
     def best(self) -> Best:
         """Return the features of least loss, and the fewest qubits that are about as good.
 
-        About as good: within a standard error, over rows, of the difference, in the bounds `LOST`. The
-        shrinkage is the best of so many qubits. Of equal losses the first counts, whose moments are
-        smallest.
+        About as good: within a standard error, over rows, of the difference, in the bounds `LOST`.
+        The shrinkage is the best of so many qubits. Of equal losses the first counts, whose moments
+        are smallest.
         """
         kinds = min(self.losses, key=lambda name: float(self.losses[name].min()))
         losses, spreads = self.losses[kinds], self.spreads[kinds]
