@@ -94,7 +94,15 @@ def test_a_qcnn_pools_for_a_readout_per_class_only() -> None:
     circuit = build_ansatz(QuantumSettings(readout="linear"), 2)
     assert circuit.angles == 4 * 15
     assert [block.label for block in circuit.layers] == ["SU(4)"] * 4
-    assert circuit.identity != build_ansatz(QuantumSettings(readout="per-class"), 4).identity
+
+
+def test_what_is_measured_is_in_the_identity() -> None:
+    """Four numbers either way: jobs and stored circuits must not be taken for each other's."""
+    linear, per_class = (
+        build_ansatz(QuantumSettings(model="product", readout=kind), 4).identity  # type: ignore[arg-type]
+        for kind in ("linear", "per-class")
+    )
+    assert linear != per_class
 
 
 def test_settings_choose_the_ansatz() -> None:
