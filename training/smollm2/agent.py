@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llm.sources import find_generator
 from strategies.agents.regulator.agent import RegulatorAgent
 from strategies.decisions import Attempt, Decision, Observation
-from training.smollm2.model import load, restore
+from training.smollm2.model import load, restore, smollm2_folder
 
 
 class SmolLM2Agent:
@@ -26,8 +25,8 @@ class SmolLM2Agent:
     sees_credit = needs_credit = True
 
     def __init__(self, adapter: str) -> None:
-        folder = find_generator("smollm2", "agent.model", "the shipped model").folder
-        self.inner = RegulatorAgent(restore(load(folder or ""), Path(adapter)))  # type: ignore[arg-type]
+        model = restore(load(smollm2_folder()), Path(adapter))
+        self.inner = RegulatorAgent(model)  # type: ignore[arg-type]
         self.name = self.decided_by = "smollm2 (adapter)"
 
     @property

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core import ModelError
+from llm.sources import find_generator
 from strategies.agents.regulator.encoding import CLIENT, LEVEL_IDS, RUN, SKIP_ID, VOCABULARY
 from strategies.agents.regulator.policy import GO_ID, STOP_ID
 
@@ -187,6 +188,18 @@ def load(folder: Path | str, **window: int) -> Pretrained:
 
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     return Pretrained(base, AutoTokenizer.from_pretrained(folder), **window)
+
+
+def smollm2_folder() -> Path:
+    """Return the folder of the packaged SmolLM2, as transformers reads it.
+
+    Raises
+    ------
+    core.ModelError
+        If its package is not installed.
+    """
+    source = find_generator("smollm2", "agent.model", "the packaged model")
+    return Path(source.loading["pretrained_model_name_or_path"])
 
 
 def restore(model: Pretrained, adapter: Path) -> Pretrained:
