@@ -43,7 +43,7 @@ def small(**more: Any) -> tuple[Pretrained, Words]:
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 5}
     base = LlamaForCausalLM(LlamaConfig(**shape, **heads)).to(torch.bfloat16).eval()
     words = Words()
-    return Pretrained(base, words, first=2, last=4, **more), words  # type: ignore[arg-type]
+    return Pretrained(base, words, first=2, last=4, **more), words
 
 
 def observed(clients: int = 4, federations: int = 3) -> torch.Tensor:
@@ -79,11 +79,11 @@ def test_frozen_layers_are_computed_once_and_shared_by_copies() -> None:
     assert torch.equal(states, direct)
     other = copy.deepcopy(model)
     assert other.frozen is frozen
-    frozen.layers = None  # type: ignore[assignment]
+    frozen.layers = None
     assert torch.equal(other.frozen.states(ids), direct)
     assert torch.equal(other.word_logits(ids), model.word_logits(ids))
     with torch.no_grad():
-        model.head += 1.0
+        model.head.add_(1.0)
     assert not torch.equal(other.head, model.head)
 
 
@@ -91,11 +91,11 @@ def test_all_words_are_drawn_from_one_reading_as_their_scores_say() -> None:
     model, _ = small()
     ids, free = observed(), torch.tensor([True, False, True])
     with torch.no_grad():
-        model.head *= 40
-        likeliest = draw(model, ids, free)  # type: ignore[arg-type]
-        drawn = draw(model, ids, free, torch.Generator().manual_seed(1))  # type: ignore[arg-type]
+        model.head.mul_(40)
+        likeliest = draw(model, ids, free)
+        drawn = draw(model, ids, free, torch.Generator().manual_seed(1))
         for choice in (likeliest, drawn):
-            scores = token_scores(model, ids, choice.tokens, free)  # type: ignore[arg-type]
+            scores = token_scores(model, ids, choice.tokens, free)
             assert torch.allclose(scores.log_probability(), choice.log_probability)
     assert (likeliest.log_probability >= drawn.log_probability - 1e-6)[1]
     assert likeliest.tokens[1, 0] == GO_ID
@@ -108,7 +108,7 @@ def test_it_learns_to_imitate_and_is_restored_from_a_file(tmp_path: Path) -> Non
     before = [one.clone() for one in rest]
     optimizer = torch.optim.AdamW(model.learnt().values(), lr=5e-3)
     course = Course(batch=16)
-    losses = [imitate(model, optimizer, family(0, "test", 0, 4), course) for _ in range(4)]  # type: ignore[arg-type]
+    losses = [imitate(model, optimizer, family(0, "test", 0, 4), course) for _ in range(4)]
     assert losses[-1] < losses[0] - 0.5
     assert all(torch.equal(one, other) for one, other in zip(rest, before, strict=True))
     file = tmp_path / "adapter.safetensors"

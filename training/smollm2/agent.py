@@ -26,7 +26,7 @@ class SmolLM2Agent:
 
     def __init__(self, adapter: str) -> None:
         model = restore(load(smollm2_folder()), Path(adapter))
-        self.inner = RegulatorAgent(model)  # type: ignore[arg-type]
+        self.inner = RegulatorAgent(model)
         self.name = self.decided_by = "smollm2 (adapter)"
 
     @property
