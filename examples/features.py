@@ -18,7 +18,7 @@ Path("aligned.csv").write_text("\n".join(lines) + "\n")
 
 def show(prepared):
     """Print what the run sees of a row, and why."""
-    print(prepared["features"], "because of", prepared.get("feature_choice", "the setting"))
+    print(prepared["features"], "because of", prepared["feature_choice"].split("; shrinkage")[0])
 
 
 settings = {"data.source": "csv", "data.kind": "dna", "data.path": "aligned.csv"}
