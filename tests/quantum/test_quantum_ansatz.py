@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -106,7 +107,7 @@ def test_what_is_measured_is_in_the_identity() -> None:
 
 
 def test_settings_choose_the_ansatz() -> None:
-    paper = {"readout": "per-class"}
+    paper: Any = {"readout": "per-class"}
     assert build_ansatz(QuantumSettings(**paper), 2) == qcnn(4, 1, "su4")
     assert build_ansatz(QuantumSettings(block="paper", **paper), 3) == qcnn(4, 3, "paper")
     chosen = QuantumSettings(model="vqc", reps=2, **paper)
