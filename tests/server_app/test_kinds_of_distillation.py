@@ -13,7 +13,7 @@ TAUGHT = ("agent.kind=all", "train.batch_rows=8")
 
 
 def rows_of(run: object) -> list[dict[str, float]]:
-    return [event for event in run.events("client")]  # type: ignore[attr-defined]
+    return list(run.events("client"))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", ["smoothing", "prior", "none"])
