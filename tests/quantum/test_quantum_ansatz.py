@@ -100,7 +100,7 @@ def test_a_qcnn_pools_for_a_readout_per_class_only() -> None:
 def test_what_is_measured_is_in_the_identity() -> None:
     """Four numbers either way: jobs and stored circuits must not be taken for each other's."""
     linear, per_class = (
-        build_ansatz(QuantumSettings(model="product", readout=kind), 4).identity  # type: ignore[arg-type]
+        build_ansatz(QuantumSettings(model="product", readout=kind), 4).identity
         for kind in ("linear", "per-class")
     )
     assert linear != per_class
