@@ -71,14 +71,18 @@ class Fake:
 
 
 def fit(
-    labels: np.ndarray, monkeypatch: pytest.MonkeyPatch, folds: int, validation: int = 0
+    labels: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    folds: int,
+    validation: int = 0,
+    extra: Sequence[str] = (),
 ) -> tuple[llm.Teacher, Fake, list[str]]:
     fake, lines = Fake(), list[str]()
     monkeypatch.setattr(cross_fitting, "fine_tune", fake)
     texts = [str(row) for row in range(len(labels))]
     held_out = [str(row + 0.25) for row in range(validation)]
     rows = texts, labels, held_out, np.arange(validation) % 3
-    task = llm.Task(*rows, 3, LlmSettings(), "text", 5)
+    task = llm.Task(*rows, 3, LlmSettings(), "text", 5, extra_texts=extra)
     return llm.cross_fit(task, folds, progress=lines.append), fake, lines
 
 
@@ -102,6 +106,16 @@ def test_each_label_comes_from_a_model_that_has_not_seen_the_row(
     for train, extra, _ in fake.calls:
         assert not set(train) & set(extra)
         assert len(train) + len(extra) == len(labels)
+
+
+def test_rows_without_labels_get_the_models_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of a row named n are (model, 0, n): no model has trained on it."""
+    teacher, _, _ = fit(np.arange(12) % 3, monkeypatch, 2, validation=4, extra=["0.5", "2"])
+    each = [np.array([[model, 0.0, 0.5], [model, 0.0, 2.0]]) for model in (1, 2)]
+    mean = np.mean([np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in each], axis=0)
+    np.testing.assert_allclose(np.exp(teacher.extra_logits), mean, rtol=1e-5)
+    np.testing.assert_allclose(teacher.extra_soft_labels.sum(axis=1), 1, rtol=1e-5)
+    assert teacher.soft_logits[:, 2].tolist() == list(range(12))
 
 
 def test_figures_add_up_over_the_folds(monkeypatch: pytest.MonkeyPatch) -> None:
