@@ -9,11 +9,13 @@ as they are.
 The study's target is what plain QFL (everybody trains, always the same steps) of the same seed ends
 with, less half a point. A run ends when the mean validation accuracy of its last three rounds is
 there: what it has paid by then is compared, and the model of that round is scored on the test rows,
-once. Three rounds and not one, since a curve that jumps would otherwise be rewarded for its jumps,
-and few participants make it jump. An agent that wishes to stop before the target trains whom it
-would train otherwise, or whom it trained last: here the question is what the target costs it. A run
-that never gets there pays for all rounds. The same study without ``runner`` and ``target`` lets
-agents stop by themselves, in measured seconds.
+once. Circuits are the currency, not rounds: a run may make as many rounds as the study says, here
+twice those of plain QFL, but none spends more than `PLAIN_ROUNDS` rounds of everybody would cost;
+that ends plain QFL too. Three rounds and not one for the target, since a curve that jumps would
+otherwise be rewarded for its jumps, and few participants make it jump. An agent that wishes to stop
+before the target trains whom it would train otherwise, or whom it trained last: here the question
+is what the target costs it. A run that never gets there pays for all of its rounds. The same study
+without ``runner`` and ``target`` lets agents stop by themselves, in measured seconds.
 
 Judging each returned model for its credit costs the server up to two evaluations of its rows a
 participant, which are exact simulations here and cost no circuits.
@@ -43,13 +45,16 @@ from strategies.decisions import Agent, Decision, Observation
 SLOW = (2, 3)
 """Clients; the first ones have wrong labels, the study's prices say whose circuits are dear."""
 
+PLAIN_ROUNDS = 30
+"""Rounds of everybody, plain steps, whose price no run exceeds."""
+
 MILLISECONDS, SLOWNESS = 1.0, 4.0
 """Of a circuit; of a slow client's circuits."""
 
 
 @dataclass
 class UntilTarget:
-    """Lets an agent decide until the target is reached, and overrules its wish to stop before.
+    """Lets an agent decide until the target or the budget is reached, and no less.
 
     Attributes
     ----------
@@ -70,10 +75,13 @@ class UntilTarget:
         return self.inner.name
 
     def decide(self, observation: Observation) -> Decision:
-        """Stop at the target, else decide as the agent does."""
+        """Stop at the target, or where a round of everybody might exceed the budget."""
         mean = smoothed(observation.accuracies)
         if self.target is not None and mean is not None and mean >= self.target:
             return Decision.to_stop("the target is reached")
+        left = PLAIN_ROUNDS * observation.plain_spend - sum(observation.spends)
+        if observation.plain_spend > 0 and left < observation.plain_spend * (1 - 1e-9):
+            return Decision.to_stop("plain QFL's budget is spent")
         decision = self.inner.decide(observation)
         if decision.stop:
             self.overruled += 1

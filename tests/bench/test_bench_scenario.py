@@ -50,12 +50,12 @@ def test_every_study_is_short_and_can_run(file: Path) -> None:
     assert not any(cell.settings.run.report for cell in plan.cells)
 
 
-@pytest.mark.parametrize("data", ["dna", "tweets"])
+@pytest.mark.parametrize("data", ["dna", "tweets", "trec", "splice"])
 def test_agents_differ_from_plain_qfl_by_the_agent_only(data: str) -> None:
     plan = plan_of(ROOT / "bench" / "studies" / f"agents-{data}.toml")
     by_name = {cell.values["agent"]: cell.settings for cell in plan.cells}
     assert by_name["plain"] == by_name["plain, all rounds"]
-    assert len(by_name) == 9
+    assert len(by_name) == 17
     plain = by_name["plain"]
     assert plain.agent.kind == "all"
     for settings in by_name.values():
@@ -128,6 +128,14 @@ def test_before_the_target_a_stop_repeats_the_last_decision() -> None:
 def test_without_a_target_nothing_stops() -> None:
     agent = UntilTarget(Scripted(ONE), target=None)
     assert agent.decide(seen(1.0, 1.0, 1.0)) == ONE
+
+
+def test_no_run_costs_more_than_plain_qfl() -> None:
+    agent = UntilTarget(Scripted(ONE, ONE), target=None)
+    paying = seen(0.5).model_copy(update={"plain_spend": 10.0, "spends": (10.0,) * 29})
+    assert agent.decide(paying) == ONE  # the thirtieth round
+    assert agent.decide(paying.model_copy(update={"spends": (290.5,)})).stop
+    assert not agent.decide(paying.model_copy(update={"spends": (289.5,)})).stop
 
 
 def test_an_asked_agent_is_still_one_to_the_journal() -> None:
