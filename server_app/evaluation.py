@@ -60,6 +60,7 @@ class CentralEvaluator:
 
         torch.set_num_threads(settings.quantum.threads)
         self.settings, self.earlier = settings, dict(earlier or {})
+        self.class_weights = np.asarray(federation.class_weights, dtype=np.float64)
         self.data: ServerData = load_server(settings)
         classes = len(self.data.classes)
         quantum = settings.quantum.model_copy(update={"backend": settings.evaluation.backend})
@@ -113,6 +114,17 @@ class CentralEvaluator:
     def loss(self, arrays: ArrayRecord) -> float:
         """Return the validation loss of any parameters, nats."""
         return float(self._validated(arrays, "credit")["loss"])
+
+    def credit_loss(self, arrays: ArrayRecord) -> float:
+        """Return the validation loss with the sites' class weights, nats: what they train for.
+
+        By the plain loss a site that holds mostly a rare class seems to do harm.
+        """
+        found = self._probabilities(arrays, self.validation, "credit")
+        labels = np.asarray(self.data.validation.labels, dtype=np.int64)
+        weights = self.class_weights[labels]
+        said = np.maximum(found[np.arange(len(labels)), labels], np.finfo(np.float64).tiny)
+        return float(-(weights * np.log(said)).sum() / weights.sum())
 
     def corrected(self, arrays: ArrayRecord) -> tuple[ArrayRecord, dict[str, Any]]:
         """Shift a model's logits as `evaluation.prior_correction` says, and say what it found.

@@ -52,6 +52,9 @@ class Evaluator(Protocol):
     def loss(self, arrays: ArrayRecord) -> float:
         """Return the validation loss of any parameters, nats."""
 
+    def credit_loss(self, arrays: ArrayRecord) -> float:
+        """Return the same with the sites' class weights, by which models are credited, nats."""
+
     def test(self, arrays: ArrayRecord) -> tuple[EvaluationResult, dict[str, EvaluationResult]]:
         """Return the final scores and the baselines' scores on the same test rows."""
 

@@ -293,7 +293,9 @@ class LlmQfl(Strategy):
         else:
             if evaluator and self.context.credits:
                 rule = self._aggregator_before, self._reference
-                found = model_credits(now, self.settings, state, evaluator.loss, loss, *rule)
+                found = model_credits(
+                    now, self.settings, state, evaluator.credit_loss, arrays, *rule
+                )
                 state.credited(found)
             state.finish_round(now.decision.participants, loss, accuracy)
         costs = self._close_ledger()

@@ -36,7 +36,7 @@ def model_credits(
     settings: Settings,
     state: FederationState,
     loss_of: Callable[[ArrayRecord], float],
-    after: float,
+    after: ArrayRecord,
     aggregator: Aggregator,
     reference: Arrays,
 ) -> dict[int, Credit]:
@@ -49,11 +49,11 @@ def model_credits(
     settings : Settings
         The run's settings: how models are aggregated.
     state : FederationState
-        The loss before the round, and the rows that clients weigh.
+        The rows that clients weigh.
     loss_of : callable
-        Validation loss at the server of any parameters.
-    after : float
-        That of the round's aggregate.
+        Validation loss at the server of any parameters, nats, weighted as sites weigh classes.
+    after : ArrayRecord
+        The round's aggregate.
     aggregator : Aggregator
         The rule as it was before the round; it is not changed.
     reference : mapping
@@ -70,8 +70,8 @@ def model_credits(
         return found.arrays
 
     models = {client: pack_parameters(update.arrays) for client, update in updates.items()}
-    before = state.losses[-1] if state.losses else state.start_loss
-    return credits(models, without, loss_of, before, after)
+    before = loss_of(pack_parameters(dict(reference)))
+    return credits(models, without, loss_of, before, loss_of(after))
 
 
 def may_lose(now: Round, state: FederationState, settings: Settings) -> bool:

@@ -11,10 +11,10 @@ from strategies.decisions import ClientView, Decision, Observation
 from strategies.decisions.client_value import everybody, plain_steps
 from strategies.decisions.harmless import class_shares, distrusted, overdue, variation
 
-MIX = 0.1
+MIX = 0.05
 """Most that the classes' shares of a round may differ from everybody's: total variation."""
 
-ROWS = 0.25
+ROWS = 0.5
 """Least share of the rows that a round trains on, as they count in the average."""
 
 

@@ -5,13 +5,12 @@ Three tests, on what the observation holds, so that a replay of a recorded run g
 1. **Coverage.** The classes' shares of the participants' rows, as they count in the average, differ
    from those of all trusted clients' rows by at most `MIX` in total variation.
 2. **Credit.** No client rests longer than twice the rounds that a fair rotation of so many
-   participants would take, but those whose mean credit is below zero by its standard error: the
+   participants would take, but those whose mean credit is below zero by `SURE` standard errors: the
    server has shown that the average is better without them. They are not trusted, as long as they
-   hold less than `MOST_DISTRUSTED` of every class's rows. Where there is no credit, all are.
-3. **Trend.** There has been a round of everybody, and over the last `WINDOW` rounds since then the
-   validation loss is on average no higher than it was after it, and has reached a new low in the
-   last `PATIENCE`. Accuracy is not looked at: it jumps from round to round by more than leaving
-   clients out costs.
+   hold at most `MOST_DISTRUSTED` of every class's rows. Where there is no credit, all are.
+3. **Trend.** In one of the last `PROBE` rounds everybody trained, and over the last `WINDOW` rounds
+   since then the validation loss is on average no higher than it was after it. Accuracy jumps from
+   round to round by more than leaving clients out costs: it is not looked at.
 
 Where one fails, everybody trains the round.
 """
@@ -28,14 +27,17 @@ from strategies.decisions.client_value import mean, standing_error
 MIX = 0.2
 """Most that the classes' shares of a round may differ from those of all: total variation."""
 
-MOST_DISTRUSTED = 0.5
-"""Share of a class's rows that clients shown to do harm may hold."""
+SURE = 2.0
+"""Standard errors by which a client's mean credit is below zero if it is shown to do harm."""
+
+MOST_DISTRUSTED = 0.25
+"""Most of a class's rows that clients shown to do harm may hold."""
 
 WINDOW = 2
 """Rounds whose mean is held against the last round of everybody."""
 
-PATIENCE = 4
-"""Rounds without everybody and without a new lowest validation loss after which all train."""
+PROBE = 10
+"""Rounds after which everybody trains again, for the others to be held against."""
 
 EVERYBODY = "everybody trains: "
 """How the guard's note begins; the reasons follow."""
@@ -110,34 +112,34 @@ def falls_behind(seen: Observation) -> str:
     if not plain:
         return "there was no round of everybody yet"
     at = plain[-1]
-    if len(seen.losses) - 1 - at < WINDOW:
+    since = len(seen.losses) - 1 - at
+    if since >= PROBE:
+        return f"everybody trained {since} rounds ago"
+    if since < WINDOW:
         return ""
     now, before = mean(seen.losses[-WINDOW:]), seen.losses[at]
-    if now > before:
-        return f"validation loss {now:.4f} after {before:.4f} when everybody had trained"
-    rested = len(seen.losses) - 1 - at >= PATIENCE
-    if rested and min(seen.losses[-PATIENCE:]) > min(seen.losses[:-PATIENCE]):
-        return f"no new lowest validation loss for {PATIENCE} rounds"
-    return ""
+    if now <= before:
+        return ""
+    return f"validation loss {now:.4f} after {before:.4f} when everybody had trained"
 
 
 def shown_harmful(view: ClientView) -> bool:
-    """Whether a client's mean credit is below zero by its standard error."""
+    """Whether a client's mean credit is surely below zero."""
     error = standing_error(view)
-    return view.standing is not None and error is not None and view.standing + error < 0
+    return view.standing is not None and error is not None and view.standing + SURE * error < 0
 
 
 def distrusted(clients: Sequence[ClientView]) -> list[ClientView]:
     """Return the clients shown to do harm, worst first, as long as they hold little of each class.
 
-    Those that would bring a class's distrusted rows to `MOST_DISTRUSTED` of all are not among them:
+    Those that would bring a class's distrusted rows above `MOST_DISTRUSTED` are not among them:
     credit is measured on the server's rows, and most of a class cannot be wrong.
     """
     whole = class_rows(clients)
     found: list[ClientView] = []
     for view in sorted(filter(shown_harmful, clients), key=lambda one: one.standing or 0.0):
         held = class_rows([*found, view])
-        few = all(n < MOST_DISTRUSTED * m for n, m in zip(held, whole, strict=False) if m)
+        few = all(n <= MOST_DISTRUSTED * m for n, m in zip(held, whole, strict=False) if m)
         if few and len(found) + 1 < len(clients):
             found.append(view)
     return found

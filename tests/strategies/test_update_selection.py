@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord
 
 from core import Cost
-from core.messages import unpack_parameters
+from core.messages import pack_parameters, unpack_parameters
 from strategies.aggregators import build_aggregator
 from strategies.decisions import Decision
 from strategies.update_selection import MOST_LOST, may_lose, model_credits
@@ -32,16 +33,16 @@ def aggregated(clients: int) -> Round:
 def test_credit_is_what_leaving_one_out_in_numpy_gives(rule: str) -> None:
     settings, state = settings_of(f"aggregation.rule={rule}"), begin()
     state.weights = {0: 10, 1: 20, 2: 30, 3: 40}
-    state.begin_at(3.0)
-    after = float((by_numpy(rule) ** 2).sum())
+    reference, whole = {"angles": np.array([1.0, 1.5])}, by_numpy(rule)  # the loss before: 3.25
+    after, model = float((whole**2).sum()), pack_parameters({"angles": whole})
     found = model_credits(
-        aggregated(4), settings, state, loss_of, after, build_aggregator(settings), {}
+        aggregated(4), settings, state, loss_of, model, build_aggregator(settings), reference
     )
     assert sorted(found) == [0, 1, 2, 3]
     for client, one in found.items():
         without = (by_numpy(rule, [k for k in range(4) if k != client]) ** 2).sum()
         assert one.credit == pytest.approx(without - after, rel=1e-5)
-        assert one.gain == pytest.approx(3.0 - (VALUES[client] ** 2).sum(), rel=1e-5)
+        assert one.gain == pytest.approx(3.25 - (VALUES[client] ** 2).sum(), rel=1e-5)
 
 
 def test_a_round_is_lost_and_not_the_run_while_others_can_be_asked() -> None:
