@@ -110,8 +110,8 @@ def test_each_label_comes_from_a_model_that_has_not_seen_the_row(
 
 def test_rows_without_labels_get_the_models_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits of a row named n are (model, 0, n): no model has trained on it."""
-    teacher, _, _ = fit(np.arange(12) % 3, monkeypatch, 2, validation=4, extra=["0.5", "2"])
-    each = [np.array([[model, 0.0, 0.5], [model, 0.0, 2.0]]) for model in (1, 2)]
+    teacher, _, _ = fit(np.arange(12) % 3, monkeypatch, 2, validation=4, extra=["0.5", "2.5"])
+    each = [np.array([[model, 0.0, 0.5], [model, 0.0, 2.5]]) for model in (1, 2)]
     mean = np.mean([np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in each], axis=0)
     np.testing.assert_allclose(np.exp(teacher.extra_logits), mean, rtol=1e-5)
     np.testing.assert_allclose(teacher.extra_soft_labels.sum(axis=1), 1, rtol=1e-5)
