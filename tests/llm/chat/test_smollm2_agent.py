@@ -26,7 +26,7 @@ from xllamacpp import CommonParams, Server
 given = CommonParams()
 given.model.path, given.port = sys.argv[1], 0
 given.n_ctx, given.n_parallel, given.hostnames = 8192, 1, ["127.0.0.1"]
-given.cpuparams.n_threads = 2
+given.cpuparams.n_threads = 1  # two would wait for each other on a busy machine
 server = Server(given)
 print(server.listening_address, flush=True)
 sys.stdin.read()
