@@ -104,7 +104,7 @@ def test_a_rounds_seconds_hold_the_judging_of_credit(
     from server_app.evaluation import CentralEvaluator
 
     called: list[float] = []
-    judge = CentralEvaluator.loss
+    judge = CentralEvaluator.credit_loss
 
     def slow(self: Any, arrays: Any) -> float:
         called.append(time.monotonic())
@@ -112,7 +112,7 @@ def test_a_rounds_seconds_hold_the_judging_of_credit(
         called.append(time.monotonic())
         return judge(self, arrays)
 
-    monkeypatch.setattr(CentralEvaluator, "loss", slow)
+    monkeypatch.setattr(CentralEvaluator, "credit_loss", slow)
     ran = federate("agent.kind=greedy", "run.rounds=1")
-    assert len(called) == 2 * (1 + 3 + 3)
+    assert len(called) == 2 * (2 + 3 + 3)
     assert ran.events("round")[0]["seconds"] >= called[-1] - called[0]

@@ -145,7 +145,9 @@ ROWS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=2, m
 
 
 @given(ROWS, st.data())
-def test_whoever_is_left_out_no_class_goes_short(rows: list[tuple[int, int]], data: st.DataObject):
+def test_whoever_is_left_out_no_class_goes_short(
+    rows: list[tuple[int, int]], data: st.DataObject
+) -> None:
     sites = clients(*rows)
     chosen = data.draw(st.sets(st.sampled_from(range(len(rows))), min_size=1))
     losses = tuple(data.draw(st.lists(st.floats(0, 2), min_size=1, max_size=5)))
