@@ -311,7 +311,7 @@ def rows_digest(cache: SiteCache) -> str:
         secret = _secret(open_store(cache.settings.llm.store))
     except OSError:
         return UNKNOWN
-    parts = (cache.site.train, cache.site.validation, cache.site.test)
+    parts = cache.site.parts
     texts, labels = [part.texts for part in parts], [part.labels for part in parts]
     which = content_key([], [], {"which": secret})
     return f"{which[:8]}-{content_key(texts, labels, {'secret': secret})}"

@@ -70,8 +70,8 @@ def site_digest(site: Site) -> str:
     """Return the digest of all rows and labels of a site; it is for the site's own files."""
     from llm import content_key
 
-    parts = (site.train, site.validation, site.test)
-    return content_key([part.texts for part in parts], [part.labels for part in parts], {})
+    texts, labels = [part.texts for part in site.parts], [part.labels for part in site.parts]
+    return content_key(texts, labels, {})
 
 
 def write_site(store: Path, client: int, site: StoredSite) -> str:

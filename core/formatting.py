@@ -135,6 +135,11 @@ def kept_rounds(summary: Mapping[str, Any]) -> str:
     return f"round {whole(best)}" if best else ""
 
 
+def is_shifted(summary: Mapping[str, Any]) -> bool:
+    """Whether the prior of a run's model was corrected (`evaluation.prior_correction`)."""
+    return bool((summary.get("prior_correction") or {}).get("applied"))
+
+
 def describe_privacy(privacy: Mapping[str, Any]) -> list[str]:
     """Describe the epsilon that a run has spent, from ``privacy`` of its summary; a line each."""
     lines = []

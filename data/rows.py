@@ -165,6 +165,12 @@ class Site:
     test: Split
     unlabelled: Split = NO_ROWS
 
+    @property
+    def parts(self) -> tuple[Split, ...]:
+        """All that it holds, for digests; rows without labels only where there are any."""
+        labelled = self.train, self.validation, self.test
+        return (*labelled, self.unlabelled) if len(self.unlabelled) else labelled
+
 
 @dataclass(frozen=True)
 class ServerData:

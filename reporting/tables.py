@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from core import Settings, flatten
-from core.formatting import BASELINES, join_list, kept_rounds
+from core.formatting import BASELINES, is_shifted, join_list, kept_rounds
 from reporting.crowd import quantiles
 from reporting.formatting import (
     amount,
@@ -69,7 +69,8 @@ def scores(record: Record) -> Table:
     """Return the test scores: the quantum model first, then the baselines."""
     summary = record.summary
     test, baselines = summary.get("test") or {}, summary.get("baselines") or {}
-    rows = [(", ".join(filter(None, ("Quantum model", kept_rounds(summary)))), test)]
+    shifted = "prior corrected" * is_shifted(summary)
+    rows = [(", ".join(filter(None, ("Quantum model", kept_rounds(summary), shifted))), test)]
     if unseen := test.get("unseen"):
         rows.append(
             (f"The same, {whole(unseen.get('rows'))} rows not among the training rows", unseen)

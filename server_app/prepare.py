@@ -103,23 +103,28 @@ def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFede
     )
 
 
-def with_step_costs(federation: PreparedFederation, settings: Settings) -> PreparedFederation:
+def with_step_costs(
+    federation: PreparedFederation, settings: Settings, given: Settings
+) -> PreparedFederation:
     """Price the clients' steps by the run's circuit: each priced one of most qubits.
 
     Parameters
     ----------
     federation : PreparedFederation
         Of a run whose number of qubits the sites did not know.
-    settings : Settings
-        The run's, with that number.
+    settings, given : Settings
+        The run's, with that number, and those that the sites were given.
     """
     from quantum import build_ansatz, circuits_per_step
 
-    shifts = build_ansatz(settings.quantum, len(federation.first.classes)).shifts
+    classes = len(federation.first.classes)
+    shifts, most = (build_ansatz(one.quantum, classes).shifts for one in (settings, given))
 
     def priced(member: Member) -> Member:
         about, backend = member.about, member.about.backend.partition(" ")[0]
-        circuits = circuits_per_step(settings.train, about.train_rows, shifts, backend)
+        # A step's rows are the site's to say: those without labels are in no number of rows.
+        rows = about.circuits_per_step // circuits_per_step(settings.train, 1, most, backend)
+        circuits = circuits_per_step(settings.train, rows, shifts, backend)
         return replace(member, about=replace(about, circuits_per_step=circuits))
 
     return replace(federation, members=tuple(map(priced, federation.members)))

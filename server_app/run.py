@@ -73,7 +73,7 @@ def run(
             federation = prepare(grid, settings, journal)
         settings, given = with_features(settings, federation.projection), settings
         if given.quantum.qubits == AUTO:
-            federation = with_step_costs(federation, settings)
+            federation = with_step_costs(federation, settings, given)
         warn_of_step_limit(settings, federation.members)
         run_id = history.run if history else run_id
         evaluator = _evaluator(settings, federation, run_id, history)

@@ -73,9 +73,12 @@ def restored(
     """
     begun = FederationState.begin(members, settings)
     views = [_view(view, begun.views) for view in stored["views"]]
+    found = StoredState.model_validate(dict(stored))
+    for history in (found.participants, found.spends):  # one of each for every loss
+        history[:0] = [0] * (len(found.losses) - len(history))
     return replace(
         begun,
-        **dict(StoredState.model_validate(dict(stored))),
+        **dict(found),
         views={view.client: view for view in views},
         ledger=Ledger.from_json(stored["ledger"]),
         started=time.monotonic() - stored["elapsed"],

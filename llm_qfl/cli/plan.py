@@ -34,8 +34,8 @@ from llm_qfl.cli.shipped import app_description, config_file
 
 Scalar = bool | int | float | str
 
-FILE_KEYS = ("data.path", "data.test_path")
-"""Keys that name something which must exist."""
+FILE_KEYS = ("data.path", "data.test_path", "data.unlabelled")
+"""Keys that name something which must exist; `{client}` in it stands for a node's index."""
 
 FOLDER_KEYS = ("llm.store", "run.output", "run.folder")
 """Keys that name something which a run may make."""
@@ -145,7 +145,7 @@ def absolute_paths(overrides: Mapping[str, Scalar], base: Path) -> dict[str, Sca
         if "\0" in value:
             raise SettingsError(f"{key} = {value!r}", "a path", "remove the NUL")
         path = _absolute(base, value)
-        a_model = os.path.isdir(path) or (path.endswith(".gguf") and os.path.isfile(path))
+        a_model = os.path.isdir(path) or (path.lower().endswith(".gguf") and os.path.isfile(path))
         if key not in models or a_model:
             resolved[key] = path
     for point in registry.POINTS.values():
@@ -172,7 +172,9 @@ def check_paths(overrides: Mapping[str, Scalar], *, per_site: bool, used: bool =
     """
     for key in FILE_KEYS:
         value = overrides.get(key)
-        if isinstance(value, str) and value and not per_site and not os.path.exists(value):
+        if not isinstance(value, str) or not value or per_site or "{client}" in value:
+            continue
+        if not os.path.exists(value):
             raise DataError(
                 f"{key} = {value!r} does not exist", "a file or folder", "check the path"
             )

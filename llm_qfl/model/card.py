@@ -15,6 +15,7 @@ from core.formatting import (
     duration,
     figure,
     is_number,
+    is_shifted,
     kept_rounds,
     percent,
     span,
@@ -132,9 +133,10 @@ def _cost(found: Json) -> list[str]:
     if not spent:
         return ["Not on record."]
     circuits = describe_circuits(spent.get("circuits"), summary.get("simulated_circuits"))
+    shifted = ", its prior corrected on validation rows" * is_shifted(summary)
     return [
-        f"- {whole(summary.get('rounds'))} rounds; the model: {kept_rounds(summary) or '-'}; "
-        f"stopped by: {_safe(summary.get('stop_reason', ''))}",
+        f"- {whole(summary.get('rounds'))} rounds; the model: {kept_rounds(summary) or '-'}"
+        f"{shifted}; stopped by: {_safe(summary.get('stop_reason', ''))}",
         f"- {circuits}; {whole(spent.get('shots'))} shots; "
         f"{duration(spent.get('qpu_seconds'))} of QPU time",
         f"- {whole(spent.get('steps'))} optimizer steps; {duration(spent.get('train_seconds'))} of "

@@ -17,7 +17,7 @@ RUN_FILE = "run.json"
 """What a saved model says of its run."""
 
 PRIVATE = (
-    *("data.path", "data.test_path", "hardware.account", "llm.store"),
+    *("data.path", "data.test_path", "data.unlabelled", "hardware.account", "llm.store"),
     *("run.folder", "run.output", "run.resume"),
 )
 """Settings that say something of a machine or of its user: they do not travel."""

@@ -40,11 +40,12 @@ class OortAgent:
     takes longer than the preferred time T loses the factor (T / its time)^2.
 
     A share of the places, 0.9 at first, times 0.98 a round, at least 0.2, is for clients that
-    have not trained, the quickest known first; the rest is drawn, with probabilities by utility,
-    among those whose utility reaches 95 % of what the last place would need. T is a quantile of the
-    clients' times, the `fraction` first; Oort's pacer raises it by a tenth of the clients where the
-    utility that was trained fell over twice 20 rounds. Oort's limit on how often a client is chosen
-    and its choice of test data are for thousands of phones, and are left out.
+    have not trained, drawn by chance, since their pace is not known yet; the rest is drawn, with
+    probabilities by utility, among those whose utility reaches 95 % of what the last place would
+    need. T is a quantile of the clients' times, the `fraction` first; Oort's pacer raises it by a
+    tenth of the clients where the utility that was trained fell over twice 20 rounds. Oort's limit
+    on how often a client is chosen and its choice of test data are for thousands of phones, and
+    are left out.
     """
 
     fraction: float

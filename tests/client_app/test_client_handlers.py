@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from client_app.app import app
 from client_app.preparation import rows_digest
 from client_app.site import STATE_KEY, forget, load_cache, note
+from client_app.site_store import site_digest
 from core import SettingsError, flatten, parse_run
 from core.flower_compat import set_task_identity
 from core.messages import (
@@ -22,6 +24,7 @@ from core.messages import (
 from core.received import (
     read_site_report,
 )
+from data.rows import without_labels
 from tests.conftest import SMALL, Federate
 
 
@@ -146,6 +149,16 @@ def test_an_order_says_whose_jobs_and_which_adapter() -> None:
     memory = load_cache(node, "77", "abc")
     assert (memory.run, memory.adapter_digest) == ("77/1", "abc")
     assert load_cache(node, "77") is memory
+
+
+def test_other_rows_without_labels_are_other_rows() -> None:
+    memory = load_cache(context(**{"partition-id": 1}))
+    info, site = memory._loaded
+    found = []
+    for texts in ((), ("ACGT",), ("TTTT",)):
+        memory.__dict__["_loaded"] = info, replace(site, unlabelled=without_labels(texts))
+        found.append((rows_digest(memory), site_digest(memory.site)))
+    assert len({one for one, _ in found}) == len({other for _, other in found}) == 3
 
 
 def test_a_digest_of_rows_is_keyed_with_the_stores_own_secret(

@@ -21,6 +21,7 @@ from core.formatting import (
     figure,
     hidden_character,
     is_number,
+    is_shifted,
     join_list,
     kept_rounds,
     percent,
@@ -179,3 +180,10 @@ def test_any_text_becomes_one_line_without_anything_hidden(text: str) -> None:
 )
 def test_which_rounds_a_model_is_of(summary: dict[str, Any], expected: str) -> None:
     assert kept_rounds(summary) == expected
+
+
+def test_a_model_is_shifted_only_where_the_correction_was_applied() -> None:
+    found = [is_shifted({"prior_correction": one}) for one in (None, {"applied": False})]
+    assert [*found, is_shifted({}), is_shifted({"prior_correction": {"applied": True}})] == [
+        False, False, False, True,
+    ]  # fmt: skip

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import llm_qfl.cli.plan
 import llm_qfl.cli.shipped
-from core import UserError
+from core import DataError, UserError
 from llm_qfl.cli.flower import federation_config, to_toml
-from llm_qfl.cli.plan import absolute_paths, make_plan, make_run_folder, run_config
+from llm_qfl.cli.plan import absolute_paths, check_paths, make_plan, make_run_folder, run_config
 from llm_qfl.cli.shipped import app_description, commit
 from llm_qfl.cli.superlink import environment
 
@@ -76,6 +76,7 @@ def test_paths_are_resolved_where_the_user_stands(tmp_path: Path) -> None:
     given_paths = {
         "data.path": "data/a b.csv",
         "data.test_path": "/abs/t.csv",
+        "data.unlabelled": "more-{client}.txt",
         "llm.store": "~/store",
         "llm.model": "models",
         "run.output": "runs",
@@ -84,11 +85,28 @@ def test_paths_are_resolved_where_the_user_stands(tmp_path: Path) -> None:
     assert absolute_paths(given_paths, tmp_path) == {
         "data.path": str(tmp_path / "data" / "a b.csv"),
         "data.test_path": "/abs/t.csv",
+        "data.unlabelled": str(tmp_path / "more-{client}.txt"),
         "llm.store": str(Path.home() / "store"),
         "llm.model": str(tmp_path / "models"),
         "run.output": str(tmp_path / "runs"),
         "run.name": "models",
     }
+
+
+def test_a_file_must_be_there_unless_each_node_has_its_own(tmp_path: Path) -> None:
+    for name in ("more.txt", "more-{client}.txt"):
+        given = {"data.unlabelled": str(tmp_path / name)}
+        if "{client}" in name:
+            check_paths(given, per_site=False)
+        else:
+            with pytest.raises(DataError, match=r"data.unlabelled = .*more.txt' does not exist"):
+                check_paths(given, per_site=False)
+
+
+def test_a_gguf_file_is_a_path_however_its_name_is_written(tmp_path: Path) -> None:
+    (tmp_path / "model.GGUF").touch()
+    found = absolute_paths({"llm.model": "model.GGUF"}, tmp_path)
+    assert found == {"llm.model": str(tmp_path / "model.GGUF")}
 
 
 def test_the_model_of_an_agent_is_a_path_in_this_process_only(tmp_path: Path) -> None:

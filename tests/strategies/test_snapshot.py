@@ -57,6 +57,15 @@ def test_a_used_state_comes_back_as_it_was() -> None:
     assert again.started == pytest.approx(state.started, abs=5)
 
 
+def test_what_an_older_file_lacks_has_a_place_for_every_round() -> None:
+    """Who trained is held against the losses, round by round."""
+    stored = json.loads(json.dumps(plain(snapshot(used()))))
+    del stored["participants"], stored["spends"]
+    again = restored(stored, [member(0), member(1)], Settings())
+    assert (again.participants, again.spends) == ([0], [0])
+    assert len(again.losses) == 1
+
+
 def test_the_clock_of_the_run_goes_on_where_it_stood() -> None:
     state = begin()
     state.started -= 1000
