@@ -25,7 +25,7 @@ import numpy.typing as npt
 from core import DataError
 from data.metrics import LEAST_PROBABILITY
 from data.moments import Matrix, Moments
-from data.projection import Projection, fit_projection
+from data.projection import Projection, fit_projections
 
 SHRINKAGES = (0.01, 0.1, 0.3, 0.6, 0.9)
 """Those that are tried: few rows with many features need much of it."""
@@ -163,16 +163,14 @@ def fit_probe(
     DataError
         As `fit_projection`, and if no rows have such moments.
     """
-    maps = []
-    for shrinkage in shrinkages:
-        try:
-            found = fit_projection(moments, widths[-1], kind, shrinkage, clip, seed, blocks)
-        except np.linalg.LinAlgError:
-            raise _impossible(moments) from None
-        maps.append(found)
+    try:
+        maps = fit_projections(moments, widths[-1], kind, shrinkages, clip, seed, blocks)
+    except np.linalg.LinAlgError:
+        raise _impossible(moments) from None
     if not all(np.isfinite(one.scale).all() and one.scale.all() for one in maps):
         raise _impossible(moments)
-    heads = [_heads(moments, one, widths, np.asarray(weights, np.float64)) for one in maps]
+    within, shares = moments.within_covariance(), np.asarray(weights, np.float64)
+    heads = [_heads(moments, within, one, widths, shares) for one in maps]
     return Probe(
         moments.mean,
         np.stack([one.matrix / one.scale for one in maps]),
@@ -190,7 +188,11 @@ def _impossible(moments: Moments) -> DataError:
 
 
 def _heads(
-    moments: Moments, projection: Projection, widths: Sequence[int], weights: Matrix
+    moments: Moments,
+    covariance: Matrix,
+    projection: Projection,
+    widths: Sequence[int],
+    weights: Matrix,
 ) -> tuple[Matrix, Matrix]:
     """Return the discriminants on the first features, (N, n, C) and (N, C)."""
     directions = projection.matrix / projection.scale
@@ -198,7 +200,7 @@ def _heads(
     means = np.zeros_like(moments.sums)
     means[held] = moments.sums[held] / moments.count[held, None] - moments.mean
     centres = means @ directions
-    within = directions.T @ moments.within_covariance() @ directions
+    within = directions.T @ covariance @ directions
     prior = np.log(np.maximum(weights * moments.count / moments.rows, LEAST_PROBABILITY))
     found, bias = np.zeros((len(widths), *centres.T.shape)), np.zeros((len(widths), len(held)))
     for place, n in enumerate(widths):

@@ -7,9 +7,9 @@ S_b that between class means and S_t = S_w + S_b of these, the directions v of `
 
     S_b v = lambda ((1 - s) S_w + s tr(S_w) / d I) v,     s the shrinkage,
 
-the C - 1 of largest lambda; then come the principal directions of S_t in what is orthogonal to
-these. A projected feature is divided by sigma, sigma^2 = v^T S_t v, clipped at `clip` and
-scaled to an angle in [-pi/2, pi/2].
+the C - 1 of largest lambda (fewer where class means lie in fewer dimensions); then come the
+principal directions of S_t in what is orthogonal to these. A projected feature is divided by
+sigma, sigma^2 = v^T S_t v, clipped at `clip` and scaled to an angle in [-pi/2, pi/2].
 
 Of several kinds of features side by side each is scaled to the same total variance (block
 scaling; Westerhuis, Kourti and MacGregor, J. Chemometrics 12, 1998): else principal directions
@@ -34,6 +34,7 @@ from data.rows import generator
 
 RIDGE = 1e-8  # of a feature's variance: keeps the eigenproblem definite without shrinkage
 FLAT = 1e-10  # of a feature's variance: a direction with less counts as flat
+ALIKE = 1e-7  # of the largest distance of class means: less is rounding
 ROUNDING = 1e-12  # of a feature's mean square: less is rounding, not variance
 _EDGE = float(np.nextafter(np.float32(np.pi / 2), np.float32(0)))
 
@@ -187,18 +188,34 @@ def fit_projection(
     DataError
         If there are more qubits than features that vary, or `lda` has rows of one class only.
     """
+    return fit_projections(moments, qubits, kind, (shrinkage,), clip, seed, blocks)[0]
+
+
+def fit_projections(
+    moments: Moments,
+    qubits: int,
+    kind: Literal["lda", "pca", "random"],
+    shrinkages: Sequence[float],
+    clip: float,
+    seed: int,
+    blocks: Sequence[int] = (),
+) -> list[Projection]:
+    """Fit a projection for each of several shrinkages: as `fit_projection`, with less work."""
     weights, total = _standardised(moments, blocks)
     _check_directions(total, qubits)
     if kind == "lda":
-        matrix = _lda(moments, weights, qubits, shrinkage)
+        matrices = _lda(moments, weights, qubits, shrinkages)
     elif kind == "pca":
-        matrix = _principal(total, qubits)
+        matrices = [_principal(total, qubits)] * len(shrinkages)
     else:
         drawn = generator(seed, "projection").standard_normal((len(total), qubits))
-        matrix = np.linalg.qr(drawn)[0]
-    matrix = _signed(matrix)
-    scale = np.sqrt(np.einsum("di,de,ei->i", matrix, total, matrix))
-    return Projection(moments.mean, weights[:, None] * matrix, scale, clip, shrinkage=shrinkage)
+        matrices = [np.linalg.qr(drawn)[0]] * len(shrinkages)
+    found = []
+    for matrix, shrinkage in zip(map(_signed, matrices), shrinkages, strict=True):
+        scale = np.sqrt(np.einsum("di,di->i", matrix, total @ matrix))
+        directions = weights[:, None] * matrix
+        found.append(Projection(moments.mean, directions, scale, clip, shrinkage=shrinkage))
+    return found
 
 
 def varying_directions(moments: Moments, blocks: Sequence[int] = ()) -> int:
@@ -250,35 +267,64 @@ def _varying(total: Matrix) -> int:
     return int((np.linalg.eigvalsh(total) > FLAT).sum())
 
 
-def _lda(moments: Moments, weights: Matrix, qubits: int, shrinkage: float) -> Matrix:
-    from scipy.linalg import eigh
-
-    held = int((moments.count > 0).sum())
-    if held < 2:
+def _lda(
+    moments: Moments, weights: Matrix, qubits: int, shrinkages: Sequence[float]
+) -> list[Matrix]:
+    """Return the directions of each shrinkage, (d, n)."""
+    held = moments.count > 0
+    if held.sum() < 2:
         raise DataError(
             "training rows of one class only",
             "two classes or more for features.projection = lda",
             "add rows of another class, or set features.projection = pca",
         )
-    between = _weighted(moments.between_covariance(), weights)
     within = _weighted(moments.within_covariance(), weights)
-    total, features = within + between, len(within)
+    apart = moments.sums[held] / moments.count[held, None] - moments.mean
+    apart *= np.sqrt(moments.count[held, None] / moments.rows) * weights
+    total = within + apart.T @ apart
+    matrices = []
+    for shrinkage in shrinkages:
+        directions = _discriminants(within, apart, shrinkage)[:, :qubits]
+        matrices.append(_with_residual(directions, total, qubits))
+    return matrices
+
+
+def _discriminants(within: Matrix, apart: Matrix, shrinkage: float) -> Matrix:
+    """Solve the eigenproblem of `lda`, S_b = A^T A with A of shape (C, d), in C - 1 dimensions.
+
+    With L L^T the shrunk S_w the solutions are v = L^-T u, u the left singular vectors of
+    L^-1 A^T: all that lambda is not 0 for. Class means that lie in fewer dimensions have fewer.
+    """
+    from scipy.linalg import cholesky, solve_triangular
+
+    features = len(within)
     shrunk = (1 - shrinkage) * within
     shrunk += np.eye(features) * (shrinkage * np.trace(within) / features + RIDGE)
-    wanted = min(held - 1, qubits)
-    _, found = eigh(between, shrunk, subset_by_index=[features - wanted, features - 1])
-    directions = found[:, ::-1] / np.linalg.norm(found, axis=0)[::-1]
-    if wanted == qubits:
-        return np.asarray(directions)
-    # Principal directions within an orthonormal basis of what is left: exactly orthogonal.
-    basis = np.linalg.qr(directions, mode="complete")[0][:, wanted:]
-    rest = basis @ _principal(basis.T @ total @ basis, qubits - wanted)
+    factor = cholesky(shrunk, lower=True)
+    white = solve_triangular(factor, apart.T, lower=True)
+    left, sizes, _ = np.linalg.svd(white, full_matrices=False)
+    told = int((sizes[: len(apart) - 1] > ALIKE * sizes[0]).sum())
+    found = solve_triangular(factor, left[:, :told], lower=True, trans="T")
+    return np.asarray(found / np.linalg.norm(found, axis=0))
+
+
+def _with_residual(directions: Matrix, total: Matrix, qubits: int) -> Matrix:
+    """Add principal directions of what is left: exactly orthogonal, in a basis of it."""
+    found = directions.shape[1]
+    if found == qubits:
+        return directions
+    basis = np.linalg.qr(directions, mode="complete")[0][:, found:]
+    rest = basis @ _principal(basis.T @ total @ basis, qubits - found)
     return np.hstack([directions, rest])
 
 
 def _principal(covariance: Matrix, count: int) -> Matrix:
     """Eigenvectors of the largest eigenvalues, in columns, largest first."""
-    return np.asarray(np.linalg.eigh(covariance)[1][:, ::-1][:, :count])
+    from scipy.linalg import eigh
+
+    size = len(covariance)
+    found = eigh(covariance, subset_by_index=[size - count, size - 1], check_finite=False)[1]
+    return np.asarray(found[:, ::-1])
 
 
 def _signed(matrix: Matrix) -> Matrix:

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import DataError
 from data import Moments, Projection, fit_projection, merge_moments, moments_of
+from data.projection import fit_projections
 
 
 def cloud(
@@ -137,6 +139,50 @@ def test_after_lda_come_principal_directions_of_the_residual() -> None:
     expected = np.linalg.svd(residual, full_matrices=False)[2][:2]
     for column in range(2):
         assert parallel(rest[:, column], expected[column]) == pytest.approx(1, abs=1e-8)
+
+
+def slow_lda(moments: Moments, weights: np.ndarray, qubits: int, shrinkage: float) -> np.ndarray:
+    """The directions by the eigenproblem in all d dimensions, as the module states it."""
+    between, within = (
+        covariance * np.outer(weights, weights)
+        for covariance in (moments.between_covariance(), moments.within_covariance())
+    )
+    size, wanted = len(weights), min(int((moments.count > 0).sum()) - 1, qubits)
+    shrunk = (1 - shrinkage) * within
+    shrunk += np.eye(size) * (shrinkage * np.trace(within) / size + 1e-8)
+    found = scipy.linalg.eigh(between, shrunk)[1][:, ::-1][:, :wanted]
+    basis = np.linalg.qr(found, mode="complete")[0][:, wanted:]
+    rest = np.linalg.eigh(basis.T @ (within + between) @ basis)[1][:, ::-1]
+    return np.hstack([found / np.linalg.norm(found, axis=0), basis @ rest[:, : qubits - wanted]])
+
+
+@pytest.mark.parametrize(("classes", "qubits"), [(2, 1), (2, 6), (4, 2), (4, 3), (4, 8)])
+def test_few_dimensions_give_what_all_dimensions_do(classes: int, qubits: int) -> None:
+    x, y = cloud(18, rows=500, features=20, classes=classes)
+    moments = moments_of(x, y, classes + 1)  # a class without rows
+    shrinkages, deviation = (0.01, 0.1, 0.9), x.std(axis=0)
+    found = fit_projections(moments, qubits, "lda", shrinkages, 3.0, 0)
+    for one, shrinkage in zip(found, shrinkages, strict=True):
+        expected = slow_lda(moments, 1 / deviation, qubits, shrinkage)
+        expected *= np.sign(expected[np.abs(expected).argmax(axis=0), np.arange(qubits)])
+        np.testing.assert_allclose(one.matrix * deviation[:, None], expected, atol=1e-8)
+        assert one.shrinkage == shrinkage
+        alone = fit_projection(moments, qubits, "lda", shrinkage, 3.0, 0)
+        np.testing.assert_array_equal(alone.matrix, one.matrix)
+
+
+def test_class_means_on_a_line_have_one_discriminant() -> None:
+    means = np.array([[-1.0, 0, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]])
+    moments = exact_moments(means, np.diag([1.0, 3, 2, 1]), np.array([20.0, 30, 40]))
+    found = fit_projection(moments, 3, "lda", 0.1, 3.0, 0).matrix
+    # All features have unit variance, and the others are no discriminants: any of them may follow.
+    np.testing.assert_allclose(np.abs(found[0]) > 1e-6, [True, False, False])
+    assert np.isfinite(found).all()
+    flat = fit_projection(
+        exact_moments(0 * means, np.diag([1.0, 3, 2, 1]), np.array([20.0, 30, 40])),
+        *(2, "lda", 0.1, 3.0, 0),
+    )
+    assert np.isfinite(flat.matrix).all()
 
 
 def test_random_directions_are_orthonormal_and_follow_the_seed() -> None:
