@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from core import Settings
 from strategies.decisions import ClientView, Decision, Observation
 from strategies.decisions.client_value import everybody, plain_steps
-from strategies.decisions.harmless import class_shares, distrusted, overdue, variation
+from strategies.decisions.harmless import (
+    class_shares,
+    counted_rows,
+    distrusted,
+    overdue,
+    shares_of,
+    variation,
+)
 
 MIX = 0.05
 """Most that the classes' shares of a round may differ from everybody's: total variation."""
@@ -48,7 +55,7 @@ class FrugalAgent:
         harmful = {view.client for view in distrusted(observation.clients)}
         trusted = [view for view in observation.clients if view.client not in harmful]
         steps = plain_steps(observation)
-        chosen = with_overdue(cheapest_mix(trusted, steps), observation.clients)
+        chosen = with_overdue(cheapest_mix(trusted, steps), observation.clients, harmful)
         reason = f"{len(chosen)} of {len(observation.clients)} are mixed like everybody"
         if harmful:
             reason += f"; {len(harmful)} shown to do harm"
@@ -73,40 +80,52 @@ def cheapest_mix(clients: Sequence[ClientView], steps: int) -> list[ClientView]:
     goal, total = class_shares(clients), sum(weight(view) for view in clients)
     chosen: list[ClientView] = []
     left = sorted(clients, key=lambda view: view.client)
-    now = distance(chosen, goal, total)
+    counts = {view.client: counted_rows(view) for view in left}
+    held, rows, now = list[list[float]](), 0, 2.0
     while left and now > MIX:
-        found = [
-            (_rank(now - distance([*chosen, view], goal, total), view, steps), view)
-            for view in left
-        ]
-        _, best = max(found, key=lambda pair: (pair[0], -pair[1].client))
+        apart = [distance([*held, counts[v.client]], rows + weight(v), goal, total) for v in left]
+        ranks = [_rank(now - d, view, steps) for d, view in zip(apart, left, strict=True)]
+        place = max(range(len(left)), key=ranks.__getitem__)  # of equal ones the first
+        best, now = left.pop(place), apart[place]
         chosen.append(best)
-        left.remove(best)
-        now = distance(chosen, goal, total)
+        held.append(counts[best.client])
+        rows += weight(best)
     return chosen
 
 
-def with_overdue(chosen: Sequence[ClientView], clients: Sequence[ClientView]) -> list[ClientView]:
+def with_overdue(
+    chosen: Sequence[ClientView], clients: Sequence[ClientView], harmful: Collection[int]
+) -> list[ClientView]:
     """Add those that have rested as long as `harmless` lets them."""
-    found = list(chosen)
+    found, inside = list(chosen), {view.client for view in chosen}
     while True:
-        left = [view for view in clients if view not in found]
-        late = overdue(left, len(found), clients)
+        left = [view for view in clients if view.client not in inside]
+        late = overdue(left, len(found), len(clients), harmful)
         if not late:
             return found
         found.append(max(late, key=lambda view: (view.rounds_since, -view.client)))
+        inside.add(found[-1].client)
 
 
-def distance(chosen: Sequence[ClientView], goal: Sequence[float], total: float) -> float:
+def distance(
+    counts: Sequence[Sequence[float]], rows: int, goal: Sequence[float], total: int
+) -> float:
     """Return how far a round is from everybody: of classes' shares, and of what rows it lacks.
 
     The sum of the total variation between the classes' shares and of the share of rows below
     `ROWS`, scaled so that lacking all of them is 1.
+
+    Parameters
+    ----------
+    counts : sequence of sequence of float
+        The participants' rows of each class (`counted_rows`), one or more.
+    rows, total : int
+        Rows that they count for, and those of everybody.
+    goal : sequence of float
+        Each class's share of everybody's rows.
     """
-    if not chosen:
-        return 2.0
-    rows = sum(weight(view) for view in chosen) / total if total else 1.0
-    return variation(class_shares(chosen), goal) + max(0.0, 1 - rows / ROWS)
+    share = rows / total if total else 1.0
+    return variation(shares_of(counts), goal) + max(0.0, 1 - share / ROWS)
 
 
 def weight(view: ClientView) -> int:

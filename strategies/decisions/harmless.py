@@ -75,7 +75,8 @@ def why_not(chosen: Collection[int], seen: Observation) -> tuple[str, str]:
 
 def badly_mixed(inside: Sequence[ClientView], everybody: Sequence[ClientView]) -> str:
     """Say how far the participants' classes are from those of all that are trusted; "": not far."""
-    trusted = [view for view in everybody if view not in distrusted(everybody)]
+    harmful = {view.client for view in distrusted(everybody)}
+    trusted = [view for view in everybody if view.client not in harmful]
     apart = variation(class_shares(inside), class_shares(trusted))
     if apart <= MIX:
         return ""
@@ -86,18 +87,18 @@ def long_rest(
     inside: Sequence[ClientView], outside: Sequence[ClientView], everybody: Sequence[ClientView]
 ) -> str:
     """Say who has rested as long as it may; "" if nobody has."""
-    for view in overdue(outside, len(inside), everybody):
+    harmful = {view.client for view in distrusted(everybody)}
+    for view in overdue(outside, len(inside), len(everybody), harmful):
         shown = "has no credit" if view.standing is None else "is not shown to do harm"
         return f"client {view.client} {shown} and has rested for {view.rounds_since} rounds"
     return ""
 
 
 def overdue(
-    outside: Sequence[ClientView], participants: int, everybody: Sequence[ClientView]
+    outside: Sequence[ClientView], participants: int, clients: int, harmful: Collection[int]
 ) -> list[ClientView]:
-    """Return the clients that have rested as long as they may beside so many participants."""
-    harmful = {view.client for view in distrusted(everybody)}
-    most = longest_rest(participants, len(everybody))
+    """Return who has rested as long as it may beside so many participants of the clients."""
+    most = longest_rest(participants, clients)
     return [v for v in outside if v.rounds_since >= most and v.client not in harmful]
 
 
@@ -146,20 +147,31 @@ def distrusted(clients: Sequence[ClientView]) -> list[ClientView]:
 
 
 def class_rows(clients: Sequence[ClientView]) -> list[float]:
-    """Add up clients' rows of each class, each client's scaled to the rows that it counts for."""
-    scaled = []
-    for view in clients:
-        total = sum(view.class_rows)
-        counts = view.weight or total
-        scaled.append([counts * n / total if total else 0.0 for n in view.class_rows])
-    return [sum(column) for column in zip(*scaled, strict=False)]
+    """Add up clients' rows of each class, as they count."""
+    return _added(list(map(counted_rows, clients)))
+
+
+def counted_rows(view: ClientView) -> list[float]:
+    """Return a client's rows of each class, scaled to the rows that it counts for."""
+    total = sum(view.class_rows)
+    counts = view.weight or total
+    return [counts * n / total if total else 0.0 for n in view.class_rows]
 
 
 def class_shares(clients: Sequence[ClientView]) -> list[float]:
     """Return each class's share of the clients' rows as they count; empty where none is known."""
-    rows = class_rows(clients)
+    return shares_of(list(map(counted_rows, clients)))
+
+
+def shares_of(counts: Sequence[Sequence[float]]) -> list[float]:
+    """Return each class's share of what `counted_rows` says of clients; empty if nothing."""
+    rows = _added(counts)
     total = sum(rows)
     return [count / total for count in rows] if total else []
+
+
+def _added(counts: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(column) for column in zip(*counts, strict=False)]
 
 
 def counted(lines: Iterable[Sequence[str]]) -> dict[str, int]:

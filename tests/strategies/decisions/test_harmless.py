@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies.agents import frugal as frugal_agent
 from strategies.agents.frugal import FrugalAgent
 from strategies.credit import standing, standing_variance, weights_squared
 from strategies.decisions import ClientView, Decision, Observation
@@ -17,6 +18,7 @@ from strategies.decisions.harmless import (
     TREND,
     class_shares,
     counted,
+    counted_rows,
     distrusted,
     falls_behind,
     longest_rest,
@@ -238,3 +240,15 @@ def test_what_frugal_wishes_is_harmless(rows: list[tuple[int, int]], since: int)
     assert chosen
     if longest_rest(len(chosen), len(sites)) > since:  # nobody had to be added
         assert why_not(chosen, shown) == ("", "")
+
+
+def test_frugal_reads_each_of_many_clients_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def counting(one: ClientView) -> list[float]:
+        read.append(one.client)
+        return counted_rows(one)
+
+    monkeypatch.setattr(frugal_agent, "counted_rows", counting)
+    assert len(frugal_agent.cheapest_mix(clients(*[(5, 5)] * 40), 5)) == 10
+    assert read == list(range(40))
