@@ -16,7 +16,8 @@ from core.errors import DataError
 from core.formatting import split_list
 from core.settings.schema import FIELDS, Settings, with_former
 from core.storage.files import json_object, read_file, write_json
-from core.storage.records import Names, Part, Scalars
+from core.storage.record_types import Names, Scalars
+from core.storage.records import Part
 
 FORMAT = 1
 MODEL_FILE = "model.json"

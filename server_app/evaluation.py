@@ -123,8 +123,8 @@ class CentralEvaluator:
         found = self._probabilities(arrays, self.validation, "credit")
         labels = np.asarray(self.data.validation.labels, dtype=np.int64)
         weights = self.class_weights[labels]
-        said = np.maximum(found[np.arange(len(labels)), labels], np.finfo(np.float64).tiny)
-        return float(-(weights * np.log(said)).sum() / weights.sum())
+        likely = np.maximum(found[np.arange(len(labels)), labels], np.finfo(np.float64).tiny)
+        return float(-(weights * np.log(likely)).sum() / weights.sum())
 
     def corrected(self, arrays: ArrayRecord) -> tuple[ArrayRecord, dict[str, Any]]:
         """Shift a model's logits as `evaluation.prior_correction` says, and say what it found.

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from core import AUTO, Cost, Settings
 from core.messages import Parameters, SiteReport
 from server_app.probes import (
+    ProbeLosses,
     evaluate_at_server,
     evaluate_at_sites,
     fewest_qubits,
@@ -132,35 +133,43 @@ def choose_features(
     kind: Any = members[0].about.kind
     kinds, possible = candidate_kinds(kind, settings), possible_kinds(kind, settings.features)
     open_ones = _choices(settings, possible)
-    asked = open_ones and not is_private(settings)
-    central = settings.evaluation.mode == "central" and (asked or needs_length(kinds))
+    chooses = open_ones and not is_private(settings)
+    central = settings.evaluation.mode == "central" and (chooses or needs_length(kinds))
     server = load_server(settings) if central else None
     lengths = _lengths(kinds, members, server)
     if len(kinds) == 1:
         check_lengths(kinds[0], lengths)
     parts, reasons = _candidates(settings, kinds, members, sums, lengths)
     plain = _unchosen(settings, kinds[0], parts[kinds[0]])
-    if not asked:
+    if not chooses:
         why = "with privacy settings nothing is sent to choose by" if open_ones else ""
         return _logged(replace(plain, why=why))
     if not _choices(settings, list(parts)):
-        return _logged(replace(plain, why=_said("", reasons)))
+        return _logged(replace(plain, why=_reasoned("", reasons)))
     probes = fit_probes(settings, [member.about for member in members], parts, weights)
+    costs: dict[int, Cost] = {}
     if server is not None:
         found = evaluate_at_server(settings, server, probes, weights, adapter)
-        costs: dict[int, Cost] = {}
     else:
         found, costs = evaluate_at_sites(grid, settings, members, probes, weights)
+    return _logged(_best_of(found, parts, reasons, replace(plain, costs=costs)))
+
+
+def _best_of(
+    found: ProbeLosses,
+    parts: Mapping[str, Sequence[Parameters]],
+    reasons: Mapping[str, str],
+    plain: FeatureChoice,
+) -> FeatureChoice:
+    """Return the features that probes speak for; the plain ones where nobody evaluated any."""
     if not found.losses:
-        why = _said("no site evaluated the probes", reasons)
-        return _logged(replace(plain, why=why, costs=costs))
+        return replace(plain, why=_reasoned("no site evaluated the probes", reasons))
     best = found.best()
-    why = _said(found.words(best), reasons)
-    sums = parts[best.kinds]
-    return _logged(FeatureChoice(best.kinds, sums, best.shrinkage, best.qubits, why, costs))
+    why, sums = _reasoned(found.words(best), reasons), parts[best.kinds]
+    return FeatureChoice(best.kinds, sums, best.shrinkage, best.qubits, why, plain.costs)
 
 
-def _said(words: str, reasons: Mapping[str, str]) -> str:
+def _reasoned(words: str, reasons: Mapping[str, str]) -> str:
     """Say what was found, and why candidates were not tried."""
     found = [words] * bool(words) + [f"{name} {reason}" for name, reason in reasons.items()]
     return "; ".join(found)

@@ -300,18 +300,17 @@ def evaluate_at_sites(
         list(found.values()), settings.aggregation.clip_radius, USUAL_DISTANCE
     )
     shares = [counted[client] for client in found]
-    cuts = np.cumsum(list(sizes.values()))[:-1]
-    mean = {
-        name: dict(
-            zip(
-                sizes,
-                np.split(np.average([one[name] for one in bounded], axis=0, weights=shares), cuts),
-                strict=True,
-            )
-        )
-        for name in ("losses", "spreads")
-    }
-    return _found(settings, probes, mean["losses"], mean["spreads"], sum(shares)), costs
+    losses, spreads = (_averaged(bounded, name, shares, sizes) for name in ("losses", "spreads"))
+    return _found(settings, probes, losses, spreads, sum(shares)), costs
+
+
+def _averaged(
+    given: Sequence[Parameters], name: str, shares: Sequence[float], sizes: Mapping[str, int]
+) -> dict[str, Matrix]:
+    """Return the weighted mean of an array of each site, cut into the kinds of features."""
+    mean = np.average([one[name] for one in given], axis=0, weights=shares)
+    parts = np.split(mean, np.cumsum(list(sizes.values()))[:-1])
+    return dict(zip(sizes, parts, strict=True))
 
 
 def _found(

@@ -11,7 +11,8 @@ from pydantic import create_model
 
 from core import DataError
 from core.storage.reading import Reader
-from core.storage.records import Count, Counts, Names, Part, Setting, Summary
+from core.storage.record_types import Count, Counts, Names, Setting
+from core.storage.records import Part, Summary
 
 RUN_FILE = "run.json"
 """What a saved model says of its run."""

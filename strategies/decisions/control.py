@@ -23,8 +23,8 @@ Options = Mapping[str, Decision]
 
 def copies_form(decision: Decision) -> bool:
     """Say whether a decision's reason is the placeholder of the answer's form, or what it means."""
-    said = " ".join(decision.reason.lower().split()).strip("<>\"'. ")
-    return said in ("text", REASON)
+    words = " ".join(decision.reason.lower().split()).strip("<>\"'. ")
+    return words in ("text", REASON)
 
 
 def singles_out(decision: Decision, seen: Observation) -> bool:

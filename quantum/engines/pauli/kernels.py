@@ -113,10 +113,7 @@ def expectations_of(blocks, v, lane, columns, z):  # type: ignore[no-untyped-def
 
 @njit(cache=True, nogil=True)
 def pull_rows(blocks, gradient, columns, w, lane, sums):  # type: ignore[no-untyped-def]
-    """Write the gradient to a lane's coefficients from that to its expectations (8 B,).
-
-    ``sums`` (M, 8) is scratch; ``w`` is zero where no row looks.
-    """
+    """Write the gradient (K,) to a lane of ``w`` from that (8 B,); ``sums`` (M, 8) is scratch."""
     sums[:] = 0.0
     for block in range(blocks.shape[0]):
         part = gradient[block * ROWS : (block + 1) * ROWS]
@@ -149,12 +146,6 @@ def softmax(logits, divisor, logs, shares):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def head_size(measured, classes, linear):  # type: ignore[no-untyped-def]
-    """Return the number H of a head's parameters, see `quantum.head`."""
-    return classes * (measured + 1) if linear else 2 * measured
-
-
-@njit(cache=True, nogil=True)
 def logits_of(z, i, head, linear, logits):  # type: ignore[no-untyped-def]
     """Write the logits (C,) of row i from the expectations (K, rows) and the head (H,)."""
     measured, classes = z.shape[0], len(logits)
@@ -172,11 +163,9 @@ def logits_of(z, i, head, linear, logits):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def pull_head(z, i, head, linear, slope, dz, d_head):  # type: ignore[no-untyped-def]
-    """Undo `logits_of`: from the gradient (C,) to row i's logits to its expectations and head."""
+    """Undo `logits_of`: add to ``dz``, which is 0, and the head's gradient from row i's (C,)."""
     measured, classes = z.shape[0], len(slope)
     if linear:
-        for k in range(measured):
-            dz[k, i] = 0.0
         for c in range(classes):
             d_head[classes * measured + c] += slope[c]
             for k in range(measured):
@@ -196,18 +185,10 @@ def pull_head(z, i, head, linear, slope, dz, d_head):  # type: ignore[no-untyped
 def row_losses(z, rows, terms, linear, head, dz, d_head):  # type: ignore[no-untyped-def]
     """``(1 - lambda) CE + lambda tau^2 KL`` of one client's rows, and its gradient.
 
-    Parameters
-    ----------
-    z, dz : array, shape (K, 8 B)
-        Expectations, and where the gradient to them is written; rows beyond the labels are none.
-    rows : tuple of array
-        Of each row: its class, -1 where it has none; softened soft labels p of the teacher, (., C);
-        ``sum_c p_c log p_c``; and its weight in the divergence. But for the classes none where
-        lambda is 0.
-    terms : tuple
-        Weights of the classes (C,), lambda, tau.
-    linear, head, d_head : bool, array and array of shape (H,)
-        The head, and where its gradient is written.
+    ``z`` (K, 8 B) are expectations; rows beyond the labels are none. ``rows`` holds each row's
+    class, -1 where it has none; softened soft labels p (., C); ``sum_c p_c log p_c``; its weight in
+    the divergence; but for the classes none where lambda is 0. ``terms``: weights of the classes
+    (C,), lambda, tau. The gradients are written to ``dz`` and, of the ``head`` (H,), ``d_head``.
     """
     labels, soft, entropy, shares = rows
     weights, mix, tau = terms
@@ -288,8 +269,7 @@ def client_step(own, terms, linear, head, columns, v, w, lane, scratch, d_head):
     seen, slopes = z[:, :padded], dz[:, :padded]
     for k in range(measured):
         expectations_of(blocks, v, lane + k, columns, seen[k])
-    rows = labels, soft, entropy, shares
-    loss = row_losses(seen, rows, terms, linear, head, slopes, d_head)
+    loss = row_losses(seen, (labels, soft, entropy, shares), terms, linear, head, slopes, d_head)
     for k in range(measured):
         pull_rows(blocks, slopes[k], columns, w, lane + k, sums)
     return loss
@@ -299,8 +279,7 @@ def client_step(own, terms, linear, head, columns, v, w, lane, scratch, d_head):
 def evaluate_lanes(plan, theta, blocks, out):  # type: ignore[no-untyped-def]
     """Write the expectations (points, R, 8 B) of rows at slots ``theta`` (points, S)."""
     first, second, starts, slot, factor, offset, observables, columns = plan
-    readouts = observables.shape[1]
-    lanes = len(theta) * readouts
+    readouts, lanes = observables.shape[1], len(theta) * observables.shape[1]
     cos, sin = np.empty((len(slot), lanes)), np.empty((len(slot), lanes))
     v = np.empty((len(observables), lanes))
     for lane in range(lanes):
@@ -329,10 +308,7 @@ def pull_back(plan, theta, blocks, dz, gradient):  # type: ignore[no-untyped-def
 
 @njit(cache=True, nogil=True)
 def rows_of(data, client, batches, step, own):  # type: ignore[no-untyped-def]
-    """One client's blocks, labels, soft labels, entropies and weights of rows in a step.
-
-    ``own`` has the same five for a mini-batch, which is copied into them.
-    """
+    """One client's blocks and what `row_losses` takes; of a mini-batch copied into ``own``."""
     blocks, block_starts, labels, soft, entropy, shares, row_starts = data
     begin, end = row_starts[client], row_starts[client + 1]
     its_blocks = blocks[block_starts[client] : block_starts[client + 1]]
@@ -381,10 +357,7 @@ def slot_gradient(slot, factor, slopes, lane, readouts, gradient):  # type: igno
 def train_lanes(plan, theta, linear, data, batches, terms, steps, rates, losses):  # type: ignore[no-untyped-def]
     """Train clients by Adam; see `quantum.training.compiled` for the arguments.
 
-    Returns
-    -------
-    array of int, (clients,)
-        The step at which each client's numbers stopped being finite; -1: never.
+    Return the steps (clients,) at which a client's numbers stopped being finite; -1: never.
     """
     first, second, starts, slot, factor, offset, observables, columns = plan
     weights, mix, tau, proximal = terms
@@ -395,7 +368,7 @@ def train_lanes(plan, theta, linear, data, batches, terms, steps, rates, losses)
     cos, sin, slopes = np.empty((gates, lanes)), np.empty((gates, lanes)), np.empty((gates, lanes))
     v, w = np.empty((len(observables), lanes)), np.zeros((len(observables), lanes))
     own, scratch = scratch_for(data, len(columns), readouts, batches.shape[2])
-    angles = size - head_size(readouts, weights.shape[1], linear)
+    angles = size - (weights.shape[1] * (readouts + 1) if linear else 2 * readouts)
     gradient, d_heads = np.zeros(size), np.zeros((clients, size - angles))
     for step in range(np.max(steps)):
         angles_of(theta, slot, factor, offset, readouts, cos, sin)
