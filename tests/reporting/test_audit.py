@@ -109,7 +109,7 @@ def test_an_observation_that_was_changed_leads_to_another_decision(recorded: Rec
 
 
 def test_a_perfect_language_model_has_an_infinite_ratio_on_record_too(recorded: Recorded) -> None:
-    folder = recorded("agent.kind=rule")
+    folder = recorded("agent.kind=rule", "agent.rule=adaptive")
     seen = lines_of(folder)[1]["observation"]
     seen["clients"][0] |= {"llm_loss": 0.0, "ratio": None}  # JSON knows no infinity
     change(folder, 2, observation=seen)

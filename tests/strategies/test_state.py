@@ -75,9 +75,10 @@ def test_the_budget_of_steps_is_kept_though_fewer_were_taken() -> None:
 
 
 def test_observation_is_ordered_and_bounded() -> None:
-    seen = begin().observe(3, Settings())
+    settings = Settings()
+    seen = begin().observe(3, settings)
     assert [view.client for view in seen.clients] == [0, 1]
-    assert (seen.rounds_left, seen.circuits_left) == (8, None)
+    assert (seen.rounds_left, seen.circuits_left) == (settings.run.rounds - 2, None)
 
 
 def test_what_failed_orders_may_have_cost_is_allowed_for_later() -> None:
