@@ -303,8 +303,8 @@ def _discriminants(within: Matrix, apart: Matrix, shrinkage: float) -> Matrix:
     factor = cholesky(shrunk, lower=True)
     white = solve_triangular(factor, apart.T, lower=True)
     left, sizes, _ = np.linalg.svd(white, full_matrices=False)
-    told = int((sizes[: len(apart) - 1] > ALIKE * sizes[0]).sum())
-    found = solve_triangular(factor, left[:, :told], lower=True, trans="T")
+    count = int((sizes[: len(apart) - 1] > ALIKE * sizes[0]).sum())
+    found = solve_triangular(factor, left[:, :count], lower=True, trans="T")
     return np.asarray(found / np.linalg.norm(found, axis=0))
 
 

@@ -12,7 +12,7 @@ from core.doors import lazy_door
 
 if TYPE_CHECKING:
     from llm.calibration import fit_temperature, softmax
-    from llm.checked import build_encoder, common_identity, local_model
+    from llm.checked import build_encoder, common_identity, encoder_choice, local_model
     from llm.cross_fitting import cross_fit
     from llm.embedding import embed, stored_embedding
     from llm.federated import LocalRound, local_round
@@ -34,7 +34,7 @@ __getattr__ = lazy_door(
     __name__,
     {
         "llm.calibration": "fit_temperature softmax",
-        "llm.checked": "build_encoder common_identity local_model",
+        "llm.checked": "build_encoder common_identity encoder_choice local_model",
         "llm.cross_fitting": "cross_fit",
         "llm.embedding": "embed stored_embedding",
         "llm.federated": "LocalRound local_round",

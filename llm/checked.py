@@ -191,6 +191,18 @@ def build_model(context: ModelContext, run: Settings | None = None) -> CheckedMo
     return CheckedModel(name, built, _identity(name, built, options, settings))
 
 
+def encoder_choice(settings: LlmSettings) -> tuple[str, int]:
+    """Return the name of the model that embeds, and how many first layers of it do; 0: all.
+
+    `llm.layers` counts those of `llm.model`, where that reads it: `llm.encoder` has its own.
+    """
+    if settings.encoder in ("auto", settings.model):
+        return settings.model, settings.layers
+    uses = registry.declared("model", settings.model, "uses", ())
+    taught = settings.model != "none" and "llm.layers" in uses
+    return settings.encoder, 0 if taught else settings.layers
+
+
 def build_encoder(context: ModelContext) -> CheckedModel:
     """Build the model whose embeddings are the features: `llm.encoder`, or else `llm.model`.
 
@@ -199,11 +211,11 @@ def build_encoder(context: ModelContext) -> CheckedModel:
     core.UserError
         As `build_model`, or if it makes no embeddings.
     """
-    settings = context.settings
-    own = settings.encoder != "auto"
-    setting, name = ("llm.encoder", settings.encoder) if own else ("llm.model", settings.model)
+    name, layers = encoder_choice(context.settings)
+    setting = "llm.model" if context.settings.encoder == "auto" else "llm.encoder"
+    settings = context.settings.model_copy(update={"layers": layers})
     try:
-        encoder = build_model(replace(context, name=name))
+        encoder = build_model(replace(context, name=name, settings=settings))
     except ModelError as error:
         raise ModelError(str(error).replace("llm.model", setting)) from error
     if not hasattr(encoder.model, "embed"):

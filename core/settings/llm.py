@@ -190,8 +190,9 @@ class LlmSettings(Section):
     )
     """Where it is fine-tuned and embeds; auto: CUDA where torch has it."""
     layers: int = setting(0, applies_when=_embedding("llm.layers"), ge=0)
-    """First layers of a transformer that embeddings and teacher use; 0: all. Middle layers of a
-    decoder say more of a text than its last, and the rest costs nothing."""
+    """First layers of a transformer that embeddings and teacher use; 0: all. Where `llm.encoder` is
+    another model, those of the teacher alone. Middle layers of a decoder say more of a text than
+    its last, and the rest costs nothing."""
     rank: int = setting(8, applies_when=adapted("llm.rank"), ge=1)
     """LoRA rank r."""
     alpha: int = setting(16, applies_when=adapted("llm.alpha"), ge=1)

@@ -57,7 +57,10 @@ def find_encoder(
 
 
 def _encoded_by(settings: LlmSettings, folder: Path) -> LlmSettings:
-    return settings.model_copy(update={"model": str(folder), "encoder": "auto", "options": ""})
+    from llm import encoder_choice
+
+    own = {"model": str(folder), "encoder": "auto", "options": ""}
+    return settings.model_copy(update={**own, "layers": encoder_choice(settings)[1]})
 
 
 def _at_revision(hub_id: str, revision: str, *, local: bool) -> Path:

@@ -55,7 +55,7 @@ def _fill(draft: Path, model: Predictor, *, include_encoder: bool) -> None:
 
 def _with_encoder(draft: Path, model: Predictor) -> str:
     """Take the encoder along; return its identity as a folder."""
-    from llm import resolve
+    from llm import encoder_choice, resolve
 
     if not model.embeds:
         raise UserError(
@@ -63,7 +63,8 @@ def _with_encoder(draft: Path, model: Predictor) -> str:
             "include_encoder=False",
             "leave it out",
         )
-    source = resolve(model.encoder.model, model.kind, layers=model.encoder.layers)
+    name, layers = encoder_choice(model.encoder)
+    source = resolve(name, model.kind, layers=layers)
     if source.folder is None:
         return source.identity  # it comes with this package
     take_along(source.folder, draft / ENCODER)

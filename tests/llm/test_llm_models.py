@@ -399,3 +399,31 @@ def test_first_layers_make_other_features(model_folder: Folders, tmp_path: Path)
     first = llm.stored_embedding(["good"], cut, "text", tmp_path)
     assert not np.allclose(first, every)
     np.testing.assert_allclose(first, llm.embed(["good"], cut, "text"))
+
+
+def test_first_layers_are_the_teachers_where_the_encoder_is_another_model(
+    model_folder: Folders,
+) -> None:
+    from llm.checked import encoder_choice
+
+    bert, teacher = str(model_folder("bert")), str(model_folder("llama"))
+    own = LlmSettings(model=teacher, encoder=bert, layers=1)
+    whole, first = (
+        llm.embed(["good"], LlmSettings(model=bert, layers=layers), "text") for layers in (0, 1)
+    )
+    np.testing.assert_array_equal(llm.embed(["good"], own, "text"), whole)
+    assert not np.allclose(whole, first)
+    for model in ("tfidf", "none"):  # they have none: the encoder's are meant
+        settings = own.model_copy(update={"model": model})
+        np.testing.assert_array_equal(llm.embed(["good"], settings, "text"), first)
+    assert encoder_choice(own.model_copy(update={"encoder": "auto"})) == (teacher, 1)
+    assert encoder_choice(own.model_copy(update={"encoder": teacher})) == (teacher, 1)
+
+
+def test_an_encoder_that_is_taken_along_keeps_its_own_layers() -> None:
+    from llm_qfl.model.encoders import _encoded_by
+
+    settings = LlmSettings(model="smollm2", encoder="some-org/encoder", layers=18)
+    assert _encoded_by(settings, Path("encoder")).layers == 0
+    alone = LlmSettings(model="some-org/encoder", layers=2)
+    assert _encoded_by(alone, Path("encoder")).layers == 2
