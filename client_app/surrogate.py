@@ -118,8 +118,8 @@ def objective(
     """Return the loss of logits (rows, C), and its gradient with respect to them.
 
     ``(1 - lambda) sum_r w[y_r] CE_r / sum_r w[y_r] + lambda tau^2 sum_r v_r KL_r / sum_r v_r``: the
-    first sums over rows with a label, v_r is w[y_r] of such a row and ``sum_c p_rc w_c`` of one
-    without. It is `quantum.losses.distilled_loss`, with its gradient written down.
+    first sums over rows with a label, v_r is w[y_r] of such a row and `quantum.losses.row_weights`
+    of one without. It is `quantum.losses.distilled_loss`, with its gradient written down.
     """
     labels, classes = np.asarray(data.labels), logits.shape[1]
     by_class, known = _class_weights(data), np.asarray(data.labels) >= 0
@@ -132,9 +132,10 @@ def objective(
     if not weight:
         return loss, gradient
     given = np.asarray(data.soft_labels, dtype=np.float64)
-    shares = np.where(known, by_class[labels], given @ by_class)
-    shares /= shares.sum() or 1.0
     tiny = np.finfo(np.float64).tiny
+    mean = 1 / (given / np.maximum(by_class, tiny)).sum(axis=1)
+    shares = np.where(known, by_class[labels], mean)
+    shares /= shares.sum() or 1.0
     soft = log_softmax(np.log(np.maximum(given, tiny)) / temperature)
     softened, student = np.exp(soft), log_softmax(logits / temperature)
     divergence = (softened * (soft - student)).sum(axis=1)

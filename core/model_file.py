@@ -81,7 +81,7 @@ class ModelFile(Part):
         try:
             return Settings.model_validate(with_former(self.settings))
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
+            where = ".".join(map(str, error.errors()[0]["loc"][:2]))  # behind it: of a union
             given = f"a model whose {where} cannot be used"
             fix = "update LLM-QFL, or train it again"
             raise DataError(given, "a model of this version of LLM-QFL", fix) from None

@@ -49,12 +49,15 @@ def row_weights(labels: Tensor, soft_labels: Tensor, class_weights: Tensor | Non
     Returns
     -------
     torch.Tensor, shape (rows,), or None
-        ``w[y_r]``, and ``sum_c p_rc w_c`` of a row without a label; None: all one.
+        ``w[y_r]``, and ``1 / sum_c (p_rc / w_c)`` of a row without a label; None: all one. Soft
+        labels follow the weights, p_c ~ t_c w_c with t the teacher's: that is ``sum_c t_c w_c``,
+        the mean of w[y] over the row's possible labels.
     """
     if class_weights is None:
         return None
     own = class_weights[labels.clamp_min(0)]
-    return torch.where(labels == UNLABELLED, soft_labels @ class_weights, own)
+    mean = 1 / (soft_labels / class_weights.clamp_min(torch.finfo(own.dtype).tiny)).sum(dim=-1)
+    return torch.where(labels == UNLABELLED, mean, own)
 
 
 def soften(probabilities: Tensor, temperature: float) -> Tensor:

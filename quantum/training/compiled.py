@@ -169,7 +169,8 @@ def _row_weights(task: TrainTask) -> np.ndarray:
     if task.data.class_weights is None:
         return np.ones(len(labels))
     weights = _class_weights(task)
-    return np.asarray(np.where(labels >= 0, weights[np.maximum(labels, 0)], soft @ weights))
+    mean = 1 / (soft / np.maximum(weights, np.finfo(np.float64).tiny)).sum(axis=1)
+    return np.asarray(np.where(labels >= 0, weights[np.maximum(labels, 0)], mean))
 
 
 def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:

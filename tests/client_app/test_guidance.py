@@ -11,6 +11,7 @@ from client_app.guidance import chosen_terms, soft_labels_of, tilted
 from client_app.surrogate import choose_terms, fit_linear, log_softmax, objective
 from core import DistillSettings
 from quantum import TrainingData, distilled_loss
+from quantum.losses import row_weights
 
 LABELS = np.array([0, 1, 2, 1, 0, 1])
 
@@ -82,7 +83,7 @@ def test_objective_of_rows_without_labels_is_the_formula() -> None:
     q = np.exp(log_softmax(values))
     hard = sum(weights[y] * -np.log(q[r, y]) for r, y in enumerate(labels[:4]))
     hard /= weights[labels[:4]].sum()
-    shares = np.array([*weights[labels[:4]], *(soft[4:] @ weights)])
+    shares = np.array([*weights[labels[:4]], *(1 / (soft[4:] / weights).sum(axis=1))])
     kl = (soft * np.log(soft / q)).sum(axis=1)
     assert found == pytest.approx(0.6 * hard + 0.4 * (shares @ kl) / shares.sum())
     step = 1e-6
@@ -148,3 +149,15 @@ def test_numbers_in_the_settings_are_no_choice() -> None:
     smoothing = DistillSettings(kind="smoothing", weight="auto")
     assert chosen_terms(smoothing, own, x[:0], y[:0]) == (0.1, 1.0)
     assert chosen_terms(DistillSettings(kind="none"), own, x, y)[0] == 0.0
+
+
+def test_a_row_without_a_label_weighs_what_its_labels_would_in_the_mean() -> None:
+    """The teacher gives t; with labels drawn from t its rows would weigh the sum of t w."""
+    teacher, weights = np.array([[0.7, 0.2, 0.1]]), np.array([0.5, 1.0, 3.0])
+    soft = torch.tensor(tilted(teacher, weights))
+    found = row_weights(torch.tensor([-1]), soft, torch.tensor(weights))
+    assert found is not None
+    assert found.item() == pytest.approx(0.7 * 0.5 + 0.2 * 1.0 + 0.1 * 3.0)
+    sure = row_weights(torch.tensor([-1]), torch.tensor([[0.0, 1.0]]), torch.tensor([0.0, 2.0]))
+    assert sure is not None
+    assert sure.item() == 2.0  # as with the label; a class of no weight has no part in it

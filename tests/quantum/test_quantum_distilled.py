@@ -84,7 +84,7 @@ def closed_form(
     labels = np.eye(3)[DATA.labels[rows]] * labelled[:, None]
     own = labels @ DATA.class_weights
     hard_share = own / own.sum()
-    own = np.where(labelled, own, DATA.soft_labels[rows] @ DATA.class_weights)
+    own = np.where(labelled, own, 1 / (DATA.soft_labels[rows] / DATA.class_weights).sum(axis=1))
     soft_share = own / own.sum()
     teacher = DATA.soft_labels[rows] ** (1 / tau)
     teacher /= teacher.sum(axis=1, keepdims=True)
