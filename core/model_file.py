@@ -107,7 +107,10 @@ def model_settings(settings: Settings, feature_kind: str) -> dict[str, dict[str,
     features = settings.features.model_copy(update={"kind": feature_kind})
     llm = settings.llm
     if "embedding" not in split_list(feature_kind) or llm.encoder != "auto":
-        llm = llm.model_copy(update={"model": "auto", "options": ""})  # a teacher predicts nothing
+        # A teacher predicts nothing; beside "none" the layers are the encoder's.
+        layers = 0 if llm.encoder == "auto" else llm.encoder_layers
+        own = {"model": "none" if layers else "auto", "options": "", "layers": layers}
+        llm = llm.model_copy(update=own)
     used = settings.model_copy(
         update={"quantum": quantum, "hardware": hardware, "features": features, "llm": llm}
     ).model_dump(include=set(NEEDED))

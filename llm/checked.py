@@ -192,15 +192,9 @@ def build_model(context: ModelContext, run: Settings | None = None) -> CheckedMo
 
 
 def encoder_choice(settings: LlmSettings) -> tuple[str, int]:
-    """Return the name of the model that embeds, and how many first layers of it do; 0: all.
-
-    `llm.layers` counts those of `llm.model`, where that reads it: `llm.encoder` has its own.
-    """
-    if settings.encoder in ("auto", settings.model):
-        return settings.model, settings.layers
-    uses = registry.declared("model", settings.model, "uses", ())
-    taught = settings.model != "none" and "llm.layers" in uses
-    return settings.encoder, 0 if taught else settings.layers
+    """Return the name of the model that embeds, and how many first layers of it do; 0: all."""
+    name = settings.model if settings.encoder == "auto" else settings.encoder
+    return name, settings.encoder_layers
 
 
 def build_encoder(context: ModelContext) -> CheckedModel:

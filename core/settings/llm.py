@@ -231,3 +231,10 @@ class LlmSettings(Section):
     store: str = setting("", per_node=True, resumable=True)
     """Folder of a site's store (adapters, soft labels, features); empty: the user's cache folder,
     or `LLM_QFL_HOME`."""
+
+    @property
+    def encoder_layers(self) -> int:
+        """`layers` of the model that embeds: none where another `model` reads them."""
+        alone = self.encoder in ("auto", self.model) or self.model == "none"
+        uses = () if alone else registry.declared("model", self.model, "uses", ())
+        return 0 if "llm.layers" in uses else self.layers

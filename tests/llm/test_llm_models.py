@@ -427,3 +427,14 @@ def test_an_encoder_that_is_taken_along_keeps_its_own_layers() -> None:
     assert _encoded_by(settings, Path("encoder")).layers == 0
     alone = LlmSettings(model="some-org/encoder", layers=2)
     assert _encoded_by(alone, Path("encoder")).layers == 2
+
+
+@pytest.mark.parametrize("model", ["smollm2", "tfidf", "none", "auto"])
+def test_a_model_file_keeps_the_layers_of_the_encoder(model: str) -> None:
+    from core import Settings
+    from core.model_file import model_settings
+    from llm import encoder_choice
+
+    used = LlmSettings(model=model, encoder="some-org/encoder", layers=3)
+    stored = model_settings(Settings(llm=used), "embedding")["llm"]
+    assert encoder_choice(LlmSettings(**stored)) == encoder_choice(used)
