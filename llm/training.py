@@ -99,9 +99,8 @@ def train(
 ) -> Trained:
     """Train a classifier in place; afterwards it has the weights of the best epoch.
 
-    AdamW with a short linear warm-up and linear decay, gradients clipped, batches padded to
-    their own longest row, bfloat16 where the model's device has it. The order of rows comes
-    from `seed`; dropout draws from torch's current generator.
+    AdamW with a short linear warm-up and linear decay, gradients clipped, batches padded to their
+    own longest row, bfloat16 where the device has it. Dropout draws from torch's generator.
 
     Parameters
     ----------

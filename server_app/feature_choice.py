@@ -121,21 +121,13 @@ def choose_features(
     DataError
         If features that are named cannot be made of all rows.
     """
-    from data import (
-        candidate_kinds,
-        check_lengths,
-        is_private,
-        load_server,
-        needs_length,
-        possible_kinds,
-    )
+    from data import candidate_kinds, check_lengths, is_private, possible_kinds
 
     kind: Any = members[0].about.kind
     kinds, possible = candidate_kinds(kind, settings), possible_kinds(kind, settings.features)
     open_ones = _choices(settings, possible)
     chooses = open_ones and not is_private(settings)
-    central = settings.evaluation.mode == "central" and (chooses or needs_length(kinds))
-    server = load_server(settings) if central else None
+    server = _server_rows(settings, kinds, chooses)
     lengths = _lengths(kinds, members, server)
     if len(kinds) == 1:
         check_lengths(kinds[0], lengths)
@@ -153,6 +145,14 @@ def choose_features(
     else:
         found, costs = evaluate_at_sites(grid, settings, members, probes, weights)
     return _logged(_best_of(found, parts, reasons, replace(plain, costs=costs)))
+
+
+def _server_rows(settings: Settings, kinds: Sequence[str], chooses: bool) -> ServerData | None:
+    """Return the server's rows, where it has any and the choice looks at them."""
+    from data import load_server, needs_length
+
+    central = settings.evaluation.mode == "central" and (chooses or needs_length(kinds))
+    return load_server(settings) if central else None
 
 
 def _best_of(

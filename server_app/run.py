@@ -67,14 +67,7 @@ def run(
     clock = Clock(history.state["seconds"] if history else None)
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
-        if history:
-            federation = rejoin(grid, settings, history, journal.folder)
-        else:
-            federation = prepare(grid, settings, journal)
-        settings, given = with_features(settings, federation.projection), settings
-        if given.quantum.qubits == AUTO:
-            federation = with_step_costs(federation, settings, given)
-        warn_of_step_limit(settings, federation.members)
+        federation, settings = _prepared(grid, settings, journal, history)
         run_id = history.run if history else run_id
         evaluator = _evaluator(settings, federation, run_id, history)
         context = RunContext(settings, federation, agent, evaluator, journal, clock, run_id, watch)
@@ -88,6 +81,21 @@ def run(
     with clock.phase("rounds"):
         kept = kept_model(grid, strategy, _run_rounds(grid, strategy, first))
     return _conclude(grid, context, strategy, kept)
+
+
+def _prepared(
+    grid: Grid, settings: Settings, journal: RunJournal, history: RunHistory | None
+) -> tuple[PreparedFederation, Settings]:
+    """Prepare the federation; return it with the settings that its features complete."""
+    if history:
+        federation = rejoin(grid, settings, history, journal.folder)
+    else:
+        federation = prepare(grid, settings, journal)
+    found = with_features(settings, federation.projection)
+    if settings.quantum.qubits == AUTO:
+        federation = with_step_costs(federation, found, settings)
+    warn_of_step_limit(found, federation.members)
+    return federation, found
 
 
 def _conclude(

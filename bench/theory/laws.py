@@ -267,11 +267,11 @@ def curvature(points: int = 5, seed: int = 0) -> list[tuple[float, float]]:
     from quantum import TrainingData, build_classifier
     from quantum.training.problem import Problem
 
-    settings, _ = parse_run([], ["quantum.precision=double"])
+    settings, _ = parse_run([], ["quantum.precision=double", "quantum.qubits=4"])
     classifier = build_classifier(settings.quantum, 2)
     rng = np.random.default_rng(seed)
     data = TrainingData(
-        features=rng.uniform(-1.5, 1.5, size=(64, settings.quantum.qubits)).astype(np.float32),
+        features=rng.uniform(-1.5, 1.5, size=(64, settings.quantum.width)).astype(np.float32),
         labels=rng.integers(0, 2, size=64),
     )
     distill = settings.distill.model_copy(update={"weight": 0.0})

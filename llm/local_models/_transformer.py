@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Transformer:
         If the model is missing, gated, unreachable or cannot read such rows.
     """
 
-    uses = (
+    uses: ClassVar[tuple[str, ...]] = (
         "llm.peft",
         "llm.device",
         "llm.layers",

@@ -146,7 +146,7 @@ def test_numbers_in_the_settings_are_no_choice() -> None:
     x, y = blobs(20, 1)
     own = TrainingData(x, y, np.full((20, 2), 0.5), np.ones(2))
     assert chosen_terms(DistillSettings(weight=0.2), own, x, y) == (0.2, 2.0)
-    smoothing = DistillSettings(kind="smoothing", weight="auto")
+    smoothing = DistillSettings(kind="smoothing")
     assert chosen_terms(smoothing, own, x[:0], y[:0]) == (0.1, 1.0)
     assert chosen_terms(DistillSettings(kind="none"), own, x, y)[0] == 0.0
 

@@ -13,8 +13,9 @@ from tests.data.few_rows import run_settings, sites, table, texts
 
 
 def shared(path: Path, **data: Any) -> Settings:
-    given = {"source": "csv", "path": str(path), "train_rows": 20, "server_rows": 6}
-    return run_settings(clients=2, **given, **data)
+    own = {"source": "csv", "path": str(path), "train_rows": 20, "server_rows": 6}
+    given: dict[str, Any] = {**own, **data}
+    return run_settings(clients=2, **given)
 
 
 def test_they_are_drawn_beside_the_training_rows_and_change_none(tmp_path: Path) -> None:

@@ -70,8 +70,10 @@ def test_a_budget_that_does_not_pay_for_the_average_keeps_the_best_round(
 
 def test_the_rate_that_is_left_travels_to_the_sites(federate: Federate) -> None:
     """With a wait so long nothing is halved; the models part where the first rate is."""
-    given = (*LARGE_STEPS, "run.rounds=6", "evaluation.keep=last", "train.schedule=plateau")
-    given += ("stop.min_gain=0",)
+    given = (
+        *(*LARGE_STEPS, "run.rounds=6", "evaluation.keep=last"),
+        *("train.schedule=plateau", "stop.min_gain=0"),
+    )
     rates, halving = rates_and_run(federate, *given)
     never, steady = rates_and_run(federate, *given, "train.plateau_rounds=9")
     losses = [event["loss"] for event in halving.events("round")]

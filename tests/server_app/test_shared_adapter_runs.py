@@ -198,7 +198,7 @@ def test_the_average_is_weighted_by_the_rows_that_were_reported(federate: Federa
         "llm.federated=fedavg", "llm.rounds=1", "data.partition=quantity", "data.alpha=1.0",
         "aggregation.clip_radius=100", spoil=watch,
     )  # fmt: skip
-    assert ran.events("prepared")[0]["features"].startswith("kmer, ")
+    assert ran.events("prepared")[0]["features"].startswith("kmer:4, ")
     rows = np.array([n for n, _ in replies], dtype=float)
     assert len(set(rows)) > 1
     for name, array in orders[0].items():
