@@ -52,7 +52,10 @@ def install(folder: Path, package: str, declared: str, text: str = "") -> None:
 
 
 def test_what_ships_is_the_modules_of_the_folder() -> None:
-    agents = ("all", "bandit", "endpoint", "greedy", "llm", "random", "regulator", "rule")
+    agents = (
+        *("all", "bandit", "endpoint", "frugal", "greedy", "llm", "oort", "power-of-choice"),
+        *("random", "regulator", "rule"),
+    )
     assert registry.shipped("agent") == agents
     assert "trimmed-mean" in registry.shipped("aggregation")  # trimmed_mean.py
     assert registry.find("agent", "rule").__name__ == "RuleAgent"
