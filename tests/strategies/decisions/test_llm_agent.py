@@ -200,6 +200,7 @@ def test_the_summary_adds_decisions_up() -> None:
         "asked": 7,
         "fallbacks": 1,
         "uninformed": 0,
+        "everybody": {},
         "repaired": 2,
         "prompt_tokens": 700,
         "answer_tokens": 4 * 2 + 2 * len(FINE) + 21,
