@@ -14,7 +14,8 @@ from core.messages import ARRAYS, PREPARE, unpack_parameters
 from data import Moments, fit_projection, merge_moments
 from tests.conftest import NO_TEACHER, Federate
 
-FIVE = ("run.clients=5", "data.train_rows=200", *NO_TEACHER)
+PROJECTED = ("features.kind=kmer", "features.k=4", "features.shrinkage=0.1", "quantum.qubits=4")
+FIVE = ("run.clients=5", "data.train_rows=200", *PROJECTED, *NO_TEACHER)
 LIAR = 3
 
 
