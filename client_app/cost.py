@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 from client_app.guidance import rows_to_train
 from client_app.process_cache import on_backend
 from client_app.site import SiteCache
-from core import Settings, backend_of, settings_command, store_root, worst_steps
+from core import (
+    Settings,
+    averages_rounds,
+    backend_of,
+    settings_command,
+    store_root,
+    worst_steps,
+)
 
 if TYPE_CHECKING:
     from quantum import Classifier
@@ -98,14 +105,9 @@ def _evaluator(settings: Settings) -> Figures:
         estimate=True,
     )
     price = _price(build_classifier(quantum, len(data.classes), host))
-    final = _averages(settings) + (settings.evaluation.prior_correction == "auto")
+    final = averages_rounds(settings) + (settings.evaluation.prior_correction == "auto")
     validations = settings.run.rounds + final
     return added((validations, price(len(data.validation))), (1, price(len(data.test))))
-
-
-def _averages(settings: Settings) -> bool:
-    """Whether the mean of the last rounds is evaluated too: of two or more."""
-    return settings.evaluation.keep == "average" and settings.run.rounds > 2
 
 
 def _adapter(settings: Settings) -> dict[str, int]:
@@ -139,7 +141,7 @@ def _client(settings: Settings, client: int, backend: str) -> tuple[dict[str, An
         "circuit": _circuit(classifier),
         "step": price(circuits_per_step(train, rows, classifier.ansatz.shifts, backend)),
         "round": added((1, fixed), (1, validation)) if federated else fixed,
-        "end": added((_averages(settings), validation), (1, price(len(cache.site.test))))
+        "end": added((averages_rounds(settings), validation), (1, price(len(cache.site.test))))
         if federated
         else NOTHING,
     }

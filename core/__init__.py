@@ -29,6 +29,7 @@ from core.settings.backends import (
 from core.settings.data import DataSettings
 from core.settings.declare import AUTO
 from core.settings.derived import (
+    averages_rounds,
     circuit_prices,
     fine_tunes_llm,
     most_steps,

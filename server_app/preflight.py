@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from core import (
     AUTO,
     Settings,
+    averages_rounds,
     backend_names,
     backend_of,
     family,
@@ -205,7 +206,9 @@ def _cost(
     paid = run.rounds - train.warm_rounds
     circuits, jobs = paid * (before + steps * step + validation), paid * (bool(before) + steps + 1)
     if settings.evaluation.mode == "federated":
-        circuits, jobs = circuits + validation * run.rounds + len(site.test), jobs + run.rounds + 1
+        validations = run.rounds + averages_rounds(settings)
+        circuits, jobs = circuits + validation * validations, jobs + validations
+        circuits, jobs = circuits + len(site.test), jobs + 1
     if family(backend) != "ibm":
         return circuits, 0.0
     from quantum.engines.devices.base import qpu_seconds

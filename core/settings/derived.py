@@ -80,6 +80,11 @@ def worst_steps(settings: Settings, backends: Iterable[str]) -> int:
     return most_steps(settings, backends)
 
 
+def averages_rounds(settings: Settings) -> bool:
+    """Whether the mean of the last rounds' models is evaluated too: of two or more of them."""
+    return settings.evaluation.keep == "average" and settings.run.rounds > 2
+
+
 def fine_tunes_llm(settings: Settings) -> bool:
     """Whether a site fine-tunes its language model.
 
