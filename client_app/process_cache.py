@@ -11,7 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from core import QuantumSettings, Settings, parse_settings
+from flwr.app import Context
+
+from core import QuantumSettings, Settings, SettingsError, parse_settings
 from core.settings.parsing import FLOWER_NODE_KEYS
 
 if TYPE_CHECKING:
@@ -112,3 +114,22 @@ def clear() -> None:
     """Empty what this module holds."""
     for cached in (_parsed, on_backend, shared_rows, simulator):
         cached.cache_clear()
+
+
+def client_of(context: Context, settings: Settings) -> int:
+    """Return the index of the client that a node is."""
+    clients = settings.run.clients
+    if "partition-id" not in context.node_config:
+        raise SettingsError(
+            "node config without partition-id",
+            f"a whole number from 0 to {clients - 1}, one for each node",
+            f"start the node with --node-config 'partition-id=0 num-partitions={clients}'",
+        )
+    client = int(context.node_config["partition-id"])
+    if not 0 <= client < clients:
+        raise SettingsError(
+            f"node config partition-id = {client} with run.clients = {clients}",
+            f"0 to {clients - 1}",
+            "start as many nodes as run.clients says, or change run.clients",
+        )
+    return client

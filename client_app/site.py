@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,7 @@ from client_app.process_cache import (
     MOST_SITES,
     Recent,
     clear,
+    client_of,
     on_backend,
     settings_of,
     shared_rows,
@@ -34,7 +35,6 @@ from core import (
     DataError,
     ModelError,
     Settings,
-    SettingsError,
     backend_of,
     derive_seed,
     fine_tunes_llm,
@@ -220,6 +220,11 @@ class SiteCache:
         self._features.clear()
         self._teacher, self.terms = None, ()
 
+    def terms_from(self, choose: Callable[[], tuple[float, float]]) -> tuple[float, ...]:
+        """Return lambda of the first round and tau; they are chosen the first time only."""
+        self.terms = self.terms or choose()
+        return self.terms
+
     def features(self, split: str) -> npt.NDArray[np.float32]:
         """Return the raw features of one of `SPLITS`, (rows, d)."""
         if self.stored and split in self.stored.features:
@@ -340,7 +345,7 @@ def load_cache(
         If the node does not know which client it is.
     """
     settings = settings_of(context.run_config, context.node_config)
-    client = _client_of(context, settings)
+    client = client_of(context, settings)
     settings = on_backend(settings, backend_of(settings.quantum.backend, client))
     name = str(context.node_config.get("site") or f"client {client}")
     run = f"{context.run_id if run == UNSET else run}/{client}"
@@ -349,25 +354,6 @@ def load_cache(
     )
     cache.catch_up(context.state.config_records.get(STATE_KEY, ConfigRecord()), adapter, fine_tuned)
     return cache
-
-
-def _client_of(context: Context, settings: Settings) -> int:
-    """Return the index of the client that a node is."""
-    clients = settings.run.clients
-    if "partition-id" not in context.node_config:
-        raise SettingsError(
-            "node config without partition-id",
-            f"a whole number from 0 to {clients - 1}, one for each node",
-            f"start the node with --node-config 'partition-id=0 num-partitions={clients}'",
-        )
-    client = int(context.node_config["partition-id"])
-    if not 0 <= client < clients:
-        raise SettingsError(
-            f"node config partition-id = {client} with run.clients = {clients}",
-            f"0 to {clients - 1}",
-            "start as many nodes as run.clients says, or change run.clients",
-        )
-    return client
 
 
 def note(context: Context, cache: SiteCache) -> None:

@@ -79,9 +79,9 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     teacher, llm_seconds = cache.teacher()
     seen = projection.apply(cache.features("validation"))
     rows = training_data(cache, teacher, projection, instruction.class_weights)
-    if not cache.terms:
-        cache.terms = chosen_terms(settings.distill, rows, seen, cache.labels("validation"))
-    if not cache.terms[0]:
+    labels = cache.labels("validation")
+    terms = cache.terms_from(lambda: chosen_terms(settings.distill, rows, seen, labels))
+    if not terms[0]:
         rows = with_labels(rows)
     # Loading rows, features and compiled functions again in a new process is no training.
     began = time.monotonic()
@@ -91,7 +91,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
         parameters=parameters,
         data=rows,
         train=_in_round(settings.train, instruction, classifier.engine.name),
-        distill=settings.distill.in_round(number, *cache.terms),
+        distill=settings.distill.in_round(number, *terms),
         steps=instruction.steps,
         step_offset=instruction.step_offset,
         seed=derive_seed(settings.run.seed, "train", cache.client, number),

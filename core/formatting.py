@@ -57,7 +57,7 @@ def percent(value: Any, places: int = 1, none: str = "-") -> str:
     """Write a share as per cent, or `none` for none; 0 and 100 only where they are exact."""
     if not is_number(value):
         return none
-    text, step = f"{100 * value:.{places}f}", 10**-places
+    text, step = f"{100 * value:z.{places}f}", 10**-places  # z: no "-0.0"
     if value > 0 and float(text) == 0:
         return f"< {step:.{places}f} %"
     if value < 1 and float(text) == 100:

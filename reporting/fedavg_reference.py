@@ -196,5 +196,8 @@ def _bill(
 
 
 def saved(ran: float | None, fedavg: float | None) -> float | None:
-    """Return the share of FedAvg's cost that the run did not have; below 0 it cost more."""
-    return None if ran is None or not fedavg else 1 - ran / fedavg
+    """Return the share of FedAvg's cost that the run did not have; below 0 it cost more.
+
+    It is rounded to 1e-9: equal costs that were summed in another order save nothing.
+    """
+    return None if ran is None or not fedavg else round(1 - ran / fedavg, 9)

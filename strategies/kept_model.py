@@ -70,6 +70,11 @@ class KeptModel:
         if scores[0] <= best:
             self.averaged, self.arrays, self.scores = rounds, mean, scores
 
+    def restore(self, number: int, arrays: ArrayRecord | None, stored: Parameters) -> None:
+        """Go on with a run's kept model, of round ``number``, and with what `packed` returned."""
+        self.round, self.arrays = number, arrays
+        self.unpack(stored)
+
     def packed(self) -> Parameters:
         """Return the newest models as arrays of one file, each named after its round."""
         return {

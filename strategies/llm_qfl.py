@@ -338,8 +338,7 @@ class LlmQfl(Strategy):
         """
         self.aggregator.restore(stored.get("aggregation", {}), extra[AGGREGATION])
         self.state = restored(stored, self.context.federation.members, self.settings)
-        self.kept.round, self.kept.arrays = int(stored["best_round"]), best
-        self.kept.unpack(extra[RECENT])
+        self.kept.restore(int(stored["best_round"]), best, extra[RECENT])
         self.teachers = {int(one["client"]): dict(one) for one in stored["teachers"]}
         self.first_round, self.releases = int(stored["round"]) + 1, releases
 

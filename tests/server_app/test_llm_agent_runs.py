@@ -124,9 +124,11 @@ def _each_round(decided: list[Any], notes: list[list[str]], lines: list[dict[str
 
 def _ruled(lines: list[dict[str, Any]]) -> list[int]:
     """Return the rounds that the rule decided, after a look at how they say so."""
-    ruled = [k for k, line in enumerate(lines) if line["decided_by"] == "rule (adaptive)"]
+    ruled = [k for k, line in enumerate(lines) if line["decided_by"] == "rule (when-it-pays)"]
     assert ruled == [5, 6, 7, 9, 10, 12]
-    assert all("rule (adaptive) instead of endpoint (tiny)" in lines[k]["reason"] for k in ruled)
+    assert all(
+        "rule (when-it-pays) instead of endpoint (tiny)" in lines[k]["reason"] for k in ruled
+    )
     assert all(len(line["participants"]) == 3 for k, line in enumerate(lines) if k in ruled)
     return ruled
 
@@ -144,7 +146,8 @@ def test_the_key_is_in_no_file_of_a_run(federate: Federate, server: AgentServer)
 def test_a_model_cannot_overrun_a_budget(federate: Federate, server: AgentServer) -> None:
     wasteful = replies(answer({"0": 9, "1": 9, "2": 9}))
     server.script = [wasteful, wasteful]
-    ran = federate(*ENDPOINT[:2], "train.max_steps=9", "stop.circuits=100000")
+    limits = ("train.max_steps=9", "stop.circuits=100000", "quantum.readout=per-class")
+    ran = federate(*ENDPOINT[:2], *limits)
     first, second = ran.decisions()
     assert first["steps"] == {"0": 6, "1": 6, "2": 6}
     assert "steps scaled by 0.68 to the 100000 circuits left" in first["guard"]
