@@ -7,6 +7,7 @@ the user's own is imported from where the user has it, never from the folder.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def _older_run(place: Path) -> ModelFile:
     """
     if not (place / ARRAYS).is_file() or not (place / "config.json").is_file():
         raise _no_model(place)
-    from data import feature_kind
+    from data import feature_kind, with_kind
 
     settings = recorded_settings(place)
     events = read_jsonl(place / "metrics.jsonl")
@@ -119,6 +120,12 @@ def _older_run(place: Path) -> ModelFile:
         given = f"a run of an older version in {str(place)!r} that names no classes"
         raise DataError(given, "a run whose metrics.jsonl is whole", "train it again")
     kind = prepared["kind"]
+    # What the run chose, where it chose, of for instance "kmer:5 + one-hot, 752 -> 4 (lda)".
+    parts = str(prepared.get("features", "")).rpartition(", ")[0].partition(" by ")[0]
+    named = re.fullmatch(r"[a-z-]+(:\d+)?( \+ [a-z-]+(:\d+)?)*", parts)
+    kinds = parts.replace(" + ", ",") if named else feature_kind(kind, settings.features)
+    chosen = with_kind(settings.features, kinds)
+    settings = settings.model_copy(update={"features": chosen})
     shared = settings.features.encoder == "shared" and (place / ADAPTER).is_file()
     return ModelFile(
         format=1,
@@ -126,7 +133,7 @@ def _older_run(place: Path) -> ModelFile:
         kind=kind,
         data=str(prepared.get("data", "")),
         code={},
-        settings=model_settings(settings, feature_kind(kind, settings.features)),
+        settings=model_settings(settings, chosen.kind),
         files=dict.fromkeys((ARRAYS, ADAPTER) if shared else (ARRAYS,), ""),
     )
 

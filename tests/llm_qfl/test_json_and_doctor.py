@@ -48,7 +48,7 @@ def test_every_command_with_a_table_has_it() -> None:
 def test_settings(capsys: Captured) -> None:
     assert [one["key"] for one in printed(capsys, "settings")] == list(FIELDS)
     (one,) = printed(capsys, "settings", "run.rounds")
-    assert one["default"] == 10
+    assert one["default"] == 20
     assert one["accepted"] == "a whole number at least 1"
 
 

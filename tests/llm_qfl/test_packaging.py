@@ -82,7 +82,7 @@ def test_the_lock_file_pins_what_is_required() -> None:
 @pytest.mark.parametrize(
     ("module", "settings", "extra"),
     [
-        ("llguidance", ("agent.kind=llm", "agent.model=x"), "agents"),
+        ("llguidance", ("agent.kind=llm", "agent.model=x", "agent.decoding=schema"), "agents"),
         ("dp_accounting", ("privacy.dp=central", "aggregation.rule=uniform"), "privacy"),
         ("dp_accounting", ("privacy.moment_noise=1",), "privacy"),
     ],
