@@ -67,7 +67,7 @@ class EvaluationSettings(Section):
     rounds' parameters where its validation loss is not above that of the best round, else that
     round; where evaluation is federated it costs one evaluation more, if the budgets pay for it."""
     prior_correction: Literal["auto", "none"] = setting(
-        "auto", applies_when=when("evaluation.mode", "central")
+        "auto", applies_when=when("evaluation.mode", "central"), formerly="none"
     )
     """auto: shift the final model's class logits so that the class-weighted validation loss is
     lowest, where cross-validation finds it better by more than one standard error."""

@@ -62,7 +62,9 @@ class StopSettings(Section):
     """No agent, rule or patience stops the run earlier."""
     patience: int = setting(3, ge=0, resumable=True)
     """Rounds without a better validation loss before the run stops; 0: off."""
-    min_gain: float = setting(0.002, applies_when=(replace(PATIENT, or_else=PLATEAU),), ge=0)
+    min_gain: float = setting(
+        0.002, applies_when=(replace(PATIENT, or_else=PLATEAU),), formerly=0.0, ge=0
+    )
     """A validation loss counts as better if it is by more than this below the last better one, in
     nats; for `stop.patience` and `train.schedule=plateau`."""
     target_accuracy: float = setting(0.0, ge=0, le=1, resumable=True)

@@ -75,12 +75,19 @@ def traits(key: str) -> Traits:
 
 
 def with_former(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return written settings with those that there were not yet as they then worked."""
+    """Return written settings with those that there were not yet as they then worked.
+
+    One that has no effect beside the others keeps its default, which is the only value it takes.
+    """
     whole = {name: dict(part) for name, part in tree.items()}
+    flat = flatten(Settings()) | {
+        f"{n}.{k}": v for n, part in whole.items() for k, v in part.items()
+    }
     for key in FIELDS:
         name, leaf = key.split(".")
-        if traits(key).formerly is not None:
-            whole.setdefault(name, {}).setdefault(leaf, traits(key).formerly)
+        former, conditions = traits(key).formerly, traits(key).applies_when
+        if former is not None and all(one.met(flat) for one in conditions):
+            whole.setdefault(name, {}).setdefault(leaf, former)
     return whole
 
 

@@ -26,6 +26,7 @@ from core import (
 )
 from core.formatting import split_list
 from core.settings.reference import config_tables, reference_page
+from core.settings.schema import with_former
 from tests.command import ROOT
 
 CONFIGS = sorted((ROOT / "config").glob("*.toml"))
@@ -288,3 +289,20 @@ def test_any_assignment_is_a_setting_or_one_line(key: str, value: str) -> None:
     for parse in (lambda: parse_run([], words)[1], lambda: parse_node(words)):
         found = result_or_line(parse)
         assert isinstance(found, str) or set(found) <= {key}
+
+
+def test_what_was_written_before_a_setting_keeps_what_was_then() -> None:
+    older = {"run": {"seed": 3}, "stop": {"patience": 2}, "evaluation": {"mode": "central"}}
+    found = with_former(older)
+    assert found["quantum"]["readout"] == "per-class"
+    assert found["stop"] == {"patience": 2, "min_gain": 0.0}
+    assert found["evaluation"] == {"mode": "central", "prior_correction": "none"}
+    # Where it has no effect only its default is taken.
+    without = {
+        "stop": {"patience": 0},
+        "train": {"schedule": "constant"},
+        "evaluation": {"mode": "federated"},
+    }
+    found = with_former(without)
+    assert found["stop"] == {"patience": 0}
+    assert found["evaluation"] == {"mode": "federated"}

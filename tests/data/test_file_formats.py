@@ -1,4 +1,4 @@
-"""Files as people have them: what is refused, cleaned or said, in the user's own run."""
+"""Files as people have them: what is refused, cleaned or reported, in the user's own run."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def test_texts_are_cleaned_with_a_line_that_says_so(
     path = jsonl(tmp_path, line, line.replace('"text": "', '"text": "+'))
     corpus = load_corpus(parse_run([], ["data.source=jsonl", f"data.path={path}"])[0].data, 0)
     assert {becomes, "+" + becomes} <= {*corpus.train.texts, *corpus.test.texts}
-    said = [note for note in corpus.notes if "control characters or halves" in note]
-    assert len(said) == (given != becomes)
-    assert load(path, source="jsonl").info.notes[: len(said)] == tuple(said)
-    for note in said:
+    notes = [note for note in corpus.notes if "control characters or halves" in note]
+    assert len(notes) == (given != becomes)
+    assert load(path, source="jsonl").info.notes[: len(notes)] == tuple(notes)
+    for note in notes:
         assert "rows.jsonl, line 25: " in note
         assert note.endswith("now spaces or U+FFFD (and in 1 other rows)")
 
@@ -169,16 +169,16 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("word", "mark"), [("semicolon", ";"), ("tab", "\t"), ("pipe", "|")])
-def test_other_delimiters_are_found_by_the_header_and_said(
+def test_other_delimiters_are_found_by_the_header_and_reported(
     tmp_path: Path, word: str, mark: str
 ) -> None:
     path = table(tmp_path, mark=mark, text="one, two {0}")
     found = load(path)
     assert set(everything(found)) <= {f"one, two {i}" for i in range(24)}
     assert f"{path}: read as separated by {word}s (data.delimiter = {word})" in found.info.notes
-    told = load(path, f"data.delimiter={word}")
-    assert everything(told) == everything(found)
-    assert not any("separated" in note for note in told.info.notes)
+    named = load(path, f"data.delimiter={word}")
+    assert everything(named) == everything(found)
+    assert not any("separated" in note for note in named.info.notes)
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
@@ -192,20 +192,20 @@ def test_a_wrong_delimiter_is_never_answered_with_the_header(
     if head[0] == "text" and wanted in (true, "auto"):
         data = load(path, f"data.delimiter={wanted}")
         assert data.classes == ("a", "b")
-        told = f"{path}: the label is the column grade (data.label_column)"
-        assert (told in data.info.notes) == (head[1] == "grade")
+        note = f"{path}: the label is the column grade (data.label_column)"
+        assert (note in data.info.notes) == (head[1] == "grade")
         return
     with pytest.raises(DataError) as caught:
         load(path, f"data.delimiter={wanted}")
-    said = str(caught.value)
+    error = str(caught.value)
     if wanted not in (true, "auto"):
-        assert f"line 1 has 1 fields so, and 2 separated by {true}s" in said
-        assert f"set data.delimiter = {true}" in said
-        assert "put a header" not in said
+        assert f"line 1 has 1 fields so, and 2 separated by {true}s" in error
+        assert f"set data.delimiter = {true}" in error
+        assert "put a header" not in error
     else:
         auto = wanted == "auto" and true == "comma"
-        assert (f"separated by {true}s in line 1, has no column" in said) == (not auto)
-        assert "put a header" in said
+        assert (f"separated by {true}s in line 1, has no column" in error) == (not auto)
+        assert "put a header" in error
 
 
 def test_a_delimiter_is_for_csv_only(tmp_path: Path) -> None:
@@ -325,9 +325,9 @@ def test_too_few_rows_say_how_many_it_takes(tmp_path: Path, rows: int) -> None:
     path = table(tmp_path, rows=rows)
     with pytest.raises(DataError) as caught:
         load(path, "run.clients=3", "data.server_rows=0")
-    said = str(caught.value)
-    assert f"rows.csv has {rows} rows" in said
-    needed = int(said.split("accepted: ")[1].split()[0])
+    error = str(caught.value)
+    assert f"rows.csv has {rows} rows" in error
+    needed = int(error.split("accepted: ")[1].split()[0])
     assert load(table(tmp_path, rows=needed), "run.clients=3", "data.server_rows=0")
     with pytest.raises(DataError):
         load(table(tmp_path, rows=needed - 1), "run.clients=3", "data.server_rows=0")
@@ -338,15 +338,15 @@ def test_too_few_rows_say_how_many_it_takes(tmp_path: Path, rows: int) -> None:
 def test_any_bytes_are_rows_or_one_clear_error(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes, source: str
 ) -> None:
-    folder, said = tmp_path_factory.mktemp("any"), list[str]()
+    folder, texts = tmp_path_factory.mktemp("any"), list[str]()
     for head in (b"", b"text,label\n", b"seq,label\n"):
         for name in ("rows.csv", "train.csv", "test.csv"):
             (folder / name).write_bytes(head + raw)
         try:
             load(folder if source == "genomic" else folder / "rows.csv", source=source)
         except DataError as error:
-            said.append(str(error))
-    assert all("; accepted: " in line and line.encode() for line in said)
+            texts.append(str(error))
+    assert all("; accepted: " in line and line.encode() for line in texts)
 
 
 JSON = st.recursive(
@@ -365,11 +365,11 @@ def test_any_json_value_is_a_row_or_one_clear_error(
     try:
         data = load(path, source="jsonl")
     except DataError as error:
-        said = [str(error)]
+        texts = [str(error)]
     else:
-        said = [*everything(data), *data.classes]
-    assert "".join(said).encode()
-    assert len(said) > 1 or "rows.jsonl, line 25" in said[0] or "3 classes" in said[0]
+        texts = [*everything(data), *data.classes]
+    assert "".join(texts).encode()
+    assert len(texts) > 1 or "rows.jsonl, line 25" in texts[0] or "3 classes" in texts[0]
 
 
 @pytest.mark.parametrize("written", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": 3}}'])

@@ -97,8 +97,8 @@ def test_a_projection_can_be_fitted_whatever_the_noise(kind: str) -> None:
 def test_little_noise_leaves_the_projection_nearly_as_it_was() -> None:
     x, labels = rows(count=4000)
     moments = moments_of(x, labels, 2)
-    told = repaired_moments(noisy_moments(moments, 0.01, 1.0, np.random.default_rng(1)))
-    one, other = (fit_projection(m, 1, "lda", 0.1, 3.0, 0).apply(x) for m in (moments, told))
+    noisy = repaired_moments(noisy_moments(moments, 0.01, 1.0, np.random.default_rng(1)))
+    one, other = (fit_projection(m, 1, "lda", 0.1, 3.0, 0).apply(x) for m in (moments, noisy))
     assert np.corrcoef(one[:, 0], other[:, 0])[0, 1] > 0.99
 
 
@@ -112,9 +112,9 @@ def test_rows_of_a_class_with_few_of_them_are_marked() -> None:
 
 def test_noisy_moments_of_a_site_are_bounded_by_its_rows() -> None:
     x, labels = rows(features=40)
-    told = noisy_moments(moments_of(x, labels, 2), 2.0, 1.0, np.random.default_rng(0))
-    doubled = Moments(told.count, told.sums * 20, told.second)
-    wide = Moments(told.count, told.sums, told.second * 500)
-    found = implausible([told, doubled, told, wide], 2.0, 1.0)
+    noisy = noisy_moments(moments_of(x, labels, 2), 2.0, 1.0, np.random.default_rng(0))
+    doubled = Moments(noisy.count, noisy.sums * 20, noisy.second)
+    wide = Moments(noisy.count, noisy.sums, noisy.second * 500)
+    found = implausible([noisy, doubled, noisy, wide], 2.0, 1.0)
     assert sorted(found) == [1, 3]
     assert "above what its rows and the noise can make" in found[1]

@@ -70,7 +70,7 @@ def test_a_forgotten_job_is_submitted_anew(
 
 
 @pytest.mark.parametrize(
-    ("reason", "jobs", "told"),
+    ("reason", "jobs", "message"),
     [
         ({"reason": "Internal error", "reasonCode": 9701}, 2, ""),
         ({"reason": "Instruction foo is not supported", "reasonCode": 7001}, 1, "Error code 7"),
@@ -78,11 +78,15 @@ def test_a_forgotten_job_is_submitted_anew(
     ],
 )
 def test_a_failed_job(
-    cloud: HttpCloud, start: Callable[..., JobRunner], reason: dict[str, Any], jobs: int, told: str
+    cloud: HttpCloud,
+    start: Callable[..., JobRunner],
+    reason: dict[str, Any],
+    jobs: int,
+    message: str,
 ) -> None:
     cloud.end = [("Failed", reason)]
-    if told:
-        with pytest.raises(BackendError, match=f"job job-0 failed at ibm_manila: .*{told}"):
+    if message:
+        with pytest.raises(BackendError, match=f"job job-0 failed at ibm_manila: .*{message}"):
             go(start())
     else:
         assert go(start()) == ONE + ONE

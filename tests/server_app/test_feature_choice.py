@@ -24,6 +24,7 @@ from tests.conftest import NO_TEACHER, SMALL, Federate
 from tests.tables import TEXT, text_table
 
 FEDERATED = ("evaluation.mode=federated", "data.server_rows=0")
+AUTO_SET = ("features.shrinkage=auto", "features.k=auto", "quantum.qubits=auto")
 Spoil = Callable[[Message, Message], Message]
 
 
@@ -285,20 +286,21 @@ def test_with_privacy_settings_nothing_is_sent_to_choose_by(
     assert seen[0] == (PREPARE, ["count", "second", "sums"])
 
 
-def test_a_process_for_each_message_and_a_resumed_run_use_the_chosen_features(
-    tmp_path: Path,
+@pytest.mark.parametrize("given", [(), AUTO_SET], ids=["features", "qubits"])
+def test_a_process_for_each_message_and_a_resumed_run_use_what_was_chosen(
+    tmp_path: Path, given: tuple[str, ...]
 ) -> None:
     from tests.server_app.test_resume import Killed, go_on, start
 
     path = table(tmp_path / "rows.csv")
-    words = (*WORDS, *FEDERATED, path, "run.rounds=2", "data.train_rows=120")
+    words = (*WORDS, *FEDERATED, path, *given, "run.rounds=2", "data.train_rows=120")
 
-    def afresh(order: Message, reply: Message) -> Message:
+    def afresh(message: Message, reply: Message) -> Message:
         forget()
         return reply
 
-    def killed(order: Message, reply: Message) -> Message:
-        if order.metadata.message_type == "train" and order.metadata.group_id == "2":
+    def killed(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == "train" and message.metadata.group_id == "2":
             raise Killed
         return reply
 
@@ -357,9 +359,6 @@ def prices(folder: Path) -> list[int]:
     return [member["circuits_per_step"] for member in checkpoint.state["members"]]
 
 
-AUTO_SET = ("features.shrinkage=auto", "features.k=auto", "quantum.qubits=auto")
-
-
 @pytest.mark.parametrize("evaluation", [(), FEDERATED], ids=["central", "federated"])
 def test_shrinkage_k_and_qubits_by_validation(
     evaluation: tuple[str, ...], federate: Federate, tmp_path: Path
@@ -398,25 +397,3 @@ def test_shrinkage_k_and_qubits_by_validation(
     np.testing.assert_allclose(
         kept.predict_proba(rows), llm_qfl.load(named.folder).predict_proba(rows)
     )
-
-
-def test_a_resumed_run_of_processes_keeps_the_chosen_qubits(tmp_path: Path) -> None:
-    from tests.server_app.test_resume import Killed, go_on, start
-
-    path = table(tmp_path / "rows.csv")
-    words = (*WORDS, *FEDERATED, path, *AUTO_SET, "run.rounds=2", "data.train_rows=120")
-
-    def afresh(order: Message, reply: Message) -> Message:
-        forget()
-        return reply
-
-    def killed(order: Message, reply: Message) -> Message:
-        if order.metadata.message_type == "train" and order.metadata.group_id == "2":
-            raise Killed
-        return reply
-
-    whole = start(tmp_path / "whole", *words)
-    deployed = start(tmp_path / "deployed", *words, spoil=afresh)
-    with pytest.raises(Killed):
-        start(tmp_path / "broken", *words, spoil=killed)
-    assert deployed["test"] == go_on(tmp_path / "broken", *words)["test"] == whole["test"]

@@ -54,7 +54,7 @@ class Nodes(InProcessGrid):
     def __init__(self, settings: Any, held: Any = None, away: Any = None) -> None:
         super().__init__(app, flatten(settings), settings.run.clients)
         self.held, self.away = held or {}, away or {}
-        self.orders: dict[str, tuple[int, int]] = {}
+        self.messages: dict[str, tuple[int, int]] = {}
         self.come = threading.Event()
 
     def get_node_ids(self) -> Iterable[int]:
@@ -68,16 +68,16 @@ class Nodes(InProcessGrid):
             sent += super().push_messages([message])
             if message.metadata.message_type == TRAIN:
                 self.round = int(message.metadata.group_id)
-                self.orders[sent[-1]] = self.round, message.metadata.dst_node_id - FIRST_NODE
+                self.messages[sent[-1]] = self.round, message.metadata.dst_node_id - FIRST_NODE
         return sent
 
     def holds(self, message: Message) -> bool:
-        """Whether this order has been carried out, and its reply does not come in its round."""
-        return self.orders.get(str(message.metadata.message_id)) in self.held
+        """Whether this message has been carried out, and its reply does not come in its round."""
+        return self.messages.get(str(message.metadata.message_id)) in self.held
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         (name,) = message_ids
-        until = self.held.get(self.orders.get(name, (0, -1)), 0)
+        until = self.held.get(self.messages.get(name, (0, -1)), 0)
         if self.round < until:
             return []
         if until:

@@ -80,7 +80,7 @@ def test_a_prompt_has_the_numbers_and_leaves_out_what_is_unknown() -> None:
     for column in ("rows", "loss", "credit", "steps", "rounds_since"):
         meaning = " ".join(str(ClientView.model_fields[column].description).split())
         assert f"\n{column}: {meaning}" in text
-    assert "queue_seconds" not in text  # nobody waited: the column says nothing
+    assert "queue_seconds" not in text  # nobody waited: the column would be empty
 
 
 def test_a_long_history_is_cut_to_its_end() -> None:
@@ -135,10 +135,10 @@ def test_the_schema_takes_what_is_allowed_and_nothing_else() -> None:
 def test_the_schema_follows_the_decision() -> None:
     """Types and descriptions are the contract's: a field of another type would show here."""
     own = Decision.model_json_schema()["properties"]
-    told = decision_schema(seen(view(0)))["properties"]
-    assert set(own) - set(told) == {"participants"}
-    assert {name: part["type"] for name, part in told.items()} == {
-        name: own[name]["type"] for name in told
+    theirs = decision_schema(seen(view(0)))["properties"]
+    assert set(own) - set(theirs) == {"participants"}
+    assert {name: part["type"] for name, part in theirs.items()} == {
+        name: own[name]["type"] for name in theirs
     }
     assert own["steps"]["additionalProperties"]["type"] == "integer"
 
