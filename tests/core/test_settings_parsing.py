@@ -292,13 +292,17 @@ def test_any_assignment_is_a_setting_or_one_line(key: str, value: str) -> None:
 
 
 def test_what_was_written_before_a_setting_keeps_what_was_then() -> None:
-    older = {"run": {"seed": 3}, "stop": {"patience": 2}, "evaluation": {"mode": "central"}}
+    older: dict[str, dict[str, Any]] = {
+        "run": {"seed": 3},
+        "stop": {"patience": 2},
+        "evaluation": {"mode": "central"},
+    }
     found = with_former(older)
     assert found["quantum"]["readout"] == "per-class"
     assert found["stop"] == {"patience": 2, "min_gain": 0.0}
     assert found["evaluation"] == {"mode": "central", "prior_correction": "none"}
     # Where it has no effect only its default is taken.
-    without = {
+    without: dict[str, dict[str, Any]] = {
         "stop": {"patience": 0},
         "train": {"schedule": "constant"},
         "evaluation": {"mode": "federated"},
