@@ -77,8 +77,10 @@ class Linear:
 
     def log_probabilities(self, features: npt.ArrayLike) -> Floats:
         """Return the logarithms of the class probabilities, (rows, C)."""
+        from scipy.special import log_softmax
+
         rows = (np.asarray(features, dtype=np.float64) - self._mean) / self._scale
-        return log_softmax(_with_one(rows) @ self._matrix)
+        return np.asarray(log_softmax(_with_one(rows) @ self._matrix, axis=1))
 
 
 def fit_linear(data: TrainingData, weight: float, temperature: float) -> Linear:
@@ -121,12 +123,14 @@ def objective(
     first sums over rows with a label, v_r is w[y_r] of such a row and `quantum.losses.row_weights`
     of one without. It is `quantum.losses.distilled_loss`, with its gradient written down.
     """
+    from scipy.special import log_softmax
+
     labels, classes = np.asarray(data.labels), logits.shape[1]
     by_class, known = _class_weights(data), np.asarray(data.labels) >= 0
     hard = np.where(known, by_class[labels], 0.0)
     hard /= hard.sum() or 1.0
     target = np.where(known[:, None], np.eye(classes)[labels], 0.0)
-    logs = log_softmax(logits)
+    logs = log_softmax(logits, axis=1)
     loss = -(1 - weight) * float(hard @ (target * logs).sum(axis=1))
     gradient = (1 - weight) * hard[:, None] * (np.exp(logs) - target)
     if not weight:
@@ -136,18 +140,12 @@ def objective(
     mean = 1 / (given / np.maximum(by_class, tiny)).sum(axis=1)
     shares = np.where(known, by_class[labels], mean)
     shares /= shares.sum() or 1.0
-    soft = log_softmax(np.log(np.maximum(given, tiny)) / temperature)
-    softened, student = np.exp(soft), log_softmax(logits / temperature)
+    soft = log_softmax(np.log(np.maximum(given, tiny)) / temperature, axis=1)
+    softened, student = np.exp(soft), log_softmax(logits / temperature, axis=1)
     divergence = (softened * (soft - student)).sum(axis=1)
     loss += weight * temperature**2 * float(shares @ divergence)
     gradient += weight * temperature * shares[:, None] * (np.exp(student) - softened)
     return loss, gradient
-
-
-def log_softmax(logits: Floats) -> Floats:
-    """Return the logarithms of the softmax of each row."""
-    lowered = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(lowered - np.log(np.exp(lowered).sum(axis=1, keepdims=True)))
 
 
 def _class_weights(data: TrainingData) -> Floats:

@@ -82,11 +82,13 @@ def fitted_shift(logits: Floats, labels: npt.NDArray[np.int64], weights: Floats)
     A shift of 1 nat is taken to be as usual as one standard deviation: a class without rows keeps
     its place.
     """
+    from scipy.special import softmax
+
     classes = logits.shape[1]
     wanted = np.bincount(labels, weights=weights, minlength=classes)
     shift = np.zeros(classes)
     for _ in range(STEPS):
-        p = softmax(logits + shift)
+        p = softmax(logits + shift, axis=1)
         slope = weights @ p - wanted + shift
         curvature = np.diag(weights @ p) - (p * weights[:, None]).T @ p + np.eye(classes)
         step = np.linalg.solve(curvature, slope)
@@ -96,13 +98,9 @@ def fitted_shift(logits: Floats, labels: npt.NDArray[np.int64], weights: Floats)
     return np.asarray(shift - shift.mean())
 
 
-def softmax(logits: Floats) -> Floats:
-    """Return probabilities, a row each."""
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
-
-
 def row_losses(logits: Floats, labels: npt.NDArray[np.int64]) -> Floats:
     """Return each row's negative log-likelihood, nats."""
-    p = softmax(logits)[np.arange(len(labels)), labels]
+    from scipy.special import softmax
+
+    p = softmax(logits, axis=1)[np.arange(len(labels)), labels]
     return np.asarray(-np.log(np.clip(p, 1e-12, 1.0)))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from scipy.optimize import minimize
+from scipy.special import softmax
 
-from server_app.prior import fitted_shift, prior_correction, row_losses, softmax
+from server_app.prior import fitted_shift, prior_correction, row_losses
 from tests.conftest import NO_TEACHER, Federate
 
 SHARES = np.array([0.7, 0.2, 0.1])
@@ -26,9 +27,9 @@ def sampled(rows: int, off: np.ndarray, seed: int = 0) -> tuple[Any, Any]:
     """Return the probabilities of a model that is off by a shift, and labels that it is off of."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(rows, 3))
-    truth = softmax(logits)
+    truth = softmax(logits, axis=1)
     labels = np.array([rng.choice(3, p=p) for p in truth])
-    return softmax(logits + off), labels
+    return softmax(logits + off, axis=1), labels
 
 
 @pytest.mark.parametrize("balanced", [False, True])
