@@ -132,10 +132,10 @@ def train(message: Message, context: Context) -> RecordDict:
     fine_tuned = instruction.fine_tuned
     cache = load_cache(context, instruction.run, instruction.adapter, fine_tuned=fine_tuned)
     begun, outcome = take_trained(cache, parameters, instruction)
-    report, trained = train_round(cache, begun, instruction, outcome)
+    report, leaving = train_round(cache, begun, instruction, outcome)
     cache.store()
     note(context, cache)
-    return pack_report(report, trained)
+    return pack_report(report, leaving.parameters)
 
 
 @app.evaluate()

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client_app.guidance import chosen_terms, training_data, with_labels
+from client_app.outgoing import Outgoing, outgoing
 from client_app.site import SiteCache
 from core import TrainSettings, derive_seed, local_optimizer
 from core.messages import EvaluateIns, EvaluateReport, Parameters, TrainIns, TrainReport
@@ -116,7 +117,7 @@ def _in_round(train: TrainSettings, instruction: TrainIns, backend: str) -> Trai
 
 def train_round(
     cache: SiteCache, begun: Begun, instruction: TrainIns, outcome: Outcome | None = None
-) -> tuple[TrainReport, Parameters]:
+) -> tuple[TrainReport, Outgoing]:
     """Train the quantum classifier from the global parameters, guided by the site's teacher.
 
     Parameters
@@ -133,7 +134,7 @@ def train_round(
     Returns
     -------
     tuple
-        The figures of the round, and the trained parameters in the same shapes.
+        The figures of the round, and the trained parameters as they may leave the site.
     """
     from data import scores
 
@@ -157,22 +158,8 @@ def train_round(
         train_seconds=max(seconds - spent["queue_seconds"], 0.0),
         **spent,
     )
-    sent = _as_sent(cache, dict(begun.task.parameters), result.parameters, instruction.round)
-    return report, sent
-
-
-def _as_sent(
-    cache: SiteCache, begun: Parameters, trained: Parameters, server_round: int
-) -> Parameters:
-    """Return the trained parameters as they may leave the site: with local privacy noised."""
-    privacy = cache.settings.privacy
-    if privacy.dp != "local":
-        return trained
-    from core.privacy import clipped, noise_seed, noised
-
-    seed = noise_seed(cache.settings, "update", cache.client, server_round)
-    update = clipped(trained, begun, privacy.clip)
-    return noised(update, privacy.noise * privacy.clip, seed)
+    trained = Outgoing(dict(begun.task.parameters), result.parameters, instruction.round)
+    return report, outgoing(cache, trained)
 
 
 def _trained(

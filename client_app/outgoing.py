@@ -1,0 +1,68 @@
+"""How a trained model leaves its site: clipped, noised and weighed, in this order.
+
+Each step takes an `Outgoing` and returns another. What is still to be done with it needs Flower's
+context, so the handler does that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from core.messages import Parameters
+
+if TYPE_CHECKING:
+    from client_app.site import SiteCache
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A trained model on its way out of a site.
+
+    Attributes
+    ----------
+    reference : dict of arrays
+        The round's global parameters.
+    parameters : dict of arrays
+        The trained ones, as far as they have been changed; the same names and shapes.
+    round : int
+        The round, from 1.
+    weight : float
+        By what the site multiplies the weight of its rows; 1: as it is.
+    """
+
+    reference: Parameters
+    parameters: Parameters
+    round: int
+    weight: float = 1.0
+
+
+def outgoing(cache: SiteCache, trained: Outgoing) -> Outgoing:
+    """Take a trained model through all steps that the site's settings request.
+
+    Parameters
+    ----------
+    cache : SiteCache
+        The site.
+    trained : Outgoing
+        The model as training left it.
+    """
+    for step in STEPS:
+        trained = step(cache, trained)
+    return trained
+
+
+def _noised(cache: SiteCache, model: Outgoing) -> Outgoing:
+    """With local privacy clip the update and add its noise."""
+    privacy = cache.settings.privacy
+    if privacy.dp != "local":
+        return model
+    from core.privacy import clipped, noise_seed, noised
+
+    seed = noise_seed(cache.settings, "update", cache.client, model.round)
+    update = clipped(model.parameters, model.reference, privacy.clip)
+    return replace(model, parameters=noised(update, privacy.noise * privacy.clip, seed))
+
+
+STEPS = (_noised,)
+"""In the order in which they are taken; what follows noise must not look at the rows again."""
