@@ -15,6 +15,19 @@ from core.settings.declare import Condition, Section, setting, used_by, when
 
 UNCLIPPED = when("privacy.dp", "none", "local")
 
+SEVERAL = (
+    Condition(
+        "privacy.secure_aggregation",
+        lambda secure: not secure,
+        "`false` (else each site shortens its own update: aggregation.max_norm)",
+        or_else=Condition("privacy.group_size", bool, "3 or more: it is of groups"),
+    ),
+)
+"""What holds updates against each other needs several."""
+
+FLOWERS_MEANS = ("FedAvg", "FedAvgM", "FedAdam", "FedAdagrad", "FedYogi")
+"""Strategies of Flower's that look at the mean of the updates only."""
+
 WITH_OPTIONS = Condition(
     "aggregation.rule",
     lambda rule: rule not in registry.shipped("aggregation"),
@@ -36,11 +49,13 @@ class AggregationSettings(Section):
     """Share trimmed from each end, or for krum of updates that may be forged; of three or more
     updates at least one."""
     max_norm: float = setting(100.0, applies_when=UNCLIPPED, gt=0)
-    """An update (difference to the global parameters) of larger 2-norm is dropped."""
-    norm_ratio: float = setting(5.0, applies_when=UNCLIPPED, ge=3)
+    """An update (difference to the global parameters) of larger 2-norm is dropped; under secure
+    aggregation the site shortens it, and a group whose sum is longer than such can be is dropped.
+    """
+    norm_ratio: float = setting(5.0, applies_when=UNCLIPPED + SEVERAL, ge=3)
     """So is one of a 2-norm above this many times the median of the round's updates (times its
     steps over the median steps, where it was given more)."""
-    clip_radius: float = setting(2.0, applies_when=UNCLIPPED, ge=1)
+    clip_radius: float = setting(2.0, applies_when=UNCLIPPED + SEVERAL, ge=1)
     """An update further from the round's coordinate-wise median than this many times the median
     distance is moved that near (centred clipping)."""
     max_weight: float = setting(3.0, ge=1)
@@ -91,6 +106,13 @@ def flower_rules() -> tuple[str, ...]:
     door = Path(flower.origin).parent / "serverapp" / "strategy" / "__init__.py"
     found = re.findall(r'^    "(\w+)",$', door.read_text(encoding="utf-8"), flags=re.M)
     return tuple(name for name in found if name not in ("Result", "Strategy"))
+
+
+def takes_mean(rule: str) -> bool:
+    """Whether a rule makes of updates and weights what it makes of their weighted mean alone."""
+    if rule in flower_rules() and rule not in registry.names("aggregation"):
+        return rule in FLOWERS_MEANS
+    return bool(registry.declared("aggregation", rule, "of_mean", False))
 
 
 def check_rule(rule: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from typing import Any
 
 from core import registry
 from core.errors import SettingsError
-from core.formatting import split_list
 from core.settings.aggregation import check_rule
 from core.settings.backends import (
     ACCEPTED,
@@ -20,9 +18,12 @@ from core.settings.backends import (
 from core.settings.declare import Condition, Conditions, above, given, unless, used_by, when
 from core.settings.derived import agent_declares, circuit_prices, selection_size
 from core.settings.features import any_kind
-from core.settings.llm import ENCODERS, LEARNS, TAUGHT
+from core.settings.llm import LEARNS, TAUGHT
 from core.settings.options import parse_options
 from core.settings.schema import FIELDS, Settings, flatten, traits
+from core.settings.secure import REQUIREMENTS as SECURE_REQUIREMENTS
+from core.settings.secure import check_secure
+from core.settings.values import VALUES
 
 AT_MOST = (
     ("run.min_replies", "run.clients"),
@@ -33,34 +34,6 @@ AT_MOST = (
 )
 """Keys whose value is at most that of another."""
 
-
-def _estimable(error: float) -> bool:
-    return error == 0 or error >= 0.001
-
-
-def _codec(name: str) -> bool:
-    try:
-        return name == "auto" or isinstance("".encode(name), bytes)
-    except (LookupError, ValueError):
-        return False
-
-
-def _one_group(pattern: str) -> bool:
-    try:
-        return not pattern or re.compile(pattern).groups == 1
-    except re.error:
-        return False
-
-
-VALUES: Conditions = (
-    Condition("distill.folds", lambda folds: folds != 1, "0, or 2 to 10"),
-    Condition("hardware.precision", _estimable, "0, or 0.001 (a million shots) and above"),
-    Condition("data.encoding", _codec, "auto, utf-8, utf-16, cp1252, latin-1 or another codec"),
-    Condition("data.label_pattern", _one_group, "a regular expression with one group"),
-    *ENCODERS,
-    Condition("data.labels", lambda text: len(split_list(text)) != 1, "two or more class names"),
-)
-"""What a value must be besides its bounds."""
 
 NO_LLM = when("llm.model", "none")
 
@@ -143,6 +116,7 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
         NO_DP,
         "losses, which carry no noise, would choose whose updates of a round count",
     ),
+    *SECURE_REQUIREMENTS,
 )
 """Where the first conditions hold, the second must hold too, for a reason."""
 
@@ -219,6 +193,7 @@ def check_combinations(settings: Settings, *, at_node: bool = False) -> None:
         _check_effects(settings)
         _check_agent(settings)
         _check_aggregation(settings)
+        check_secure(settings)
     _check_privacy(settings)
 
 

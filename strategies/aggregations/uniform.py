@@ -12,6 +12,7 @@ class Uniform:
     """The plain mean; the noise of central privacy is made for such equal weights."""
 
     equal_weights = True
+    of_mean = True
 
     def __call__(self, updates: Updates, weights: Weights, reference: Arrays) -> Parameters:
         """Return the mean of the updates."""

@@ -14,4 +14,14 @@ def weighted(updates: Updates, weights: Weights, reference: Arrays) -> Parameter
     }
 
 
-AGGREGATION = weighted
+class Weighted:
+    """The mean by rows: of groups' means by their weights it is that of all updates."""
+
+    of_mean = True
+
+    def __call__(self, updates: Updates, weights: Weights, reference: Arrays) -> Parameters:
+        """Return the mean of the updates."""
+        return weighted(updates, weights, reference)
+
+
+AGGREGATION = Weighted

@@ -1,0 +1,69 @@
+"""What secure aggregation excludes, each with what replaces it."""
+
+from __future__ import annotations
+
+from core import registry
+from core.errors import SettingsError
+from core.settings.aggregation import takes_mean
+from core.settings.declare import Condition, Conditions, above, when
+from core.settings.derived import agent_declares
+from core.settings.privacy import SECURE
+from core.settings.schema import Settings
+
+LEAST = 3
+"""Fewest members of a sum: of two each knows the other's update."""
+
+NOT_CENTRAL = (
+    Condition("privacy.dp", lambda kind: kind != "central", "noise of the sites, not `central`"),
+)
+NO_ADAPTERS = when("llm.federated", "none")
+BEFORE_TRAINING = when("agent.stage", "participation")
+
+REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
+    (SECURE, above("run.clients", LEAST - 1), "of two each knows the other's update"),
+    (SECURE, NOT_CENTRAL, "the server sees no update that it could clip"),
+    (SECURE, NO_ADAPTERS, "adapters would reach the server one by one; quantum updates alone"),
+    (SECURE, BEFORE_TRAINING, "what was summed cannot be left out; participants can"),
+)
+"""As those of `core.settings.checks`."""
+
+
+def quorum(settings: Settings) -> int:
+    """Return how many updates a round needs: ``run.min_replies``, and enough for one group."""
+    least = settings.run.min_replies
+    if not settings.privacy.secure_aggregation:
+        return least
+    return max(least, LEAST, settings.privacy.group_size)
+
+
+def sees_groups(settings: Settings) -> bool:
+    """Whether the server sees the sums of several groups, and not one sum only."""
+    return settings.privacy.secure_aggregation and settings.privacy.group_size > 0
+
+
+def check_secure(s: Settings) -> None:
+    """Refuse what needs single updates, where the server sees but one sum.
+
+    Raises
+    ------
+    SettingsError
+        One line, with what replaces it.
+    """
+    if not s.privacy.secure_aggregation or sees_groups(s):
+        return
+    fix = "set privacy.group_size=3, or change the rule"
+    rule = s.aggregation.rule
+    if not takes_mean(rule):
+        means = [name for name in registry.shipped("aggregation") if takes_mean(name)]
+        raise SettingsError(
+            f"aggregation.rule = {rule!r} with privacy.secure_aggregation = True",
+            f"{', '.join(means)}, a mean of Flower's such as FedAdam, or one that declares "
+            "of_mean; with privacy.group_size of 3 or more any rule, on the means of groups",
+            fix,
+        )
+    if agent_declares(s, "needs_credit"):
+        raise SettingsError(
+            f"agent.kind = {s.agent.kind!r} with privacy.secure_aggregation = True",
+            "privacy.group_size of 3 or more: credit is then solved for from sums of groups",
+            "set privacy.group_size=3, or change agent.kind",
+        )
