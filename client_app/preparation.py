@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from client_app.guidance import rows_to_train
 from client_app.site import SiteCache
-from core import derive_seed, open_store, write_once
+from core import derive_seed, open_store, site_secret
 from core.formatting import display_safe
 from core.messages import (
     NO_ENCODER,
@@ -291,10 +288,6 @@ def _class_counts(cache: SiteCache) -> Moments:
     return moments_of(np.zeros((len(labels), 0)), labels, cache.classes)
 
 
-KEY_FILE = "rows.key"
-"""File of the site's store that keys its digests; it never leaves the site."""
-
-
 UNKNOWN = "none"
 """Where the store cannot keep a secret: nothing is compared then."""
 
@@ -308,19 +301,10 @@ def rows_digest(cache: SiteCache) -> str:
     from llm import content_key
 
     try:
-        secret = _secret(open_store(cache.settings.llm.store))
+        secret = site_secret(open_store(cache.settings.llm.store))
     except OSError:
         return UNKNOWN
     parts = cache.site.parts
     texts, labels = [part.texts for part in parts], [part.labels for part in parts]
     which = content_key([], [], {"which": secret})
     return f"{which[:8]}-{content_key(texts, labels, {'secret': secret})}"
-
-
-def _secret(store: Path) -> str:
-    """Return the store's secret; the first process that needs it makes it, whole or not at all."""
-    path = store / KEY_FILE
-    if not path.exists():
-        with contextlib.suppress(FileExistsError):  # another process was faster
-            write_once(path, secrets.token_hex(16).encode())
-    return path.read_text(encoding="ascii")

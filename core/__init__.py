@@ -73,6 +73,7 @@ from core.storage.content_store import (
     ContentStore,
     open_store,
     private_folder,
+    site_secret,
     size_on_disk,
     store_root,
     stored_items,

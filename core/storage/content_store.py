@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import zipfile
@@ -37,6 +38,9 @@ NAMES = (
 
 OWNERS = "llm-qfl-store.json"
 """File of a site's store that lists what lay there before it."""
+
+KEY_FILE = "rows.key"
+"""File of a site's store with its secret."""
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
@@ -240,6 +244,23 @@ def _there_before(place: Path) -> list[str]:
     names = [item.name for item in place.iterdir() if _is_named(item)]
     others = any(not _is_named(item) for item in place.iterdir() if not item.name.startswith("."))
     return names if others else []
+
+
+def site_secret(store: Path) -> str:
+    """Return the secret of a site's store; the first process that needs it makes it, or none does.
+
+    It never leaves the site: it keys digests of rows, and identities are derived from it.
+
+    Raises
+    ------
+    OSError
+        If it can be neither read nor written.
+    """
+    path = store / KEY_FILE
+    if not path.exists():
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            write_once(path, secrets.token_hex(16).encode())
+    return path.read_text(encoding="ascii")
 
 
 def size_on_disk(path: Path) -> int:
