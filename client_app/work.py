@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from client_app.device_weight import device_weight
 from client_app.guidance import chosen_terms, training_data, with_labels
 from client_app.outgoing import Outgoing, outgoing
 from client_app.site import SiteCache
@@ -142,6 +143,7 @@ def train_round(
     result, probabilities, spent = _trained(cache, begun, instruction.round, outcome)
     scored = scores(cache.labels("validation"), probabilities)
     seconds = time.monotonic() - began + begun.seconds + (outcome.seconds if outcome else 0.0)
+    weight = _weight(cache, begun, result)
     report = TrainReport(
         rows=int((begun.task.data.labels >= 0).sum()),
         round=instruction.round,
@@ -156,10 +158,19 @@ def train_round(
         llm_seconds=begun.llm_seconds,
         # A queue is nobody's work; it has its own line in the ledger.
         train_seconds=max(seconds - spent["queue_seconds"], 0.0),
+        # Masked with the update under secure aggregation, and said nowhere else.
+        weight=1.0 if cache.settings.privacy.secure_aggregation else weight,
         **spent,
     )
-    trained = Outgoing(dict(begun.task.parameters), result.parameters, instruction.round)
+    trained = Outgoing(dict(begun.task.parameters), result.parameters, instruction.round, weight)
     return report, outgoing(cache, trained)
+
+
+def _weight(cache: SiteCache, begun: Begun, result: TrainResult) -> float:
+    """Return by what the site's rows count: 1, or what its device is worth."""
+    if cache.settings.aggregation.weighting == "rows":
+        return 1.0
+    return device_weight(begun.task.classifier.error, result.noise)
 
 
 def _trained(

@@ -249,6 +249,7 @@ class TrainReport(CircuitReport):
     Losses are mean negative log-likelihoods in nats; ``loss`` and ``llm_loss`` on the
     client's validation rows, ``train_loss`` the last value of the training objective.
     ``distill_weight`` and ``distill_temperature`` are lambda and tau of the round, 0 without one.
+    ``weight`` is by what its rows count with ``aggregation.weighting = noise``.
     """
 
     rows: Rows
@@ -269,6 +270,7 @@ class TrainReport(CircuitReport):
     llm_cut: Rows = 0
     distill_weight: Share = 0.0
     distill_temperature: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    weight: Share = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

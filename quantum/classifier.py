@@ -69,6 +69,11 @@ class Classifier:
         engine = self.engine
         return (engine if is_device(engine) else self.ansatz).two_qubit_gates
 
+    @property
+    def error(self) -> float:
+        """Estimated probability that some gate or read-out of one circuit fails."""
+        return float(getattr(self.engine, "error", 0.0))
+
     def describe(self) -> str:
         """Return for instance ``"QCNN su4, 4 qubits"``."""
         return self.ansatz.describe()

@@ -63,7 +63,7 @@ def aggregate(
     """
     models, shares = _bounded(settings, [one.arrays for one in contributions], reference)
     parts = [
-        Contribution(arrays, one.rows, one.report)
+        Contribution(arrays, one.weight, one.report)
         for one, arrays in zip(contributions, models, strict=True)
     ]
     arrays = aggregator.aggregate(server_round, parts, reference)

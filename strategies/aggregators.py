@@ -41,10 +41,10 @@ class TooFewError(UserError):
 
 @dataclass(frozen=True)
 class Contribution:
-    """A checked model, the rows that it weighs, and the numbers that came with it."""
+    """A checked model, what it weighs (rows, or a part of them), and the numbers with it."""
 
     arrays: Parameters
-    rows: int
+    weight: float
     report: AdaptReport | TrainReport
 
 
@@ -77,7 +77,7 @@ class Aggregator:
         TooFewError
             If it is a strategy of Flower's that needs more updates.
         """
-        weights = np.array([one.rows for one in parts], np.float64)
+        weights = np.array([one.weight for one in parts], np.float64)
         try:
             if isinstance(self.made, FedAvg):
                 found = _by_flower(self.made, server_round, parts, reference)
@@ -157,7 +157,7 @@ def _by_flower(
     messages = []
     for one in parts:
         content = pack_report(one.report, one.arrays)
-        content.metric_records[METRICS][made.weighted_by_key] = one.rows
+        content.metric_records[METRICS][made.weighted_by_key] = one.weight
         messages.append(Message(content, dst_node_id=0, message_type=TRAIN))
     with only_warnings():
         # It notes the global arrays here. Without a share of nodes to train it makes no message.

@@ -169,7 +169,8 @@ class LlmQfl(Strategy):
             return self._without_quorum(len(valid))
         counted = select(valid, settings, self.state)
         # Rows as reported before the run, and capped: a client cannot raise its own weight later.
-        parts = [update.weighing(self.state.weights[update.client]) for update in counted]
+        weights, weighting = self.state.weights, settings.aggregation.weighting
+        parts = [update.weighing(weights[update.client], weighting) for update in counted]
         if self.context.credits:
             self._aggregator_before = self.aggregator.copy()
         found = aggregate(settings, server_round, parts, self.aggregator, reference)

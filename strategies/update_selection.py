@@ -62,7 +62,8 @@ def model_credits(
     updates = {update.client: update for update in now.counted}
 
     def without(clients: list[int]) -> ArrayRecord | None:
-        parts = [updates[client].weighing(state.weights[client]) for client in clients]
+        weighting = settings.aggregation.weighting
+        parts = [updates[client].weighing(state.weights[client], weighting) for client in clients]
         try:
             found = aggregate(settings, now.number, parts, aggregator.copy(), reference)
         except TooFewError:

@@ -36,9 +36,18 @@ class Update:
     cost: Cost
     dropped: str = ""
 
-    def weighing(self, rows: int) -> Contribution:
-        """Return the update as what an aggregation takes, with the rows that it weighs."""
-        return Contribution(self.arrays, rows, self.report)
+    def weighing(self, rows: int, weighting: str = "rows") -> Contribution:
+        """Return the update as what an aggregation takes.
+
+        Parameters
+        ----------
+        rows : int
+            Rows that its site counts for.
+        weighting : str
+            As `aggregation.weighting`; ``noise``: times what the site's device is worth.
+        """
+        weight = rows * self.report.weight if weighting == "noise" else rows
+        return Contribution(self.arrays, weight, self.report)
 
 
 @dataclass

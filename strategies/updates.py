@@ -16,7 +16,7 @@ Updates = Sequence[Parameters]
 """A round's updates: each the parameters of a site's trained model, by name."""
 
 Weights = npt.NDArray[np.float64]
-"""What each update weighs, shape (updates,): the rows of its site, capped."""
+"""What each update weighs, shape (updates,): the rows of its site, capped, or a part of them."""
 
 
 def update_norm(update: Arrays, reference: Arrays) -> float:

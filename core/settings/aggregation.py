@@ -34,6 +34,16 @@ WITH_OPTIONS = Condition(
     "a strategy of Flower's or a class of your own, whose arguments they are",
 )
 
+UNWEIGHTED = ("Bulyan", "FedMedian", "FedTrimmedAvg", "Krum")
+"""Strategies of Flower's whose parameters no weight changes."""
+
+
+def _weighs(rule: str) -> bool:
+    return rule not in UNWEIGHTED and bool(registry.declared("aggregation", rule, "weighs", True))
+
+
+WEIGHING = (Condition("aggregation.rule", _weighs, "one that weighs updates"),)
+
 
 class AggregationSettings(Section):
     """How updates become the next global parameters."""
@@ -58,6 +68,10 @@ class AggregationSettings(Section):
     clip_radius: float = setting(2.0, applies_when=UNCLIPPED + SEVERAL, ge=1)
     """An update further from the round's coordinate-wise median than this many times the median
     distance is moved that near (centred clipping)."""
+    weighting: Literal["rows", "noise"] = setting("rows", applies_when=WEIGHING)
+    """What an update weighs: the rows of its site, or of these the part, 0.05 to 1, that the site
+    finds its device worth beside an exact simulator, by the estimated error of its circuit and the
+    noise of its gradient estimates. See docs/backends.md."""
     max_weight: float = setting(3.0, ge=1)
     """Most rows that a site counts for, as a multiple of the median site's: in weights of updates,
     evaluations and moments, and in class weights. Sites declare their own rows."""

@@ -14,6 +14,7 @@ from core import TrainSettings, local_optimizer
 from quantum.classifier import Classifier
 from quantum.costs import circuits_before_steps, circuits_per_step
 from quantum.training.compiled import can_compile, train_compiled
+from quantum.training.estimates import undirected
 from quantum.training.schedule import learning_rate
 from quantum.training.task import TrainingData, TrainResult, TrainTask, check_data
 
@@ -92,7 +93,11 @@ def train_together(tasks: Sequence[TrainTask]) -> list[TrainResult | Exception]:
 
 
 def _finished(
-    task: TrainTask, flat: np.ndarray, losses: list[float], start_loss: float
+    task: TrainTask,
+    flat: np.ndarray,
+    losses: list[float],
+    start_loss: float,
+    noise: float = 0.0,
 ) -> TrainResult:
     """Count the circuits of a training, and give its parameters their names."""
     classifier, train, rows = task.classifier, task.train, len(task.data.features)
@@ -100,11 +105,11 @@ def _finished(
     per_step = circuits_per_step(train, rows, shifts, classifier.engine.name)
     circuits = circuits_before_steps(train, rows) + len(losses) * per_step
     result = classifier.unflatten(flat)
-    return TrainResult(result, len(losses), tuple(losses), start_loss, circuits)
+    return TrainResult(result, len(losses), tuple(losses), start_loss, circuits, noise)
 
 
-def _by_torch(task: TrainTask) -> tuple[np.ndarray, list[float], float]:
-    """Return the trained parameters (D,), each step's loss, and the loss of the start."""
+def _by_torch(task: TrainTask) -> tuple[np.ndarray, list[float], float, float]:
+    """Return trained parameters (D,), each step's loss, the start's, and the estimates' noise."""
     from quantum.training.optimisers import run_adam, run_cobyla
     from quantum.training.problem import Problem
 
@@ -112,14 +117,15 @@ def _by_torch(task: TrainTask) -> tuple[np.ndarray, list[float], float]:
     problem = Problem(task.classifier, task.parameters, task.data, train, task.distill, task.seed)
     optimizer = local_optimizer(train.optimizer, task.classifier.engine.name)
     if optimizer == "cobyla":
-        return run_cobyla(problem.value, problem.start, steps, train.learning_rate)
+        flat, losses, first = run_cobyla(problem.value, problem.start, steps, train.learning_rate)
+        return flat, losses, first, undirected(problem.angles, len(losses))
     if optimizer == "spsa":
         flat, losses = _spsa(problem, train, steps, task.step_offset, task.seed)
-        return flat, losses, losses[0]
+        return flat, losses, losses[0], problem.estimates.noise()
     gradient = problem.by_autograd if optimizer == "adam" else problem.by_shifts
     rate = learning_rate(train, task.step_offset)
     theta, losses = run_adam(gradient, problem.anchor, steps, rate)
-    return theta.double().cpu().numpy(), losses, losses[0]
+    return theta.double().cpu().numpy(), losses, losses[0], problem.estimates.noise()
 
 
 def _spsa(

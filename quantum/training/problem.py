@@ -21,6 +21,7 @@ from quantum.classifier import Classifier
 from quantum.costs import check_shifts, step_rows
 from quantum.engines.base import evaluate_points
 from quantum.losses import distilled_loss, feature_distillation, proximal_term, teacher_similarity
+from quantum.training.estimates import Estimates, shot_variance
 from quantum.training.task import TrainingData
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Problem:
         The parameters where training starts, float64.
     anchor : torch.Tensor, shape (D,)
         The same in the engine's type.
+    estimates : Estimates
+        How noisy the gradient estimates so far were.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Problem:
             self._similarity(slice(None)) if self._batch_rows == self.rows else None,
         )
         self._fixed: Batch | None = None
+        self.estimates, self._shots = Estimates(), int(getattr(classifier.engine, "shots", 0))
 
     def by_autograd(self, theta: Tensor, step: int) -> tuple[float, Tensor]:
         """Loss and gradient (D,) of a step's rows through the engine's own derivatives."""
@@ -134,31 +138,48 @@ class Problem:
         if circuit.formulas is not None:
             (of_slots,) = torch.autograd.grad(slots, weights, of_slots.double().cpu())
         of_theta[: self.angles] += of_slots.to(of_theta)
+        variances = 1 - (z[1 : 1 + count] ** 2 + z[1 + count :] ** 2) / 2
+        spread = torch.einsum("prc,rc->", variances.clamp(min=0), of_z**2).item() / 2
+        square = of_slots.square().sum().item()
+        self.estimates.by_gradient(square, shot_variance(spread, self._shots))
         return loss.item(), of_theta
 
     def measure(
         self, points: np.ndarray, readout: np.ndarray, step: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Losses (K,) of angles (K, P) on one step's rows, and mean gradient to the read-out."""
-        return self._measure(points, readout, self._next_batch())
+        losses, gradient, variance = self._measure(points, readout, self._next_batch())
+        # The two points are 2 c apart in each angle.
+        apart = float(np.linalg.norm(points[0] - points[-1])) / math.sqrt(self.angles)
+        if apart > 0:
+            slope = float(losses[0] - losses[-1]) / apart
+            self.estimates.by_slope(slope, variance / apart**2, self.angles)
+        return losses, gradient
 
     def value(self, flat: np.ndarray) -> float:
         """Loss of one point, without gradient; the same rows at each call."""
         if self._fixed is None:
             self._fixed = self._next_batch()
-        losses, _ = self._measure(flat[None, : self.angles], flat[self.angles :], self._fixed)
+        losses, *_ = self._measure(flat[None, : self.angles], flat[self.angles :], self._fixed)
         return float(losses[0])
 
     def _measure(
         self, points: np.ndarray, readout: np.ndarray, batch: Batch
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return losses (K,), mean gradient to the head (H,), and the variance of their sum."""
         slots = self._classifier.ansatz.slot_values(points)
         z = self._tensor(evaluate_points(self._classifier.engine, slots, batch.encoded))
+        z.requires_grad_(self._shots > 0)
         leaf = self._tensor(readout).requires_grad_(True)
         thetas = [torch.cat([self._tensor(point), leaf]) for point in points]
         losses = torch.stack([self._loss(*pair, batch) for pair in zip(thetas, z, strict=True)])
-        (gradient,) = torch.autograd.grad(losses.mean(), leaf)
-        return losses.detach().double().cpu().numpy(), gradient.double().cpu().numpy()
+        (gradient,) = torch.autograd.grad(losses.mean(), leaf, retain_graph=self._shots > 0)
+        variance = 0.0
+        if self._shots:
+            (of_z,) = torch.autograd.grad(losses.sum(), z)
+            squares = of_z**2 * (1 - z.detach() ** 2).clamp(min=0)
+            variance = shot_variance(float(squares.sum()), self._shots)
+        return losses.detach().double().cpu().numpy(), gradient.double().cpu().numpy(), variance
 
     def _loss(self, theta: Tensor, z: Tensor, batch: Batch) -> Tensor:
         logits = self._classifier.head.logits(z, theta[self.angles :])

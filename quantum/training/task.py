@@ -87,6 +87,9 @@ class TrainResult:
         The loss where training starts; with Adam and SPSA that of the first step.
     circuits : int
         Circuits as `quantum.costs` counts them, those of COBYLA's start included.
+    noise : float
+        Noise over signal of the training's gradient estimates (`quantum.training.estimates`);
+        0 by autograd.
     """
 
     parameters: dict[str, np.ndarray]
@@ -94,6 +97,7 @@ class TrainResult:
     losses: tuple[float, ...]
     start_loss: float
     circuits: int
+    noise: float = 0.0
 
 
 def check_data(data: TrainingData, classes: int, distill: DistillSettings) -> None:

@@ -7,9 +7,14 @@ import numpy as np
 from strategies.updates import Arrays, Parameters, Updates, Weights
 
 
-def median(updates: Updates, weights: Weights, reference: Arrays) -> Parameters:
-    """Return each coordinate's median (Yin et al. 2018)."""
-    return {name: np.median([one[name] for one in updates], axis=0) for name in updates[0]}
+class Median:
+    """Each coordinate's median (Yin et al. 2018), whatever the sites' rows."""
+
+    weighs = False
+
+    def __call__(self, updates: Updates, weights: Weights, reference: Arrays) -> Parameters:
+        """Return the median of each coordinate."""
+        return {name: np.median([one[name] for one in updates], axis=0) for name in updates[0]}
 
 
-AGGREGATION = median
+AGGREGATION = Median

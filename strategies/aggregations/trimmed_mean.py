@@ -24,6 +24,7 @@ class TrimmedMean:
 
     trim: float
     uses: ClassVar[tuple[str, ...]] = ("aggregation.trim",)
+    weighs: ClassVar[bool] = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> TrimmedMean:

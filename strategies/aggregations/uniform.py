@@ -13,6 +13,7 @@ class Uniform:
 
     equal_weights = True
     of_mean = True
+    weighs = False
 
     def __call__(self, updates: Updates, weights: Weights, reference: Arrays) -> Parameters:
         """Return the mean of the updates."""

@@ -128,6 +128,11 @@ class CircuitEngine:
         return self.circuit.facts.backend
 
     @property
+    def error(self) -> float:
+        """Estimated probability that some gate or read-out fails, by the device's calibration."""
+        return self.circuit.facts.error
+
+    @property
     def two_qubit_gates(self) -> int:
         """Two-qubit gates of one circuit after transpiling."""
         return self.circuit.facts.two_qubit_gates
