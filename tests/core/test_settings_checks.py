@@ -88,6 +88,14 @@ MISTAKES = [
     ),
     ("llm.rounds=2", "llm.rounds = 2 would be ignored because llm.federated = 'none'"),
     (f"{DP} aggregation.max_norm=5", "max_norm = 5.0 would be ignored because privacy.dp"),
+    (
+        "aggregation.rule=median aggregation.weighting=noise",
+        "weighting = 'noise' would be ignored because aggregation.rule = 'median'",
+    ),
+    (
+        "aggregation.rule=FedMedian aggregation.weighting=noise",
+        "weighting = 'noise' would be ignored because aggregation.rule = 'FedMedian'",
+    ),
     ("privacy.delta=1e-6", "privacy.delta = 1e-06 would be ignored because nothing is noised"),
     ("privacy.seeded=true", "privacy.seeded = True would be ignored"),
     ("privacy.clip=2", "privacy.clip = 2.0 would be ignored because privacy.dp = 'none'"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flwr.app import Error, Message, RecordDict
+from pydantic import ValidationError
 
 from core import Cost
 from core.flower_compat import set_task_identity
@@ -14,6 +17,19 @@ from strategies.update_validation import Round, Update
 from tests.strategies.test_state import trained
 
 TEXT = "Traceback (last call last):\n  File a.py\nno space left\n"
+
+
+def test_a_site_says_what_its_device_is_worth_only_where_that_is_requested() -> None:
+    report = replace(trained(0.5, 0.5), weight=0.25)
+    update = Update(1, {"angles": np.ones(2)}, report, Cost())
+    assert update.weighing(80).weight == 80
+    assert update.weighing(80, "noise").weight == 20
+
+
+@pytest.mark.parametrize("weight", [1.0001, -0.1, float("nan"), float("inf")])
+def test_no_site_buys_weight(weight: float) -> None:
+    with pytest.raises(ValidationError, match="weight"):
+        replace(trained(0.5, 0.5), weight=weight)
 
 
 def begun() -> Round:
