@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def group() -> Group:
     return group_of(MEMBERS, 4)
 
 
-def changed(client: int, **values: object) -> Group:
+def changed(client: int, **values: Any) -> Group:
     """Return the group with another entry of one member."""
     made = group()
     members = tuple(
@@ -43,9 +44,9 @@ def changed(client: int, **values: object) -> Group:
     return dataclasses.replace(made, members=members)
 
 
-def check(given: Group, peers: dict[int, bytes] | None = PEERS, **more: object) -> dict[int, bytes]:
-    arguments = {"run": RUN, "round": 1, "peers": peers, **more}
-    return check_group(Group.from_bytes(given.to_bytes()), site(0)[1][1], 0, **arguments)  # type: ignore[arg-type]
+def check(given: Group, peers: dict[int, bytes] | None = PEERS, **more: Any) -> dict[int, bytes]:
+    arguments: dict[str, Any] = {"run": RUN, "round": 1, "peers": peers, **more}
+    return check_group(Group.from_bytes(given.to_bytes()), site(0)[1][1], 0, **arguments)
 
 
 def test_an_honest_group_is_accepted_and_its_identities_pinned_where_none_are_known() -> None:

@@ -123,7 +123,7 @@ def test_the_shares_that_are_seen_go_with_every_other_seed(view: View) -> None:
 
 def explained(
     view: View, vectors: Vectors, masks: Mapping[Seed, npt.NDArray[np.uint64]]
-) -> Vectors:
+) -> dict[int, npt.NDArray[np.uint64]]:
     """Make masked vectors from updates and masks by the definition; `masks` replaces some."""
     found = {}
     for client in range(MEMBERS):

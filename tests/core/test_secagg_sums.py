@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,7 +164,7 @@ def test_weights_that_would_leave_one_alone_are_refused_by_the_site_too() -> Non
 def test_a_second_vector_under_the_same_keys_shows_the_difference() -> None:
     """Why keys are deleted once they are used: nothing else keeps a site from it."""
     group, private = group_of(range(3), 3), site(0)[1][1]
-    fixed = {"draw": bytes, "below": lambda _: 1}
+    fixed: dict[str, Any] = {"draw": bytes, "below": lambda _: 1}
     one, _ = mask(private, 0, group, np.array([1.0]), **fixed)
     other, _ = mask(private, 0, group, np.array([3.0]), **fixed)
     assert (other.vector - one.vector) / 2**32 == 2.0

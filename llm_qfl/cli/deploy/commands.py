@@ -11,7 +11,7 @@ from typing import Any
 
 from core import UserError, by_number, read_json
 from llm_qfl.cli.children import LaunchError, print_json
-from llm_qfl.cli.deploy import admission, keys, parts, supervisor
+from llm_qfl.cli.deploy import admission, keys, parts, peers, supervisor
 from llm_qfl.cli.deploy.diagnosis import answers
 from llm_qfl.cli.deploy.folder import (
     FACTS,
@@ -56,6 +56,9 @@ def init(folder: Path, **options: Any) -> int:
         ("control/", "for whoever submits runs"),
     ):
         say(f"  {name:<{max(12, len(nodes) + 2)}}{use}")
+    if facts.nodes > peers.MOST:
+        say(f"not made for more than {peers.MOST} nodes: the sites' public keys in each node's")
+        say("peers/, for privacy.secure_aggregation; copy superlink/nodes/ there")
     if facts.port:
         say("next, on each machine: llm-qfl deploy superlink FOLDER, or: deploy node FOLDER;")
         say("as services of systemd: llm-qfl deploy units FOLDER")
@@ -337,8 +340,24 @@ def revoke(folder: Path, node: str) -> int:
     say(f"revoked {node}: its key is now {revoked}")
     if at_hand:
         say(f"a new key is in {folder / node}; give its node.key to a site on another machine")
+    _renew_peers(folder, superlink)
     if running(superlink, SUPERLINK):
         return register(superlink)
     say("the next SuperLink that starts here throws it out; one that runs from a copy of")
     say(f"{superlink} does at `llm-qfl deploy register`, with nodes/ and revoked/ of this one")
     return 0
+
+
+def _renew_peers(folder: Path, superlink: Path) -> None:
+    """Bring the sites' public keys at the nodes up to date, as far as they are here."""
+    here = peers.distribute(folder) if superlink != folder and _has_peers(folder) else []
+    if here:
+        say(f"peers/ is up to date in {', '.join(here)}; sites elsewhere need a copy of theirs,")
+        say("or take part in no secure aggregation with that node")
+    else:
+        say(f"sites with peers/ of their own need {superlink / admission.NODES} copied there,")
+        say("or take part in no secure aggregation with that node")
+
+
+def _has_peers(folder: Path) -> bool:
+    return any(folder.glob(f"node-*/{peers.PEERS}"))

@@ -15,6 +15,7 @@ from typing import Any
 
 from core import SettingsError, UserError, parse_node, real_path, write_bytes, write_text
 from llm_qfl.cli.deploy.keys import LOOPBACK, check_host, make_authority, make_node_key, make_server
+from llm_qfl.cli.deploy.peers import FEWEST, MOST, distribute
 from llm_qfl.cli.flower import to_toml
 from llm_qfl.cli.plan import absolute_paths
 from llm_qfl.cli.shipped import PACKAGES
@@ -116,6 +117,8 @@ def make_deployment(folder: Path, options: Options) -> bool:
             "a new or empty folder",
             "remove what is left of the old one, or name another folder",
         ) from None
+    if FEWEST <= options.nodes <= MOST:
+        distribute(folder)
     for path, text in texts.items():  # the facts, which come last, make it whole
         write_bytes(path.parent / "ca.crt", authority[0].read_bytes())
         write_text(path, text)

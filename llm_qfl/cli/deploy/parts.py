@@ -40,6 +40,7 @@ from core.formatting import toml_value
 from llm_qfl.cli.deploy.admission import sort_keys
 from llm_qfl.cli.deploy.folder import need_files, read_endpoint, read_table
 from llm_qfl.cli.deploy.keys import days_left
+from llm_qfl.cli.deploy.peers import settings_of
 from llm_qfl.cli.flower import Scalar, to_toml
 from llm_qfl.cli.plan import FILE_KEYS, absolute_paths, find_programs
 from llm_qfl.cli.processes import TAG
@@ -136,7 +137,7 @@ def _superlink(folder: Path) -> Command:
 
 
 def _node(folder: Path) -> Command:
-    own = node_settings(folder)
+    own = {**settings_of(folder), **node_settings(folder)}
     write_text(home(folder) / "node.toml", to_toml(own))
     host, theirs = superlink_address(folder, beside=BESIDE in os.environ)
     port = _port(folder, NODE)

@@ -292,6 +292,7 @@ def test_an_edited_path_is_found_from_the_nodes_folder(
             "path": str(node / "own.csv"),
             "test_path": str(tmp_path / "test.csv"),
         },
+        "privacy": {"site_key": str(node / "node.key")},
     }
 
 
