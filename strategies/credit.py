@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 Model = TypeVar("Model")
+Part = TypeVar("Part", int, tuple[int, ...])
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,20 @@ class Credit:
 
 
 def credits(
-    models: Mapping[int, Model],
-    aggregate: Callable[[list[int]], Model | None],
+    models: Mapping[Part, Model],
+    aggregate: Callable[[list[Part]], Model | None],
     loss: Callable[[Model], float],
     before: float | None,
     after: float,
-) -> dict[int, Credit]:
+) -> dict[Part, Credit]:
     """Judge every participant's model: alone, and by what the aggregate is without it.
 
     Parameters
     ----------
     models : mapping
-        Aggregated models by client.
+        Aggregated models by client; under secure aggregation means by the clients of a group.
     aggregate : callable
-        Aggregates the models of the clients it is given; None: it does not of so few.
+        Aggregates the models of those it is given; None: it does not of so few.
     loss : callable
         Validation loss at the server, nats.
     before, after : float
@@ -49,7 +50,8 @@ def credits(
     Returns
     -------
     dict
-        By client. At most 2 K evaluations of K models; none costs a circuit on the exact simulator.
+        By client or group. At most 2 K evaluations of K models, half of them for gains, which need
+        `before`; none costs a circuit on the exact simulator.
     """
     found = {}
     for client, model in models.items():

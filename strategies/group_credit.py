@@ -39,6 +39,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.credit import weights_squared
+from strategies.decisions import ClientView
 from strategies.grouping import Group
 
 DISCOUNT = 0.85
@@ -206,3 +207,39 @@ def credits_of(
         for client in one.clients
         if client in found and rest[client] > 0
     }
+
+
+def credited_views(
+    views: Mapping[int, ClientView],
+    rounds: Sequence[GroupRound],
+    weights: Mapping[int, float],
+) -> dict[int, ClientView]:
+    """Return what is known of the clients after the last of the rounds.
+
+    `credit` of a participant is the estimate for this round, from the first measured round on: a
+    little of its group's at first. `standing` and its variance are there once a client is solved
+    for, and change for who sat the round out too. `gain` is not known of single clients.
+
+    Parameters
+    ----------
+    views : mapping
+        The clients' views; `chosen` counts the last round.
+    rounds : sequence of GroupRound
+        The rounds so far.
+    weights : mapping
+        What each client weighs in its group's mean.
+    """
+    found = estimates(rounds)
+    now = credits_of(rounds[-1], found, weights)
+    changed = {}
+    for client, view in views.items():
+        one = found.get(client)
+        solved = one is not None and one.solved
+        changed[client] = view.model_copy(
+            update={
+                "credit": now.get(client, view.credit),
+                "standing": one.value if one and solved else None,
+                "standing_variance": one.variance(max(1, view.chosen)) if one and solved else None,
+            }
+        )
+    return changed

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from core import Ledger, Settings
 from strategies.decisions import ClientView
+from strategies.group_credit import GroupRound
 from strategies.regulation import loss_ratio
 from strategies.state import FederationState, Member, replace_view
 
@@ -36,6 +37,7 @@ class StoredState(BaseModel):
     resting: Ids
     absent: Ids
     unknown_nodes: Ids = Field(default=frozenset(), alias="strangers")  # none in older files
+    group_rounds: list[GroupRound] = []  # none in older files
     start_loss: float | None
     lost: int
 

@@ -10,6 +10,7 @@ from core import COST_KEYS, Cost, Ledger, Settings, circuit_prices, most_steps, 
 from core.messages import AdaptReport, EvaluateReport, SiteReport, TrainReport
 from strategies.credit import Credit, standing, standing_variance
 from strategies.decisions import ClientView, Observation
+from strategies.group_credit import GroupRound
 from strategies.plausibility import Limits, most_tokens
 from strategies.regulation import distances, llm_loss_of, loss_ratio
 from strategies.row_weights import counted_rows
@@ -48,6 +49,8 @@ class FederationState:
         History of the global model on validation rows, and of mean |L_k - L_server|.
     participants, spends : list
         Clients that each round told to train, and what their circuits cost times their prices.
+    group_rounds : list of GroupRound
+        Under secure aggregation, groups of past rounds and what they were worth, the last one last.
     start_loss : float or None
         Loss of the first parameters on the server's validation rows, nats; None if unknown.
     measured : set of int
@@ -76,6 +79,7 @@ class FederationState:
     alignments: list[float] = field(default_factory=list)
     participants: list[int] = field(default_factory=list)
     spends: list[float] = field(default_factory=list)
+    group_rounds: list[GroupRound] = field(default_factory=list)
     start_loss: float | None = None
     measured: set[int] = field(default_factory=set)
     owed: dict[int, int] = field(default_factory=dict)

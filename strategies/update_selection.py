@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from flwr.app import ArrayRecord
 
 from core import Settings, UserError
 from core.messages import pack_parameters
 from strategies.aggregation import aggregate
-from strategies.aggregators import Aggregator, TooFewError
-from strategies.credit import Credit, credits
+from strategies.aggregators import Aggregator, Contribution, TooFewError
+from strategies.credit import Credit, Part, credits
+from strategies.group_credit import MOST_ROUNDS, GroupRound, credited_views, measured
+from strategies.grouping import Group
 from strategies.regulation import closest, distances
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update
@@ -59,20 +62,85 @@ def model_credits(
     reference : mapping
         The round's global arrays.
     """
-    updates = {update.client: update for update in now.counted}
+    weighting = settings.aggregation.weighting
+    parts = {u.client: u.weighing(state.weights[u.client], weighting) for u in now.counted}
+    judge = PartJudge(settings, now.number, loss_of, aggregator, reference)
+    return judge.credits(parts, loss_of(pack_parameters(dict(reference))), loss_of(after))
 
-    def without(clients: list[int]) -> ArrayRecord | None:
-        weighting = settings.aggregation.weighting
-        parts = [updates[client].weighing(state.weights[client], weighting) for client in clients]
-        try:
-            found = aggregate(settings, now.number, parts, aggregator.copy(), reference)
-        except TooFewError:
-            return None
-        return found.arrays
 
-    models = {client: pack_parameters(update.arrays) for client, update in updates.items()}
-    before = loss_of(pack_parameters(dict(reference)))
-    return credits(models, without, loss_of, before, loss_of(after))
+def record_groups(
+    now: Round,
+    parts: Mapping[Group, Contribution],
+    state: FederationState,
+    judge: PartJudge | None,
+    after: ArrayRecord,
+) -> None:
+    """Note a round's groups and, where the server judges, what its clients were worth.
+
+    Parameters
+    ----------
+    now : Round
+        The round, aggregated.
+    parts : mapping
+        What was aggregated: the weighted mean of each group, by its clients.
+    state : FederationState
+        Is changed: its ``group_rounds`` and what is known of clients.
+    judge : PartJudge or None
+        Judges groups; None: there is no credit, and the groups alone are noted.
+    after : ArrayRecord
+        The round's aggregate.
+    """
+    if judge is None:
+        one = GroupRound(tuple(sorted(parts)))
+    else:
+        found = judge.credits(parts, None, judge.loss_of(after)) if len(parts) > 1 else {}
+        credits = {group: found[group].credit if found else 0.0 for group in parts}
+        weights = {group: float(part.weight) for group, part in parts.items()}
+        one = measured(credits, weights, state.group_rounds)
+    state.group_rounds = [*state.group_rounds, one][-MOST_ROUNDS:]
+    if judge is not None:
+        state.views = credited_views(state.views, state.group_rounds, state.weights)
+
+
+@dataclass(frozen=True)
+class PartJudge:
+    """Evaluates what each part of a round's aggregate contributed: clients' models, or groups'.
+
+    Attributes
+    ----------
+    settings : Settings
+        The run's settings: how models are aggregated.
+    number : int
+        The round.
+    loss_of : callable
+        Validation loss at the server of any parameters, nats.
+    aggregator : Aggregator
+        The rule as it was before the round; it is not changed.
+    reference : mapping
+        The round's global arrays.
+    """
+
+    settings: Settings
+    number: int
+    loss_of: Callable[[ArrayRecord], float]
+    aggregator: Aggregator
+    reference: Arrays
+
+    def credits(
+        self, parts: Mapping[Part, Contribution], before: float | None, after: float
+    ) -> dict[Part, Credit]:
+        """Evaluate the parts; losses before and after the round as of `strategies.credit`."""
+
+        def without(keys: list[Part]) -> ArrayRecord | None:
+            chosen = [parts[key] for key in keys]
+            args = self.number, chosen, self.aggregator.copy(), self.reference
+            try:
+                return aggregate(self.settings, *args).arrays
+            except TooFewError:
+                return None
+
+        models = {key: pack_parameters(part.arrays) for key, part in parts.items()}
+        return credits(models, without, self.loss_of, before, after)
 
 
 def may_lose(now: Round, state: FederationState, settings: Settings) -> bool:

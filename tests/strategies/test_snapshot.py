@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from core import Cost, Settings, plain
 from core.ledger import AgentUsage
+from strategies.group_credit import GroupRound
 from strategies.snapshot import StoredState, restored, snapshot
 from strategies.state import FederationState
 from tests.strategies.test_state import begin, member, trained
@@ -34,6 +35,7 @@ def used() -> FederationState:
     state.lose_round({0}, 1)
     state.measured.add(1)
     state.start_loss = 0.69
+    state.group_rounds = [GroupRound(((0, 1, 2), (3, 4, 5)), (0.1, -0.2), 0.3)]
     state.absent, state.unknown_nodes = frozenset({1}), frozenset({77})
     state.ledger.add(1, {0: Cost(circuits=5, train_seconds=0.1)})
     state.ledger.add_agent_usage(1, AgentUsage(2, 30, 4, 0.5))
@@ -60,9 +62,10 @@ def test_a_used_state_comes_back_as_it_was() -> None:
 def test_what_an_older_file_lacks_has_a_place_for_every_round() -> None:
     """Who trained is held against the losses, round by round."""
     stored = json.loads(json.dumps(plain(snapshot(used()))))
-    del stored["participants"], stored["spends"]
+    del stored["participants"], stored["spends"], stored["group_rounds"]
     again = restored(stored, [member(0), member(1)], Settings())
     assert (again.participants, again.spends) == ([0], [0])
+    assert again.group_rounds == []
     assert len(again.losses) == 1
 
 

@@ -10,12 +10,21 @@ from flwr.app import ArrayRecord
 
 from core import Cost
 from core.messages import pack_parameters, unpack_parameters
-from strategies.aggregators import build_aggregator
-from strategies.decisions import Decision
-from strategies.update_selection import MOST_LOST, may_lose, model_credits
+from strategies import FederationState
+from strategies.aggregators import Contribution, build_aggregator
+from strategies.decisions import ClientView, Decision
+from strategies.group_credit import GroupRound, estimates
+from strategies.grouping import Group
+from strategies.update_selection import (
+    MOST_LOST,
+    PartJudge,
+    may_lose,
+    model_credits,
+    record_groups,
+)
 from strategies.update_validation import Round, Update
 from tests.strategies.test_aggregation import RULES, VALUES, by_numpy, contributions, settings_of
-from tests.strategies.test_state import begin
+from tests.strategies.test_state import begin, member
 
 
 def loss_of(arrays: ArrayRecord) -> float:
@@ -43,6 +52,76 @@ def test_credit_is_what_leaving_one_out_in_numpy_gives(rule: str) -> None:
         without = (by_numpy(rule, [k for k in range(4) if k != client]) ** 2).sum()
         assert one.credit == pytest.approx(without - after, rel=1e-5)
         assert one.gain == pytest.approx(3.25 - (VALUES[client] ** 2).sum(), rel=1e-5)
+
+
+GROUPS: tuple[Group, ...] = ((0, 1, 2), (3, 4, 5))
+
+
+def six_clients() -> FederationState:
+    state = FederationState.begin([member(k) for k in range(6)], settings_of())
+    for client, view in state.views.items():
+        state.views[client] = view.model_copy(update={"chosen": 1})
+    return state
+
+
+def means(heavy: int = 30) -> dict[Group, Contribution]:
+    """Means of two groups: the second is nearer to the optimum at 0."""
+    first, second = contributions()[:2]
+    arrays = [{"angles": np.array(v, np.float32)} for v in ([2.0, 0.0], [0.0, 1.0])]
+    return {
+        GROUPS[0]: Contribution(arrays[0], 10, first.report),
+        GROUPS[1]: Contribution(arrays[1], heavy, second.report),
+    }
+
+
+def judge() -> PartJudge:
+    settings = settings_of("aggregation.rule=weighted", "aggregation.clip_radius=100")
+    return PartJudge(settings, 1, loss_of, build_aggregator(settings), {"angles": np.zeros(2)})
+
+
+def test_groups_are_judged_and_each_client_has_its_part() -> None:
+    state, now = six_clients(), Round(1, Decision(participants=tuple(range(6)), steps={}))
+    after = pack_parameters({"angles": np.array([0.5, 0.75])})  # weights 10 and 30
+    record_groups(now, means(), state, judge(), after)
+    (one,) = state.group_rounds
+    assert one.groups == GROUPS
+    loss = 0.5**2 + 0.75**2
+    assert one.worth == pytest.approx((0.75 * (1.0 - loss), 0.25 * (4.0 - loss)))
+    credits = [view.credit or 0.0 for view in state.views.values()]
+    assert max(credits[:3]) < min(credits[3:])
+    assert [view.standing for view in state.views.values()] == [None] * 6  # one round tells little
+    assert [view.gain for view in state.views.values()] == [None] * 6
+
+
+def test_standing_comes_once_a_client_is_solved_for() -> None:
+    state = six_clients()
+    after = pack_parameters({"angles": np.array([0.5, 0.75])})
+    for number, groups in enumerate([((0, 1, 2), (3, 4, 5)), ((0, 3, 4), (1, 2, 5))] * 2):
+        now = Round(number + 1, Decision(participants=tuple(range(6)), steps={}))
+        parts: dict[Group, Contribution] = dict(zip(groups, means().values(), strict=True))
+        record_groups(now, parts, state, judge(), after)
+    found = estimates(state.group_rounds)
+    views: list[ClientView] = list(state.views.values())
+    assert [v.standing for v in views] == [
+        found[v.client].value if found[v.client].solved else None for v in views
+    ]
+    assert any(v.standing is not None for v in views)
+
+
+def test_without_a_judge_groups_alone_are_noted() -> None:
+    state, now = six_clients(), Round(1, Decision(participants=tuple(range(6)), steps={}))
+    before = dict(state.views)
+    record_groups(now, means(), state, None, ArrayRecord())
+    assert state.group_rounds == [GroupRound(GROUPS)]
+    assert state.views == before
+
+
+def test_of_one_group_nothing_is_learnt() -> None:
+    state, now = six_clients(), Round(1, Decision(participants=tuple(range(6)), steps={}))
+    everybody: dict[Group, Contribution] = {tuple(range(6)): next(iter(means().values()))}
+    record_groups(now, everybody, state, judge(), ArrayRecord())
+    assert state.group_rounds == [GroupRound((tuple(range(6)),))]
+    assert [view.credit for view in state.views.values()] == [None] * 6
 
 
 def test_a_round_is_lost_and_not_the_run_while_others_can_be_asked() -> None:
