@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 from pydantic import ValidationError
 
+from client_app.masking import NoKeysError, begin_masking, publish_keys, unmask_answer
 from client_app.placement import handled_elsewhere, node_name
 from client_app.preload import preload as preload
 from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
@@ -39,6 +40,8 @@ from core.messages import (
     read_instruction,
     read_parameters,
 )
+from core.secagg import SecAggError
+from core.secure_messages import KEYS_CODE, KeysIns, UnmaskIns, pack_answer, pack_masked
 
 # At import: the last moment before Flower's simulation starts Ray.
 prepare_ray(Path(__file__).parents[1])
@@ -66,8 +69,12 @@ def _error_reply(error: Exception) -> Error:
     """Log an exception, and return what the server may know of it."""
     if isinstance(error, UserError):
         log(ERROR, "%s", error)
-        code = BUDGET_CODE if isinstance(error, BudgetError) else USER_ERROR_CODE
+        codes = {BudgetError: BUDGET_CODE, NoKeysError: KEYS_CODE}
+        code = next((c for kind, c in codes.items() if isinstance(error, kind)), USER_ERROR_CODE)
         return Error(code, display_safe(error.elsewhere or error) + node_name())
+    if isinstance(error, SecAggError):
+        log(ERROR, "%s", error)
+        return Error(USER_ERROR_CODE, display_safe(f"refused: {error}") + node_name())
     if isinstance(error, ValidationError):  # the one that a number or name of this site breaks
         log(ERROR, "%s", error)
         return Error(USER_ERROR_CODE, first_problem(error))
@@ -124,6 +131,14 @@ def rejoin(message: Message, context: Context) -> RecordDict:
     return pack_site_report(about)
 
 
+@app.query("keys")
+@answers
+def keys(message: Message, context: Context) -> RecordDict:
+    """Answer KEYS: public keys of secure aggregation for the run's rounds."""
+    _, instruction = read_instruction(message, KeysIns)
+    return pack_answer(publish_keys(load_cache(context, instruction.run), context, instruction))
+
+
 @app.train()
 @answers
 def train(message: Message, context: Context) -> RecordDict:
@@ -131,11 +146,22 @@ def train(message: Message, context: Context) -> RecordDict:
     parameters, instruction = read_instruction(message, TrainIns)
     fine_tuned = instruction.fine_tuned
     cache = load_cache(context, instruction.run, instruction.adapter, fine_tuned=fine_tuned)
+    masking = begin_masking(cache, context, instruction)
     begun, outcome = take_trained(cache, parameters, instruction)
     report, leaving = train_round(cache, begun, instruction, outcome)
     cache.store()
     note(context, cache)
+    if masking is not None:
+        return pack_masked(report, masking.masked(context, leaving))
     return pack_report(report, leaving.parameters)
+
+
+@app.query("unmask")
+@answers
+def unmask(message: Message, context: Context) -> RecordDict:
+    """Answer UNMASK: the shares that take a round's masks off its sum, once."""
+    _, instruction = read_instruction(message, UnmaskIns)
+    return pack_answer(unmask_answer(context, instruction))
 
 
 @app.evaluate()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from core.formatting import hidden_character, printable
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
 ADAPT, ADOPT, REJOIN = "train.adapt", "query.adopt", "query.rejoin"
@@ -216,6 +219,8 @@ class TrainIns:
         may have lost it.
     rate : float
         What ``train.schedule = plateau`` has left of the learning rate, a share.
+    group : bytes
+        Whose updates are summed with this one (`core.secagg.Group`); empty: it goes out alone.
     """
 
     round: int
@@ -227,6 +232,7 @@ class TrainIns:
     adapter: str
     fine_tuned: bool
     rate: float = 1.0
+    group: bytes = b""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -310,15 +316,15 @@ def unpack_parameters(record: ArrayRecord) -> Parameters:
     return {name: np.array(array.numpy()) for name, array in record.items()}
 
 
-def pack_instruction(
-    parameters: Parameters | ArrayRecord, config: AdaptIns | RejoinIns | TrainIns | EvaluateIns
-) -> RecordDict:
+def pack_instruction(parameters: Parameters | ArrayRecord, config: DataclassInstance) -> RecordDict:
     """Pack parameters and what is to be done with them.
 
     Packed parameters are taken as they are: the messages of a round share them.
     """
     packed = parameters if isinstance(parameters, ArrayRecord) else pack_parameters(parameters)
-    return RecordDict({ARRAYS: packed, CONFIG: ConfigRecord(dataclasses.asdict(config))})
+    values = dataclasses.asdict(config)
+    sized = {key: value for key, value in values.items() if value != b""}  # Flower cannot size it
+    return RecordDict({ARRAYS: packed, CONFIG: ConfigRecord(sized)})
 
 
 def read_instruction(message: Message, kind: type[T]) -> tuple[Parameters, T]:

@@ -30,6 +30,7 @@ from core.messages import (
     SiteReport,
     first_problem,
 )
+from core.secure_messages import ANSWER, MASKED
 
 T = TypeVar("T")
 
@@ -123,6 +124,42 @@ def read_rejoin(message: Message) -> SiteReport:
     """Unpack a client's answer to REJOIN; raises as `read_report`."""
     _only(message.content, {ABOUT})
     return SiteReport(**_values(message))
+
+
+def read_masked(message: Message, most: int) -> bytes:
+    """Take a masked update out of a training reply: one array of at most so many bytes.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    record = message.content.array_records[ARRAYS]
+    if set(record) != {MASKED}:
+        raise ValueError(f"arrays {sorted(record)[:20]} instead of ['{MASKED}']")
+    array = record[MASKED]
+    if array.stype != "numpy.ndarray":
+        raise ValueError(f"{MASKED} is serialised as {array.stype!r} instead of 'numpy.ndarray'")
+    shape, _, dtype, start = _header(array.data)
+    data = array.data[start:]
+    if dtype != np.uint8 or shape != (len(data),):
+        raise ValueError(f"{MASKED} is {len(data)} bytes of {dtype} {shape} instead of bytes")
+    return _at_most(data, most)
+
+
+def read_answer(message: Message, most: int) -> bytes:
+    """Take the answer to KEYS or UNMASK, of at most so many bytes; raises as `read_masked`."""
+    _only(message.content, {ABOUT})
+    values = _values(message)
+    if set(values) != {ANSWER} or not isinstance(values[ANSWER], bytes):
+        raise ValueError(f"fields {sorted(values)[:20]} instead of bytes as '{ANSWER}'")
+    return _at_most(values[ANSWER], most)
+
+
+def _at_most(data: bytes, most: int) -> bytes:
+    if len(data) > most:
+        raise ValueError(f"{len(data)} bytes, of at most {most}")
+    return data
 
 
 def _values(message: Message) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from flwr.app import ArrayRecord
 
 from core import Settings
 from core.flower_compat import noise_deviation
 from core.messages import pack_parameters
 from core.privacy import clipped, noise_seed, noised
+from core.settings.aggregation import takes_mean
 from strategies.aggregators import Aggregator, Contribution
 from strategies.updates import Arrays, Parameters, clip_to_centre
 
@@ -66,10 +68,26 @@ def aggregate(
         Contribution(arrays, one.weight, one.report)
         for one, arrays in zip(contributions, models, strict=True)
     ]
+    if settings.privacy.secure_aggregation and takes_mean(settings.aggregation.rule):
+        parts = [_merged(parts)]  # groups of unequal size: the mean of all, not of the groups
     arrays = aggregator.aggregate(server_round, parts, reference)
     if settings.privacy.dp == "central":
         arrays = _noised(arrays, settings, server_round, len(parts))
     return Aggregate(pack_parameters(arrays), shares)
+
+
+def _merged(groups: Sequence[Contribution]) -> Contribution:
+    """Return the weighted mean of groups as one contribution."""
+    weights = np.array([one.weight for one in groups], np.float64)
+    shares = weights / weights.sum()
+    arrays = {
+        name: sum(
+            share * np.asarray(one.arrays[name], np.float64)
+            for share, one in zip(shares.tolist(), groups, strict=True)
+        ).astype(like.dtype)
+        for name, like in groups[0].arrays.items()
+    }
+    return Contribution(arrays, float(weights.sum()), groups[0].report)
 
 
 def _bounded(

@@ -27,6 +27,7 @@ from core.messages import (
     unpack_parameters,
 )
 from core.settings.aggregation import flower_rules
+from core.settings.secure import quorum
 from strategies.aggregator_state import pack_state, unpack_state
 from strategies.updates import Arrays, Parameters
 
@@ -229,7 +230,7 @@ def check_aggregator(settings: Settings, first: Parameters) -> None:
         return
     draw = np.random.default_rng(0)
     report = TrainReport(**dict.fromkeys(TrainReport.__dataclass_fields__, 1))
-    for count in sorted({settings.run.min_replies, settings.run.clients}):
+    for count in sorted({quorum(settings), settings.run.clients}):
         parts = [
             Contribution(
                 {k: (v + draw.normal(0, 0.1, v.shape)).astype(v.dtype) for k, v in first.items()},

@@ -26,6 +26,7 @@ from core.messages import (
     payload_bytes,
 )
 from core.received import ReplyError, checked_reply, read_report
+from core.settings.secure import quorum
 from strategies.deadlines import DeadlineGrid
 from strategies.plausibility import (
     check_adaptation,
@@ -55,7 +56,7 @@ def poll_clients(
     """
     record_late_replies(grid, state, settings, notify)
     found = wait_for_quorum(grid, state, settings)
-    absent = found.absent(state.views, settings.run.min_replies)
+    absent = found.absent(state.views, quorum(settings))
     if absent != state.absent:
         gone, busy, back = sorted(found.gone), sorted(found.busy), sorted(state.absent - absent)
         notify({"event": "roll", "gone": gone, "busy": busy, "back": back})
@@ -63,7 +64,7 @@ def poll_clients(
         log(INFO, "clients gone: %s; busy with an earlier message: %s; back: %s", *shown)
     if new := found.unknown - state.unknown_nodes:
         log(WARNING, "nodes that are no clients of this run are not used: %s", sorted(new))
-    state.note_availability(absent, found.unknown, settings.run.min_replies)
+    state.note_availability(absent, found.unknown, quorum(settings))
     return absent
 
 
@@ -116,18 +117,18 @@ def wait_for_quorum(
         If fewer than ``run.min_replies`` are connected after ``run.wait_seconds``.
     """
     waited = 0.0
-    quorum = min(settings.run.min_replies, len(state.views))
+    least = min(quorum(settings), len(state.views))
     nodes = {member.node_id for member in state.members.values()}
     while True:
         connected = _connected(grid, nodes)
         gone = frozenset(k for k, m in state.members.items() if m.node_id not in connected)
         left = len(set(state.views) - gone)
-        if left >= quorum:
+        if left >= least:
             break
         if waited >= settings.run.wait_seconds:
             raise UserError(
                 f"{left} clients are connected (gone: {listed(gone)})",
-                f"at least run.min_replies = {quorum}",
+                f"at least run.min_replies = {least}",
                 "start their nodes again and go on with llm-qfl run --resume, or lower "
                 "run.min_replies",
             )

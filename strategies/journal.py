@@ -118,7 +118,8 @@ def agent_summary(kind: str, name: str, lines: Sequence[Mapping[str, Any]]) -> d
 def client_event(now: Round, update: Update, cost: Cost) -> dict[str, Any]:
     """Return a participant's line of ``metrics.jsonl``.
 
-    ``clipped`` is by what its update was brought nearer to the others (`clip_to_centre`); 1: not.
+    ``clipped`` is by what its update was brought nearer to the others (`clip_to_centre`); 1: not;
+    None: it was summed with others, see the round's ``groups``.
     """
     report, llm_loss = update.report, llm_loss_of(update.report)
     figures = asdict(report)
@@ -130,7 +131,7 @@ def client_event(now: Round, update: Update, cost: Cost) -> dict[str, Any]:
         "client": update.client,
         "aggregated": update.client in now.aggregated,
         "dropped": update.dropped,
-        "clipped": now.shares.get(update.client, 1.0),
+        "clipped": None if now.groups else now.shares.get(update.client, 1.0),
         **figures,
         "ratio": None if llm_loss is None else loss_ratio(report.loss, llm_loss),
         **asdict(cost),
@@ -170,6 +171,7 @@ def round_event(
         "seconds": seconds,
         "reason": now.decision.reason,
         "failures": now.failures,
+        **({"groups": now.groups} if now.groups else {}),
     }
 
 

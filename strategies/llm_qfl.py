@@ -27,6 +27,7 @@ from core.messages import (
     payload_bytes,
     unpack_parameters,
 )
+from core.settings.secure import quorum
 from strategies.aggregation import aggregate
 from strategies.aggregators import build_aggregator
 from strategies.availability import poll_clients, record_late_replies
@@ -45,14 +46,13 @@ from strategies.journal import (
 from strategies.kept_model import KeptModel
 from strategies.plausibility import longest_wait
 from strategies.regulation import rate_left
+from strategies.secure_round import rounds_of
 from strategies.snapshot import restored, snapshot
 from strategies.state import FederationState, add_costs, rows_that_count
 from strategies.update_selection import may_lose, model_credits, not_evaluated, select
 from strategies.update_validation import (
     Round,
     collect_evaluations,
-    collect_updates,
-    drop_long,
     summed_up,
 )
 
@@ -97,6 +97,7 @@ class LlmQfl(Strategy):
         self.releases = 0
         self.aggregator = self._aggregator_before = build_aggregator(context.settings)
         self._reference: Parameters = {}
+        self.updates = rounds_of(context.settings, context.run_id)
 
     def summary(self) -> None:
         """Log what the strategy is made of."""
@@ -131,7 +132,8 @@ class LlmQfl(Strategy):
         plateau = train.schedule == "plateau"
         rate = rate_left(losses, train.plateau_rounds, gain) if plateau else 1.0
         messages = []
-        for client in self.current.decision.participants:
+        groups = self.updates.plan(grid, self.current, self.state, self._reference)
+        for client, group in groups.items():
             instruction = TrainIns(
                 round=server_round,
                 steps=self.current.decision.steps[client],
@@ -139,6 +141,7 @@ class LlmQfl(Strategy):
                 class_weights=self.context.federation.class_weights,
                 fine_tuned=client in self.teachers,
                 rate=rate,
+                group=group,
                 **same,
             )
             content = pack_instruction(packed, instruction)
@@ -159,22 +162,20 @@ class LlmQfl(Strategy):
             If fewer than ``run.min_replies`` updates are valid, and no other client is left.
         """
         now, settings, reference = self.current, self.settings, self._reference
-        collect_updates(now, replies, self.state, settings, reference)
-        drop_long(now, reference, settings)
+        self.updates.collect(now, replies, self.state)
         self.journal.underway(now.number, {k: update.cost for k, update in now.updates.items()})
+        self.updates.settle(now, self.state)
         self.state.settle(now.decision.steps, now.failed, now.exhausted)
         self.teachers = teachers_of(now.updates.values(), self.teachers)
         valid = [update for _, update in sorted(now.updates.items()) if not update.dropped]
-        if len(valid) < settings.run.min_replies:
+        if len(valid) < quorum(settings):
             return self._without_quorum(len(valid))
         counted = select(valid, settings, self.state)
-        # Rows as reported before the run, and capped: a client cannot raise its own weight later.
-        weights, weighting = self.state.weights, settings.aggregation.weighting
-        parts = [update.weighing(weights[update.client], weighting) for update in counted]
+        parts = self.updates.parts(counted, self.state)
         if self.context.credits:
             self._aggregator_before = self.aggregator.copy()
         found = aggregate(settings, server_round, parts, self.aggregator, reference)
-        now.count(counted, found.shares)
+        self.updates.note(now, counted, found.shares)
         for update in valid:
             ordered = now.decision.steps[update.client]
             self.state.trained(update.client, update.report, update.cost, ordered)
@@ -238,6 +239,7 @@ class LlmQfl(Strategy):
             if server_round == 1 and self.context.evaluator and self.context.credits:
                 self.state.begin_at(self.context.evaluator.loss(initial_arrays))
             poll_clients(grid, self.state, self.settings, self.journal.event)
+            self.updates.before(grid, self.state, server_round)
             if self.decide(server_round).stop:
                 self.stop_reason = self.current.decision.reason
                 break
@@ -290,9 +292,9 @@ class LlmQfl(Strategy):
         now, state, evaluator = self.current, self.state, self.context.evaluator
         loss, accuracy = float(scores["loss"]), float(scores["accuracy"])  # type: ignore[arg-type]
         if now.lost:
-            state.lose_round(now.failed, self.settings.run.min_replies)
+            state.lose_round(now.failed, quorum(self.settings))
         else:
-            if evaluator and self.context.credits:
+            if evaluator and self.context.credits and not now.groups:
                 rule = self._aggregator_before, self._reference
                 found = model_credits(
                     now, self.settings, state, evaluator.credit_loss, arrays, *rule
@@ -352,7 +354,7 @@ class LlmQfl(Strategy):
         elif now.exhausted and self.state.losses:
             self._end_of_budgets()
         else:
-            raise now.too_few_replies(valid, self.settings.run.min_replies)
+            raise now.too_few_replies(valid, quorum(self.settings))
         return None, None
 
     def _end_of_budgets(self) -> None:
@@ -367,6 +369,7 @@ class LlmQfl(Strategy):
         now = self.current
         trained = with_idle({k: update.cost for k, update in now.updates.items()})
         costs = add_costs(trained, with_idle(now.evaluation))
+        costs = add_costs(costs, self.updates.take_costs())
         self.state.ledger.add(now.number, costs)
         return costs
 

@@ -254,6 +254,10 @@ class FederationState:
         if len(left - self.resting) < min(quorum, len(left)):
             self.resting = frozenset()
 
+    def leave_out(self, clients: Iterable[int]) -> None:
+        """Leave clients out of the next round."""
+        self.absent |= frozenset(clients)
+
     def retire(self, client: int) -> None:
         """Take a client out of the candidates: its budget is spent."""
         self.views.pop(client, None)

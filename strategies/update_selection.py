@@ -146,12 +146,14 @@ class PartJudge:
 def may_lose(now: Round, state: FederationState, settings: Settings) -> bool:
     """Say whether a round without enough replies is lost, and not the run.
 
-    So it is while a client is left that had no part in it, `MOST_LOST` times in a row at most; a
-    last round is lost only where there is a model to keep.
+    So it is while a client is left that had no part in it, or under secure aggregation, whose sums
+    may fail to open; `MOST_LOST` times in a row at most. A last round is lost only where there is a
+    model to keep.
     """
     others = set(state.views) - state.absent - set(now.decision.participants)
     later = bool(state.losses) or now.number < settings.run.rounds
-    return bool(others) and later and state.lost < MOST_LOST
+    again = bool(others) or settings.privacy.secure_aggregation
+    return again and later and state.lost < MOST_LOST
 
 
 def not_evaluated(now: Round) -> UserError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from logging import WARNING
+from typing import Any
 
 from flwr.app import Message, MetricRecord
 from flwr.common.logger import log
@@ -16,11 +17,15 @@ from core import Cost, Settings, UserError
 from core.formatting import printable
 from core.messages import BUDGET_CODE, EvaluateReport, Parameters, TrainReport, payload_bytes
 from core.received import ReplyError, checked_reply, read_arrays, read_report
+from core.secure_messages import KEYS_CODE
 from strategies.aggregators import Contribution
 from strategies.decisions import Decision
 from strategies.plausibility import Timed, check_evaluation, check_training, within_time
 from strategies.state import FederationState, cost_of
 from strategies.updates import longest_norms, update_norm
+
+Take = Callable[[int, Message], Parameters]
+"""Reads a client's parameters out of its reply; raises what is wrong with them."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,14 @@ class Round:
         What went wrong, a line each.
     failed, exhausted : set of int
         Clients whose message failed, and those of them whose own budget is spent.
+    keyless : set of int
+        Clients that have lost their keys of secure aggregation.
     evaluation : dict
         Cost of federated evaluation by client.
+    groups : list of dict
+        Under secure aggregation, what the round's event says of its groups.
+    opened : dict
+        The same groups' means by their clients, of those that were opened.
     lost : bool
         Whether it has too few replies to be aggregated, and the run goes on.
     wait : float
@@ -94,7 +105,10 @@ class Round:
     failures: list[str] = field(default_factory=list)
     failed: set[int] = field(default_factory=set)
     exhausted: set[int] = field(default_factory=set)
+    keyless: set[int] = field(default_factory=set)
     evaluation: dict[int, Cost] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    opened: dict[tuple[int, ...], Contribution] = field(default_factory=dict)
     lost: bool = False
     wait: float = math.inf
     of: str = ""
@@ -114,6 +128,17 @@ class Round:
         """Note which updates were aggregated, and how near each was moved to the others."""
         self.counted = tuple(updates)
         self.shares = dict(zip(self.aggregated, shares, strict=True))
+
+    def note_sums(
+        self, groups: Sequence[dict[str, Any]], opened: Mapping[tuple[int, ...], Contribution]
+    ) -> None:
+        """Note a round's groups, and the contributions of those whose sum was opened."""
+        self.groups, self.opened = list(groups), dict(opened)
+
+    def leave_out(self, client: int, why: str) -> None:
+        """Leave a client's update out: it could not be summed, which need not be its fault."""
+        if client in self.updates and not self.updates[client].dropped:
+            self.updates[client] = replace(self.updates[client], dropped=why)
 
     def drop(self, client: int, why: str) -> None:
         """Drop an update that was taken."""
@@ -165,6 +190,8 @@ class Round:
             if reply.has_error():
                 if reply.error.code == BUDGET_CODE and client is not None:
                     self.exhausted.add(client)
+                if reply.error.code == KEYS_CODE and client is not None:
+                    self.keyless.add(client)
                 reason = reply.error.reason or ""
                 self.fail(client, last_line(reason) if brief else reason)
             elif client is None:
@@ -204,7 +231,7 @@ def collect_updates(
     replies: Iterable[Message],
     state: FederationState,
     settings: Settings,
-    reference: Parameters,
+    take: Take,
 ) -> None:
     """Sort training replies into updates and failures; who never answered failed too.
 
@@ -218,8 +245,8 @@ def collect_updates(
         The clients, and what their messages can cost.
     settings : Settings
         The run's settings.
-    reference : dict of arrays
-        The round's global parameters: names and shapes are a contract.
+    take : callable
+        Reads a client's parameters out of its reply (`checked_update`).
     """
     for client, reply in now.answers(replies, state.client_of):
         with now.failing(client, "update dropped: "):
@@ -232,18 +259,28 @@ def collect_updates(
             cost = cost_of(report, now.sent[client], payload_bytes(reply.content))
             # What it cost counts, even if its parameters do not.
             now.updates[client] = Update(client, {}, report, cost)
-            _take_arrays(now, client, reply, settings, reference)
+            _take_arrays(now, client, reply, take)
     now.expect(set(now.decision.participants) - set(now.updates), "no reply in time")
 
 
-def _take_arrays(
-    now: Round, client: int, reply: Message, settings: Settings, reference: Parameters
-) -> None:
+def checked_update(reply: Message, reference: Parameters, settings: Settings) -> Parameters:
+    """Return an update's parameters, in the names and shapes of the global ones.
+
+    Raises
+    ------
+    ValueError
+        If they have others, are no finite numbers, or have moved too far.
+    """
+    arrays = read_arrays(reply, {name: one.shape for name, one in reference.items()})
+    refuse(_too_long(arrays, reference, settings))
+    return arrays
+
+
+def _take_arrays(now: Round, client: int, reply: Message, take: Take) -> None:
     """Decode an update's parameters, once, and check them."""
     try:
         with checked_reply():
-            arrays = read_arrays(reply, {name: one.shape for name, one in reference.items()})
-            refuse(_too_long(arrays, reference, settings))
+            arrays = take(client, reply)
     except ReplyError as error:
         now.drop(client, str(error))
     else:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from core import Settings
 from core.formatting import MOST_LISTED, listed
 from core.settings.run import StopSettings
+from core.settings.secure import quorum
 from strategies.decisions import Agent, ClientView, Decision, Observation
 from strategies.decisions.budget import budgets, within
 from strategies.decisions.harmless import EVERYBODY, why_not
@@ -64,11 +65,11 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
         if len(seen.losses) >= settings.stop.min_rounds:
             return Decision.to_stop(decision.reason), []
         notes.append(f"no stop before {settings.stop.min_rounds} rounds")
-    quorum = min(settings.run.min_replies, len(seen.clients))
+    least = min(quorum(settings), len(seen.clients))
     if decision.participants and settings.agent.leave_out == "when-harmless":
         decision = _harmless(decision, seen, notes)
     steps, bounded = {}, list[str]()
-    for view in _participants(decision, seen, quorum, notes):
+    for view in _participants(decision, seen, least, notes):
         wanted = decision.steps.get(view.client, view.steps)
         steps[view.client] = max(seen.min_steps, min(seen.max_steps, wanted))
         if steps[view.client] != wanted:
@@ -76,7 +77,7 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
     notes += bounded[:MOST_LISTED]
     if (more := len(bounded) - MOST_LISTED) > 0:
         notes.append(f"steps of {more} clients more bounded")
-    steps, changes = within(steps, budgets(seen, settings), seen.min_steps, quorum)
+    steps, changes = within(steps, budgets(seen, settings), seen.min_steps, least)
     if not steps:
         (spent,) = changes
         return Decision.to_stop(spent), [*notes, OVERRULED]
@@ -93,7 +94,7 @@ def _harmless(decision: Decision, seen: Observation, notes: list[str]) -> Decisi
 
 
 def _participants(
-    decision: Decision, seen: Observation, quorum: int, notes: list[str]
+    decision: Decision, seen: Observation, least: int, notes: list[str]
 ) -> list[ClientView]:
     """Return a decision's known clients by index, everybody if it has none.
 
@@ -112,10 +113,10 @@ def _participants(
         return -(view.standing or 0.0), view.cost(seen.plain_steps), view.client
 
     others = sorted((view for view in seen.clients if view.client not in wanted), key=rank)
-    added = sorted(others[: max(0, quorum - len(chosen))], key=_index)
+    added = sorted(others[: max(0, least - len(chosen))], key=_index)
     if added:
         who = listed(view.client for view in added)
-        notes.append(f"clients added up to run.min_replies = {quorum}: {who}")
+        notes.append(f"clients added up to run.min_replies = {least}: {who}")
     return sorted([*chosen, *added], key=_index)
 
 

@@ -77,7 +77,7 @@ def test_a_round_with_kept_teacher_and_features_loads_no_language_model(
         if message.metadata.message_type == TRAIN and message.metadata.dst_node_id == 1000:
             parameters, instruction = read_instruction(message, TrainIns)
             caught["instruction"] = {
-                **instruction.__dict__,
+                **{k: v for k, v in vars(instruction).items() if k != "group"},
                 "projection": base64.b64encode(instruction.projection).decode(),
             }
             caught["parameters"] = {name: array.tolist() for name, array in parameters.items()}

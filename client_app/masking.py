@@ -1,0 +1,227 @@
+"""A site's part in secure aggregation: keys once a run, a masked update, one answer a round.
+
+What has to last between messages is small and in Flower's ``context.state``: a message may be
+answered by a new process. A site that was restarted has lost it, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import ConfigRecord, Context
+
+from client_app.outgoing import Outgoing
+from core import SettingsError, UserError
+from core.messages import TrainIns
+from core.secure_messages import KeysIns, UnmaskIns
+from core.summed import summand
+
+if TYPE_CHECKING:
+    from client_app.site import SiteCache
+    from core.secagg import Group, RoundPrivate
+
+STATE_KEY = "llm-qfl.secure"
+
+
+class NoKeysError(UserError):
+    """No keys for the round: the site was restarted, or was never asked for them."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a site keeps between messages.
+
+    Attributes
+    ----------
+    run : str
+        The run that it has keys for.
+    last : int
+        Latest round that it has taken part in: no earlier or equal one is answered again.
+    keys : dict
+        Private keys by round, until their round is over.
+    round : int
+        The round whose masks `held` takes off.
+    held : bytes
+        What the answer of that round is made of; empty once it was given.
+    pinned : dict
+        Identities of other sites that were seen in this run, by client.
+    """
+
+    run: str = ""
+    last: int = 0
+    keys: dict[int, bytes] = field(default_factory=dict)
+    round: int = 0
+    held: bytes = b""
+    pinned: dict[int, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, context: Context) -> Kept:
+        """Read it from Flower's state; new where there is none."""
+        record: Mapping[str, Any] = context.state.config_records.get(STATE_KEY, ConfigRecord())
+        if not record:
+            return cls()
+        return cls(
+            run=record["run"],
+            last=record["last"],
+            keys=dict(zip(record["rounds"], record["keys"], strict=True)),
+            round=record["round"],
+            held=record["held"],
+            pinned=dict(zip(record["clients"], record["identities"], strict=True)),
+        )
+
+    def keep(self, context: Context) -> None:
+        """Write it to Flower's state."""
+        context.state[STATE_KEY] = ConfigRecord(
+            {
+                "run": self.run,
+                "last": self.last,
+                "rounds": list(self.keys),
+                "keys": list(self.keys.values()),
+                "round": self.round,
+                "held": self.held,
+                "clients": list(self.pinned),
+                "identities": list(self.pinned.values()),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Masking:
+    """A checked group, ready for the site's update."""
+
+    kept: Kept
+    private: RoundPrivate
+    client: int
+    group: Group
+
+    def masked(self, context: Context, model: Outgoing) -> bytes:
+        """Mask a trained model; what takes its masks off is kept for the answer."""
+        from core.secagg import mask
+
+        weight = self.group.weight_of(self.client) * model.weight
+        vector = summand(model.parameters, model.reference, weight)
+        found, held = mask(self.private, self.client, self.group, vector)
+        replace(self.kept, round=self.group.round, held=held.to_bytes()).keep(context)
+        return found.to_bytes()
+
+
+def publish_keys(cache: SiteCache, context: Context, instruction: KeysIns) -> bytes:
+    """Make keys for a run's rounds; return the public ones, signed with the site's identity.
+
+    Raises
+    ------
+    UserError
+        If the site has already taken part in one of the rounds.
+    """
+    from core.secagg import identity_of, make_table
+
+    kept, first, last = Kept.of(context), instruction.first, instruction.last
+    if kept.run != instruction.run:
+        kept = Kept(run=instruction.run)
+    if first <= kept.last or not first <= last < first + MOST_KEYS:
+        raise UserError(
+            f"keys are requested for rounds {first} to {last} after round {kept.last}",
+            f"later rounds, at most {MOST_KEYS} at once",
+            "resume the run, or start a new one",
+        )
+    identity = identity_of(cache.settings, instruction.run, cache.client)
+    rounds = range(first, last + 1)
+    private, table = make_table(identity, instruction.run, cache.client, rounds)
+    replace(kept, keys={number: one.to_bytes() for number, one in private.items()}).keep(context)
+    return table.to_bytes()
+
+
+MOST_KEYS = 100
+"""Rounds that keys are made for at once: 64 bytes each stay in Flower's state."""
+
+
+def begin_masking(cache: SiteCache, context: Context, instruction: TrainIns) -> Masking | None:
+    """Check a round's group before anything is trained; None: the update goes out as it is.
+
+    From now on the round counts as used: its keys serve once, whatever becomes of it.
+
+    Raises
+    ------
+    SettingsError
+        If this site's own settings want masks and the server wants none.
+    NoKeysError
+        If the site has no keys for the round.
+    SecAggError
+        If the group is not one that it may add its update to.
+    """
+    if not instruction.group:
+        if cache.settings.privacy.secure_aggregation:
+            raise SettingsError(
+                "an update without masks is requested",
+                "runs with privacy.secure_aggregation = true, which this node sets",
+                "set it for the run",
+            )
+        return None
+    from core.secagg import Group, RoundPrivate, check_group, known_peers
+
+    kept = Kept.of(context)
+    private = _private(kept, instruction)
+    group = Group.from_bytes(instruction.group)
+    keys = RoundPrivate.from_bytes(private)
+    seen = check_group(
+        group,
+        keys,
+        cache.client,
+        run=instruction.run,
+        round=instruction.round,
+        peers=known_peers(cache.settings),
+        pinned=kept.pinned,
+    )
+    left = {number: key for number, key in kept.keys.items() if number > instruction.round}
+    pinned = {**kept.pinned, **seen}
+    kept = replace(kept, pinned=pinned, last=instruction.round, held=b"", keys=left)
+    kept.keep(context)
+    return Masking(kept, keys, cache.client, group)
+
+
+def _private(kept: Kept, instruction: TrainIns) -> bytes:
+    """Return the round's private keys; a round is answered once."""
+    number = instruction.round
+    if kept.run == instruction.run and number <= kept.last:
+        raise UserError(
+            f"round {number} is requested again after round {kept.last}",
+            "rounds in order, each once: two sums could open a single update",
+            "resume the run, or start a new one",
+        )
+    if kept.run != instruction.run or number not in kept.keys:
+        raise NoKeysError(
+            f"this site has no keys for round {number}: it was restarted",
+            "a request for its keys before the round",
+            "none: the server requests them before the next round",
+        )
+    return kept.keys[number]
+
+
+def unmask_answer(context: Context, instruction: UnmaskIns) -> bytes:
+    """Answer a round's UNMASK, once.
+
+    Raises
+    ------
+    UserError
+        If it was answered, or the site has nothing to answer with.
+    SecAggError
+        If the survivors or their shares are not what they must be.
+    """
+    from core.secagg import Held, answer
+
+    kept = Kept.of(context)
+    mine = kept.run == instruction.run and kept.round == instruction.round
+    if not mine or not kept.held:
+        raise UserError(
+            f"round {instruction.round} has nothing to be unmasked",
+            "one request a round, after the site's masked update",
+            "see the log of the server",
+        )
+    held = Held.from_bytes(kept.held)
+    replace(kept, held=b"").keep(
+        context
+    )  # whatever comes of it: two answers could open a single update
+    shares = dict(zip(instruction.senders, instruction.shares, strict=True))
+    return answer(held, instruction.survivors, shares).to_bytes()

@@ -1,0 +1,68 @@
+"""The messages of secure aggregation: a table of keys once a run, and one more question a round.
+
+A masked update travels in the training reply, as one array of bytes where its parameters were.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from core.messages import ABOUT, STRICT, TrainReport, pack_report
+
+KEYS, UNMASK = "query.keys", "query.unmask"
+
+KEYS_CODE = 1003
+"""Code of a reply of a client that has no keys for the round: it was restarted."""
+
+MASKED, ANSWER = "masked", "answer"
+
+Round = Annotated[int, Field(ge=1, le=2**31)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class KeysIns:
+    """Requests public keys for the rounds ``first`` to ``last`` of a run."""
+
+    run: str
+    first: Round
+    last: Round
+
+
+@dataclass(frozen=True, config=STRICT)
+class UnmaskIns:
+    """Requests what takes a group's masks off.
+
+    Attributes
+    ----------
+    run : str
+        As in `TrainIns`.
+    round : int
+        The round.
+    survivors : list of int
+        Members whose masked updates the server has.
+    senders : list of int
+        Those of them whose shares come with this message.
+    shares : list of bytes
+        Their shares, encrypted for this member, in that order.
+    """
+
+    run: str
+    round: Round
+    survivors: list[int]
+    senders: list[int]
+    shares: list[bytes]
+
+
+def pack_answer(data: bytes) -> RecordDict:
+    """Pack the answer to KEYS or UNMASK."""
+    return RecordDict({ABOUT: ConfigRecord({ANSWER: data})})
+
+
+def pack_masked(report: TrainReport, data: bytes) -> RecordDict:
+    """Pack a training reply whose update is masked."""
+    return pack_report(report, {MASKED: np.frombuffer(data, np.uint8)})
