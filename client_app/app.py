@@ -22,6 +22,7 @@ from client_app.placement import handled_elsewhere, node_name
 from client_app.preload import preload as preload
 from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
 from client_app.site import load_cache, note
+from client_app.site_log import noted
 from client_app.together import take_trained
 from client_app.work import evaluate_round, train_round
 from core import BudgetError, UserError
@@ -58,9 +59,10 @@ def answers(handler: Handler) -> Callable[[Message, Context], Message]:
         try:
             if (other := handled_elsewhere(app, message, context)) is not None:
                 return other
-            return Message(handler(message, context), reply_to=message)
+            answer = Message(handler(message, context), reply_to=message)
         except Exception as error:
-            return Message(_error_reply(error), reply_to=message)
+            answer = Message(_error_reply(error), reply_to=message)
+        return noted(message, answer, context)
 
     return reply
 

@@ -6,6 +6,8 @@ function needs it, so that the launcher can read the constants without it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import re
@@ -116,6 +118,19 @@ def set_message_id(message: Message, name: str) -> None:
 def set_sender(message: Message, node: int) -> None:
     """Name the node that an error reply is about: Flower may name the SuperLink instead."""
     message.metadata.__dict__["_src_node_id"] = node
+
+
+def message_digest(message: Message) -> str:
+    """Return the sha256 of what a message carries, the same on both sides of the connection.
+
+    By Flower's own digests of its records, in the order of their names; of an error reply by its
+    code and reason.
+    """
+    if message.has_error():
+        carried = {"code": message.error.code, "reason": message.error.reason or ""}
+    else:
+        carried = {name: record.object_id for name, record in message.content.items()}
+    return hashlib.sha256(json.dumps(carried, sort_keys=True).encode()).hexdigest()
 
 
 class NodeRegistry:

@@ -221,6 +221,8 @@ class TrainIns:
         What ``train.schedule = plateau`` has left of the learning rate, a share.
     group : bytes
         Whose updates are summed with this one (`core.secagg.Group`); empty: it goes out alone.
+    log : str
+        Head of the run's log when the message was made (`core.storage.chain`), or `UNSET`.
     """
 
     round: int
@@ -233,6 +235,7 @@ class TrainIns:
     fine_tuned: bool
     rate: float = 1.0
     group: bytes = b""
+    log: str = UNSET
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

@@ -24,6 +24,7 @@ from strategies.aggregators import check_aggregator
 from strategies.context import Clock, PreparedFederation, RunContext, Watch, unwatched
 from strategies.decisions import Agent
 from strategies.journal import RunJournal
+from strategies.logged_grid import LoggedGrid, site_names, submission
 
 
 def run(
@@ -64,6 +65,8 @@ def run(
     UserError
         If nodes, data or settings do not allow the run.
     """
+    grid = LoggedGrid(grid, journal.chain)
+    journal.chain.append(submission(grid, run_id))
     clock = Clock(history.state["seconds"] if history else None)
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
@@ -71,6 +74,7 @@ def run(
         run_id = history.run if history else run_id
         evaluator = _evaluator(settings, federation, run_id, history)
         context = RunContext(settings, federation, agent, evaluator, journal, clock, run_id, watch)
+        journal.chain.append(site_names(federation.members))
         strategy = LlmQfl(context)
         first = history.arrays if history else _first_parameters(context, journal)
         check_aggregator(settings, first)

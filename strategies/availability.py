@@ -27,7 +27,7 @@ from core.messages import (
 )
 from core.received import ReplyError, checked_reply, read_report
 from core.settings.secure import quorum
-from strategies.deadlines import DeadlineGrid
+from strategies.deadlines import HasLateReplies
 from strategies.plausibility import (
     check_adaptation,
     check_evaluation,
@@ -134,7 +134,7 @@ def wait_for_quorum(
             )
         sleep(POLL_SECONDS)
         waited += POLL_SECONDS
-    slow = grid.busy() if isinstance(grid, DeadlineGrid) else frozenset()
+    slow = grid.busy() if isinstance(grid, HasLateReplies) else frozenset()
     busy = frozenset(k for k, m in state.members.items() if m.node_id in slow) - gone
     return Availability(gone, busy, frozenset(connected - nodes))
 
@@ -156,7 +156,7 @@ def record_late_replies(
     What cannot be believed, or went wrong at the client, is notified with the problem and no cost:
     what a failed message has cost may come with a later report.
     """
-    for sent, reply in grid.late() if isinstance(grid, DeadlineGrid) else ():
+    for sent, reply in grid.late() if isinstance(grid, HasLateReplies) else ():
         client, kind = state.client_of(sent.metadata.dst_node_id), sent.metadata.message_type
         if client is None or kind not in (TRAIN, EVALUATE, ADAPT):
             continue

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from flwr.app import Error, Message
 from flwr.serverapp import Grid
@@ -40,6 +40,17 @@ BACK_OFF = 2.0
 
 Flower loses the reply of a node that was restarted between two polls: it would come never.
 """
+
+
+@runtime_checkable
+class HasLateReplies(Protocol):
+    """A grid that knows of replies after their deadline, as `DeadlineGrid` does."""
+
+    def late(self) -> list[tuple[Message, Message]]:
+        """Return messages whose replies came late, each once, with the replies."""
+
+    def busy(self) -> frozenset[int]:
+        """Return the nodes that have not answered a message whose deadline has passed."""
 
 
 @dataclass

@@ -23,6 +23,7 @@ from core import (
     append_jsonl,
     atomic_write,
     idle_share,
+    read_file,
     read_json,
     read_jsonl,
     write_json,
@@ -31,12 +32,16 @@ from core import (
 from core.messages import Parameters, unpack_parameters
 from core.model_file import write_model_file
 from core.own_code import digests
+from core.storage.chain import Chain, sha256
 from core.storage.checkpoints import note_releases, note_underway, write_checkpoint
 from strategies.decisions import Agent, Decision, HasTranscript, Observation
 from strategies.decisions.harmless import counted
 from strategies.regulation import llm_loss_of, loss_ratio
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update
+
+LOG = "log.jsonl"
+"""The chained log of what was submitted, sent, answered, decided and aggregated."""
 
 MODEL, KEPT, ADAPTER = "model.safetensors", "kept.safetensors", "adapter.safetensors"
 AGGREGATION, RECENT = "aggregation.safetensors", "recent.safetensors"
@@ -221,6 +226,7 @@ class RunJournal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        self.chain = Chain(folder / LOG)
         folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self, settings: Settings) -> None:
@@ -237,9 +243,14 @@ class RunJournal:
                 "started": _now(),
             },
         )
+        self.chain.append({"event": "begun", "config": self._digest("config.json")})
 
     def event(self, event: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``; a round's figures go to the log too."""
+        if event["event"] == "end":
+            files = {name: self._digest(name) for name in ("summary.json", MODEL)}
+            self.chain.append({"event": "end", "status": event["status"], "files": files})
+            self.chain.sync()
         append_jsonl(self.folder / "metrics.jsonl", event)
         for listener in self.listeners:
             listener(event)
@@ -249,7 +260,9 @@ class RunJournal:
 
     def decision(self, decision: dict[str, Any]) -> None:
         """Append one line to ``agent.jsonl``."""
-        append_jsonl(self.folder / "agent.jsonl", decision)
+        line = append_jsonl(self.folder / "agent.jsonl", decision)
+        about = {"round": decision["round"], "sha256": sha256(line)}
+        self.chain.append({"event": "decided", **about})
 
     def decisions(self) -> list[dict[str, Any]]:
         """Return the lines of ``agent.jsonl`` without what was observed: clients times rounds."""
@@ -263,6 +276,8 @@ class RunJournal:
         now = {"settings": settings.model_dump(), "versions": versions(), "resumed": parts}
         now["code"] = digests(settings)
         write_json(self.folder / "config.json", {**before, **now})
+        went_on = {"round": server_round, "config": self._digest("config.json")}
+        self.chain.append({"event": "resumed", **went_on})
 
     def underway(self, server_round: int, costs: Mapping[int, Cost]) -> None:
         """Write down what a round has cost so far, in case it is never closed."""
@@ -291,7 +306,10 @@ class RunJournal:
                 if parameters:
                     save_arrays(folder / name, parameters)
 
-        write_checkpoint(self.folder, server_round, dict(state), save)
+        stored = write_checkpoint(self.folder, server_round, dict(state), save)
+        digest = self._digest(f"checkpoint/{stored.name}/{MODEL}")
+        self.chain.append({"event": "aggregated", "round": server_round, "sha256": digest})
+        self.chain.sync()
 
     def ledger(self, ledger: Ledger) -> None:
         """Write ``ledger.json``."""
@@ -314,6 +332,13 @@ class RunJournal:
     def summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
         write_json(self.folder / "summary.json", summary)
+
+    def _digest(self, name: str) -> str:
+        """Return the sha256 of a file of the run; empty if there is none."""
+        try:
+            return sha256(read_file(self.folder / name))
+        except OSError:
+            return ""
 
 
 def _now() -> str:

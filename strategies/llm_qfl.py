@@ -142,6 +142,7 @@ class LlmQfl(Strategy):
                 fine_tuned=client in self.teachers,
                 rate=rate,
                 group=group,
+                log=self.journal.chain.head,
                 **same,
             )
             content = pack_instruction(packed, instruction)

@@ -37,6 +37,9 @@ class PrivacySettings(Section):
     min_rows: int = setting(5, per_node=True, ge=0)
     """Fewest training rows of a class whose moments a site sends: those of one row are that row. A
     class with fewer is left out of the projection's fit, and trains all the same."""
+    site_log: str = setting("", per_node=True, resumable=True)
+    """File of a site's own that gets a line for each message that the site received and answered,
+    as digests, to be held against the run's log (`llm-qfl audit --site`); empty: none."""
     moment_noise: float = setting(0.0, ge=0)
     """Noise multiplier on the moments of the features; 0: none."""
     moment_clip: float = setting(1.0, applies_when=above("privacy.moment_noise", 0), gt=0)

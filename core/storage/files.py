@@ -222,15 +222,21 @@ def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
     write_text(path, json.dumps(plain(value), indent=indent, allow_nan=False) + "\n")
 
 
-def append_jsonl(path: Path, value: Any) -> None:
+def append_jsonl(path: Path, value: Any) -> bytes:
     """Append one JSON object as one line: all of it, or nothing where the disk is full.
+
+    Returns
+    -------
+    bytes
+        The line without its end.
 
     Raises
     ------
     OSError
         If it cannot be written; it names `path`.
     """
-    left = memoryview((json.dumps(plain(value), allow_nan=False) + "\n").encode())
+    line = json.dumps(plain(value), allow_nan=False).encode()
+    left = memoryview(line + b"\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
         before = file.tell()
@@ -240,6 +246,7 @@ def append_jsonl(path: Path, value: Any) -> None:
         except BaseException as error:
             file.truncate(before)
             raise _named(error, path) if isinstance(error, OSError) else error from None
+    return line
 
 
 def read_file(path: Path) -> bytes:

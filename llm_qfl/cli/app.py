@@ -79,6 +79,10 @@ SETTINGS = (
 )
 RUN = _folder("run", "a run's results folder", nargs="?", default="runs/latest", metavar="RUN")
 JSON = _flag("--json", "print JSON", dest="as_json")
+LOG = (
+    _flag("--log", "check the run's chained log instead"),
+    _option("--site", "a site's own list to compare", default="", metavar="FILE"),
+)
 
 DEPLOYMENT, PART = "the deployment's folder", "superlink/ or node-K/ of a deployment"
 RUNNING = "the folder of up, superlink or node"
@@ -199,11 +203,10 @@ COMMANDS = {
     "report": Command("commands:report", "make a run's report.html again", (RUN,)),
     "audit": Command(
         "commands:audit",
-        "replay a run's decisions; no model is called",
-        (RUN, JSON),
-        "Rebuild a run's agent, show it the recorded observations, and compare what it decides "
-        "with the record; a language model's recorded answers are parsed again. Exit code: "
-        "0 all the same, 1 some differ, 2 no such record or a damaged one.",
+        "replay a run's decisions, or check its log; no model is called",
+        (RUN, *LOG, JSON),
+        "Show a run's agent, rebuilt, the recorded observations and compare what it decides; "
+        "exit code: 0 all the same (the log holds), 1 some differ, 2 no record or a damaged one.",
     ),
     "predict": Command(
         "predict:predict",

@@ -103,8 +103,19 @@ def report(run: Path) -> int:
     return 0
 
 
-def audit(run: Path, *, as_json: bool = False) -> int:
+def audit(run: Path, *, log: bool = False, site: str = "", as_json: bool = False) -> int:
     """Replay a run's recorded decisions, and print whether they come out the same.
+
+    Parameters
+    ----------
+    run : Path
+        Its results folder.
+    log : bool
+        Check the run's log instead: its chain of digests, and what the folder holds.
+    site : str
+        A site's own list, to be compared with the log; empty: none.
+    as_json : bool
+        Print JSON.
 
     Returns
     -------
@@ -116,6 +127,8 @@ def audit(run: Path, *, as_json: bool = False) -> int:
     UserError
         If there is no such record, or nothing of it can be read.
     """
+    if log or site:
+        return _audit_log(run, site, as_json)
     failed = "the decisions could not be replayed"
     printed = call_module("reporting.audit", [str(real_path(run))], failed=failed)
     found: dict[str, Any] = json.loads(printed)
@@ -128,6 +141,44 @@ def audit(run: Path, *, as_json: bool = False) -> int:
     if found["damaged"]:
         return USER_MISTAKE
     return 1 if any(line["differs"] for line in found["rounds"]) else 0
+
+
+def _audit_log(run: Path, site: str, as_json: bool) -> int:
+    words = [str(real_path(run)), *([str(real_path(site))] if site else [])]
+    found = json.loads(call_module("reporting.run_log", words, failed="the log was not checked"))
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(log_lines(found)))
+    return 1 if found["broken"] or found["differs"] else 0
+
+
+def log_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return a line for each line of a run's log, and below what was found."""
+    who_began = one_line(found["account"]) or "not known (no account: the run was in one process)"
+    bundle = found["bundle"] or "none"
+    lines = [f"submitted by: {who_began}", f"bundle: {bundle}", f"code: {found['code']}", ""]
+    lines.append("line  when (UTC)           what                        who, or digest")
+    for one in found["lines"]:
+        place = f", round {one['round']}" if str(one.get("round", "")) not in ("", "0") else ""
+        what = f"{one.get('kind', '')} {one['event']}{place}".strip()
+        lines.append(f"{one['line']:>4}  {one['at'][:19]}  {one_line(what):<26}  {_log_who(one)}")
+    lines += ["", f"head: {found['head']}", *found["notes"]]
+    lines += [found["broken"]] if found["broken"] else []
+    lines += found["differs"]
+    whole = not found["broken"] and not found["differs"]
+    return [*map(one_line, lines), "the log holds" if whole else "the log does not hold"]
+
+
+def _log_who(one: Mapping[str, Any]) -> str:
+    """Return whom a line of the log is about, with the codes of errors, or its digest."""
+    if "clients" not in one or one["event"] == "sites":
+        return str(one.get("sha256") or one.get("config") or one.get("bundle") or "")[:16]
+    errors = one.get("errors", {})
+    codes = f"; {len(errors)} with an error" if errors else ""
+    clients = one["clients"]
+    shown = ", ".join(clients[:8]) + (f" and {len(clients) - 8} more" if clients[8:] else "")
+    return f"{shown}{codes}"
 
 
 def audit_lines(found: Mapping[str, Any]) -> list[str]:

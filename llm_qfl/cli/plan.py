@@ -37,7 +37,8 @@ Scalar = bool | int | float | str
 FILE_KEYS = ("data.path", "data.test_path", "data.unlabelled")
 """Keys that name something which must exist; `{client}` in it stands for a node's index."""
 
-FOLDER_KEYS = ("llm.store", "run.output", "run.folder", "privacy.site_key", "privacy.peers")
+NODE_FILES = ("privacy.site_key", "privacy.peers", "privacy.site_log")
+FOLDER_KEYS = ("llm.store", "run.output", "run.folder", *NODE_FILES)
 """Other keys that name a file or folder: a run may make it, or only its node can read it."""
 
 
