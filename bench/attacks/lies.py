@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -209,7 +208,3 @@ def main(words: Sequence[str]) -> int:
         cells = (cell(attack, rule, chosen.seeds) for rule in chosen.rules)
         print(row((attack, *cells)), flush=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,243 @@
+"""Membership inference: whether a row was among a site's training rows.
+
+``python -m bench.attacks.members [--seeds 0 1 2 3 4] [--rows 1200 240]``: ten sites of the
+synthetic demo share so many rows. The attacker is the server. It holds public rows of the same
+kind, knows the candidate rows with their labels, and scores each: the site's training rows against
+rows of no site. AUC 0.5 is guessing; beside it the share of members that it finds where it accuses
+one in a hundred others (TPR at 1 % FPR, guessing: 0.01). Means over sites, then mean and standard
+deviation over seeds.
+
+Scores of a row from updates, summed over the rounds: by how much the update lowers its loss (Yeom
+et al., CSF 2018), and the cosine of the update with the row's own step (-gradient; Nasr et al., S&P
+2019); the better of both is printed with its name. From moments: the row's part along the site's
+class mean, whitened by the public rows' covariance (Dwork et al., FOCS 2015). Of secure aggregation
+the attacker sees the mean of a group that the site is in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn.functional import cross_entropy
+
+from bench.attacks.seen import Floats, Seen, watch
+from bench.tables import head, mean_spread, row
+from core.messages import Parameters
+from data import Split, clip_rows, moments_of, noisy_moments
+
+SITES = 10
+FALSE_POSITIVES = 0.01
+
+View = Callable[[int], Sequence[int]]
+"""Of a site: the sites whose mean update the attacker sees."""
+
+VIEWS: dict[str, View] = {
+    "each update": lambda site: [site],
+    "groups of 3": lambda site: [(site + k) % SITES for k in range(3)],
+    "one sum of 10": lambda site: range(SITES),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an attack finds: AUC, and the true positive rate at `FALSE_POSITIVES`."""
+
+    auc: float
+    tpr: float
+
+
+def found(members: Floats, others: Floats) -> Found:
+    """Return how well scores tell members from others; higher scores accuse."""
+    truth = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+    auc = float(roc_auc_score(truth, np.concatenate([members, others])))
+    limit = np.quantile(others, 1 - FALSE_POSITIVES, method="higher")
+    return Found(auc, float(np.mean(members > limit)))
+
+
+class Rows:
+    """Candidate rows before a run's circuit: their losses and gradients.
+
+    Parameters
+    ----------
+    seen : Seen
+        The run.
+    rows : Split
+        The candidates.
+    """
+
+    def __init__(self, seen: Seen, rows: Split) -> None:
+        self.classifier = seen.classifier()
+        angles = seen.angles(rows)
+        self.encoded = self.classifier.prepare(angles)
+        self.single = [self.classifier.prepare(angles[k : k + 1]) for k in range(len(angles))]
+        self.labels = torch.as_tensor(np.asarray(rows.labels))
+
+    def losses(self, parameters: Parameters) -> Floats:
+        """Return the loss of each row, nats, (rows,)."""
+        logits = torch.as_tensor(self.classifier.logits(parameters, self.encoded))
+        return np.asarray(cross_entropy(logits, self.labels, reduction="none"), np.float64)
+
+    def steps(self, parameters: Parameters) -> Floats:
+        """Return minus the gradient of each row's loss, each of norm 1, (rows, D)."""
+        flat = torch.as_tensor(self.classifier.flatten(parameters))
+        made = []
+        for encoded, label in zip(self.single, self.labels, strict=True):
+            theta = flat.to(self.classifier.engine.dtype).requires_grad_(True)
+            logits = self.classifier.logits_tensor(theta, encoded)
+            (gradient,) = torch.autograd.grad(cross_entropy(logits, label[None]), theta)
+            made.append(-gradient.double().numpy())
+        steps = np.stack(made)
+        return np.asarray(steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-12))
+
+
+def mean_update(updates: Sequence[Parameters]) -> Parameters:
+    """Return the mean of parameters, which is what their sum tells."""
+    return {name: np.mean([one[name] for one in updates], axis=0) for name in updates[0]}
+
+
+def from_updates(seen: Seen, view: View) -> dict[str, list[Found]]:
+    """Attack every site by what a view shows of each round; return the findings by score."""
+    _, test = seen.server()
+    sites = [seen.site(client) for client in range(SITES)]
+    candidates = Rows(seen, test.take(range(len(test))))
+    scores = {kind: [[np.zeros(len(x)), np.zeros(len(test))] for x in sites] for kind in SCORES}
+    own = [Rows(seen, rows) for rows in sites]
+    for one in seen.rounds.values():
+        outside = candidates.losses(one.sent), candidates.steps(one.sent)
+        for client, rows in enumerate(own):
+            known = [one.updates[k] for k in view(client) if k in one.updates]
+            if not known:
+                continue
+            update = mean_update(known)
+            inside = rows.losses(one.sent), rows.steps(one.sent)
+            for place, (who, before) in enumerate(((rows, inside), (candidates, outside))):
+                scores["loss drop"][client][place] += before[0] - who.losses(update)
+                scores["cosine"][client][place] += before[1] @ _direction(seen, update, one.sent)
+    return {kind: [found(*pair) for pair in pairs] for kind, pairs in scores.items()}
+
+
+SCORES = ("loss drop", "cosine")
+
+
+def _direction(seen: Seen, update: Parameters, sent: Parameters) -> Floats:
+    flatten = seen.classifier().flatten
+    moved = flatten(update) - flatten(sent)
+    return np.asarray(moved / max(float(np.linalg.norm(moved)), 1e-12))
+
+
+def from_moments(seen: Seen, noise: float, bound: float, seed: int) -> list[Found]:
+    """Attack every site by its class sums, with noise of a multiplier or none."""
+    public, test = seen.server()
+    rng = np.random.default_rng(seed)
+
+    def features(rows: Split) -> Floats:
+        return clip_rows(seen.features(rows), bound) if noise else seen.features(rows)
+
+    known, outside = features(public), features(test)
+    means = np.stack([known[public.labels == c].mean(axis=0) for c in range(2)])
+    apart = known - means[public.labels]
+    within = apart.T @ apart / len(known)
+    ridge = 0.01 * np.trace(within) / len(within)
+    whiten = np.linalg.inv(within + ridge * np.eye(len(within)))
+    every = []
+    for client in range(SITES):
+        rows = seen.site(client)
+        inside = features(rows)
+        moments = moments_of(inside, rows.labels, 2)
+        if noise:
+            moments = noisy_moments(moments, noise, bound, rng)
+        shift = moments.sums / np.maximum(moments.count, 1)[:, None] - means
+        every.append(
+            found(
+                _along(inside, rows.labels, means, whiten, shift),
+                _along(outside, test.labels, means, whiten, shift),
+            )
+        )
+    return every
+
+
+def _along(
+    x: Floats, labels: npt.ArrayLike, means: Floats, whiten: Floats, shift: Floats
+) -> Floats:
+    """Return each row's part along its class's shift, (rows,)."""
+    of = np.asarray(labels, dtype=np.intp)
+    return np.asarray(np.einsum("rd,de,re->r", x - means[of], whiten, shift[of]))
+
+
+# --- the tables -----------------------------------------------------------------------------------
+
+UPDATES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("none", ()),
+    ("clip 0.1, no noise", ("privacy.dp=local", "privacy.clip=0.1", "privacy.noise=1e-6")),
+    ("local, clip 1, z = 0.1", ("privacy.dp=local", "privacy.noise=0.1")),
+    ("local, clip 1, z = 1", ("privacy.dp=local", "privacy.noise=1")),
+)
+MOMENTS: tuple[tuple[str, float], ...] = (("none", 0.0), ("z = 1", 1), ("z = 4", 4), ("z = 16", 16))
+LONGEST = 0.2
+"""`privacy.moment_clip` of the noisy moments: above the norm of 99 % of the demo's rows."""
+
+
+def averaged(findings: Sequence[Found]) -> Found:
+    """Return the mean over sites."""
+    return Found(
+        float(np.mean([one.auc for one in findings])), float(np.mean([one.tpr for one in findings]))
+    )
+
+
+def _cells(by_seed: Sequence[Found]) -> tuple[str, str]:
+    return (
+        mean_spread([one.auc for one in by_seed], 3),
+        mean_spread([one.tpr for one in by_seed], 3),
+    )
+
+
+def updates_table(rows: int, seeds: Sequence[int]) -> None:
+    """Print what updates give away, by protection and view."""
+    for name, given in UPDATES:
+        runs = [watch(f"run.seed={s}", f"data.train_rows={rows}", *given) for s in seeds]
+        accuracy = mean_spread([100 * seen.accuracy for seen in runs], 1)
+        for view, shown in VIEWS.items():
+            by_score = [from_updates(seen, shown) for seen in runs]
+            results = {kind: [averaged(one[kind]) for one in by_score] for kind in SCORES}
+            best = max(SCORES, key=lambda kind: float(np.mean([one.auc for one in results[kind]])))
+            print(row((str(rows), name, view, best, *_cells(results[best]), accuracy)), flush=True)
+
+
+def moments_table(rows: int, seeds: Sequence[int]) -> None:
+    """Print what moments give away, by their noise."""
+    for name, noise in MOMENTS:
+        given = (f"privacy.moment_noise={noise}", f"privacy.moment_clip={LONGEST}") if noise else ()
+        runs = [watch(f"run.seed={s}", f"data.train_rows={rows}", *given) for s in seeds]
+        accuracy = mean_spread([100 * seen.accuracy for seen in runs], 1)
+        pairs = zip(runs, seeds, strict=True)
+        results = [averaged(from_moments(seen, noise, LONGEST, seed)) for seen, seed in pairs]
+        print(row((str(rows), name, *_cells(results), accuracy)), flush=True)
+
+
+def main(words: Sequence[str]) -> int:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(prog="bench.attacks.members", description=__doc__)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--rows", nargs="+", type=int, default=[1200, 240])
+    chosen = parser.parse_args(words)
+    logging.disable(logging.WARNING)
+    figures = ("AUC", "TPR at 1 % FPR", "test accuracy, %")
+    print(head(("rows", "updates", "the server sees", "score", *figures)))
+    for rows in chosen.rows:
+        updates_table(rows, chosen.seeds)
+    print("\n" + head(("rows", "noise on moments", *figures)))
+    for rows in chosen.rows:
+        moments_table(rows, chosen.seeds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
