@@ -55,7 +55,7 @@ def outgoing(cache: SiteCache, trained: Outgoing) -> Outgoing:
 def _noised(cache: SiteCache, model: Outgoing) -> Outgoing:
     """With local privacy clip the update and add its noise."""
     privacy = cache.settings.privacy
-    if privacy.dp != "local":
+    if privacy.dp != "local" or privacy.unit == "row":  # rows have their noise since training
         return model
     from core.privacy import clipped, noise_seed, noised
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from client_app.device_weight import device_weight
 from client_app.guidance import chosen_terms, training_data, with_labels
 from client_app.outgoing import Outgoing, outgoing
+from client_app.private_rows import row_privacy
 from client_app.site import SiteCache
 from core import TrainSettings, derive_seed, local_optimizer
 from core.messages import EvaluateIns, EvaluateReport, Parameters, TrainIns, TrainReport
@@ -97,6 +98,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
         steps=instruction.steps,
         step_offset=instruction.step_offset,
         seed=derive_seed(settings.run.seed, "train", cache.client, number),
+        privacy=row_privacy(settings, cache.client, number),
     )
     seconds = time.monotonic() - began
     load_compiled(task)
@@ -111,7 +113,7 @@ def _in_round(train: TrainSettings, instruction: TrainIns, backend: str) -> Trai
     optimizer = local_optimizer(train.optimizer, backend)
     if instruction.round <= train.warm_rounds:
         changes["optimizer"] = optimizer = "adam"
-    if instruction.rate < 1 and optimizer in ("adam", "parameter-shift"):
+    if instruction.rate < 1 and optimizer in ("adam", "parameter-shift", "descent"):
         changes["learning_rate"] = train.learning_rate * instruction.rate
     return train.model_copy(update=changes) if changes else train
 
@@ -150,7 +152,8 @@ def train_round(
         steps=result.steps,
         loss=scored["loss"],
         accuracy=scored["accuracy"],
-        train_loss=result.losses[-1],
+        # The training rows' own loss carries no noise.
+        train_loss=scored["loss"] if begun.task.privacy else result.losses[-1],
         distill_weight=begun.task.distill.weight,
         distill_temperature=begun.task.distill.temperature if begun.task.distill.weight else 0.0,
         **_teacher_figures(teacher),

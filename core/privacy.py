@@ -1,11 +1,10 @@
-"""Differential privacy through Flower's own parts: clipping, noise, and the accountant.
+"""Differential privacy through Flower's own parts: clipping and noise.
 
 Like `core.messages` a door of its own, since it needs Flower.
 """
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,73 +76,3 @@ def noise_seed(settings: Settings, *what: str | int) -> int | None:
     """Return the seed of some noise, or None where it must stay unknown."""
     seeded = settings.privacy.seeded
     return derive_seed(settings.run.seed, "privacy", *what) if seeded else None
-
-
-def epsilon(multipliers: Mapping[float, int], delta: float) -> float:
-    """Return what Gaussian releases have spent, by Renyi differential privacy.
-
-    Without amplification: who takes part is chosen, not drawn.
-
-    Parameters
-    ----------
-    multipliers : mapping
-        How many releases of each noise multiplier: standard deviation over 2-norm sensitivity.
-
-    Returns
-    -------
-    float
-        Epsilon (Mironov 2017, through Flower's `RdpAccountant`); 0 without a release.
-    """
-    import flwr.serverapp as flower
-
-    relation = flower.NeighboringRelation.ADD_OR_REMOVE_ONE
-    config = flower.PrivacyConfig(delta, 1, relation, flower.SamplingMethod.NO_AMPLIFICATION)
-    accountant = flower.RdpAccountant(config)
-    for multiplier, count in multipliers.items():
-        if count:
-            accountant.compose(flower.GaussianPrivacyEvent(multiplier, 1, 1), count)
-    return accountant.get_epsilon(delta) if accountant.num_releases else 0.0
-
-
-def privacy_spent(settings: Settings, releases: int) -> dict[str, Any]:
-    """Return what a run has spent, for its summary; empty without privacy settings.
-
-    Parameters
-    ----------
-    settings : Settings
-        The run's settings.
-    releases : int
-        Rounds whose instructions were sent, each at most one update of a client.
-
-    Returns
-    -------
-    dict
-        ``updates``: epsilon of one client's updates against another client or outsider (central:
-        they count, or count as no change; local: these or any others, against the server
-        too). ``moments``: epsilon of one row of a site, replaced by another of its class.
-    """
-    privacy, found = settings.privacy, {}
-    if privacy.dp != "none":
-        # Locally any update may stand in another's place: twice the clipping apart.
-        multiplier = privacy.noise if privacy.dp == "central" else privacy.noise / 2
-        found["updates"] = {
-            "dp": privacy.dp,
-            "noise": privacy.noise,
-            "clip": privacy.clip,
-            "releases": releases,
-            "epsilon": epsilon({multiplier: releases}, privacy.delta),
-            "delta": privacy.delta,
-        }
-    if privacy.moment_noise:
-        # Another row y in the place of x, neither longer than b: |x - y| <= 2 b in the sums, and
-        # |x x^T - y y^T|^2 = |x|^4 + |y|^4 - 2 (x . y)^2 <= 2 b^4 in the second moments.
-        multipliers = {privacy.moment_noise / 2: 1, privacy.moment_noise / math.sqrt(2): 1}
-        found["moments"] = {
-            "noise": privacy.moment_noise,
-            "clip": privacy.moment_clip,
-            "epsilon": epsilon(multipliers, privacy.delta),
-            "delta": privacy.delta,
-        }
-    for one in found.values():
-        one["seeded"] = privacy.seeded
-    return found

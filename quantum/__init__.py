@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from quantum.losses import cross_entropy, distillation, distilled_loss, proximal_term
     from quantum.training.compiled import load_compiled
     from quantum.training.local import evaluate, train_local, train_together
-    from quantum.training.task import TrainingData, TrainResult, TrainTask
+    from quantum.training.task import RowPrivacy, TrainingData, TrainResult, TrainTask
 
 __getattr__ = lazy_door(
     __name__,
@@ -40,6 +40,6 @@ __getattr__ = lazy_door(
         "quantum.losses": "cross_entropy distillation distilled_loss proximal_term",
         "quantum.training.compiled": "load_compiled",
         "quantum.training.local": "evaluate train_local train_together",
-        "quantum.training.task": "TrainingData TrainResult TrainTask",
+        "quantum.training.task": "RowPrivacy TrainingData TrainResult TrainTask",
     },
 )

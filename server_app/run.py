@@ -25,6 +25,7 @@ from strategies.context import Clock, PreparedFederation, RunContext, Watch, unw
 from strategies.decisions import Agent
 from strategies.journal import RunJournal
 from strategies.logged_grid import LoggedGrid, site_names, submission
+from strategies.privacy_budget import check_first_round
 
 
 def run(
@@ -65,6 +66,8 @@ def run(
     UserError
         If nodes, data or settings do not allow the run.
     """
+    if history is None:
+        check_first_round(settings)
     grid = LoggedGrid(grid, journal.chain)
     journal.chain.append(submission(grid, run_id))
     clock = Clock(history.state["seconds"] if history else None)
@@ -170,7 +173,7 @@ def _run_rounds(grid: Grid, strategy: LlmQfl, first: Parameters) -> ArrayRecord:
         raise UserError(
             f"the run ended before its first round: {strategy.stop_reason}",
             "budgets that pay for a round",
-            "raise the budget (stop.* or hardware.budget_*)",
+            "raise the budget (stop.*, hardware.budget_* or privacy.max_epsilon)",
         )
     return result.arrays
 

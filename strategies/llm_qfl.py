@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from core import Cost, with_idle
+from core.accounting import Releases
 from core.formatting import listed
 from core.messages import (
     EVALUATE,
@@ -45,6 +46,7 @@ from strategies.journal import (
 )
 from strategies.kept_model import KeptModel
 from strategies.plausibility import longest_wait
+from strategies.privacy_budget import affordable, after_round
 from strategies.regulation import rate_left
 from strategies.secure_round import rounds_of
 from strategies.snapshot import restored, snapshot
@@ -81,8 +83,8 @@ class LlmQfl(Strategy):
         Figures of each client's language model, by client.
     first_round : int
         The first that `start` runs: beyond 1 in a resumed run.
-    releases : int
-        Rounds whose messages went out: how often a client's updates were released, at most.
+    releases : Releases
+        How often a client's updates were released, at most: whose messages went out.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -94,7 +96,7 @@ class LlmQfl(Strategy):
         self.stop_reason = ""
         self.teachers: dict[int, dict[str, float]] = {}
         self.first_round = 1
-        self.releases = 0
+        self.releases = Releases()
         self.aggregator = self._aggregator_before = build_aggregator(context.settings)
         self._reference: Parameters = {}
         self.updates = rounds_of(context.settings, context.run_id)
@@ -111,6 +113,7 @@ class LlmQfl(Strategy):
         """Request the agent's decision for a round, bound it, and write it down."""
         seen = self.state.observe(server_round, self.settings)
         decision, notes, decider = decide(self.agent, seen, self.settings)
+        decision = affordable(self.settings, self.state, self.releases, decision, server_round)
         self.begin_round(server_round, decision)
         line = decision_line(self.settings.agent.kind, seen, decision, notes, decider)
         if attempts := line.get("attempts"):
@@ -126,7 +129,8 @@ class LlmQfl(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Make one message for each participant, with its own number of steps."""
-        self._reference, self.releases = unpack_parameters(arrays), self.releases + 1
+        self._reference = unpack_parameters(arrays)
+        self.releases = after_round(self.settings, self.state, self.releases, self.current.decision)
         packed, same = pack_parameters(self._reference), self._same_for_all  # once for everybody
         train, losses, gain = self.settings.train, self.state.losses, self.settings.stop.min_gain
         plateau = train.schedule == "plateau"
@@ -149,7 +153,7 @@ class LlmQfl(Strategy):
             self.current.sent[client] = payload_bytes(content)
             messages.append(self._message(content, client, TRAIN, server_round))
         if self.settings.privacy.dp != "none":  # before they go out: a crash may come at any time
-            self.journal.released(self.releases)
+            self.journal.released(self.releases.count)
         return messages
 
     def aggregate_train(
@@ -321,7 +325,8 @@ class LlmQfl(Strategy):
             "round": number,
             "best_round": self.kept.round,
             "teachers": list(self.teachers.values()),
-            "releases": self.releases,
+            "releases": self.releases.count,
+            "drawn": self.releases.drawn,
             **self.context.facts(),
         }
         best = None if self.kept.round == number else self.kept.arrays
@@ -344,7 +349,8 @@ class LlmQfl(Strategy):
         self.state = restored(stored, self.context.federation.members, self.settings)
         self.kept.restore(int(stored["best_round"]), best, extra[RECENT])
         self.teachers = {int(one["client"]): dict(one) for one in stored["teachers"]}
-        self.first_round, self.releases = int(stored["round"]) + 1, releases
+        self.first_round = int(stored["round"]) + 1
+        self.releases = Releases(releases, int(stored.get("drawn", 0)))
 
     def _without_quorum(self, valid: int) -> tuple[None, None]:
         """Lose the round, not the run, where other clients are left; the model stays as it is."""

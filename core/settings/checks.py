@@ -20,6 +20,7 @@ from core.settings.derived import agent_declares, circuit_prices, selection_size
 from core.settings.features import any_kind
 from core.settings.llm import LEARNS, TAUGHT
 from core.settings.options import parse_options
+from core.settings.private import REQUIREMENTS as PRIVATE_REQUIREMENTS
 from core.settings.schema import FIELDS, Settings, flatten, traits
 from core.settings.secure import REQUIREMENTS as SECURE_REQUIREMENTS
 from core.settings.secure import check_secure
@@ -117,6 +118,7 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
         "losses, which carry no noise, would choose whose updates of a round count",
     ),
     *SECURE_REQUIREMENTS,
+    *PRIVATE_REQUIREMENTS,
 )
 """Where the first conditions hold, the second must hold too, for a reason."""
 

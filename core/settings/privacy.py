@@ -6,7 +6,8 @@ from typing import Literal
 
 from core.settings.declare import Condition, Section, above, setting, when
 
-DP = when("privacy.dp", "central", "local")
+DP = when("privacy.dp", "central", "local", "summed")
+AT_SITE = when("privacy.dp", "local", "summed")
 SECURE = when("privacy.secure_aggregation", True)
 
 
@@ -21,16 +22,28 @@ GROUP_SIZE = (Condition("privacy.group_size", _group, "0 (one group of all), or 
 class PrivacySettings(Section):
     """What protects a site's rows beyond that they never leave it. See docs/privacy.md."""
 
-    dp: Literal["none", "central", "local"] = setting("none")
-    """Differential privacy of a client's updates: clipped and noised at the server, or by each
-    client before they leave it."""
+    dp: Literal["none", "central", "local", "summed"] = setting("none")
+    """Differential privacy of updates: clipped and noised at the server; by each client, before
+    they leave it; or by each client with its part of the noise of the sum that secure aggregation
+    shows (`privacy.secure_aggregation`)."""
+    unit: Literal["client", "row"] = setting("client", applies_when=AT_SITE)
+    """Whose part is hidden: all that a client sends, clipped and noised as a whole; or one row of a
+    site, each row's gradient clipped and their sum noised in every step of training (DP-SGD)."""
     clip: float = setting(1.0, applies_when=DP, gt=0)
-    """Longest 2-norm of an update, radians."""
+    """Longest 2-norm of an update, radians; by rows, of a row's gradient."""
     noise: float = setting(1.0, applies_when=DP, gt=0)
     """Noise multiplier z: the noise's standard deviation is z times `privacy.clip`, on the sum of
-    updates (central) or on each (local)."""
+    updates (central, summed) or on each (local); by rows on the sum of the site's (local) or of all
+    sites' (summed) gradients."""
     delta: float = setting(1e-5, gt=0, lt=1)
     """Delta at which epsilon is reported."""
+    max_epsilon: float = setting(0.0, applies_when=DP, ge=0)
+    """The run ends before the round that would spend more than this epsilon at `privacy.delta`: of
+    a client's updates, or by rows of a row's part in updates and noised moments; 0: no limit."""
+    site_epsilon: float = setting(0.0, per_node=True, ge=0)
+    """Most epsilon that a row of this site may spend over all runs, by the account in the site's
+    store (`llm.store`): the site refuses what would pass it, and runs without noise; 0: no
+    limit."""
     seeded: bool = setting(False)
     """Draw the noise from `run.seed`, for experiments that are to be repeated: whoever knows the
     seed can take it off. Otherwise it comes from the system."""

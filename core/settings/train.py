@@ -11,9 +11,12 @@ from core.settings.declare import Section, setting, when
 class TrainSettings(Section):
     """Local training of the quantum model."""
 
-    optimizer: Literal["auto", "adam", "parameter-shift", "spsa", "cobyla"] = setting("auto")
-    """Local optimiser: Adam by autograd; Adam by parameter shift; SPSA; the paper's COBYLA. auto:
-    SPSA where shots are counted (aer, fake, ibm), else Adam."""
+    optimizer: Literal["auto", "adam", "parameter-shift", "descent", "spsa", "cobyla"] = setting(
+        "auto"
+    )
+    """Local optimiser: Adam by autograd; Adam by parameter shift; plain gradient descent, by
+    parameter shift where shots are counted; SPSA; the paper's COBYLA. auto: SPSA where shots are
+    counted (aer, fake, ibm), else Adam."""
     warm_rounds: int = setting(0, applies_when=SHOTS, ge=0)
     """First rounds that train with Adam on the exact simulator and cost no circuits."""
     steps: int = setting(20, ge=1)
@@ -27,12 +30,13 @@ class TrainSettings(Section):
     learning_rate: float = setting(
         0.05, applies_when=when("train.schedule", "constant", "plateau"), gt=0
     )
-    """Adam's step size, SPSA's first move of an angle, or COBYLA's first trust radius, in radians.
-    """
+    """Adam's step size, SPSA's first move of an angle, or COBYLA's first trust radius, in radians;
+    of descent the factor of the gradient."""
     schedule: Literal["constant", "inverse-time", "plateau"] = setting(
-        "plateau", applies_when=when("train.optimizer", "auto", "adam", "parameter-shift")
+        "plateau",
+        applies_when=when("train.optimizer", "auto", "adam", "parameter-shift", "descent"),
     )
-    """Learning-rate schedule of Adam. plateau: halved when the server's validation loss has not
+    """Learning-rate schedule of Adam and of descent. plateau: halved when the server's validation loss has not
     fallen (by `stop.min_gain`) for `train.plateau_rounds`; inverse-time is theorem 6.4's
     2 / (mu (t + gamma))."""
     plateau_rounds: int = setting(1, applies_when=when("train.schedule", "plateau"), ge=1)

@@ -36,6 +36,7 @@ def can_compile(task: TrainTask) -> bool:
         and engine.ansatz.formulas is None
         and task.distill.features == 0
         and task.steps > 0
+        and task.privacy is None
     )
 
 

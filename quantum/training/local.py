@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core import TrainSettings, local_optimizer
+from core.settings.backends import is_shot_based
 from quantum.classifier import Classifier
 from quantum.costs import circuits_before_steps, circuits_per_step
 from quantum.training.compiled import can_compile, train_compiled
@@ -110,9 +111,13 @@ def _finished(
 
 def _by_torch(task: TrainTask) -> tuple[np.ndarray, list[float], float, float]:
     """Return trained parameters (D,), each step's loss, the start's, and the estimates' noise."""
-    from quantum.training.optimisers import run_adam, run_cobyla
+    from quantum.training.optimisers import run_adam, run_cobyla, run_descent
     from quantum.training.problem import Problem
 
+    if task.privacy is not None:
+        from quantum.training.private import train_privately
+
+        return *train_privately(task), 0.0
     train, steps = task.train, task.steps
     problem = Problem(task.classifier, task.parameters, task.data, train, task.distill, task.seed)
     optimizer = local_optimizer(train.optimizer, task.classifier.engine.name)
@@ -122,9 +127,11 @@ def _by_torch(task: TrainTask) -> tuple[np.ndarray, list[float], float, float]:
     if optimizer == "spsa":
         flat, losses = _spsa(problem, train, steps, task.step_offset, task.seed)
         return flat, losses, losses[0], problem.estimates.noise()
-    gradient = problem.by_autograd if optimizer == "adam" else problem.by_shifts
+    by_shifts = optimizer == "parameter-shift" or is_shot_based(task.classifier.engine.name)
+    gradient = problem.by_shifts if by_shifts else problem.by_autograd
     rate = learning_rate(train, task.step_offset)
-    theta, losses = run_adam(gradient, problem.anchor, steps, rate)
+    run = run_descent if optimizer == "descent" else run_adam
+    theta, losses = run(gradient, problem.anchor, steps, rate)
     return theta.double().cpu().numpy(), losses, losses[0], problem.estimates.noise()
 
 

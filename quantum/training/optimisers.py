@@ -1,4 +1,4 @@
-"""Local optimisers as functions of one flat parameter vector: Adam, COBYLA and SPSA.
+"""Local optimisers as functions of one flat parameter vector: Adam, descent, COBYLA and SPSA.
 
 SPSA takes two loss values a step, whatever the number of angles (J. C. Spall, "Implementation of
 the simultaneous perturbation algorithm for stochastic optimization", IEEE Trans. Aerosp. Electron.
@@ -104,8 +104,31 @@ def run_adam(
     UserError
         If a loss or gradient is not finite, or a budget does not pay for the first step.
     """
-    theta, state = start.detach(), AdamState.zero(start)
-    losses: list[float] = []
+    state = AdamState.zero(start)
+
+    def move(theta: Tensor, slope: Tensor, step: int) -> Tensor:
+        nonlocal state
+        theta, state = adam_step(theta, slope, state, rate(step))
+        return theta
+
+    return _descend(gradient, start, steps, move)
+
+
+def run_descent(
+    gradient: Gradient, start: Tensor, steps: int, rate: Rate
+) -> tuple[Tensor, list[float]]:
+    """Minimise by plain gradient descent, ``theta - rate gradient``; else as `run_adam`."""
+    return _descend(gradient, start, steps, lambda theta, slope, t: theta - rate(t) * slope)
+
+
+def _descend(
+    gradient: Gradient,
+    start: Tensor,
+    steps: int,
+    move: Callable[[Tensor, Tensor, int], Tensor],
+) -> tuple[Tensor, list[float]]:
+    """Move by gradients; return the last parameters, and each step's loss before its update."""
+    theta, losses = start.detach(), list[float]()
     for step in range(steps):
         try:
             value, slope = gradient(theta, step)
@@ -113,7 +136,7 @@ def run_adam(
             if not losses:
                 raise
             break  # the steps that were paid count
-        theta, state = adam_step(theta, slope, state, rate(step))
+        theta = move(theta, slope, step)
         losses.append(value)
         if not (math.isfinite(value) and bool(torch.isfinite(theta).all())):
             raise not_finite(value, step)

@@ -37,6 +37,25 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
+class RowPrivacy:
+    """Differential privacy of single rows in a training.
+
+    Attributes
+    ----------
+    clip : float
+        Longest 2-norm of a row's gradient.
+    deviation : float
+        Standard deviation of the normal noise on each number of the clipped gradients' sum.
+    seed : int or None
+        Of the noise; None: from the system.
+    """
+
+    clip: float
+    deviation: float
+    seed: int | None
+
+
+@dataclass(frozen=True)
 class TrainTask:
     """One client's local training.
 
@@ -58,6 +77,8 @@ class TrainTask:
         This client's own steps of earlier rounds, for the inverse-time schedule.
     seed : int
         Draws the mini-batches and SPSA's signs; same seed, same numbers.
+    privacy : RowPrivacy, optional
+        Trains on noised gradients of all rows, of the labels' cross-entropy alone.
     """
 
     classifier: Classifier
@@ -68,6 +89,7 @@ class TrainTask:
     steps: int
     step_offset: int = 0
     seed: int = 0
+    privacy: RowPrivacy | None = None
 
 
 @dataclass(frozen=True)

@@ -13,23 +13,30 @@ from strategies.decisions import Decision, Observation
 
 @dataclass(frozen=True)
 class RandomAgent:
-    """A random share of clients with unchanged steps, from a generator of its own."""
+    """A random share of clients with unchanged steps, from a generator of its own.
+
+    Where noise comes from the system, so does the draw: every site knows `run.seed`, and sampling
+    hides nothing from whom can repeat it.
+    """
 
     fraction: float
-    seed: int
+    seed: int | None
     name: str = "random"
     uses: ClassVar[tuple[str, ...]] = ("agent.fraction",)
     may_stop: ClassVar[bool] = False
     fixed_steps: ClassVar[bool] = True
+    samples: ClassVar[str] = "fixed-size without replacement"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> RandomAgent:
         """Build the agent."""
-        return cls(settings.agent.fraction, settings.run.seed)
+        secret = settings.privacy.dp != "none" and not settings.privacy.seeded
+        return cls(settings.agent.fraction, None if secret else settings.run.seed)
 
     def decide(self, observation: Observation) -> Decision:
         """Draw the round's participants; the draw depends on seed and round only."""
-        rng = np.random.default_rng(derive_seed(self.seed, "agent", observation.round))
+        known = None if self.seed is None else derive_seed(self.seed, "agent", observation.round)
+        rng = np.random.default_rng(known)
         clients = observation.clients
         size = selection_size(len(clients), self.fraction)
         drawn = rng.choice(len(clients), size=size, replace=False)
