@@ -143,12 +143,16 @@ def is_shifted(summary: Mapping[str, Any]) -> bool:
 def describe_privacy(privacy: Mapping[str, Any]) -> list[str]:
     """Describe the epsilon that a run has spent, from ``privacy`` of its summary; a line each."""
     lines = []
-    for name, unit in (("updates", "a client's updates"), ("moments", "a row's part in moments")):
+    rows = (privacy.get("updates") or {}).get("unit") == "row"
+    whose = "a row's part in updates" if rows else "a client's updates"
+    parts = {"updates": whose, "moments": "a row's part in moments", "rows": "a row's part in all"}
+    for name, unit in parts.items():
         spent = privacy.get(name)
         if isinstance(spent, Mapping):
-            how = (
-                f" ({spent['dp']}, {whole(spent.get('releases'))} rounds)" if "dp" in spent else ""
-            )
+            count = f"{whole(spent.get('releases'))} {'steps' if rows else 'rounds'}"
+            how = f" ({spent['dp']}, {count})" if "dp" in spent else ""
+            drawn = spent.get("epsilon_if_known")
+            how += f"; {figure(drawn)} for whoever knows who was drawn" if drawn else ""
             bound = f"epsilon {figure(spent.get('epsilon'))} at delta {spent.get('delta')}"
             open_to = "; none for whoever knows run.seed" if spent.get("seeded") else ""
             lines.append(f"{unit}: {bound}{how}{open_to}")

@@ -10,9 +10,9 @@ from typing import Any
 from flwr.common.logger import log
 
 from core import Settings, is_simulated, registry
+from core.accounting import privacy_spent
 from core.formatting import display_safe, percent
 from core.messages import UNSET
-from core.accounting import privacy_spent
 from core.storage.checkpoints import Checkpoint
 from server_app.prepare import dominant_sites
 from strategies import LlmQfl, agent_summary

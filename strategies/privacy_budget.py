@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from core import Settings, SettingsError, agent_declares, selection_size
+from core import Settings, SettingsError, selection_size
 from core.accounting import Releases, epsilon_of
+from core.settings.derived import agent_declares
 from strategies.decisions import Decision
 from strategies.state import FederationState
 

@@ -13,7 +13,7 @@ from core import registry
 from core.errors import SettingsError
 from core.settings.declare import Condition, Section, setting, used_by, when
 
-UNCLIPPED = when("privacy.dp", "none", "local")
+UNCLIPPED = when("privacy.dp", "none", "local", "summed")
 
 SEVERAL = (
     Condition(

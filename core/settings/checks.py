@@ -360,9 +360,10 @@ def _check_aggregation(s: Settings) -> None:
     check_rule(rule)
     parse_options("aggregation.options", s.aggregation.options)
     given, ours = f"aggregation.rule = {rule!r}", registry.shipped("aggregation")
-    if s.privacy.dp == "central" and not registry.declared("aggregation", rule, "equal_weights"):
+    whole = s.privacy.dp in ("central", "summed") and s.privacy.unit == "client"
+    if whole and not registry.declared("aggregation", rule, "equal_weights"):
         raise SettingsError(
-            f"privacy.dp = 'central' with {given}",
+            f"privacy.dp = {s.privacy.dp!r} with {given}",
             "aggregation.rule = 'uniform' (the noise is made for equal weights)",
             "change aggregation.rule or privacy.dp",
         )

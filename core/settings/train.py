@@ -36,8 +36,8 @@ class TrainSettings(Section):
         "plateau",
         applies_when=when("train.optimizer", "auto", "adam", "parameter-shift", "descent"),
     )
-    """Learning-rate schedule of Adam and of descent. plateau: halved when the server's validation loss has not
-    fallen (by `stop.min_gain`) for `train.plateau_rounds`; inverse-time is theorem 6.4's
+    """Learning-rate schedule of Adam and descent. plateau: halved when the server's validation loss
+    has not fallen (by `stop.min_gain`) for `train.plateau_rounds`; inverse-time is theorem 6.4's
     2 / (mu (t + gamma))."""
     plateau_rounds: int = setting(1, applies_when=when("train.schedule", "plateau"), ge=1)
     """Rounds without a lower validation loss before the learning rate is halved."""

@@ -239,6 +239,7 @@ class Saved(Part):
     round: Index
     best_round: Index
     releases: Index
+    drawn: Index = 0
     run: str
     projection: str
     class_weights: list[Amount]
@@ -312,8 +313,10 @@ class Spent(Part):
     """What privacy has spent."""
 
     dp: str = ""
+    unit: str = "client"
     releases: Count | None = None
     epsilon: Number | None = None
+    epsilon_if_known: Number | None = None
     delta: Number | None = None
     seeded: bool = False
 
@@ -323,6 +326,7 @@ class Privacy(Part):
 
     updates: Spent | None = None
     moments: Spent | None = None
+    rows: Spent | None = None
 
 
 class EvaluationCost(Part):

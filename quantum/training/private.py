@@ -36,7 +36,7 @@ def train_privately(task: TrainTask) -> tuple[np.ndarray, list[float], float]:
     """
     assert task.privacy is not None
     privacy, rng = task.privacy, np.random.default_rng(task.privacy.seed)
-    rows = _Rows(task)
+    rows = RowLosses(task)
     anchor = torch.from_numpy(task.classifier.flatten(task.parameters))
 
     def gradient(theta: Tensor, step: int) -> tuple[float, Tensor]:
@@ -55,10 +55,11 @@ def train_privately(task: TrainTask) -> tuple[np.ndarray, list[float], float]:
 def clipped_sum(slopes: Tensor, bound: float) -> Tensor:
     """Sum rows (rows, D), each shortened to at most a 2-norm; shape (D,)."""
     norms = slopes.norm(dim=1).clamp_min(torch.finfo(slopes.dtype).tiny)
-    return (bound / norms).clamp_max(1.0) @ slopes
+    total: Tensor = (bound / norms).clamp_max(1.0) @ slopes
+    return total
 
 
-class _Rows:
+class RowLosses:
     """A client's rows, and each one's own loss: its cross-entropy times a weight of mean one."""
 
     def __init__(self, task: TrainTask) -> None:
@@ -105,5 +106,5 @@ def _to_weights(circuit: Circuit, weights: Tensor, of_slots: Tensor) -> Tensor:
     """Turn gradients to slots (rows, S) into those to weights (rows, P)."""
     if circuit.formulas is None:
         return of_slots
-    slope = torch.autograd.functional.jacobian(circuit.slot_values, weights)
+    slope: Tensor = torch.autograd.functional.jacobian(circuit.slot_values, weights)
     return of_slots @ slope

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import brentq
-from scipy.stats import norm
 
-from core import Settings, parse_run
-from core.formatting import describe_privacy
-from core.privacy import clipped, epsilon, noise_seed, noised, privacy_spent
+from core import parse_run
+from core.privacy import clipped, noise_seed, noised
 
 ON = ("privacy.dp=central", "aggregation.rule=uniform")
 
@@ -68,46 +65,3 @@ def test_only_a_seeded_run_has_a_seed_of_its_noise() -> None:
     seeded, _ = parse_run([], [*ON, "privacy.seeded=true"])
     assert noise_seed(seeded, "aggregate", 1) == noise_seed(seeded, "aggregate", 1)
     assert noise_seed(seeded, "aggregate", 1) != noise_seed(seeded, "aggregate", 2)
-
-
-def exact(multiplier: float, delta: float) -> float:
-    """Balle and Wang (2018), theorem 8: the smallest epsilon of one Gaussian release."""
-
-    def excess(eps: float) -> float:
-        a, b = 1 / (2 * multiplier), eps * multiplier
-        return float(norm.cdf(a - b) - math.exp(eps) * norm.cdf(-a - b) - delta)
-
-    return float(brentq(excess, 1e-9, 500))
-
-
-@pytest.mark.parametrize("multiplier", [1.0, 2.0, 5.0])
-@pytest.mark.parametrize("releases", [1, 10])
-def test_the_accountant_bounds_the_exact_value_closely(multiplier: float, releases: int) -> None:
-    """T releases of multiplier z are one of z / sqrt(T)."""
-    found = epsilon({multiplier: releases}, 1e-5)
-    true = exact(multiplier / math.sqrt(releases), 1e-5)
-    assert true <= found <= 1.25 * true
-
-
-def test_nothing_released_costs_nothing_and_more_costs_more() -> None:
-    assert epsilon({}, 1e-5) == epsilon({1.0: 0}, 1e-5) == 0.0
-    assert epsilon({1.0: 1}, 1e-5) < epsilon({1.0: 2}, 1e-5) < epsilon({0.5: 2}, 1e-5)
-    assert epsilon({1.0: 1, 2.0: 3}, 1e-5) > epsilon({1.0: 1}, 1e-5)
-
-
-def test_epsilon_of_a_run() -> None:
-    assert privacy_spent(Settings(), 5) == {}
-    central = privacy_spent(parse_run([], ON)[0], 5)["updates"]
-    local = privacy_spent(parse_run([], ["privacy.dp=local"])[0], 5)["updates"]
-    assert central["epsilon"] == epsilon({1.0: 5}, 1e-5)
-    assert local["epsilon"] == epsilon({0.5: 5}, 1e-5)  # any update in the place of any other
-    found = privacy_spent(parse_run([], ["privacy.moment_noise=4"])[0], 5)
-    assert set(found) == {"moments"}
-    assert found["moments"]["epsilon"] == epsilon({2.0: 1, 4 / math.sqrt(2): 1}, 1e-5)
-    assert not found["moments"]["seeded"]
-
-
-def test_noise_that_can_be_removed_again_is_reported() -> None:
-    for more, warned in (([], False), (["privacy.seeded=true"], True)):
-        (line,) = describe_privacy(privacy_spent(parse_run([], [*ON, *more])[0], 5))
-        assert ("none for whoever knows run.seed" in line) == warned

@@ -342,7 +342,7 @@ def test_moments_of_features_are_told_once(encoder: str, federate: Federate) -> 
 
 def test_a_round_counts_as_often_as_its_messages_went_out(tmp_path: Path) -> None:
     """Killed in rounds 1, 1 and 3 of 4: 7 releases, though 4 rounds are on record."""
-    from core.privacy import epsilon
+    from core.accounting import epsilon
     from tests.server_app.test_resume import Killed, go_on, start
 
     def killed_in(number: str) -> Callable[[Message, Message], Message]:
