@@ -174,11 +174,36 @@ def begin_masking(cache: SiteCache, context: Context, instruction: TrainIns) -> 
         peers=known_peers(cache.settings),
         pinned=kept.pinned,
     )
+    _check_size(group, cache)
     left = {number: key for number, key in kept.keys.items() if number > instruction.round}
     pinned = {**kept.pinned, **seen}
     kept = replace(kept, pinned=pinned, last=instruction.round, held=b"", keys=left)
     kept.keep(context)
     return Masking(kept, keys, cache.client, group)
+
+
+def _check_size(group: Group, cache: SiteCache) -> None:
+    """Refuse a group that fewer members could open, or that has fewer, than this site's settings.
+
+    Raises
+    ------
+    SecAggError
+        If it is one.
+    """
+    from core.secagg import SecAggError, threshold_of
+
+    privacy, size = cache.settings.privacy, len(group.members)
+    least = threshold_of(size, privacy.threshold)
+    if group.threshold < least:
+        raise SecAggError(
+            f"the group's threshold is {group.threshold} of {size}; accepted: at least {least}, by "
+            f"this site's privacy.threshold = {privacy.threshold:.3g}"
+        )
+    if size < privacy.group_size:
+        raise SecAggError(
+            f"the group has {size} members; accepted: at least privacy.group_size = "
+            f"{privacy.group_size} of this site"
+        )
 
 
 def _private(kept: Kept, instruction: TrainIns) -> bytes:

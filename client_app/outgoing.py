@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from core.messages import Parameters
+from core.settings.secure import shortens
 
 if TYPE_CHECKING:
     from client_app.site import SiteCache
@@ -64,5 +65,19 @@ def _noised(cache: SiteCache, model: Outgoing) -> Outgoing:
     return replace(model, parameters=noised(update, privacy.noise * privacy.clip, seed))
 
 
-STEPS = (_noised,)
+def _shortened(cache: SiteCache, model: Outgoing) -> Outgoing:
+    """Under secure aggregation shorten the update to what the server would drop otherwise.
+
+    Not where noise was made for another length: the server checks no length there either.
+    """
+    settings = cache.settings
+    if not settings.privacy.secure_aggregation or not shortens(settings):
+        return model
+    from core.privacy import clipped
+
+    bound = settings.aggregation.max_norm
+    return replace(model, parameters=clipped(model.parameters, model.reference, bound))
+
+
+STEPS = (_noised, _shortened)
 """In the order in which they are taken; what follows noise must not look at the rows again."""

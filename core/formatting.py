@@ -141,7 +141,7 @@ def is_shifted(summary: Mapping[str, Any]) -> bool:
 
 
 def describe_privacy(privacy: Mapping[str, Any]) -> list[str]:
-    """Describe the epsilon that a run has spent, from ``privacy`` of its summary; a line each."""
+    """Describe a run's epsilon and its secure aggregation, from ``privacy`` of its summary."""
     lines = []
     rows = (privacy.get("updates") or {}).get("unit") == "row"
     whose = "a row's part in updates" if rows else "a client's updates"
@@ -156,6 +156,12 @@ def describe_privacy(privacy: Mapping[str, Any]) -> list[str]:
             bound = f"epsilon {figure(spent.get('epsilon'))} at delta {spent.get('delta')}"
             open_to = "; none for whoever knows run.seed" if spent.get("seeded") else ""
             lines.append(f"{unit}: {bound}{how}{open_to}")
+    secure = privacy.get("secure_aggregation")
+    if isinstance(secure, Mapping):
+        lost = f", {whole(secure.get('lost_groups'))} lost" if secure.get("lost_groups") else ""
+        opened = f"{whole(secure.get('groups'))} sums opened{lost}"
+        least = f"the smallest of {whole(secure.get('smallest_sum'))} updates"
+        lines.append(f"secure aggregation: {opened}, {least}; no single update was seen")
     return lines
 
 

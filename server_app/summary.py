@@ -9,7 +9,7 @@ from typing import Any
 
 from flwr.common.logger import log
 
-from core import Settings, is_simulated, registry
+from core import Settings, is_simulated, read_jsonl, registry
 from core.accounting import privacy_spent
 from core.formatting import display_safe, percent
 from core.messages import UNSET
@@ -123,7 +123,7 @@ def summarise(
     teachers = [strategy.teachers[client] for client in sorted(strategy.teachers)]
     central = settings.evaluation.mode == "central"
     backend = settings.evaluation.backend if central else settings.quantum.backend
-    privacy = privacy_spent(settings, strategy.releases)
+    privacy = privacy_spent(settings, strategy.releases) | _secure(context)
     return {
         "status": "completed",
         "rounds": len(state.losses),
@@ -153,6 +153,26 @@ def summarise(
         + _cut_warnings(teachers),
         **_adapter(context.federation),
         "judge": {"backend": backend, **context.facts()["judge"]},
+    }
+
+
+def _secure(context: RunContext) -> dict[str, Any]:
+    """Return what secure aggregation did in the run; empty without it."""
+    privacy = context.settings.privacy
+    if not privacy.secure_aggregation:
+        return {}
+    events = read_jsonl(context.journal.folder / "metrics.jsonl")
+    groups = [group for event in events for group in event.get("groups") or ()]
+    lost = sum(not group["summed"] for group in groups)
+    sizes = [len(group["summed"]) for group in groups if group["summed"]]
+    return {
+        "secure_aggregation": {
+            "threshold": privacy.threshold,
+            "group_size": privacy.group_size,
+            "groups": len(groups) - lost,
+            "lost_groups": lost,
+            "smallest_sum": min(sizes, default=0),
+        }
     }
 
 

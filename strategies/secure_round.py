@@ -22,7 +22,7 @@ from core.formatting import listed
 from core.messages import UNSET, Parameters, TrainReport, pack_instruction, payload_bytes
 from core.received import ReplyError, checked_reply, read_answer, read_masked
 from core.secure_messages import KEYS, UNMASK, KeysIns, UnmaskIns
-from core.settings.secure import LEAST
+from core.settings.secure import LEAST, shortens
 from core.summed import length, longer_than, mean_of
 from strategies.aggregators import Contribution
 from strategies.grouping import make_groups
@@ -341,11 +341,6 @@ class SecureRounds(OpenRounds):
             one = {"clients": group.clients, "threshold": group.threshold, "summed": inside}
             found.append({**one, "clipped": summed.get(inside), "lost": why})
         return found
-
-
-def shortens(settings: Settings) -> bool:
-    """Whether the sites shorten their updates: not where noise is made for another length."""
-    return settings.privacy.dp in ("none", "local")
 
 
 def averaged(reports: Sequence[TrainReport]) -> TrainReport:

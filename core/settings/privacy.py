@@ -60,12 +60,14 @@ class PrivacySettings(Section):
     secure_aggregation: bool = setting(False, per_node=True)
     """The server sees sums of updates only: each site masks its own. A node that sets it answers
     no run without. See docs/secure-aggregation.md."""
-    threshold: float = setting(2 / 3, applies_when=SECURE, gt=0.5, le=1)
+    threshold: float = setting(2 / 3, applies_when=SECURE, per_node=True, gt=0.5, le=1)
     """Share of a group's members (at least 3 of them) whose masked updates and answers must come
-    for its sum to be opened; so many sites have to collude before they know a single update."""
-    group_size: int = setting(0, applies_when=SECURE, ge=0)
+    for its sum to be opened; so many sites have to collude before they know a single update. A node
+    that sets it takes part in no group with less."""
+    group_size: int = setting(0, applies_when=SECURE, per_node=True, ge=0)
     """Fewest members of a group whose sum is opened, at least 3, regrouped every round: robust
-    rules and credit then work on groups. 0: one group of all participants."""
+    rules and credit then work on groups. 0: one group of all participants. A node that sets it
+    takes part in no smaller one."""
     site_key: str = setting("", per_node=True, resumable=True)
     """The site's private key, by which the others know it in secure aggregation: a file of its
     machine (P-384, OpenSSH). Empty: one that its store makes. `llm-qfl deploy` sets it."""

@@ -41,6 +41,14 @@ def sees_groups(settings: Settings) -> bool:
     return settings.privacy.secure_aggregation and settings.privacy.group_size > 0
 
 
+def shortens(settings: Settings) -> bool:
+    """Whether sites shorten their updates to ``aggregation.max_norm``, and the server checks sums.
+
+    Not where the noise of all sites together is made for updates as they are.
+    """
+    return settings.privacy.dp in ("none", "local")
+
+
 def check_secure(s: Settings) -> None:
     """Refuse what needs single updates, where the server sees but one sum.
 
