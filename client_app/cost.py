@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from client_app.guidance import rows_to_train
-from client_app.process_cache import on_backend
+from client_app.process_cache import of_client
 from client_app.site import SiteCache
 from core import (
     Settings,
@@ -126,7 +126,7 @@ def _client(settings: Settings, client: int, backend: str) -> tuple[dict[str, An
     """Return a client's entry, and what a warm round costs it."""
     from quantum import build_classifier, circuits_before_steps, circuits_per_step
 
-    cache = SiteCache(on_backend(settings, backend), client, f"client {client}")
+    cache = SiteCache(of_client(settings, client), client, f"client {client}")
     host = replace(cache.host, estimate=True)
     classifier = build_classifier(cache.settings.quantum, cache.classes, host)
     price, rows, train = _price(classifier), rows_to_train(cache), settings.train

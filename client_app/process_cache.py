@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from flwr.app import Context
 
-from core import QuantumSettings, Settings, SettingsError, parse_settings
+from core import (
+    QuantumSettings,
+    Settings,
+    SettingsError,
+    backend_of,
+    parse_settings,
+    quantum_of,
+)
 from core.settings.parsing import FLOWER_NODE_KEYS
 
 if TYPE_CHECKING:
@@ -72,6 +79,12 @@ def settings_of(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -
     Parameters and errors are those of `core.parse_settings`.
     """
     own = {key: value for key, value in node_config.items() if key not in FLOWER_NODE_KEYS}
+    if own.get("quantum.layers") and not run_config.get("quantum.layers"):
+        raise SettingsError(
+            f"quantum.layers = {own['quantum.layers']!r} of this node, and none of the run",
+            "a run that averages layer by layer",
+            "set quantum.layers in the run too, for instance to quantum.reps",
+        )
     return _parsed(_values(run_config), _values(own))
 
 
@@ -87,10 +100,15 @@ def _parsed(run_config: Values, node_config: Values) -> Settings:
     return parse_settings(plain(run_config), plain(node_config))
 
 
+def of_client(settings: Settings, client: int) -> Settings:
+    """Return the settings of a client with its one backend and its own layers."""
+    backend = backend_of(settings.quantum.backend, client)
+    own = quantum_of(settings.quantum, client)
+    return _with_quantum(settings, own.model_copy(update={"backend": backend}))
+
+
 @functools.lru_cache(maxsize=64)
-def on_backend(settings: Settings, backend: str) -> Settings:
-    """Return the settings of a client with its one backend."""
-    quantum = settings.quantum.model_copy(update={"backend": backend})
+def _with_quantum(settings: Settings, quantum: QuantumSettings) -> Settings:
     return settings.model_copy(update={"quantum": quantum})
 
 
@@ -112,7 +130,7 @@ def simulator(run: str, settings: QuantumSettings, classes: int) -> Classifier:
 
 def clear() -> None:
     """Empty what this module holds."""
-    for cached in (_parsed, on_backend, shared_rows, simulator):
+    for cached in (_parsed, _with_quantum, shared_rows, simulator):
         cached.cache_clear()
 
 

@@ -24,7 +24,7 @@ from client_app.process_cache import (
     Recent,
     clear,
     client_of,
-    on_backend,
+    of_client,
     settings_of,
     shared_rows,
     simulator,
@@ -35,7 +35,6 @@ from core import (
     DataError,
     ModelError,
     Settings,
-    backend_of,
     derive_seed,
     fine_tunes_llm,
     open_store,
@@ -346,7 +345,7 @@ def load_cache(
     """
     settings = settings_of(context.run_config, context.node_config)
     client = client_of(context, settings)
-    settings = on_backend(settings, backend_of(settings.quantum.backend, client))
+    settings = of_client(settings, client)
     name = str(context.node_config.get("site") or f"client {client}")
     run = f"{context.run_id if run == UNSET else run}/{client}"
     cache = _sites.get(

@@ -72,7 +72,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     import torch
 
     from data import Projection
-    from quantum import TrainTask, load_compiled
+    from quantum import TrainTask, first_layers, load_compiled
 
     projection, number = Projection.from_bytes(instruction.projection), instruction.round
     cache.take_projection(projection)
@@ -91,7 +91,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     classifier = cache.classifier_in(number)
     task = TrainTask(
         classifier=classifier,
-        parameters=parameters,
+        parameters=first_layers(parameters, classifier.angles),
         data=rows,
         train=_in_round(settings.train, instruction, classifier.engine.name),
         distill=settings.distill.in_round(number, *terms),

@@ -39,6 +39,7 @@ from core.settings.derived import (
 )
 from core.settings.features import FeatureSettings, kind_names, kind_of
 from core.settings.hardware import HardwareSettings
+from core.settings.layers import quantum_of, with_layers
 from core.settings.llm import DistillSettings, LlmSettings
 from core.settings.options import Option, parse_options
 from core.settings.parsing import (

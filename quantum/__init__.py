@@ -17,6 +17,7 @@ from quantum.costs import (
     circuits_per_step,
     metered,
 )
+from quantum.layerwise import depths, first_layers
 
 if TYPE_CHECKING:
     from quantum.classifier import Classifier, build_classifier

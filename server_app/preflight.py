@@ -19,6 +19,7 @@ from core import (
     backend_names,
     backend_of,
     family,
+    quantum_of,
     registry,
     settings_command,
     store_root,
@@ -70,10 +71,11 @@ def check(settings: Settings) -> dict[str, Any]:
     _check_features(settings, server, sites)
     backends = [backend_of(settings.quantum.backend, client) for client in range(len(sites))]
     steps = settings.train.steps, worst_steps(settings, backends)
-    shifts = build_ansatz(settings.quantum, len(info.classes)).shifts
+    classes, own = len(info.classes), [quantum_of(settings.quantum, k) for k in range(len(sites))]
+    shifts = {quantum: build_ansatz(quantum, classes).shifts for quantum in set(own)}
     costs = [
-        [_cost(settings, backend, site, shifts, each) for each in steps]
-        for backend, site in zip(backends, sites, strict=True)
+        [_cost(settings, backend, site, shifts[quantum], each) for each in steps]
+        for backend, site, quantum in zip(backends, sites, own, strict=True)
     ]
     return {
         "agent": agent,
@@ -98,8 +100,10 @@ def check(settings: Settings) -> dict[str, Any]:
 
 def _check_backends(settings: Settings) -> None:
     """Look whether each backend can be had here and has the qubits; classes matter to none."""
-    from quantum import Host, build_ansatz, check_backend, check_shifts
+    from quantum import Host, build_ansatz, check_backend, check_shifts, depths
 
+    if settings.quantum.layers:
+        depths(settings.quantum, 2)
     host = Host(settings.hardware, store=store_root(settings.llm.store))
     for name in dict.fromkeys(backend_names(settings.quantum.backend)):
         own = settings.quantum.model_copy(update={"backend": name})

@@ -29,7 +29,8 @@ from core.messages import (
 from core.settings.aggregation import flower_rules
 from core.settings.secure import quorum
 from strategies.aggregator_state import pack_state, unpack_state
-from strategies.updates import Arrays, Parameters
+from strategies.layerwise import by_coverage
+from strategies.updates import Arrays, Parameters, is_partial
 
 POINT = registry.POINTS["aggregation"]
 OUR_SETTINGS = frozenset(inspect.signature(FedAvg).parameters)
@@ -84,7 +85,10 @@ class Aggregator:
                 found = _by_flower(self.made, server_round, parts, reference)
             else:
                 updates = [dict(one.arrays) for one in parts]
-                found = self.made(updates, weights, dict(reference))
+                if any(map(is_partial, updates)):
+                    found = by_coverage(self.made, updates, weights, reference)
+                else:
+                    found = self.made(updates, weights, dict(reference))
         except Exception as error:
             raise _raised(self.rule, error) from error
         if found is None and not isinstance(self.made, FedAvg):

@@ -14,6 +14,7 @@ from strategies.aggregators import Aggregator, Contribution, TooFewError
 from strategies.credit import Credit, Part, credits
 from strategies.group_credit import MOST_ROUNDS, GroupRound, credited_views, measured
 from strategies.grouping import Group
+from strategies.layerwise import filled
 from strategies.regulation import closest, distances
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update
@@ -139,7 +140,7 @@ class PartJudge:
             except TooFewError:
                 return None
 
-        models = {key: pack_parameters(part.arrays) for key, part in parts.items()}
+        models = {k: pack_parameters(filled(p.arrays, self.reference)) for k, p in parts.items()}
         return credits(models, without, self.loss_of, before, after)
 
 

@@ -15,11 +15,19 @@ from flwr.common.logger import log
 
 from core import Cost, Settings, UserError
 from core.formatting import printable
-from core.messages import BUDGET_CODE, EvaluateReport, Parameters, TrainReport, payload_bytes
+from core.messages import (
+    ARRAYS,
+    BUDGET_CODE,
+    EvaluateReport,
+    Parameters,
+    TrainReport,
+    payload_bytes,
+)
 from core.received import ReplyError, checked_reply, read_arrays, read_report
 from core.secure_messages import KEYS_CODE
 from strategies.aggregators import Contribution
 from strategies.decisions import Decision
+from strategies.layerwise import shapes_of, widened
 from strategies.plausibility import Timed, check_evaluation, check_training, within_time
 from strategies.state import FederationState, cost_of
 from strategies.updates import longest_norms, update_norm
@@ -266,12 +274,15 @@ def collect_updates(
 def checked_update(reply: Message, reference: Parameters, settings: Settings) -> Parameters:
     """Return an update's parameters, in the names and shapes of the global ones.
 
+    Angles of layers that its site lacks are NaN (`strategies.layerwise`).
+
     Raises
     ------
     ValueError
         If they have others, are no finite numbers, or have moved too far.
     """
-    arrays = read_arrays(reply, {name: one.shape for name, one in reference.items()})
+    shapes = shapes_of(reply.content.array_records[ARRAYS], settings.quantum, reference)
+    arrays = widened(read_arrays(reply, shapes), reference)
     refuse(_too_long(arrays, reference, settings))
     return arrays
 

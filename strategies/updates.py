@@ -20,9 +20,12 @@ Weights = npt.NDArray[np.float64]
 
 
 def update_norm(update: Arrays, reference: Arrays) -> float:
-    """Return the 2-norm of the difference of two parameter sets, all arrays together."""
+    """Return the 2-norm of the difference of two parameter sets, all arrays together.
+
+    Angles that an update lacks (NaN, see `strategies.layerwise`) do not differ.
+    """
     squares = [
-        float(np.sum((np.asarray(update[k], np.float64) - np.asarray(reference[k])) ** 2))
+        float(np.nansum((np.asarray(update[k], np.float64) - np.asarray(reference[k])) ** 2))
         for k in reference
     ]
     return float(np.sqrt(sum(squares)))
@@ -77,17 +80,35 @@ def clip_to_centre(
     ----------
     Karimireddy, He, Jaggi (2021), arXiv 2012.10333; the centre is another.
     """
-    centre = {
-        name: np.median([np.asarray(one[name], np.float64) for one in updates], axis=0)
-        for name in updates[0]
-    }
+    centre = _centre_of(updates)
     away = [
-        math.sqrt(sum(float(np.sum((one[k] - middle) ** 2)) for k, middle in centre.items()))
+        math.sqrt(sum(float(np.nansum((one[k] - middle) ** 2)) for k, middle in centre.items()))
         for one in updates
     ]
     longest = radius * max(float(np.median(away)), least)
     shares = [min(1.0, longest / distance) if distance else 1.0 for distance in away]
     return [_moved(*pair, centre) for pair in zip(updates, shares, strict=True)], shares
+
+
+def is_partial(update: Arrays) -> bool:
+    """Whether an update lacks angles."""
+    return any(bool(np.isnan(one).any()) for one in update.values())
+
+
+def _centre_of(updates: Sequence[Arrays]) -> Parameters:
+    """Return the median of each coordinate, of the updates that have it."""
+    median = _median_of_some if any(map(is_partial, updates)) else np.median
+    return {
+        name: median(np.array([np.asarray(one[name], np.float64) for one in updates]), axis=0)
+        for name in updates[0]
+    }
+
+
+def _median_of_some(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+    """Return the median without NaNs; NaN where there is nothing else."""
+    nobody = np.isnan(values).all(axis=axis)
+    found = np.nanmedian(np.where(nobody, 0.0, values), axis=axis)
+    return np.asarray(np.where(nobody, np.nan, found))
 
 
 def _moved(update: Arrays, share: float, centre: Arrays) -> Parameters:

@@ -18,6 +18,8 @@ from core.settings.backends import (
 from core.settings.declare import Condition, Conditions, above, given, unless, used_by, when
 from core.settings.derived import agent_declares, circuit_prices, selection_size
 from core.settings.features import any_kind
+from core.settings.layers import REQUIREMENTS as LAYERS_REQUIREMENTS
+from core.settings.layers import check_layers
 from core.settings.llm import LEARNS, TAUGHT
 from core.settings.options import parse_options
 from core.settings.private import REQUIREMENTS as PRIVATE_REQUIREMENTS
@@ -119,6 +121,7 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     ),
     *SECURE_REQUIREMENTS,
     *PRIVATE_REQUIREMENTS,
+    *LAYERS_REQUIREMENTS,
 )
 """Where the first conditions hold, the second must hold too, for a reason."""
 
@@ -191,6 +194,7 @@ def check_combinations(settings: Settings, *, at_node: bool = False) -> None:
     _check_values(settings)
     _check_backends(settings)
     _check_stop(settings)
+    check_layers(settings, at_node=at_node)
     if not at_node:
         _check_effects(settings)
         _check_agent(settings)

@@ -6,8 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from core import registry
 from core.settings.backends import EXACT, PENNYLANE
-from core.settings.declare import AUTO, Auto, Section, own, setting, used_by
+from core.settings.declare import AUTO, Auto, Condition, Section, own, setting, used_by
+
+LAYERWISE = (
+    Condition(
+        "quantum.model",
+        lambda name: bool(registry.declared("ansatz", name, "layerwise", False)),
+        "`vqc`, `product`, `strongly-entangling` or one of your own that is `layerwise`",
+    ),
+)
 
 MOST_QUBITS = 8
 """Most that `quantum.qubits = auto` becomes."""
@@ -34,6 +43,10 @@ class QuantumSettings(Section):
     """Repetitions of the ZZ feature map."""
     reps: int = setting(3, applies_when=used_by("ansatz", "quantum.reps"), ge=1)
     """Layers of trainable gates; of the VQC repetitions of RealAmplitudes."""
+    layers: str = setting("", applies_when=LAYERWISE, per_node=True, listed=True)
+    """Layers of a client's circuit where its device has room for fewer than `quantum.reps`: the
+    first ones, whose angles are averaged over all clients that have them. One number, or one for
+    each client, comma-separated; empty: all. See docs/backends.md."""
     readout: Literal["per-class", "linear", "linear-zz"] = setting("linear", formerly="per-class")
     """What classes are read from: one Z each with a scale and a bias (the paper's; two classes
     share one); weights of every qubit's Z, trained with the angles; or of neighbours' ZZ too. The

@@ -32,6 +32,7 @@ class Product:
     uploads: int = 1
 
     uses: ClassVar[tuple[str, ...]] = ("quantum.reps", "quantum.uploads")
+    layerwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least_one("quantum.reps", self.reps)

@@ -37,6 +37,7 @@ class VQC:
     readouts: int = field(default=0, repr=False)
 
     uses: ClassVar[tuple[str, ...]] = ("quantum.feature_reps", "quantum.reps")
+    layerwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least_one("quantum.feature_reps", self.feature_reps)

@@ -11,6 +11,7 @@ class Median:
     """Each coordinate's median (Yin et al. 2018), whatever the sites' rows."""
 
     weighs = False
+    coordinatewise = True
 
     def __call__(self, updates: Updates, weights: Weights, reference: Arrays) -> Parameters:
         """Return the median of each coordinate."""

@@ -25,6 +25,7 @@ class TrimmedMean:
     trim: float
     uses: ClassVar[tuple[str, ...]] = ("aggregation.trim",)
     weighs: ClassVar[bool] = False
+    coordinatewise: ClassVar[bool] = True
 
     @classmethod
     def from_settings(cls, settings: Settings) -> TrimmedMean:

@@ -14,6 +14,7 @@ class Uniform:
     equal_weights = True
     of_mean = True
     weighs = False
+    coordinatewise = True
 
     def __call__(self, updates: Updates, weights: Weights, reference: Arrays) -> Parameters:
         """Return the mean of the updates."""

@@ -18,6 +18,7 @@ class Weighted:
     """The mean by rows: of groups' means by their weights it is that of all updates."""
 
     of_mean = True
+    coordinatewise = True
 
     def __call__(self, updates: Updates, weights: Weights, reference: Arrays) -> Parameters:
         """Return the mean of the updates."""

@@ -14,6 +14,7 @@ CSV = "data.source=csv data.path=x"
 FFA = "llm.federated=ffa"
 PLAIN = "distill.weight=0 agent.kind=all"
 NO_LLM = f"{PLAIN} llm.model=none"
+DEEP = "quantum.model=vqc run.clients=4"
 DP = "privacy.dp=central aggregation.rule=uniform"
 MISTAKES = [
     # Keys, types and bounds.
@@ -88,6 +89,26 @@ MISTAKES = [
     ),
     ("llm.rounds=2", "llm.rounds = 2 would be ignored because llm.federated = 'none'"),
     (f"{DP} aggregation.max_norm=5", "max_norm = 5.0 would be ignored because privacy.dp"),
+    (
+        "quantum.layers=1",
+        "layers = '1' would be ignored because quantum.model = 'qcnn'",
+    ),
+    (
+        f"{DEEP} quantum.layers=4",
+        "layers = '4' with quantum.reps = 3; accepted: whole numbers",
+    ),
+    (f"{DEEP} quantum.layers=0", "layers = '0' with quantum.reps = 3"),
+    (f"{DEEP} quantum.layers=2.5", "layers = '2.5' with quantum.reps = 3"),
+    (f"{DEEP} quantum.layers=1,2", "layers names 2 depths with run.clients = 4"),
+    (f"{DEEP} quantum.layers=1 aggregation.rule=krum", "rule = 'krum'; accepted: .*trimmed-mean"),
+    (f"{DEEP} quantum.layers=1 aggregation.rule=FedAdam", "each angle is averaged over the sites"),
+    (f"{DEEP} quantum.layers=1 evaluation.mode=federated", "a site cannot evaluate layers it lack"),
+    (
+        f"{DEEP} quantum.layers=1 quantum.qubits=auto",
+        "qubits = 'auto'; accepted: ",
+    ),
+    (f"{DEEP} quantum.layers=1 {DP}", "noise is made for a mean of all updates in every angle"),
+    (f"{DEEP} quantum.layers=1 privacy.secure_aggregation=true", "a masked update has every angle"),
     (
         "aggregation.rule=median aggregation.weighting=noise",
         "weighting = 'noise' would be ignored because aggregation.rule = 'median'",
