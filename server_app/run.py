@@ -76,7 +76,8 @@ def run(
         federation, settings = _prepared(grid, settings, journal, history)
         run_id = history.run if history else run_id
         evaluator = _evaluator(settings, federation, run_id, history)
-        context = RunContext(settings, federation, agent, evaluator, journal, clock, run_id, watch)
+        args = settings, federation, agent, evaluator, journal, clock, run_id, watch
+        context = RunContext(*args, depths=_depths(settings, federation))
         journal.chain.append(site_names(federation.members))
         strategy = LlmQfl(context)
         first = history.arrays if history else _first_parameters(context, journal)
@@ -124,6 +125,14 @@ def _conclude(
         summary["prior_correction"] = correction
     context.journal.summary(summary)
     return summary
+
+
+def _depths(settings: Settings, federation: PreparedFederation) -> frozenset[int]:
+    """Return the angles of the circuits that sites may have, where some have fewer layers."""
+    from quantum import depths
+
+    classes = len(federation.first.classes)
+    return frozenset(depths(settings.quantum, classes) if settings.quantum.layers else ())
 
 
 def _evaluator(

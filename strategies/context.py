@@ -163,6 +163,8 @@ class RunContext:
         Flower's id of the run, of a resumed one that of its first part; empty outside Flower.
     watch : callable
         Sees what happens, and may end the run (`Watch`).
+    depths : frozenset of int
+        Angles of the circuits that sites may have; empty: of the global one only.
     """
 
     settings: Settings
@@ -173,6 +175,7 @@ class RunContext:
     clock: Clock
     run_id: str = ""
     watch: Watch = unwatched
+    depths: frozenset[int] = frozenset()
 
     @functools.cached_property
     def adapter_digest(self) -> str:

@@ -7,14 +7,13 @@ that an update lacks are not numbers (NaN) in its arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord
 
-from core import QuantumSettings
 from strategies.updates import Arrays, Parameters, Updates, Weights, is_partial
 
 ANGLES = "angles"
@@ -22,7 +21,7 @@ Rule = Callable[[Updates, Weights, Arrays], Parameters]
 
 
 def shapes_of(
-    sent: ArrayRecord, quantum: QuantumSettings, reference: Arrays
+    sent: ArrayRecord, reference: Arrays, depths: Collection[int]
 ) -> dict[str, tuple[int, ...]]:
     """Return the shapes that an update must have: of fewer layers, as many angles as these have.
 
@@ -30,18 +29,15 @@ def shapes_of(
     ----------
     sent : ArrayRecord
         What a client sent, not yet checked.
-    quantum : QuantumSettings
-        The run's; ``layers`` names depths that its sites may have.
     reference : mapping
         The global arrays.
+    depths : collection of int
+        Angles of the circuits that the run's sites may have; empty: of the global one only.
     """
     shapes = {name: np.shape(one) for name, one in reference.items()}
-    if quantum.layers and ANGLES in sent:
-        from quantum import depths
-
-        classes = max(2, len(reference["bias"]))  # a read-out for two classes has one
+    if depths and ANGLES in sent:
         found = tuple(sent[ANGLES].shape)
-        if len(found) == 1 and found[0] in depths(quantum, classes):
+        if len(found) == 1 and found[0] in depths:
             shapes[ANGLES] = found
     return shapes
 

@@ -99,7 +99,7 @@ class LlmQfl(Strategy):
         self.releases = Releases()
         self.aggregator = self._aggregator_before = build_aggregator(context.settings)
         self._reference: Parameters = {}
-        self.updates = rounds_of(context.settings, context.run_id)
+        self.updates = rounds_of(context.settings, context.run_id, context.depths)
 
     def summary(self) -> None:
         """Log what the strategy is made of."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -28,10 +28,13 @@ class OpenRounds:
         The run's settings.
     reference : dict of arrays
         The global parameters of the round under way.
+    depths : collection of int
+        Angles of the circuits that sites may have; empty: of the global one only.
     """
 
     settings: Settings
     reference: Parameters = field(default_factory=dict)
+    depths: Collection[int] = ()
 
     def before(self, grid: Grid, state: FederationState, server_round: int) -> None:
         """Do what is to be done before a round is decided."""
@@ -45,7 +48,7 @@ class OpenRounds:
 
     def take(self, client: int, reply: Message) -> Parameters:
         """Read a client's parameters out of its reply."""
-        return checked_update(reply, self.reference, self.settings)
+        return checked_update(reply, self.reference, self.settings, self.depths)
 
     def collect(self, now: Round, replies: Iterable[Message], state: FederationState) -> None:
         """Sort training replies into updates and failures."""

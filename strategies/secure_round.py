@@ -6,7 +6,7 @@ group that cannot be opened is left out with its reason; the run goes on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from logging import INFO, WARNING
 from typing import TYPE_CHECKING, Any
@@ -354,8 +354,8 @@ def averaged(reports: Sequence[TrainReport]) -> TrainReport:
     return TrainReport(**{**asdict(reports[0]), **means, "rows": rows, "steps": steps})
 
 
-def rounds_of(settings: Settings, run: str) -> OpenRounds:
+def rounds_of(settings: Settings, run: str, depths: Collection[int] = ()) -> OpenRounds:
     """Return how updates reach the server, by the settings."""
     if settings.privacy.secure_aggregation:
         return SecureRounds(settings, run=run or UNSET)
-    return OpenRounds(settings)
+    return OpenRounds(settings, depths=depths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from logging import WARNING
@@ -271,7 +271,9 @@ def collect_updates(
     now.expect(set(now.decision.participants) - set(now.updates), "no reply in time")
 
 
-def checked_update(reply: Message, reference: Parameters, settings: Settings) -> Parameters:
+def checked_update(
+    reply: Message, reference: Parameters, settings: Settings, depths: Collection[int] = ()
+) -> Parameters:
     """Return an update's parameters, in the names and shapes of the global ones.
 
     Angles of layers that its site lacks are NaN (`strategies.layerwise`).
@@ -281,7 +283,7 @@ def checked_update(reply: Message, reference: Parameters, settings: Settings) ->
     ValueError
         If they have others, are no finite numbers, or have moved too far.
     """
-    shapes = shapes_of(reply.content.array_records[ARRAYS], settings.quantum, reference)
+    shapes = shapes_of(reply.content.array_records[ARRAYS], reference, depths)
     arrays = widened(read_arrays(reply, shapes), reference)
     refuse(_too_long(arrays, reference, settings))
     return arrays
