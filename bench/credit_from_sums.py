@@ -7,8 +7,8 @@ them, the settings of the shipped configuration. Sites 0 and 1 have 40 % of thei
 
 The run is an open one. Sums of groups lead to the same parameters as single updates do (the mean of
 all by weight), so each round's groups are made of its updates as `strategies.secure_round` has
-them, and judged by what the server has there: `strategies.update_selection.record_groups`. A line a
-seed, and their mean:
+them, and evaluated as in a secure run: `strategies.update_selection.record_groups`. A line a seed,
+and their mean:
 
 - Spearman's rank correlation of the two standings of the twelve after the last round;
 - the same where the eight like sites count as tied (each at their mean in open credit);
@@ -100,8 +100,8 @@ class Recorder:
     views: dict[int, ClientView] = field(default_factory=dict)
 
     def note(self, found: Any, now: Any, settings: Settings, state: Any, *rest: Any) -> None:
-        """Judge a round's groups as the server of a secure run does."""
-        from strategies.update_selection import PartJudge, record_groups
+        """Evaluate a round's groups as the server of a secure run does."""
+        from strategies.update_selection import PartEvaluator, record_groups
 
         loss_of, after, aggregator, reference = rest
         if self.state is None:
@@ -116,8 +116,8 @@ class Recorder:
         for client, view in state.views.items():
             known = self.state.views[client]
             self.state.views[client] = known.model_copy(update={"chosen": view.chosen})
-        judge = PartJudge(settings, now.number, loss_of, aggregator, reference)
-        record_groups(now, parts, self.state, judge, after)
+        evaluator = PartEvaluator(settings, now.number, loss_of, aggregator, reference)
+        record_groups(now, parts, self.state, evaluator, after)
         self.open.append({client: one.credit for client, one in found.items()})
         vectors = np.array([_flat(updates[k].arrays) for k in sorted(updates)])
         self.updates.append(vectors - vectors.mean(axis=0))
@@ -141,22 +141,22 @@ def _mean(updates: Sequence[Any], weights: Any) -> Any:
 
 @contextmanager
 def recording(recorder: Recorder) -> Iterator[None]:
-    """Let a recorder see what the server judges in each round."""
-    from strategies import llm_qfl
+    """Let a recorder see what the server evaluates in each round."""
+    from strategies import update_selection
 
-    before = llm_qfl.model_credits
+    before = update_selection.model_credits
 
-    def judged(*args: Any) -> Any:
+    def evaluated(*args: Any) -> Any:
         found = before(*args)
         recorder.note(found, *args)
         recorder.views = args[2].views  # as they are once the run is over
         return found
 
-    llm_qfl.model_credits = judged  # type: ignore[assignment]
+    update_selection.model_credits = evaluated  # type: ignore[assignment]
     try:
         yield
     finally:
-        llm_qfl.model_credits = before
+        update_selection.model_credits = before
 
 
 def write_table(source: Path, name: str, seed: int, folder: Path) -> None:

@@ -51,7 +51,7 @@ from strategies.regulation import rate_left
 from strategies.secure_round import rounds_of
 from strategies.snapshot import restored, snapshot
 from strategies.state import FederationState, add_costs, rows_that_count
-from strategies.update_selection import may_lose, model_credits, not_evaluated, select
+from strategies.update_selection import credit_round, may_lose, not_evaluated, select
 from strategies.update_validation import (
     Round,
     collect_evaluations,
@@ -299,12 +299,9 @@ class LlmQfl(Strategy):
         if now.lost:
             state.lose_round(now.failed, quorum(self.settings))
         else:
-            if evaluator and self.context.credits and not now.groups:
-                rule = self._aggregator_before, self._reference
-                found = model_credits(
-                    now, self.settings, state, evaluator.credit_loss, arrays, *rule
-                )
-                state.credited(found)
+            loss_of = evaluator.credit_loss if evaluator and self.context.credits else None
+            rule = self._aggregator_before, self._reference
+            credit_round(now, self.settings, state, loss_of, arrays, *rule)
             state.finish_round(now.decision.participants, loss, accuracy)
         costs = self._close_ledger()
         if not now.lost:

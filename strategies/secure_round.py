@@ -158,7 +158,7 @@ class SecureRounds(OpenRounds):
         self._grid, self.reference = grid, reference
         privacy, number = self.settings.privacy, now.number
         seed = derive_seed(self.settings.run.seed, "groups", number)
-        past = getattr(state, "group_history", ())
+        past = [one.groups for one in state.group_rounds]
         chosen = now.decision.participants
         parts: tuple[tuple[int, ...], ...] = make_groups(
             chosen, privacy.group_size, np.random.default_rng(seed), past

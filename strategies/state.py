@@ -363,16 +363,9 @@ class FederationState:
 
 
 def rows_that_count(members: Iterable[Member], name: str, settings: Settings) -> dict[int, int]:
-    """Return the rows that each client counts for (`counted_rows`).
+    """Return the rows that each of all clients counts for (`counted_rows`).
 
-    Parameters
-    ----------
-    members : iterable of Member
-        All clients of the run.
-    name : str
-        Which rows: ``train_rows``, ``val_rows`` or ``test_rows``.
-    settings : Settings
-        ``aggregation.max_weight``.
+    ``name`` says which rows: ``train_rows``, ``val_rows`` or ``test_rows``.
     """
     rows = {member.client: int(getattr(member.about, name)) for member in members}
     return counted_rows(rows, settings.aggregation.max_weight)

@@ -35,6 +35,29 @@ def select(updates: list[Update], settings: Settings, state: FederationState) ->
     return [update for update in updates if update.client in chosen]
 
 
+def credit_round(
+    now: Round,
+    settings: Settings,
+    state: FederationState,
+    loss_of: Callable[[ArrayRecord], float] | None,
+    after: ArrayRecord,
+    aggregator: Aggregator,
+    reference: Arrays,
+) -> None:
+    """Note what a round's clients were worth: by their models, or from sums of their groups.
+
+    Parameters are those of `model_credits`; ``loss_of`` None: there is no credit.
+    """
+    if now.groups:
+        evaluator = (
+            PartEvaluator(settings, now.number, loss_of, aggregator, reference) if loss_of else None
+        )
+        record_groups(now, now.opened, state, evaluator, after)
+    elif loss_of:
+        rule = aggregator, reference
+        state.credited(model_credits(now, settings, state, loss_of, after, *rule))
+
+
 def model_credits(
     now: Round,
     settings: Settings,
@@ -65,18 +88,18 @@ def model_credits(
     """
     weighting = settings.aggregation.weighting
     parts = {u.client: u.weighing(state.weights[u.client], weighting) for u in now.counted}
-    judge = PartJudge(settings, now.number, loss_of, aggregator, reference)
-    return judge.credits(parts, loss_of(pack_parameters(dict(reference))), loss_of(after))
+    evaluator = PartEvaluator(settings, now.number, loss_of, aggregator, reference)
+    return evaluator.credits(parts, loss_of(pack_parameters(dict(reference))), loss_of(after))
 
 
 def record_groups(
     now: Round,
     parts: Mapping[Group, Contribution],
     state: FederationState,
-    judge: PartJudge | None,
+    evaluator: PartEvaluator | None,
     after: ArrayRecord,
 ) -> None:
-    """Note a round's groups and, where the server judges, what its clients were worth.
+    """Note a round's groups and, where the server evaluates, what its clients were worth.
 
     Parameters
     ----------
@@ -86,25 +109,25 @@ def record_groups(
         What was aggregated: the weighted mean of each group, by its clients.
     state : FederationState
         Is changed: its ``group_rounds`` and what is known of clients.
-    judge : PartJudge or None
-        Judges groups; None: there is no credit, and the groups alone are noted.
+    evaluator : PartEvaluator or None
+        Evaluates groups; None: there is no credit, and the groups alone are noted.
     after : ArrayRecord
         The round's aggregate.
     """
-    if judge is None:
+    if evaluator is None:
         one = GroupRound(tuple(sorted(parts)))
     else:
-        found = judge.credits(parts, None, judge.loss_of(after)) if len(parts) > 1 else {}
+        found = evaluator.credits(parts, None, evaluator.loss_of(after)) if len(parts) > 1 else {}
         credits = {group: found[group].credit if found else 0.0 for group in parts}
         weights = {group: float(part.weight) for group, part in parts.items()}
         one = measured(credits, weights, state.group_rounds)
     state.group_rounds = [*state.group_rounds, one][-MOST_ROUNDS:]
-    if judge is not None:
+    if evaluator is not None:
         state.views = credited_views(state.views, state.group_rounds, state.weights)
 
 
 @dataclass(frozen=True)
-class PartJudge:
+class PartEvaluator:
     """Evaluates what each part of a round's aggregate contributed: clients' models, or groups'.
 
     Attributes

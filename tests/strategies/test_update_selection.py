@@ -17,7 +17,7 @@ from strategies.group_credit import GroupRound, estimates
 from strategies.grouping import Group
 from strategies.update_selection import (
     MOST_LOST,
-    PartJudge,
+    PartEvaluator,
     may_lose,
     model_credits,
     record_groups,
@@ -74,15 +74,15 @@ def means(heavy: int = 30) -> dict[Group, Contribution]:
     }
 
 
-def judge() -> PartJudge:
+def evaluator() -> PartEvaluator:
     settings = settings_of("aggregation.rule=weighted", "aggregation.clip_radius=100")
-    return PartJudge(settings, 1, loss_of, build_aggregator(settings), {"angles": np.zeros(2)})
+    return PartEvaluator(settings, 1, loss_of, build_aggregator(settings), {"angles": np.zeros(2)})
 
 
-def test_groups_are_judged_and_each_client_has_its_part() -> None:
+def test_groups_are_evaluated_and_each_client_has_its_part() -> None:
     state, now = six_clients(), Round(1, Decision(participants=tuple(range(6)), steps={}))
     after = pack_parameters({"angles": np.array([0.5, 0.75])})  # weights 10 and 30
-    record_groups(now, means(), state, judge(), after)
+    record_groups(now, means(), state, evaluator(), after)
     (one,) = state.group_rounds
     assert one.groups == GROUPS
     loss = 0.5**2 + 0.75**2
@@ -99,7 +99,7 @@ def test_standing_comes_once_a_client_is_solved_for() -> None:
     for number, groups in enumerate([((0, 1, 2), (3, 4, 5)), ((0, 3, 4), (1, 2, 5))] * 2):
         now = Round(number + 1, Decision(participants=tuple(range(6)), steps={}))
         parts: dict[Group, Contribution] = dict(zip(groups, means().values(), strict=True))
-        record_groups(now, parts, state, judge(), after)
+        record_groups(now, parts, state, evaluator(), after)
     found = estimates(state.group_rounds)
     views: list[ClientView] = list(state.views.values())
     assert [v.standing for v in views] == [
@@ -108,7 +108,7 @@ def test_standing_comes_once_a_client_is_solved_for() -> None:
     assert any(v.standing is not None for v in views)
 
 
-def test_without_a_judge_groups_alone_are_noted() -> None:
+def test_without_an_evaluator_groups_alone_are_noted() -> None:
     state, now = six_clients(), Round(1, Decision(participants=tuple(range(6)), steps={}))
     before = dict(state.views)
     record_groups(now, means(), state, None, ArrayRecord())
@@ -119,7 +119,7 @@ def test_without_a_judge_groups_alone_are_noted() -> None:
 def test_of_one_group_nothing_is_learnt() -> None:
     state, now = six_clients(), Round(1, Decision(participants=tuple(range(6)), steps={}))
     everybody: dict[Group, Contribution] = {tuple(range(6)): next(iter(means().values()))}
-    record_groups(now, everybody, state, judge(), ArrayRecord())
+    record_groups(now, everybody, state, evaluator(), ArrayRecord())
     assert state.group_rounds == [GroupRound((tuple(range(6)),))]
     assert [view.credit for view in state.views.values()] == [None] * 6
 
