@@ -246,7 +246,16 @@ def other_round() -> bytes:
 
 
 def other_list() -> bytes:
-    """Client 3's shares for client 0 when the server has shown 3 a longer list."""
+    """Client 3's shares for client 0 when the server has shown 3 another list as long."""
+    others = [0, 1, 2, 3, 4, 6]
+    return Round(group_of(others, 4), vectors_of(others)).mask().masked[3].ciphertexts[0]
+
+
+def other_threshold() -> bytes:
+    return Round(group_of(MEMBERS, 5), vectors_of(MEMBERS)).mask().masked[3].ciphertexts[0]
+
+
+def longer_list() -> bytes:
     seven = range(7)
     return Round(group_of(seven, 4), vectors_of(seven)).mask().masked[3].ciphertexts[0]
 
@@ -259,7 +268,9 @@ def garbage() -> bytes:
     return bytes(100)
 
 
-@pytest.mark.parametrize("made", [other_round, other_list, other_receiver, garbage])
+@pytest.mark.parametrize(
+    "made", [other_round, other_list, other_threshold, longer_list, other_receiver, garbage]
+)
 def test_shares_for_another_round_list_or_site_are_refused(
     masked_round: Round, made: Callable[[], bytes]
 ) -> None:
