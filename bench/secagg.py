@@ -3,9 +3,9 @@
 ``python -m bench.secagg [--parameters 70 200] [--members 3 12 24 50 100]``: one round of the
 protocol of `core.secagg` as a site and the server run it, without Flower and without training.
 CPU seconds are those of this process, the mean over all clients; bytes are those of the messages'
-contents. A third of the members is lost, once before they share and once after. The vector has two
-numbers a parameter (weighted change and weight). Open aggregation sends the parameters down and up
-in single precision and takes their weighted mean.
+contents. A third of the members is lost, once before they share and once after. The vector has a
+number a parameter, and one for the weight. Open aggregation sends the parameters down and up in
+single precision.
 """
 
 from __future__ import annotations
@@ -143,10 +143,11 @@ def cells(members: Members, parameters: int, complete: bool) -> tuple[str, ...]:
     """Measure both ways of losing a third; return the row of the dearer one for each figure."""
     count, third = members.count, members.count // 3
     third = min(third, count - threshold_of(count, SHARE))
-    rounds = [one_round(members, 2 * parameters, *lost) for lost in ((third, 0), (0, third))]
+    rounds = [one_round(members, parameters + 1, *lost) for lost in ((third, 0), (0, third))]
     client = max(sum(r.seconds[k] for k in ("read", "check", "mask", "answer")) for r in rounds)
     signatures = max(r.seconds["check"] / client for r in rounds)
-    sent, received = max(r.sent for r in rounds), max(r.received for r in rounds)
+    sent = max(r.sent for r in rounds)
+    received = max(r.received for r in rounds) + 4 * parameters * count
     return (
         str(count),
         "complete" if complete else "neighbours",
@@ -157,7 +158,7 @@ def cells(members: Members, parameters: int, complete: bool) -> tuple[str, ...]:
         f"{1000 * max(r.seconds['server'] for r in rounds):.0f}",
         f"{sent / count / 1000:.1f}",
         f"{received / count / 1000:.1f}",
-        f"{(sent + received) / count / (2 * 4 * parameters):.0f}",
+        f"{(sent + received) / count / (8 * parameters):.1f}",
     )
 
 

@@ -115,7 +115,7 @@ def publish_keys(cache: SiteCache, context: Context, instruction: KeysIns) -> by
     UserError
         If the site has already taken part in one of the rounds.
     """
-    from core.secagg import identity_of, make_table
+    from core.secagg import identity_of, known_peers, make_table
 
     kept, first, last = Kept.of(context), instruction.first, instruction.last
     if kept.run != instruction.run:
@@ -128,7 +128,8 @@ def publish_keys(cache: SiteCache, context: Context, instruction: KeysIns) -> by
         )
     identity = identity_of(cache.settings, instruction.run, cache.client)
     rounds = range(first, last + 1)
-    private, table = make_table(identity, instruction.run, cache.client, rounds)
+    known = known_peers(cache.settings) is not None
+    private, table = make_table(identity, instruction.run, cache.client, rounds, known)
     replace(kept, keys={number: one.to_bytes() for number, one in private.items()}).keep(context)
     return table.to_bytes()
 

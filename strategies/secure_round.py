@@ -117,7 +117,12 @@ class SecureRounds(OpenRounds):
         for client, why in lacking.items():
             log(WARNING, "client %d sent no keys and sits the round out: %s", client, why)
         state.leave_out(lacking)
-        log(INFO, "keys of secure aggregation: clients %s", listed(set(wanted) - set(lacking)))
+        came = set(wanted) - set(lacking)
+        log(INFO, "keys of secure aggregation: clients %s", listed(came))
+        if trusting := [k for k in sorted(came) if not self.tables[k].knows_peers]:
+            text = "clients %s know others by the keys that they see first in this run; without "
+            text += "privacy.peers a server that lies from the start could be in the middle"
+            log(WARNING, text, listed(trusting))
 
     def keys_of(self, client: int) -> Mapping[int, object]:
         """Return a client's public keys by round."""

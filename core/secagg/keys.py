@@ -101,15 +101,19 @@ class KeyTable:
         Its identity, 49 bytes.
     keys : mapping
         Signed keys by round.
+    knows_peers : bool
+        Whether it holds the others' identities against keys that it was given beforehand.
     """
 
     identity: bytes
     keys: Mapping[int, SignedKeys]
+    knows_peers: bool = False
 
     def to_bytes(self) -> bytes:
-        """Write 53 bytes, and 164 for each round."""
+        """Write 57 bytes, and 164 for each round."""
         rounds = (number_bytes(number) + self.keys[number].to_bytes() for number in self.keys)
-        return self.identity + number_bytes(len(self.keys)) + b"".join(rounds)
+        head = self.identity + number_bytes(self.knows_peers) + number_bytes(len(self.keys))
+        return head + b"".join(rounds)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> KeyTable:
@@ -123,6 +127,7 @@ class KeyTable:
         reader = Reader(data, "a table of keys")
         identity = reader.take(IDENTITY_BYTES)
         check_identity(identity)
+        knows_peers = bool(reader.number(1))
         keys: dict[int, SignedKeys] = {}
         for _ in range(reader.number(MOST_ROUNDS)):
             number = reader.number(2**31)
@@ -130,11 +135,15 @@ class KeyTable:
                 raise SecAggError(f"a table of keys has round {number} twice")
             keys[number] = SignedKeys.read(reader)
         reader.end()
-        return cls(identity, keys)
+        return cls(identity, keys, knows_peers)
 
 
 def make_table(
-    identity: Identity, run: str, client: int, rounds: Iterable[int]
+    identity: Identity,
+    run: str,
+    client: int,
+    rounds: Iterable[int],
+    knows_peers: bool = False,
 ) -> tuple[dict[int, RoundPrivate], KeyTable]:
     """Make fresh keys for every round and sign the public ones.
 
@@ -148,6 +157,8 @@ def make_table(
         The client's index.
     rounds : iterable of int
         Rounds that may come.
+    knows_peers : bool
+        Of the table.
 
     Returns
     -------
@@ -162,7 +173,7 @@ def make_table(
         mask, share = privates[number].public
         signature = identity.sign(_signed_bytes(run, client, number, mask, share))
         signed[number] = SignedKeys(mask, share, signature)
-    return privates, KeyTable(identity.public, signed)
+    return privates, KeyTable(identity.public, signed, knows_peers)
 
 
 def check_table(table: KeyTable, run: str, client: int, rounds: Iterable[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 
 import numpy as np
@@ -154,7 +155,7 @@ def messages() -> list[tuple[bytes, object]]:
     made = done.answers[0]
     return [
         (group.to_bytes(), Group.from_bytes),
-        (site(0)[2].to_bytes(), KeyTable.from_bytes),
+        (dataclasses.replace(site(0)[2], knows_peers=True).to_bytes(), KeyTable.from_bytes),
         (done.masked[0].to_bytes(), Masked.from_bytes),
         (done.held[0].to_bytes(), Held.from_bytes),
         (made.to_bytes(), lambda data: Answer.from_bytes(data, list(made.shares))),

@@ -1,0 +1,81 @@
+"""Whole runs with secure aggregation: sites that know each other, and sites that do not."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message
+
+from core import UserError
+from core.secagg import Group, identity_of, known_peers
+from core.settings.parsing import parse_settings
+from llm_qfl.cli.deploy.folder import Options, make_deployment
+from llm_qfl.cli.deploy.peers import settings_of
+from tests.conftest import NO_TEACHER, Federate
+
+SECURE = (*NO_TEACHER, "privacy.secure_aggregation=true")
+PINS = "clients 0, 1, 2 know others by the keys that they see first in this run"
+
+
+class Groups:
+    """Keeps the groups that the server sends."""
+
+    def __init__(self) -> None:
+        self.seen: list[Group] = []
+
+    def __call__(self, order: Message, reply: Message) -> Message:
+        config: Any = order.content.config_records.get("config", {})
+        if config.get("group"):
+            self.seen.append(Group.from_bytes(config["group"]))
+        return reply
+
+
+def deployed(tmp_path: Path, nodes: int = 3) -> dict[int, dict[str, str]]:
+    """Return each node's own settings in a deployment that was just made."""
+    make_deployment(tmp_path / "fed", Options(nodes))
+    return {k: settings_of(tmp_path / "fed" / f"node-{k}") for k in range(nodes)}
+
+
+def failures(ran: Any) -> list[str]:
+    return [text for event in ran.events("round") for text in event["failures"]]
+
+
+def test_without_known_peers_the_run_says_who_could_be_in_the_middle(
+    federate: Federate, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        federate(*SECURE)
+    assert sum(PINS in record.getMessage() for record in caplog.records) == 1
+
+
+def test_sites_of_a_deployment_sign_with_their_nodes_keys_and_know_the_others(
+    federate: Federate, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, groups = deployed(tmp_path), Groups()
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        ran = federate(*SECURE, node_configs=own, spoil=groups)
+    assert not failures(ran)
+    assert not [record for record in caplog.records if PINS in record.getMessage()]
+    settings = [parse_settings({"privacy.secure_aggregation": True}, own[k]) for k in own]
+    assert len(groups.seen) == 2 * 3
+    for group in groups.seen:
+        there = {member.client: member.identity for member in group.members}
+        assert there == known_peers(settings[0])
+        assert there == {k: identity_of(settings[k], "any", k).public for k in own}
+
+
+def test_a_site_refuses_a_member_that_it_knows_by_another_key(
+    federate: Federate, tmp_path: Path
+) -> None:
+    """To node 1, whoever answers as client 2 is somebody in the middle."""
+    own = deployed(tmp_path)
+    peers = tmp_path / "fed" / "node-1" / "peers"
+    (peers / "node-2.pub").write_bytes((peers / "node-0.pub").read_bytes())
+    said = (
+        "client 1: refused: client 2 has another identity than privacy.peers has: somebody may be"
+    )
+    with pytest.raises(UserError, match=said):  # of three nobody can be done without
+        federate(*SECURE, "run.rounds=1", node_configs=own)
