@@ -21,6 +21,7 @@ from client_app.masking import NoKeysError, begin_masking, publish_keys, unmask_
 from client_app.placement import handled_elsewhere, node_name
 from client_app.preload import preload as preload
 from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
+from client_app.privacy_account import charge_moments
 from client_app.site import load_cache, note
 from client_app.site_log import noted
 from client_app.together import take_trained
@@ -92,7 +93,10 @@ def _error_reply(error: Exception) -> Error:
 @answers
 def prepare(message: Message, context: Context) -> RecordDict:
     """Answer PREPARE: rows, classes, backend, and the moments of the training features."""
-    return pack_site_report(*prepare_site(load_cache(context)))
+    cache = load_cache(context)
+    found = prepare_site(cache)
+    charge_moments(cache)
+    return pack_site_report(*found)
 
 
 @app.query("probe")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from client_app.device_weight import device_weight
 from client_app.guidance import chosen_terms, training_data, with_labels
 from client_app.outgoing import Outgoing, outgoing
+from client_app.privacy_account import charge_update
 from client_app.private_rows import row_privacy
 from client_app.site import SiteCache
 from core import TrainSettings, derive_seed, local_optimizer
@@ -74,6 +75,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
     from data import Projection
     from quantum import TrainTask, first_layers, load_compiled
 
+    charge_update(cache, instruction.steps)
     projection, number = Projection.from_bytes(instruction.projection), instruction.round
     cache.take_projection(projection)
     settings = cache.settings

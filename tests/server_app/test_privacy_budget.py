@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,3 +159,42 @@ def test_a_round_without_some_client_counts_as_not_drawn(federate: Federate) -> 
     assert after_round(drawn, state, Releases(1, 1), three) == Releases(2, 1)
     state.absent = frozenset({3})
     assert after_round(drawn, state, Releases(1, 1), two) == Releases(2, 1)
+
+
+# --- a site's own limit -----------------------------------------------------------------------
+
+NOISED = ("privacy.dp=local", "privacy.noise=4", "privacy.moment_noise=8")
+
+
+def account(ran: Any) -> list[Any]:
+    from core.site_ledger import recorded
+
+    return [
+        recorded(path) for path in sorted((ran.folder.parent / "store/privacy").glob("*.jsonl"))
+    ]
+
+
+def test_every_site_accounts_for_what_leaves_it(federate: Federate, tmp_path: Path) -> None:
+    store = f"llm.store={tmp_path / 'store'}"
+    for count in (2, 4):
+        ran = federate(*NOISED, store, "agent.kind=all")
+        for site in account(ran):
+            assert [one.count for one in site if one.what == "updates"] == [1] * count
+            assert len([one for one in site if one.what == "moments"]) == count
+    steps = federate(*TINY_ROWS, store, "run.rounds=1", "train.steps=3")
+    assert [site[-1].count for site in account(steps)] == [3, 3, 3]
+    assert not (Path(federate().folder) / "privacy").exists()
+
+
+def test_a_site_sits_out_when_its_own_epsilon_is_spent(federate: Federate, tmp_path: Path) -> None:
+    """Every site's pays for two rounds; the model of these is kept."""
+    limit = epsilon({2.0: 2, **moment_multipliers(8.0)}, 1e-5)
+    store = f"llm.store={tmp_path / 'store'}"
+    given = (*NOISED, store, "run.rounds=4", f"privacy.site_epsilon={limit + 0.001}")
+    ran = federate(*given, "agent.kind=all")
+    assert ran.summary["rounds"] == 2
+    assert "budget of client 0, 1, 2 does not pay for round 3" in ran.summary["stop_reason"]
+    assert (ran.folder / "model.safetensors").exists()
+    with pytest.raises(UserError, match=r"3 clients cannot.*over all runs on this site's rows"):
+        federate(*given, "agent.kind=all")
+    assert all(len(site) == 4 for site in account(ran))

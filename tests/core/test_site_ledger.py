@@ -1,0 +1,137 @@
+"""A site's own account of epsilon: what it holds, what it refuses, and what a crash leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import BudgetError, UserError, read_jsonl
+from core.accounting import epsilon
+from core.site_ledger import Release, account_file, charge, recorded, rows_key, runs_of, spent
+
+DELTA = 1e-5
+
+
+def file_in(folder: Path) -> Path:
+    return account_file(folder, 3, rows_key(["ACGT"], [1]))
+
+
+def test_releases_of_all_runs_add_up(tmp_path: Path) -> None:
+    path = file_in(tmp_path)
+    moments = [Release("moments", 4.0, 1), Release("moments", 8 / math.sqrt(2), 1)]
+    assert charge(path, "a/3", moments, limit=0, delta=DELTA) == spent(moments, DELTA)
+    steps = Release("updates", 9.65, 60)
+    after = charge(path, "b/3", [steps], limit=0, delta=DELTA)
+    assert after == epsilon({4.0: 1, 8 / math.sqrt(2): 1, 9.65: 60}, DELTA)
+    assert after == pytest.approx(3.974913, abs=1e-6)  # dp-accounting's own figure
+    assert recorded(path) == [*moments, steps]
+    assert runs_of(path) == ["a/3", "b/3"]
+    line = list(read_jsonl(path))[-1]
+    assert line.pop("date").endswith("+00:00")
+    assert line == {
+        "run": "b/3",
+        "mechanism": "gaussian",
+        "what": "updates",
+        "multiplier": 9.65,
+        "count": 60,
+        "delta": DELTA,
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_what_would_pass_the_limit_is_refused_and_not_written(tmp_path: Path) -> None:
+    path, one = file_in(tmp_path), Release("updates", 2.0, 1)
+    limit = epsilon({2.0: 2}, DELTA)
+    for _ in range(2):
+        charge(path, "a", [one], limit=limit, delta=DELTA)
+    three = epsilon({2.0: 3}, DELTA)
+    with pytest.raises(BudgetError, match=f"epsilon {three:.3g} over all runs .* = {limit:g}; no"):
+        charge(path, "b", [one], limit=limit, delta=DELTA)
+    assert len(recorded(path)) == 2
+    assert charge(path, "b", [one], limit=three, delta=DELTA) == three
+
+
+@given(st.permutations(range(6)), st.integers(0, 6))
+def test_rows_are_the_same_in_any_order_and_split(order: list[int], cut: int) -> None:
+    texts, labels = [f"row {k}" for k in range(6)], [0, 1, 0, 1, 1, 0]
+    mixed = [texts[k] for k in order], [labels[k] for k in order]
+    assert rows_key(*mixed) == rows_key(texts, labels)
+    parts = rows_key(texts[cut:] + texts[:cut], labels[cut:] + labels[:cut])
+    assert parts == rows_key(texts, labels)
+    assert rows_key(texts, labels[::-1]) != rows_key(texts, labels)
+    assert rows_key(texts[1:], labels[1:]) != rows_key(texts, labels)
+
+
+def test_clients_of_one_store_have_accounts_of_their_own(tmp_path: Path) -> None:
+    assert account_file(tmp_path, 1, "f") != account_file(tmp_path, 2, "f")
+
+
+def test_a_line_that_a_crash_broke_off_counts_for_nothing(tmp_path: Path) -> None:
+    path, one = file_in(tmp_path), Release("updates", 2.0, 1)
+    charge(path, "a", [one], limit=0, delta=DELTA)
+    with path.open("ab") as file:
+        file.write(b'{"run": "a", "multip')
+    assert recorded(path) == [one]
+    charge(path, "b", [one], limit=0, delta=DELTA)
+    assert recorded(path) == [one, one]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", '{"what": "updates", "multiplier": 2.0, "count": -1}'],
+)
+def test_a_damaged_account_is_refused(tmp_path: Path, line: str) -> None:
+    path, one = file_in(tmp_path), Release("updates", 2.0, 1)
+    charge(path, "a", [one], limit=0, delta=DELTA)
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=r"has a damaged line; .*restore it"):
+        charge(path, "b", [one], limit=0, delta=DELTA)
+
+
+def test_an_account_that_cannot_be_written_lets_nothing_out(tmp_path: Path) -> None:
+    (tmp_path / "privacy").write_text("a file")
+    with pytest.raises(UserError, match="cannot be written"):
+        charge(file_in(tmp_path), "a", [Release("updates", 2.0, 1)], limit=0, delta=DELTA)
+
+
+def _charge_often(path: Path, name: str) -> None:
+    for _ in range(5):
+        charge(path, name, [Release("updates", 2.0, 1)], limit=0, delta=DELTA)
+
+
+def test_two_runs_at_once_lose_no_line(tmp_path: Path) -> None:
+    path, fork = file_in(tmp_path), multiprocessing.get_context("fork")
+    charge(path, "before", [Release("updates", 2.0, 1)], limit=0, delta=DELTA)
+    both = [fork.Process(target=_charge_often, args=(path, name)) for name in "ab"]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert len(recorded(path)) == 11
+
+
+def test_two_runs_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> None:
+    path, fork = file_in(tmp_path), multiprocessing.get_context("fork")
+    limit = epsilon({2.0: 3}, DELTA)
+
+    def until_refused() -> None:
+        with contextlib.suppress(BudgetError):
+            while True:
+                charge(path, "a", [Release("updates", 2.0, 1)], limit=limit, delta=DELTA)
+
+    both = [fork.Process(target=until_refused) for _ in range(3)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+        assert one.exitcode == 0
+    assert len(recorded(path)) == 3
