@@ -6,6 +6,7 @@ import contextlib
 import math
 import multiprocessing
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -119,9 +120,18 @@ def test_two_runs_at_once_lose_no_line(tmp_path: Path) -> None:
     assert len(recorded(path)) == 11
 
 
-def test_two_runs_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> None:
+def test_two_runs_at_once_do_not_pass_the_limit_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, fork = file_in(tmp_path), multiprocessing.get_context("fork")
     limit = epsilon({2.0: 3}, DELTA)
+
+    def slow(releases: list[Release], delta: float) -> float:
+        found = spent(releases, delta)
+        time.sleep(0.05)  # without a lock all of them would come through here
+        return found
+
+    monkeypatch.setattr("core.site_ledger.spent", slow)
 
     def until_refused() -> None:
         with contextlib.suppress(BudgetError):

@@ -198,3 +198,13 @@ def test_a_site_sits_out_when_its_own_epsilon_is_spent(federate: Federate, tmp_p
     with pytest.raises(UserError, match=r"3 clients cannot.*over all runs on this site's rows"):
         federate(*given, "agent.kind=all")
     assert all(len(site) == 4 for site in account(ran))
+
+
+def test_moments_do_not_leave_for_a_run_that_has_no_first_round_left(
+    federate: Federate, tmp_path: Path
+) -> None:
+    limit = epsilon(moment_multipliers(8.0), 1e-5) + 0.001
+    given = (*NOISED, f"llm.store={tmp_path / 'store'}", f"privacy.site_epsilon={limit}")
+    with pytest.raises(UserError, match=r"3 clients cannot.*at most privacy.site_epsilon"):
+        federate(*given, "agent.kind=all")
+    assert not list(tmp_path.rglob("privacy/*.jsonl"))
