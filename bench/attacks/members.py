@@ -32,9 +32,14 @@ from bench.attacks.seen import Floats, Seen, watch
 from bench.tables import head, mean_spread, row
 from core.messages import Parameters
 from data import Split, clip_rows, moments_of, noisy_moments
+from quantum import Classifier
 
 SITES = 10
 FALSE_POSITIVES = 0.01
+OTHERS = 500
+"""Rows of no site that stand beside a site's own."""
+
+SCORES = ("loss drop", "cosine")
 
 View = Callable[[int], Sequence[int]]
 """Of a site: the sites whose mean update the attacker sees."""
@@ -103,33 +108,31 @@ def mean_update(updates: Sequence[Parameters]) -> Parameters:
     return {name: np.mean([one[name] for one in updates], axis=0) for name in updates[0]}
 
 
-def from_updates(seen: Seen, view: View) -> dict[str, list[Found]]:
-    """Attack every site by what a view shows of each round; return the findings by score."""
+def from_updates(seen: Seen) -> dict[tuple[str, str], list[Found]]:
+    """Attack every site by what each view shows; return the findings by view and score."""
     _, test = seen.server()
     sites = [seen.site(client) for client in range(SITES)]
-    candidates = Rows(seen, test.take(range(len(test))))
-    scores = {kind: [[np.zeros(len(x)), np.zeros(len(test))] for x in sites] for kind in SCORES}
-    own = [Rows(seen, rows) for rows in sites]
+    outside = Rows(seen, test.take(range(min(len(test), OTHERS))))
+    inside = [Rows(seen, rows) for rows in sites]
+    keys = [(view, score) for view in VIEWS for score in SCORES]
+    sums = {key: [[np.zeros(len(x)), np.zeros(OTHERS)] for x in sites] for key in keys}
     for one in seen.rounds.values():
-        outside = candidates.losses(one.sent), candidates.steps(one.sent)
-        for client, rows in enumerate(own):
-            known = [one.updates[k] for k in view(client) if k in one.updates]
-            if not known:
-                continue
-            update = mean_update(known)
-            inside = rows.losses(one.sent), rows.steps(one.sent)
-            for place, (who, before) in enumerate(((rows, inside), (candidates, outside))):
-                scores["loss drop"][client][place] += before[0] - who.losses(update)
-                scores["cosine"][client][place] += before[1] @ _direction(seen, update, one.sent)
-    return {kind: [found(*pair) for pair in pairs] for kind, pairs in scores.items()}
+        before = outside.losses(one.sent), outside.steps(one.sent)
+        for client, rows in enumerate(inside):
+            own = rows.losses(one.sent), rows.steps(one.sent)
+            for view, shown in VIEWS.items():
+                if not (known := [one.updates[k] for k in shown(client) if k in one.updates]):
+                    continue
+                update = mean_update(known)
+                moved = _direction(outside.classifier, update, one.sent)
+                for place, (who, then) in enumerate(((rows, own), (outside, before))):
+                    sums[view, "loss drop"][client][place] += then[0] - who.losses(update)
+                    sums[view, "cosine"][client][place] += then[1] @ moved
+    return {key: [found(*pair) for pair in pairs] for key, pairs in sums.items()}
 
 
-SCORES = ("loss drop", "cosine")
-
-
-def _direction(seen: Seen, update: Parameters, sent: Parameters) -> Floats:
-    flatten = seen.classifier().flatten
-    moved = flatten(update) - flatten(sent)
+def _direction(classifier: Classifier, update: Parameters, sent: Parameters) -> Floats:
+    moved = classifier.flatten(update) - classifier.flatten(sent)
     return np.asarray(moved / max(float(np.linalg.norm(moved)), 1e-12))
 
 
@@ -204,9 +207,9 @@ def updates_table(rows: int, seeds: Sequence[int]) -> None:
     for name, given in UPDATES:
         runs = [watch(f"run.seed={s}", f"data.train_rows={rows}", *given) for s in seeds]
         accuracy = mean_spread([100 * seen.accuracy for seen in runs], 1)
-        for view, shown in VIEWS.items():
-            by_score = [from_updates(seen, shown) for seen in runs]
-            results = {kind: [averaged(one[kind]) for one in by_score] for kind in SCORES}
+        attacked = [from_updates(seen) for seen in runs]
+        for view in VIEWS:
+            results = {kind: [averaged(one[view, kind]) for one in attacked] for kind in SCORES}
             best = max(SCORES, key=lambda kind: float(np.mean([one.auc for one in results[kind]])))
             print(row((str(rows), name, view, best, *_cells(results[best]), accuracy)), flush=True)
 
