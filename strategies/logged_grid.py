@@ -102,13 +102,15 @@ class LoggedGrid(Grid):
 def submission(grid: Grid, run_id: str) -> dict[str, Any]:
     """Return the line of who submitted a run, and which code it runs.
 
-    Outside Flower's runtime there is neither an account nor a bundle; ``code`` is there always:
-    the digest of our packages' files as this process has them.
+    Outside Flower's runtime there is neither an account nor a bundle, and Flower's open edition
+    has no accounts (``<id:none>``). ``code`` is there always: the digest of our packages' files as
+    this process has them.
     """
     line = {"event": "submitted", "run": run_id, "account": "", "bundle": "", "code": code_digest()}
     with suppress(Exception):  # a grid without a SuperLink knows no run
         run = grid.run
-        line["account"] = str(run.account_name or run.flwr_aid)
+        accounts = (str(run.account_name), str(run.flwr_aid))
+        line["account"] = next((a for a in accounts if a and not a.startswith("<")), "")
         line["bundle"], line["submitted"] = str(run.fab_hash), str(run.pending_at)
     return line
 

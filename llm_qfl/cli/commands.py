@@ -155,19 +155,19 @@ def _audit_log(run: Path, site: str, as_json: bool) -> int:
 
 def log_lines(found: Mapping[str, Any]) -> list[str]:
     """Return a line for each line of a run's log, and below what was found."""
-    who_began = one_line(found["account"]) or "not known (no account: the run was in one process)"
+    who_began = one_line(found["account"]) or "not known (Flower has no account of it)"
     bundle = found["bundle"] or "none"
-    lines = [f"submitted by: {who_began}", f"bundle: {bundle}", f"code: {found['code']}", ""]
+    code = one_line(found["code"])
+    lines = [f"submitted by: {who_began}", f"bundle: {one_line(bundle)}", f"code: {code}", ""]
     lines.append("line  when (UTC)           what                        who, or digest")
     for one in found["lines"]:
         place = f", round {one['round']}" if str(one.get("round", "")) not in ("", "0") else ""
         what = f"{one.get('kind', '')} {one['event']}{place}".strip()
-        lines.append(f"{one['line']:>4}  {one['at'][:19]}  {one_line(what):<26}  {_log_who(one)}")
-    lines += ["", f"head: {found['head']}", *found["notes"]]
-    lines += [found["broken"]] if found["broken"] else []
-    lines += found["differs"]
-    whole = not found["broken"] and not found["differs"]
-    return [*map(one_line, lines), "the log holds" if whole else "the log does not hold"]
+        told = one_line(_log_who(one))
+        lines.append(f"{one['line']:>4}  {one_line(one['at'])[:19]}  {one_line(what):<26}  {told}")
+    faults = [*([found["broken"]] if found["broken"] else []), *found["differs"]]
+    lines += ["", f"head: {found['head']}", *map(one_line, (*found["notes"], *faults))]
+    return [*lines, "the log does not hold" if faults else "the log holds"]
 
 
 def _log_who(one: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from llm_qfl.cli.commands import log_lines
 from reporting.run_log import LogFinding, check_log, main
 from server_app.app import drive
 from strategies.journal import LOG, RunJournal
-from strategies.logged_grid import code_digest
+from strategies.logged_grid import code_digest, submission
 from tests.command import llm_qfl
 from tests.conftest import NO_TEACHER, SMALL
 
@@ -278,3 +279,13 @@ def test_decisions_that_a_resumed_run_has_not_made_again_do_not_count(tmp_path: 
         {"event": "resumed", "round": 1, "config": config},
     )
     assert faults(check_log(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "account", "shown"),
+    [("anna", "17", "anna"), ("", "17", "17"), ("<name:none>", "<id:none>", ""), ("", "", "")],
+)
+def test_who_submitted_is_what_flower_knows(name: str, account: str, shown: str) -> None:
+    facts = {"account_name": name, "flwr_aid": account, "fab_hash": "ab", "pending_at": "now"}
+    line = submission(SimpleNamespace(run=SimpleNamespace(**facts)), "3")  # type: ignore[arg-type]
+    assert (line["account"], line["bundle"], line["run"]) == (shown, "ab", "3")
