@@ -36,6 +36,15 @@ def quorum(settings: Settings) -> int:
     return max(least, LEAST, settings.privacy.group_size)
 
 
+def fewest_participants(settings: Settings) -> int:
+    """Return how many clients a round is given: two groups, where an agent lives on their credit.
+
+    What one group alone was worth says nothing of its members.
+    """
+    tells = sees_groups(settings) and agent_declares(settings, "needs_credit")
+    return max(quorum(settings), 2 * settings.privacy.group_size if tells else 0)
+
+
 def sees_groups(settings: Settings) -> bool:
     """Whether the server sees the sums of several groups, and not one sum only."""
     return settings.privacy.secure_aggregation and settings.privacy.group_size > 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from core import Settings
 from core.formatting import MOST_LISTED, listed
 from core.settings.run import StopSettings
-from core.settings.secure import quorum
+from core.settings.secure import fewest_participants
 from strategies.decisions import Agent, ClientView, Decision, Observation
 from strategies.decisions.budget import budgets, within
 from strategies.decisions.harmless import EVERYBODY, why_not
@@ -65,11 +65,13 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
         if len(seen.losses) >= settings.stop.min_rounds:
             return Decision.to_stop(decision.reason), []
         notes.append(f"no stop before {settings.stop.min_rounds} rounds")
-    least = min(quorum(settings), len(seen.clients))
+    least = min(fewest_participants(settings), len(seen.clients))
     if decision.participants and settings.agent.leave_out == "when-harmless":
         decision = _harmless(decision, seen, notes)
     steps, bounded = {}, list[str]()
-    for view in _participants(decision, seen, least, notes):
+    own = min(settings.run.min_replies, len(seen.clients)) == least
+    limit = f"run.min_replies = {least}" if own else f"the {least} that sums of groups need"
+    for view in _participants(decision, seen, least, limit, notes):
         wanted = decision.steps.get(view.client, view.steps)
         steps[view.client] = max(seen.min_steps, min(seen.max_steps, wanted))
         if steps[view.client] != wanted:
@@ -94,12 +96,12 @@ def _harmless(decision: Decision, seen: Observation, notes: list[str]) -> Decisi
 
 
 def _participants(
-    decision: Decision, seen: Observation, least: int, notes: list[str]
+    decision: Decision, seen: Observation, least: int, limit: str, notes: list[str]
 ) -> list[ClientView]:
     """Return a decision's known clients by index, everybody if it has none.
 
-    Where a round needs more replies than it has participants, those of the best average credit are
-    added, of equal ones the cheapest.
+    Where a round needs more replies than it has participants (the least, by the limit so called),
+    those of the best average credit are added, of equal ones the cheapest.
     """
     wanted = set(decision.participants)
     chosen = [view for view in seen.clients if view.client in wanted]
@@ -116,7 +118,7 @@ def _participants(
     added = sorted(others[: max(0, least - len(chosen))], key=_index)
     if added:
         who = listed(view.client for view in added)
-        notes.append(f"clients added up to run.min_replies = {least}: {who}")
+        notes.append(f"clients added up to {limit}: {who}")
     return sorted([*chosen, *added], key=_index)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ def test_sites_with_wrong_labels_stand_lowest_by_sums_as_by_models(federate: Fed
     federate(*TWELVE, "distill.weight=0", agent=openly)
     groups = [event["groups"] for event in ran.events("round")]
     assert [len(one) for one in groups] == [4] * 5
+    pairs = (p for one in groups for group in one for p in combinations(group["clients"], 2))
+    # 60 meetings in five rounds: by chance a third of them are of pairs that have met.
+    assert len(set(pairs)) >= 48
     assert all(view.standing is None for view in (*solved.shown[0], *solved.shown[1]))
     last, beside = standings(solved.shown[-1]), standings(openly.shown[-1])
     assert set(np.argsort(last)[:2]) == set(np.argsort(beside)[:2]) == {0, 1}

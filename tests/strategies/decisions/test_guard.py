@@ -92,6 +92,24 @@ def test_participants_are_added_up_to_min_replies(least: int, chosen: tuple[int,
     assert len(few) == min(least, 2)
 
 
+@pytest.mark.parametrize(
+    ("agent", "least"),
+    [
+        (("agent.kind=bandit",), 6),  # of one group alone nothing is learnt
+        (("agent.kind=all",), 3),  # sees no credit
+        (("agent.kind=bandit", "run.min_replies=7"), 7),
+    ],
+)
+def test_agents_that_live_on_credit_from_sums_have_two_groups(
+    agent: tuple[str, ...], least: int
+) -> None:
+    secure = "privacy.secure_aggregation=true", "privacy.group_size=3", "run.clients=8"
+    steps, notes = bounded({7: 10}, [view(k) for k in range(8)], *secure, *agent)
+    assert len(steps) == least
+    limit = "run.min_replies = 7" if least == 7 else f"the {least} that sums of groups need"
+    assert notes[0].startswith(f"clients added up to {limit}: 0, 1")
+
+
 def test_uneven_steps_are_raised_to_the_fewest_and_the_larger_ones_pay() -> None:
     clients = [view(k, circuits_per_step=32) for k in (0, 1)]
     shown: dict[str, Any] = {"min_steps": 1, "max_steps": 100}
