@@ -24,7 +24,7 @@ OPEN = when("privacy.secure_aggregation", False)
 REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
     (LAYERED, COORDINATES, "each angle is averaged over the sites that have it"),
     (LAYERED, SIZED, "features are chosen for circuits that are alike"),
-    (LAYERED, OPEN, "a masked update has every angle"),
+    (LAYERED, OPEN, "the sum of a layer that one site has is its update"),
     (LAYERED, when("evaluation.mode", "central"), "a site cannot evaluate layers it lacks"),
     (
         LAYERED,
@@ -67,7 +67,15 @@ def check_layers(s: Settings, *, at_node: bool) -> None:
             f"whole numbers from 1 to quantum.reps, for instance '{most},1'",
             "lower them, or raise quantum.reps: the global circuit is the deepest",
         )
-    if len(names) not in (0, 1, s.run.clients) and not at_node:
+    if at_node or not names:
+        return
+    if max(map(int, names)) < most:
+        raise SettingsError(
+            f"quantum.layers = {s.quantum.layers!r} with quantum.reps = {most}",
+            "a client that has all layers: nobody would train the last ones",
+            "lower quantum.reps, or raise one of them",
+        )
+    if len(names) not in (1, s.run.clients):
         raise SettingsError(
             f"quantum.layers names {len(names)} depths with run.clients = {s.run.clients}",
             "one for all clients, or one for each",

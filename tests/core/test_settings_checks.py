@@ -99,7 +99,8 @@ MISTAKES = [
     ),
     (f"{DEEP} quantum.layers=0", "layers = '0' with quantum.reps = 3"),
     (f"{DEEP} quantum.layers=2.5", "layers = '2.5' with quantum.reps = 3"),
-    (f"{DEEP} quantum.layers=1,2", "layers names 2 depths with run.clients = 4"),
+    (f"{DEEP} quantum.layers=1,3", "layers names 2 depths with run.clients = 4"),
+    (f"{DEEP} quantum.layers=1,2,2,1", "accepted: a client that has all layers: nobody would"),
     (f"{DEEP} quantum.layers=1 aggregation.rule=krum", "rule = 'krum'; accepted: .*trimmed-mean"),
     (f"{DEEP} quantum.layers=1 aggregation.rule=FedAdam", "each angle is averaged over the sites"),
     (f"{DEEP} quantum.layers=1 evaluation.mode=federated", "a site cannot evaluate layers it lack"),
@@ -108,7 +109,10 @@ MISTAKES = [
         "qubits = 'auto'; accepted: ",
     ),
     (f"{DEEP} quantum.layers=1 {DP}", "noise is made for a mean of all updates in every angle"),
-    (f"{DEEP} quantum.layers=1 privacy.secure_aggregation=true", "a masked update has every angle"),
+    (
+        f"{DEEP} quantum.layers=1 privacy.secure_aggregation=true",
+        "the sum of a layer that one site has is its",
+    ),
     (
         "aggregation.rule=median aggregation.weighting=noise",
         "weighting = 'noise' would be ignored because aggregation.rule = 'median'",
