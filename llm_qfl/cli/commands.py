@@ -163,8 +163,8 @@ def log_lines(found: Mapping[str, Any]) -> list[str]:
     for one in found["lines"]:
         place = f", round {one['round']}" if str(one.get("round", "")) not in ("", "0") else ""
         what = f"{one.get('kind', '')} {one['event']}{place}".strip()
-        told = one_line(_log_who(one))
-        lines.append(f"{one['line']:>4}  {one_line(one['at'])[:19]}  {one_line(what):<26}  {told}")
+        cell = one_line(_log_who(one))
+        lines.append(f"{one['line']:>4}  {one_line(one['at'])[:19]}  {one_line(what):<26}  {cell}")
     faults = [*([found["broken"]] if found["broken"] else []), *found["differs"]]
     lines += ["", f"head: {found['head']}", *map(one_line, (*found["notes"], *faults))]
     return [*lines, "the log does not hold" if faults else "the log holds"]
