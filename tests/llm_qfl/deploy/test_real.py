@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from core import read_jsonl
 from llm_qfl.cli.flower import CONNECTION, Flwr, output
 from llm_qfl.cli.processes import TAG, members, wait_for
 from llm_qfl.cli.superlink import free_port, healthy
@@ -93,6 +94,40 @@ def test_two_nodes_join_over_tls_run_and_leave(tmp_path: Path) -> None:
     assert "stopped" in stopped.stdout
     assert not members(tag)
     assert not (tmp_path / "fed" / "state.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="minutes: make test-deploy runs it")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_three_nodes_aggregate_securely_under_their_own_keys(tmp_path: Path) -> None:
+    """Each message may be answered by a new process: what the protocol keeps has to last."""
+    made = (*SMALL, "run.rounds=2", "distill.weight=0", "agent.kind=all")
+    words = (*made, "data.train_rows=120", "privacy.secure_aggregation=true")
+    sets = [word for assignment in words for word in ("--set", assignment)]
+    fed, tag = tmp_path / "fed", ""
+    try:
+        up = llm_qfl(tmp_path, "deploy", "up", "fed", "--nodes", "3", "--detach")
+        assert up.returncode == 0, up.stdout + up.stderr
+        tag = json.loads((fed / "state.json").read_text())["tag"]
+        ran = llm_qfl(tmp_path, "run", "--on", "fed", "--name", "secure", *sets)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        folder = (tmp_path / "runs" / "latest").resolve()
+        rounds = [e for e in read_jsonl(folder / "metrics.jsonl") if e["event"] == "round"]
+        assert [event["groups"][0]["summed"] for event in rounds] == [[0, 1, 2]] * 2
+        assert not [text for event in rounds for text in event["failures"]]
+        assert "see first in this run" not in ran.stdout + ran.stderr  # they know each other
+        # The keys are the nodes' own: whoever is known by another one is refused.
+        peers = fed / "node-2" / "peers"
+        (peers / "node-0.pub").write_bytes((peers / "node-1.pub").read_bytes())
+        refused = llm_qfl(tmp_path, "run", "--on", "fed", "--name", "middle", *sets)
+        assert refused.returncode != 0
+        assert "client 0 has another identity than privacy.peers has" in (
+            refused.stdout + refused.stderr
+        )
+    finally:
+        stopped = llm_qfl(tmp_path, "deploy", "stop", "fed")
+    assert stopped.returncode == 0
+    assert not members(tag)
 
 
 @pytest.mark.slow
