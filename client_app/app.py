@@ -152,7 +152,7 @@ def train(message: Message, context: Context) -> RecordDict:
     parameters, instruction = read_instruction(message, TrainIns)
     fine_tuned = instruction.fine_tuned
     cache = load_cache(context, instruction.run, instruction.adapter, fine_tuned=fine_tuned)
-    masking = begin_masking(cache, context, instruction)
+    masking = begin_masking(cache, context, parameters, instruction)
     begun, outcome = take_trained(cache, parameters, instruction)
     report, leaving = train_round(cache, begun, instruction, outcome)
     cache.store()

@@ -14,8 +14,8 @@ from flwr.app import ConfigRecord, Context
 
 from client_app.outgoing import Outgoing
 from core import SettingsError, UserError
-from core.messages import TrainIns
-from core.secure_messages import KeysIns, UnmaskIns
+from core.messages import Parameters, TrainIns
+from core.secure_messages import KeysIns, UnmaskIns, work_digest
 from core.summed import summand
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ MOST_KEYS = 100
 """Rounds that keys are made for at once: 64 bytes each stay in Flower's state."""
 
 
-def begin_masking(cache: SiteCache, context: Context, instruction: TrainIns) -> Masking | None:
+def begin_masking(
+    cache: SiteCache, context: Context, parameters: Parameters, instruction: TrainIns
+) -> Masking | None:
     """Check a round's group before anything is trained; None: the update goes out as it is.
 
     From now on the round counts as used: its keys serve once, whatever becomes of it.
@@ -174,6 +176,7 @@ def begin_masking(cache: SiteCache, context: Context, instruction: TrainIns) -> 
         round=instruction.round,
         peers=known_peers(cache.settings),
         pinned=kept.pinned,
+        work=work_digest(parameters, instruction),
     )
     _check_size(group, cache)
     left = {number: key for number, key in kept.keys.items() if number > instruction.round}

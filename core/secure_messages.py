@@ -5,6 +5,9 @@ A masked update travels in the training reply, as one array of bytes where its p
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import numpy as np
@@ -12,7 +15,7 @@ from flwr.app import ConfigRecord, RecordDict
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from core.messages import ABOUT, STRICT, TrainReport, pack_report
+from core.messages import ABOUT, STRICT, Parameters, TrainIns, TrainReport, pack_report
 
 KEYS, UNMASK = "query.keys", "query.unmask"
 
@@ -21,7 +24,21 @@ KEYS_CODE = 1003
 
 MASKED, ANSWER = "masked", "answer"
 
+OWN_FIELDS = ("steps", "step_offset", "fine_tuned", "group", "log")
+"""Fields of an instruction in which the members of a group differ."""
+
 Round = Annotated[int, Field(ge=1, le=2**31)]
+
+
+def work_digest(parameters: Parameters, instruction: TrainIns) -> bytes:
+    """Return SHA-256 over the model and what else all members of a group train with."""
+    shared = {k: v for k, v in asdict(instruction).items() if k not in OWN_FIELDS}
+    shared["projection"] = instruction.projection.hex()
+    found = hashlib.sha256(json.dumps(shared, sort_keys=True).encode())
+    for name in sorted(parameters):
+        array = np.ascontiguousarray(parameters[name])
+        found.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+    return found.digest()
 
 
 @dataclass(frozen=True, config=STRICT)

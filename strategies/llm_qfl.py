@@ -136,18 +136,18 @@ class LlmQfl(Strategy):
         plateau = train.schedule == "plateau"
         rate = rate_left(losses, train.plateau_rounds, gain) if plateau else 1.0
         messages = []
-        groups = self.updates.plan(grid, self.current, self.state, self._reference)
+        weights, head = self.context.federation.class_weights, self.journal.chain.head
+        alike = TrainIns(
+            server_round, 0, 0, weights, fine_tuned=False, rate=rate, log=head, **same
+        )  # what is each one's own follows
+        groups = self.updates.plan(grid, self.current, self.state, self._reference, alike)
         for client, group in groups.items():
-            instruction = TrainIns(
-                round=server_round,
+            instruction = replace(
+                alike,
                 steps=self.current.decision.steps[client],
                 step_offset=self.state.steps_done[client],
-                class_weights=self.context.federation.class_weights,
                 fine_tuned=client in self.teachers,
-                rate=rate,
                 group=group,
-                log=self.journal.chain.head,
-                **same,
             )
             content = pack_instruction(packed, instruction)
             self.current.sent[client] = payload_bytes(content)

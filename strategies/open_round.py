@@ -12,7 +12,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from core import Cost, Settings
-from core.messages import Parameters
+from core.messages import Parameters, TrainIns
 from strategies.aggregators import Contribution
 from strategies.state import FederationState
 from strategies.update_validation import Round, Update, checked_update, collect_updates, drop_long
@@ -40,9 +40,17 @@ class OpenRounds:
         """Do what is to be done before a round is decided."""
 
     def plan(
-        self, grid: Grid, now: Round, state: FederationState, reference: Parameters
+        self,
+        grid: Grid,
+        now: Round,
+        state: FederationState,
+        reference: Parameters,
+        instruction: TrainIns,
     ) -> dict[int, bytes]:
-        """Begin a round; return whom it trains, with the group that each is told of."""
+        """Begin a round; return whom it trains, with the group that each is told of.
+
+        `instruction` has what all participants are to do alike.
+        """
         self.reference = reference
         return dict.fromkeys(now.decision.participants, b"")
 

@@ -19,9 +19,9 @@ from flwr.serverapp import Grid
 
 from core import Cost, Settings, derive_seed
 from core.formatting import listed
-from core.messages import UNSET, Parameters, TrainReport, pack_instruction, payload_bytes
+from core.messages import UNSET, Parameters, TrainIns, TrainReport, pack_instruction, payload_bytes
 from core.received import ReplyError, checked_reply, read_answer, read_masked
-from core.secure_messages import KEYS, UNMASK, KeysIns, UnmaskIns
+from core.secure_messages import KEYS, UNMASK, KeysIns, UnmaskIns, work_digest
 from core.settings.secure import LEAST, shortens
 from core.summed import length, longer_than, mean_of
 from strategies.aggregators import Contribution
@@ -155,12 +155,18 @@ class SecureRounds(OpenRounds):
     # --- a round ------------------------------------------------------------------------------
 
     def plan(
-        self, grid: Grid, now: Round, state: FederationState, reference: Parameters
+        self,
+        grid: Grid,
+        now: Round,
+        state: FederationState,
+        reference: Parameters,
+        instruction: TrainIns,
     ) -> dict[int, bytes]:
         """Put the participants into groups; return what each is told of its own."""
         from core.secagg import cap_weights, make_group, threshold_of
 
         self._grid, self.reference = grid, reference
+        work = work_digest(reference, instruction)
         privacy, number = self.settings.privacy, now.number
         seed = derive_seed(self.settings.run.seed, "groups", number)
         past = [one.groups for one in state.group_rounds]
@@ -178,7 +184,7 @@ class SecureRounds(OpenRounds):
             threshold = threshold_of(len(clients), privacy.threshold)
             capped = cap_weights({k: weights[k] for k in clients}, threshold)
             tables = {k: self.tables[k] for k in clients}
-            groups.append(make_group(self.run, number, threshold, tables, capped))
+            groups.append(make_group(self.run, number, threshold, tables, capped, work))
         self.groups = tuple(groups)
         return {k: data for g in groups for data in (g.to_bytes(),) for k in g.clients}
 

@@ -22,6 +22,7 @@ FEWEST = 3
 MOST_TIMES = 10.0
 """Most that a member weighs, as a multiple of what enough others weigh (`cap_weights`)."""
 
+WORK_BYTES = 32
 _MOST_CLIENT = 10**6
 
 
@@ -61,12 +62,17 @@ class Group:
         Members that must answer for the sum to be opened.
     members : tuple of Member
         In ascending order of their clients.
+    work : bytes
+        Digest of the model and of whatever else all members train with, 32 bytes. A server that
+        sent others a model without gradients would read one update off the sum (Pasquini et al.,
+        *Eluding Secure Aggregation in Federated Learning via Model Inconsistency*, CCS 2022).
     """
 
     run: str
     round: int
     threshold: int
     members: tuple[Member, ...]
+    work: bytes = bytes(WORK_BYTES)
 
     @cached_property
     def digest(self) -> bytes:
@@ -113,7 +119,7 @@ class Group:
         """Write 217 bytes for each member, and the rest."""
         name = self.run.encode()
         head = number_bytes(len(name)) + name + number_bytes(self.round)
-        head += number_bytes(self.threshold) + number_bytes(len(self.members))
+        head += number_bytes(self.threshold) + self.work + number_bytes(len(self.members))
         parts = (
             number_bytes(m.client) + m.identity + m.keys.to_bytes() + struct.pack(">d", m.weight)
             for m in self.members
@@ -135,13 +141,13 @@ class Group:
         except UnicodeDecodeError:
             raise SecAggError("a group's run is no text") from None
         number, threshold = reader.number(2**31), reader.number(MOST_MEMBERS)
-        members = []
+        work, members = reader.take(WORK_BYTES), []
         for _ in range(reader.number(MOST_MEMBERS)):
             client, identity = reader.number(_MOST_CLIENT), reader.take(IDENTITY_BYTES)
             keys = SignedKeys.read(reader)
             members.append(Member(client, identity, keys, struct.unpack(">d", reader.take(8))[0]))
         reader.end()
-        return cls(run, number, threshold, tuple(members))
+        return cls(run, number, threshold, tuple(members), work)
 
 
 def threshold_of(members: int, share: float) -> int:
@@ -155,6 +161,7 @@ def make_group(
     threshold: int,
     tables: Mapping[int, KeyTable],
     weights: Mapping[int, float],
+    work: bytes = bytes(WORK_BYTES),
 ) -> Group:
     """Describe a group of clients for one round.
 
@@ -170,6 +177,8 @@ def make_group(
         The members' tables of keys.
     weights : mapping
         Of the same clients; `cap_weights` bounds them as the sites require.
+    work : bytes
+        Digest of what all of them are to train.
 
     Raises
     ------
@@ -183,7 +192,7 @@ def make_group(
         Member(c, tables[c].identity, tables[c].keys[number], float(weights[c]))
         for c in sorted(tables)
     )
-    group = Group(run, number, threshold, members)
+    group = Group(run, number, threshold, members, work)
     _check_shape(group)
     return group
 
@@ -213,6 +222,7 @@ def check_group(
     round: int,
     peers: Mapping[int, bytes] | None,
     pinned: Mapping[int, bytes] = {},
+    work: bytes = bytes(WORK_BYTES),
 ) -> dict[int, bytes]:
     """Check, as a member, all that a server says of a group.
 
@@ -230,6 +240,8 @@ def check_group(
         Known identities of all sites; None: each is pinned when it is first seen.
     pinned : mapping
         Identities that were seen before in this run.
+    work : bytes
+        Digest of what this member was sent to train.
 
     Returns
     -------
@@ -245,6 +257,11 @@ def check_group(
         raise SecAggError(
             f"the group is of run {group.run!r}, round {group.round}; this is run {run!r}, "
             f"round {round}"
+        )
+    if group.work != work:
+        raise SecAggError(
+            "the other members of the group are to train another model, or otherwise: one update "
+            "could be read off such a sum"
         )
     _check_shape(group)
     own = group.member(client).keys

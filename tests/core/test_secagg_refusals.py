@@ -83,6 +83,12 @@ def swapped_identity() -> Group:
             (),
         ),
         (
+            lambda: dataclasses.replace(group(), work=b"x" * 32),
+            "the other members of the group are to train another model, or otherwise: one update "
+            "could be read off such a sum",
+            (),
+        ),
+        (
             lambda: dataclasses.replace(group(), members=group().members[:2], threshold=3),
             "the group has 2 members; at least 3 are needed",
             (),
@@ -251,6 +257,12 @@ def other_list() -> bytes:
     return Round(group_of(others, 4), vectors_of(others)).mask().masked[3].ciphertexts[0]
 
 
+def other_model() -> bytes:
+    """Client 3's shares for client 0 when the server has sent 3 another model and group."""
+    other = dataclasses.replace(group(), work=b"x" * 32)
+    return Round(other, vectors_of(MEMBERS)).mask().masked[3].ciphertexts[0]
+
+
 def other_threshold() -> bytes:
     return Round(group_of(MEMBERS, 5), vectors_of(MEMBERS)).mask().masked[3].ciphertexts[0]
 
@@ -269,7 +281,11 @@ def garbage() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "made", [other_round, other_list, other_threshold, longer_list, other_receiver, garbage]
+    "made",
+    [
+        *(other_round, other_list, other_model, other_threshold),
+        *(longer_list, other_receiver, garbage),
+    ],
 )
 def test_shares_for_another_round_list_or_site_are_refused(
     masked_round: Round, made: Callable[[], bytes]

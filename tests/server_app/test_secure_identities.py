@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from client_app.app import app
 from core import UserError
+from core.messages import TRAIN, pack_parameters, unpack_parameters
 from core.secagg import Group, identity_of, known_peers
 from core.settings.parsing import parse_settings
 from llm_qfl.cli.deploy.folder import Options, make_deployment
@@ -31,6 +34,16 @@ class Groups:
         if config.get("group"):
             self.seen.append(Group.from_bytes(config["group"]))
         return reply
+
+
+class Between:
+    """The site's app behind a server that changes what it sends."""
+
+    def __init__(self, tamper: Callable[[Message], Message]) -> None:
+        self.tamper = tamper
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        return app(self.tamper(message), context)
 
 
 def deployed(tmp_path: Path, nodes: int = 3) -> dict[int, dict[str, str]]:
@@ -79,3 +92,26 @@ def test_a_site_refuses_a_member_that_it_knows_by_another_key(
     )
     with pytest.raises(UserError, match=said):  # of three nobody can be done without
         federate(*SECURE, "run.rounds=1", node_configs=own)
+
+
+@pytest.mark.parametrize("change", ["model", "rate"])
+def test_a_site_that_is_sent_another_model_than_the_others_refuses(
+    federate: Federate, change: str
+) -> None:
+    """A model without gradients for all but one would let the server read that one's update."""
+
+    def tamper(message: Message) -> Message:
+        if message.metadata.message_type == TRAIN and message.metadata.dst_node_id == 1001:
+            copy = RecordDict(dict(message.content))
+            if change == "model":
+                parameters = unpack_parameters(copy.array_records["arrays"])
+                copy["arrays"] = pack_parameters({k: 0 * v for k, v in parameters.items()})
+            else:
+                copy["config"] = ConfigRecord({**copy.config_records["config"], "rate": 0.5})
+            message.content = copy
+        return message
+
+    words = ("run.clients=4", "data.train_rows=160", "run.rounds=1")
+    ran = federate(*SECURE, *words, client_app=Between(tamper))
+    assert any("are to train another model, or otherwise" in text for text in failures(ran))
+    assert ran.events("round")[0]["groups"][0]["summed"] == [0, 2, 3]  # enough without it
