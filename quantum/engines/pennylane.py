@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import astuple, replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -33,6 +35,7 @@ from core import (
     short_message,
 )
 from quantum.circuit import Circuit
+from quantum.circuit.gates import gates_of
 from quantum.circuit.to_pennylane import observable, operations
 from quantum.engines.base import EncodedRows, FeatureRows
 
@@ -118,6 +121,14 @@ class PennylaneEngine:
             warnings.simplefilter("ignore")
             method = qml.workflow.get_best_diff_method(self._qnode)(*_probe(ansatz))
         self.gradient = str(method)
+
+    @property
+    def error(self) -> float:
+        """Estimated probability that some channel or read-out errs: they count as independent."""
+        noise = self._noise
+        kept = math.prod(1 - p for p in astuple(replace(noise, readout=0.0)))
+        places = sum(len(gate.wires) for gate in gates_of(self.ansatz.blocks))
+        return float(1 - kept**places * (1 - noise.readout) ** len(self.ansatz.readout_wires))
 
     def begin(self, label: str) -> None:
         """Seed the shots by what they are for: the same label, the same shots in any process."""

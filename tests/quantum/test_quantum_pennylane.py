@@ -204,6 +204,15 @@ def test_shots_scatter_as_their_number_says(name: str) -> None:
     assert not np.array_equal(other[0], z)
 
 
+def test_the_estimated_error_is_that_of_all_channels_and_read_outs() -> None:
+    """A probability for each gate and wire, and one for each qubit that is read."""
+    ansatz, device = qcnn(2, 2, "su4"), "default.mixed"
+    assert PennylaneEngine(ansatz, device).error == 0
+    noise = Noise(depolarizing=0.01, bit_flip=0.02, readout=0.05)
+    kept = (0.99 * 0.98) ** (2 * GATES_A_WIRE) * 0.95 ** len(ansatz.readout_wires)
+    assert PennylaneEngine(ansatz, device, noise=noise).error == pytest.approx(1 - kept)
+
+
 def test_shots_and_noise_together() -> None:
     x, noise = np.array([[0.3, -1.0]]), Noise(depolarizing=0.01, readout=0.05)
     engine = PennylaneEngine(qcnn(2, 2), "default.mixed", noise=noise, shots=5000, seed=1)
