@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from client_app.private_rows import site_deviation
 from core.messages import Parameters
 from core.settings.secure import shortens
 
@@ -30,12 +31,15 @@ class Outgoing:
         The round, from 1.
     weight : float
         By what the site multiplies the weight of its rows; 1: as it is.
+    threshold : int
+        Fewest members whose sum is opened, under secure aggregation; 0: the update goes by itself.
     """
 
     reference: Parameters
     parameters: Parameters
     round: int
     weight: float = 1.0
+    threshold: int = 0
 
 
 def outgoing(cache: SiteCache, trained: Outgoing) -> Outgoing:
@@ -54,15 +58,17 @@ def outgoing(cache: SiteCache, trained: Outgoing) -> Outgoing:
 
 
 def _noised(cache: SiteCache, model: Outgoing) -> Outgoing:
-    """With local privacy clip the update and add its noise."""
+    """With privacy at the site clip the update and add its noise, or its part of the sum's."""
     privacy = cache.settings.privacy
-    if privacy.dp != "local" or privacy.unit == "row":  # rows have their noise since training
+    at_site = privacy.dp in ("local", "summed")
+    if not at_site or privacy.unit == "row":  # rows have their noise since training
         return model
     from core.privacy import clipped, noise_seed, noised
 
     seed = noise_seed(cache.settings, "update", cache.client, model.round)
     update = clipped(model.parameters, model.reference, privacy.clip)
-    return replace(model, parameters=noised(update, privacy.noise * privacy.clip, seed))
+    deviation = site_deviation(cache.settings, model.threshold)
+    return replace(model, parameters=noised(update, deviation, seed))
 
 
 def _shortened(cache: SiteCache, model: Outgoing) -> Outgoing:

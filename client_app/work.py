@@ -13,7 +13,7 @@ from client_app.device_weight import device_weight
 from client_app.guidance import chosen_terms, training_data, with_labels
 from client_app.outgoing import Outgoing, outgoing
 from client_app.privacy_account import charge_update
-from client_app.private_rows import row_privacy
+from client_app.private_rows import group_threshold, row_privacy
 from client_app.site import SiteCache
 from core import TrainSettings, derive_seed, local_optimizer
 from core.messages import EvaluateIns, EvaluateReport, Parameters, TrainIns, TrainReport
@@ -100,7 +100,7 @@ def begin_training(cache: SiteCache, parameters: Parameters, instruction: TrainI
         steps=instruction.steps,
         step_offset=instruction.step_offset,
         seed=derive_seed(settings.run.seed, "train", cache.client, number),
-        privacy=row_privacy(settings, cache.client, number),
+        privacy=row_privacy(settings, cache.client, instruction),
     )
     seconds = time.monotonic() - began
     load_compiled(task)
@@ -167,7 +167,10 @@ def train_round(
         weight=1.0 if cache.settings.privacy.secure_aggregation else weight,
         **spent,
     )
-    trained = Outgoing(dict(begun.task.parameters), result.parameters, instruction.round, weight)
+    threshold = group_threshold(instruction)
+    trained = Outgoing(
+        dict(begun.task.parameters), result.parameters, instruction.round, weight, threshold
+    )
     return report, outgoing(cache, trained)
 
 

@@ -364,8 +364,16 @@ def _check_aggregation(s: Settings) -> None:
     check_rule(rule)
     parse_options("aggregation.options", s.aggregation.options)
     given, ours = f"aggregation.rule = {rule!r}", registry.shipped("aggregation")
+    equal = registry.declared("aggregation", rule, "equal_weights")
     whole = s.privacy.dp in ("central", "summed") and s.privacy.unit == "client"
-    if whole and not registry.declared("aggregation", rule, "equal_weights"):
+    if s.privacy.unit == "row" and s.privacy.dp == "summed" and equal:
+        raise SettingsError(
+            f"privacy.dp = 'summed' with privacy.unit = 'row' and {given}",
+            "a mean weighted by rows, such as 'weighted' or FedAdam: a row then counts alike at "
+            "every site",
+            "change aggregation.rule",
+        )
+    if whole and not equal:
         raise SettingsError(
             f"privacy.dp = {s.privacy.dp!r} with {given}",
             "aggregation.rule = 'uniform' (the noise is made for equal weights)",

@@ -23,6 +23,7 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
         "a site fits them to its rows without noise",
     ),
     (ROW, when("aggregation.weighting", "rows"), "a gradient's variance is of the rows themselves"),
+    (SUMMED, when("aggregation.weighting", "rows"), "what weighs an update less weighs its noise"),
     (ROW + SUMMED, when("train.optimizer", "descent"), "Adam is not linear in its part of a sum"),
     (ROW + SUMMED, when("train.max_steps", 1), "a second step would follow the site's own noise"),
     (SUMMED, SECURE, "each site adds but its part of the noise: the server must see sums alone"),

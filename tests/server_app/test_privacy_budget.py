@@ -103,6 +103,11 @@ def test_the_training_rows_loss_does_not_leave_the_site(federate: Federate) -> N
         ("{sums}", "privacy.dp = 'summed' with aggregation.rule = 'weighted'; accepted: .*uniform"),
         ("{sums} {rows2}", "'summed' with train.optimizer = 'auto'; .*not linear"),
         ("{sums} {rows2} train.optimizer=descent", "with train.max_steps = 100; .*own noise"),
+        (
+            "{sums} {rows2} train.optimizer=descent train.max_steps=1 train.steps=1 "
+            "aggregation.rule=uniform",
+            "unit = 'row' and aggregation.rule = 'uniform'; accepted: a mean weighted by rows",
+        ),
     ],
 )
 def test_what_hides_nothing_is_refused(given: str, message: str) -> None:
