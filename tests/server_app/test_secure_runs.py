@@ -231,10 +231,34 @@ def test_a_long_update_is_shortened_by_its_site(federate: Federate) -> None:
     assert 0.002 < moved <= 0.0101
 
 
-@pytest.mark.skipif(not os.environ.get("LLM_QFL_REAL"), reason="starts Flower's simulation")
-def test_flowers_simulation_sums_too(tmp_path: Path) -> None:
-    import llm_qfl
+def test_the_python_call_says_what_was_summed(tmp_path: Path) -> None:
+    found = summed(tmp_path)
+    assert found["privacy"]["secure_aggregation"]["groups"] == 2
 
-    config = {"run.clients": 4, "run.rounds": 2, "privacy.secure_aggregation": True}
-    found = llm_qfl.run(config, on="simulation")
-    assert found.summary["privacy"]["secure_aggregation"]["groups"] == 2
+
+@pytest.mark.slow
+@pytest.mark.skipif("LLM_QFL_REAL" not in os.environ, reason="starts Flower's simulation")
+def test_flowers_simulation_sums_to_the_same(tmp_path: Path) -> None:
+    here, there = summed(tmp_path / "a"), summed(tmp_path / "b", runtime="flower")
+    assert there["privacy"] == here["privacy"]
+    assert there["validation"]["loss"] == pytest.approx(here["validation"]["loss"], abs=1e-5)
+    assert there["ledger"]["circuits"] == here["ledger"]["circuits"]
+
+
+def summed(folder: Path, **more: Any) -> dict[str, Any]:
+    import llm_qfl
+    from tests.conftest import SMALL as FEW_ROWS
+
+    words = dict(word.split("=", 1) for word in (*FEW_ROWS, *SMALL, "run.clients=4", SECURE))
+    words |= {"run.output": str(folder), "run.name": "secure"}
+    given = {key: parsed(value) for key, value in words.items()}
+    return dict(llm_qfl.run(given, quiet=True, **more).summary)
+
+
+def parsed(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
