@@ -16,6 +16,7 @@ from client_app.app import app
 from client_app.site import forget
 from core import UserError, flatten, parse_run, read_jsonl
 from core.messages import TRAIN
+from core.secure_messages import UNMASK
 from llm_qfl.process import FIRST_NODE
 from server_app.run import run
 from strategies.deadlines import DeadlineGrid, Sent
@@ -209,3 +210,18 @@ def test_who_has_gone_does_not_evaluate(tmp_path: Path) -> None:
     assert summary["test"]["failures"] == [
         "client 1: it is not connected, or still busy with an earlier message"
     ]
+
+
+def test_a_late_masked_update_is_counted_and_never_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    secure = ("privacy.secure_aggregation=true", "run.clients=4")
+    summary, grid = go(folder, *secure, held={(1, 3): 2})
+    assert summary["status"] == "completed"
+    first, second, *_ = events(folder, "round")
+    assert first["aggregated"] == second["aggregated"] == [0, 1, 2]
+    assert first["groups"][0]["clients"] == [0, 1, 2, 3]
+    (late,) = events(folder, "late")
+    assert (late["client"], late["problem"]) == (3, "")
+    assert late["circuits"] > 0
+    asked = [round["round"] for round in events(folder, "round") if 3 in round["aggregated"]]
+    assert grid.log.count((UNMASK, 3)) == len(asked) == 2
