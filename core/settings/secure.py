@@ -36,12 +36,13 @@ def quorum(settings: Settings) -> int:
     return max(least, LEAST, settings.privacy.group_size)
 
 
-def fewest_participants(settings: Settings) -> int:
-    """Return how many clients a round is given: two groups, where an agent lives on their credit.
+def fewest_participants(settings: Settings, solved: bool) -> int:
+    """Return how many clients a round is given at least.
 
-    What one group alone was worth says nothing of its members.
+    Two groups where an agent lives on their credit and not every participant's is ``solved`` for:
+    what one group alone was worth says nothing of its members.
     """
-    tells = sees_groups(settings) and agent_declares(settings, "needs_credit")
+    tells = sees_groups(settings) and agent_declares(settings, "needs_credit") and not solved
     return max(quorum(settings), 2 * settings.privacy.group_size if tells else 0)
 
 

@@ -65,7 +65,9 @@ def guard(decision: Decision, seen: Observation, settings: Settings) -> tuple[De
         if len(seen.losses) >= settings.stop.min_rounds:
             return Decision.to_stop(decision.reason), []
         notes.append(f"no stop before {settings.stop.min_rounds} rounds")
-    least = min(fewest_participants(settings), len(seen.clients))
+    chosen = [view for view in seen.clients if view.client in decision.participants]
+    solved = all(view.standing is not None for view in chosen)
+    least = min(fewest_participants(settings, solved), len(seen.clients))
     if decision.participants and settings.agent.leave_out == "when-harmless":
         decision = _harmless(decision, seen, notes)
     steps, bounded = {}, list[str]()

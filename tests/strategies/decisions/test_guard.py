@@ -110,6 +110,16 @@ def test_agents_that_live_on_credit_from_sums_have_two_groups(
     assert notes[0].startswith(f"clients added up to {limit}: 0, 1")
 
 
+@pytest.mark.parametrize(("chosen", "trained"), [((0, 1, 2), 3), ((0, 1, 7), 6)])
+def test_one_group_trains_once_its_members_are_solved_for(
+    chosen: tuple[int, ...], trained: int
+) -> None:
+    secure = "privacy.secure_aggregation=true", "privacy.group_size=3", "run.clients=8"
+    views = [view(k, standing=None if k == 7 else 0.1) for k in range(8)]
+    steps, _ = bounded(dict.fromkeys(chosen, 10), views, *secure, "agent.kind=bandit")
+    assert len(steps) == trained
+
+
 def test_uneven_steps_are_raised_to_the_fewest_and_the_larger_ones_pay() -> None:
     clients = [view(k, circuits_per_step=32) for k in (0, 1)]
     shown: dict[str, Any] = {"min_steps": 1, "max_steps": 100}
