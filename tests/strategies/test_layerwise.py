@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import parse_run
+from core.messages import pack_parameters
 from strategies.aggregators import build_aggregator
-from strategies.layerwise import by_coverage, filled, widened
+from strategies.layerwise import by_coverage, filled, shapes_of, widened
 from strategies.updates import clip_to_centre, update_norm
 from tests.strategies.test_aggregation import contributions
 
@@ -103,3 +104,25 @@ def test_a_deep_site_far_from_the_other_deep_ones_is_moved_to_these() -> None:
     assert shares[:3] == [1.0] * 3
     assert shares[-1] < 0.1
     assert np.abs(moved[-1]["angles"] - [0.5, 0.5, 50.5, 50.5]).max() < 60
+
+
+@pytest.mark.parametrize(
+    ("sent", "depths", "wanted"),
+    [
+        (4, (), 4),  # a run of equal depths takes no other
+        (2, (), 4),
+        (2, (2, 4), 2),
+        (3, (2, 4), 4),  # no circuit of the run has three angles
+        (5, (2, 4), 4),
+    ],
+)
+def test_an_update_has_the_angles_of_a_depth_of_the_run(
+    sent: int, depths: tuple[int, ...], wanted: int
+) -> None:
+    record = pack_parameters({"angles": np.zeros(sent), "bias": np.zeros(1)})
+    assert shapes_of(record, GLOBAL, depths) == {"angles": (wanted,), "bias": (1,)}
+
+
+def test_a_table_of_angles_is_of_no_depth() -> None:
+    record = pack_parameters({"angles": np.zeros((2, 1)), "bias": np.zeros(1)})
+    assert shapes_of(record, GLOBAL, (2, 4))["angles"] == (4,)
