@@ -31,6 +31,7 @@ from core.secagg import (
     RoundPrivate,
     answer,
     check_group,
+    check_table,
     ciphertexts_for,
     make_group,
     make_table,
@@ -162,13 +163,23 @@ def cells(members: Members, parameters: int, complete: bool) -> tuple[str, ...]:
     )
 
 
+def keys_of_a_run(rounds: int) -> str:
+    """Measure what is done once a run: a client's table of keys, made and checked."""
+    found, numbers = Measured(), range(1, rounds + 1)
+    _, table = found.timed("site", make_table, new_identity(), RUN, 0, numbers)
+    found.timed("server", check_table, table, RUN, 0, numbers)
+    site, server = (1000 * found.seconds[part] for part in ("site", "server"))
+    size = len(table.to_bytes()) / 1000
+    return f"Keys of {rounds} rounds: {site:.0f} ms a client, {server:.0f} server, {size:.1f} KB."
+
+
 def main(words: Sequence[str]) -> int:
     """Measure each size and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--members", nargs="+", type=int, default=[3, 12, 24, 50, 100])
     parser.add_argument("--parameters", nargs="+", type=int, default=[70, 200])
     given = parser.parse_args(words)
-    print(head(COLUMNS))
+    print(keys_of_a_run(100), head(COLUMNS), sep="\n\n")
     for count in given.members:
         members = Members(count)
         for complete in (True, False):
