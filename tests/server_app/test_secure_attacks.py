@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -370,3 +371,16 @@ def test_nothing_is_kept_that_would_take_old_masks_off(federate: Federate) -> No
     record = state_of(federate(*WORDS)).config_records["llm-qfl.secure"]
     assert record["held"] == b""
     assert record["keys"] == record["rounds"] == []
+
+
+def test_a_site_whose_budget_is_spent_leaves_and_the_others_are_summed(
+    federate: Federate, own_jobs: Path
+) -> None:
+    device = ("quantum.backend=aer", "hardware.shots=64", "train.steps=1", f"llm.store={own_jobs}")
+    nodes = {3: {"hardware.budget_jobs": 3}}
+    ran = federate(*WORDS, *device, "run.rounds=3", "train.batch_rows=4", node_configs=nodes)
+    aggregated = [event["aggregated"] for event in ran.events("round")]
+    assert aggregated[0] == [0, 1, 2, 3]
+    assert aggregated[-1] == [0, 1, 2]
+    assert ran.summary["rounds"] == 3
+    assert ran.grid.log.count((UNMASK, 3)) == sum(3 in clients for clients in aggregated)
