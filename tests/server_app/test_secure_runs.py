@@ -154,10 +154,17 @@ def test_a_restarted_site_loses_one_round_and_comes_back(federate: Federate) -> 
     assert ran.grid.log.count((KEYS, 0)) == 1
 
 
-def test_a_run_that_goes_on_ends_with_the_same_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("run.clients=6", "privacy.group_size=3")], ids=" ".join)
+def test_a_run_that_goes_on_ends_with_the_same_model(more: tuple[str, ...], tmp_path: Path) -> None:
+    """With new keys, and the same groups."""
+    from core import read_jsonl
     from tests.server_app.test_resume import Breaking, Killed, go_on, start
 
-    words = (*NO_TEACHER, "evaluation.keep=last", SECURE)
+    def groups(folder: Path) -> list[Any]:
+        events = read_jsonl(folder / "metrics.jsonl")
+        return [[one["clients"] for one in e["groups"]] for e in events if e["event"] == "round"]
+
+    words = (*NO_TEACHER, "evaluation.keep=last", SECURE, *more)
     start(tmp_path / "whole", *words)
     for at in (6, 12):
         folder = tmp_path / f"broken-{at}"
@@ -166,6 +173,16 @@ def test_a_run_that_goes_on_ends_with_the_same_model(tmp_path: Path) -> None:
         assert go_on(folder, *words)["status"] == "completed"
         ends = [load_file(f / "model.safetensors") for f in (tmp_path / "whole", folder)]
         assert max(np.abs(ends[0][k] - ends[1][k]).max() for k in ends[0]) < 1e-5
+        assert groups(folder) == groups(tmp_path / "whole")
+
+
+def test_a_long_run_renews_its_keys_in_parts(
+    federate: Federate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strategies.secure_round.MOST_KEYS", 2)
+    ran = federate(*SMALL, SECURE, "run.rounds=5", "train.steps=1")
+    assert [event["aggregated"] for event in ran.events("round")] == [[0, 1, 2]] * 5
+    assert ran.grid.log.count((KEYS, 0)) == 3
 
 
 def test_no_message_holds_a_single_update(
