@@ -260,7 +260,7 @@ def site_moments(cache: SiteCache, kind: str) -> Moments:
     the features that it makes are unknown: d is then 0, and only the rows by class are sent.
     """
     from core.privacy import noise_seed
-    from data import clip_rows, frequent_class_rows, moments_of, noisy_moments
+    from data import clip_rows, frequent_class_rows, moment_centre, moments_of, noisy_moments
 
     privacy = cache.settings.privacy
     if cache.settings.features.encoder == "shared" and not cache.adapter_digest:
@@ -272,12 +272,14 @@ def site_moments(cache: SiteCache, kind: str) -> Moments:
     )
     labels = np.asarray(cache.site.train.labels)
     enough = frequent_class_rows(labels, cache.classes, privacy.min_rows)
-    sent = (clip_rows(features, longest) if noise else np.asarray(features))[enough]
-    moments = moments_of(sent, labels[enough], cache.classes)
     if not noise:
-        return moments
+        return moments_of(np.asarray(features)[enough], labels[enough], cache.classes)
+    centre = moment_centre(privacy.moment_centre, features.shape[1])
+    sent = clip_rows(np.asarray(features) - centre, longest)[enough]
+    moments = moments_of(sent, labels[enough], cache.classes)
     seed = noise_seed(cache.settings, "moments", cache.client)
-    return noisy_moments(moments, noise, longest, np.random.default_rng(seed))
+    # The centre is public: to add it again tells nothing.
+    return noisy_moments(moments, noise, longest, np.random.default_rng(seed)).moved(centre)
 
 
 def _class_counts(cache: SiteCache) -> Moments:

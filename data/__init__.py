@@ -6,7 +6,7 @@ needs them.
 
 from data.checks import checked_dna
 from data.dataset import Dataset
-from data.feature_kinds.kmer import kmer_frequencies
+from data.feature_kinds.kmer import kmer_frequencies, moment_centre
 from data.feature_kinds.one_hot import one_hot
 from data.features import (
     block_columns,

@@ -67,6 +67,13 @@ class Moments:
         """Return the moments as of fewer rows, by a factor: means and covariances stay."""
         return Moments(share * self.count, share * self.sums, share * self.second)
 
+    def moved(self, centre: npt.ArrayLike) -> Moments:
+        """Return the moments of the rows with a constant (d,) added to each of them."""
+        c, total = np.asarray(centre, dtype=np.float64), self.sums.sum(axis=0)
+        crossed = np.outer(c, total)
+        second = self.second + crossed + crossed.T + self.rows * np.outer(c, c)
+        return Moments(self.count, self.sums + np.outer(self.count, c), second)
+
     @property
     def mean(self) -> Matrix:
         """Mean over all rows, shape (d,)."""

@@ -83,11 +83,13 @@ def fit_on_moments(
 
 def unlike_sites(settings: Settings, parts: Sequence[Moments]) -> dict[int, str]:
     """Find moments that are unlike most sites', or that no rows have; the reason, by position."""
-    from data import implausible, outlying_sites
+    from data import implausible, moment_centre, outlying_sites
 
     privacy = settings.privacy
     if privacy.moment_noise:
-        return implausible(parts, privacy.moment_noise, privacy.moment_clip)
+        back = [-moment_centre(privacy.moment_centre, len(one.second)) for one in parts]
+        seen = [one.moved(centre) for one, centre in zip(parts, back, strict=True)]
+        return implausible(seen, privacy.moment_noise, privacy.moment_clip)
     return outlying_sites(parts)
 
 

@@ -57,6 +57,11 @@ class PrivacySettings(Section):
     """Noise multiplier on the moments of the features; 0: none."""
     moment_clip: float = setting(1.0, applies_when=above("privacy.moment_noise", 0), gt=0)
     """Longest 2-norm of a row's features in noisy moments; k-mer frequencies have at most 1."""
+    moment_centre: Literal["zero", "random-letters"] = setting(
+        "zero", applies_when=above("privacy.moment_noise", 0) + when("features.kind", "kmer")
+    )
+    """From where rows are shortened to `privacy.moment_clip` in noisy moments: from zero, or from
+    the k-mer frequencies of random letters, to which rows are nearer: less noise then does."""
     secure_aggregation: bool = setting(False, per_node=True)
     """The server sees sums of updates only: each site masks its own. A node that sets it answers
     no run without. See docs/secure-aggregation.md."""

@@ -107,6 +107,26 @@ def kmer_frequencies(sequences: Sequence[str], k: int) -> npt.NDArray[np.float32
     return frequencies
 
 
+def random_frequencies(columns: int) -> npt.NDArray[np.float64]:
+    """Return the features (columns,) of random letters, all alike: a constant that is public.
+
+    Parameters
+    ----------
+    columns : int
+        Canonical k-mers, by which k is known; of another number all are 0.
+    """
+    for k in range(1, 7):
+        columns_of, found = _canonical(k)
+        if found == columns:
+            return np.bincount(columns_of, minlength=found) / 4.0**k
+    return np.zeros(columns)
+
+
+def moment_centre(name: str, columns: int) -> npt.NDArray[np.float64]:
+    """Return from where rows of so many features are shortened (`privacy.moment_centre`)."""
+    return np.zeros(columns) if name == "zero" else random_frequencies(columns)
+
+
 USUAL = 4
 TRIED = (USUAL, 3, 5)
 """Values of k that `auto` tries: second moments of 5-mers are 2 MB a site, of 6-mers 35 MB."""
