@@ -4,9 +4,9 @@
 weights, all rounds, without privacy, with noise at the server, at each site, and on the moments.
 Means over the seeds, and the standard deviation; epsilon at delta 1e-5.
 
-``python -m bench.privacy --dna FOLDER``: human_vs_worm, ten sites of 800 rows (640 to train on), one
-step of all rows a round, 60 rounds, with the privacy of single rows: epsilon is of a row's part in
-all that leaves the sites with noise, moments and updates together. Rules: bench/REGISTERED.md.
+``python -m bench.privacy --dna FOLDER``: human_vs_worm, ten sites of 800 rows (640 to train on),
+one step of all rows a round, 60 rounds, with the privacy of single rows: epsilon is of a row's
+part in moments and updates together. Rules: bench/REGISTERED.md.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--cases", nargs="+", type=int, help="positions of cases, all by itself")
     chosen = parser.parse_args(words)
     logging.disable(logging.WARNING)
-    config, shared, cases = "demo.toml", ALL_ROUNDS, CASES
+    config = "demo.toml"
+    shared: Sequence[str] = ALL_ROUNDS
+    cases: Sequence[tuple[str, Sequence[str]]] = CASES
     if chosen.dna:
         config, shared, cases = "human-vs-worm.toml", (*DNA, f"data.path={chosen.dna}"), DNA_CASES
     print(head(("clients", "privacy", "epsilon", "test accuracy", "test loss")))
