@@ -192,7 +192,7 @@ class RunContext:
         """Whether the agent learns what each client's model was worth at the server.
 
         Not on a device, where each evaluation costs jobs, and not with privacy: credit is made of
-        single clients' models.
+        single clients' models, under secure aggregation of sums of groups.
         """
         free = self.settings.evaluation.backend == "exact" and self.settings.privacy.dp == "none"
         sees = [agent_declares(self.settings, name) for name in ("sees_credit", "needs_credit")]

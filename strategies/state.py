@@ -311,6 +311,10 @@ class FederationState:
                 standing_variance=standing_variance(view.standing_variance, view.standing, *now),
             )
 
+    def grouped(self, rounds: list[GroupRound], views: dict[int, ClientView]) -> None:
+        """Note the groups of past rounds, and what is known of clients after the last of them."""
+        self.group_rounds, self.views = rounds, views
+
     def evaluated(self, client: int, loss: float) -> None:
         """Note the loss of the global model on a client's validation rows."""
         if client not in self.views:

@@ -121,9 +121,9 @@ def record_groups(
         credits = {group: found[group].credit if found else 0.0 for group in parts}
         weights = {group: float(part.weight) for group, part in parts.items()}
         one = measured(credits, weights, state.group_rounds)
-    state.group_rounds = [*state.group_rounds, one][-MOST_ROUNDS:]
-    if evaluator is not None:
-        state.views = credited_views(state.views, state.group_rounds, state.weights)
+    rounds = [*state.group_rounds, one][-MOST_ROUNDS:]
+    known = credited_views(state.views, rounds, state.weights) if evaluator else state.views
+    state.grouped(rounds, known)
 
 
 @dataclass(frozen=True)

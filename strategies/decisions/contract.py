@@ -43,10 +43,11 @@ class ClientView(_Frozen):
     """Optimizer steps it was last given."""
     credit: float | None = None
     """Of its last round, at the server's validation rows, nats: loss of the aggregate without its
-    model less loss of the aggregate. Above 0 it helped."""
+    model less loss of the aggregate. Above 0 it helped. Under secure aggregation it is estimated
+    from what groups were worth."""
     gain: float | None = None
     """Of its last round, at the server's validation rows, nats: loss of the global model before
-    less loss of its trained model alone."""
+    less loss of its trained model alone; not known under secure aggregation."""
     standing: float | None = None
     """Mean over its rounds of its credit as a multiple of the mean size of credit in that round;
     later rounds weigh more."""
