@@ -77,6 +77,16 @@ def runs_of(path: Path) -> list[str]:
     return list(dict.fromkeys(str(line.get("run")) for line in lines))
 
 
+def summed_up(path: Path, delta: float = 1e-5) -> str:
+    """Say in a line what an account holds, or why it cannot be read."""
+    try:
+        releases = recorded(path)
+    except UserError as error:
+        return str(error)
+    runs = len(runs_of(path))
+    return f"epsilon {spent(releases, delta):.3g} at delta {delta:g}, in {runs} runs"
+
+
 def charge(
     path: Path, run: str, releases: Sequence[Release], *, limit: float, delta: float
 ) -> float:

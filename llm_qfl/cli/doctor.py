@@ -79,6 +79,7 @@ def examine() -> dict[str, Any]:
         "devices": _devices(),
         "accounts": accounts,
         "disk": disk,
+        "privacy": _privacy(),
         "extensions": extensions,
         "missing": [one for one in missing if one not in broken] + list(_absent(accounts)),
         "problems": broken + doubles + short,
@@ -171,6 +172,16 @@ def _disk() -> dict[str, Any]:
     return {"free": free, "store": size_on_disk(store) if store.exists() else 0}
 
 
+def _privacy() -> dict[str, str]:
+    """Return what the rows of each site of this store have spent, by the sites' own accounts."""
+    from core.site_ledger import FOLDER, summed_up
+
+    files = sorted((store_root() / FOLDER).glob("*.jsonl"))
+    if files and not _version("dp-accounting"):
+        return {"accounts": f"{len(files)}; pip install 'llm-qfl[privacy]' shows them"}
+    return {f"client {path.stem.replace('-', ', rows ')}": summed_up(path) for path in files}
+
+
 def _extensions() -> tuple[dict[str, dict[str, str]], list[dict[str, str]]]:
     """Return where each point's names come from, and names that more than one thing has."""
     points: dict[str, dict[str, str]] = {}
@@ -199,6 +210,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield from _section("devices", devices)
     yield from _section("accounts", found["accounts"])
     yield from _section("disk", {**disk, "size of the store": byte_size(found["disk"]["store"])})
+    if found["privacy"]:
+        yield from _section("privacy", found["privacy"])
     yield from _section("extensions", points)
     for name in ("missing", "problems"):
         rows = {one["what"]: f"for {one['for']}: {one['fix']}" for one in found[name]}

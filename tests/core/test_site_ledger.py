@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from core import BudgetError, UserError, read_jsonl
 from core.accounting import epsilon
-from core.site_ledger import Release, account_file, charge, recorded, rows_key, runs_of, spent
+from core.site_ledger import (
+    Release,
+    account_file,
+    charge,
+    recorded,
+    rows_key,
+    runs_of,
+    spent,
+    summed_up,
+)
 
 DELTA = 1e-5
 
@@ -34,6 +43,7 @@ def test_releases_of_all_runs_add_up(tmp_path: Path) -> None:
     assert after == pytest.approx(3.974913, abs=1e-6)  # dp-accounting's own figure
     assert recorded(path) == [*moments, steps]
     assert runs_of(path) == ["a/3", "b/3"]
+    assert summed_up(path) == "epsilon 3.97 at delta 1e-05, in 2 runs"
     line = list(read_jsonl(path))[-1]
     assert line.pop("date").endswith("+00:00")
     assert line == {

@@ -172,3 +172,12 @@ def test_completion_without_its_package_is_one_line(
 def test_doctor_knows_what_each_extra_is_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(project["optional-dependencies"]) - {"dev"} == set(doctor.EXTRAS)
+
+
+def test_the_doctor_shows_what_a_sites_rows_have_spent(home: Path, capsys: Captured) -> None:
+    from core.site_ledger import Release, account_file, charge
+
+    path = account_file(home / "store", 3, "ab")
+    charge(path, "run", [Release("updates", 2.0, 1)], limit=0, delta=1e-5)
+    dispatch(["doctor"])
+    assert "client 3, rows ab  epsilon 2.17 at delta 1e-05, in 1 runs" in capsys.readouterr().out
