@@ -167,7 +167,8 @@ def train(message: Message, context: Context) -> RecordDict:
 def unmask(message: Message, context: Context) -> RecordDict:
     """Answer UNMASK: the shares that take a round's masks off its sum, once."""
     _, instruction = read_instruction(message, UnmaskIns)
-    return pack_answer(unmask_answer(context, instruction))
+    cache = load_cache(context, instruction.run)
+    return pack_answer(unmask_answer(cache, context, instruction))
 
 
 @app.evaluate()

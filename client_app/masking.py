@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, Context
 
+from client_app.once import first_time, forget_old
 from client_app.outgoing import Outgoing
 from core import SettingsError, UserError
 from core.messages import Parameters, TrainIns
@@ -131,6 +132,7 @@ def publish_keys(cache: SiteCache, context: Context, instruction: KeysIns) -> by
     known = known_peers(cache.settings) is not None
     private, table = make_table(identity, instruction.run, cache.client, rounds, known)
     replace(kept, keys={number: one.to_bytes() for number, one in private.items()}).keep(context)
+    forget_old(cache)
     return table.to_bytes()
 
 
@@ -179,6 +181,8 @@ def begin_masking(
         work=work_digest(parameters, instruction),
     )
     _check_size(group, cache)
+    if not first_time(cache, "masked", group.member(cache.client).keys.mask):
+        raise _again(instruction.round)
     left = {number: key for number, key in kept.keys.items() if number > instruction.round}
     pinned = {**kept.pinned, **seen}
     kept = replace(kept, pinned=pinned, last=instruction.round, held=b"", keys=left)
@@ -214,11 +218,7 @@ def _private(kept: Kept, instruction: TrainIns) -> bytes:
     """Return the round's private keys; a round is answered once."""
     number = instruction.round
     if kept.run == instruction.run and number <= kept.last:
-        raise UserError(
-            f"round {number} is requested again after round {kept.last}",
-            "rounds in order, each once: two sums could open a single update",
-            "resume the run, or start a new one",
-        )
+        raise _again(number)
     if kept.run != instruction.run or number not in kept.keys:
         raise NoKeysError(
             f"this site has no keys for round {number}: it was restarted",
@@ -228,7 +228,15 @@ def _private(kept: Kept, instruction: TrainIns) -> bytes:
     return kept.keys[number]
 
 
-def unmask_answer(context: Context, instruction: UnmaskIns) -> bytes:
+def _again(number: int) -> UserError:
+    return UserError(
+        f"round {number} is requested again",
+        "rounds in order, each once: two sums could open a single update",
+        "resume the run, or start a new one",
+    )
+
+
+def unmask_answer(cache: SiteCache, context: Context, instruction: UnmaskIns) -> bytes:
     """Answer a round's UNMASK, once.
 
     Raises
@@ -242,15 +250,14 @@ def unmask_answer(context: Context, instruction: UnmaskIns) -> bytes:
 
     kept = Kept.of(context)
     mine = kept.run == instruction.run and kept.round == instruction.round
-    if not mine or not kept.held:
+    if not mine or not kept.held or not first_time(cache, "answered", kept.held):
         raise UserError(
             f"round {instruction.round} has nothing to be unmasked",
             "one request a round, after the site's masked update",
             "see the log of the server",
         )
+    # Whatever comes of it: two answers could open a single update.
+    replace(kept, held=b"").keep(context)
     held = Held.from_bytes(kept.held)
-    replace(kept, held=b"").keep(
-        context
-    )  # whatever comes of it: two answers could open a single update
     shares = dict(zip(instruction.senders, instruction.shares, strict=True))
     return answer(held, instruction.survivors, shares).to_bytes()

@@ -32,7 +32,7 @@ STORE_VARIABLE = "LLM_QFL_HOME"
 
 NAMES = (
     *("circuits", "compiled", "features", "jobs.sqlite", "least-busy"),
-    *("models", "rounds", "rows.key", "teachers"),
+    *("models", "rounds", "rows.key", "secure", "teachers"),
 )
 """What the parts of this project make in a site's store."""
 

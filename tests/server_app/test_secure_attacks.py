@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from client_app.app import app
+from core import UserError
 from core.messages import ABOUT, ARRAYS, CONFIG, TRAIN
 from core.secagg import Group, make_table
 from core.secure_messages import ANSWER, KEYS, MASKED, UNMASK
@@ -160,8 +162,36 @@ def test_a_round_is_not_trained_twice_and_keys_are_not_renewed_for_it(federate: 
 
     ran = federate(*WORDS, client_app=between)
     assert [e["aggregated"] for e in ran.events("round")] == [[0, 1, 2, 3]] * 2
-    assert sum("is requested again after round" in line for line in seen) == 8
+    assert sum("round" in line and "is requested again" in line for line in seen) == 8
     assert sum("keys are requested for rounds 1 to 2 after round" in line for line in seen) == 8
+
+
+@pytest.mark.parametrize("kind", [TRAIN, UNMASK])
+def test_of_two_messages_at_the_same_time_one_is_answered(kind: str, federate: Federate) -> None:
+    """Each message has a process of its own, and both were given what the site kept before."""
+    seen: list[str] = []
+
+    def between(message: Message, context: Context) -> Message:
+        before = deepcopy(context)
+        reply = app(message, context)
+        if message.metadata.message_type == kind:
+            again = app(message, before)
+            seen.append(str(again.error.reason) if again.has_error() else "answered")
+        return reply
+
+    ran = federate(*WORDS, client_app=between)
+    assert [e["aggregated"] for e in ran.events("round")] == [[0, 1, 2, 3]] * 2
+    why = "is requested again" if kind == TRAIN else "has nothing to be unmasked"
+    assert len(seen) == 8
+    assert all(why in line for line in seen)
+
+
+def test_without_a_note_of_it_nothing_is_masked(federate: Federate, own_jobs: Path) -> None:
+    (own_jobs / "secure").write_text("in the way")
+    with pytest.raises(
+        UserError, match=r"what must be done once cannot be noted in .* set llm.store"
+    ):
+        federate(*WORDS, f"llm.store={own_jobs}")
 
 
 def values(message: Message) -> Values:
