@@ -17,6 +17,7 @@ from core import UserError
 from core.messages import ABOUT, ARRAYS, CONFIG, TRAIN
 from core.secagg import Group, make_table
 from core.secure_messages import ANSWER, KEYS, MASKED, UNMASK
+from core.summed import summand
 from tests.conftest import Federate, Ran
 from tests.server_app.test_secure_runs import SECURE, SMALL, Between, client_of, model
 
@@ -347,7 +348,7 @@ def test_a_site_that_weighs_more_than_it_may_costs_its_group_the_round(
 ) -> None:
     from client_app import masking
 
-    real = masking.summand
+    real = summand
 
     def heavy(trained: Any, reference: Any, weight: float) -> Any:
         return real(trained, reference, 50 * weight)

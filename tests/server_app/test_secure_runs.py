@@ -16,6 +16,7 @@ from client_app import masking
 from client_app.app import app
 from core.messages import TRAIN
 from core.secure_messages import KEYS, UNMASK
+from core.summed import summand
 from tests.conftest import NO_TEACHER, Federate, Ran
 from tests.server_app.test_private_runs import Curious, pieces
 
@@ -189,7 +190,7 @@ def test_no_message_holds_a_single_update(
     federate: Federate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[np.ndarray] = []
-    real = masking.summand
+    real = summand
 
     def note(trained: Any, reference: Any, weight: float) -> Any:
         made.extend(trained.values())

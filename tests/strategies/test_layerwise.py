@@ -98,8 +98,8 @@ def test_what_is_missing_neither_moves_the_centre_nor_an_update() -> None:
 def test_a_deep_site_far_from_the_other_deep_ones_is_moved_to_these() -> None:
     """The centre of the second layer is the deep sites' median; what is moved stays a number."""
     far = [0.0, 1.0, 900.0, 900.0]
-    values = [[0, 0], [1, 1], [0, 1], [1, 0, 50, 50], [0, 0, 51, 50], [1, 1, 50, 51], far]
-    updates = [update([float(v) for v in one]) for one in values]
+    values = [[0, 0], [1, 1], [0, 1], [1, 0, 50, 50], [0, 0, 51, 50], [1, 1, 50, 51]]
+    updates = [update([float(v) for v in one]) for one in values] + [update(far)]
     moved, shares = clip_to_centre(updates, 2.0, 1e-3)
     assert shares[:3] == [1.0] * 3
     assert shares[-1] < 0.1
