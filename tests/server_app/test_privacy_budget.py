@@ -104,8 +104,15 @@ def test_the_training_rows_loss_does_not_leave_the_site(federate: Federate) -> N
         ("{sums} {rows2}", "'summed' with train.optimizer = 'auto'; .*not linear"),
         ("{sums} {rows2} train.optimizer=descent", "with train.max_steps = 100; .*own noise"),
         (
-            "{sums} {rows2} train.optimizer=descent train.max_steps=1 train.steps=1 "
-            "aggregation.rule=uniform",
+            "{sums} {rows2} {once} train.schedule=inverse-time",
+            "'summed' with train.schedule = 'inverse-time'; .*too little noise",
+        ),
+        (
+            "{sums} {rows2} {once} quantum.backend=aer train.warm_rounds=2",
+            "'summed' with train.warm_rounds = 2; .*not linear",
+        ),
+        (
+            "{sums} {rows2} {once} aggregation.rule=uniform",
             "unit = 'row' and aggregation.rule = 'uniform'; accepted: a mean weighted by rows",
         ),
     ],
@@ -113,7 +120,8 @@ def test_the_training_rows_loss_does_not_leave_the_site(federate: Federate) -> N
 def test_what_hides_nothing_is_refused(given: str, message: str) -> None:
     rows, sums = " ".join(ROWS), "privacy.dp=summed privacy.secure_aggregation=true"
     rows2 = rows.replace("privacy.dp=local ", "")
-    words = given.format(rows=rows, sums=sums, rows2=rows2).split()
+    once = "train.optimizer=descent train.max_steps=1 train.steps=1"
+    words = given.format(rows=rows, sums=sums, rows2=rows2, once=once).split()
     with pytest.raises(UserError, match=message):
         parse_run([], words)
 
