@@ -44,14 +44,14 @@ def charge_moments(cache: SiteCache) -> None:
     BudgetError
         If they, and a step after them, would pass `privacy.site_epsilon`.
     """
-    from core.site_ledger import over, recorded, spent
+    from core.site_ledger import over, spent_by_rows
 
     privacy, releases = cache.settings.privacy, moment_releases(cache.settings)
     if not releases:
         return
     if privacy.site_epsilon:
         first = update_releases(cache.settings, 1)
-        after = spent([*recorded(_file(cache)), *releases, *first], privacy.delta)
+        after = spent_by_rows(*_account(cache), [*releases, *first], privacy.delta)
         if after > privacy.site_epsilon:
             raise over(after, privacy.site_epsilon)
     _charge(cache, releases)
@@ -72,15 +72,15 @@ def charge_update(cache: SiteCache, steps: int) -> None:
 def _charge(cache: SiteCache, releases: list[Release]) -> None:
     from core.site_ledger import charge
 
-    privacy = cache.settings.privacy
-    charge(_file(cache), cache.run, releases, limit=privacy.site_epsilon, delta=privacy.delta)
+    privacy, (path, rows) = cache.settings.privacy, _account(cache)
+    limit, delta = privacy.site_epsilon, privacy.delta
+    charge(path, cache.run, releases, limit=limit, delta=delta, rows=rows)
 
 
-def _file(cache: SiteCache) -> Path:
-    from core.site_ledger import account_file, rows_key
+def _account(cache: SiteCache) -> tuple[Path, frozenset[str]]:
+    """Return the file of the site's account, and the digests of its rows."""
+    from core.site_ledger import account_file, row_digests, rows_key
 
     parts = cache.site.train, cache.site.validation  # split anew by each run's seed
-    texts = chain.from_iterable(part.texts for part in parts)
-    labels = chain.from_iterable(part.labels for part in parts)
-    key = rows_key(texts, (int(label) for label in labels))
-    return account_file(open_store(cache.settings.llm.store), cache.client, key)
+    rows = row_digests(chain.from_iterable(part.texts for part in parts))
+    return account_file(open_store(cache.settings.llm.store), cache.client, rows_key(rows)), rows

@@ -1,13 +1,16 @@
 """A site's own account of epsilon: what its rows have spent over all runs, whoever asked for it.
 
 One file of JSON lines for a site's rows, in its store: appended to under a lock, and on the disk
-before what it counts leaves the site. The file is the site's alone, and nothing of it is sent.
+before what it counts leaves the site. Beside it the digests of these rows: what a row has spent is
+the sum over all accounts that have it, whoever's and of however many other rows they are. The files
+are the site's alone, and nothing of them is sent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,7 +18,10 @@ from pathlib import Path
 
 from core.accounting import epsilon
 from core.errors import BudgetError, UserError
-from core.storage.files import append_jsonl, file_lock, json_object, read_file
+from core.storage.files import append_jsonl, file_lock, json_object, read_file, write_bytes
+
+HIGHEST_DELTA = 1e-5
+"""A site counts at a run's delta, at most this one: the run's own would buy a lower epsilon."""
 
 FOLDER = "privacy"
 """Folder of a site's store that holds its accounts; `llm-qfl clean` leaves it alone."""
@@ -40,11 +46,14 @@ class Release:
     count: int
 
 
-def rows_key(texts: Iterable[str], labels: Iterable[int]) -> str:
-    """Return 32 hexadecimal digits that stand for a site's rows, in whatever order or split."""
-    rows = (f"{int(label)}:{text}".encode() for text, label in zip(texts, labels, strict=True))
-    digests = sorted(hashlib.sha256(row).digest() for row in rows)
-    return hashlib.sha256(b"".join(digests)).hexdigest()[:32]
+def row_digests(texts: Iterable[str]) -> frozenset[str]:
+    """Return 16 hexadecimal digits for each row, whatever its label."""
+    return frozenset(hashlib.sha256(str(text).encode()).hexdigest()[:16] for text in texts)
+
+
+def rows_key(rows: Iterable[str]) -> str:
+    """Return 32 hexadecimal digits that stand for `row_digests`, in whatever order."""
+    return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()[:32]
 
 
 def account_file(store: Path, client: int, rows: str) -> Path:
@@ -54,10 +63,51 @@ def account_file(store: Path, client: int, rows: str) -> Path:
 
 def spent(releases: Iterable[Release], delta: float) -> float:
     """Return epsilon of one row over all releases, by Renyi differential privacy."""
-    counts: dict[float, int] = {}
+    return epsilon(_counts(releases), delta)
+
+
+def _counts(releases: Iterable[Release]) -> Counter[float]:
+    """Return how many releases there are of each multiplier."""
+    counts: Counter[float] = Counter()
     for one in releases:
-        counts[one.multiplier] = counts.get(one.multiplier, 0) + one.count
-    return epsilon(counts, delta)
+        counts[one.multiplier] += one.count
+    return counts
+
+
+def spent_by_rows(
+    path: Path, rows: Iterable[str], releases: Sequence[Release], delta: float
+) -> float:
+    """Return the most that one of some rows has spent, in all accounts, and with further releases.
+
+    Parameters
+    ----------
+    path : Path
+        `account_file` of these rows; the accounts beside it count for the rows that they have.
+    rows : iterable of str
+        `row_digests`.
+    releases : sequence of Release
+        What is to be told of each of the rows.
+    delta : float
+        As a run has it; `HIGHEST_DELTA` if that is less.
+
+    Raises
+    ------
+    UserError
+        If an account that counts is damaged.
+    """
+    others = {
+        one.with_suffix(".jsonl"): set(read_file(one).decode().split())
+        for one in path.parent.glob("*.rows")
+        if one.stem != path.stem
+    }
+    sharing = {frozenset(p for p, held in others.items() if row in held) for row in rows}
+    own, delta = [*recorded(path), *releases], min(delta, HIGHEST_DELTA)
+    told = {p: recorded(p) for p in frozenset().union(*sharing)}
+    totals = {
+        frozenset(_counts([*own, *(r for p in with_row for r in told[p])]).items())
+        for with_row in (sharing or {frozenset()})
+    }
+    return max(epsilon(dict(total), delta) for total in totals)
 
 
 def recorded(path: Path) -> list[Release]:
@@ -88,9 +138,15 @@ def summed_up(path: Path, delta: float = 1e-5) -> str:
 
 
 def charge(
-    path: Path, run: str, releases: Sequence[Release], *, limit: float, delta: float
-) -> float:
-    """Write releases into an account before they leave; return epsilon with them.
+    path: Path,
+    run: str,
+    releases: Sequence[Release],
+    *,
+    limit: float,
+    delta: float,
+    rows: frozenset[str] = frozenset(),
+) -> None:
+    """Write releases into an account before they leave.
 
     Parameters
     ----------
@@ -103,7 +159,9 @@ def charge(
     limit : float
         Most epsilon; 0: none.
     delta : float
-        Delta at which it is counted.
+        Delta at which it is counted, at most `HIGHEST_DELTA`.
+    rows : frozenset of str
+        `row_digests` of the account's rows: other accounts that have some of them count too.
 
     Raises
     ------
@@ -114,10 +172,12 @@ def charge(
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with file_lock(path.with_suffix(".lock")):
-            after = spent([*recorded(path), *releases], delta)
-            if limit and after > limit:
+        with file_lock(path.parent / "accounts.lock"):
+            recorded(path)  # a damaged one is not gone on with
+            if limit and (after := spent_by_rows(path, rows, releases, delta)) > limit:
                 raise over(after, limit)
+            if rows and not path.with_suffix(".rows").exists():
+                write_bytes(path.with_suffix(".rows"), "\n".join(sorted(rows)).encode(), mode=0o600)
             _append(path, run, releases, delta)
     except OSError as error:
         raise UserError(
@@ -125,7 +185,6 @@ def charge(
             "a folder that may be written, with space left",
             "set llm.store to one",
         ) from error
-    return after
 
 
 def over(after: float, limit: float) -> BudgetError:

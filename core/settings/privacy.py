@@ -42,8 +42,8 @@ class PrivacySettings(Section):
     a client's updates, or by rows of a row's part in updates and noised moments; 0: no limit."""
     site_epsilon: float = setting(0.0, per_node=True, ge=0)
     """Most epsilon that a row of this site may spend over all runs, by the account in the site's
-    store (`llm.store`): the site refuses what would pass it, and runs without noise; 0: no
-    limit."""
+    store (`llm.store`), at `privacy.delta` or 1e-5 if that is less: the site refuses what would
+    pass it, and runs without noise; 0: no limit."""
     seeded: bool = setting(False)
     """Draw the noise from `run.seed`, for experiments that are to be repeated: whoever knows the
     seed can take it off. Otherwise it comes from the system."""

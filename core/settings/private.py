@@ -31,7 +31,11 @@ REQUIREMENTS: tuple[tuple[Conditions, Conditions, str], ...] = (
         when("train.schedule", "constant", "plateau"),
         "a site whose rate is above the others' would hide behind too little noise",
     ),
-    (ROW + SUMMED, when("train.warm_rounds", 0), "warm rounds train with Adam, which is not linear"),
+    (
+        ROW + SUMMED,
+        when("train.warm_rounds", 0),
+        "warm rounds train with Adam, which is not linear",
+    ),
     (SUMMED, SECURE, "each site adds but its part of the noise: the server must see sums alone"),
     (LIMITED, AT_SITE, "the site's own noise is what it counts"),
     (LIMITED, above("privacy.moment_noise", 0), "moments without noise have no epsilon"),
