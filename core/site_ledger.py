@@ -102,9 +102,9 @@ def spent_by_rows(
     }
     sharing = {frozenset(p for p, held in others.items() if row in held) for row in rows}
     own, delta = [*recorded(path), *releases], min(delta, HIGHEST_DELTA)
-    told = {p: recorded(p) for p in frozenset().union(*sharing)}
+    read = {p: recorded(p) for p in frozenset().union(*sharing)}
     totals = {
-        frozenset(_counts([*own, *(r for p in with_row for r in told[p])]).items())
+        frozenset(_counts([*own, *(r for p in with_row for r in read[p])]).items())
         for with_row in (sharing or {frozenset()})
     }
     return max(epsilon(dict(total), delta) for total in totals)

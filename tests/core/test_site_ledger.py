@@ -88,24 +88,24 @@ def test_rows_are_the_same_in_any_order_and_split(order: list[int], cut: int) ->
 def test_a_row_has_spent_what_all_accounts_that_have_it_tell(tmp_path: Path) -> None:
     """Other rows for the test, other columns, another client: the rows are the same ones."""
 
-    def told(client: int, texts: list[str], count: int, limit: float = 0) -> None:
+    def tell(client: int, texts: list[str], count: int, limit: float = 0) -> None:
         rows = row_digests(texts)
         path = account_file(tmp_path, client, rows_key(rows))
         one = Release("updates", 2.0, count)
         charge(path, "a", [one], limit=limit, delta=DELTA, rows=rows)
 
-    told(0, ["A", "C"], 1)
-    told(0, ["C", "G"], 2)
-    told(1, ["T"], 50)
+    tell(0, ["A", "C"], 1)
+    tell(0, ["C", "G"], 2)
+    tell(1, ["T"], 50)
     rows = row_digests(["A", "C", "G"])
     path = account_file(tmp_path, 5, rows_key(rows))
     assert spent_by_rows(path, rows, [], DELTA) == epsilon({2.0: 3}, DELTA)  # of C
     assert spent_by_rows(path, row_digests(["A"]), [], DELTA) == epsilon({2.0: 1}, DELTA)
     limit = epsilon({2.0: 4}, DELTA)
-    told(5, ["A", "C", "G"], 1, limit)
+    tell(5, ["A", "C", "G"], 1, limit)
     with pytest.raises(BudgetError):
-        told(6, ["C", "new"], 1, limit)
-    told(6, ["G", "new"], 1, limit)
+        tell(6, ["C", "new"], 1, limit)
+    tell(6, ["G", "new"], 1, limit)
     assert stat.S_IMODE(path.with_suffix(".rows").stat().st_mode) == 0o600
 
 
