@@ -214,6 +214,24 @@ def _site(path: Path, chain: ChainLines) -> Iterator[str]:
             yield f"the site answered {what}, which the log does not hold as it was sent"
         if one.get("head") and one["head"] not in heads:
             yield f"with {what} the site was shown a log that this one does not go on from"
+    yield from _not_given(own, chain)
+
+
+def _not_given(own: Sequence[Mapping[str, Any]], chain: ChainLines) -> Iterator[str]:
+    """Compare the log with a site's own list: answers that it holds, and the site did not give.
+
+    From the first message in the list on; errors may be those of the connection.
+    """
+    got, given = {(str(one["node"]), one["got"]) for one in own}, {one["sent"] for one in own}
+    listed: set[str] = set()
+    for one in chain.lines:
+        if one["event"] == "sent":
+            listed |= {node for node, digest in one["sites"].items() if (node, digest) in got}
+        if one["event"] in ANSWERED:
+            for node, digest in one["sites"].items():
+                if node in listed and node not in one.get("errors", {}) and digest not in given:
+                    what = f"{one['kind']} of round {one['round'] or '-'}"
+                    yield f"line {one['line']} holds an answer to {what} that the site did not list"
 
 
 def _passed(chain: ChainLines, events: Sequence[str]) -> set[tuple[str, str]]:

@@ -168,10 +168,23 @@ def test_an_answer_that_was_exchanged_on_its_way_is_found_by_the_site(tmp_path: 
 
     folder = go(tmp_path / "run", f"privacy.site_log={tmp_path}/sites.jsonl", spoil=spoil)
     said = faults(check_log(folder, tmp_path / "sites.jsonl"))
+    other = "the site answered train of round 2, which the log does not hold as it was sent"
+    assert said[:3] == [other] * 3
+    (line,) = {one.split(" holds ")[0] for one in said[3:]}
     assert (
-        said
-        == ["the site answered train of round 2, which the log does not hold as it was sent"] * 3
+        said[3:] == [f"{line} holds an answer to train of round 2 that the site did not list"] * 3
     )
+
+
+def test_an_answer_that_a_site_never_gave_is_found_by_its_list(copied: Path) -> None:
+    """The server made it up, or the site lost a part of its list; errors may be the network's."""
+    path = copied.parent / "sites.jsonl"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join(lines[:-1]) + b"\n")
+    (said,) = faults(check_log(copied, path))
+    assert said == "line 13 holds an answer to train of round 2 that the site did not list"
+    path.write_bytes(b"\n".join(lines[3:]) + b"\n")  # a list that began with round 1
+    assert faults(check_log(copied, path)) == []
 
 
 def test_a_list_of_another_run_and_none_at_all(copied: Path, tmp_path: Path) -> None:
