@@ -34,6 +34,7 @@ from strategies import build_agent, loss_ratio
 from strategies.decisions import Agent, Attempt, Decision, Observation
 from strategies.decisions.guard import decide
 from strategies.journal import decision_line
+from strategies.privacy_budget import ended_by_budget
 
 if TYPE_CHECKING:
     from llm.chat.model import Answer, Question
@@ -110,8 +111,10 @@ def audit(folder: Path) -> tuple[str, list[Finding], list[str]]:
     for line in lines:
         load_answers(line.recorded)
         decision, notes, decided_by = decide(agent, line.seen, settings)
+        if ended_by_budget(settings, str(line.recorded["reason"]), line.seen.round):
+            decision = Decision.to_stop(str(line.recorded["reason"]))
         replayed = decision_line(settings.agent.kind, line.seen, decision, notes, decided_by)
-        found.append(_finding(line, plain(replayed)))
+        found.append(_finding(line, plain(replayed), drawn=not getattr(agent, "repeats", True)))
     return agent.name, found, damaged
 
 
@@ -294,8 +297,12 @@ class RecordedChatModel:
 # --- the comparison -----------------------------------------------------------------------
 
 
-def _finding(line: Line, replayed: Mapping[str, Any]) -> Finding:
+def _finding(line: Line, replayed: Mapping[str, Any], *, drawn: bool) -> Finding:
+    """Compare; of participants ``drawn`` in secret only how many there are comes again."""
     recorded = line.recorded
+    before, again = (sorted(one["steps"].values()) for one in (recorded, replayed))
+    if drawn and before == again:
+        replayed = {**replayed, **{key: recorded[key] for key in ("participants", "steps")}}
     differs = [*_differences(recorded, replayed, DECIDED), *_attempts(recorded, replayed)]
     return Finding(
         round=line.seen.round,

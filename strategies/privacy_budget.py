@@ -52,7 +52,16 @@ def passes_budget(settings: Settings, after: Releases, server_round: int) -> str
     limit = settings.privacy.max_epsilon
     if not limit or (spent := epsilon_of(settings, after)) <= limit:
         return ""
-    return f"round {server_round} would spend epsilon {spent:.3g} of privacy.max_epsilon {limit:g}"
+    return f"{_passing(server_round)}{spent:.3g} of privacy.max_epsilon {limit:g}"
+
+
+def _passing(server_round: int) -> str:
+    return f"round {server_round} would spend epsilon "
+
+
+def ended_by_budget(settings: Settings, reason: str, server_round: int) -> bool:
+    """Whether a recorded stop is that of `passes_budget`, whatever the agent had decided."""
+    return settings.privacy.max_epsilon > 0 and reason.startswith(_passing(server_round))
 
 
 def affordable(

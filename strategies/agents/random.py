@@ -27,6 +27,11 @@ class RandomAgent:
     fixed_steps: ClassVar[bool] = True
     samples: ClassVar[str] = "fixed-size without replacement"
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the same observation is decided in the same way again."""
+        return self.seed is not None
+
     @classmethod
     def from_settings(cls, settings: Settings) -> RandomAgent:
         """Build the agent."""

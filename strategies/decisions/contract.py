@@ -197,6 +197,8 @@ class Agent(Protocol):
         It never raises the steps of a client.
     ``asks_model``
         It asks a language model: when a run goes on, it is not asked about earlier rounds again.
+    ``repeats``
+        False: it draws from a generator that nobody can repeat, so that an audit cannot either.
     """
 
     @property

@@ -18,6 +18,8 @@ from tests.conftest import Federate
 
 Recorded = Callable[..., Path]
 
+CENTRAL = ("privacy.dp=central", "aggregation.rule=uniform")
+SECRET = (*CENTRAL, "agent.kind=random", "agent.fraction=0.5")
 AGENTS = (
     ("agent.kind=rule", "agent.fraction=0.5"),
     ("agent.kind=rule", "agent.rule=hybrid", "evaluation.mode=federated", "data.server_rows=0"),
@@ -29,6 +31,8 @@ AGENTS = (
     ("agent.kind=bandit", "agent.bandit=linucb", "evaluation.mode=federated", "data.server_rows=0"),
     ("agent.kind=rule", "stop.circuits=60000"),
     ("agent.kind=bandit", "stop.wall_seconds=100", "agent.price=5"),
+    SECRET,
+    (*CENTRAL, "agent.kind=all", "privacy.noise=4", "privacy.max_epsilon=1.5"),
 )
 
 
@@ -74,6 +78,23 @@ def test_a_recorded_run_comes_out_the_same(recorded: Recorded, given: tuple[str,
         (line["round"], ()) for line in lines_of(folder)
     ]
     assert len(found) >= 2
+
+
+def test_a_stop_by_the_privacy_budget_is_taken_as_recorded(recorded: Recorded) -> None:
+    folder = recorded(*AGENTS[-1])
+    reason = lines_of(folder)[-1]["reason"]
+    assert reason.startswith("round 3 would spend epsilon ")
+    change(folder, 3, reason="enough")
+    assert len(audit(folder)[1][2].differs) == 4
+
+
+def test_of_a_secret_draw_the_size_and_the_steps_are_replayed(recorded: Recorded) -> None:
+    folder = recorded(*SECRET)
+    first = lines_of(folder)[0]
+    kept = first["participants"][:1]
+    steps = {str(k): first["steps"][str(k)] for k in kept}
+    change(folder, 1, participants=kept, steps=steps)
+    assert [bool(one.differs) for one in audit(folder)[1]][:2] == [True, False]
 
 
 def test_a_decision_that_was_changed_is_found_with_both_values(recorded: Recorded) -> None:
