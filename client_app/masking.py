@@ -27,7 +27,7 @@ STATE_KEY = "llm-qfl.secure"
 
 
 class NoKeysError(UserError):
-    """No keys for the round: the site was restarted, or was never asked for them."""
+    """No keys for the round, or others than the server has: a process of the site was lost."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class Kept:
     Attributes
     ----------
     run : str
-        The run that it has keys for.
+        The run that it has keys for; one for each of Flower's runs.
+    part : str
+        Flower's id of the run; a resumed run has another.
     last : int
         Latest round that it has taken part in: no earlier or equal one is answered again.
     keys : dict
@@ -51,6 +53,7 @@ class Kept:
     """
 
     run: str = ""
+    part: str = ""
     last: int = 0
     keys: dict[int, bytes] = field(default_factory=dict)
     round: int = 0
@@ -65,6 +68,7 @@ class Kept:
             return cls()
         return cls(
             run=record["run"],
+            part=record["part"],
             last=record["last"],
             keys=dict(zip(record["rounds"], record["keys"], strict=True)),
             round=record["round"],
@@ -77,6 +81,7 @@ class Kept:
         context.state[STATE_KEY] = ConfigRecord(
             {
                 "run": self.run,
+                "part": self.part,
                 "last": self.last,
                 "rounds": list(self.keys),
                 "keys": list(self.keys.values()),
@@ -114,13 +119,19 @@ def publish_keys(cache: SiteCache, context: Context, instruction: KeysIns) -> by
     Raises
     ------
     UserError
-        If the site has already taken part in one of the rounds.
+        If the site has already taken part in one of the rounds, or in another run.
     """
     from core.secagg import identity_of, known_peers, make_table
 
     kept, first, last = Kept.of(context), instruction.first, instruction.last
-    if kept.run != instruction.run:
-        kept = Kept(run=instruction.run)
+    if kept.part != (part := str(context.run_id)):
+        kept = Kept(run=instruction.run, part=part)
+    if kept.run != instruction.run:  # else a server could have other sites' identities forgotten
+        raise UserError(
+            f"keys are requested for run {instruction.run!r} in the place of {kept.run!r}",
+            "one run, under one name",
+            "start another run for it",
+        )
     if first <= kept.last or not first <= last < first + MOST_KEYS:
         raise UserError(
             f"keys are requested for rounds {first} to {last} after round {kept.last}",
@@ -150,19 +161,20 @@ def begin_masking(
     Raises
     ------
     SettingsError
-        If this site's own settings want masks and the server wants none.
+        If this site's own settings want masks and the server wants none, or the other way round.
     NoKeysError
-        If the site has no keys for the round.
+        If the site has no keys for the round, or others than its group says.
     SecAggError
         If the group is not one that it may add its update to.
     """
-    if not instruction.group:
-        if cache.settings.privacy.secure_aggregation:
-            raise SettingsError(
-                "an update without masks is requested",
-                "runs with privacy.secure_aggregation = true, which this node sets",
-                "set it for the run",
-            )
+    masks, sets = bool(instruction.group), cache.settings.privacy.secure_aggregation
+    if masks != sets:
+        raise SettingsError(
+            f"an update {'with' if masks else 'without'} masks is requested",
+            f"runs with privacy.secure_aggregation = {str(sets).lower()}, which this node sets",
+            "set it alike for the node and the run",
+        )
+    if not masks:
         return None
     from core.secagg import Group, RoundPrivate, check_group, known_peers
 
@@ -170,6 +182,9 @@ def begin_masking(
     private = _private(kept, instruction)
     group = Group.from_bytes(instruction.group)
     keys = RoundPrivate.from_bytes(private)
+    own = group.member(cache.client).keys
+    if (own.mask, own.share) != keys.public:
+        raise _no_keys("the group holds other keys of this site than it has for", instruction.round)
     seen = check_group(
         group,
         keys,
@@ -181,7 +196,7 @@ def begin_masking(
         work=work_digest(parameters, instruction),
     )
     _check_size(group, cache)
-    if not first_time(cache, "masked", group.member(cache.client).keys.mask):
+    if not first_time(cache, "masked", own.mask):
         raise _again(instruction.round)
     left = {number: key for number, key in kept.keys.items() if number > instruction.round}
     pinned = {**kept.pinned, **seen}
@@ -220,12 +235,16 @@ def _private(kept: Kept, instruction: TrainIns) -> bytes:
     if kept.run == instruction.run and number <= kept.last:
         raise _again(number)
     if kept.run != instruction.run or number not in kept.keys:
-        raise NoKeysError(
-            f"this site has no keys for round {number}: it was restarted",
-            "a request for its keys before the round",
-            "none: the server requests them before the next round",
-        )
+        raise _no_keys("this site has no keys for", number)
     return kept.keys[number]
+
+
+def _no_keys(what: str, number: int) -> NoKeysError:
+    return NoKeysError(
+        f"{what} round {number}",
+        "a request for its keys before the round",
+        "none: the server requests them before the next round",
+    )
 
 
 def _again(number: int) -> UserError:

@@ -29,6 +29,7 @@ from core.messages import (
     unpack_parameters,
 )
 from core.received import read_arrays, read_moments, read_report
+from core.settings.secure import quorum_words
 from strategies.aggregation import aggregate
 from strategies.aggregators import Contribution, build_aggregator
 from strategies.decisions import Decision
@@ -156,7 +157,7 @@ class _AdapterTraining:
         now = self._begin(number)
         answers = self._trained(now, pack_instruction(arrays, AdaptIns(number)))
         if len(answers) < self.settings.run.min_replies:
-            raise now.too_few_replies(len(answers), self.settings.run.min_replies)
+            raise now.too_few_replies(len(answers), *quorum_words(self.settings))
         rows = self.state.weights  # as reported before the run, and capped
         parts = [Contribution(a, rows[k], report) for k, (report, a) in sorted(answers.items())]
         self._note_round(now, answers, rows)

@@ -26,7 +26,7 @@ from core.messages import (
     payload_bytes,
 )
 from core.received import ReplyError, checked_reply, read_report
-from core.settings.secure import quorum
+from core.settings.secure import quorum, quorum_words
 from strategies.deadlines import HasLateReplies
 from strategies.plausibility import (
     check_adaptation,
@@ -126,11 +126,11 @@ def wait_for_quorum(
         if left >= least:
             break
         if waited >= settings.run.wait_seconds:
+            accepted, instead = quorum_words(settings)
             raise UserError(
                 f"{left} clients are connected (gone: {listed(gone)})",
-                f"at least run.min_replies = {least}",
-                "start their nodes again and go on with llm-qfl run --resume, or lower "
-                "run.min_replies",
+                accepted,
+                f"start their nodes again and go on with llm-qfl run --resume{instead}",
             )
         sleep(POLL_SECONDS)
         waited += POLL_SECONDS

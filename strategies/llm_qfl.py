@@ -28,7 +28,7 @@ from core.messages import (
     payload_bytes,
     unpack_parameters,
 )
-from core.settings.secure import quorum
+from core.settings.secure import quorum, quorum_words
 from strategies.aggregation import aggregate
 from strategies.aggregators import build_aggregator
 from strategies.availability import poll_clients, record_late_replies
@@ -358,7 +358,7 @@ class LlmQfl(Strategy):
         elif now.exhausted and self.state.losses:
             self._end_of_budgets()
         else:
-            raise now.too_few_replies(valid, quorum(self.settings))
+            raise now.too_few_replies(valid, *quorum_words(self.settings))
         return None, None
 
     def _end_of_budgets(self) -> None:

@@ -17,12 +17,12 @@ from flwr.app import Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from core import Cost, Settings, derive_seed
+from core import Cost, Settings, UserError, derive_seed
 from core.formatting import listed
 from core.messages import UNSET, Parameters, TrainIns, TrainReport, pack_instruction, payload_bytes
 from core.received import ReplyError, checked_reply, read_answer, read_masked
 from core.secure_messages import KEYS, UNMASK, KeysIns, UnmaskIns, work_digest
-from core.settings.secure import LEAST, shortens
+from core.settings.secure import LEAST, quorum, quorum_words, shortens
 from core.summed import length, longer_than, mean_of
 from strategies.aggregators import Contribution
 from strategies.grouping import make_groups
@@ -97,7 +97,13 @@ class SecureRounds(OpenRounds):
     # --- keys, once a run and when a site has lost them -------------------------------------
 
     def before(self, grid: Grid, state: FederationState, server_round: int) -> None:
-        """Request the keys that are missing; who sends none takes no part in the round."""
+        """Request the keys that are missing; who sends none takes no part in the round.
+
+        Raises
+        ------
+        UserError
+            If too few are left.
+        """
         here = sorted(set(state.views) - state.absent)
         wanted = [k for k in here if k not in self.tables or server_round not in self.keys_of(k)]
         if not wanted:
@@ -117,12 +123,23 @@ class SecureRounds(OpenRounds):
         for client, why in lacking.items():
             log(WARNING, "client %d sent no keys and sits the round out: %s", client, why)
         state.leave_out(lacking)
+        if len(here) - len(lacking) < min(quorum(self.settings), len(state.views)):
+            raise self._too_few_keys(len(here) - len(lacking), lacking)
         came = set(wanted) - set(lacking)
         log(INFO, "keys of secure aggregation: clients %s", listed(came))
         if trusting := [k for k in sorted(came) if not self.tables[k].knows_peers]:
             text = "clients %s know others by the keys that they see first in this run; without "
             text += "privacy.peers a server that lies from the start could be in the middle"
             log(WARNING, text, listed(trusting))
+
+    def _too_few_keys(self, left: int, lacking: Mapping[int, str]) -> UserError:
+        accepted, instead = quorum_words(self.settings)
+        why = "; ".join(f"client {client}: {text}" for client, text in lacking.items())
+        return UserError(
+            f"{left} clients have keys of secure aggregation ({why})",
+            accepted,
+            f"mend those clients and go on with llm-qfl run --resume{instead}",
+        )
 
     def keys_of(self, client: int) -> Mapping[int, object]:
         """Return a client's public keys by round."""
@@ -176,9 +193,9 @@ class SecureRounds(OpenRounds):
         )
         weights = self._weights(state, chosen)
         self.masked, self.opened, self.lost, groups = {}, [], {}, []
-        if len(chosen) < LEAST:
+        if len(chosen) < (least := max(LEAST, privacy.group_size)):
             for client in chosen:
-                now.fail(client, f"{len(chosen)} clients are there, of at least {LEAST} of a sum")
+                now.fail(client, f"{len(chosen)} clients are there, of at least {least} of a sum")
             parts = ()
         for clients in parts:
             threshold = threshold_of(len(clients), privacy.threshold)

@@ -157,13 +157,13 @@ class Round:
         """Note that the round has too few replies."""
         self.lost = True
 
-    def too_few_replies(self, valid: int, quorum: int) -> UserError:
-        """Return the error of a round that has too few replies to be aggregated."""
+    def too_few_replies(self, valid: int, accepted: str, instead: str) -> UserError:
+        """Return the error of a round that has too few replies, in the words of `quorum_words`."""
         return UserError(
             f"{self.title} has {valid} valid replies of {len(self.decision.participants)} "
             f"({'; '.join(self.failures) or 'no failure reported'})",
-            f"at least run.min_replies = {quorum}",
-            "check those clients or lower run.min_replies",
+            accepted,
+            f"check those clients{instead}",
         )
 
     def timed(self, client: int, report: Timed) -> Timed:

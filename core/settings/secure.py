@@ -36,6 +36,16 @@ def quorum(settings: Settings) -> int:
     return max(least, LEAST, settings.privacy.group_size)
 
 
+def quorum_words(settings: Settings) -> tuple[str, str]:
+    """Return how errors name `quorum`, and what else than more clients would do."""
+    least, privacy = quorum(settings), settings.privacy
+    if least == settings.run.min_replies:
+        return f"at least run.min_replies = {least}", " or lower run.min_replies"
+    if least == privacy.group_size > LEAST:
+        return f"at least privacy.group_size = {least}", " or lower privacy.group_size"
+    return f"at least {least}, which a sum of updates needs", ""
+
+
 def fewest_participants(settings: Settings, solved: bool) -> int:
     """Return how many clients a round is given at least.
 

@@ -12,8 +12,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client_app.app import app
 from core import UserError
-from core.messages import TRAIN, pack_parameters, unpack_parameters
+from core.messages import TRAIN, pack_instruction, pack_parameters, unpack_parameters
 from core.secagg import Group, identity_of, known_peers
+from core.secure_messages import KEYS, KeysIns
 from core.settings.parsing import parse_settings
 from llm_qfl.cli.deploy.folder import Options, make_deployment
 from llm_qfl.cli.deploy.peers import settings_of
@@ -115,3 +116,23 @@ def test_a_site_that_is_sent_another_model_than_the_others_refuses(
     ran = federate(*SECURE, *words, client_app=Between(tamper))
     assert any("are to train another model, or otherwise" in text for text in failures(ran))
     assert ran.events("round")[0]["groups"][0]["summed"] == [0, 2, 3]  # enough without it
+
+
+def test_a_run_under_another_name_does_not_make_a_site_forget_the_others(
+    federate: Federate,
+) -> None:
+    seen: list[str] = []
+
+    def between(message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        if message.metadata.message_type == TRAIN:
+            message.content = pack_instruction({}, KeysIns("another", 1, 1))
+            message.metadata.message_type = KEYS
+            again = app(message, context)
+            seen.append(str(again.error.reason) if again.has_error() else "answered")
+        return reply
+
+    ran = federate(*SECURE, "run.clients=4", "run.rounds=2", client_app=between)
+    assert [event["aggregated"] for event in ran.events("round")] == [[0, 1, 2, 3]] * 2
+    assert seen
+    assert all("keys are requested for run 'another' in the place of" in line for line in seen)

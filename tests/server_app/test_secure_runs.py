@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 
 from client_app import masking
 from client_app.app import app
+from core import UserError
 from core.messages import TRAIN
 from core.secure_messages import KEYS, UNMASK
 from core.summed import summand
@@ -235,6 +237,54 @@ def test_a_node_that_insists_answers_no_open_run(federate: Federate) -> None:
     (event,) = ran.events("round")
     assert event["aggregated"] == [0, 2, 3]
     assert event["failures"][0].startswith("client 1: an update without masks is requested")
+
+
+def test_a_node_that_sets_it_off_answers_no_secure_run(federate: Federate) -> None:
+    """It would send what it masks unshortened, and what its device is worth in the open."""
+    nodes = {1: {"privacy.secure_aggregation": False}}
+    ran = federate(*SMALL, SECURE, "run.clients=4", "run.rounds=1", node_configs=nodes)
+    (event,) = ran.events("round")
+    assert event["aggregated"] == [0, 2, 3]
+    assert event["failures"][0].startswith("client 1: an update with masks is requested")
+
+
+@pytest.mark.parametrize(
+    ("given", "nodes", "match"),
+    [
+        ("privacy.site_key=/nowhere", range(0), "0 clients have keys .*'/nowhere' cannot be read"),
+        ("privacy.group_size=4", (1,), "3 clients have keys .*at least privacy.group_size = 4"),
+        ("privacy.group_size=0", (1, 2), "2 clients have keys .*at least 3, which a sum"),
+        ("run.min_replies=4", (1,), "3 clients have keys .*at least run.min_replies = 4"),
+    ],
+)
+def test_too_few_clients_with_keys_end_the_run_with_their_reasons(
+    given: str, nodes: Iterable[int], match: str, federate: Federate
+) -> None:
+    own = {client: {"privacy.site_key": "/nowhere"} for client in nodes}
+    with pytest.raises(UserError, match=match):
+        federate(*SMALL, SECURE, "run.clients=4", given, node_configs=own)
+
+
+def test_a_client_whose_keys_differ_from_those_the_server_has_is_requested_new_ones(
+    federate: Federate,
+) -> None:
+    """A process of the site that ended later than another has put its older keys back."""
+    older: dict[int, Any] = {}
+
+    def between(message: Message, context: Context) -> Message:
+        kind, first = message.metadata.message_type, client_of(message) == 1
+        if kind == KEYS and first and not older:
+            app(message, context)
+            older[1] = deepcopy(context.state[masking.STATE_KEY])
+            return app(message, context)
+        if kind == TRAIN and first and message.metadata.group_id == "1":
+            context.state[masking.STATE_KEY] = older[1]
+        return app(message, context)
+
+    ran = federate(*SMALL, SECURE, "run.clients=4", "run.rounds=2", client_app=between)
+    first, second = ran.events("round")
+    assert "client 1: the group holds other keys of this site" in first["failures"][0]
+    assert (first["aggregated"], second["aggregated"]) == ([0, 2, 3], [0, 1, 2, 3])
 
 
 def test_an_agent_that_chooses_two_is_given_a_third(federate: Federate) -> None:
