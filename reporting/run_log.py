@@ -107,6 +107,10 @@ def _notes(chain: ChainLines, ended: bool) -> list[str]:
         for one in chain.lines
         if one["event"] == "resumed"
     ]
+    if chain.lines and chain.lines[0]["event"] == "resumed":
+        notes.append(
+            f"the log begins after round {chain.lines[0]['round']}: before, there was none"
+        )
     if not ended and not chain.broken:
         notes.append("no end is logged: the run goes on, was killed, or lines were cut off")
     return notes
@@ -152,7 +156,10 @@ def _decisions(folder: Path, lines: Sequence[Mapping[str, Any]]) -> Iterator[str
     except OSError:
         texts = []
     found = {number: sha256(text) for number, text in enumerate(texts, 1) if text}
+    begun = lines[0]["round"] if lines and lines[0]["event"] == "resumed" else 0
     for number in sorted(logged | found):
+        if number <= begun and number not in logged:
+            continue  # of a version without a log
         if number not in logged:
             yield f"the decision of round {number} is in agent.jsonl and not in the log"
         elif number not in found:

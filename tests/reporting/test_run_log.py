@@ -294,6 +294,18 @@ def test_decisions_that_a_resumed_run_has_not_made_again_do_not_count(tmp_path: 
     assert faults(check_log(tmp_path)) == []
 
 
+def test_a_run_that_began_without_a_log_goes_on_with_one(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "agent.jsonl").write_text("first\nsecond\nthird\n")
+    Chain(tmp_path / LOG).append(
+        {"event": "resumed", "round": 1, "config": sha256(b"{}")},
+        {"event": "decided", "round": 2, "sha256": sha256(b"second")},
+    )
+    found = check_log(tmp_path)
+    assert faults(found) == ["the decision of round 3 is in agent.jsonl and not in the log"]
+    assert "the log begins after round 1: before, there was none" in found.notes
+
+
 @pytest.mark.parametrize(
     ("name", "account", "shown"),
     [("anna", "17", "anna"), ("", "17", "17"), ("<name:none>", "<id:none>", ""), ("", "", "")],
