@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import math
 
-LEAST = 0.05
+from core.messages import LEAST_WEIGHT
+
+LEAST = LEAST_WEIGHT
 """The smallest factor: twenty such sites weigh as one exact one of as many rows."""
 
 

@@ -68,6 +68,9 @@ def _shown(text: str) -> str:
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Rows = Annotated[int, Field(ge=0, le=MOST_ROWS)]
 Share = Annotated[float, Field(ge=0, le=1)]
+LEAST_WEIGHT = 0.05
+Weight = Annotated[float, Field(ge=LEAST_WEIGHT, le=1)]
+"""The part of its rows that a site counts for: at 0 a mean of it alone would be no number."""
 Loss = Annotated[float, Field(ge=0, le=MOST_LOSS)]
 Objective = Annotated[float, Field(ge=-1e-3, le=1e9)]
 """A value that is minimised; the KL term of equal distributions may be a rounding error below 0."""
@@ -279,7 +282,7 @@ class TrainReport(CircuitReport):
     llm_cut: Rows = 0
     distill_weight: Share = 0.0
     distill_temperature: Annotated[float, Field(ge=0, le=1e9)] = 0.0
-    weight: Share = 1.0
+    weight: Weight = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -26,7 +26,7 @@ def test_a_site_says_what_its_device_is_worth_only_where_that_is_requested() -> 
     assert update.weighing(80, "noise").weight == 20
 
 
-@pytest.mark.parametrize("weight", [1.0001, -0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("weight", [1.0001, 0.0, 0.049, -0.1, float("nan"), float("inf")])
 def test_no_site_buys_weight(weight: float) -> None:
     with pytest.raises(ValidationError, match="weight"):
         replace(trained(0.5, 0.5), weight=weight)
