@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,6 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from core.formatting import hidden_character, printable
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 PREPARE, TRAIN, EVALUATE = "query.prepare", "train", "evaluate"
 ADAPT, ADOPT, REJOIN = "train.adapt", "query.adopt", "query.rejoin"
@@ -312,6 +309,12 @@ class EvaluateReport(CircuitReport):
     logistic_full: list[Rows]
 
 
+class Instruction(Protocol):
+    """What a server tells a client besides arrays: a dataclass of numbers, texts and bytes."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
 def pack_parameters(parameters: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
     """Put named arrays into Flower's record, in sorted order of their names."""
     return ArrayRecord({name: Array(np.asarray(parameters[name])) for name in sorted(parameters)})
@@ -322,7 +325,7 @@ def unpack_parameters(record: ArrayRecord) -> Parameters:
     return {name: np.array(array.numpy()) for name, array in record.items()}
 
 
-def pack_instruction(parameters: Parameters | ArrayRecord, config: DataclassInstance) -> RecordDict:
+def pack_instruction(parameters: Parameters | ArrayRecord, config: Instruction) -> RecordDict:
     """Pack parameters and what is to be done with them.
 
     Packed parameters are taken as they are: the messages of a round share them.

@@ -290,11 +290,11 @@ def test_one_sites_claim_does_not_decide_what_is_reported(federate: Federate) ->
 def test_one_sites_claim_does_not_take_the_weighted_mean(federate: Federate) -> None:
     from strategies import llm_qfl
 
-    seen: list[list[int]] = []
+    seen: list[list[float]] = []
     aggregate = llm_qfl.aggregate
 
     def watch(settings: Any, number: int, parts: Any, *more: Any) -> Any:
-        seen.append([part.rows for part in parts])
+        seen.append([part.weight for part in parts])
         return aggregate(settings, number, parts, *more)
 
     skew = ("data.partition=quantity", "data.alpha=0.3", "run.rounds=1", "run.clients=4")
