@@ -16,7 +16,7 @@ from client_app.once import first_time, forget_old
 from client_app.outgoing import Outgoing
 from core import SettingsError, UserError
 from core.messages import Parameters, TrainIns
-from core.secure_messages import KeysIns, UnmaskIns, work_digest
+from core.secure_messages import MOST_KEYS, KeysIns, UnmaskIns, work_digest
 from core.summed import summand
 
 if TYPE_CHECKING:
@@ -145,10 +145,6 @@ def publish_keys(cache: SiteCache, context: Context, instruction: KeysIns) -> by
     replace(kept, keys={number: one.to_bytes() for number, one in private.items()}).keep(context)
     forget_old(cache)
     return table.to_bytes()
-
-
-MOST_KEYS = 100
-"""Rounds that keys are made for at once: 64 bytes each stay in Flower's state."""
 
 
 def begin_masking(

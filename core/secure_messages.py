@@ -22,6 +22,9 @@ KEYS, UNMASK = "query.keys", "query.unmask"
 KEYS_CODE = 1003
 """Code of a reply of a client that has no keys for the round: it was restarted."""
 
+MOST_KEYS = 100
+"""Rounds that keys are requested for at once: 64 bytes each stay in Flower's state."""
+
 MASKED, ANSWER = "masked", "answer"
 
 OWN_FIELDS = ("steps", "step_offset", "fine_tuned", "group", "log")

@@ -21,7 +21,7 @@ from core import Cost, Settings, UserError, derive_seed
 from core.formatting import listed
 from core.messages import UNSET, Parameters, TrainIns, TrainReport, pack_instruction, payload_bytes
 from core.received import ReplyError, checked_reply, read_answer, read_masked
-from core.secure_messages import KEYS, UNMASK, KeysIns, UnmaskIns, work_digest
+from core.secure_messages import KEYS, MOST_KEYS, UNMASK, KeysIns, UnmaskIns, work_digest
 from core.settings.secure import LEAST, quorum, quorum_words, shortens
 from core.summed import length, longer_than, mean_of
 from strategies.aggregators import Contribution
@@ -33,9 +33,6 @@ from strategies.updates import longest_norms, update_norm
 
 if TYPE_CHECKING:
     from core.secagg import Answer, Group, KeyTable, Masked
-
-MOST_KEYS = 100
-"""Rounds that keys are requested for at once."""
 
 MOST_BYTES = 1 << 24
 """Most of one message that is read: a thousand members with a million parameters."""

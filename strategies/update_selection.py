@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord
 
 from core import Settings, UserError
 from core.messages import pack_parameters
+from core.settings.secure import quorum
 from strategies.aggregation import aggregate
 from strategies.aggregators import Aggregator, Contribution, TooFewError
 from strategies.credit import Credit, Part, credits
@@ -171,12 +172,13 @@ def may_lose(now: Round, state: FederationState, settings: Settings) -> bool:
     """Say whether a round without enough replies is lost, and not the run.
 
     So it is while a client is left that had no part in it, or under secure aggregation, whose sums
-    may fail to open; `MOST_LOST` times in a row at most. A last round is lost only where there is a
-    model to keep.
+    may fail to open, while as many are left as a sum needs; `MOST_LOST` times in a row at most. A
+    last round is lost only where there is a model to keep.
     """
     others = set(state.views) - state.absent - set(now.decision.participants)
     later = bool(state.losses) or now.number < settings.run.rounds
-    again = bool(others) or settings.privacy.secure_aggregation
+    secure = settings.privacy.secure_aggregation and len(state.views) >= quorum(settings)
+    again = bool(others) or secure
     return again and later and state.lost < MOST_LOST
 
 

@@ -67,8 +67,8 @@ class PrivacySettings(Section):
     than the run trains in none of its rounds. See docs/secure-aggregation.md."""
     threshold: float = setting(2 / 3, applies_when=SECURE, per_node=True, gt=0.5, le=1)
     """Share of a group's members (at least 3 of them) whose masked updates and answers must come
-    for its sum to be opened; so many sites have to collude before they know a single update. A node
-    that sets it takes part in no group with less."""
+    for its sum to be opened; so many sites have to collude with a server that keeps to the protocol
+    before they know a single update. A node that sets it takes part in no group with less."""
     group_size: int = setting(0, applies_when=SECURE, per_node=True, ge=0)
     """Fewest members of a group whose sum is opened, at least 3, regrouped every round: robust
     rules and credit then work on groups. 0: one group of all participants. A node that sets it

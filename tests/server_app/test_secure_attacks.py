@@ -415,3 +415,13 @@ def test_a_site_whose_budget_is_spent_leaves_and_the_others_are_summed(
     assert aggregated[-1] == [0, 1, 2]
     assert ran.summary["rounds"] == 3
     assert ran.grid.log.count((UNMASK, 3)) == sum(3 in clients for clients in aggregated)
+
+
+def test_too_few_sites_that_can_pay_end_the_run_with_its_model(
+    federate: Federate, own_jobs: Path
+) -> None:
+    device = ("quantum.backend=aer", "hardware.shots=64", "train.steps=1", f"llm.store={own_jobs}")
+    nodes = {client: {"hardware.budget_jobs": 3} for client in (2, 3)}
+    ran = federate(*WORDS, *device, "run.rounds=4", "train.batch_rows=4", node_configs=nodes)
+    assert [event["aggregated"] for event in ran.events("round")] == [[0, 1, 2, 3]]
+    assert ran.summary["stop_reason"] == "the budget of client 2, 3 does not pay for round 2"
