@@ -18,7 +18,14 @@ from pathlib import Path
 
 from core.accounting import epsilon
 from core.errors import BudgetError, UserError
-from core.storage.files import append_jsonl, file_lock, json_object, read_file, write_bytes
+from core.storage.files import (
+    append_jsonl,
+    file_lock,
+    json_object,
+    read_file,
+    sync_folder,
+    write_bytes,
+)
 
 HIGHEST_DELTA = 1e-5
 """A site counts at a run's delta, at most this one: the run's own would buy a lower epsilon."""
@@ -207,6 +214,7 @@ def _append(path: Path, run: str, releases: Sequence[Release], delta: float) -> 
     path.chmod(0o600)
     with path.open("rb") as file:
         os.fsync(file.fileno())
+    sync_folder(path.parent)
 
 
 def _whole_lines(path: Path) -> list[bytes]:
