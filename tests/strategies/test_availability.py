@@ -179,7 +179,14 @@ def failed() -> FederationState:
 
 def trained_late(**numbers: Any) -> Any:
     """Return an instruction and its reply; the numbers come afterwards: they may be false."""
-    given = {**ZEROS[TrainReport], "rows": 10, "round": 1, "steps": 3, "circuits": 26}
+    given = {
+        **ZEROS[TrainReport],
+        "weight": 1.0,
+        "rows": 10,
+        "round": 1,
+        "steps": 3,
+        "circuits": 26,
+    }
     sent, reply = late(TRAIN, train_order(), TrainReport(**given))
     reply.content.metric_records[METRICS].update(numbers)
     return sent, reply

@@ -21,7 +21,7 @@ LIMITS = Limits(rows=10, circuits=40, shots=100, tokens=500)
 
 
 def trained(**numbers: float) -> TrainReport:
-    zeros = dict.fromkeys(TrainReport.__dataclass_fields__, 0)
+    zeros = {**dict.fromkeys(TrainReport.__dataclass_fields__, 0), "weight": 1.0}
     return TrainReport(**{**zeros, "rows": 10, "round": 2, "steps": 3, **numbers})  # type: ignore[arg-type]
 
 

@@ -36,7 +36,13 @@ def member(client: int) -> Member:
 
 def trained(loss: float, llm_loss: float, steps: int = 4) -> TrainReport:
     zeros = dict.fromkeys(TrainReport.__dataclass_fields__, 0)
-    given = {"loss": loss, "llm_loss": llm_loss, "llm_temperature": 1.0, "steps": steps}
+    given = {
+        "weight": 1.0,
+        "loss": loss,
+        "llm_loss": llm_loss,
+        "llm_temperature": 1.0,
+        "steps": steps,
+    }
     return TrainReport(**{**zeros, **given})  # type: ignore[arg-type]
 
 

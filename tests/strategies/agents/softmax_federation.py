@@ -149,6 +149,7 @@ class Federation:
         cost = Cost(steps=steps, circuits=spent, train_seconds=steps * site.seconds)
         said: dict[str, Any] = {
             **dict.fromkeys(TrainReport.__dataclass_fields__, 0),
+            "weight": 1.0,
             "round": number,
             "steps": steps,
             "circuits": spent,
