@@ -191,7 +191,7 @@ def begin_masking(
         pinned=kept.pinned,
         work=work_digest(parameters, instruction),
     )
-    _check_size(group, cache)
+    _check_settings(group, cache)
     if not first_time(cache, "masked", own.mask):
         raise _again(instruction.round)
     left = {number: key for number, key in kept.keys.items() if number > instruction.round}
@@ -201,8 +201,8 @@ def begin_masking(
     return Masking(kept, keys, cache.client, group)
 
 
-def _check_size(group: Group, cache: SiteCache) -> None:
-    """Refuse a group that fewer members could open, or that has fewer, than this site's settings.
+def _check_settings(group: Group, cache: SiteCache) -> None:
+    """Refuse a group that is not as this site's settings want it: threshold, size, weights.
 
     Raises
     ------
@@ -222,6 +222,12 @@ def _check_size(group: Group, cache: SiteCache) -> None:
         raise SecAggError(
             f"the group has {size} members; accepted: at least privacy.group_size = "
             f"{privacy.group_size} of this site"
+        )
+    alike = len({member.weight for member in group.members}) == 1
+    if privacy.dp == "summed" and privacy.unit == "client" and not alike:
+        raise SecAggError(
+            "the members' weights differ; accepted: equal ones, for which the noise of the sum is "
+            "made (privacy.dp = 'summed')"
         )
 
 

@@ -106,6 +106,18 @@ def test_a_false_group_is_refused_by_every_site_and_the_run_goes_on(
     assert second["aggregated"] == [0, 1, 2, 3]
 
 
+def test_weights_for_which_the_noise_of_a_sum_is_not_made_are_refused(federate: Federate) -> None:
+    def heavier(group: Group, client: int) -> Group:
+        members = (replace(m, weight=2.0 if m.client == 0 else 1.0) for m in group.members)
+        return replace(group, members=tuple(members))
+
+    words = (*WORDS, "privacy.dp=summed", "aggregation.rule=uniform")
+    lost, second = federate(*words, client_app=Between(with_group(heavier))).events("round")
+    assert lost["aggregated"] == []
+    assert sum("the members' weights differ; accepted: equal" in x for x in lost["failures"]) == 4
+    assert second["aggregated"] == [0, 1, 2, 3]
+
+
 def test_a_floor_of_the_sites_own_is_kept(federate: Federate) -> None:
     nodes = {1: {"privacy.threshold": 0.9}, 2: {"privacy.group_size": 5}}
     ran = federate(*WORDS, "run.clients=5", "privacy.threshold=0.6", node_configs=nodes)
