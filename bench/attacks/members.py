@@ -177,11 +177,17 @@ def _along(
 
 # --- the tables -----------------------------------------------------------------------------------
 
+BY_ROWS = (
+    *("privacy.dp=local", "privacy.unit=row", "privacy.clip=3", "train.optimizer=descent"),
+    *("train.schedule=constant", "train.steps=10", "train.batch_rows=0", "llm.model=none"),
+)
 UPDATES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("none", ()),
     ("clip 0.1, no noise", ("privacy.dp=local", "privacy.clip=0.1", "privacy.noise=1e-6")),
     ("local, clip 1, z = 0.1", ("privacy.dp=local", "privacy.noise=0.1")),
     ("local, clip 1, z = 1", ("privacy.dp=local", "privacy.noise=1")),
+    ("rows, clip 3, z = 1", (*BY_ROWS, "privacy.noise=1")),
+    ("rows, clip 3, z = 4", (*BY_ROWS, "privacy.noise=4")),
 )
 MOMENTS: tuple[tuple[str, float], ...] = (("none", 0.0), ("z = 1", 1), ("z = 4", 4), ("z = 16", 16))
 LONGEST = 0.2

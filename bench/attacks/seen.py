@@ -89,7 +89,9 @@ def _no_model(texts: Sequence[str]) -> npt.NDArray[np.float32]:
 
 def watch(*given: str) -> Seen:
     """Drive a run of the synthetic demo and note what its server sees."""
-    settings, _ = parse_run([], [*BASE, *given])
+    without = "llm.model=none" in given  # then no other setting of the model has an effect
+    base = [one for one in BASE if not (without and one.startswith("llm."))]
+    settings, _ = parse_run([], [*base, *given])
     rounds: dict[int, Round] = {}
     projection: list[bytes] = []
 
