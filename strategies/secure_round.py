@@ -315,7 +315,7 @@ class SecureRounds(OpenRounds):
             self._lose(group.clients, now, str(error))
             return None
         for client in found.liars:
-            now.fail(client, "its shares of others' masks are wrong")
+            now.fail(client, "its shares of others' masks are wrong, or were dealt wrong")
         reports = [now.updates[k].report for k in found.members]
         contribution = Contribution(
             mean_of(total, self.reference), float(total[-1]), averaged(reports)

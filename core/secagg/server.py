@@ -30,7 +30,7 @@ class GroupSum:
     members : tuple of int
         Whose; ascending.
     liars : tuple of int
-        Members that sent wrong shares; the sum is right all the same.
+        Members that sent wrong shares, or were dealt wrong ones; the sum is right all the same.
     """
 
     vector: npt.NDArray[np.float64]
@@ -87,7 +87,7 @@ def _restored(
     answers: Mapping[int, Answer],
     liars: set[int],
 ) -> tuple[bytes, set[int]]:
-    """Return a seed, and who sent wrong shares of it."""
+    """Return a seed, and who sent wrong shares of it: they were dealt so, or changed."""
     dealer, other = seed
     places = {client: place for place, client in enumerate(group.clients, 1)}
     shares = {

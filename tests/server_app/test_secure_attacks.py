@@ -323,10 +323,10 @@ def answered(data: bytes) -> Callable[[Message], None]:
     return change
 
 
-def flipped(reply: Message) -> None:
+def flipped(reply: Message, bit: int = 1) -> None:
     """The last share is another number."""
     data = bytearray(reply.content.config_records[ABOUT][ANSWER])  # type: ignore[arg-type]
-    data[-1] ^= 1
+    data[-1] ^= bit
     reply.content[ABOUT] = ConfigRecord({ANSWER: bytes(data)})
 
 
@@ -343,9 +343,11 @@ def test_a_site_that_gives_wrong_shares_is_named_and_the_sum_is_right(
 
 
 def test_too_many_wrong_shares_lose_the_round(federate: Federate) -> None:
+    """Each by another number: all by the same would be shares of a seed, and name its dealer."""
+
     def all_wrong(order: Message, reply: Message) -> Message:
         if order.metadata.message_type == UNMASK and order.metadata.group_id == "1":
-            flipped(reply)
+            flipped(reply, 1 << client_of(order))
         return reply
 
     ran = federate(*WORDS, spoil=all_wrong)
