@@ -19,6 +19,7 @@ from core.messages import PREPARE, Parameters, SiteReport, payload_bytes
 from core.received import ReplyError, checked_reply, read_site_report
 from server_app.feature_choice import check_moments, choose_features
 from server_app.fitting import fit_on_moments
+from server_app.noise import check_noise
 from strategies import Member, add_costs, last_line, rows_that_count, train_shared_adapter
 from strategies.context import PreparedFederation
 from strategies.journal import RunJournal
@@ -76,6 +77,7 @@ def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFede
     count = rows_by_class(members, settings)
     # Before anything is paid for.
     check_budgets(members, settings)
+    check_noise(members, settings)
     if sum(rows > 0 for rows in count) < 2:
         raise DataError(
             f"training rows by class {count} over all clients",

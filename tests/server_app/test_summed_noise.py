@@ -10,7 +10,7 @@ from flwr.app import Message
 
 from bench.grid import Spoil
 from client_app.private_rows import site_deviation
-from core import parse_run
+from core import UserError, parse_run
 from core.accounting import epsilon
 from tests.conftest import NO_TEACHER, Federate
 from tests.server_app.test_privacy_budget import TINY_ROWS
@@ -58,3 +58,21 @@ def test_the_sum_of_all_rows_gradients_carries_all_of_the_noise(federate: Federa
     assert moved.std() == pytest.approx(100 * 0.5 * math.sqrt(6 / 4) / rows, rel=0.25)
     assert noised.summary["privacy"]["updates"]["epsilon"] == epsilon({50.0: 1}, 1e-5)
     assert np.abs(model(plain, 1) - model(plain, 0)).max() > 0
+
+
+UNEQUAL = ("data.partition=quantity", "data.alpha=0.3")
+
+
+@pytest.mark.parametrize(
+    ("most", "refused"),
+    [
+        ("1.1", r"client \d has [\d,]+ training rows, of which [\d,]+ count"),
+        ("1e9", r"client \d has [\d,]+ training rows, another [\d,]+: in a sum its weight might"),
+    ],
+)
+def test_sites_whose_rows_do_not_all_count_are_refused(
+    federate: Federate, most: str, refused: str
+) -> None:
+    """Their noise would be cut with their weight, and epsilon be higher than reported."""
+    with pytest.raises(UserError, match=refused):
+        federate(*BY_ROWS, *UNEQUAL, f"aggregation.max_weight={most}", "privacy.noise=100")
