@@ -17,11 +17,12 @@ from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 from pydantic import ValidationError
 
+from client_app.masked_moments import masked_moments
 from client_app.masking import NoKeysError, begin_masking, publish_keys, unmask_answer
 from client_app.placement import handled_elsewhere, node_name
 from client_app.preload import preload as preload
 from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
-from client_app.privacy_account import charge_moments
+from client_app.privacy_account import charge_moments, check_first_step
 from client_app.site import load_cache, note
 from client_app.site_log import noted
 from client_app.together import take_trained
@@ -43,7 +44,15 @@ from core.messages import (
     read_parameters,
 )
 from core.secagg import SecAggError
-from core.secure_messages import KEYS_CODE, KeysIns, UnmaskIns, pack_answer, pack_masked
+from core.secure_messages import (
+    KEYS_CODE,
+    KeysIns,
+    MomentsIns,
+    UnmaskIns,
+    pack_answer,
+    pack_masked,
+    pack_masked_moments,
+)
 
 # At import: the last moment before Flower's simulation starts Ray.
 prepare_ray(Path(__file__).parents[1])
@@ -94,9 +103,12 @@ def _error_reply(error: Exception) -> Error:
 def prepare(message: Message, context: Context) -> RecordDict:
     """Answer PREPARE: rows, classes, backend, and the moments of the training features."""
     cache = load_cache(context)
-    found = prepare_site(cache)
-    charge_moments(cache)
-    return pack_site_report(*found)
+    about, found = prepare_site(cache)
+    if found is None:  # they leave masked, in the answer to MOMENTS
+        check_first_step(cache)
+    else:
+        charge_moments(cache)
+    return pack_site_report(about, found)
 
 
 @app.query("probe")
@@ -160,6 +172,15 @@ def train(message: Message, context: Context) -> RecordDict:
     if masking is not None:
         return pack_masked(report, masking.masked(context, leaving))
     return pack_report(report, leaving.parameters)
+
+
+@app.query("moments")
+@answers
+def moments(message: Message, context: Context) -> RecordDict:
+    """Answer MOMENTS: the moments of the training features, masked."""
+    _, instruction = read_instruction(message, MomentsIns)
+    cache = load_cache(context, instruction.run)
+    return pack_masked_moments(masked_moments(cache, context, instruction))
 
 
 @app.query("unmask")

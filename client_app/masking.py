@@ -16,8 +16,8 @@ from client_app.once import first_time, forget_old
 from client_app.outgoing import Outgoing
 from core import SettingsError, UserError
 from core.messages import Parameters, TrainIns
-from core.secure_messages import MOST_KEYS, KeysIns, UnmaskIns, work_digest
-from core.summed import summand
+from core.secure_messages import MOMENTS_ROUND, MOST_KEYS, KeysIns, UnmaskIns, work_digest
+from core.summed import Vector, summand
 
 if TYPE_CHECKING:
     from client_app.site import SiteCache
@@ -41,7 +41,8 @@ class Kept:
     part : str
         Flower's id of the run; a resumed run has another.
     last : int
-        Latest round that it has taken part in: no earlier or equal one is answered again.
+        Latest round that it has taken part in: no earlier or equal one is answered again. That of
+        the moments is 0.
     keys : dict
         Private keys by round, until their round is over.
     round : int
@@ -54,7 +55,7 @@ class Kept:
 
     run: str = ""
     part: str = ""
-    last: int = 0
+    last: int = -1
     keys: dict[int, bytes] = field(default_factory=dict)
     round: int = 0
     held: bytes = b""
@@ -95,7 +96,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Masking:
-    """A checked group, ready for the site's update."""
+    """A checked group, ready for what the site adds to its sum."""
 
     kept: Kept
     private: RoundPrivate
@@ -103,11 +104,19 @@ class Masking:
     group: Group
 
     def masked(self, context: Context, model: Outgoing) -> bytes:
-        """Mask a trained model; what takes its masks off is kept for the answer."""
+        """Mask a trained model."""
+        weight = self.weight * model.weight
+        return self.hide(context, summand(model.parameters, model.reference, weight))
+
+    @property
+    def weight(self) -> float:
+        """What the site weighs in its group."""
+        return self.group.weight_of(self.client)
+
+    def hide(self, context: Context, vector: Vector) -> bytes:
+        """Mask a vector; what takes its masks off is kept for the answer."""
         from core.secagg import mask
 
-        weight = self.group.weight_of(self.client) * model.weight
-        vector = summand(model.parameters, model.reference, weight)
         found, held = mask(self.private, self.client, self.group, vector)
         replace(self.kept, round=self.group.round, held=held.to_bytes()).keep(context)
         return found.to_bytes()
@@ -163,40 +172,78 @@ def begin_masking(
     SecAggError
         If the group is not one that it may add its update to.
     """
-    masks, sets = bool(instruction.group), cache.settings.privacy.secure_aggregation
+    masks = bool(instruction.group)
+    check_masks(cache, "an update", masks)
+    if not masks:
+        return None
+    if instruction.round == MOMENTS_ROUND:
+        raise _again(MOMENTS_ROUND)
+    run, number = instruction.run, instruction.round
+    work = work_digest(parameters, instruction)
+    return enter_group(cache, context, run, number, instruction.group, work)
+
+
+def check_masks(cache: SiteCache, what: str, masks: bool) -> None:
+    """Refuse what is requested otherwise than this site's own settings want it.
+
+    Raises
+    ------
+    SettingsError
+        If it is.
+    """
+    sets = cache.settings.privacy.secure_aggregation
     if masks != sets:
         raise SettingsError(
-            f"an update {'with' if masks else 'without'} masks is requested",
+            f"{what} {'with' if masks else 'without'} masks is requested",
             f"runs with privacy.secure_aggregation = {str(sets).lower()}, which this node sets",
             "set it alike for the node and the run",
         )
-    if not masks:
-        return None
+
+
+def enter_group(
+    cache: SiteCache, context: Context, run: str, number: int, sent: bytes, work: bytes
+) -> Masking:
+    """Check a round's group, and note that the round is used.
+
+    Parameters
+    ----------
+    run, number : str and int
+        The run and the round.
+    sent : bytes
+        The group as it came.
+    work : bytes
+        Digest of what this site was sent to do.
+
+    Raises
+    ------
+    NoKeysError, SecAggError
+        As `begin_masking`.
+    """
     from core.secagg import Group, RoundPrivate, check_group, known_peers
 
     kept = Kept.of(context)
-    private = _private(kept, instruction)
-    group = Group.from_bytes(instruction.group)
+    private = _private(kept, run, number)
+    group = Group.from_bytes(sent)
     keys = RoundPrivate.from_bytes(private)
     own = group.member(cache.client).keys
     if (own.mask, own.share) != keys.public:
-        raise _no_keys("the group holds other keys of this site than it has for", instruction.round)
+        raise _no_keys("the group holds other keys of this site than it has for", number)
     seen = check_group(
         group,
         keys,
         cache.client,
-        run=instruction.run,
-        round=instruction.round,
+        run=run,
+        round=number,
         peers=known_peers(cache.settings),
         pinned=kept.pinned,
-        work=work_digest(parameters, instruction),
+        work=work,
     )
     _check_settings(group, cache)
     if not first_time(cache, "masked", own.mask):
-        raise _again(instruction.round)
-    left = {number: key for number, key in kept.keys.items() if number > instruction.round}
+        raise _again(number)
+    left = {later: key for later, key in kept.keys.items() if later > number}
     pinned = {**kept.pinned, **seen}
-    kept = replace(kept, pinned=pinned, last=instruction.round, held=b"", keys=left)
+    kept = replace(kept, pinned=pinned, last=number, held=b"", keys=left)
     kept.keep(context)
     return Masking(kept, keys, cache.client, group)
 
@@ -224,6 +271,7 @@ def _check_settings(group: Group, cache: SiteCache) -> None:
             f"{privacy.group_size} of this site"
         )
     alike = len({member.weight for member in group.members}) == 1
+    alike = alike or group.round == MOMENTS_ROUND  # their noise is each site's own
     if privacy.dp == "summed" and privacy.unit == "client" and not alike:
         raise SecAggError(
             "the members' weights differ; accepted: equal ones, for which the noise of the sum is "
@@ -231,12 +279,11 @@ def _check_settings(group: Group, cache: SiteCache) -> None:
         )
 
 
-def _private(kept: Kept, instruction: TrainIns) -> bytes:
+def _private(kept: Kept, run: str, number: int) -> bytes:
     """Return the round's private keys; a round is answered once."""
-    number = instruction.round
-    if kept.run == instruction.run and number <= kept.last:
+    if kept.run == run and number <= kept.last:
         raise _again(number)
-    if kept.run != instruction.run or number not in kept.keys:
+    if kept.run != run or number not in kept.keys:
         raise _no_keys("this site has no keys for", number)
     return kept.keys[number]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from data import Moments
 
 
-def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
+def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters | None]:
     """Describe the site and compute the moments of its training features.
 
     Returns
@@ -34,6 +34,7 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
     tuple
         The report, and the arrays ``count`` (C,), ``sums`` (C, d) and ``second`` (d, d); where the
         run chooses its features, ``<kind>.sums`` and ``<kind>.second`` of each other candidate.
+        No arrays under secure aggregation: there moments leave masked (`masked_moments`).
     """
     from data import candidate_kinds, class_rows, embeds
     from llm import common_identity, local_model, shared_bytes
@@ -43,7 +44,8 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
     settings, site = cache.settings, cache.site
     kinds = candidate_kinds(cache.info.kind, settings)
     length = site_length(cache, kinds)
-    moments = candidate_moments(cache, kinds, length)
+    masked = settings.privacy.secure_aggregation
+    moments = None if masked else candidate_moments(cache, kinds, length)
     embedded = embeds(kinds)
     shared = settings.llm.federated != "none"
     # Built now so that a backend that is not there is reported before anybody fine-tunes.
@@ -64,7 +66,7 @@ def prepare_site(cache: SiteCache) -> tuple[SiteReport, Parameters]:
         classes=list(cache.info.classes),
         data=cache.info.name,
         kind=cache.info.kind,
-        features=_features(kinds[0], moments),
+        features=_features(cache, kinds[0]),
         backend=_backend(cache),
         llm=local_model(settings, cache.info.kind, embeds=embedded),
         encoder=common_identity(settings, cache.info.kind, embeds=embedded) or NO_ENCODER,
@@ -156,10 +158,17 @@ def _notes(cache: SiteCache) -> str:
     return display_safe("; ".join(cache.info.notes))[:500] or UNSET
 
 
-def _features(kind: str, moments: Parameters) -> str:
+def _features(cache: SiteCache, kind: str) -> str:
     """Name the features and their number, which before the shared adapter is not known."""
-    number, named = len(moments["second"]), kind.replace(",", " + ")
-    return f"{named}, {number}" if number else f"{named} by the shared adapter"
+    named = kind.replace(",", " + ")
+    if _before_adapter(cache):
+        return f"{named} by the shared adapter"
+    return f"{named}, {cache.features_of('train', kind).shape[1]}"
+
+
+def _before_adapter(cache: SiteCache) -> bool:
+    """Whether the shared adapter makes the features, and is not there yet."""
+    return cache.settings.features.encoder == "shared" and not cache.adapter_digest
 
 
 def _backend(cache: SiteCache) -> str:
@@ -263,7 +272,7 @@ def site_moments(cache: SiteCache, kind: str) -> Moments:
     from data import clip_rows, frequent_class_rows, moment_centre, moments_of, noisy_moments
 
     privacy = cache.settings.privacy
-    if cache.settings.features.encoder == "shared" and not cache.adapter_digest:
+    if _before_adapter(cache):
         return _class_counts(cache)
     noise, longest, features = (
         privacy.moment_noise,

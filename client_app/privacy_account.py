@@ -37,24 +37,28 @@ def update_releases(settings: Settings, steps: int) -> list[Release]:
 
 
 def charge_moments(cache: SiteCache) -> None:
-    """Charge the moments that are about to leave; refuse a run whose first step is not left.
+    """Charge the moments that are about to leave; raises as `check_first_step`."""
+    check_first_step(cache)
+    if releases := moment_releases(cache.settings):
+        _charge(cache, releases)
+
+
+def check_first_step(cache: SiteCache) -> None:
+    """Refuse a run whose first step is not left.
 
     Raises
     ------
     BudgetError
-        If they, and a step after them, would pass `privacy.site_epsilon`.
+        If the moments, and a step after them, would pass `privacy.site_epsilon`.
     """
     from core.site_ledger import over, spent_by_rows
 
     privacy, releases = cache.settings.privacy, moment_releases(cache.settings)
-    if not releases:
-        return
-    if privacy.site_epsilon:
+    if releases and privacy.site_epsilon:
         first = update_releases(cache.settings, 1)
         after = spent_by_rows(*_account(cache), [*releases, *first], privacy.delta)
         if after > privacy.site_epsilon:
             raise over(after, privacy.site_epsilon)
-    _charge(cache, releases)
 
 
 def charge_update(cache: SiteCache, steps: int) -> None:

@@ -89,6 +89,10 @@ def read_arrays(message: Message, shapes: Shapes | None = None) -> Parameters:
 
 def read_site_report(message: Message) -> tuple[SiteReport, Parameters]:
     """Unpack a client's answer to PREPARE; raises as `read_report`."""
+    if set(message.content) == {ABOUT}:
+        raise ValueError(
+            "it has no moments: that node sets privacy.secure_aggregation = true, the run does not"
+        )
     _only(message.content, {ABOUT, ARRAYS})
     about = SiteReport(**_values(message))
     return about, read_moments(message, about)
@@ -120,14 +124,24 @@ def read_moments(message: Message, about: SiteReport) -> Parameters:
     return arrays
 
 
-def read_rejoin(message: Message) -> SiteReport:
-    """Unpack a client's answer to REJOIN; raises as `read_report`."""
+def read_report_alone(message: Message) -> SiteReport:
+    """Unpack a client's answer to REJOIN, or to PREPARE where its moments are masked.
+
+    Raises as `read_report`.
+    """
     _only(message.content, {ABOUT})
     return SiteReport(**_values(message))
 
 
-def read_masked(message: Message, most: int) -> bytes:
-    """Take a masked update out of a training reply: one array of at most so many bytes.
+def read_masked(message: Message, most: int, *, alone: bool = False) -> bytes:
+    """Take what is masked out of a reply: one array of at most so many bytes.
+
+    Parameters
+    ----------
+    message : Message
+        A training reply, or the answer to MOMENTS, in which it is ``alone``.
+    most : int
+        Bytes.
 
     Raises
     ------
@@ -135,6 +149,8 @@ def read_masked(message: Message, most: int) -> bytes:
         If it is anything else.
     """
     record = message.content.array_records[ARRAYS]
+    if alone:
+        _only(message.content, {ARRAYS})
     if set(record) != {MASKED}:
         raise ValueError(f"arrays {sorted(record)[:20]} instead of ['{MASKED}']")
     array = record[MASKED]

@@ -1,4 +1,4 @@
-"""The messages of secure aggregation: a table of keys once a run, and one more question a round.
+"""The messages of secure aggregation: keys once a run, moments, and one more question a round.
 
 A masked update travels in the training reply, as one array of bytes where its parameters were.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -15,9 +16,22 @@ from flwr.app import ConfigRecord, RecordDict
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from core.messages import ABOUT, STRICT, Parameters, TrainIns, TrainReport, pack_report
+from core.messages import (
+    ABOUT,
+    ARRAYS,
+    STRICT,
+    UNSET,
+    Parameters,
+    TrainIns,
+    TrainReport,
+    pack_parameters,
+    pack_report,
+)
 
-KEYS, UNMASK = "query.keys", "query.unmask"
+KEYS, MOMENTS, UNMASK = "query.keys", "query.moments", "query.unmask"
+
+MOMENTS_ROUND = 0
+"""The round of the moments, which has keys of its own."""
 
 KEYS_CODE = 1003
 """Code of a reply of a client that has no keys for the round: it was restarted."""
@@ -30,7 +44,7 @@ MASKED, ANSWER = "masked", "answer"
 OWN_FIELDS = ("steps", "step_offset", "fine_tuned", "group", "log")
 """Fields of an instruction in which the members of a group differ."""
 
-Round = Annotated[int, Field(ge=1, le=2**31)]
+Round = Annotated[int, Field(ge=0, le=2**31)]
 
 
 def work_digest(parameters: Parameters, instruction: TrainIns) -> bytes:
@@ -51,6 +65,33 @@ class KeysIns:
     run: str
     first: Round
     last: Round
+
+
+@dataclass(frozen=True, config=STRICT)
+class MomentsIns:
+    """Requests the moments of a site's features, masked.
+
+    Attributes
+    ----------
+    run : str
+        As in `TrainIns`.
+    kinds : list of str
+        Of which features, the first candidate first.
+    group : bytes
+        Whose moments are summed with these, and what each weighs (`core.secagg.Group`).
+    log : str
+        As in `TrainIns`.
+    """
+
+    run: str
+    kinds: list[str]
+    group: bytes
+    log: str = UNSET
+
+
+def moments_digest(kinds: Sequence[str]) -> bytes:
+    """Return SHA-256 over what all members of a group send moments of."""
+    return hashlib.sha256(json.dumps(["moments", *kinds]).encode()).digest()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -86,3 +127,8 @@ def pack_answer(data: bytes) -> RecordDict:
 def pack_masked(report: TrainReport, data: bytes) -> RecordDict:
     """Pack a training reply whose update is masked."""
     return pack_report(report, {MASKED: np.frombuffer(data, np.uint8)})
+
+
+def pack_masked_moments(data: bytes) -> RecordDict:
+    """Pack the answer to MOMENTS."""
+    return RecordDict({ARRAYS: pack_parameters({MASKED: np.frombuffer(data, np.uint8)})})

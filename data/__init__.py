@@ -12,6 +12,7 @@ from data.features import (
     block_columns,
     candidate_kinds,
     check_lengths,
+    columns_of,
     common_length,
     embeds,
     feature_kind,

@@ -143,6 +143,23 @@ def unfit(kind: str, settings: Settings, length: int, rows: int) -> str:
     return f"is tried with up to {most:,} clients" if settings.run.clients > most else ""
 
 
+def columns_of(kind: str, settings: FeatureSettings, length: int) -> int:
+    """Return how many features a kind has; 0 where only the features themselves say it.
+
+    Parameters
+    ----------
+    kind : str
+        One or several kinds, comma-separated.
+    settings : FeatureSettings
+        Which features.
+    length : int
+        Letters of each sequence; 0: they differ.
+    """
+    settings = with_kind(settings, kind)
+    found = [kind_of(name).columns(settings, length) for name in split_list(kind)]
+    return sum(found) if all(found) else 0
+
+
 def with_kind(settings: FeatureSettings, chosen: str) -> FeatureSettings:
     """Return the settings with the features that were chosen; unchanged if none is named."""
     if not chosen:

@@ -39,6 +39,7 @@ def fit_on_moments(
         The clients.
     sums : sequence of dict
         The moments of each, as they travel: ``count`` (C,), ``sums`` (C, d), ``second`` (d, d).
+        Under secure aggregation only one, their sum.
     kinds : str
         The features that they are of, as `features.kind` names them.
     shrinkage : float
@@ -64,7 +65,8 @@ def fit_on_moments(
     noise, features = settings.privacy.moment_noise, settings.features
     unlike = unlike_sites(settings, parts)
     merged = merged_moments(settings, reports, parts, unlike)
-    notes = _notes(reports, parts, unlike)
+    secure = settings.privacy.secure_aggregation
+    notes = () if secure else _notes(reports, parts, unlike)
     for line in notes:
         log(WARNING, "%s", line)
     check_classes(settings, merged.count)
@@ -82,10 +84,15 @@ def fit_on_moments(
 
 
 def unlike_sites(settings: Settings, parts: Sequence[Moments]) -> dict[int, str]:
-    """Find moments that are unlike most sites', or that no rows have; the reason, by position."""
+    """Find moments that are unlike most sites', or that no rows have; the reason, by position.
+
+    None under secure aggregation: the sum was looked at when it was opened.
+    """
     from data import implausible, moment_centre, outlying_sites
 
     privacy = settings.privacy
+    if privacy.secure_aggregation:
+        return {}
     if privacy.moment_noise:
         back = [-moment_centre(privacy.moment_centre, len(one.second)) for one in parts]
         seen = [one.moved(centre) for one, centre in zip(parts, back, strict=True)]
@@ -99,9 +106,15 @@ def merged_moments(
     parts: Sequence[Moments],
     unlike: Mapping[int, str],
 ) -> Moments:
-    """Add the moments up, each scaled to the rows that its site counts for."""
+    """Add the moments up, each scaled to the rows that its site counts for.
+
+    Under secure aggregation they come as their sum.
+    """
     from data import merge_moments
 
+    if settings.privacy.secure_aggregation:
+        (total,) = parts
+        return total
     rows = {about.client: about.train_rows for about in reports}
     counted = counted_rows(rows, settings.aggregation.max_weight)
     scaled = [

@@ -15,18 +15,23 @@ from flwr.serverapp import Grid
 
 from core import Cost, DataError, Settings, UserError, most_steps
 from core.formatting import printable
-from core.messages import PREPARE, Parameters, SiteReport, payload_bytes
-from core.received import ReplyError, checked_reply, read_site_report
+from core.messages import ARRAYS, PREPARE, UNSET, Parameters, SiteReport, payload_bytes
+from core.received import ReplyError, checked_reply, read_report_alone, read_site_report
 from server_app.feature_choice import check_moments, choose_features
 from server_app.fitting import fit_on_moments
 from server_app.noise import check_noise
+from server_app.summed_moments import SummedMoments, sum_moments
 from strategies import Member, add_costs, last_line, rows_that_count, train_shared_adapter
 from strategies.context import PreparedFederation
 from strategies.journal import RunJournal
 from strategies.row_weights import counted_classes, dominance
+from strategies.secure_exchange import SecureExchange
+from strategies.update_validation import refuse
 
 MOST_SHOTS = 10**8
 """Shots of a circuit; `hardware.precision` may need many."""
+
+CLEAR = "it has moments in the clear: that node sets privacy.secure_aggregation = false"
 
 ReadReport = Callable[[Message], tuple[SiteReport, Parameters]]
 
@@ -52,10 +57,13 @@ def wait_for_nodes(grid: Grid, settings: Settings) -> list[int]:
     return nodes
 
 
-def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFederation:
+def prepare(
+    grid: Grid, settings: Settings, journal: RunJournal, run_id: str = ""
+) -> PreparedFederation:
     """Request every node's report and moments, and fit the projection on their sum.
 
-    With `llm.federated` the clients train their adapter in between.
+    With `llm.federated` the clients train their adapter in between. Under secure aggregation the
+    moments come masked, after the reports, and their sum alone is opened.
 
     Raises
     ------
@@ -85,6 +93,8 @@ def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFede
             "check the label column or data.labels",
         )
     check_server_encoder(settings, members[0].about)
+    summed, exchange = _summed(grid, settings, members, journal, run_id)
+    sums = [summed.arrays] if summed else sums
     weights = class_weights(count, settings.train.class_weights)
     shared, adapter = settings.features.encoder == "shared", None
     if shared:  # then it makes the features
@@ -94,15 +104,29 @@ def prepare(grid: Grid, settings: Settings, journal: RunJournal) -> PreparedFede
     if settings.llm.federated != "none" and not shared:
         adapter = train_shared_adapter(grid, settings, members, journal)
     costs = add_costs(costs, choice.costs)
+    costs = add_costs(costs, exchange.take_costs()) if exchange else costs
     costs = add_costs(costs, adapter.costs) if adapter else costs
     reports = [member.about for member in members]
     projection, left_out, notes = fit_on_moments(
         settings, reports, choice.sums, choice.kinds, choice.shrinkage, choice.qubits
     )
-    packed = projection.to_bytes()
+    if summed:
+        left_out, notes = tuple(sorted(summed.lost)), summed.notes
     return PreparedFederation(
-        members, costs, packed, weights, adapter, left_out, notes, choice=choice.why
+        *(members, costs, projection.to_bytes(), weights, adapter, left_out, notes),
+        choice=choice.why,
+        exchange=exchange,
     )
+
+
+def _summed(
+    grid: Grid, settings: Settings, members: Sequence[Member], journal: RunJournal, run_id: str
+) -> tuple[SummedMoments | None, SecureExchange | None]:
+    """Under secure aggregation, open the sum of the sites' moments; it begins with their keys."""
+    if not settings.privacy.secure_aggregation:
+        return None, None
+    exchange = SecureExchange(settings, run=run_id or UNSET)
+    return sum_moments(grid, settings, members, exchange, journal.chain.head), exchange
 
 
 def with_step_costs(
@@ -133,7 +157,13 @@ def with_step_costs(
 
 
 def read_prepared(reply: Message, settings: Settings) -> tuple[SiteReport, Parameters]:
-    """Read a site's answer to PREPARE; its moments must be of the run's features."""
+    """Read a site's answer to PREPARE; its moments must be of the run's features.
+
+    Under secure aggregation there are none in it: they must not come in the clear.
+    """
+    if settings.privacy.secure_aggregation:
+        refuse("" if ARRAYS not in reply.content else CLEAR)
+        return read_report_alone(reply), {}
     about, arrays = read_site_report(reply)
     check_moments(about, arrays, settings)
     return about, arrays

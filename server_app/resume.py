@@ -25,7 +25,7 @@ from core.messages import (
     pack_parameters,
     payload_bytes,
 )
-from core.received import read_rejoin
+from core.received import read_report_alone
 from core.settings.derived import agent_declares
 from core.storage.checkpoints import (
     Checkpoint,
@@ -137,7 +137,7 @@ def rejoin(grid: Grid, settings: Settings, history: RunHistory, folder: Path) ->
     content = pack_instruction(adapter.arrays if adapter else {}, RejoinIns(history.run or UNSET))
     messages = [Message(content, node, REJOIN) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=settings.run.round_timeout))
-    answers = read_reports(replies, settings, lambda reply: (read_rejoin(reply), {}), "go on")
+    answers = read_reports(replies, settings, lambda reply: (read_report_alone(reply), {}), "go on")
     members = tuple(member for member, _, _ in answers)
     for before, member in zip(stored["members"], members, strict=True):
         if why := changed(SiteReport(**before), member.about):

@@ -73,7 +73,7 @@ def run(
     clock = Clock(history.state["seconds"] if history else None)
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
-        federation, settings = _prepared(grid, settings, journal, history)
+        federation, settings = _prepared(grid, settings, journal, history, run_id)
         run_id = history.run if history else run_id
         evaluator = _evaluator(settings, federation, run_id, history)
         args = settings, federation, agent, evaluator, journal, clock, run_id, watch
@@ -92,13 +92,13 @@ def run(
 
 
 def _prepared(
-    grid: Grid, settings: Settings, journal: RunJournal, history: RunHistory | None
+    grid: Grid, settings: Settings, journal: RunJournal, history: RunHistory | None, run_id: str
 ) -> tuple[PreparedFederation, Settings]:
     """Prepare the federation; return it with the settings that its features complete."""
     if history:
         federation = rejoin(grid, settings, history, journal.folder)
     else:
-        federation = prepare(grid, settings, journal)
+        federation = prepare(grid, settings, journal, run_id)
     found = with_features(settings, federation.projection)
     if settings.quantum.qubits == AUTO:
         federation = with_step_costs(federation, found, settings)

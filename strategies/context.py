@@ -18,6 +18,7 @@ from core.settings.derived import agent_declares
 from strategies.adapters import SharedAdapter
 from strategies.decisions import Agent
 from strategies.journal import RunJournal
+from strategies.secure_exchange import SecureExchange
 from strategies.state import Member
 
 EvaluationResult = dict[str, Any]
@@ -124,6 +125,8 @@ class PreparedFederation:
         What the user should know of the clients' moments; a line each.
     choice : str
         Why the features are what they are; empty where there was no choice.
+    exchange : SecureExchange or None
+        Under secure aggregation, the clients' keys, where they are there already.
     """
 
     members: tuple[Member, ...]
@@ -134,6 +137,7 @@ class PreparedFederation:
     left_out: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     choice: str = ""
+    exchange: SecureExchange | None = None
 
     @property
     def first(self) -> SiteReport:

@@ -99,7 +99,8 @@ class LlmQfl(Strategy):
         self.releases = Releases()
         self.aggregator = self._aggregator_before = build_aggregator(context.settings)
         self._reference: Parameters = {}
-        self.updates = rounds_of(context.settings, context.run_id, context.depths)
+        keys = context.federation.exchange
+        self.updates = rounds_of(context.settings, context.run_id, context.depths, keys)
 
     def summary(self) -> None:
         """Log what the strategy is made of."""

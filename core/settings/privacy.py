@@ -63,8 +63,8 @@ class PrivacySettings(Section):
     """From where rows are shortened to `privacy.moment_clip` in noisy moments: from zero, or from
     the k-mer frequencies of random letters, to which rows are nearer: less noise then does."""
     secure_aggregation: bool = setting(False, per_node=True)
-    """The server sees sums of updates only: each site masks its own. A node that sets it otherwise
-    than the run trains in none of its rounds. See docs/secure-aggregation.md."""
+    """The server sees sums of updates and moments only: each site masks its own. A run does not
+    start with a node that sets it otherwise. See docs/secure-aggregation.md."""
     threshold: float = setting(2 / 3, applies_when=SECURE, per_node=True, gt=0.5, le=1)
     """Share of a group's members (at least 3 of them) whose masked updates and answers must come
     for its sum to be opened; so many sites have to collude with a server that keeps to the protocol

@@ -182,7 +182,7 @@ def test_a_run_that_goes_on_ends_with_the_same_model(more: tuple[str, ...], tmp_
 def test_a_long_run_renews_its_keys_in_parts(
     federate: Federate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strategies.secure_round.MOST_KEYS", 2)
+    monkeypatch.setattr("strategies.secure_exchange.MOST_KEYS", 2)
     ran = federate(*SMALL, SECURE, "run.rounds=5", "train.steps=1")
     assert [event["aggregated"] for event in ran.events("round")] == [[0, 1, 2]] * 5
     assert ran.grid.log.count((KEYS, 0)) == 3
