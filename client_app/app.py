@@ -18,11 +18,18 @@ from flwr.common.logger import log
 from pydantic import ValidationError
 
 from client_app.masked_moments import masked_moments
-from client_app.masking import NoKeysError, begin_masking, publish_keys, unmask_answer
+from client_app.masking import (
+    NoKeysError,
+    begin_masking,
+    check_masks,
+    publish_keys,
+    unmask_answer,
+)
 from client_app.placement import handled_elsewhere, node_name
 from client_app.preload import preload as preload
 from client_app.preparation import adapt_round, prepare_site, probe_features, take_adapter
 from client_app.privacy_account import charge_moments, check_first_step
+from client_app.process_cache import settings_of
 from client_app.site import load_cache, note
 from client_app.site_log import noted
 from client_app.together import take_trained
@@ -103,6 +110,8 @@ def _error_reply(error: Exception) -> Error:
 def prepare(message: Message, context: Context) -> RecordDict:
     """Answer PREPARE: rows, classes, backend, and the moments of the training features."""
     cache = load_cache(context)
+    masks = settings_of(context.run_config, {}).privacy.secure_aggregation
+    check_masks(cache, "a sum of moments" if masks else "moments", masks=masks)
     about, found = prepare_site(cache)
     if found is None:  # they leave masked, in the answer to MOMENTS
         check_first_step(cache)

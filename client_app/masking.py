@@ -173,7 +173,7 @@ def begin_masking(
         If the group is not one that it may add its update to.
     """
     masks = bool(instruction.group)
-    check_masks(cache, "an update", masks)
+    check_masks(cache, "an update", masks=masks)
     if not masks:
         return None
     if instruction.round == MOMENTS_ROUND:
@@ -183,7 +183,7 @@ def begin_masking(
     return enter_group(cache, context, run, number, instruction.group, work)
 
 
-def check_masks(cache: SiteCache, what: str, masks: bool) -> None:
+def check_masks(cache: SiteCache, what: str, *, masks: bool) -> None:
     """Refuse what is requested otherwise than this site's own settings want it.
 
     Raises

@@ -18,7 +18,7 @@ from core.formatting import listed
 from core.messages import Parameters, SiteReport, pack_instruction, payload_bytes
 from core.received import read_masked
 from core.secure_messages import MOMENTS, MOMENTS_ROUND, MomentsIns, moments_digest
-from core.settings.secure import LEAST
+from core.settings.secure import quorum, quorum_words
 from core.summed import Vector
 from core.summed_moments import (
     LARGEST_OF_EMBEDDINGS,
@@ -149,8 +149,10 @@ class _Summing:
         now = Round(MOMENTS_ROUND, decision, wait=0.0, of=" (moments)")
         lacking = self.exchange.request_keys(self.grid, self.state, clients, MOMENTS_ROUND)
         there = [k for k in clients if k not in lacking]
-        if len(there) < LEAST:
-            raise _unopened(f"{too_few_keys(len(there), lacking)}; at least {LEAST} are needed")
+        if len(there) < quorum(self.settings):
+            accepted, instead = quorum_words(self.settings)
+            fix = f"mend those clients and start the run again{instead}"
+            raise UserError(too_few_keys(len(there), lacking), accepted, fix)
         scale = self._scale(list(kinds))
         groups = self._groups(there, list(kinds), scale)
         self._request(groups, list(kinds), now, moment_length(classes, widths), head)
@@ -294,6 +296,6 @@ def _reason(now: Round, client: int) -> str:
 def _unopened(why: str) -> UserError:
     return UserError(
         f"the sum of the sites' moments cannot be opened: {why}",
-        "privacy.threshold of the clients",
+        "the moments and answers of privacy.threshold of the clients, and of at least 3",
         "look at the logs of those that failed and start the run again; or leave them out of it",
     )

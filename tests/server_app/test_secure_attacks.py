@@ -16,7 +16,7 @@ from client_app.app import app
 from core import UserError
 from core.messages import ABOUT, ARRAYS, CONFIG, TRAIN
 from core.secagg import Group, make_table
-from core.secure_messages import ANSWER, KEYS, MASKED, UNMASK
+from core.secure_messages import ANSWER, KEYS, MASKED, MOMENTS, UNMASK
 from core.summed import summand
 from tests.conftest import Federate, Ran
 from tests.server_app.test_secure_runs import SECURE, SMALL, Between, client_of, model
@@ -148,15 +148,16 @@ def test_a_second_question_of_a_round_is_not_answered(federate: Federate) -> Non
 
     def between(message: Message, context: Context) -> Message:
         reply = app(message, context)
-        if message.metadata.message_type == UNMASK:
+        if message.metadata.message_type in (UNMASK, MOMENTS):
             again = app(message, context)
             seen.append(str(again.error.reason) if again.has_error() else "answered")
         return reply
 
     ran = federate(*WORDS, client_app=between)
     assert [e["aggregated"] for e in ran.events("round")] == [[0, 1, 2, 3]] * 2
-    assert len(seen) == 8
-    assert all("has nothing to be unmasked" in line for line in seen)
+    assert sum("has nothing to be unmasked" in line for line in seen) == 12
+    assert sum("round 0 is requested again" in line for line in seen) == 4  # the moments
+    assert len(seen) == 16
 
 
 def test_a_round_is_not_trained_twice_and_keys_are_not_renewed_for_it(federate: Federate) -> None:
@@ -176,11 +177,13 @@ def test_a_round_is_not_trained_twice_and_keys_are_not_renewed_for_it(federate: 
     ran = federate(*WORDS, client_app=between)
     assert [e["aggregated"] for e in ran.events("round")] == [[0, 1, 2, 3]] * 2
     assert sum("round" in line and "is requested again" in line for line in seen) == 8
-    assert sum("keys are requested for rounds 1 to 2 after round" in line for line in seen) == 8
+    assert sum("keys are requested for rounds 0 to 2 after round" in line for line in seen) == 8
 
 
-@pytest.mark.parametrize("kind", [TRAIN, UNMASK])
-def test_of_two_messages_at_the_same_time_one_is_answered(kind: str, federate: Federate) -> None:
+@pytest.mark.parametrize(("kind", "times"), [(TRAIN, 8), (UNMASK, 12), (MOMENTS, 4)])
+def test_of_two_messages_at_the_same_time_one_is_answered(
+    kind: str, times: int, federate: Federate
+) -> None:
     """Each message has a process of its own, and both were given what the site kept before."""
     seen: list[str] = []
 
@@ -194,8 +197,8 @@ def test_of_two_messages_at_the_same_time_one_is_answered(kind: str, federate: F
 
     ran = federate(*WORDS, client_app=between)
     assert [e["aggregated"] for e in ran.events("round")] == [[0, 1, 2, 3]] * 2
-    why = "is requested again" if kind == TRAIN else "has nothing to be unmasked"
-    assert len(seen) == 8
+    why = "has nothing to be unmasked" if kind == UNMASK else "is requested again"
+    assert len(seen) == times
     assert all(why in line for line in seen)
 
 
@@ -428,7 +431,8 @@ def test_a_site_whose_budget_is_spent_leaves_and_the_others_are_summed(
     assert aggregated[0] == [0, 1, 2, 3]
     assert aggregated[-1] == [0, 1, 2]
     assert ran.summary["rounds"] == 3
-    assert ran.grid.log.count((UNMASK, 3)) == sum(3 in clients for clients in aggregated)
+    in_rounds = sum(3 in clients for clients in aggregated)
+    assert ran.grid.log.count((UNMASK, 3)) == 1 + in_rounds  # and for the moments
 
 
 def test_too_few_sites_that_can_pay_end_the_run_with_its_model(

@@ -74,7 +74,7 @@ def test_sites_of_a_deployment_sign_with_their_nodes_keys_and_know_the_others(
     assert not failures(ran)
     assert not [record for record in caplog.records if PINS in record.getMessage()]
     settings = [parse_settings({"privacy.secure_aggregation": True}, own[k]) for k in own]
-    assert len(groups.seen) == 2 * 3
+    assert len(groups.seen) == 3 * 3  # the moments, and two rounds
     for group in groups.seen:
         there = {member.client: member.identity for member in group.members}
         assert there == known_peers(settings[0])

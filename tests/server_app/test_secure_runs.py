@@ -68,10 +68,12 @@ def test_a_secure_run_has_the_model_of_an_open_one(
     """Float32 parameters of size 1: what they are rounded to is far above 3 * 2**-33."""
     words = (*SMALL, *given)
     plain, secure = federate(*words, *UNBOUNDED), federate(*words, SECURE)
-    assert np.abs(model(plain, 1) - model(secure, 1)).max() < 5e-7
+    exact = "quantum.backend=aer" not in given  # a count may tip where angles differ by rounding
+    assert np.abs(model(plain, 1) - model(secure, 1)).max() < (5e-7 if exact else 0.02)
     pairs = zip(plain.events("round"), secure.events("round"), strict=True)
     for one, other in pairs:
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)  # FedAdam divides by roots
+        near = 1e-4 if exact else 0.01  # FedAdam divides by roots
+        assert one["loss"] == pytest.approx(other["loss"], abs=near)
         assert one["aggregated"] == other["aggregated"]
         assert one["circuits"] == other["circuits"]
     assert not np.array_equal(model(plain, 0), model(secure, 1))
@@ -231,21 +233,35 @@ def test_a_hundred_clients_complete(federate: Federate) -> None:
     assert event["failures"] == []
 
 
-def test_a_node_that_insists_answers_no_open_run(federate: Federate) -> None:
-    nodes = {1: {"privacy.secure_aggregation": True}}
-    ran = federate(*SMALL, "run.clients=4", "run.rounds=1", node_configs=nodes)
-    (event,) = ran.events("round")
-    assert event["aggregated"] == [0, 2, 3]
-    assert event["failures"][0].startswith("client 1: an update without masks is requested")
+@pytest.mark.parametrize(
+    ("insists", "given", "what"),
+    [(True, (), "moments without"), (False, (SECURE,), "a sum of moments with")],
+)
+def test_a_run_does_not_start_with_a_node_that_wants_it_otherwise(
+    insists: bool, given: tuple[str, ...], what: str, federate: Federate
+) -> None:
+    """Its moments must not leave it: neither in the clear nor, unasked, at all."""
+    nodes, curious = {1: {"privacy.secure_aggregation": insists}}, Curious()
+    with pytest.raises(UserError, match=f"1 of 4 clients cannot start: {what} masks is requested"):
+        federate(*SMALL, *given, "run.clients=4", node_configs=nodes, spoil=curious)
+    assert sum(message.has_error() for message in curious.seen) == 1
 
 
-def test_a_node_that_sets_it_off_answers_no_secure_run(federate: Federate) -> None:
-    """It would send what it masks unshortened, and what its device is worth in the open."""
-    nodes = {1: {"privacy.secure_aggregation": False}}
-    ran = federate(*SMALL, SECURE, "run.clients=4", "run.rounds=1", node_configs=nodes)
-    (event,) = ran.events("round")
+@pytest.mark.parametrize(("insists", "given"), [(True, ()), (False, (SECURE,))])
+def test_a_node_that_changes_its_mind_answers_no_round(
+    insists: bool, given: tuple[str, ...], federate: Federate
+) -> None:
+    """It would send in the clear, or what it masks unshortened."""
+
+    def change(message: Message, context: Context) -> None:
+        if message.metadata.message_type == TRAIN and client_of(message) == 1:
+            context.node_config["privacy.secure_aggregation"] = insists
+
+    words = (*SMALL, *given, "run.clients=4", "run.rounds=1")
+    (event,) = federate(*words, client_app=Between(change)).events("round")
     assert event["aggregated"] == [0, 2, 3]
-    assert event["failures"][0].startswith("client 1: an update with masks is requested")
+    masks = "without" if insists else "with"
+    assert event["failures"][0].startswith(f"client 1: an update {masks} masks is requested")
 
 
 @pytest.mark.parametrize(
