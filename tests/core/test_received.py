@@ -90,7 +90,8 @@ def test_another_serialisation_is_refused_by_its_name() -> None:
 
 # --- records ---
 
-NUMBERS = TrainReport(**{**dict.fromkeys(TrainReport.__dataclass_fields__, 0), "weight": 1.0})
+ZERO: dict[str, Any] = dict.fromkeys(TrainReport.__dataclass_fields__, 0)
+NUMBERS = TrainReport(**{**ZERO, "weight": 1.0})
 
 
 def reply() -> Message:

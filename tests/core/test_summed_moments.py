@@ -14,7 +14,8 @@ WIDTHS = {"": 2, "kmer:3.": 3}
 
 
 def arrays(rng: np.random.Generator, rows: int, classes: int = 2) -> dict[str, np.ndarray]:
-    labels, found = rng.integers(0, classes, rows), {}
+    labels = rng.integers(0, classes, rows)
+    found: dict[str, np.ndarray] = {}
     for prefix, d in WIDTHS.items():
         made = moments_of(rng.normal(size=(rows, d)), labels, classes)
         found |= {f"{prefix}sums": made.sums, f"{prefix}second": made.second, "count": made.count}

@@ -16,6 +16,7 @@ from client_app.app import app
 from core import UserError
 from core.messages import ABOUT, ARRAYS, CONFIG, PREPARE
 from core.secure_messages import KEYS, MASKED, MOMENTS, UNMASK
+from core.summed_moments import moment_vector
 from data import Projection
 from tests.conftest import Federate, Ran
 from tests.server_app.test_private_runs import Curious, pieces
@@ -70,7 +71,7 @@ def test_no_message_holds_a_sites_moments(
     from client_app import preparation
 
     made: list[np.ndarray] = []
-    real, vector_of = preparation.site_moments, masked_moments.moment_vector
+    real, vector_of = preparation.site_moments, moment_vector
 
     def note(cache: Any, kind: str) -> Any:
         found = real(cache, kind)
@@ -232,7 +233,7 @@ def test_a_sum_that_no_rows_have_is_refused(
 def test_large_features_are_refused_at_their_site(
     federate: Federate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = masked_moments.moment_vector
+    real = moment_vector
     monkeypatch.setattr(masked_moments, "moment_vector", lambda a, f: 1e7 * real(a, f))
     match = r"client 0: the weighted moments of kmer:4.* hold a number of .*at most 1,048,576"
     with pytest.raises(UserError, match=match):

@@ -179,7 +179,7 @@ def failed() -> FederationState:
 
 def trained_late(**numbers: Any) -> Any:
     """Return an instruction and its reply; the numbers come afterwards: they may be false."""
-    given = {
+    given: dict[str, Any] = {
         **ZEROS[TrainReport],
         "weight": 1.0,
         "rows": 10,
