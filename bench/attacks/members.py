@@ -50,6 +50,8 @@ VIEWS: dict[str, View] = {
     "one sum of 10": lambda site: range(SITES),
 }
 
+MOMENT_VIEWS = ("each site's", "one sum of 10")
+
 
 @dataclass(frozen=True)
 class Found:
@@ -136,8 +138,14 @@ def _direction(classifier: Classifier, update: Parameters, sent: Parameters) -> 
     return np.asarray(moved / max(float(np.linalg.norm(moved)), 1e-12))
 
 
-def from_moments(seen: Seen, noise: float, bound: float, seed: int) -> list[Found]:
-    """Attack every site by its class sums, with noise of a multiplier or none."""
+def from_moments(seen: Seen, noise: float, bound: float, seed: int) -> dict[str, list[Found]]:
+    """Attack every site by class sums, with noise of a multiplier or none.
+
+    Returns
+    -------
+    dict
+        The findings by what the server sees: each site's own moments, or the sum of all.
+    """
     public, test = seen.server()
     rng = np.random.default_rng(seed)
 
@@ -150,20 +158,21 @@ def from_moments(seen: Seen, noise: float, bound: float, seed: int) -> list[Foun
     within = apart.T @ apart / len(known)
     ridge = 0.01 * np.trace(within) / len(within)
     whiten = np.linalg.inv(within + ridge * np.eye(len(within)))
-    every = []
-    for client in range(SITES):
-        rows = seen.site(client)
-        inside = features(rows)
-        moments = moments_of(inside, rows.labels, 2)
-        if noise:
-            moments = noisy_moments(moments, noise, bound, rng)
-        shift = moments.sums / np.maximum(moments.count, 1)[:, None] - means
-        every.append(
-            found(
-                _along(inside, rows.labels, means, whiten, shift),
-                _along(outside, test.labels, means, whiten, shift),
+    sites = [seen.site(client) for client in range(SITES)]
+    inside = [features(rows) for rows in sites]
+    moments = [moments_of(x, rows.labels, 2) for x, rows in zip(inside, sites, strict=True)]
+    if noise:
+        moments = [noisy_moments(one, noise, bound, rng) for one in moments]
+    total = sum(one.sums for one in moments), sum(one.count for one in moments)
+    every: dict[str, list[Found]] = {view: [] for view in MOMENT_VIEWS}
+    for x, rows, own in zip(inside, sites, moments, strict=True):
+        for view, (sums, count) in zip(MOMENT_VIEWS, ((own.sums, own.count), total), strict=True):
+            shift = sums / np.maximum(count, 1)[:, None] - means
+            scores = (
+                _along(*pair, means, whiten, shift)
+                for pair in ((x, rows.labels), (outside, test.labels))
             )
-        )
+            every[view].append(found(*scores))
     return every
 
 
@@ -227,8 +236,10 @@ def moments_table(rows: int, seeds: Sequence[int]) -> None:
         runs = [watch(f"run.seed={s}", f"data.train_rows={rows}", *given) for s in seeds]
         accuracy = mean_spread([100 * seen.accuracy for seen in runs], 1)
         pairs = zip(runs, seeds, strict=True)
-        results = [averaged(from_moments(seen, noise, LONGEST, seed)) for seen, seed in pairs]
-        print(row((str(rows), name, *_cells(results), accuracy)), flush=True)
+        attacked = [from_moments(seen, noise, LONGEST, seed) for seen, seed in pairs]
+        for view in MOMENT_VIEWS:
+            cells = _cells([averaged(one[view]) for one in attacked])
+            print(row((str(rows), name, view, *cells, accuracy)), flush=True)
 
 
 def main(words: Sequence[str]) -> int:
@@ -242,7 +253,7 @@ def main(words: Sequence[str]) -> int:
     print(head(("rows", "updates", "the server sees", "score", *figures)))
     for rows in chosen.rows:
         updates_table(rows, chosen.seeds)
-    print("\n" + head(("rows", "noise on moments", *figures)))
+    print("\n" + head(("rows", "noise on moments", "the server sees", *figures)))
     for rows in chosen.rows:
         moments_table(rows, chosen.seeds)
     return 0

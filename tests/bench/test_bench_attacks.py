@@ -93,11 +93,13 @@ def test_a_run_is_seen_as_its_server_sees_it(seen: Seen) -> None:
     assert mean["a"].tolist() == [2.0]
 
 
-def test_moments_of_few_rows_give_members_away_and_noise_hides_them(seen: Seen) -> None:
-    open_ = np.mean([one.auc for one in from_moments(seen, 0.0, 0.2, 0)])
-    hidden = np.mean([one.auc for one in from_moments(seen, 16.0, 0.2, 0)])
-    assert open_ > 0.9
+def test_moments_of_few_rows_give_members_away_and_sums_and_noise_hide_them(seen: Seen) -> None:
+    found_of = from_moments(seen, 0.0, 0.2, 0), from_moments(seen, 16.0, 0.2, 0)
+    own, hidden = (np.mean([one.auc for one in by_view["each site's"]]) for by_view in found_of)
+    summed = np.mean([one.auc for one in found_of[0]["one sum of 10"]])
+    assert own > 0.9
     assert abs(hidden - 0.5) < 0.12
+    assert 0.5 < summed < own - 0.1
 
 
 def test_an_attack_from_inside_reaches_the_sum(seen: Seen) -> None:
