@@ -65,8 +65,7 @@ def fit_on_moments(
     noise, features = settings.privacy.moment_noise, settings.features
     unlike = unlike_sites(settings, parts)
     merged = merged_moments(settings, reports, parts, unlike)
-    secure = settings.privacy.secure_aggregation
-    notes = () if secure else _notes(reports, parts, unlike)
+    notes = () if settings.privacy.secure_aggregation else _notes(reports, parts, unlike)
     for line in notes:
         log(WARNING, "%s", line)
     check_classes(settings, merged.count)
@@ -79,8 +78,7 @@ def fit_on_moments(
         derive_seed(settings.run.seed, "projection"),
         block_columns(kinds, features, reports[0].length, len(merged.second)),
     )
-    projection = replace(projection, kinds=kinds)
-    return projection, tuple(sorted(reports[k].client for k in unlike)), notes
+    return replace(projection, kinds=kinds), tuple(sorted(reports[k].client for k in unlike)), notes
 
 
 def unlike_sites(settings: Settings, parts: Sequence[Moments]) -> dict[int, str]:

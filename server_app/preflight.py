@@ -57,7 +57,6 @@ def check(settings: Settings) -> dict[str, Any]:
     UserError
         One line, for whatever would end the run.
     """
-    from quantum import build_ansatz
     from strategies.decisions.extension import find_agent
 
     check_extras(settings)
@@ -71,12 +70,7 @@ def check(settings: Settings) -> dict[str, Any]:
     _check_features(settings, server, sites)
     backends = [backend_of(settings.quantum.backend, client) for client in range(len(sites))]
     steps = settings.train.steps, worst_steps(settings, backends)
-    classes, own = len(info.classes), [quantum_of(settings.quantum, k) for k in range(len(sites))]
-    shifts = {quantum: build_ansatz(quantum, classes).shifts for quantum in set(own)}
-    costs = [
-        [_cost(settings, backend, site, shifts[quantum], each) for each in steps]
-        for backend, site, quantum in zip(backends, sites, own, strict=True)
-    ]
+    costs = _costs(settings, backends, sites, len(info.classes), steps)
     return {
         "agent": agent,
         "most_steps": steps[1],
@@ -192,6 +186,24 @@ def _model(settings: Settings, info: DataInfo) -> str:
         choose_device("cuda")
     embedded = embeds(candidate_kinds(info.kind, settings))
     return local_model(settings, info.kind, embeds=embedded)
+
+
+def _costs(
+    settings: Settings,
+    backends: Sequence[str],
+    sites: Sequence[Site],
+    classes: int,
+    steps: Sequence[int],
+) -> list[list[tuple[int, float]]]:
+    """Return `_cost` of every client, for each number of steps."""
+    from quantum import build_ansatz
+
+    own = [quantum_of(settings.quantum, client) for client in range(len(sites))]
+    shifts = {quantum: build_ansatz(quantum, classes).shifts for quantum in set(own)}
+    return [
+        [_cost(settings, backend, site, shifts[quantum], each) for each in steps]
+        for backend, site, quantum in zip(backends, sites, own, strict=True)
+    ]
 
 
 def _cost(

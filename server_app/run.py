@@ -68,8 +68,7 @@ def run(
     """
     if history is None:
         check_first_round(settings)
-    grid = LoggedGrid(grid, journal.chain)
-    journal.chain.append(submission(grid, run_id))
+    grid = _logged(grid, journal, run_id)
     clock = Clock(history.state["seconds"] if history else None)
     with clock.phase("prepare"):
         agent = agent or build_agent(settings)  # first: a missing model costs the sites nothing
@@ -89,6 +88,13 @@ def run(
     with clock.phase("rounds"):
         kept = kept_model(grid, strategy, _run_rounds(grid, strategy, first))
     return _conclude(grid, context, strategy, kept)
+
+
+def _logged(grid: Grid, journal: RunJournal, run_id: str) -> Grid:
+    """Begin the audit log; all messages pass it from now on."""
+    logged = LoggedGrid(grid, journal.chain)
+    journal.chain.append(submission(logged, run_id))
+    return logged
 
 
 def _prepared(

@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Error, Message
-from flwr.serverapp import Grid
 
 from core.flower_compat import ACTOR_DIED, CLIENT_CRASHED, UNKNOWN_ERROR, set_sender
+from strategies.wrapped_grid import WrappedGrid
 
 FIRST_POLL, SLOWEST_POLL = 0.1, 0.5
 """Seconds between two polls for a reply: the first, and the longest that they grow to."""
@@ -133,7 +133,7 @@ def poll_interval(polling: int, seconds: float) -> float:
 
 
 @dataclass
-class DeadlineGrid(Grid):
+class DeadlineGrid(WrappedGrid):
     """Flower's connection to the nodes, with deadlines that hold.
 
     Parameters
@@ -144,7 +144,6 @@ class DeadlineGrid(Grid):
         Tells the time, seconds.
     """
 
-    grid: Grid
     clock: Callable[[], float] = time.monotonic
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _late: list[Sent] = field(default_factory=list)
@@ -261,30 +260,3 @@ class DeadlineGrid(Grid):
     def close(self) -> None:
         """Stop polling."""
         self._closed.set()
-
-    # --- all else is Flower's -----------------------------------------------------------------
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that are connected."""
-        return self.grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages."""
-        return self.grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Fetch replies that are there."""
-        return self.grid.pull_messages(message_ids)
-
-    @property
-    def run(self) -> Any:
-        """Flower's run."""
-        return self.grid.run
-
-    def set_run(self, run: Any) -> None:
-        """Set Flower's run."""
-        self.grid.set_run(run)
-
-    def create_message(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Messages are made directly."""
-        raise RuntimeError("make a flwr.app.Message")

@@ -21,10 +21,11 @@ from core.flower_compat import message_digest
 from core.storage.chain import Chain
 from strategies.deadlines import HasLateReplies
 from strategies.state import Member
+from strategies.wrapped_grid import WrappedGrid
 
 
 @dataclass
-class LoggedGrid(Grid):
+class LoggedGrid(WrappedGrid):
     """Flower's connection to the nodes, with a line for what goes out and what comes back.
 
     Parameters
@@ -35,7 +36,6 @@ class LoggedGrid(Grid):
         The run's log.
     """
 
-    grid: Grid
     chain: Chain
 
     def send_and_receive(
@@ -71,12 +71,6 @@ class LoggedGrid(Grid):
         digests = {str(node): message_digest(one) for node, one in nodes}
         self.chain.append({**line, "sites": digests, **({"errors": errors} if errors else {})})
 
-    # --- all else is the grid's ---------------------------------------------------------------
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that are connected."""
-        return self.grid.get_node_ids()
-
     def push_messages(self, messages: Iterable[Message]) -> NoReturn:
         """Refuse: messages go out through `send_and_receive`, where they are logged."""
         raise RuntimeError("use send_and_receive: nothing goes out that is not logged")
@@ -84,19 +78,6 @@ class LoggedGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> NoReturn:
         """Refuse: replies come through `send_and_receive`, where they are logged."""
         raise RuntimeError("use send_and_receive: nothing comes in that is not logged")
-
-    @property
-    def run(self) -> Any:
-        """Flower's run."""
-        return self.grid.run
-
-    def set_run(self, run: Any) -> None:
-        """Set Flower's run."""
-        self.grid.set_run(run)
-
-    def create_message(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Messages are made directly."""
-        raise RuntimeError("make a flwr.app.Message")
 
 
 def submission(grid: Grid, run_id: str) -> dict[str, Any]:

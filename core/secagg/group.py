@@ -269,11 +269,7 @@ def check_group(
         raise SecAggError("the group holds other keys of this site than it has: they are stale")
     for member in group.members:
         _check_identity(member, peers, pinned)
-        if not member.keys.signed_by(member.identity, run, member.client, round):
-            raise SecAggError(
-                f"the keys of client {member.client} are not signed by its identity",
-                (member.client,),
-            )
+        _check_signature(member, group)
     return {**pinned, **{m.client: m.identity for m in group.members}} if peers is None else {}
 
 
@@ -310,6 +306,12 @@ def _most_weight(weights: Sequence[float], threshold: int) -> float:
     """Return the most that a member may weigh; `len(weights) - threshold` others may be lost."""
     place = len(weights) - threshold + 2
     return MOST_TIMES * sorted(weights, reverse=True)[place]
+
+
+def _check_signature(member: Member, group: Group) -> None:
+    if not member.keys.signed_by(member.identity, group.run, member.client, group.round):
+        why = f"the keys of client {member.client} are not signed by its identity"
+        raise SecAggError(why, (member.client,))
 
 
 def _check_identity(

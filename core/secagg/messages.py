@@ -66,10 +66,9 @@ class Masked:
         digest, client = reader.take(DIGEST_BYTES), reader.number(2**31)
         length, others = reader.number(MOST_LENGTH), reader.number(MOST_MEMBERS)
         commitments, ciphertexts = {client: reader.take(COMMITMENT_BYTES)}, {}
+        other = -1
         for _ in range(others):
-            other = reader.number(2**31)
-            if other in commitments:
-                raise SecAggError(f"a masked update names client {other} twice")
+            other = _neighbour(reader, other, client)
             commitments[other] = reader.take(COMMITMENT_BYTES)
             ciphertexts[other] = reader.take(ciphertext_bytes(others))
         vector = np.frombuffer(reader.take(8 * length), "<u8").astype(np.uint64)
@@ -124,8 +123,9 @@ class Held:
         clients = tuple(reader.number(2**31) for _ in range(reader.number(MOST_MEMBERS)))
         others = reader.number(MOST_MEMBERS)
         shares, channels = {client: read_share(reader)}, {}
+        other = -1
         for _ in range(others):
-            other = reader.number(2**31)
+            other = _neighbour(reader, other, client)
             shares[other], channels[other] = read_share(reader), reader.take(32)
         reader.end()
         return cls(client, digest, threshold, clients, shares, channels)
@@ -168,6 +168,14 @@ class Answer:
         shares = {seed: read_share(reader) for seed in sorted(seeds)}
         reader.end()
         return cls(client, digest, shares)
+
+
+def _neighbour(reader: Reader, before: int, client: int) -> int:
+    """Read the next of a client's neighbours, which stand in ascending order."""
+    other = reader.above(before, 2**31)
+    if other == client:
+        raise SecAggError(f"client {client} is no neighbour of its own")
+    return other
 
 
 def ciphertext_bytes(neighbours: int) -> int:

@@ -77,10 +77,7 @@ def mask(
     for other in group.neighbours(client):
         public = group.member(other).keys.mask
         seeds[other] = masks.pair_seed(private.mask, public, group.digest, client, other)
-    total = encode(vector)
-    for other in sorted(seeds):
-        part = masks.mask_of(seeds[other], len(vector))
-        total = total + part if other >= client else total - part
+    total = _hidden(vector, client, seeds)
     shares = _shares(seeds, client, group, below)
     commitments = {v: masks.commitment(group.digest, client, v, seeds[v]) for v in seeds}
     ciphertexts = {
@@ -94,6 +91,17 @@ def mask(
     mine = dict(zip(sorted(seeds, key=lambda v: (v != client, v)), shares[client], strict=True))
     held = Held(client, group.digest, group.threshold, group.clients, mine, channels)
     return Masked(client, group.digest, total, commitments, ciphertexts), held
+
+
+def _hidden(
+    vector: npt.NDArray[np.float64], client: int, seeds: Mapping[int, bytes]
+) -> npt.NDArray[np.uint64]:
+    """Add the masks of a member's seeds, which cancel in the sum but for its own one."""
+    total = encode(vector)
+    for other in sorted(seeds):
+        part = masks.mask_of(seeds[other], len(vector))
+        total = total + part if other >= client else total - part
+    return total
 
 
 def answer(held: Held, survivors: Collection[int], ciphertexts: Mapping[int, bytes]) -> Answer:

@@ -55,6 +55,19 @@ class Reader:
             raise SecAggError(f"{self._what} holds {found}; at most {most} is accepted")
         return found
 
+    def above(self, before: int, most: int) -> int:
+        """Return the next 32-bit number of an ascending list.
+
+        Raises
+        ------
+        SecAggError
+            If it is above `most`, or not above the one before: out of order, or there twice.
+        """
+        found = self.number(most)
+        if found <= before:
+            raise SecAggError(f"{self._what} has {found} after {before}: not in ascending order")
+        return found
+
     def end(self) -> None:
         """Refuse bytes that are left over.
 

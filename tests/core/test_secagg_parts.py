@@ -25,8 +25,8 @@ from core.secagg import (
     shamir,
 )
 from core.secagg.fixed_point import decode, encode
-from core.secagg.messages import Answer, revealed
-from core.secagg.wire import MOST_MEMBERS
+from core.secagg.messages import Answer, ciphertext_bytes, revealed
+from core.secagg.wire import MOST_MEMBERS, number_bytes
 from tests.secagg_sites import Round, drawing, group_of, site, vectors_of
 
 
@@ -186,8 +186,27 @@ def test_changed_bytes_are_read_or_refused_and_never_fail_otherwise(
     place = data.draw(st.integers(0, min(len(original), 200) - 1))
     part = data.draw(st.binary(min_size=1, max_size=8))
     changed = original[:place] + part + original[place + len(part) :]
-    with contextlib.suppress(SecAggError):
-        read(changed)  # type: ignore[operator]
+    found = None
+    with contextlib.suppress(SecAggError):  # any other error fails the test
+        found = read(changed)  # type: ignore[operator]
+    assert found is None or found.to_bytes() == changed
+
+
+def test_neighbours_stand_in_ascending_order_each_once_and_without_oneself() -> None:
+    """One order, one meaning: two different byte strings are two different messages."""
+    data = messages()[2][0]
+    place, one = 76, ciphertext_bytes(3) + 4 + 32  # of the first neighbour, and to the next
+    assert [data[place + k * one + 3] for k in range(3)] == [1, 2, 3]
+
+    def with_first(number: int) -> bytes:
+        return data[:place] + number_bytes(number) + data[place + 4 :]
+
+    with pytest.raises(SecAggError, match="a masked update has 2 after 2: not in ascending order"):
+        Masked.from_bytes(with_first(2))
+    with pytest.raises(SecAggError, match="has 2 after 9: not in ascending order"):
+        Masked.from_bytes(with_first(9))
+    with pytest.raises(SecAggError, match="client 0 is no neighbour of its own"):
+        Masked.from_bytes(with_first(0))
 
 
 def test_a_count_that_would_fill_the_memory_is_refused_before_it_does() -> None:
