@@ -44,11 +44,11 @@ NO_TEACHER = ("distill.weight=0", "agent.kind=all")
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    """Serve as an OpenAI-compatible server that misbehaves as it is told."""
+    """Serve as an OpenAI-compatible server that misbehaves as instructed."""
     from tests.llm.chat.server import serving
 
-    with serving() as told:
-        yield told
+    with serving() as instructions:
+        yield instructions
 
 
 @pytest.fixture(autouse=True, scope="session")

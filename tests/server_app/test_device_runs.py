@@ -70,9 +70,9 @@ def test_a_restarted_client_collects_its_jobs(federate: Federate, own_jobs: Path
         forget()
         second = app(message, context)
         spent.append(JobStore(own_jobs / "jobs.sqlite").spent("1/0").jobs)
-        told = [dict(reply.content.metric_records[METRICS]) for reply in (first, second)]
+        reports = [dict(reply.content.metric_records[METRICS]) for reply in (first, second)]
         for key in ("loss", "jobs", "circuits", "shots"):
-            assert told[0][key] == told[1][key]
+            assert reports[0][key] == reports[1][key]
         arrays = [unpack_parameters(r.content.array_records[ARRAYS]) for r in (first, second)]
         assert all((arrays[0][name] == arrays[1][name]).all() for name in arrays[0])
         return second
@@ -102,7 +102,7 @@ def test_a_budget_is_never_overrun(federate: Federate, unit: str, price: int) ->
 
 
 def test_a_nodes_own_budget_ends_its_part(federate: Federate, own_jobs: Path) -> None:
-    """The run ends with the model so far, all that was paid is told, and nothing is overrun."""
+    """The run ends with the model so far, all that was paid is reported, and nothing is overrun."""
     ran = federate(
         *DEVICE,
         "quantum.backend=aer",
@@ -138,8 +138,8 @@ def test_one_clients_budget_does_not_end_the_others(federate: Federate, own_jobs
     assert ran.summary["rounds"] == 4
     trained = [e["client"] for e in ran.events("client")]
     assert (trained.count(0), trained.count(1), trained.count(2)) == (4, 1, 4)
-    asked = [decision["participants"] for decision in ran.decisions()]
-    assert asked == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2]]  # it fails once, then sits out
+    participants = [decision["participants"] for decision in ran.decisions()]
+    assert participants == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2]]  # it fails once, then sits out
 
 
 def test_the_server_evaluates_on_the_device_that_is_set(federate: Federate) -> None:

@@ -94,11 +94,11 @@ def go(folder: Path, *given: str, **nodes: Any) -> tuple[dict[str, Any], Nodes]:
     journal = RunJournal(folder)
     journal.begin(settings)
     grid = Nodes(settings, **nodes)
-    exchange = Untimed(grid)
+    deadlines = Untimed(grid)
     try:
-        return run(exchange, settings, journal), grid
+        return run(deadlines, settings, journal), grid
     finally:
-        exchange.close()
+        deadlines.close()
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -131,10 +131,10 @@ def test_a_slow_site_is_left_alone_and_its_cost_is_counted(tmp_path: Path) -> No
     assert (late["client"], late["round"], late["problem"]) == (2, 1, "")
     assert late["circuits"] > 0
     entries = json.loads((folder / "ledger.json").read_text())["entries"]
-    (booked,) = [e for e in entries if (e["round"], e["client"]) == (1, 2)]
-    assert booked["circuits"] == late["circuits"]
-    rolls = [(e["gone"], e["busy"], e["back"]) for e in events(folder, "roll")]
-    assert rolls == [([], [2], []), ([], [], [2])]
+    (recorded,) = [e for e in entries if (e["round"], e["client"]) == (1, 2)]
+    assert recorded["circuits"] == late["circuits"]
+    changes = [(e["gone"], e["busy"], e["back"]) for e in events(folder, "roll")]
+    assert changes == [([], [2], []), ([], [], [2])]
     assert participants(folder)[-1] == [0, 1, 2]
 
 
@@ -145,8 +145,8 @@ def test_what_comes_after_the_last_round_is_recorded_too(tmp_path: Path) -> None
     assert summary["rounds"] == 2
     (late,) = events(folder, "late")
     assert (late["client"], late["round"], late["problem"]) == (2, 1, "")
-    booked = json.loads((folder / "ledger.json").read_text())["entries"]
-    assert [e["circuits"] for e in booked if (e["round"], e["client"]) == (1, 2)] == [
+    recorded = json.loads((folder / "ledger.json").read_text())["entries"]
+    assert [e["circuits"] for e in recorded if (e["round"], e["client"]) == (1, 2)] == [
         late["circuits"]
     ]
     assert summary["ledger"]["circuits"] >= late["circuits"] > 0
@@ -175,9 +175,9 @@ def test_a_late_reply_that_cannot_be_believed_is_not_recorded(tmp_path: Path) ->
     settings, _ = parse_run([], [*SMALL, *WORDS, "run.rounds=3"])
     journal = RunJournal(folder)
     journal.begin(settings)
-    exchange = Untimed(Liars(settings, held={(1, 2): 2}))
-    run(exchange, settings, journal)
-    exchange.close()
+    deadlines = Untimed(Liars(settings, held={(1, 2): 2}))
+    run(deadlines, settings, journal)
+    deadlines.close()
     (late,) = events(folder, "late")
     assert "1000000000000 circuits of" in late["problem"]
     assert late["circuits"] == 0
@@ -189,8 +189,8 @@ def test_a_node_that_leaves_sits_out_and_one_that_returns_takes_part(tmp_path: P
     assert summary["rounds"] == 4
     assert participants(folder) == [[0, 1, 2], [0, 2], [0], [0, 1, 2]]
     assert [e["gone"] for e in events(folder, "roll")] == [[1], [1, 2], []]
-    asked = [client for kind, client in grid.log if kind == TRAIN]
-    assert asked == [0, 1, 2, 0, 2, 0, 0, 1, 2]
+    requested = [client for kind, client in grid.log if kind == TRAIN]
+    assert requested == [0, 1, 2, 0, 2, 0, 0, 1, 2]
     shown = [line["observation"]["clients"] for line in read_jsonl(folder / "agent.jsonl")]
     seen = [[view["client"] for view in views] for views in shown]
     assert seen == [[0, 1, 2], [0, 2], [0], [0, 1, 2]]
@@ -223,6 +223,6 @@ def test_a_late_masked_update_is_counted_and_never_opened(tmp_path: Path) -> Non
     (late,) = events(folder, "late")
     assert (late["client"], late["problem"]) == (3, "")
     assert late["circuits"] > 0
-    asked = [round["round"] for round in events(folder, "round") if 3 in round["aggregated"]]
-    assert len(asked) == 2
-    assert grid.log.count((UNMASK, 3)) == 1 + len(asked)  # once for the sum of moments
+    requested = [round["round"] for round in events(folder, "round") if 3 in round["aggregated"]]
+    assert len(requested) == 2
+    assert grid.log.count((UNMASK, 3)) == 1 + len(requested)  # once for the sum of moments

@@ -19,7 +19,7 @@ SOON, ENOUGH = 0.3, 30.0
 
 
 class Post(Grid):
-    """A connection whose nodes answer as they are told: by node, a function of the order."""
+    """A connection whose nodes answer as a test says: by node, a function of the order."""
 
     def __init__(self, **nodes: Callable[[Message], Message | None]) -> None:
         set_task_identity()
@@ -43,7 +43,7 @@ class Post(Grid):
         return [] if reply is None else [reply]
 
     def send_and_receive(self, messages: Iterable[Message], **more: Any) -> list[Message]:
-        raise AssertionError("the exchange sends, looks and waits by itself")
+        raise AssertionError("the grid sends, polls and waits by itself")
 
     def get_node_ids(self) -> list[int]:
         return sorted(self.nodes)
@@ -51,7 +51,7 @@ class Post(Grid):
     run = property(lambda self: "the run")
 
     def set_run(self, run: object) -> None:
-        self.told = run
+        self.given_run = run
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
         raise AssertionError("messages are made directly")
@@ -59,7 +59,7 @@ class Post(Grid):
 
 def answer(order: Message) -> Message:
     node = order.metadata.dst_node_id
-    return Message(RecordDict({"said": ConfigRecord({"by": node})}), reply_to=order)
+    return Message(RecordDict({"answer": ConfigRecord({"by": node})}), reply_to=order)
 
 
 def orders(*nodes: int) -> list[Message]:
@@ -67,7 +67,7 @@ def orders(*nodes: int) -> list[Message]:
 
 
 def by(replies: Iterable[Message]) -> list[Any]:
-    return [reply.content.config_records["said"]["by"] for reply in replies]
+    return [reply.content.config_records["answer"]["by"] for reply in replies]
 
 
 class Slow:
@@ -87,10 +87,10 @@ def test_replies_come_in_the_order_of_the_messages() -> None:
         first.free.set()  # the first answers after the second
         return answer(order)
 
-    exchange = DeadlineGrid(Post(n5=first, n6=second, n7=answer))
-    assert by(exchange.send_and_receive(orders(5, 6, 7), timeout=ENOUGH)) == [5, 6, 7]
-    assert by(exchange.send_and_receive(orders(7, 5), timeout=None)) == [7, 5]
-    assert exchange.send_and_receive([], timeout=ENOUGH) == []
+    grid = DeadlineGrid(Post(n5=first, n6=second, n7=answer))
+    assert by(grid.send_and_receive(orders(5, 6, 7), timeout=ENOUGH)) == [5, 6, 7]
+    assert by(grid.send_and_receive(orders(7, 5), timeout=None)) == [7, 5]
+    assert grid.send_and_receive([], timeout=ENOUGH) == []
 
 
 def test_the_deadline_holds_against_a_pull_that_never_returns() -> None:
@@ -100,11 +100,11 @@ def test_the_deadline_holds_against_a_pull_that_never_returns() -> None:
         stuck.wait()  # what a node leaves that is killed in the middle of an upload
         return None
 
-    exchange = DeadlineGrid(Post(n5=uploading, n6=answer))
-    assert by(exchange.send_and_receive(orders(5, 6), timeout=SOON)) == [6]
-    assert exchange.busy() == {5}
+    grid = DeadlineGrid(Post(n5=uploading, n6=answer))
+    assert by(grid.send_and_receive(orders(5, 6), timeout=SOON)) == [6]
+    assert grid.busy() == {5}
     stuck.set()
-    exchange.close()
+    grid.close()
 
 
 def test_the_deadline_holds_against_a_message_that_cannot_be_sent() -> None:
@@ -116,16 +116,16 @@ def test_the_deadline_holds_against_a_message_that_cannot_be_sent() -> None:
             return super().push_messages(messages)
 
     post = Stuck(n5=answer, n6=answer)
-    exchange = DeadlineGrid(post)
-    assert exchange.send_and_receive(orders(5, 6), timeout=SOON) == []
-    assert exchange.busy() == {5, 6}
+    grid = DeadlineGrid(post)
+    assert grid.send_and_receive(orders(5, 6), timeout=SOON) == []
+    assert grid.busy() == {5, 6}
     free.set()
     late: list[tuple[Message, Message]] = []
-    while exchange.busy():
-        late += exchange.late()
+    while grid.busy():
+        late += grid.late()
     # An order of a round that is over is not sent any more.
     assert [m.metadata.dst_node_id for m in post.sent.values()] == [5]
-    late += exchange.late()
+    late += grid.late()
     assert by(reply for _, reply in late) == [5]
 
 
@@ -133,36 +133,36 @@ def test_that_the_run_is_over_is_no_failure_of_a_node() -> None:
     def ended(order: Message) -> Message:
         raise RunNotRunningException
 
-    exchange = DeadlineGrid(Post(n5=Slow(), n6=ended))
+    grid = DeadlineGrid(Post(n5=Slow(), n6=ended))
     with pytest.raises(RunNotRunningException):
-        exchange.send_and_receive(orders(5, 6), timeout=None)
-    exchange.close()
+        grid.send_and_receive(orders(5, 6), timeout=None)
+    grid.close()
 
 
 def test_a_node_is_left_alone_for_so_many_deadlines_and_not_for_ever() -> None:
     now = [0.0]
-    exchange = DeadlineGrid(Post(n5=Slow(), n6=answer), clock=lambda: now[0])
-    exchange.send_and_receive(orders(5, 6), timeout=SOON)
+    grid = DeadlineGrid(Post(n5=Slow(), n6=answer), clock=lambda: now[0])
+    grid.send_and_receive(orders(5, 6), timeout=SOON)
     now[0] = (1 + BACK_OFF) * SOON - 0.01
-    assert exchange.busy() == {5}
+    assert grid.busy() == {5}
     now[0] += 0.02
-    assert exchange.busy() == frozenset()
-    exchange.close()
+    assert grid.busy() == frozenset()
+    grid.close()
 
 
 def test_a_late_reply_is_told_once_and_its_node_is_busy_until_then() -> None:
     slow = Slow()
-    exchange = DeadlineGrid(Post(n5=slow, n6=answer))
-    assert by(exchange.send_and_receive(orders(5, 6), timeout=SOON)) == [6]
-    assert exchange.busy() == {5}
-    assert exchange.late() == []
+    grid = DeadlineGrid(Post(n5=slow, n6=answer))
+    assert by(grid.send_and_receive(orders(5, 6), timeout=SOON)) == [6]
+    assert grid.busy() == {5}
+    assert grid.late() == []
     slow.free.set()
     found: list[tuple[Message, Message]] = []
     while not found:
-        found = exchange.late()
+        found = grid.late()
     ((order, reply),) = found
     assert (order.metadata.dst_node_id, by([reply])) == (5, [5])
-    assert (exchange.busy(), exchange.late()) == (frozenset(), [])
+    assert (grid.busy(), grid.late()) == (frozenset(), [])
 
 
 @pytest.mark.parametrize("code", [3, 5])
@@ -196,8 +196,8 @@ def test_a_clients_process_that_was_killed_is_called_so(code: int, reason: str) 
 
 
 def test_an_order_that_cannot_be_sent_costs_the_others_nothing() -> None:
-    exchange = DeadlineGrid(Post(n6=answer))
-    lost, fine = exchange.send_and_receive(orders(5, 6), timeout=ENOUGH)
+    grid = DeadlineGrid(Post(n6=answer))
+    lost, fine = grid.send_and_receive(orders(5, 6), timeout=ENOUGH)
     assert lost.error.reason == "the connection failed: no such node"
     assert (lost.metadata.src_node_id, by([fine])) == (5, [6])
 
@@ -209,8 +209,8 @@ def test_a_message_that_flower_takes_nothing_of_says_so() -> None:
             node = message.metadata.dst_node_id
             return [] if node == 5 else [None] if node == 7 else super().push_messages([message])
 
-    exchange = DeadlineGrid(Full(n5=answer, n6=answer, n7=answer))
-    one, fine, other = exchange.send_and_receive(orders(5, 6, 7), timeout=ENOUGH)
+    grid = DeadlineGrid(Full(n5=answer, n6=answer, n7=answer))
+    one, fine, other = grid.send_and_receive(orders(5, 6, 7), timeout=ENOUGH)
     why = "the connection failed: the message could not be sent"
     assert (one.error.reason, by([fine]), other.error.reason) == (why, [6], why)
 
@@ -227,13 +227,13 @@ def test_a_connection_that_fails_for_all_is_an_error() -> None:
 
 def test_all_else_is_flowers() -> None:
     post = Post(n5=answer)
-    exchange = DeadlineGrid(post)
-    assert list(exchange.get_node_ids()) == [5]
-    assert exchange.run == "the run"
-    exchange.set_run("another")
-    assert post.told == "another"
-    (sent,) = exchange.push_messages(orders(5))
-    assert by(exchange.pull_messages([sent])) == [5]
+    grid = DeadlineGrid(post)
+    assert list(grid.get_node_ids()) == [5]
+    assert grid.run == "the run"
+    grid.set_run("another")
+    assert post.given_run == "another"
+    (sent,) = grid.push_messages(orders(5))
+    assert by(grid.pull_messages([sent])) == [5]
 
 
 def test_polls_are_rare_where_they_take_time_and_frequent_where_they_do_not() -> None:

@@ -54,14 +54,14 @@ class Model:
     letter: Callable[[dict[str, str]], str] | None = None
     reason: str = "as the numbers say"
     name: str = "model"
-    asked: list[Question] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
 
     @property
     def closed(self) -> bool:
         return self.letter is not None
 
     def ask(self, question: Question) -> Answer:
-        self.asked.append(question)
+        self.questions.append(question)
         if self.letter is not None:
             return Answer(question.options[self.letter(dict(question.options))])
         assert self.steps is not None
@@ -219,7 +219,7 @@ def test_a_control_question_without_an_answer_leaves_the_round_to_the_rule() -> 
     ask = model.ask
 
     def fails(question: Question) -> Answer:
-        if model.asked:
+        if model.questions:
             raise ChatModelError("too late")
         return ask(question)
 

@@ -154,8 +154,8 @@ def test_whoever_is_left_out_no_class_goes_short(
     chosen = data.draw(st.sets(st.sampled_from(range(len(rows))), min_size=1))
     losses = tuple(data.draw(st.lists(st.floats(0, 2), min_size=1, max_size=5)))
     count = st.integers(1, len(rows))
-    told = tuple(data.draw(st.lists(count, min_size=len(losses), max_size=len(losses))))
-    shown = seen(sites, losses=losses, accuracies=(0.5,) * len(losses), participants=told)
+    trained = tuple(data.draw(st.lists(count, min_size=len(losses), max_size=len(losses))))
+    shown = seen(sites, losses=losses, accuracies=(0.5,) * len(losses), participants=trained)
     wish = Decision.to_train(dict.fromkeys(sorted(chosen), 5), "")
     decision, notes = guard(wish, shown, SAFE)
     again, more = guard(decision, shown, SAFE)
@@ -165,7 +165,7 @@ def test_whoever_is_left_out_no_class_goes_short(
         return
     assert decision == wish
     assert not notes
-    assert len(sites) in told
+    assert len(sites) in trained
     totals = [sum(c) for c in zip(*rows, strict=True)]
     held = [sum(rows[k][c] for k in chosen) for c in (0, 1)]
     if sum(totals) and sum(held):

@@ -27,16 +27,16 @@ class Scripted:
     """A model that gives, or raises, one answer after the other."""
 
     script: list[str | ChatModelError]
-    asked: list[Question] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
     name: str = "parrot"
     closed: bool = False
 
     def ask(self, question: Question) -> Answer:
-        self.asked.append(question)
-        said = self.script.pop(0)
-        if isinstance(said, ChatModelError):
-            raise said
-        return Answer(said, 100, len(said), 0.5, truncated=said.endswith("..."))
+        self.questions.append(question)
+        scripted = self.script.pop(0)
+        if isinstance(scripted, ChatModelError):
+            raise scripted
+        return Answer(scripted, 100, len(scripted), 0.5, truncated=scripted.endswith("..."))
 
 
 def agent_of(*script: str | ChatModelError, retries: int = 2) -> LLMAgent:
@@ -65,9 +65,9 @@ def test_an_unusable_answer_is_asked_for_again_with_the_problem() -> None:
     assert "holds no JSON object" in problems[0]
     assert "answer shorter" in problems[1]
     assert problems[2] == ""
-    told = [q.messages[-1]["content"] for q in agent.chat_model.asked]  # type: ignore[attr-defined]
-    assert problems[0] in told[1]
-    assert problems[1] in told[2]
+    requests = [q.messages[-1]["content"] for q in agent.chat_model.questions]  # type: ignore[attr-defined]
+    assert problems[0] in requests[1]
+    assert problems[1] in requests[2]
     assert agent.decided_by == "llm (parrot)"
 
 
@@ -114,7 +114,7 @@ def test_after_an_unusable_answer_a_lasting_error_leaves_the_round_to_the_rule()
 def test_an_empty_answer_is_no_turn_of_the_chat(nothing: str) -> None:
     agent = agent_of(nothing, FINE)
     agent.decide(SEEN)
-    first, again = [q.messages for q in agent.chat_model.asked]  # type: ignore[attr-defined]
+    first, again = [q.messages for q in agent.chat_model.questions]  # type: ignore[attr-defined]
     assert [m["role"] for m in again] == ["system", "user"]
     assert again[1]["content"].startswith(first[1]["content"])
     assert "the answer is empty" in again[1]["content"]
@@ -123,11 +123,11 @@ def test_an_empty_answer_is_no_turn_of_the_chat(nothing: str) -> None:
 def test_no_answer_is_waited_for_beyond_the_runs_own_time() -> None:
     agent = agent_of("no idea", FINE)
     agent.decide(SEEN.model_copy(update={"seconds_left": 5.0}))
-    first, again = [q.seconds for q in agent.chat_model.asked]  # type: ignore[attr-defined]
+    first, again = [q.seconds for q in agent.chat_model.questions]  # type: ignore[attr-defined]
     assert 0 < again < first <= 5.0
     agent = agent_of(FINE)
     agent.decide(SEEN)
-    assert agent.chat_model.asked[0].seconds == math.inf  # type: ignore[attr-defined]
+    assert agent.chat_model.questions[0].seconds == math.inf  # type: ignore[attr-defined]
 
 
 @dataclass
