@@ -1,4 +1,4 @@
-"""A site's own account of epsilon: what its rows have spent over all runs, whoever asked for it.
+"""A site's own account of epsilon: what its rows have spent over all runs, whoever began them.
 
 One file of JSON lines for a site's rows, in its store: appended to under a lock, and on the disk
 before what it counts leaves the site. Beside it the digests of these rows: what a row has spent is
@@ -141,7 +141,8 @@ def summed_up(path: Path, delta: float = 1e-5) -> str:
     except UserError as error:
         return str(error)
     runs = len(runs_of(path))
-    return f"epsilon {spent(releases, delta):.3g} at delta {delta:g}, in {runs} runs"
+    what = "1 run" if runs == 1 else f"{runs} runs"
+    return f"epsilon {spent(releases, delta):.3g} at delta {delta:g}, in {what}"
 
 
 def charge(
@@ -199,7 +200,7 @@ def over(after: float, limit: float) -> BudgetError:
     return BudgetError(
         f"epsilon {after:.3g} over all runs on this site's rows",
         f"at most privacy.site_epsilon = {limit:g}",
-        "no more of these rows may be told; raise the site's limit only if that is meant",
+        "nothing more of these rows may leave it; raise the site's limit only if that is meant",
     )
 
 

@@ -47,7 +47,7 @@ class OpenRounds:
         reference: Parameters,
         instruction: TrainIns,
     ) -> dict[int, bytes]:
-        """Begin a round; return whom it trains, with the group that each is told of.
+        """Begin a round; return whom it trains, with the group that each gets.
 
         `instruction` has what all participants are to do alike.
         """

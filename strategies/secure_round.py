@@ -113,7 +113,7 @@ class SecureRounds(OpenRounds):
         reference: Parameters,
         instruction: TrainIns,
     ) -> dict[int, bytes]:
-        """Put the participants into groups; return what each is told of its own."""
+        """Put the participants into groups; return each one's as it is sent."""
         self._grid, self.reference = grid, reference
         work = work_digest(reference, instruction)
         privacy, number = self.settings.privacy, now.number
@@ -189,7 +189,7 @@ class SecureRounds(OpenRounds):
         now.note_sums(self._facts(shares), {one.clients: one.contribution for one in self.opened})
 
     def _enough(self, group: Group, now: Round) -> bool:
-        """Whether enough masked updates came; a group of fewer is lost before it is asked."""
+        """Whether enough masked updates came; a group of fewer is lost without UNMASK."""
         if why := too_few(group, self.masked, "updates"):
             self._lose(group.clients, now, why)
         return not why

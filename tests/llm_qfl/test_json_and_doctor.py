@@ -180,4 +180,4 @@ def test_the_doctor_shows_what_a_sites_rows_have_spent(home: Path, capsys: Captu
     path = account_file(home / "store", 3, "ab")
     charge(path, "run", [Release("updates", 2.0, 1)], limit=0, delta=1e-5)
     dispatch(["doctor"])
-    assert "client 3, rows ab  epsilon 2.17 at delta 1e-05, in 1 runs" in capsys.readouterr().out
+    assert "client 3, rows ab  epsilon 2.17 at delta 1e-05, in 1 run" in capsys.readouterr().out
